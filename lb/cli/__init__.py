@@ -1,0 +1,1 @@
+"""The `lb` command: one file per command family."""

@@ -1,0 +1,1 @@
+"""The admin port: API, dashboard, metrics, events."""

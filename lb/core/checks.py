@@ -1,0 +1,53 @@
+"""What a probe asks and what counts as a pass. Part of a target's identity: a verdict holds for one spec only.
+
+Durations are seconds, sizes bytes. Defaults are the documented ones; `config` fills the values in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lb.core.targets import TlsClient
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """What an answer must be: status within the ranges, body (substring, or /regex/), headers (name → value)."""
+
+    status: tuple[tuple[int, int], ...] = ((200, 299),)
+    body: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSpec:
+    """One readiness or liveness check."""
+
+    protocol: str = "tcp"  # http | https | tcp | grpc | command | none
+    path: str = "/"
+    method: str = "GET"
+    host: str = ""  # probe another address…
+    port: int = 0  # …or another port than the target's
+    headers: tuple[tuple[str, str], ...] = ()
+    expect: Expect = Expect()
+    ignore_1xx: bool = False  # Marathon's ignoreHttp1xx
+    interval: float = 2.0
+    timeout: float = 1.0
+    rise: int = 2
+    fall: int = 3
+    grace: float = 30.0
+    jitter: float = 0.1  # share of the interval
+    fast_interval: float = 0.0  # while a verdict is in doubt; 0: `interval`
+    down_interval: float = 0.0  # while out of rotation; 0: `interval`
+    max_body: int = 65536  # bytes of the answer that are read
+    tls: TlsClient | None = None
+    grpc_service: str = ""
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Both checks of one target. Readiness gates traffic; liveness asks for a restart."""
+
+    readiness: CheckSpec = CheckSpec()
+    liveness: CheckSpec | None = None

@@ -1,0 +1,98 @@
+"""What a worker tells the supervisor: cumulative counters since the worker's start, so a lost report harms nothing.
+
+A `Report` holds the whole current state of every lane and pool that changed since the last report, keyed by name.
+The supervisor keeps the newest state per worker; of a worker that is gone it adds the last state to its totals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+#: Upper bounds of the latency histograms, seconds; the last bucket, +Inf, is implied.
+BUCKETS: tuple[float, ...] = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class TargetTally:
+    """One worker's counters for one target."""
+
+    target: str  # id
+    codes: dict[int, int] = field(default_factory=dict)  # status as the client saw it → requests
+    buckets: list[int] = field(default_factory=list)  # len(BUCKETS) + 1, not cumulative
+    seconds: float = 0.0  # sum of time to the whole answer, as the worker saw the target
+    in_flight: int = 0
+    idle: int = 0  # pooled connections that wait
+    active: int = 0  # connections that carry a request, a tunnel, or are being opened
+    opened: int = 0  # connections opened so far
+    connect_failures: int = 0  # refused, unreachable, timed out
+    resets: int = 0  # broke off or answered nonsense before or within an answer
+    timeouts: int = 0
+    server_errors: int = 0  # answered 5xx
+    successes: int = 0  # answered below 500
+    streak: int = 0  # failures in a row, of any of the kinds above
+    closes_idle_after: float = 0.0  # learnt keep-alive limit of the target, seconds; 0: none learnt
+    tunnels: int = 0  # upgraded connections open now
+
+
+@dataclass(slots=True)
+class PoolTally:
+    """One worker's view of the requests that a pool answered (or failed to): what the clients saw."""
+
+    service: str  # "none": no route matched
+    pool: str  # "none": answered before a pool was chosen
+    codes: dict[int, int] = field(default_factory=dict)  # answered by the proxy itself, target "none"
+    buckets: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    requests: int = 0  # all requests, whoever answered
+    errors: int = 0  # of these, 5xx and cut answers
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """One request of the recent past that `explain REQUEST-ID` can tell about (failed, retried or sampled)."""
+
+    id: str
+    at: float  # Unix time
+    client: str
+    method: str
+    path: str
+    service: str
+    pool: str
+    target: str
+    code: int
+    seconds: float
+    reason: str  # why the proxy answered by itself or cut; empty: the target's answer passed on
+    tries: list[str] = field(default_factory=list)  # "target: what happened", in order
+
+
+@dataclass(slots=True)
+class Report:
+    """What changed in a worker since its last report; every entry is that entry's whole state."""
+
+    worker: int
+    incarnation: int  # the worker's start, Unix nanoseconds: tells a successor's counters from its predecessor's
+    sequence: int
+    applied: int  # newest Snapshot/Rotation version that serves new requests
+    targets: list[TargetTally] = field(default_factory=list)
+    pools: list[PoolTally] = field(default_factory=list)
+    retries: dict[str, dict[str, int]] = field(default_factory=dict)  # service → reason → count
+    rejected: dict[str, int] = field(default_factory=dict)  # reason → count
+    downstream: int = 0  # client connections open now
+    in_flight: int = 0
+    accepted: int = 0  # client connections so far
+    log_lines_lost: int = 0
+    mirrored: dict[str, dict[str, int]] = field(default_factory=dict)  # service → outcome → count
+    records: list[RequestRecord] = field(default_factory=list)  # new ones only
+
+
+@dataclass(slots=True)
+class Alarm:
+    """Sent at once: a target that this worker just found failing, ahead of the next report."""
+
+    worker: int
+    target: str
+    kind: str  # refused | unreachable | timeout | reset | 5xx
+    streak: int
+    text: str

@@ -1,0 +1,211 @@
+"""What the data plane works on: targets, pools, services, routes, listeners and the snapshot that holds them.
+
+All values are frozen: a worker swaps a whole `Snapshot` (or the `Rotation` of one service) and never edits one.
+They say what a thing *is*; how it *does* is known to `core.lifecycle.Health` (the supervisor's knowledge) and
+`proxy.upstream.Lane` (one worker's live side). Durations are seconds, sizes are bytes, 0 means "no limit".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class TlsClient:
+    """How a target is spoken to over TLS."""
+
+    verify: bool = True
+    server_name: str = ""  # SNI and the name verified; empty: the target's host
+    ca_file: str = ""  # empty: the system's trust store
+    cert_file: str = ""
+    key_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsServer:
+    """A listener's certificate; `client_ca_file` asks clients for one of theirs."""
+
+    cert_file: str
+    key_file: str
+    client_ca_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One backend address. `id` is `service/pool/host:port` and names it everywhere."""
+
+    id: str
+    service: str
+    pool: str
+    host: str  # name, IP address, or "unix:/path" (then port is 0)
+    port: int
+    weight: int = 1  # 0: takes no traffic
+    tls: TlsClient | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """One version of a service: `blue`, `green`, …"""
+
+    name: str
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """The balancing policy of a service and, for hashing, what is hashed."""
+
+    policy: str = "round_robin"  # round_robin | least_request | random_two | peak_ewma | ring | maglev
+    key: str = "client"  # client | path | header:NAME | cookie:NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """When a request may be tried again; `core.retry` holds the rules themselves."""
+
+    attempts: int = 2  # further tries after the first
+    budget: float = 0.2  # retries may be this share of active requests…
+    budget_floor: int = 3  # …but this many at one time are always allowed (Envoy's default)
+    statuses: tuple[int, ...] = ()  # of 502, 503, 504; idempotent requests only
+    per_try: float = 0.0  # seconds to the first response byte of one try; 0: `Timeouts.response` alone
+    replay: int = 65536  # bytes of request body kept for another try (Linkerd: 64 KiB)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds; each has a name of its own that the 504 body, the log and the metric say."""
+
+    queue: float = 1.0  # waiting for a target that has room
+    connect: float = 1.0
+    send: float = 30.0  # the target takes no more of the request body
+    response: float = 30.0  # from the request's end to the first byte of the answer
+    read: float = 60.0  # between two pieces of the answer
+    total: float = 0.0  # the whole request
+    tunnel: float = 3600.0  # an upgraded connection with no byte either way
+    idle: float = 60.0  # an idle pooled connection to a target
+    drain: float = 30.0  # a target or pool that leaves: in-flight requests may take this long
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """Bounds of one worker towards a service: what is over them waits in the queue or is shed with 503."""
+
+    connections: int = 1024  # to one target
+    pending: int = 1024  # requests waiting for a target
+    requests: int = 0  # in flight to the service; 0: no bound
+    adaptive: bool = False  # gradient limit on in-flight requests (Netflix concurrency-limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Requests that carry `header`/`cookie` = `value`, or come for `host`, go to `pool` whether active or not."""
+
+    pool: str
+    header: str = ""
+    cookie: str = ""
+    value: str = ""
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sticky:
+    """How a client stays on one version while a rollout is under way."""
+
+    by: str = ""  # "" (not sticky) | client | header:NAME | cookie:NAME
+    asset_fallback: bool = False  # a GET answered 404 is asked of the other pool
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What clients want; served by one or, during a rollout, two of its pools."""
+
+    name: str
+    pools: tuple[Pool, ...]
+    balance: Balance = Balance()
+    retries: Retries = Retries()
+    timeouts: Timeouts = Timeouts()
+    breaker: Breaker = Breaker()
+    sticky: Sticky = Sticky()
+    previews: tuple[Preview, ...] = ()
+    retry_after: int = 1  # seconds, in the 503 of a service without a ready target
+    host_header: str = ""  # replaces Host towards the targets; empty: the client's passes on
+    passive: bool = True  # count failures for outlier ejection
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The longest matching path wins among the routes of the most specific matching host."""
+
+    service: str
+    host: str = ""  # "" any | exact | "*.suffix"
+    path: str = "/"  # prefix, at a segment's border: /a matches /a and /a/b, not /ab
+    max_body: int = 0
+    total: float = 0.0  # overrides the service's `Timeouts.total` when set
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """An address that accepts clients, and what it lets them do."""
+
+    bind: str  # as configured: host:port, [v6]:port or unix:/path; names the listener
+    tls: TlsServer | None = None
+    proxy_protocol: tuple[str, ...] = ()  # networks whose connections open with a PROXY header (v1, v2)
+    header_timeout: float = 10.0  # slowloris: the whole head must have come
+    body_timeout: float = 30.0  # between two pieces of a request body
+    idle_timeout: float = 75.0  # keep-alive between requests (nginx: 75 s)
+    send_timeout: float = 60.0  # a client that takes no more of its answer
+    request_line: int = 8192
+    header_block: int = 32768
+    header_count: int = 100
+    connections: int = 20000  # per worker
+    connections_per_client: int = 0
+    requests_per_connection: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLog:
+    """Where each request's line goes; `sample` is the share of successful requests that is written."""
+
+    format: str = "json"  # json | combined | off
+    path: str = "-"  # "-": stdout
+    sample: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A copy of `percent` of the requests goes to `pool`; its answers are thrown away."""
+
+    pool: str
+    percent: float
+    concurrency: int = 64
+    max_body: int = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """Who gets the requests of one service right now: whole state, so a lost or repeated one harms nothing.
+
+    `weights` holds, per pool, the targets in rotation and their effective weight (slow start, agent hints and
+    operator overrides already worked in). A pool with no entry, or an empty one, has no target to offer.
+    """
+
+    service: str
+    version: int
+    shares: tuple[tuple[str, int], ...]  # (pool, parts of 100); the parts sum to 100
+    weights: tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
+    fallback: str = ""  # pool that serves when the chosen one has no target
+    draining: tuple[str, ...] = ()  # target ids whose connections are to end
+    mirror: Mirror | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One version of the whole world for a worker."""
+
+    version: int
+    listeners: tuple[Listener, ...] = ()
+    services: tuple[Service, ...] = ()
+    routes: tuple[Route, ...] = ()
+    rotations: tuple[Rotation, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-*, Forwarded, X-Request-Id are kept
+    access_log: AccessLog = field(default_factory=AccessLog)

@@ -1,0 +1,1 @@
+"""One file per protocol; each is `async probe(target, spec) -> Verdict`."""

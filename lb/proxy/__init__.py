@@ -1,0 +1,1 @@
+"""The data plane: client and target connections and the exchange between them."""
