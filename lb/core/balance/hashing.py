@@ -1,0 +1,151 @@
+"""Consistent hashing: one key keeps its lane while the lane is there, and few keys move when lanes come or go.
+
+- `ring` (ketama, as in nginx's `hash … consistent`, HAProxy and Envoy): each lane owns points on a circle, a key
+  belongs to the next point. Only a leaving lane's keys move. The points of a lane vary in how much they cover: with
+  160 of them a lane's share is within about 8 % of its weight (one standard deviation).
+- `maglev` (Eisenbud et al., Maglev: A Fast and Reliable Software Network Load Balancer, 2016): lanes fill a table in
+  turns, each in its own order. Shares are within about 1 % and a pick is one look-up; when a lane leaves, a few keys
+  of the others move as well. Weights as in Envoy: a lane takes its turn when its weight has added up to one.
+
+The key is an integer made by `hash_key`, which is the same in every worker and after every restart (Python's own
+`hash` of bytes is not). A retry goes to the next other lane: on along the circle, or down the table.
+"""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from typing import ClassVar, Generic, TypeVar
+from zlib import crc32
+
+from lb.core.balance.policy import Member
+
+#: Points of a lane of average weight on the ring (ketama and nginx: 160)…
+POINTS = 160
+#: …while the pool is not larger than this; a pool twice as large gives each lane half as many, so that building stays
+#: a matter of milliseconds. Fewer points are the first ones of more, so most keys stay when the pool crosses a border.
+POINTS_LANES = 64
+#: Table sizes (primes). The larger one serves pools of more than `SMALL_LANES`.
+SMALL_TABLE, LARGE_TABLE = 4099, 16411
+SMALL_LANES = 40
+
+_MASK = (1 << 64) - 1
+
+L = TypeVar("L", bound=Member)
+
+
+def hash_key(data: bytes) -> int:
+    """A well mixed 64-bit key of `data`: CRC-32, then the finaliser of splitmix64 (about 0.3 µs).
+
+    Not for secrets: whoever wants to can find keys that collide, and gains only that they share a target.
+    """
+    x = (crc32(data) + 0x9E3779B97F4A7C15) & _MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return x ^ (x >> 31)
+
+
+@lru_cache(maxsize=4096)
+def _points(name: str, count: int) -> tuple[int, ...]:
+    """The first `count` points of a lane on the circle of 2**64; kept, since a rotation changes few lanes."""
+    points: list[int] = []
+    block = 0
+    while len(points) < count:
+        digest = blake2b(f"{name}#{block}".encode()).digest()  # 64 bytes: eight points
+        points += [int.from_bytes(digest[i : i + 8], "little") for i in range(0, 64, 8)]
+        block += 1
+    return tuple(points[:count])
+
+
+class Ring(Generic[L]):
+    """The owner of the next point at or after the key."""
+
+    needs_key: ClassVar[bool] = True
+    needs_now: ClassVar[bool] = False
+    __slots__ = ("_lanes", "_owners", "_points")
+
+    def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:
+        lanes = [lane for lane, _ in members]
+        heaviest = max(weight for _, weight in members)
+        points_each = POINTS
+        limit = POINTS_LANES
+        while len(lanes) > limit and points_each > 10:
+            limit, points_each = limit * 2, points_each // 2
+        circle: dict[int, int] = {}
+        # Against the heaviest, not the sum: a lane's points must not change because another one came or left.
+        for index in sorted(range(len(lanes)), key=lambda i: lanes[i].id):
+            count = max(1, round(points_each * members[index][1] / heaviest))
+            for point in _points(lanes[index].id, count):
+                circle.setdefault(point, index)
+        self._points = sorted(circle)
+        self._owners = [lanes[circle[point]] for point in self._points]
+        self._lanes = lanes
+
+    def pick(self, key: int = 0, avoid: Collection[L] = (), now: float = 0.0) -> L | None:
+        owners = self._owners
+        at = bisect_right(self._points, key & _MASK)
+        lane = owners[at] if at < len(owners) else owners[0]
+        if not avoid or lane not in avoid:
+            return lane
+        if all(other in avoid for other in self._lanes):
+            return lane
+        while owners[at % len(owners)] in avoid:
+            at += 1
+        return owners[at % len(owners)]
+
+
+class Maglev(Generic[L]):
+    """One look-up in a table that the lanes filled in turns."""
+
+    needs_key: ClassVar[bool] = True
+    needs_now: ClassVar[bool] = False
+    __slots__ = ("_lanes", "_table")
+
+    def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:
+        self._lanes = [lane for lane, _ in members]
+        self._table = _fill(members)
+
+    def pick(self, key: int = 0, avoid: Collection[L] = (), now: float = 0.0) -> L | None:
+        table = self._table
+        lane = table[key % len(table)]
+        if not avoid or lane not in avoid:
+            return lane
+        if all(other in avoid for other in self._lanes):
+            return lane
+        at = key % len(table)
+        while table[at] in avoid:
+            at = at + 1 if at + 1 < len(table) else 0
+        return table[at]
+
+
+def _fill(members: Sequence[tuple[L, float]]) -> list[L]:
+    """The paper's `populate`, with Envoy's weights. The order of names decides, so that all workers agree."""
+    ordered = sorted(members, key=lambda member: member[0].id)
+    size = SMALL_TABLE if len(ordered) <= SMALL_LANES else LARGE_TABLE
+    heaviest = max(weight for _, weight in ordered)
+    starts, skips = [], []
+    for lane, _ in ordered:
+        offset, skip = _points(lane.id, 2)
+        starts.append(offset % size)
+        skips.append(skip % (size - 1) + 1)
+    credits = [0.0] * len(ordered)
+    table: list[L | None] = [None] * size
+    filled = 0
+    while filled < size:
+        for i, (lane, weight) in enumerate(ordered):
+            credits[i] += weight / heaviest
+            if credits[i] < 1.0 - 1e-9:
+                continue
+            credits[i] -= 1.0
+            slot, skip = starts[i], skips[i]
+            while table[slot] is not None:
+                slot = (slot + skip) % size
+            table[slot] = lane
+            starts[i] = (slot + skip) % size
+            filled += 1
+            if filled == size:
+                break
+    return [lane for lane in table if lane is not None]

@@ -1,0 +1,65 @@
+"""Least requests in flight, in proportion to weight: the lowest in_flight / weight (nginx: least_conn, HAProxy:
+leastconn). Lanes that are alike take turns by weighted round robin, so an idle pool is not served by its first lane.
+
+Up to `ALL` lanes the answer is exact. In larger pools the best of `SAMPLE` lanes drawn by weight is taken: within a
+few percent of exact in simulation, and the cost of a pick stays flat.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Sequence
+from typing import ClassVar, Generic, TypeVar
+
+from lb.core.balance.dice import Dice
+from lb.core.balance.policy import Member
+from lb.core.balance.round_robin import sequence
+
+#: Lanes that are all looked at.
+ALL = 16
+#: Lanes looked at in a larger pool.
+SAMPLE = 6
+
+L = TypeVar("L", bound=Member)
+
+
+class LeastRequest(Generic[L]):
+    """The lane with the least in flight for its weight."""
+
+    needs_key: ClassVar[bool] = False
+    needs_now: ClassVar[bool] = False
+    __slots__ = ("_dice", "_first", "_members", "_ring", "_turns")
+
+    def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:
+        total = sum(weight for _, weight in members)
+        begin = rng.random() if offset is None else (offset % total) / total
+        self._members = list(members)
+        self._ring = self._members * 2  # a window of it is the members from any first one on
+        self._first = 0
+        self._dice = Dice([weight for _, weight in members], rng)
+        self._turns = sequence([(member, member[1]) for member in members], begin)
+
+    def pick(self, key: int = 0, avoid: Collection[L] = (), now: float = 0.0) -> L | None:
+        turn = next(self._turns)
+        if not avoid and not turn[0].in_flight:
+            return turn[0]  # nobody has less than nothing in flight
+        members = self._members
+        count = len(members)
+        if count <= ALL:
+            # Looking from another first lane each time shares ties out that are not the turn's.
+            first = self._first = (self._first + 1) % count
+            candidates = self._ring[first : first + count]
+        else:
+            draw = self._dice.draw
+            candidates = [members[draw()] for _ in range(SAMPLE)]
+        if avoid:
+            candidates = [turn, *candidates]
+            left = [member for member in candidates if member[0] not in avoid]
+            left = left or [member for member in members if member[0] not in avoid] or candidates
+            turn, candidates = left[0], left
+        best, weight = turn
+        load = best.in_flight / weight
+        for lane, weight in candidates:
+            if lane.in_flight < load * weight:
+                best, load = lane, lane.in_flight / weight
+        return best

@@ -1,0 +1,51 @@
+"""Power of two choices: draw two lanes by weight, take the one with less in flight for its weight.
+
+Two draws are enough for the longest queue to grow like log log n instead of log n / log log n (Mitzenmacher, The Power
+of Two Choices in Randomized Load Balancing, 2001), and unlike "the least of all", many workers that cannot see each
+other's requests do not all rush to the same idle lane. nginx calls it `random two least_conn`, HAProxy `random(2)`;
+both compare in_flight / weight as done here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Sequence
+from typing import ClassVar, Generic, TypeVar
+
+from lb.core.balance.dice import Dice
+from lb.core.balance.policy import Member
+
+L = TypeVar("L", bound=Member)
+
+
+class RandomTwo(Generic[L]):
+    """The better of two lanes drawn by weight."""
+
+    needs_key: ClassVar[bool] = False
+    needs_now: ClassVar[bool] = False
+    __slots__ = ("_dice", "_lanes", "_weights")
+
+    def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:
+        self._lanes = [lane for lane, _ in members]
+        self._weights = [weight for _, weight in members]
+        self._dice = Dice(self._weights, rng)
+
+    def pick(self, key: int = 0, avoid: Collection[L] = (), now: float = 0.0) -> L | None:
+        lanes = self._lanes
+        if len(lanes) == 1:
+            return lanes[0]
+        i, j = self._dice.draw_two()
+        first, second = lanes[i], lanes[j]
+        if avoid:
+            if first in avoid:
+                return self._elsewhere(avoid) if second in avoid else second
+            if second in avoid:
+                return first
+        weights = self._weights
+        return first if first.in_flight * weights[j] <= second.in_flight * weights[i] else second
+
+    def _elsewhere(self, avoid: Collection[L]) -> L:
+        """Rare: both draws were tried before. The least loaded of the others, else of all."""
+        both = list(zip(self._lanes, self._weights, strict=True))
+        left = [(lane, weight) for lane, weight in both if lane not in avoid] or both
+        return min(left, key=lambda member: (member[0].in_flight / member[1], -member[1]))[0]
