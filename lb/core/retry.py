@@ -1,0 +1,115 @@
+"""Whether a failed try of a request may be made again, and what the client is told if not.
+
+The rules, each learnt from a peer:
+- never once a byte of a response has been passed on (nginx, Pingora);
+- nothing sent: always, whatever the method (HAProxy's conn-failure); such tries add no load to a target that is up,
+  so they are bounded by `attempts`, not by the budget;
+- sent, no response byte: idempotent requests (RFC 9110 section 9.2.2); any other only with the kernel's proof that
+  the target never received it (`UNPROCESSED`);
+- a pooled connection that the target closed as we wrote to it is not the client's problem: one such replay is free;
+- 502, 503, 504 as answers: idempotent requests, if the service lists the status;
+- a retry budget bounds all the others, so that retries cannot multiply an outage (Finagle, Linkerd).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# Where a try failed.
+CONNECT, SEND, HEAD, BODY = range(4)
+PHASES = ("connect", "send", "head", "body")
+
+# Why.
+REFUSED, UNREACHABLE, TIMEOUT, RESET, GARBAGE, STATUS = range(6)
+CAUSES = ("refused", "unreachable", "timeout", "reset", "garbage", "status")
+
+#: The decision to try again; any other value is the status to answer.
+RETRY = 0
+#: The decision to cut the client's connection, because its answer has begun.
+CUT = -1
+
+
+class Failure(NamedTuple):
+    """What went wrong with one try."""
+
+    phase: int
+    cause: int
+    text: str  # for the log, the 502's body and `explain`
+    reused: bool = False  # the connection had served a request before
+    unprocessed: bool = False  # proof that the target has not received the request
+    status: int = 0  # the target's answer, when that is the cause
+    timer: str = ""  # which timeout fired: connect | send | response | per_try | read
+
+
+class RetryBudget:
+    """Retries may be `ratio` of the requests of the last ten to twenty seconds, and `floor` per second besides."""
+
+    __slots__ = ("_before", "_rotated", "floor", "ratio", "requests", "retries")
+
+    WINDOW = 10.0
+
+    def __init__(self, ratio: float, floor: int, now: float) -> None:
+        self.ratio = ratio
+        self.floor = floor
+        self.requests = 0  # in this window; the hot path adds to it
+        self.retries = 0
+        self._before = (0, 0)  # the window before this one
+        self._rotated = now
+
+    def withdraw(self, now: float) -> bool:
+        """Take one retry, if there is one to take."""
+        elapsed = now - self._rotated
+        if elapsed >= self.WINDOW:
+            self._before = (self.requests, self.retries) if elapsed < 2 * self.WINDOW else (0, 0)
+            self.requests = self.retries = 0
+            self._rotated = now
+        requests, retries = self._before
+        allowed = self.ratio * (requests + self.requests) + self.floor * self.WINDOW
+        if retries + self.retries + 1 > allowed:
+            return False
+        self.retries += 1
+        return True
+
+
+def decide(
+    failure: Failure,
+    *,
+    started: bool,
+    idempotent: bool,
+    replayable: bool,
+    attempt: int,
+    attempts: int,
+    statuses: tuple[int, ...],
+    budget: RetryBudget,
+    now: float,
+) -> int:
+    """`RETRY`, `CUT`, or the status to answer.
+
+    `started`: a response byte has gone to the client. `replayable`: all of the request that was read is still held.
+    `attempt` counts the tries made so far less one (0 for the first); `attempts` is how many may follow the first.
+    """
+    if started:
+        return CUT
+    status = _answer(failure)
+    if not replayable:
+        return status
+    if failure.phase == CONNECT:
+        return RETRY if attempt < attempts else status
+    if failure.reused and (failure.unprocessed or (idempotent and failure.cause == RESET)):
+        # The pooled connection was stale. One per request may be replayed beyond `attempts`; then they count.
+        return RETRY if attempt <= attempts else status
+    if not (idempotent or failure.unprocessed) or attempt >= attempts:
+        return status
+    if failure.cause == STATUS and failure.status not in statuses:
+        return status
+    if failure.cause == TIMEOUT and failure.timer != "per_try" and 504 not in statuses:
+        return status
+    return RETRY if budget.withdraw(now) else status
+
+
+def _answer(failure: Failure) -> int:
+    if failure.cause == STATUS:
+        return failure.status  # when retries are exhausted the target's own answer is shown (Caddy)
+    if failure.cause == TIMEOUT:
+        return 504
+    return 502

@@ -1,0 +1,147 @@
+"""Chunked bodies (RFC 9112 section 7.1), read strictly and passed on as they came.
+
+The scanner follows the framing to find the body's end and refuses what two parsers could read differently: a size
+with a sign, spaces, `0x` or more than 15 digits, a line that ends without CR, data that is not followed by CRLF.
+Chunk extensions have no meaning to anyone beyond this hop (section 7.1.1): they are bounded and dropped. A trailer
+section is checked as a whole, stripped of fields that may not stand there, and passed on or dropped as asked.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lb.http1.rules import read_trailers
+
+#: Fifteen hexadecimal digits stay below 2**63, where parsers in other languages overflow.
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15}+)(;[\t\x20-\x7e\x80-\xff]*+)?\r\n")
+_EXTENSION = re.compile(
+    rb"(?:[ \t]*+;[ \t]*+[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+    rb"(?:[ \t]*+=[ \t]*+(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++|\"(?:[^\"\\\r\n]|\\.)*+\"))?+)*+"
+)
+_LINE_LIMIT = 1024
+_EXTENSIONS_LIMIT = 16384  # bytes of extensions in one body
+_TRAILER_LIMIT = 16384
+
+_SIZE, _DATA, _DATA_END, _TRAILER, _DONE = range(5)
+
+
+class BadChunk(ValueError):  # noqa: N818 - as BadResponse
+    """The body's framing is broken; nothing after this point can be trusted."""
+
+
+class ChunkedBody:
+    """One chunked body on its way through.
+
+    `framed`: pass the framing on (both sides speak HTTP/1.1); otherwise only the data (to an HTTP/1.0 client).
+    `trailers`: pass trailer fields on; otherwise drop them.
+    """
+
+    __slots__ = ("_extensions", "_held", "_left", "_state", "framed", "trailers")
+
+    def __init__(self, framed: bool = True, trailers: bool = True) -> None:
+        self.framed = framed
+        self.trailers = trailers
+        self._state = _SIZE
+        self._left = 0  # bytes of chunk data still to come
+        self._held = b""  # an unfinished line
+        self._extensions = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, int]:
+        """Take the next bytes; returns (what to pass on, where in `data` the body ended, or -1). Raises `BadChunk`."""
+        state = self._state
+        if state == _DATA and self._left >= len(data):  # the middle of a large chunk: nothing to look at
+            self._left -= len(data)
+            if not self._left:
+                self._state = _DATA_END
+            return data, -1
+        shift = 0
+        if self._held:
+            shift = len(self._held)
+            data = self._held + data
+            self._held = b""
+        out: list[bytes] = []
+        position = 0
+        size = len(data)
+        while position < size:
+            if state == _SIZE:
+                match = _SIZE_LINE.match(data, position)
+                if match is None:
+                    self._hold_line(data, position)
+                    break
+                length = int(match[1], 16)
+                if match[2] is not None:
+                    self._check_extension(match[2])
+                position = match.end()
+                if length:
+                    if self.framed:
+                        out.append(match[0] if match[2] is None else match[1] + b"\r\n")
+                    self._left = length
+                    state = _DATA
+                else:
+                    state = _TRAILER
+            elif state == _DATA:
+                piece = data[position : position + self._left]
+                out.append(piece)
+                position += len(piece)
+                self._left -= len(piece)
+                if not self._left:
+                    state = _DATA_END
+            elif state == _DATA_END:
+                end = data[position : position + 2]
+                if end != b"\r\n":
+                    if end == b"\r":
+                        self._held = end
+                        break
+                    raise BadChunk("chunk data is not followed by CRLF")
+                if self.framed:
+                    out.append(end)
+                position += 2
+                state = _SIZE
+            else:  # _TRAILER: everything up to the empty line
+                if data.startswith(b"\r\n", position):
+                    end_at, block = position, b""
+                else:
+                    found = data.find(b"\r\n\r\n", position)
+                    if found < 0:
+                        self._hold_trailer(data, position)
+                        break
+                    end_at = found + 2
+                    block = data[position:end_at]
+                if len(block) > _TRAILER_LIMIT:
+                    raise BadChunk(f"the trailer section is longer than {_TRAILER_LIMIT} bytes")
+                try:
+                    kept = read_trailers(block) if block else b""
+                except ValueError as error:
+                    raise BadChunk(f"trailer: {error}") from None
+                if self.framed:
+                    out.append(b"0\r\n" + (kept if self.trailers else b"") + b"\r\n")
+                self._state = _DONE
+                return b"".join(out), end_at + 2 - shift
+        self._state = state
+        return (out[0] if len(out) == 1 else b"".join(out)), -1
+
+    def _hold_line(self, data: bytes, position: int) -> None:
+        rest = data[position:]
+        newline = rest.find(b"\n")
+        if newline >= 0:
+            raise BadChunk("a chunk size that is not a plain hexadecimal number")
+        if len(rest) > _LINE_LIMIT:
+            raise BadChunk(f"a chunk size line longer than {_LINE_LIMIT} bytes")
+        if not re.fullmatch(rb"[0-9A-Fa-f]{1,15}(?:;[\t\x20-\x7e\x80-\xff]*+)?\r?", rest):
+            raise BadChunk("a chunk size that is not a plain hexadecimal number")
+        self._held = rest
+
+    def _hold_trailer(self, data: bytes, position: int) -> None:
+        rest = data[position:]
+        if re.search(rb"(?<!\r)\n|\r(?!\n|\Z)|\x00", rest):
+            raise BadChunk("a bare CR, LF or NUL in the trailer section")
+        if len(rest) > _TRAILER_LIMIT:
+            raise BadChunk(f"the trailer section is longer than {_TRAILER_LIMIT} bytes")
+        self._held = rest
+
+    def _check_extension(self, extension: bytes) -> None:
+        self._extensions += len(extension)
+        if self._extensions > _EXTENSIONS_LIMIT:
+            raise BadChunk(f"more than {_EXTENSIONS_LIMIT} bytes of chunk extensions")
+        if not _EXTENSION.fullmatch(extension):
+            raise BadChunk("a malformed chunk extension")

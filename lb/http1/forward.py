@@ -1,0 +1,86 @@
+"""What a proxy adds to a message and what it takes away, as bytes.
+
+To targets: `Host`, the client's own fields less the hop-by-hop ones (RFC 9110 section 7.6.1), `X-Forwarded-For`,
+`-Proto`, `-Host`, `Forwarded` (RFC 7239), `Via` (RFC 9110 section 7.6.3) and `X-Request-Id`. Forwarding fields of a client that
+is no trusted proxy are replaced: anyone can write them. To clients: the target's fields less the hop-by-hop ones.
+
+Everything that depends on the connection and the header block alone is worked out once, in `request_suffix`.
+"""
+
+from __future__ import annotations
+
+from lb.http1.head import CHUNKED, RequestFields, RequestHead
+
+_HTTP11 = b" HTTP/1.1\r\nHost: "
+_REQUEST_ID = b"X-Request-Id: "
+
+
+def request_suffix(fields: RequestFields, peer: bytes, proto: bytes, trusted: bool) -> bytes:
+    """All field lines for the target after Host and before X-Request-Id.
+
+    `peer` is the client's address ("192.0.2.1", "2001:db8::1" or "unix"), `proto` is http or https, `trusted` says
+    whether the peer's own forwarding fields are believed and extended or replaced.
+    """
+    lines = list(fields.kept)
+    if fields.chunked:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    connection: list[bytes] = []
+    if fields.te_trailers:
+        lines.append(b"TE: trailers\r\n")
+        connection.append(b"TE")
+    if fields.upgrade:
+        lines.append(b"Upgrade: " + fields.upgrade + b"\r\n")
+        connection.append(b"Upgrade")
+    if connection:
+        lines.append(b"Connection: " + b", ".join(connection) + b"\r\n")
+    host = fields.host or b""
+    node = b'"[' + peer + b']"' if b":" in peer else (b"unknown" if peer == b"unix" else peer)
+    element = b"for=" + node + (b';host="' + host + b'"' if host else b"") + b";proto=" + proto
+    forwarded_for = [peer]
+    forwarded = [element]
+    if trusted:
+        forwarded_for = [*fields.forwarded_for, peer]
+        forwarded = [*fields.forwarded, element]
+        host = fields.forwarded_host or host
+        proto = fields.forwarded_proto or proto
+    lines.append(b"X-Forwarded-For: " + b", ".join(forwarded_for) + b"\r\n")
+    lines.append(b"X-Forwarded-Proto: " + proto + b"\r\n")
+    if host:
+        lines.append(b"X-Forwarded-Host: " + host + b"\r\n")
+    lines.append(b"Forwarded: " + b", ".join(forwarded) + b"\r\n")
+    return b"".join(lines)
+
+
+def request_bytes(head: RequestHead, host: bytes, request_id: bytes) -> bytes:
+    """The whole head for the target, with its empty line."""
+    fields = head.fields
+    expect = b"Expect: 100-continue\r\n" if fields.expect_continue and head.minor else b""
+    hops = b"Max-Forwards: %d\r\n" % _hops_left(head) if fields.max_forwards >= 0 else b""
+    return b"".join(
+        (
+            head.method,
+            b" ",
+            head.target,
+            _HTTP11,
+            host,
+            b"\r\n",
+            fields.suffix,
+            expect,
+            hops,
+            b"Via: 1.1 lb\r\n" if head.minor else b"Via: 1.0 lb\r\n",
+            _REQUEST_ID,
+            request_id,
+            b"\r\n\r\n",
+        )
+    )
+
+
+def _hops_left(head: RequestHead) -> int:
+    """RFC 9110 section 7.6.2: TRACE and OPTIONS count down; for other methods the field is passed on."""
+    hops = head.fields.max_forwards
+    return hops - 1 if head.method in (b"TRACE", b"OPTIONS") and hops > 0 else hops
+
+
+def body_framing_line(framing: int, framed: bool) -> bytes:
+    """The line that tells the client of a chunked body; nothing where the body is passed on without its framing."""
+    return b"Transfer-Encoding: chunked\r\n" if framing == CHUNKED and framed else b""

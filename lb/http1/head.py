@@ -1,0 +1,136 @@
+"""A message's head: what was said, as values, and how its body is framed.
+
+`RequestFields` and `ResponseFields` hold everything that follows from the header block alone. They are kept apart
+from the start line because clients and targets repeat themselves: a connection that sends the same block again gets
+the same object again (see `rules.read_request`), and nothing of it is worked out twice.
+
+Source of the framing steps: RFC 9112 section 6.3.
+"""
+
+from __future__ import annotations
+
+# Body framing (RFC 9112 section 6.3). Module ints, not an enum: they are compared for every message.
+NONE = 0
+LENGTH = 1
+CHUNKED = 2
+UNTIL_CLOSE = 3
+
+FRAMING_NAMES = ("none", "length", "chunked", "until-close")
+
+
+class RequestFields:
+    """What a request's header block says."""
+
+    __slots__ = (
+        "chunked",
+        "close",
+        "connection_named",
+        "expect_continue",
+        "forwarded",
+        "forwarded_for",
+        "forwarded_host",
+        "forwarded_proto",
+        "host",
+        "keep_alive",
+        "kept",
+        "length",
+        "max_forwards",
+        "pairs",
+        "request_id",
+        "suffix",
+        "te_trailers",
+        "upgrade",
+        "user_agent",
+    )
+
+    def __init__(self) -> None:
+        self.host: bytes | None = None  # as sent, checked
+        self.length: int = -1  # Content-Length; -1: none
+        self.chunked = False
+        self.close = False  # Connection: close
+        self.keep_alive = False  # Connection: keep-alive (matters for HTTP/1.0)
+        self.upgrade: bytes = b""  # protocol asked for with Connection: upgrade; h2c is never in here
+        self.te_trailers = False
+        self.expect_continue = False
+        self.max_forwards = -1
+        self.connection_named: frozenset[bytes] = frozenset()
+        self.request_id: bytes = b""
+        self.forwarded: list[bytes] = []
+        self.forwarded_for: list[bytes] = []
+        self.forwarded_host: bytes = b""
+        self.forwarded_proto: bytes = b""
+        self.user_agent: bytes = b""
+        self.kept: list[bytes] = []  # whole lines ("Name: value\r\n") that go on to the target
+        self.pairs: list[tuple[bytes, bytes]] = []  # (lower-case name, value) of the kept lines
+        self.suffix: bytes = b""  # kept lines and our forwarding lines: all after Host, before X-Request-Id
+
+    def value(self, name: bytes) -> bytes:
+        """The first kept field called `name` (lower case), or b""."""
+        for key, value in self.pairs:
+            if key == name:
+                return value
+        return b""
+
+    def cookie(self, name: bytes) -> bytes:
+        """The value of cookie `name` (RFC 6265 section 5.4: pairs joined by "; "), or b""."""
+        for key, value in self.pairs:
+            if key == b"cookie":
+                for pair in value.split(b";"):
+                    left, _, right = pair.strip().partition(b"=")
+                    if left == name:
+                        return right
+        return b""
+
+
+class RequestHead:
+    """One request's start line and fields, checked by `rules.read_request`."""
+
+    __slots__ = ("fields", "host", "method", "minor", "path", "target")
+
+    def __init__(
+        self, method: bytes, target: bytes, path: bytes, minor: int, host: bytes, fields: RequestFields
+    ) -> None:
+        self.method = method
+        self.target = target  # origin-form (or "*"), byte for byte as sent
+        self.path = path  # `target` without the query
+        self.minor = minor  # HTTP/1.`minor`: 0 or 1
+        self.host = host  # as sent to the target; b"" when an HTTP/1.0 client named none
+        self.fields = fields
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether sending it twice means the same as once (RFC 9110 section 9.2.2)."""
+        return self.method in IDEMPOTENT or bool(self.fields.value(b"idempotency-key"))
+
+
+#: RFC 9110 section 9.2.2.
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+
+
+class ResponseFields:
+    """What a response's header block says."""
+
+    __slots__ = ("chunked", "close", "has_date", "has_request_id", "keep_alive_timeout", "kept", "length", "upgrade")
+
+    def __init__(self) -> None:
+        self.length = -1
+        self.chunked = False
+        self.close = False
+        self.keep_alive_timeout = 0.0  # seconds, from Keep-Alive: timeout=N; 0: not said
+        self.upgrade: bytes = b""
+        self.has_date = False
+        self.has_request_id = False
+        self.kept: bytes = b""  # the lines that go on to the client, joined
+
+
+class ResponseHead:
+    """One response's status line and fields, checked by `rules.read_response`."""
+
+    __slots__ = ("fields", "framing", "line", "minor", "status")
+
+    def __init__(self, status: int, minor: int, line: bytes, framing: int, fields: ResponseFields) -> None:
+        self.status = status
+        self.minor = minor
+        self.line = line  # b"HTTP/1.1 200 OK\r\n"
+        self.framing = framing
+        self.fields = fields

@@ -1,0 +1,494 @@
+"""The one place that refuses a message. What passes here is unambiguous and goes on unchanged in meaning.
+
+Each rule names its source. The checks run as a few compiled patterns over the raw bytes, because a rule must see what
+was sent (a bare LF, a space before the colon, the spelling of `chunked`), which a parser's call-backs no longer show.
+Where RFC 9112 lets a recipient choose between repairing and refusing, we refuse: a message that two parsers can read
+in two ways is how requests are smuggled.
+
+Refusals are exceptions (`Refusal` for requests, `BadResponse` for targets' answers): they are the rare way.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from lb.http1.head import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, RequestFields, RequestHead, ResponseFields, ResponseHead
+
+
+class Refusal(Exception):  # noqa: N818 - the field's word for it
+    """A request that is not passed on: the status to answer, the `lb_rejected_total` reason, and words for the body."""
+
+    def __init__(self, status: int, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.reason = reason
+        self.detail = detail
+
+
+class BadResponse(Exception):  # noqa: N818
+    """An answer of a target that must not reach a client; the client gets a 502 or its connection is cut."""
+
+
+# --- grammar ---------------------------------------------------------------------------------------------------------
+
+TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110 section 5.6.2
+VALUE = rb"[\t\x20-\x7e\x80-\xff]"  # RFC 9110 section 5.5: field-vchar, obs-text, SP and HTAB; no CR, LF, NUL, CTL
+
+#: method SP request-target SP HTTP-version (RFC 9112 section 3): single spaces, no other white space, no 8-bit bytes.
+_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"++) ([\x21-\x7e]++) HTTP/1\.([0-9])")
+#: A field line (RFC 9112 section 5), or, as the third group, everything from the first byte that is none.
+_FIELD = re.compile(rb"(" + TOKEN + rb"++):(" + VALUE + rb"*+)\r\n|([\x00-\xff]++)")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (" + VALUE + rb"*+))?")
+#: What can never become a head, however it goes on: a bare CR or LF, or a control character.
+_BROKEN = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_TOKEN_LIST = re.compile(rb"[ \t]*+(?:" + TOKEN + rb"*+[ \t]*+,[ \t]*+)*+" + TOKEN + rb"*+[ \t]*+")
+#: uri-host [":" port] (RFC 9110 section 7.2), without RFC 3986's sub-delims and percent-encoding: no host name in use
+#: has them, and "a,b" is what a merged pair of Host lines looks like.
+_HOST = re.compile(rb"((?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\]))(?::([0-9]{0,5}))?")
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*+)([/?][\x21-\x7e]*+)?")
+_REQUEST_ID = re.compile(rb"[0-9A-Za-z._~+/=:-]{1,128}")
+_KEEP_ALIVE_TIMEOUT = re.compile(rb"(?i)(?:^|[,\s])timeout\s*=\s*([0-9]{1,6})")
+
+# What a field means to a proxy. Everything that is not in the table goes on as it came.
+KEEP = 0
+HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, TE, UPGRADE, EXPECT, HOP, MAX_FORWARDS = range(1, 10)
+FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, REQUEST_ID, USER_AGENT, NOTED = range(10, 17)
+KEEP_ALIVE, DATE = 20, 21
+
+_REQUEST_KINDS: dict[bytes, int] = {
+    b"host": HOST,
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"connection": CONNECTION,
+    b"te": TE,
+    b"upgrade": UPGRADE,
+    b"expect": EXPECT,
+    b"keep-alive": HOP,  # RFC 9110 section 7.6.1 names these three
+    b"proxy-connection": HOP,
+    b"http2-settings": HOP,  # belongs to the h2c upgrade, which is never passed on (RFC 9113 section 3.1)
+    b"max-forwards": MAX_FORWARDS,
+    b"forwarded": FORWARDED,
+    b"x-forwarded-for": FORWARDED_FOR,
+    b"x-forwarded-host": FORWARDED_HOST,
+    b"x-forwarded-proto": FORWARDED_PROTO,
+    b"x-request-id": REQUEST_ID,
+    b"user-agent": USER_AGENT,
+}
+_RESPONSE_KINDS: dict[bytes, int] = {
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"connection": CONNECTION,
+    b"keep-alive": KEEP_ALIVE,
+    b"proxy-connection": HOP,
+    b"upgrade": UPGRADE,
+    b"date": DATE,
+    b"x-request-id": REQUEST_ID,
+}
+
+#: Fields that `Connection` may not take away: a client that lists them would change what the message means or who it
+#: is from (RFC 9110 section 7.6.1: "connection options … MUST NOT" name end-to-end fields).
+ESSENTIAL = frozenset(
+    b"""accept accept-encoding accept-language accept-ranges age allow authorization cache-control content-disposition
+    content-encoding content-language content-length content-location content-range content-type cookie date etag
+    expect expires forwarded host if-match if-modified-since if-none-match if-range if-unmodified-since last-modified
+    location max-forwards origin pragma proxy-authenticate proxy-authorization range referer retry-after server
+    set-cookie transfer-encoding user-agent vary via www-authenticate x-forwarded-for x-forwarded-host
+    x-forwarded-proto x-request-id""".split()
+)
+
+#: Fields a trailer section may not carry (RFC 9110 section 6.5.1): framing, routing, authentication, and the like.
+TRAILER_FORBIDDEN = frozenset(
+    b"""authorization cache-control connection content-encoding content-length content-range content-type cookie
+    expect forwarded host keep-alive max-forwards proxy-authenticate proxy-authorization proxy-connection range
+    set-cookie te trailer transfer-encoding upgrade via www-authenticate x-forwarded-for x-forwarded-host
+    x-forwarded-proto x-request-id""".split()
+)
+
+
+def _forwarding_lookalike(lower: bytes) -> bool:
+    """In CGI and WSGI `X_Forwarded_For` reads as HTTP_X_FORWARDED_FOR, just like the true one: no client may set it."""
+    return b"_" in lower and _REQUEST_KINDS.get(lower.replace(b"_", b"-"), KEEP) != KEEP
+
+
+@lru_cache(maxsize=4096)
+def request_field(name: bytes) -> tuple[int, bytes]:
+    """(kind, lower-case name) of a request field as it was spelt; the spellings of real clients are few."""
+    lower = name.lower()
+    if _forwarding_lookalike(lower):
+        return HOP, lower
+    return _REQUEST_KINDS.get(lower, KEEP), lower
+
+
+@lru_cache(maxsize=4096)
+def response_field(name: bytes) -> tuple[int, bytes]:
+    """(kind, lower-case name) of a response field as it was spelt."""
+    lower = name.lower()
+    return _RESPONSE_KINDS.get(lower, KEEP), lower
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+def check_partial(data: bytes, line_limit: int, block_limit: int) -> None:
+    """Refuse an unfinished head that can no longer become a good one, or that is over a limit already."""
+    broken = _BROKEN.search(data)
+    if broken:
+        raise Refusal(400, "bad_request", f"byte {data[broken.start()]:#04x} at offset {broken.start()} of the head")
+    line_end = data.find(b"\r\n")
+    if (len(data) if line_end < 0 else line_end) > line_limit:
+        raise Refusal(414, "request_line_too_long", f"the request line is longer than {line_limit} bytes")
+    if line_end < 0 and len(data) > 32 and b" " not in data[:32] and not data[:32].isalpha():
+        raise Refusal(400, "bad_request", "this is not HTTP")
+    if len(data) > line_limit + block_limit + 4:
+        raise Refusal(431, "header_too_large", f"the header block is longer than {block_limit} bytes")
+
+
+def read_request(data: bytes, line_end: int, fields: RequestFields, line_limit: int) -> RequestHead:
+    """Check the request line `data[:line_end]` against the fields and make the head of both."""
+    if line_end > line_limit:
+        raise Refusal(414, "request_line_too_long", f"the request line is longer than {line_limit} bytes")
+    match = _REQUEST_LINE.fullmatch(data, 0, line_end)
+    if match is None:
+        raise _bad_request_line(data[:line_end])
+    method, target, minor_digit = match.groups()
+    minor = 0 if minor_digit == b"0" else 1  # RFC 9110 section 2.5: a higher minor version is read as the highest known
+    host = fields.host
+    if host is None:
+        if minor:
+            raise Refusal(400, "bad_host", "an HTTP/1.1 request needs a Host field")  # RFC 9112 section 3.2
+        host = b""
+    if minor == 0 and fields.chunked:
+        # RFC 9112 section 6.1: Transfer-Encoding in an HTTP/1.0 message means that its framing is faulty.
+        raise Refusal(400, "bad_framing", "Transfer-Encoding in an HTTP/1.0 request")
+    if target[0] != 0x2F or b"#" in target or method == b"CONNECT" or method == b"TRACE":
+        target, host = _unusual_target(method, target, host, fields)
+    query = target.find(b"?")
+    return RequestHead(method, target, target if query < 0 else target[:query], minor, host, fields)
+
+
+def _bad_request_line(line: bytes) -> Refusal:
+    version = re.search(rb" HTTP/([0-9]+\.[0-9]+)$", line)
+    if version and not version[1].startswith(b"1.") and version[1] != b"0.9":
+        return Refusal(505, "bad_version", f"HTTP/{version[1].decode()} is not spoken here; HTTP/1.1 and HTTP/1.0 are")
+    return Refusal(400, "bad_request", "the request line is not `METHOD target HTTP/1.1`")
+
+
+def _unusual_target(method: bytes, target: bytes, host: bytes, fields: RequestFields) -> tuple[bytes, bytes]:
+    """The target forms other than origin-form (RFC 9112 section 3.2); returns (origin-form target, host)."""
+    if method == b"CONNECT":
+        raise Refusal(501, "method_not_proxied", "CONNECT is not proxied")
+    if b"#" in target:
+        raise Refusal(400, "bad_target", "a request target has no fragment")
+    if method == b"TRACE" and (fields.length > 0 or fields.chunked):
+        raise Refusal(400, "bad_framing", "a TRACE request has no body")  # RFC 9110 section 9.3.8
+    if target[0] == 0x2F:
+        return target, host
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise Refusal(400, "bad_target", "the target * is for OPTIONS alone")
+        return target, host
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None:
+        raise Refusal(400, "bad_target", "the request target is neither a path nor an http(s) URL")
+    authority, rest = match.groups()
+    check_host(authority)
+    if fields.host is not None and fields.host.lower() != authority.lower():
+        # RFC 9112 section 3.2.2 would let the authority win; a target that reads Host instead would be misled.
+        raise Refusal(400, "bad_host", "the Host field differs from the host in the request target")
+    if not rest:
+        return (b"*" if method == b"OPTIONS" else b"/"), authority  # RFC 9112 section 3.2.4
+    return (b"/" + rest if rest[0] == 0x3F else rest), authority
+
+
+def check_host(value: bytes) -> None:
+    """Refuse a Host value that is not one host name or address with an optional port (RFC 9110 section 7.2)."""
+    match = _HOST.fullmatch(value)
+    if match is None or (match[2] and int(match[2]) > 65535) or b".." in match[1]:
+        raise Refusal(400, "bad_host", "the Host field does not name one host")
+
+
+def host_name(host: bytes) -> bytes:
+    """The host in lower case, without port and without the root's dot, as routes are matched."""
+    name = host.lower()
+    if name[:1] == b"[":
+        return name[: name.find(b"]") + 1]
+    colon = name.find(b":")
+    if colon >= 0:
+        name = name[:colon]
+    return name.removesuffix(b".")
+
+
+def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> RequestFields:
+    """Check a request's header block (field lines, each with its CRLF) and say what it means."""
+    if len(block) > block_limit:
+        raise Refusal(431, "header_too_large", f"the header block is longer than {block_limit} bytes")
+    found = _FIELD.findall(block)
+    if found and found[-1][2]:
+        raise _bad_field(found[-1][2])
+    if len(found) > count_limit:
+        raise Refusal(431, "too_many_headers", f"more than {count_limit} header fields")
+    fields = RequestFields()
+    kept = fields.kept
+    upgrade = b""
+    encodings = 0
+    upgrade_asked = False
+    for name, value, _ in found:
+        kind, lower = request_field(name)
+        if kind == KEEP:
+            kept.append(name + b":" + value + b"\r\n")
+            fields.pairs.append((lower, value.strip(b" \t")))
+            continue
+        value = value.strip(b" \t")
+        if kind == HOST:
+            if fields.host is not None:
+                raise Refusal(400, "bad_host", "more than one Host field")  # RFC 9112 section 3.2
+            check_host(value)
+            fields.host = value
+        elif kind == USER_AGENT:
+            kept.append(name + b": " + value + b"\r\n")
+            fields.user_agent = value
+            fields.pairs.append((lower, value))
+        elif kind == CONNECTION:
+            upgrade_asked |= _read_connection(value, fields)
+        elif kind == CONTENT_LENGTH:
+            if fields.length >= 0:
+                raise Refusal(400, "bad_framing", "more than one Content-Length")  # RFC 9112 section 6.3, step 5
+            fields.length = _read_length(value)
+            kept.append(name + b": " + value + b"\r\n")
+        elif kind == TRANSFER_ENCODING:
+            encodings += 1
+            _check_transfer_encoding(value)
+            fields.chunked = True
+        elif kind == EXPECT:
+            if value.lower() != b"100-continue":
+                raise Refusal(417, "bad_expectation", "the only expectation known is 100-continue")
+            fields.expect_continue = True
+        elif kind == UPGRADE:
+            upgrade = upgrade + b"," + value if upgrade else value
+        elif kind == TE:
+            # RFC 9110 section 10.1.4: of TE, `trailers` alone may be passed on.
+            fields.te_trailers |= any(item.strip().lower() == b"trailers" for item in value.split(b","))
+        elif kind == MAX_FORWARDS:
+            if not _LENGTH.fullmatch(value):
+                raise Refusal(400, "bad_request", "Max-Forwards is not a number")
+            fields.max_forwards = min(int(value), 1 << 31)
+        elif kind == FORWARDED_FOR:
+            fields.forwarded_for.append(value)
+        elif kind == FORWARDED:
+            fields.forwarded.append(value)
+        elif kind == FORWARDED_HOST:
+            fields.forwarded_host = value
+        elif kind == FORWARDED_PROTO:
+            fields.forwarded_proto = value
+        elif kind == REQUEST_ID and _REQUEST_ID.fullmatch(value):
+            fields.request_id = value
+    if encodings > 1:
+        raise Refusal(400, "bad_framing", "more than one Transfer-Encoding")
+    if fields.chunked and fields.length >= 0:
+        # RFC 9112 section 6.3, step 3: ought to be handled as an error. It is.
+        raise Refusal(400, "bad_framing", "both Content-Length and Transfer-Encoding")
+    if upgrade_asked and upgrade:
+        fields.upgrade = b", ".join(item for item in _items(upgrade) if not item.lower().startswith(b"h2c"))
+    if fields.connection_named:
+        _drop_named(fields)
+    return fields
+
+
+def _bad_field(rest: bytes) -> Refusal:
+    line = rest.split(b"\r\n", 1)[0]
+    if line[:1] in (b" ", b"\t"):
+        return Refusal(400, "bad_header", "a folded header line")  # RFC 9112 section 5.2
+    name, colon, _ = line.partition(b":")
+    if not colon:
+        return Refusal(400, "bad_header", "a header line without a colon")
+    if name != name.rstrip():
+        return Refusal(400, "bad_header", "white space before the colon of a header line")  # RFC 9112 section 5.1
+    if re.fullmatch(TOKEN + rb"+", name):
+        return Refusal(400, "bad_header", f"a control character in the value of {name[:60].decode('latin-1')}")
+    return Refusal(400, "bad_header", "a header name that is not a token")
+
+
+def _read_length(value: bytes) -> int:
+    if not _LENGTH.fullmatch(value):  # RFC 9110 section 8.6: digits alone; 18 of them stay below 2**63
+        raise Refusal(400, "bad_framing", "Content-Length is not a number")
+    return int(value)
+
+
+def _check_transfer_encoding(value: bytes) -> None:
+    """Exactly `chunked` (RFC 9112 section 6.1); another known-looking coding is 501, anything odd is 400."""
+    if value.lower() == b"chunked":
+        return
+    items = _items(value)
+    if items and items[-1].lower() == b"chunked" and b"chunked" not in [item.lower() for item in items[:-1]]:
+        raise Refusal(501, "bad_framing", "the only transfer coding known is chunked")
+    if re.fullmatch(TOKEN + rb"+", value) and value.lower() in (b"identity", b"gzip", b"deflate", b"compress"):
+        raise Refusal(501, "bad_framing", "the only transfer coding known is chunked")
+    raise Refusal(400, "bad_framing", "Transfer-Encoding is not `chunked`")
+
+
+def _items(value: bytes) -> list[bytes]:
+    return [item for item in (part.strip(b" \t") for part in value.split(b",")) if item]
+
+
+def _read_connection(value: bytes, fields: RequestFields) -> bool:
+    """Note what `Connection` says (RFC 9110 section 7.6.1); returns whether it asks for an upgrade."""
+    lower = value.lower()
+    if lower == b"keep-alive":
+        fields.keep_alive = True
+        return False
+    if lower == b"close":
+        fields.close = True
+        return False
+    if not _TOKEN_LIST.fullmatch(lower):
+        raise Refusal(400, "bad_header", "Connection is not a list of names")
+    upgrade = False
+    named = set(fields.connection_named)
+    for option in _items(lower):
+        if option == b"close":
+            fields.close = True
+        elif option == b"keep-alive":
+            fields.keep_alive = True
+        elif option == b"upgrade":
+            upgrade = True
+        elif option not in ESSENTIAL:
+            named.add(option)
+    fields.connection_named = frozenset(named)
+    return upgrade
+
+
+def _drop_named(fields: RequestFields) -> None:
+    named = fields.connection_named
+    fields.kept = [line for line in fields.kept if line[: line.find(b":")].lower() not in named]
+    fields.pairs = [(name, value) for name, value in fields.pairs if name not in named]
+
+
+# --- responses -------------------------------------------------------------------------------------------------------
+
+
+def read_response(data: bytes, line_end: int, fields: ResponseFields, method: bytes) -> ResponseHead:
+    """Check the status line `data[:line_end]`, decide the body's framing and make the head. Raises `BadResponse`."""
+    match = _STATUS_LINE.fullmatch(data, 0, line_end)
+    if match is None:
+        raise BadResponse("the status line is not `HTTP/1.1 NNN reason`")
+    status = int(match[2])
+    if status > 599:
+        raise BadResponse(f"status {status} is outside 100 to 599")  # RFC 9110 section 15
+    minor = 1 if match[1] == b"1" else 0
+    if fields.chunked and minor == 0:
+        raise BadResponse("Transfer-Encoding in an HTTP/1.0 response")
+    # RFC 9112 section 6.3, steps 1 to 8.
+    if status < 200 or status == 204:
+        if fields.chunked or fields.length > 0:
+            if status != 204:
+                raise BadResponse(f"a {status} response with a body")
+            fields = _without_framing(fields)
+        framing = NONE
+    elif method == b"HEAD" or status == 304:
+        framing = NONE
+    elif fields.chunked:
+        framing = CHUNKED
+    elif fields.length >= 0:
+        framing = LENGTH if fields.length else NONE
+    else:
+        framing = UNTIL_CLOSE
+    line = data[: line_end + 2] if minor and match[3] is not None else b"HTTP/1.1 %d %b\r\n" % (status, match[3] or b"")
+    return ResponseHead(status, minor, line, framing, fields)
+
+
+def _without_framing(fields: ResponseFields) -> ResponseFields:
+    """RFC 9110 section 8.6: a 204 has no Content-Length; the connection cannot be trusted for another response."""
+    clean = ResponseFields()
+    clean.kept = b"".join(
+        line + b"\r\n"
+        for line in fields.kept.split(b"\r\n")
+        if line and not line.lower().startswith(b"content-length:")
+    )
+    clean.close = True
+    clean.has_date, clean.has_request_id = fields.has_date, fields.has_request_id
+    return clean
+
+
+def read_response_fields(block: bytes, block_limit: int = 65536, count_limit: int = 200) -> ResponseFields:
+    """Check a response's header block and say what it means. Raises `BadResponse`."""
+    if len(block) > block_limit:
+        raise BadResponse(f"the header block is longer than {block_limit} bytes")
+    found = _FIELD.findall(block)
+    if found and found[-1][2]:
+        raise BadResponse(_bad_field(found[-1][2]).detail)
+    if len(found) > count_limit:
+        raise BadResponse(f"more than {count_limit} header fields")
+    fields = ResponseFields()
+    kept: list[tuple[bytes, bytes]] = []
+    named: set[bytes] = set()
+    upgrade_value = b""
+    upgrade_asked = False
+    for name, value, _ in found:
+        kind, lower = response_field(name)
+        if kind == KEEP:
+            kept.append((lower, name + b":" + value + b"\r\n"))
+            continue
+        value = value.strip(b" \t")
+        if kind == DATE:
+            fields.has_date = True
+            kept.append((lower, name + b": " + value + b"\r\n"))
+        elif kind == CONTENT_LENGTH:
+            if fields.length >= 0:
+                raise BadResponse("more than one Content-Length")
+            if not _LENGTH.fullmatch(value):
+                raise BadResponse("Content-Length is not a number")
+            fields.length = int(value)
+            kept.append((lower, name + b": " + value + b"\r\n"))
+        elif kind == CONNECTION:
+            options = _items(value.lower())
+            for option in options:
+                if option == b"close":
+                    fields.close = True
+                elif option == b"upgrade":
+                    upgrade_asked = True
+                elif option not in ESSENTIAL and option != b"keep-alive":
+                    named.add(option)
+        elif kind == TRANSFER_ENCODING:
+            if fields.chunked or value.lower() != b"chunked":
+                raise BadResponse("Transfer-Encoding is not `chunked`")
+            fields.chunked = True
+        elif kind == UPGRADE:
+            upgrade_value = value
+        elif kind == KEEP_ALIVE:
+            match = _KEEP_ALIVE_TIMEOUT.search(value)
+            if match:
+                fields.keep_alive_timeout = float(match[1])
+        elif kind == REQUEST_ID:
+            fields.has_request_id = True
+            kept.append((lower, name + b": " + value + b"\r\n"))
+    if fields.chunked and fields.length >= 0:
+        raise BadResponse("both Content-Length and Transfer-Encoding")
+    if upgrade_value:
+        # An Upgrade offer in a 200 or 426 is for the client to read (RFC 9110 section 7.8), on this very connection.
+        fields.upgrade = upgrade_value if upgrade_asked or not named else b""
+    fields.kept = b"".join(line for lower, line in kept if lower not in named)
+    return fields
+
+
+def check_partial_response(data: bytes, limit: int = 65536) -> None:
+    """Refuse an unfinished response head that can no longer become a good one."""
+    if _BROKEN.search(data):
+        raise BadResponse("a bare CR or LF, or a control character, in the head")
+    if len(data) > limit:
+        raise BadResponse(f"the head is longer than {limit} bytes")
+    if not data.startswith(b"HTTP/1."[: len(data)]):
+        raise BadResponse("the answer does not begin with HTTP/1.")
+
+
+# --- trailers --------------------------------------------------------------------------------------------------------
+
+
+def read_trailers(block: bytes, count_limit: int = 100) -> bytes:
+    """The trailer lines that may go on (RFC 9110 section 6.5.1), joined. Raises ValueError for a malformed one."""
+    found = _FIELD.findall(block)
+    if found and found[-1][2]:
+        raise ValueError(_bad_field(found[-1][2]).detail)
+    if len(found) > count_limit:
+        raise ValueError(f"more than {count_limit} trailer fields")
+    return b"".join(name + b":" + value + b"\r\n" for name, value, _ in found if name.lower() not in TRAILER_FORBIDDEN)
