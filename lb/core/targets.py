@@ -154,6 +154,7 @@ class Listener:
     body_timeout: float = 30.0  # between two pieces of a request body
     idle_timeout: float = 75.0  # keep-alive between requests (nginx: 75 s)
     send_timeout: float = 60.0  # a client that takes no more of its answer
+    half_close: float = 1.0  # a client that sends no more may wait this long for its answer to begin
     request_line: int = 8192
     header_block: int = 32768
     header_count: int = 100

@@ -1,8 +1,9 @@
 """What a proxy adds to a message and what it takes away, as bytes.
 
 To targets: `Host`, the client's own fields less the hop-by-hop ones (RFC 9110 section 7.6.1), `X-Forwarded-For`,
-`-Proto`, `-Host`, `Forwarded` (RFC 7239), `Via` (RFC 9110 section 7.6.3) and `X-Request-Id`. Forwarding fields of a client that
-is no trusted proxy are replaced: anyone can write them. To clients: the target's fields less the hop-by-hop ones.
+`-Proto`, `-Host`, `Forwarded` (RFC 7239), `Via` (RFC 9110 section 7.6.3) and `X-Request-Id`. Forwarding fields of a
+client that is no trusted proxy are replaced: anyone can write them. To clients: the target's fields less the
+hop-by-hop ones.
 
 Everything that depends on the connection and the header block alone is worked out once, in `request_suffix`.
 """

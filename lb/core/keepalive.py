@@ -1,0 +1,63 @@
+"""How long a target keeps an idle connection, learnt from what it says and from what it does.
+
+The 502 that users of every peer report most is a request written to a pooled connection that the target was just
+closing (Node closes after 5 s, many proxies keep for 60). Two sources tell: the `Keep-Alive: timeout=N` field of an
+answer, and the age at which idle connections were seen to close. The shortest of the last minute or two counts:
+a target that restarts closes young connections, and that is to be forgotten again.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+#: Seconds that one window of observations lasts; this one and the one before it count.
+WINDOW = 60.0
+#: A connection is retired at this share of the target's limit.
+MARGIN = 0.8
+#: A request that must not be sent twice rides only on a connection younger than this share of the target's limit.
+SAFE = 0.5
+
+
+class IdleLimit:
+    """What is known of one target."""
+
+    __slots__ = ("_before", "_now", "_rotated", "hint", "retire_after", "safe_for")
+
+    def __init__(self, configured: float, now: float) -> None:
+        self.hint = inf  # Keep-Alive: timeout=N
+        self._now = inf  # shortest age at close seen in this window
+        self._before = inf
+        self._rotated = now
+        self.retire_after = configured or inf  # seconds: an idle connection of this age is closed
+        self.safe_for = inf  # seconds: an idle connection up to this age may carry a request that is not idempotent
+
+    @property
+    def learnt(self) -> float:
+        """The target's limit in seconds as far as it is known; 0: nothing learnt."""
+        limit = min(self.hint, self._now, self._before)
+        return 0.0 if limit == inf else limit
+
+    def heard(self, seconds: float, configured: float) -> None:
+        """An answer carried `Keep-Alive: timeout=seconds`."""
+        if seconds != self.hint:
+            self.hint = seconds
+            self._derive(configured)
+
+    def closed(self, age: float, now: float, configured: float) -> None:
+        """The target closed a connection that had been idle for `age` seconds."""
+        self.rotate(now, configured)
+        if age < self._now:
+            self._now = age
+            self._derive(configured)
+
+    def rotate(self, now: float, configured: float) -> None:
+        """Forget what is older than two windows; called now and then."""
+        if now - self._rotated >= WINDOW:
+            self._before, self._now = self._now, inf
+            self._rotated = now
+            self._derive(configured)
+
+    def _derive(self, configured: float) -> None:
+        limit = min(self.hint, self._now, self._before)
+        self.retire_after = min(configured or inf, limit * MARGIN)
+        self.safe_for = limit * SAFE

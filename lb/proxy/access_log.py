@@ -1,0 +1,214 @@
+"""The access log: one line per request, gathered in a list and written in batches by a thread of its own.
+
+A reader that is too slow costs log lines (they are counted), never requests. Lines go out whole: in one write to a
+file, in pieces of at most PIPE_BUF bytes to a pipe, so that workers that share one do not tear each other's lines.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import stat
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from lb.core.targets import AccessLog
+
+if TYPE_CHECKING:
+    from lb.proxy.exchange import Exchange
+
+#: Bytes that may wait for a slow reader.
+PENDING_LIMIT = 8 << 20
+_PIPE_BUF = 4096
+_PLAIN = re.compile(r'[^"\\\x00-\x1f\x7f-\uffff]*')
+
+
+def quoted(raw: bytes) -> str:
+    """The bytes as a JSON string; header values are bytes of no known charset, so each is one character."""
+    text = raw.decode("latin-1")
+    if _PLAIN.fullmatch(text):
+        return f'"{text}"'
+    return '"' + "".join(c if c not in '"\\' and " " <= c < "\x7f" else f"\\u{ord(c):04x}" for c in text) + '"'
+
+
+class Log:
+    """One worker's access log."""
+
+    def __init__(self, spec: AccessLog, wall_offset: float) -> None:
+        self.spec = spec
+        self.lost = 0  # lines that no reader took in time, or that could not be written
+        self._wall = wall_offset  # Unix time less monotonic time
+        self._lines: list[str] = []
+        self._json = spec.format == "json"
+        self._sample = spec.sample
+        self._sampled = 0.0
+        self._second = 0
+        self._stamp = ""
+        self._names: dict[str, str] = {}
+        self._agents: dict[bytes, str] = {}
+        self._writer = _Writer(spec.path)
+
+    def record(self, exchange: Exchange, seconds: float) -> None:
+        """Add the line of a finished exchange."""
+        status = exchange.status
+        if self._sample < 1.0 and status < 400 and not exchange.tries:
+            self._sampled += self._sample
+            if self._sampled < 1.0:
+                return
+            self._sampled -= 1.0
+        started = exchange.started
+        wall = started + self._wall
+        second = int(wall)
+        if second != self._second:
+            self._second = second
+            form = "%Y-%m-%dT%H:%M:%S" if self._json else "%d/%b/%Y:%H:%M:%S +0000"
+            self._stamp = time.strftime(form, time.gmtime(second))
+        head = exchange.head
+        client = exchange.client
+        lane = exchange.lane
+        target = lane.id if lane is not None else "none"
+        if not self._json:
+            self._combined(exchange, status)
+            return
+        agent = head.fields.user_agent
+        agents = self._agents
+        shown = agents.get(agent)
+        if shown is None:
+            if len(agents) > 1000:
+                agents.clear()
+            shown = agents[agent] = quoted(agent)
+        first = exchange.first_byte_at
+        line = (
+            f'{{"time":"{self._stamp}.{int((wall - second) * 1000):03d}Z",'
+            f'"id":"{exchange.request_id.decode("latin-1")}","client":"{client.peer.decode()}","method":"{head.method.decode()}","host":{quoted(head.host)},'
+            f'"path":{quoted(head.target)},"protocol":"HTTP/1.{head.minor}","status":{status},'
+            f'"bytes_in":{exchange.bytes_in},"bytes_out":{exchange.bytes_out},"seconds":{seconds:.6f},'
+            f'"first_byte_seconds":{first - started if first else 0:.6f},"service":"{exchange.service.name}",'
+            f'"pool":"{exchange.pool.name}","target":"{target}","attempts":{exchange.attempt + 1},"user_agent":{shown}'
+        )
+        if exchange.connected_at:
+            line += f',"connect_seconds":{exchange.connected_at - started:.6f}'
+        if exchange.reason:
+            line += f',"reason":"{exchange.reason}"'
+        if exchange.tries:
+            line += ',"tries":[' + ",".join(quoted(text.encode("latin-1", "replace")) for text in exchange.tries) + "]"
+        self._lines.append(line + "}\n")
+
+    def refused(self, peer: bytes, request_id: bytes, status: int, reason: str, size: int, now: float) -> None:
+        """Add the line of a request that was refused before it was understood."""
+        wall = now + self._wall
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S" if self._json else "%d/%b/%Y:%H:%M:%S +0000", time.gmtime(wall))
+        if self._json:
+            self._lines.append(
+                f'{{"time":"{stamp}.{int(wall % 1 * 1000):03d}Z","id":"{request_id.decode()}",'
+                f'"client":"{peer.decode()}","status":{status},"bytes_out":{size},"service":"none","pool":"none","target":"none",'
+                f'"reason":"{reason}"}}\n'
+            )
+        else:
+            self._lines.append(f'{peer.decode()} - - [{stamp}] "-" {status} {size} "-" "-"\n')
+
+    def _combined(self, exchange: Exchange, status: int) -> None:
+        head = exchange.head
+        fields = head.fields
+        request = quoted(head.method + b" " + head.target + b" HTTP/1.%d" % head.minor)
+        self._lines.append(
+            f"{exchange.client.peer.decode()} - - [{self._stamp}] {request} {status} {exchange.bytes_out} "
+            f"{quoted(fields.value(b'referer') or b'-')} {quoted(fields.user_agent or b'-')}\n"
+        )
+
+    def flush(self) -> None:
+        """Hand the gathered lines to the writing thread."""
+        lines = self._lines
+        if lines:
+            self._lines = []
+            self._writer.put(lines)
+        self.lost = self._writer.lost
+
+    def reopen(self) -> None:
+        """Open the file anew (after a log rotation)."""
+        self.flush()
+        self._writer.reopen()
+
+    def close(self) -> None:
+        """Write what is left; waits a second at most."""
+        self.flush()
+        self._writer.close()
+
+
+class _Writer:
+    """A thread that writes batches of lines to a file, standard output or a pipe."""
+
+    def __init__(self, path: str) -> None:
+        self.lost = 0
+        self._path = path
+        self._pending = 0
+        self._queue: queue.SimpleQueue[list[str] | str] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
+        self._thread.start()
+
+    def put(self, lines: list[str]) -> None:
+        size = sum(map(len, lines))
+        if self._pending + size > PENDING_LIMIT:
+            self.lost += len(lines)
+            return
+        self._pending += size
+        self._queue.put(lines)
+
+    def reopen(self) -> None:
+        self._queue.put("reopen")
+
+    def close(self) -> None:
+        self._queue.put("close")
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        fd = self._open()
+        while True:
+            item = self._queue.get()
+            if item == "close":
+                return
+            if item == "reopen":
+                if fd > 1:
+                    os.close(fd)
+                fd = self._open()
+                continue
+            assert isinstance(item, list)
+            size = sum(map(len, item))
+            try:
+                if fd < 0:
+                    fd = self._open()
+                self._write(fd, item)
+            except OSError:  # disk full, reader gone: the lines are lost, the proxy is not
+                self.lost += len(item)
+            self._pending -= size
+
+    def _open(self) -> int:
+        if self._path == "-":
+            return 1
+        try:
+            return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError:
+            return -1
+
+    def _write(self, fd: int, lines: list[str]) -> None:
+        if fd < 0:
+            raise OSError("the log file cannot be opened")
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            _write_all(fd, "".join(lines).encode("latin-1", "replace"))
+            return
+        batch = b""
+        for line in lines:
+            raw = line.encode("latin-1", "replace")
+            if batch and len(batch) + len(raw) > _PIPE_BUF:
+                _write_all(fd, batch)
+                batch = b""
+            batch += raw
+        _write_all(fd, batch)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,63 @@
+"""Sweeper: one periodic pass over numbers, instead of a timer per request or connection.
+
+Ten times a second it takes the time, closes what is over its deadline, retires idle connections, ends drains and hands
+the log on. A pass over 10,000 connections costs about a millisecond.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lb.proxy.plane import DataPlane
+
+#: Seconds between two passes: how late a timeout may fire.
+TICK = 0.1
+
+
+class Sweeper:
+    """The data plane's only timer."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+        self._stopped = False
+        self._ticks = 0
+        plane.loop.call_later(TICK, self._tick)
+
+    def stop(self) -> None:
+        """No more passes."""
+        self._stopped = True
+
+    def _tick(self) -> None:
+        if self._stopped:
+            return
+        plane = self._plane
+        now = plane.now = monotonic()
+        plane.loop.call_later(TICK, self._tick)
+        self._ticks += 1
+        for client in list(plane.clients):
+            if client.deadline <= now:
+                client.on_deadline()
+            exchange = client.exchange
+            if exchange is not None and (exchange.deadline <= now or exchange.ends_at <= now):
+                exchange.on_deadline(now)
+        for shadow in list(plane.shadows):
+            if shadow.deadline <= now or shadow.ends_at <= now:
+                shadow.on_deadline(now)
+        for tunnel in list(plane.tunnels):
+            tunnel.on_tick(now)
+        for service in plane.services.values():
+            for exchange in list(service.waiting):
+                if exchange.deadline <= now:
+                    exchange.on_deadline(now)
+            for pool in service.pools.values():
+                if pool.shunned:
+                    pool.forgive(now)
+        for lane in plane.lanes.values():
+            if lane.idle:
+                lane.retire(now)
+        plane.end_drains(now)
+        plane.refresh(now)
+        if plane.log is not None:
+            plane.log.flush()

@@ -1,0 +1,477 @@
+"""Downstream: a client's connection: reads requests, hands each to an exchange, and starts the next when it is over.
+
+Requests of one connection are answered in order: what a client sends ahead (pipelining) is held, bounded, until its
+turn. A request that is refused is answered and the connection closed, with a lingering read so that the client sees
+the answer and not a reset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from lb.core.targets import Listener
+from lb.http1 import proxy_protocol
+from lb.http1.chunked import BadChunk, ChunkedBody
+from lb.http1.forward import request_suffix
+from lb.http1.head import RequestFields, RequestHead
+from lb.http1.replies import reply
+from lb.http1.rules import Refusal, check_partial, read_request, read_request_fields
+from lb.proxy.exchange import Exchange
+
+if TYPE_CHECKING:
+    from lb.proxy.plane import DataPlane
+
+# What is read next.
+PROXY_HEADER, HEAD, BODY, ANSWER, LINGER, TUNNEL, CLOSED = range(7)
+
+#: Bytes of pipelined requests held while an earlier one is answered.
+PIPELINE_LIMIT = 65536
+#: A connection that is to close reads on this long (seconds) and this much (bytes), for the client to see the answer.
+LINGER_TIME = 2.0
+LINGER_BYTES = 16 << 20
+#: Header blocks up to this size are remembered for the connection's next request.
+MEMO_LIMIT = 2048
+
+_RESET = struct.pack("ii", 1, 0)
+
+
+class Downstream(asyncio.Protocol):
+    """One client connection."""
+
+    __slots__ = (
+        "_block",
+        "_body_left",
+        "_chunked",
+        "_fields",
+        "_held",
+        "_lingered",
+        "_paused",
+        "_reading",
+        "client_key",
+        "deadline",
+        "exchange",
+        "half_closed",
+        "listener",
+        "peer",
+        "plane",
+        "proto",
+        "served",
+        "state",
+        "timer",
+        "transport",
+        "trusted",
+    )
+
+    def __init__(self, plane: DataPlane, listener: Listener) -> None:
+        self.plane = plane
+        self.listener = listener
+        self.transport: Any = None
+        self.peer = b"unknown"
+        self.proto = b"https" if listener.tls else b"http"
+        self.trusted = False
+        self.client_key = b""  # counted under this address; b"": not counted
+        self.state = HEAD
+        self.exchange: Exchange | None = None
+        self.deadline = inf
+        self.timer = "client_header"
+        self.served = 0
+        self.half_closed = False
+        self._held = b""  # bytes that wait for their turn
+        self._paused = False
+        self._reading = False
+        self._block = b""  # the last header block and what it means
+        self._fields: RequestFields | None = None
+        self._body_left = 0
+        self._chunked: ChunkedBody | None = None
+        self._lingered = 0
+
+    # --- transport --------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        plane = self.plane
+        listener = self.listener
+        plane.accepted += 1
+        peername = transport.get_extra_info("peername")
+        self.peer = _address(peername)
+        self.deadline = plane.now + listener.header_timeout
+        if listener.proxy_protocol and plane.in_networks(listener.proxy_protocol, self.peer):
+            self.state = PROXY_HEADER
+            self.timer = "proxy_header"
+        elif listener.proxy_protocol:
+            plane.reject("proxy_protocol_untrusted")
+            self._close_now()
+            return
+        if len(plane.clients) >= listener.connections:
+            self._turn_away("connections", "this worker serves as many connections as it may")
+            return
+        plane.clients.add(self)
+        self._identify()
+
+    def _identify(self) -> None:
+        """Take the peer's address into account: trust, and the bound of connections per client."""
+        plane = self.plane
+        self.trusted = plane.is_trusted(self.peer)
+        limit = self.listener.connections_per_client
+        if limit and self.state != PROXY_HEADER:
+            count = plane.per_client.get(self.peer, 0)
+            if count >= limit:
+                self._turn_away("connections_per_client", f"{limit} connections of one client are the most")
+                return
+            plane.per_client[self.peer] = count + 1
+            self.client_key = self.peer
+
+    def data_received(self, data: bytes) -> None:
+        state = self.state
+        if state == HEAD:
+            if self._held:
+                data = self._held + data
+                self._held = b""
+            self._read_heads(data)
+        elif state == BODY:
+            self._read_body(data)
+        elif state == ANSWER:
+            self._hold(data)
+        elif state == LINGER:
+            self._lingered += len(data)
+            if self._lingered > LINGER_BYTES:
+                self._close_now()
+        elif state == PROXY_HEADER:
+            self._read_proxy_header(data)
+
+    def eof_received(self) -> bool:
+        """The client sends no more. It may wait for its answer (a half-close) or be gone: TCP does not tell which."""
+        self.half_closed = True
+        state = self.state
+        if state == ANSWER and self.exchange is not None:
+            self.timer = "half_close"
+            self.deadline = self.plane.now + self.listener.half_close
+            return True
+        if state == BODY and self.exchange is not None:
+            self.exchange.client_lost()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.leave()
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.client_lost()
+
+    def leave(self) -> None:
+        """The connection is gone: count it no more."""
+        self.state = CLOSED
+        plane = self.plane
+        plane.clients.discard(self)
+        if self.client_key:
+            left = plane.per_client.get(self.client_key, 1) - 1
+            if left:
+                plane.per_client[self.client_key] = left
+            else:
+                plane.per_client.pop(self.client_key, None)
+            self.client_key = b""
+
+    def become_tunnel(self) -> bytes:
+        """The transport belongs to a tunnel from now on; returns what was read ahead for it."""
+        self.state = TUNNEL
+        self.deadline = inf
+        held, self._held = self._held, b""
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+        return held
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.timer = "client_send"
+            self.deadline = self.plane.now + self.listener.send_timeout
+            self.exchange.client_blocked()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.deadline = inf
+            self.exchange.client_unblocked()
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def _read_heads(self, data: bytes) -> None:
+        """Read requests from `data` until one is under way, or the data is used up."""
+        self._reading = True
+        try:
+            while data and self.state == HEAD:
+                data = self._read_head(data)
+        except Refusal as refusal:
+            self._refuse(refusal)
+            data = b""
+        finally:
+            self._reading = False
+        if data and self.state < LINGER:
+            self._held = data
+            if len(data) > PIPELINE_LIMIT:
+                self.pause()
+
+    def _read_head(self, data: bytes) -> bytes:
+        """Begin one request; returns the bytes behind it. Raises `Refusal`."""
+        if data[0] == 0x0D and self.exchange is None:
+            # RFC 9112 section 2.2: an empty line before the request line is ignored. One is.
+            if data[:2] == b"\r\n":
+                data = data[2:]
+            if not data:
+                return b""
+        listener = self.listener
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            check_partial(data, listener.request_line, listener.header_block)
+            self._held = data
+            if self.timer != "client_header":
+                self.timer = "client_header"
+                self.deadline = self.plane.now + listener.header_timeout
+            return b""
+        line_end = data.find(b"\r\n")
+        block = data[line_end + 2 : end + 2]
+        fields = self._fields
+        if fields is None or block != self._block:
+            fields = read_request_fields(block, listener.header_block, listener.header_count)
+            fields.suffix = request_suffix(fields, self.peer, self.proto, self.trusted)
+            if len(block) <= MEMO_LIMIT:
+                self._block, self._fields = block, fields
+        head = read_request(data, line_end, fields, listener.request_line)
+        position = end + 4
+        piece = b""
+        done = True
+        if fields.chunked:
+            chunked = self._chunked = ChunkedBody(framed=True)
+            try:
+                piece, ended = chunked.feed(data[position:])
+            except BadChunk as error:
+                raise Refusal(400, "bad_framing", str(error)) from None
+            done = ended >= 0
+            position = position + ended if done else len(data)
+        elif fields.length > 0:
+            piece = data[position : position + fields.length]
+            position += len(piece)
+            self._body_left = fields.length - len(piece)
+            done = self._body_left == 0
+        self.served += 1
+        self.deadline = inf
+        self.timer = ""
+        self.state = ANSWER
+        exchange = self.exchange = Exchange(self.plane, self, head)
+        if not done:
+            self.state = BODY
+            if not fields.expect_continue:
+                self.expect_body()
+        exchange.start(piece, done)
+        return data[position:]
+
+    def _read_body(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            return
+        rest = b""
+        if self._chunked is not None:
+            try:
+                piece, ended = self._chunked.feed(data)
+            except BadChunk as error:
+                exchange.on_body_broken(str(error))
+                return
+            done = ended >= 0
+            if done:
+                rest = data[ended:]
+                self._chunked = None
+        else:
+            piece = data
+            left = self._body_left - len(data)
+            if left < 0:
+                piece, rest = data[:left], data[left:]
+                left = 0
+            self._body_left = left
+            done = left == 0
+        if done:
+            self.state = ANSWER
+            self.deadline = inf
+            if rest:
+                self._hold(rest)
+        elif not self._paused:
+            self.expect_body()
+        if piece or done:
+            exchange.on_request_body(piece, done)
+
+    def _hold(self, data: bytes) -> None:
+        """Bytes of a later request."""
+        self._held = self._held + data if self._held else data
+        if len(self._held) > PIPELINE_LIMIT:
+            self.pause()
+
+    def _read_proxy_header(self, data: bytes) -> None:
+        data = self._held + data
+        try:
+            found = proxy_protocol.read(data)
+        except ValueError:
+            self.plane.reject("bad_proxy_header")
+            self._close_now()
+            return
+        if found is None:
+            self._held = data
+            return
+        source, length = found
+        self.peer = source or self.peer
+        self.state = HEAD
+        self.timer = "client_header"
+        self._held = b""
+        self._identify()
+        if data[length:]:
+            self.data_received(data[length:])
+
+    # --- from the exchange ------------------------------------------------------------------------------------------
+
+    def may_keep_alive(self, head: RequestHead) -> bool:
+        """Whether the connection stays open after this request (RFC 9112 section 9.3)."""
+        fields = head.fields
+        if fields.close or not (head.minor or fields.keep_alive) or self.half_closed or self.plane.draining:
+            return False
+        limit = self.listener.requests_per_connection
+        return not limit or self.served < limit
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of an answer."""
+        if self.state != CLOSED:
+            self.transport.write(data)
+
+    def expect_body(self) -> None:
+        """From now on the client has to send its body."""
+        self.timer = "client_body"
+        self.deadline = self.plane.now + self.listener.body_timeout
+
+    def pause(self) -> None:
+        """Read no more for now: the target takes no more, or enough is held."""
+        if not self._paused and self.state != CLOSED and not self.transport.is_closing():
+            self._paused = True
+            if self.timer == "client_body":
+                self.deadline = inf  # the client is not to blame
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused and self.state != CLOSED and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
+            if self.state == BODY:
+                self.expect_body()
+
+    def exchange_done(self, keep_alive: bool, body_done: bool) -> None:
+        """The exchange is over: begin the next request, or close."""
+        self.exchange = None
+        self._chunked = None
+        if self.state == CLOSED:
+            return
+        if not keep_alive:
+            self._close_gently(body_done)
+            return
+        self.state = HEAD
+        self.timer = "idle"
+        self.deadline = self.plane.now + self.listener.idle_timeout
+        if self._held and not self._reading:
+            data, self._held = self._held, b""
+            self._read_heads(data)
+        if self._paused and len(self._held) <= PIPELINE_LIMIT:
+            self.resume()
+
+    def cut(self, reset: bool) -> None:
+        """End the connection so that a half-sent answer does not look whole."""
+        if self.state == CLOSED:
+            return
+        self.state = CLOSED
+        self.exchange = None
+        if reset:
+            # To HTTP/1.0 the end of the connection is the end of the body: only a reset says that something is missing.
+            sock: socket.socket | None = self.transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    # --- trouble ----------------------------------------------------------------------------------------------------
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer a request that is not passed on; its connection cannot be trusted any further."""
+        plane = self.plane
+        request_id = plane.next_id()
+        plane.reject(refusal.reason)
+        data = reply(refusal.status, refusal.detail, request_id=request_id, close=True, date=plane.date)
+        plane.count_refused(refusal, self.peer, request_id, len(data))
+        self.write(data)
+        self._close_gently(False)
+
+    def _turn_away(self, reason: str, text: str) -> None:
+        """Too many connections: say so and close, without counting this one."""
+        self.plane.reject(reason)
+        self.transport.write(reply(503, text, close=True, retry_after=1, date=self.plane.date))
+        self.state = LINGER
+        self.transport.close()
+
+    def _close_gently(self, body_done: bool) -> None:
+        """Close after what was written. Unread input would turn the close into a reset that eats the answer."""
+        transport = self.transport
+        if (body_done and not self._held) or self.half_closed or not transport.can_write_eof():
+            self.state = LINGER
+            self.deadline = self.plane.now + LINGER_TIME
+            self.timer = "linger"
+            transport.close()
+            return
+        self.state = LINGER
+        self._held = b""
+        self.deadline = self.plane.now + LINGER_TIME
+        self.timer = "linger"
+        if self._paused:
+            self._paused = False
+            transport.resume_reading()
+        transport.write_eof()
+
+    def _close_now(self) -> None:
+        self.state = CLOSED if self.exchange is None else self.state
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+    def on_deadline(self) -> None:
+        """A timeout of the client's side has passed."""
+        timer, self.deadline = self.timer, inf
+        exchange = self.exchange
+        if timer == "client_body" and exchange is not None:
+            exchange.client_too_slow(timer)
+        elif timer == "client_send" and exchange is not None:
+            self.plane.reject("timeout_client_send")
+            exchange.client_too_slow(timer)
+            self._close_now()
+        elif timer == "half_close" and exchange is not None:
+            if exchange.first_byte_at:
+                return  # the answer is on its way; the send and read timeouts guard it
+            exchange.client_lost()
+        elif timer == "client_header" and (self._held or not self.served):
+            if self._held:
+                self._refuse(Refusal(408, "timeout_client_header", "the request's head did not come in time"))
+            else:
+                self._close_now()
+        elif timer == "idle" and not self._held:
+            self.transport.close()
+            self.state = LINGER
+        else:
+            self._close_now()
+
+    def drain(self) -> None:
+        """The worker is to stop: close at once if nothing is under way; else `may_keep_alive` sees to it."""
+        if self.state == HEAD and self.exchange is None and not self._held and self.served:
+            self.transport.close()
+            self.state = LINGER
+
+
+def _address(peername: Any) -> bytes:
+    """The peer's address as bytes; an IPv4 address mapped into IPv6 is written as IPv4."""
+    if not isinstance(peername, tuple) or not peername:
+        return b"unix"
+    host: str = peername[0]
+    return host.removeprefix("::ffff:").encode() if "." in host else host.encode()

@@ -1,0 +1,737 @@
+"""Exchange: one request, from its head to the last byte of its answer.
+
+It knows no socket, loop or clock source: only its two ports (the client's `Downstream`, the target's `Upstream`: write,
+pause, resume, abort) and what it decides with (route, balancer, retry rules). It is the only place that knows of
+retries. Read from top to bottom, this file is what the proxy does:
+
+    1 begin         start()                        route, limits, pool, lane; or an answer of our own
+    2 connected     on_connected()                 head and first body piece go out in one write
+    3 body up       on_request_body()              relayed as it comes, kept (bounded) for another try
+    4 answer        on_interim/response/upgrade()  relayed as it comes; head and first piece in one write
+    5 trouble       on_failure/deadline(), client_lost()   retry.decide: again, answer, or cut
+    6 backpressure  client_blocked/upstream_blocked()      who takes no more stops the other one's reading
+    7 end           _finish()                      tallies, log record, connection back or closed
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from lb.core.report import BUCKETS
+from lb.core.retry import CAUSES, CONNECT, CUT, HEAD, PHASES, RETRY, STATUS, TIMEOUT, Failure, decide
+from lb.http1.forward import request_bytes
+from lb.http1.head import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, RequestHead, ResponseHead
+from lb.http1.replies import reply
+from lb.http1.rules import host_name
+from lb.proxy.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from lb.proxy.lane import Lane
+    from lb.proxy.mirror import Shadow
+    from lb.proxy.plane import DataPlane
+    from lb.proxy.ports import ClientPort
+    from lb.proxy.services import LivePool, LiveService
+    from lb.proxy.upstream import Upstream
+
+# Phases. Module ints: an enum's member costs a look-up each time.
+NEW, QUEUED, CONNECTING, WAITING, ANSWERING, TUNNELLING, OVER = range(7)
+PHASE_NAMES = ("new", "queued", "connecting", "waiting", "answering", "tunnelling", "over")
+
+#: Request bytes held while a connection is opened, before the client's reading stops.
+PENDING_LIMIT = 65536
+
+
+class Exchange:
+    """One request and its answer."""
+
+    __slots__ = (
+        "asset_tried",
+        "attempt",
+        "body",
+        "body_bytes",
+        "body_done",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "connected_at",
+        "deadline",
+        "ends_at",
+        "first_byte_at",
+        "fresh",
+        "head",
+        "keep_alive",
+        "key",
+        "lane",
+        "max_body",
+        "own",
+        "phase",
+        "plane",
+        "pool",
+        "reason",
+        "replayable",
+        "request_id",
+        "service",
+        "shadow",
+        "started",
+        "status",
+        "timer",
+        "tried",
+        "tries",
+        "tunnel",
+        "upstream",
+        "wrap",
+    )
+
+    def __init__(self, plane: DataPlane, client: ClientPort, head: RequestHead) -> None:
+        self.plane = plane
+        self.client = client
+        self.head = head
+        self.phase = NEW
+        self.started = monotonic()
+        self.connected_at = 0.0
+        self.first_byte_at = 0.0
+        self.deadline = inf
+        self.ends_at = inf  # the whole request's deadline
+        self.timer = ""  # which timeout `deadline` is
+        self.service: LiveService = plane.nowhere
+        self.pool: LivePool = plane.nowhere.nobody
+        self.lane: Lane | None = None
+        self.upstream: Upstream | None = None
+        self.key = 0
+        self.body: list[bytes] | None = None  # pieces kept for another try
+        self.body_bytes = 0
+        self.body_done = True
+        self.bytes_in = 0
+        self.max_body = 0
+        self.replayable = True
+        self.attempt = 0
+        self.fresh = False  # the next try may not ride a pooled connection
+        self.tried: list[Lane] = []
+        self.tries: list[str] = []
+        self.asset_tried = False
+        self.status = 0
+        self.bytes_out = 0
+        self.keep_alive = False
+        self.wrap = False  # the answer is delimited by close and goes to the client in chunks
+        self.tunnel: Tunnel | None = None
+        self.shadow: Shadow | None = None  # the mirrored copy, or on a copy its own port
+        self.own = False  # the proxy answered by itself
+        self.reason = ""
+        fields = head.fields
+        self.request_id = (fields.request_id if client.trusted else b"") or plane.next_id()
+
+    def __repr__(self) -> str:
+        head = self.head
+        return f"<Exchange {head.method.decode()} {head.target.decode()} {PHASE_NAMES[self.phase]}>"
+
+    # 1 --- begin ----------------------------------------------------------------------------------------------------
+
+    def start(self, piece: bytes, done: bool) -> None:
+        """The head has been read; `piece` is what came of the body with it, `done` whether that was all."""
+        plane = self.plane
+        head = self.head
+        self.body_done = done
+        if piece:
+            self.body = [piece]
+            self.body_bytes = self.bytes_in = len(piece)
+        if plane.only_route is not None:
+            route = plane.only_route
+        else:
+            found = plane.table.match(host_name(head.host), head.path if head.path != b"*" else b"/")
+            if found is None:
+                self.answer(404, "no_route", "no route matches this host and path")
+                return
+            route = plane.routes[found]
+        service = self.service = route.service
+        service.in_flight += 1
+        service.budget.requests += 1
+        self.max_body = route.max_body
+        if route.max_body and (head.fields.length > route.max_body or self.bytes_in > route.max_body):
+            self.answer(413, "body_too_large", f"the body is longer than {route.max_body} bytes")
+            return
+        if head.fields.max_forwards == 0 and head.method in (b"OPTIONS", b"TRACE"):
+            # RFC 9110 section 7.6.2: it ends here.
+            status = 200 if head.method == b"OPTIONS" else 405
+            self.answer(status, "max_forwards", "Max-Forwards is 0", extra=b"Allow: GET, HEAD, POST, PUT, DELETE\r\n")
+            return
+        if head.fields.upgrade and not self._upgrade_is_sound():
+            self.answer(400, "bad_upgrade", "a WebSocket handshake needs GET and Sec-WebSocket-Key")
+            return
+        bound = service.bound()
+        if bound and service.in_flight > bound:
+            self.answer(503, "overload", "the service has as many requests in flight as it may have")
+            return
+        total = route.total or service.rules.timeouts.total
+        if total:
+            self.ends_at = self.started + total
+        self.pool = service.choose(self)
+        if service.mirror is not None and done:
+            service.mirror.consider(self)
+        self._next_lane()
+
+    def start_copy(self, original: Exchange, pool: LivePool) -> None:
+        """Begin as a mirrored copy of `original`, whose body is complete."""
+        self.service = original.service
+        self.service.in_flight += 1
+        self.pool = pool
+        self.request_id = original.request_id
+        self.body = list(original.body) if original.body else None
+        self.body_bytes = self.bytes_in = original.bytes_in
+        self._next_lane()
+
+    def _upgrade_is_sound(self) -> bool:
+        """RFC 6455 section 4.1: a WebSocket handshake is a GET with a key; other protocols are not ours to judge."""
+        head = self.head
+        if head.fields.upgrade.lower() != b"websocket":
+            return True
+        return head.method == b"GET" and bool(head.fields.value(b"sec-websocket-key")) and head.minor == 1
+
+    def _next_lane(self) -> None:
+        """Pick a target and lease a connection to it: an idle one, a new one, or a place in the queue."""
+        pool = self.pool
+        balancer = pool.balancer
+        if balancer.needs_key and not self.key:
+            self.key = self.service.key_of(self)
+        lane = balancer.pick(self.key, self.tried, self.started)
+        if lane is None:
+            self.answer(503, "no_target", f"no ready target in pool {pool.name} of service {self.service.name}")
+            return
+        now = self.started if not self.attempt else monotonic()
+        if not self.fresh:
+            upstream = lane.take_idle(now, self.head.method not in IDEMPOTENT)
+            if upstream is not None:
+                self.lane = lane
+                lane.in_flight += 1
+                self._send(upstream)
+                return
+        limit = self.service.rules.breaker.connections
+        if limit and lane.active >= limit:
+            lane_with_room = self._with_room(limit)
+            if lane_with_room is None:
+                self._queue()
+                return
+            lane = lane_with_room
+        self.lane = lane
+        lane.in_flight += 1
+        self.phase = CONNECTING
+        lane.open(self)
+
+    def _with_room(self, limit: int) -> Lane | None:
+        """Another lane of the pool that is below its bound of connections."""
+        for lane in self.pool.members:
+            if lane.active < limit and lane not in self.tried:
+                return lane
+        return None
+
+    def _queue(self) -> None:
+        """All targets are at their bound: wait for one, for a while, in a bounded queue."""
+        service = self.service
+        if len(service.waiting) >= service.rules.breaker.pending:
+            self.answer(503, "queue_full", "too many requests wait for a target")
+            return
+        self.phase = QUEUED
+        self.timer = "queue"
+        self.deadline = monotonic() + service.rules.timeouts.queue
+        service.waiting.append(self)
+
+    def leave_queue(self) -> None:
+        """A connection has become free: try again."""
+        if self.phase == QUEUED:
+            self.phase = NEW
+            self.deadline = inf
+            self._next_lane()
+
+    # 2 --- connected ------------------------------------------------------------------------------------------------
+
+    def awaits(self, lane: Lane) -> bool:
+        """Whether a connection to `lane` is still wanted."""
+        return self.phase == CONNECTING and self.lane is lane
+
+    def on_connected(self, upstream: Upstream) -> None:
+        """A new connection is there."""
+        self.connected_at = monotonic()
+        self._send(upstream)
+
+    def _send(self, upstream: Upstream) -> None:
+        """Write the head and what there is of the body."""
+        self.upstream = upstream
+        self.phase = WAITING
+        head = self.head
+        service = self.service
+        data = request_bytes(head, service.host_header or head.host or upstream.lane.authority, self.request_id)
+        body = self.body
+        if body:
+            data += body[0] if len(body) == 1 else b"".join(body)
+        timeouts = service.rules.timeouts
+        if self.body_done or head.fields.expect_continue:
+            self.timer = "response"
+            per_try = service.rules.retries.per_try
+            if per_try and self.replayable:
+                self.timer = "per_try"
+                self.deadline = monotonic() + per_try
+            else:
+                now = monotonic() if self.attempt or self.connected_at else self.started
+                self.deadline = now + timeouts.response if timeouts.response else inf
+        else:
+            self.deadline = inf
+        upstream.begin(self, data)
+        if not self.body_done:
+            self._bound_replay()
+            self.client.resume()
+
+    def _bound_replay(self) -> None:
+        """Keep the body for another try only up to the configured bound."""
+        if self.body_bytes > self.service.rules.retries.replay:
+            self.replayable = False
+            self.body = None
+
+    # 3 --- body up --------------------------------------------------------------------------------------------------
+
+    def on_request_body(self, piece: bytes, done: bool) -> None:
+        """More of the request's body has come."""
+        self.bytes_in += len(piece)
+        self.body_done = done
+        if self.max_body and self.bytes_in > self.max_body:
+            self.refuse(413, "body_too_large", f"the body is longer than {self.max_body} bytes")
+            return
+        if self.replayable:
+            if self.body is None:
+                self.body = []
+            self.body.append(piece)
+            self.body_bytes += len(piece)
+        upstream = self.upstream
+        if upstream is None:
+            if self.body_bytes > PENDING_LIMIT and not done:
+                self.client.pause()
+            return
+        upstream.write(piece)
+        if done and self.replayable and self.service.mirror is not None and self.phase == WAITING:
+            self.service.mirror.consider(self)
+        if self.replayable:
+            self._bound_replay()
+        if done and self.phase == WAITING:
+            response = self.service.rules.timeouts.response
+            self.timer = "response"
+            self.deadline = self.plane.now + response if response else inf
+
+    def on_body_broken(self, text: str) -> None:
+        """The client's body is malformed: the target must not take it for whole."""
+        self.refuse(400, "bad_framing", text)
+
+    def refuse(self, status: int, reason: str, text: str) -> None:
+        """Give up on the client's request: answer if that is still possible, else cut."""
+        if self.phase == ANSWERING:
+            self.reason = reason
+            self._cut()
+        else:
+            self.answer(status, reason, text, close=True)
+
+    # 4 --- answer ---------------------------------------------------------------------------------------------------
+
+    def on_interim(self, head: ResponseHead) -> None:
+        """A 1xx answer: passed on, but never to HTTP/1.0 (RFC 9110 section 15.2)."""
+        if self.head.minor:
+            self.client.write(head.line + head.fields.kept + b"\r\n")
+            if head.status == 100 and not self.body_done:
+                self.deadline = inf
+                self.client.expect_body()
+
+    def on_response(self, head: ResponseHead, piece: bytes, done: bool) -> None:
+        """The answer's head, with what came of its body in the same read."""
+        now = self.first_byte_at = monotonic()
+        status = head.status
+        service = self.service
+        if status >= 400 and self._sent_elsewhere(status, done):
+            return
+        client = self.client
+        self.phase = ANSWERING
+        self.status = status
+        request = self.head
+        fields = head.fields
+        out = [head.line, fields.kept]
+        if not fields.has_request_id:
+            out += (b"X-Request-Id: ", self.request_id, b"\r\n")
+        if not fields.has_date:
+            out += (b"Date: ", self.plane.date, b"\r\n")
+        framing = head.framing
+        modern = request.minor  # an HTTP/1.1 client
+        keep_alive = self.body_done and client.may_keep_alive(request)
+        if not modern and framing in (CHUNKED, UNTIL_CLOSE):
+            keep_alive = False  # to HTTP/1.0 such a body ends with the connection
+        if fields.upgrade:
+            out += (b"Upgrade: ", fields.upgrade, b"\r\nConnection: Upgrade", b"\r\n" if keep_alive else b", close\r\n")
+        elif not keep_alive:
+            out.append(b"Connection: close\r\n")
+        elif not modern:
+            out.append(b"Connection: keep-alive\r\n")
+        if modern and (fields.chunked or framing == UNTIL_CLOSE):
+            out.append(b"Transfer-Encoding: chunked\r\n")
+            if framing == UNTIL_CLOSE:
+                self.wrap = True
+                if piece:
+                    piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+        self.keep_alive = keep_alive
+        out.append(b"\r\n")
+        if piece:
+            self.bytes_out = len(piece)
+            out.append(piece)
+        client.write(b"".join(out))
+        self.body = None
+        if done:
+            self._finish(now)
+        else:
+            read = service.rules.timeouts.read
+            self.timer = "read"
+            self.deadline = now + read if read else inf
+
+    def on_response_body(self, piece: bytes, done: bool) -> None:
+        """More of the answer's body; with `done` its end."""
+        if self.wrap:
+            if piece:
+                piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+            if done:
+                piece += b"0\r\n\r\n"
+        if piece:
+            self.bytes_out += len(piece)
+            self.client.write(piece)
+        if done:
+            self._finish(monotonic())
+        elif self.phase == ANSWERING and self.deadline != inf:
+            self.deadline = self.plane.now + self.service.rules.timeouts.read
+
+    def on_upgrade(self, head: ResponseHead, rest: bytes) -> None:
+        """101: from here on both connections are one pipe (RFC 9110 section 7.8)."""
+        asked = self.head.fields.upgrade.lower()
+        got = head.fields.upgrade.lower()
+        assert self.upstream is not None
+        assert self.lane is not None
+        fault = ""
+        if not asked or not got or got not in [item.strip() for item in asked.split(b",")]:
+            fault = "switched to a protocol that was not asked for"
+        elif not self.body_done:
+            fault = "switched protocols before it had the request's body"
+        elif got == b"websocket" and b"sec-websocket-accept:" not in head.fields.kept.lower():
+            fault = "accepted a WebSocket without Sec-WebSocket-Accept"
+        if fault:
+            self.upstream.reusable = False
+            self.lane.failed("reset", f"{self.lane.id} {fault}")
+            self.answer(502, "target_garbage", f"the target {fault}")
+            return
+        self.phase = TUNNELLING
+        self.status = 101
+        self.first_byte_at = monotonic()
+        self.deadline = self.ends_at = inf
+        self.client.write(
+            b"".join(
+                (head.line, head.fields.kept, b"Upgrade: ", head.fields.upgrade, b"\r\nConnection: Upgrade\r\n\r\n")
+            )
+        )
+        self.tunnel = Tunnel(self, self.upstream, websocket=got == b"websocket")
+        self.tunnel.start(rest)
+
+    def on_tunnel_end(self, bytes_in: int, bytes_out: int, reason: str) -> None:
+        """The tunnel is closed on both sides."""
+        self.bytes_in += bytes_in
+        self.bytes_out += bytes_out
+        self.reason = reason
+        self._finish(monotonic())
+
+    # 5 --- trouble --------------------------------------------------------------------------------------------------
+
+    def on_failure(self, failure: Failure) -> None:
+        """A try has failed: refused, reset, nonsense, too slow."""
+        now = monotonic()
+        upstream, lane = self.upstream, self.lane
+        self.upstream = None
+        assert lane is not None
+        if upstream is not None:
+            upstream.exchange = None
+            upstream.reusable = False
+            upstream.detach(now)
+        self.tries.append(f"{lane.id}: {failure.text}")
+        service = self.service
+        decision = decide(
+            failure,
+            started=self.phase == ANSWERING,
+            idempotent=self.head.idempotent,
+            replayable=self.replayable,
+            attempt=self.attempt,
+            attempts=service.rules.retries.attempts,
+            statuses=service.rules.retries.statuses,
+            budget=service.budget,
+            now=now,
+        )
+        if decision == CUT:
+            self.reason = _reason_of(failure)
+            self._cut()
+        elif decision == RETRY:
+            self._again(lane, failure)
+        else:
+            self.answer(decision, _reason_of(failure), failure.text)
+
+    def _again(self, lane: Lane, failure: Failure) -> None:
+        """Try another target; or the same one, a moment later, when it is the only one."""
+        reason = "stale" if failure.reused else f"{PHASES[failure.phase]}_{CAUSES[failure.cause]}"
+        self.service.retried[reason] = self.service.retried.get(reason, 0) + 1
+        self.attempt += 1
+        self.fresh = failure.reused  # an idle connection of the same age would be no better
+        lane.in_flight -= 1
+        self.lane = None
+        self.deadline = inf
+        first_time = lane not in self.tried
+        if first_time:
+            self.tried.append(lane)
+        self.phase = NEW
+        if failure.reused or any(member not in self.tried for member in self.pool.members):
+            self._next_lane()
+        else:
+            # The rare way that needs a timer: everybody has been tried, so give them a moment.
+            self.plane.loop.call_later(0.05 * (1 << min(self.attempt - 1, 5)), self._retry_now)
+
+    def _retry_now(self) -> None:
+        if self.phase == NEW:
+            self._next_lane()
+
+    def _sent_elsewhere(self, status: int, done: bool) -> bool:
+        """Whether an unwelcome answer is thrown away and the request tried elsewhere."""
+        service = self.service
+        lane = self.lane
+        assert lane is not None
+        if status in service.rules.retries.statuses and self.body_done:
+            failure = Failure(HEAD, STATUS, f"{lane.id} answered {status}", status=status)
+            others = any(member is not lane and member not in self.tried for member in self.pool.members)
+            if (
+                others
+                and decide(
+                    failure,
+                    started=False,
+                    idempotent=self.head.idempotent,
+                    replayable=self.replayable,
+                    attempt=self.attempt,
+                    attempts=service.rules.retries.attempts,
+                    statuses=service.rules.retries.statuses,
+                    budget=service.budget,
+                    now=self.first_byte_at,
+                )
+                == RETRY
+            ):
+                lane.tally.server_errors += 1
+                lane.failed("5xx", failure.text)
+                self._drop_upstream(done)
+                self.tries.append(f"{lane.id}: answered {status}")
+                self._again(lane, failure)
+                return True
+        elif status == 404 and service.rules.sticky.asset_fallback and self.head.method == b"GET":
+            other = service.other_pool(self.pool)
+            if other is not None and not self.asset_tried:
+                self.asset_tried = True
+                self._drop_upstream(done)
+                lane.in_flight -= 1
+                self.lane = None
+                self.pool = other
+                self.phase = NEW
+                self.tries.append(f"{lane.id}: answered 404, asked the other pool")
+                self._next_lane()
+                return True
+        return False
+
+    def _drop_upstream(self, done: bool) -> None:
+        """Let go of the connection whose answer is not wanted; keep it only if the answer is over."""
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.reusable = upstream.reusable and done
+            upstream.detach(self.first_byte_at)
+
+    def on_deadline(self, now: float) -> None:
+        """A timeout of the target's side, or of the whole request, has passed."""
+        if now >= self.ends_at:
+            self.reason = "timeout_total"
+            if self.phase == ANSWERING:
+                self._cut()
+            else:
+                self.answer(504, "timeout_total", "the request took longer than it may in all")
+            return
+        timer = self.timer
+        if self.phase == QUEUED:
+            self.answer(503, "timeout_queue", "no target had room in time")
+            return
+        lane = self.lane
+        if lane is None:
+            return
+        lane.tally.timeouts += 1
+        text = f"{lane.id} {_TIMER_TEXTS[timer]}"
+        lane.failed("timeout", text)
+        self.on_failure(Failure(HEAD, TIMEOUT, text, timer=timer))
+
+    def client_lost(self) -> None:
+        """The client went away: nobody's failure (nginx logs it as 499)."""
+        if self.phase not in (OVER, TUNNELLING):
+            self.status = 499
+            self.reason = self.reason or "client_gone"
+            self.keep_alive = False
+            self._drop_upstream(False)
+            self._finish(monotonic())
+
+    def client_too_slow(self, timer: str) -> None:
+        """The client's body stands still, or it does not take its answer."""
+        if self.phase == ANSWERING:
+            self.reason = f"timeout_{timer}"
+            self._cut()
+        else:
+            self.answer(408, f"timeout_{timer}", "the request's body did not come in time", close=True)
+
+    def cut_for_drain(self) -> None:
+        """The target or pool leaves and the drain time is over."""
+        self.reason = "drain_cut"
+        if self.tunnel is not None:
+            self.tunnel.cut("drain_cut")
+        elif self.phase == ANSWERING:
+            self._cut()
+        elif self.phase != OVER:
+            self.answer(503, "drain_cut", "the target was drained before it answered")
+
+    def answer(self, status: int, reason: str, text: str, *, close: bool = False, extra: bytes = b"") -> None:
+        """Answer in the proxy's own name."""
+        client = self.client
+        self.reason = reason
+        self.status = status
+        self.own = True
+        self._drop_upstream(False)
+        self.keep_alive = not close and self.body_done and client.may_keep_alive(self.head)
+        self.phase = ANSWERING
+        data = reply(
+            status,
+            text,
+            request_id=self.request_id,
+            close=not self.keep_alive,
+            keep_alive_10=self.keep_alive and not self.head.minor,
+            head_only=self.head.method == b"HEAD",
+            retry_after=self.service.rules.retry_after if status == 503 else 0,
+            date=self.plane.date,
+            extra=extra,
+        )
+        self.bytes_out = len(data)
+        if client is not self.shadow:
+            self.plane.reject(reason)
+        client.write(data)
+        self._finish(monotonic())
+
+    def _cut(self) -> None:
+        """The answer has begun and cannot be finished: it must not look complete."""
+        self._drop_upstream(False)
+        self.keep_alive = False
+        self.client.cut(reset=self.head.minor == 0)
+        self._finish(monotonic(), cut=True)
+
+    # 6 --- backpressure ---------------------------------------------------------------------------------------------
+
+    def client_blocked(self) -> None:
+        """The client takes no more."""
+        if self.upstream is not None:
+            self.deadline = inf  # the client's own timer runs now
+            self.upstream.pause()
+
+    def client_unblocked(self) -> None:
+        """The client takes more again."""
+        if self.upstream is not None:
+            self.upstream.resume()
+            if self.phase == ANSWERING:
+                read = self.service.rules.timeouts.read
+                self.deadline = self.plane.now + read if read else inf
+
+    def upstream_blocked(self) -> None:
+        """The target takes no more of the body."""
+        self.client.pause()
+        if self.phase == WAITING:
+            self.timer = "send"
+            send = self.service.rules.timeouts.send
+            self.deadline = self.plane.now + send if send else inf
+
+    def upstream_unblocked(self) -> None:
+        """The target takes more again."""
+        self.client.resume()
+        if self.phase == WAITING:
+            response = self.service.rules.timeouts.response
+            self.timer = "response"
+            self.deadline = self.plane.now + response if self.body_done and response else inf
+
+    # 7 --- end ------------------------------------------------------------------------------------------------------
+
+    def _finish(self, now: float, cut: bool = False) -> None:
+        """Count, write the log record, give the connection back, let the client's next request begin."""
+        plane, lane, service, pool, status = self.plane, self.lane, self.service, self.pool, self.status
+        phase, self.phase = self.phase, OVER
+        seconds = now - self.started
+        if phase == QUEUED:
+            service.leave(self)
+        upstream = self.upstream
+        if upstream is not None:
+            self.upstream = None
+            if not self.body_done:
+                upstream.reusable = False
+            upstream.detach(now)
+        if lane is not None:
+            lane.in_flight -= 1
+            if not self.own:
+                tally = lane.tally
+                codes = tally.codes
+                codes[status] = codes.get(status, 0) + 1
+                tally.buckets[bisect_left(BUCKETS, seconds)] += 1
+                tally.seconds += seconds
+                if status < 500:
+                    if not cut and status != 499:
+                        tally.successes += 1
+                        lane.streak = 0
+                else:
+                    tally.server_errors += 1
+                    lane.failed("5xx", f"{lane.id} answered {status}")
+                if lane.latency and not cut:
+                    lane.ewma.observe(seconds, now)
+        shadow = self.shadow
+        if shadow is None or shadow is not self.client:
+            seen = pool.tally
+            seen.requests += 1
+            seen.seconds += seconds
+            seen.buckets[bisect_left(BUCKETS, seconds)] += 1
+            if self.own or lane is None:
+                seen.codes[status] = seen.codes.get(status, 0) + 1
+            if status >= 500 or cut:
+                seen.errors += 1
+            if plane.log is not None:
+                plane.log.record(self, seconds)
+            if self.tries or status >= 500 or cut:
+                plane.remember(self, seconds)
+        if shadow is not None:
+            shadow.ended(self, status, seconds)
+        if service is not plane.nowhere:
+            service.in_flight -= 1
+            if service.limiter is not None and lane is not None:
+                service.limiter.observe(seconds, service.in_flight + 1, status >= 503 or cut)
+            if service.waiting:
+                service.wake()
+        client = self.client
+        self.body = None
+        if phase != TUNNELLING:
+            client.exchange_done(self.keep_alive, self.body_done)
+
+
+def _reason_of(failure: Failure) -> str:
+    if failure.cause == TIMEOUT:
+        return f"timeout_{failure.timer}"
+    if failure.cause == STATUS:
+        return "target_status"
+    if failure.phase == CONNECT:
+        return f"connect_{CAUSES[failure.cause]}"
+    return f"target_{CAUSES[failure.cause]}"
+
+
+_TIMER_TEXTS = {
+    "connect": "did not accept a connection in time",
+    "send": "took no more of the request's body in time",
+    "response": "did not begin to answer in time",
+    "per_try": "did not begin to answer in the time of one try",
+    "read": "stopped within its answer",
+}

@@ -1,0 +1,287 @@
+"""Lane: one worker's live side of a target: idle connections, requests in flight, tallies.
+
+A lane outlives snapshots as long as its target's address is the same. Idle connections are a stack: the freshest is
+taken first, so that the rest can grow old and be retired. Connections are opened by a task each, which is one of the
+few places of the data plane that make one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from lb.core.balance import PeakEwma
+from lb.core.keepalive import IdleLimit
+from lb.core.report import BUCKETS, Alarm, TargetTally
+from lb.core.retry import CONNECT, REFUSED, RESET, TIMEOUT, UNREACHABLE, Failure
+from lb.core.targets import Service, Target
+from lb.http1.head import ResponseFields
+from lb.proxy.upstream import Upstream
+
+if TYPE_CHECKING:
+    from lb.proxy.exchange import Exchange
+    from lb.proxy.plane import DataPlane
+
+#: Idle connections kept per lane; what is over it is closed when it comes back.
+IDLE_LIMIT = 256
+
+
+class Lane:
+    """What one worker knows of one target. `in_flight` and `ewma` are read by the balancers."""
+
+    __slots__ = (
+        "active",
+        "authority",
+        "connections",
+        "drained_at",
+        "draining",
+        "ewma",
+        "id",
+        "idle",
+        "idle_limit",
+        "in_flight",
+        "latency",
+        "plane",
+        "replies_block",
+        "replies_fields",
+        "reported",
+        "service",
+        "streak",
+        "tally",
+        "target",
+        "tls",
+        "tunnels",
+    )
+
+    def __init__(self, plane: DataPlane, target: Target, service: Service) -> None:
+        self.plane = plane
+        self.target = target
+        self.id = target.id
+        self.authority = _authority(target)  # Host for a client that named none
+        self.service = service
+        self.idle: list[Upstream] = []
+        self.in_flight = 0
+        self.active = 0  # connections that are not idle: open with a request or tunnel, or being opened
+        self.connections: set[Upstream] = set()
+        self.tunnels = 0
+        self.draining = False
+        self.drained_at = 0.0  # when in-flight requests of a draining lane are cut; 0: not draining
+        self.ewma = PeakEwma(plane.now)
+        self.latency = service.balance.policy == "peak_ewma"
+        self.idle_limit = IdleLimit(service.timeouts.idle, plane.now)
+        self.tls = _context(target)
+        # The newest header block of an answer and what it means: targets repeat themselves (see http1.head).
+        self.replies_block = b""
+        self.replies_fields: ResponseFields | None = None
+        self.tally = TargetTally(target.id, buckets=[0] * (len(BUCKETS) + 1))
+        self.streak = 0  # failures in a row
+        self.reported = -1  # `state_of()` at the last report
+
+    # --- connections ------------------------------------------------------------------------------------------------
+
+    def take_idle(self, now: float, careful: bool) -> Upstream | None:
+        """The freshest idle connection that may carry a request, or None.
+
+        `careful`: the request must not be sent twice, so the connection must be young enough and provably open.
+        """
+        idle = self.idle
+        limit = self.idle_limit
+        while idle:
+            upstream = idle[-1]
+            age = now - upstream.idle_since
+            if age > limit.retire_after:
+                idle.pop()
+                upstream.close()
+                continue
+            if careful and (age > limit.safe_for or not upstream.looks_open()):
+                return None
+            idle.pop()
+            self.active += 1
+            return upstream
+        return None
+
+    def give_back(self, upstream: Upstream) -> None:
+        """A connection that may be used again has finished its request."""
+        self.active -= 1
+        if self.draining or len(self.idle) >= IDLE_LIMIT:
+            upstream.close()
+        else:
+            self.idle.append(upstream)
+
+    def open(self, exchange: Exchange) -> None:
+        """Open a connection for `exchange`, which is told by `on_connected` or `on_failure`."""
+        self.active += 1
+        task = self.plane.loop.create_task(self._open(exchange))
+        self.plane.tasks.add(task)
+        task.add_done_callback(self.plane.tasks.discard)
+
+    async def _open(self, exchange: Exchange) -> None:
+        upstream: Upstream | None = None
+        failure: Failure | None = None
+        try:
+            async with asyncio.timeout(exchange.service.rules.timeouts.connect or None):
+                upstream = await self._connect()
+        except TimeoutError:
+            self.tally.timeouts += 1
+            failure = Failure(CONNECT, TIMEOUT, f"{self.id} did not accept a connection in time", timer="connect")
+        except ConnectionRefusedError:
+            failure = Failure(CONNECT, REFUSED, f"{self.id} refused the connection")
+        except ConnectionResetError:
+            failure = Failure(CONNECT, RESET, f"{self.id} reset the connection while it was opened")
+        except ssl.SSLError as error:
+            failure = Failure(CONNECT, UNREACHABLE, f"TLS with {self.id} failed: {error.reason or error}")
+        except OSError as error:
+            failure = Failure(CONNECT, UNREACHABLE, f"{self.id} cannot be reached: {error.strerror or error}")
+        if failure is not None:
+            self.active -= 1
+            self.tally.connect_failures += 1
+            self.failed(_ALARMS[failure.cause], failure.text)
+            if exchange.awaits(self):
+                exchange.on_failure(failure)
+        elif upstream is not None:
+            if exchange.awaits(self):
+                exchange.on_connected(upstream)
+            else:  # the client left meanwhile: the connection is good for the next request
+                upstream.idle_since = monotonic()
+                self.give_back(upstream)
+
+    async def _connect(self) -> Upstream:
+        loop = self.plane.loop
+        target = self.target
+        if target.host.startswith("unix:"):
+            family: int = socket.AF_UNIX
+            address: Any = target.host[5:]
+        else:
+            family, address = await self.plane.names.address(target.host, target.port)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            if family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.sock_connect(sock, address)
+            upstream = Upstream(self, sock)
+            if self.tls is None:
+                await loop.create_connection(lambda: upstream, sock=sock)
+            else:
+                name = (target.tls.server_name if target.tls else "") or target.host
+                await loop.create_connection(lambda: upstream, sock=sock, ssl=self.tls, server_hostname=name)
+        except BaseException:
+            sock.close()
+            raise
+        self.tally.opened += 1
+        return upstream
+
+    # --- coming and going -------------------------------------------------------------------------------------------
+
+    def may_become(self, target: Target) -> bool:
+        """Whether this lane's connections are right for a target of the same id: the way to it has not changed."""
+        old = self.target
+        return (old.host, old.port, old.tls) == (target.host, target.port, target.tls)
+
+    def drain(self, draining: bool, now: float) -> None:
+        """Begin or end a drain: no connection is kept, WebSockets are told to go, what is left is cut in the end."""
+        if draining == self.draining:
+            return
+        self.draining = draining
+        self.drained_at = now + (self.service.timeouts.drain or inf) if draining else 0.0
+        self.close_idle()
+        mine = [tunnel for tunnel in self.plane.tunnels if tunnel.upstream.lane is self]
+        for number, tunnel in enumerate(mine):
+            spread = 0.8 * self.service.timeouts.drain * number / len(mine)
+            tunnel.goodbye_at = now + spread if draining else 0.0
+
+    def leave(self, now: float) -> None:
+        """The target is gone from the configuration."""
+        self.drain(True, now)
+        self.drained_at = now + (self.service.timeouts.drain or inf)
+
+    # --- what happened ----------------------------------------------------------------------------------------------
+
+    def failed(self, kind: str, text: str) -> None:
+        """One more failure in a row: refused, unreachable, timeout, reset or 5xx."""
+        self.streak += 1
+        self.tally.streak = self.streak
+        if self.latency:
+            self.ewma.penalise(self.plane.now)
+        if self.service.passive and (self.streak == 1 or self.streak % 5 == 0):
+            self.plane.alarm(Alarm(self.plane.worker, self.id, kind, self.streak, text))
+        if kind in ("refused", "unreachable"):
+            self.plane.shun(self)
+
+    def learn_close(self, upstream: Upstream) -> None:
+        """The target closed an idle connection."""
+        now = monotonic()
+        self.idle_limit.closed(now - upstream.idle_since, now, self.service.timeouts.idle)
+        with contextlib.suppress(ValueError):
+            self.idle.remove(upstream)
+
+    def retire(self, now: float) -> None:
+        """Close idle connections that are about to reach the target's or the configured limit."""
+        limit = self.idle_limit
+        limit.rotate(now, self.service.timeouts.idle)
+        idle = self.idle
+        while idle and (self.draining or now - idle[0].idle_since > limit.retire_after):
+            idle.pop(0).close()
+
+    def close_idle(self) -> None:
+        """Close every idle connection."""
+        idle, self.idle = self.idle, []
+        for upstream in idle:
+            upstream.close()
+
+    def state_of(self) -> int:
+        """A number that changes whenever something worth a report has happened."""
+        tally = self.tally
+        return hash(
+            (
+                sum(tally.codes.values()),
+                self.in_flight,
+                self.active,
+                len(self.idle),
+                tally.connect_failures,
+                tally.resets,
+                tally.opened,
+                self.streak,
+                self.tunnels,
+            )
+        )
+
+    def read_tally(self) -> TargetTally:
+        """The tally with its gauges as they are now."""
+        tally = self.tally
+        tally.in_flight = self.in_flight
+        tally.idle = len(self.idle)
+        tally.active = self.active
+        tally.streak = self.streak
+        tally.tunnels = self.tunnels
+        tally.closes_idle_after = self.idle_limit.learnt
+        return tally
+
+
+_ALARMS = {REFUSED: "refused", UNREACHABLE: "unreachable", TIMEOUT: "timeout", RESET: "reset"}
+
+
+def _authority(target: Target) -> bytes:
+    if target.host.startswith("unix:"):
+        return b"localhost"
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    return f"{host}:{target.port}".encode()
+
+
+def _context(target: Target) -> ssl.SSLContext | None:
+    """The TLS context towards a target; made once per lane."""
+    if target.tls is None:
+        return None
+    context = ssl.create_default_context(cafile=target.tls.ca_file or None)
+    if not target.tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if target.tls.cert_file:
+        context.load_cert_chain(target.tls.cert_file, target.tls.key_file or None)
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -1,0 +1,318 @@
+"""DataPlane: everything one worker serves with: listeners' protocols, services, lanes, counters.
+
+`apply` takes a whole snapshot, `rotate` the rotation of one service; both take effect between two requests. Lanes,
+counters and connections of targets that stay the same are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import lru_cache
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from lb.core.report import BUCKETS, Alarm, PoolTally, Report, RequestRecord
+from lb.core.routing import RouteTable
+from lb.core.targets import Listener, Rotation, Service, Snapshot
+from lb.http1.rules import Refusal
+from lb.proxy.access_log import Log
+from lb.proxy.deadlines import Sweeper
+from lb.proxy.downstream import Downstream
+from lb.proxy.lane import Lane
+from lb.proxy.names import Names
+from lb.proxy.services import LiveService
+
+if TYPE_CHECKING:
+    from lb.proxy.exchange import Exchange
+    from lb.proxy.tunnel import Tunnel
+
+#: Seconds a lane that refused a connection is left out, unless the supervisor says more.
+SHUN_TIME = 1.0
+#: Requests of the recent past kept for the next report.
+RECORDS = 500
+
+
+class LiveRoute:
+    """A route with its service at hand."""
+
+    __slots__ = ("max_body", "service", "total")
+
+    def __init__(self, service: LiveService, max_body: int, total: float) -> None:
+        self.service = service
+        self.max_body = max_body
+        self.total = total
+
+
+class DataPlane:
+    """One worker's data plane. `alarm` is called at once with what the supervisor should hear before a report."""
+
+    def __init__(
+        self, *, worker: int, loop: asyncio.AbstractEventLoop, alarm: Callable[[Alarm], None], seed: int | None = None
+    ) -> None:
+        self.worker = worker
+        self.loop = loop
+        self.alarm = alarm
+        self.rng = random.Random(seed)
+        self.now = monotonic()
+        self.wall_offset = time.time() - self.now
+        self.incarnation = time.time_ns()
+        self.date = b""
+        self._date_second = 0
+        self._id_prefix = f"{self.rng.getrandbits(48):012x}"
+        self._id_next = 0
+        self.names = Names(loop)
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.clients: set[Downstream] = set()
+        self.tunnels: set[Tunnel] = set()
+        self.shadows: set[Exchange] = set()  # copies of mirrored requests, under way
+        self.per_client: dict[bytes, int] = {}
+        self.lanes: dict[str, Lane] = {}
+        self._leaving: list[Lane] = []  # lanes of removed targets, until their last request is over
+        self._pool_tallies: dict[tuple[str, str], PoolTally] = {}
+        self.nowhere = LiveService(self, Service("none", ()))
+        self.services: dict[str, LiveService] = {}
+        self.routes: list[LiveRoute] = []
+        self.table = RouteTable.build(())
+        self.only_route: LiveRoute | None = None
+        self.applied = 0
+        self.draining = False
+        self.accepted = 0
+        self.unasked = 0  # bytes that no request asked for, from targets
+        self.rejected: dict[str, int] = {}
+        self.records: deque[RequestRecord] = deque(maxlen=RECORDS)
+        self.log: Log | None = None
+        self._trusted: tuple[str, ...] = ()
+        self._sequence = 0
+        self._reported_pools: dict[tuple[str, str], int] = {}
+        self.refresh(self.now)
+        self._sweeper = Sweeper(self)
+
+    # --- what is served ---------------------------------------------------------------------------------------------
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Serve by this snapshot from the next request on."""
+        old_services, old_lanes = self.services, self.lanes
+        services: dict[str, LiveService] = {}
+        lanes: dict[str, Lane] = {}
+        for rules in snapshot.services:
+            for pool in rules.pools:
+                for target in pool.targets:
+                    lane = old_lanes.get(target.id)
+                    if lane is not None and lane.may_become(target):
+                        lane.target, lane.service = target, rules
+                    else:
+                        lane = Lane(self, target, rules)
+                    lanes[target.id] = lane
+            service = services[rules.name] = LiveService(self, rules)
+            if rules.name in old_services:
+                service.inherit(old_services[rules.name])
+        for id, lane in old_lanes.items():
+            if lanes.get(id) is not lane:
+                lane.leave(self.now)
+                self._leaving.append(lane)
+        waiting = [exchange for service in old_services.values() for exchange in service.waiting]
+        self.lanes, self.services = lanes, services
+        for rotation in snapshot.rotations:
+            self._rotate(rotation)
+        self.routes = [LiveRoute(services[route.service], route.max_body, route.total) for route in snapshot.routes]
+        self.table = RouteTable.build(snapshot.routes)
+        catch_all = len(snapshot.routes) == 1 and snapshot.routes[0].path == "/" and not snapshot.routes[0].host
+        self.only_route = self.routes[0] if catch_all else None
+        if snapshot.trusted_proxies != self._trusted:
+            self._trusted = snapshot.trusted_proxies
+            self.in_networks.cache_clear()
+        self._use_log(snapshot)
+        self.applied = max(self.applied, snapshot.version)
+        for exchange in waiting:
+            exchange.leave_queue()
+
+    def rotate(self, rotation: Rotation) -> None:
+        """Take a new rotation of one service."""
+        self._rotate(rotation)
+        self.applied = max(self.applied, rotation.version)
+
+    def _rotate(self, rotation: Rotation) -> None:
+        service = self.services.get(rotation.service)
+        if service is None or rotation.version < service.version:
+            return
+        service.rotate(rotation, self.lanes, self.now)
+        for pool in service.rules.pools:
+            for target in pool.targets:
+                self.lanes[target.id].drain(target.id in rotation.draining, self.now)
+
+    def downstream(self, listener: Listener) -> Callable[[], Downstream]:
+        """The protocol factory of a listener."""
+        return lambda: Downstream(self, listener)
+
+    def shun(self, lane: Lane) -> None:
+        """A lane refused a connection: leave it out for a moment."""
+        service = self.services.get(lane.target.service)
+        pool = service.pools.get(lane.target.pool) if service is not None else None
+        if pool is not None:
+            pool.shun(lane, self.now + SHUN_TIME)
+
+    # --- small things that requests ask for -------------------------------------------------------------------------
+
+    def next_id(self) -> bytes:
+        """A request id: unique per worker start, and to be found in logs with any text search."""
+        self._id_next += 1
+        return f"{self._id_prefix}{self._id_next:08x}".encode()
+
+    def is_trusted(self, peer: bytes) -> bool:
+        """Whether a peer's forwarding fields are believed."""
+        return bool(self._trusted) and self.in_networks(self._trusted, peer)
+
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def in_networks(networks: tuple[str, ...], peer: bytes) -> bool:
+        """Whether the address lies in one of the networks; "unix" stands for every Unix-socket peer."""
+        if peer == b"unix":
+            return "unix" in networks
+        try:
+            address = ipaddress.ip_address(peer.decode())
+        except ValueError:
+            return False
+        return any(address in ipaddress.ip_network(network, strict=False) for network in networks if network != "unix")
+
+    def reject(self, reason: str) -> None:
+        """Count an answer of our own, or a connection turned away."""
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+    def count_refused(self, refusal: Refusal, peer: bytes, request_id: bytes, size: int) -> None:
+        """Count and log a request that was refused before it became an exchange."""
+        seen = self.nowhere.nobody.tally
+        seen.requests += 1
+        seen.codes[refusal.status] = seen.codes.get(refusal.status, 0) + 1
+        if self.log is not None:
+            self.log.refused(peer, request_id, refusal.status, refusal.reason, size, self.now)
+
+    def remember(self, exchange: Exchange, seconds: float) -> None:
+        """Keep a failed or retried request for `explain`."""
+        head = exchange.head
+        lane = exchange.lane
+        self.records.append(
+            RequestRecord(
+                id=exchange.request_id.decode("latin-1"),
+                at=exchange.started + self.wall_offset,
+                client=exchange.client.peer.decode(),
+                method=head.method.decode(),
+                path=head.target.decode("latin-1")[:200],
+                service=exchange.service.name,
+                pool=exchange.pool.name,
+                target=lane.id if lane is not None else "none",
+                code=exchange.status,
+                seconds=seconds,
+                reason=exchange.reason,
+                tries=list(exchange.tries),
+            )
+        )
+
+    def pool_tally(self, service: str, pool: str) -> PoolTally:
+        """The counters of a pool; they outlive snapshots."""
+        tally = self._pool_tallies.get((service, pool))
+        if tally is None:
+            tally = PoolTally(service, pool, buckets=[0] * (len(BUCKETS) + 1))
+            self._pool_tallies[service, pool] = tally
+        return tally
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def refresh(self, now: float) -> None:
+        """Once per pass: the Date field, which changes by the second, and the wall clock, which may jump."""
+        wall = time.time()
+        self.wall_offset = wall - now
+        second = int(wall)
+        if second != self._date_second:
+            self._date_second = second
+            self.date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(second)).encode()
+
+    def end_drains(self, now: float) -> None:
+        """Cut what is left on targets and pools whose drain time is over; forget lanes that are empty."""
+        late = {lane for lane in self.lanes.values() if lane.draining and lane.drained_at <= now}
+        late.update(lane for lane in self._leaving if lane.drained_at <= now)
+        pools = {
+            pool for service in self.services.values() for pool in service.pools.values() if 0.0 < pool.leaves_at <= now
+        }
+        if late or pools:
+            for client in list(self.clients):
+                exchange = client.exchange
+                if exchange is not None and (exchange.lane in late or exchange.pool in pools):
+                    exchange.cut_for_drain()
+        if self._leaving:
+            self._leaving = [lane for lane in self._leaving if lane.active]
+
+    # --- reports ----------------------------------------------------------------------------------------------------
+
+    def report(self, full: bool = False) -> Report:
+        """The state of everything that has changed since the last report; with `full` of everything."""
+        self._sequence += 1
+        report = Report(self.worker, self.incarnation, self._sequence, self.applied)
+        for lane in (*self.lanes.values(), *self._leaving):
+            state = lane.state_of()
+            if full or state != lane.reported:
+                lane.reported = state
+                report.targets.append(lane.read_tally())
+        reported = self._reported_pools
+        for key, tally in self._pool_tallies.items():
+            if full or reported.get(key) != tally.requests:
+                reported[key] = tally.requests
+                report.pools.append(tally)
+        report.retries = {name: dict(service.retried) for name, service in self.services.items() if service.retried}
+        report.rejected = dict(self.rejected)
+        report.downstream = len(self.clients)
+        report.in_flight = sum(service.in_flight for service in self.services.values())
+        report.accepted = self.accepted
+        report.log_lines_lost = self.log.lost if self.log is not None else 0
+        report.mirrored = {name: dict(service.mirrored) for name, service in self.services.items() if service.mirrored}
+        report.records = list(self.records)
+        self.records.clear()
+        return report
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Take no further request on kept-alive connections: answers carry Connection: close, idle ones are closed."""
+        self.draining = True
+        for client in list(self.clients):
+            client.drain()
+        tunnels = list(self.tunnels)
+        for number, tunnel in enumerate(tunnels):
+            spread = 0.5 * tunnel.exchange.service.rules.timeouts.drain
+            tunnel.goodbye_at = self.now + spread * number / len(tunnels)
+
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self.tunnels and not any(client.exchange is not None for client in self.clients)
+
+    def close(self) -> None:
+        """Cut what is left, write the log out."""
+        self._sweeper.stop()
+        for client in list(self.clients):
+            if client.exchange is not None:
+                client.exchange.cut_for_drain()
+            elif not client.transport.is_closing():
+                client.transport.abort()
+        for lane in (*self.lanes.values(), *self._leaving):
+            lane.close_idle()
+        for task in list(self.tasks):
+            task.cancel()
+        if self.log is not None:
+            self.log.close()
+
+    def reopen_logs(self) -> None:
+        """Open the access log anew, after it was rotated."""
+        if self.log is not None:
+            self.log.reopen()
+
+    def _use_log(self, snapshot: Snapshot) -> None:
+        spec = snapshot.access_log
+        if self.log is not None and self.log.spec == spec:
+            return
+        if self.log is not None:
+            self.log.close()
+        self.log = None if spec.format == "off" else Log(spec, self.wall_offset)

@@ -1,0 +1,36 @@
+"""The client's side of an exchange, as narrow as the exchange sees it.
+
+`Downstream` is one; a mirrored copy has another (`mirror.Shadow`), and tests a third.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from lb.http1.head import RequestHead
+
+
+class ClientPort(Protocol):
+    """Who asked, and where the answer goes."""
+
+    peer: bytes
+    trusted: bool
+    transport: Any
+
+    def may_keep_alive(self, head: RequestHead) -> bool: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def expect_body(self) -> None: ...
+
+    def cut(self, reset: bool) -> None: ...
+
+    def exchange_done(self, keep_alive: bool, body_done: bool) -> None: ...
+
+    def become_tunnel(self) -> bytes: ...
+
+    def leave(self) -> None: ...

@@ -1,0 +1,236 @@
+"""A worker's live side of a service and its pools: who is in rotation, how traffic is shared, who waits.
+
+`LiveService` is rebuilt with each snapshot and `rotate`d by each `Rotation`; counters outlive both.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from lb.core.balance import Balancer, build, hash_key
+from lb.core.limiter import GradientLimiter
+from lb.core.report import PoolTally
+from lb.core.retry import RetryBudget
+from lb.core.shares import Split
+from lb.core.targets import Preview, Rotation, Service
+from lb.proxy.mirror import Mirroring
+
+if TYPE_CHECKING:
+    from lb.http1.head import RequestHead
+    from lb.proxy.exchange import Exchange
+    from lb.proxy.lane import Lane
+    from lb.proxy.plane import DataPlane
+    from lb.proxy.ports import ClientPort
+
+
+class LivePool:
+    """One pool: the lanes in rotation and the balancer over them."""
+
+    __slots__ = ("balancer", "leaves_at", "members", "name", "plane", "service", "shunned", "tally", "weights")
+
+    def __init__(self, plane: DataPlane, service: LiveService, name: str, tally: PoolTally) -> None:
+        self.plane = plane
+        self.service = service
+        self.name = name
+        self.tally = tally
+        self.weights: tuple[tuple[Lane, float], ...] = ()
+        self.members: list[Lane] = []
+        self.shunned: dict[Lane, float] = {}  # lane → until when it is left out
+        self.leaves_at = 0.0  # when what is left of an old pool's requests is cut; 0: it takes traffic
+        self.balancer: Balancer[Lane] = build(service.rules.balance, (), plane.rng)
+
+    def rotate(self, weights: tuple[tuple[Lane, float], ...]) -> None:
+        """New members or weights."""
+        if weights != self.weights:
+            self.weights = weights
+            self.rebuild()
+
+    def rebuild(self) -> None:
+        """Make the balancer anew, without the shunned lanes unless they are all there is."""
+        kept = [(lane, weight) for lane, weight in self.weights if lane not in self.shunned] or list(self.weights)
+        self.members = [lane for lane, weight in kept if weight > 0]
+        self.balancer = build(self.service.rules.balance, kept, self.plane.rng)
+
+    def shun(self, lane: Lane, until: float) -> None:
+        """Leave a lane out for a moment: it refused a connection, and the supervisor may not know yet."""
+        if any(lane is member for member, _ in self.weights):
+            known = lane in self.shunned
+            self.shunned[lane] = until
+            if not known:
+                self.rebuild()
+
+    def forgive(self, now: float) -> None:
+        """Take lanes back whose moment is over."""
+        over = [lane for lane, until in self.shunned.items() if until <= now]
+        if over:
+            for lane in over:
+                del self.shunned[lane]
+            self.rebuild()
+
+
+class LiveService:
+    """One service: its rules, its pools, its share of traffic, and the requests that wait for a target."""
+
+    __slots__ = (
+        "budget",
+        "fallback",
+        "host_header",
+        "in_flight",
+        "limiter",
+        "mirror",
+        "mirrored",
+        "name",
+        "nobody",
+        "plain",
+        "plane",
+        "pools",
+        "retried",
+        "rules",
+        "split",
+        "version",
+        "waiting",
+    )
+
+    def __init__(self, plane: DataPlane, rules: Service) -> None:
+        self.plane = plane
+        self.rules = rules
+        self.name = rules.name
+        self.host_header = rules.host_header.encode()
+        self.nobody = LivePool(plane, self, "none", plane.pool_tally(rules.name, "none"))
+        self.pools: dict[str, LivePool] = {
+            pool.name: LivePool(plane, self, pool.name, plane.pool_tally(rules.name, pool.name)) for pool in rules.pools
+        }
+        self.split: Split[LivePool] = Split((("none", 100),), {"none": self.nobody})
+        self.fallback: LivePool | None = None
+        self.budget = RetryBudget(rules.retries.budget, rules.retries.budget_floor, plane.now)
+        self.retried: dict[str, int] = {}
+        self.in_flight = 0
+        self.limiter: GradientLimiter | None = GradientLimiter() if rules.breaker.adaptive else None
+        self.mirror: Mirroring | None = None
+        self.mirrored: dict[str, int] = {}  # outcome → copies
+        self.waiting: deque[Exchange] = deque()
+        self.plain = not rules.previews and not rules.sticky.by
+        self.version = 0
+
+    def inherit(self, old: LiveService) -> None:
+        """Take over what a service of the same name knows: a reload must not forget."""
+        self.retried, self.mirrored = old.retried, old.mirrored
+        self.in_flight = 0  # requests that began under the old rules end there
+        self.budget.requests, self.budget.retries = old.budget.requests, old.budget.retries
+        if self.limiter is not None and old.limiter is not None:
+            self.limiter = old.limiter
+        for name, pool in self.pools.items():
+            if name in old.pools:
+                pool.shunned = dict(old.pools[name].shunned)
+                pool.leaves_at = old.pools[name].leaves_at
+
+    def rotate(self, rotation: Rotation, lanes: dict[str, Lane], now: float) -> None:
+        """Take a new rotation: members, weights, shares. One step, between two requests."""
+        self.version = rotation.version
+        weights = dict(rotation.weights)
+        for name, pool in self.pools.items():
+            pool.rotate(tuple((lanes[id], weight) for id, weight in weights.get(name, ()) if id in lanes))
+        self.fallback = self.pools.get(rotation.fallback)
+        shares = rotation.shares
+        serving = {name for name, parts in shares if parts}
+        if shares:
+            self.split = Split(shares, self.pools, self.split.position)
+        mirror = rotation.mirror
+        if mirror is None or mirror.pool not in self.pools:
+            self.mirror = None
+        elif self.mirror is None or self.mirror.rules != mirror:
+            self.mirror = Mirroring(self, self.pools[mirror.pool], mirror, self.mirrored)
+        drain = self.rules.timeouts.drain
+        for name, pool in self.pools.items():
+            if name in serving or pool is self.fallback or not pool.tally.requests:
+                pool.leaves_at = 0.0
+            elif not pool.leaves_at and drain:
+                pool.leaves_at = now + drain
+        self.wake()
+
+    # --- per request ------------------------------------------------------------------------------------------------
+
+    def choose(self, exchange: Exchange) -> LivePool:
+        """The pool for this request: a preview's, the client's own by stickiness, or the next by share."""
+        if self.plain:
+            pool = self.split.only or self.split.pick()
+        else:
+            pool = self._choose(exchange.head, exchange.client)
+        if not pool.members and self.fallback is not None:
+            return self.fallback
+        return pool
+
+    def _choose(self, head: RequestHead, client: ClientPort) -> LivePool:
+        for preview in self.rules.previews:
+            if _matches(preview, head):
+                return self.pools.get(preview.pool, self.nobody)
+        only = self.split.only
+        if only is not None:
+            return only
+        by = self.rules.sticky.by
+        if by:
+            key = key_bytes(by, head, client)
+            if key:
+                return self.split.of(hash_key(key))
+        return self.split.pick()
+
+    def key_of(self, exchange: Exchange) -> int:
+        """What a hashing balancer hashes; a request without the header or cookie is hashed by client."""
+        key = key_bytes(self.rules.balance.key, exchange.head, exchange.client)
+        return hash_key(key or exchange.client.peer)
+
+    def other_pool(self, pool: LivePool) -> LivePool | None:
+        """The pool that may have an asset of the other version: one with ready targets that is not `pool`."""
+        for other in self.pools.values():
+            if other is not pool and other.members:
+                return other
+        return None
+
+    def bound(self) -> int:
+        """How many requests may be in flight; 0: no bound."""
+        fixed = self.rules.breaker.requests
+        if self.limiter is None:
+            return fixed
+        adaptive = self.limiter.limit
+        return min(fixed, adaptive) if fixed else adaptive
+
+    # --- waiting ----------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """A connection or a target has become free: let the first ones in the queue try."""
+        for _ in range(len(self.waiting)):
+            exchange = self.waiting.popleft()
+            exchange.leave_queue()
+            if self.waiting and self.waiting[-1] is exchange:  # still no room: keep the order
+                self.waiting.rotate(1)
+                return
+
+    def leave(self, exchange: Exchange) -> None:
+        """An exchange gives up waiting."""
+        if exchange in self.waiting:
+            self.waiting.remove(exchange)
+
+
+def _matches(preview: Preview, head: RequestHead) -> bool:
+    if preview.host and head.host.lower() != preview.host.lower().encode():
+        return False
+    if preview.header and head.fields.value(preview.header.lower().encode()) != preview.value.encode():
+        return False
+    if preview.cookie and head.fields.cookie(preview.cookie.encode()) != preview.value.encode():
+        return False
+    return bool(preview.host or preview.header or preview.cookie)
+
+
+def key_bytes(by: str, head: RequestHead, client: ClientPort) -> bytes:
+    """The bytes that `client`, `path`, `header:NAME` or `cookie:NAME` stand for in this request."""
+    if by == "client":
+        return client.peer
+    if by == "path":
+        return head.path
+    kind, _, name = by.partition(":")
+    if kind == "header":
+        return head.fields.value(name.lower().encode())
+    if kind == "cookie":
+        return head.fields.cookie(name.encode())
+    return b""

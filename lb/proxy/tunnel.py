@@ -1,0 +1,149 @@
+"""Tunnel: after a 101 the client's and the target's connection are one pipe, with backpressure and an idle limit.
+
+A WebSocket tunnel that has to go (its target is drained, the worker stops) is ended with a close frame 1001 to both
+sides, put between two frames; any other tunnel is closed when its time is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from lb.http1.websocket import GOING_AWAY, GOING_AWAY_MASKED, Frames
+
+if TYPE_CHECKING:
+    from lb.proxy.exchange import Exchange
+    from lb.proxy.upstream import Upstream
+
+#: Seconds that both sides have to finish their closing handshake after 1001.
+GOODBYE_TIME = 5.0
+
+
+class Tunnel:
+    """Two connections tied together for the rest of their life."""
+
+    def __init__(self, exchange: Exchange, upstream: Upstream, websocket: bool) -> None:
+        self.exchange = exchange
+        self.upstream = upstream
+        self.plane = exchange.plane
+        self.websocket = websocket
+        self.last_byte = self.plane.now
+        self.goodbye_at = 0.0  # when to send 1001; 0: not to be closed
+        self.closes_at = 0.0  # when to cut, after the goodbye
+        self.reason = ""
+        down, up = exchange.client.transport, upstream.transport
+        self.client_end = _End(self, down, GOING_AWAY)
+        self.target_end = _End(self, up, GOING_AWAY_MASKED)
+        self.client_end.other = self.target_end
+        self.target_end.other = self.client_end
+
+    def start(self, rest: bytes) -> None:
+        """Take both transports over; `rest` is what the target sent behind its 101."""
+        self.plane.tunnels.add(self)
+        self.upstream.lane.tunnels += 1
+        held = self.exchange.client.become_tunnel()
+        self.client_end.transport.set_protocol(self.client_end)
+        self.target_end.transport.set_protocol(self.target_end)
+        if held:
+            self.client_end.data_received(held)
+        if rest:
+            self.target_end.data_received(rest)
+
+    def on_tick(self, now: float) -> None:
+        """Called by the sweeper: idle limit, goodbye, cut."""
+        limit = self.exchange.service.rules.timeouts.tunnel
+        if limit and now - self.last_byte > limit:
+            self.cut("timeout_tunnel")
+        elif self.closes_at and now >= self.closes_at:
+            self.cut("drain_cut")
+        elif self.goodbye_at and now >= self.goodbye_at and not self.closes_at and self.websocket:
+            self.closes_at = now + GOODBYE_TIME
+            self.reason = "drained"
+            self.client_end.say_goodbye()
+            self.target_end.say_goodbye()
+
+    def cut(self, reason: str) -> None:
+        """Close both sides now."""
+        self.reason = self.reason or reason
+        self.client_end.close()
+        self.target_end.close()
+
+    def on_lost(self) -> None:
+        """One side is gone: close the other; when both are, tell the exchange."""
+        if self.client_end.lost and self.target_end.lost:
+            if self in self.plane.tunnels:
+                self.plane.tunnels.discard(self)
+                lane = self.upstream.lane
+                lane.tunnels -= 1
+                lane.connections.discard(self.upstream)
+                self.exchange.client.leave()
+                self.exchange.on_tunnel_end(self.client_end.received, self.target_end.received, self.reason)
+        elif self.client_end.lost:
+            self.target_end.close()
+        else:
+            self.client_end.close()
+
+
+class _End(asyncio.Protocol):
+    """One side of the tunnel; `goodbye` is the close frame that is written to this side."""
+
+    other: _End
+
+    def __init__(self, tunnel: Tunnel, transport: Any, goodbye: bytes) -> None:
+        self.tunnel = tunnel
+        self.transport = transport
+        self.lost = False
+        self.received = 0
+        self._ended = False  # this side sends no more
+        self._frames = Frames() if tunnel.websocket else None  # of the bytes that this side receives
+        self._goodbye = goodbye
+        self._leaving = False  # say goodbye at the next border of what is written to this side
+        self._mute = False  # the goodbye is said: nothing more is written to this side
+
+    def data_received(self, data: bytes) -> None:
+        tunnel = self.tunnel
+        tunnel.last_byte = tunnel.plane.now
+        self.received += len(data)
+        other = self.other
+        if other._mute or other.lost:
+            return
+        if self._frames is not None:
+            border = self._frames.feed(data)
+            if other._leaving and border >= 0:
+                other.transport.write(data[:border] + other._goodbye)
+                other._mute = True
+                return
+        other.transport.write(data)
+
+    def say_goodbye(self) -> None:
+        """Write the close frame to this side, as soon as the frame under way is through."""
+        self._leaving = True
+        frames = self.other._frames
+        if frames is not None and frames.between and not self._mute and not self.lost:
+            self.transport.write(self._goodbye)
+            self._mute = True
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        other = self.other
+        if other._ended or other.lost or self.tunnel.closes_at or not other.transport.can_write_eof():
+            return False
+        other.transport.write_eof()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.tunnel.on_lost()
+
+    def pause_writing(self) -> None:
+        if not self.other.lost and not self.other.transport.is_closing():
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self.other.lost and not self.other.transport.is_closing():
+            self.other.transport.resume_reading()
+
+    def close(self) -> None:
+        """Close after what was written."""
+        if not self.lost and not self.transport.is_closing():
+            self.transport.close()

@@ -1,0 +1,315 @@
+"""Upstream: one connection to a target: the answer's wire format, and whether the connection may be used again.
+
+It reads heads with `http1.rules`, follows the body's framing, and tells the exchange it serves. It decides nothing
+about retries. Bytes or an end of file on an idle connection close it: they belong to no request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any
+
+from lb.core.retry import BODY, GARBAGE, HEAD, RESET, Failure
+from lb.http1.chunked import BadChunk, ChunkedBody
+from lb.http1.head import CHUNKED, LENGTH, NONE, UNTIL_CLOSE
+from lb.http1.rules import BadResponse, check_partial_response, read_response, read_response_fields
+from lb.proxy.tcp import undelivered
+
+if TYPE_CHECKING:
+    from lb.proxy.exchange import Exchange
+    from lb.proxy.lane import Lane
+
+#: More interim (1xx) answers to one request than this are nonsense.
+INTERIM_LIMIT = 64
+#: Header blocks up to this size are remembered for the next answer.
+MEMO_LIMIT = 2048
+
+_HEAD, _BODY, _IDLE = range(3)
+
+
+class Upstream(asyncio.Protocol):
+    """A connection to `lane`'s target, serving one exchange at a time."""
+
+    __slots__ = (
+        "_before",
+        "_chunked",
+        "_framing",
+        "_held",
+        "_interim",
+        "_left",
+        "_lost",
+        "_state",
+        "exchange",
+        "idle_since",
+        "lane",
+        "requests",
+        "reusable",
+        "sent",
+        "sock",
+        "transport",
+    )
+
+    def __init__(self, lane: Lane, sock: socket.socket) -> None:
+        self.lane = lane
+        self.sock = sock
+        self.transport: Any = None
+        self.exchange: Exchange | None = None
+        self.idle_since = 0.0
+        self.requests = 0  # served or begun on this connection
+        self.reusable = False
+        self.sent = 0  # bytes written on this connection
+        self._before = 0  # of these, before the current request
+        self._state = _IDLE
+        self._framing = NONE
+        self._left = 0
+        self._chunked: ChunkedBody | None = None
+        self._held = b""
+        self._interim = 0
+        self._lost = False
+
+    # --- transport --------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.lane.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        state = self._state
+        if exchange is None or state == _IDLE:
+            self._unasked()
+        elif state == _HEAD:
+            try:
+                self._read_head(exchange, data)
+            except BadResponse as error:
+                self._broken(exchange, HEAD, f"{self.lane.id}: {error}")
+        else:
+            self._read_body(exchange, data)
+
+    def eof_received(self) -> bool:
+        exchange = self.exchange
+        if exchange is None or self._state == _IDLE:
+            self.lane.learn_close(self)
+            return False
+        if self._state == _BODY and self._framing == UNTIL_CLOSE:
+            self.reusable = False
+            exchange.on_response_body(b"", True)
+            return False
+        self._lost_with(exchange, "closed the connection")
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self.lane.connections.discard(self)
+        exchange = self.exchange
+        if exchange is not None:
+            self._lost_with(exchange, "reset the connection" if exc else "closed the connection")
+        elif self in self.lane.idle:
+            self.lane.learn_close(self)
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.upstream_blocked()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.upstream_unblocked()
+
+    # --- from the exchange ------------------------------------------------------------------------------------------
+
+    def begin(self, exchange: Exchange, data: bytes) -> None:
+        """Write the first bytes of a request: its head and what there is of its body."""
+        self.exchange = exchange
+        self.requests += 1
+        self._state = _HEAD
+        self._interim = 0
+        self._before = self.sent
+        self.sent += len(data)
+        if not self._lost:
+            self.transport.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Write more of the request's body."""
+        if not self._lost:
+            self.sent += len(data)
+            self.transport.write(data)
+
+    def pause(self) -> None:
+        """The client takes no more: stop reading."""
+        if not self._lost and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """The client takes more again."""
+        if not self._lost and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def detach(self, now: float) -> None:
+        """The exchange is over: back to the idle ones if possible, else closed."""
+        self.exchange = None
+        if self.reusable and self._state == _IDLE and not self._lost:
+            self.idle_since = now
+            self.lane.give_back(self)
+        else:
+            self.lane.active -= 1
+            self.abort()
+
+    def abort(self) -> None:
+        """Close at once, throwing away what was not written yet."""
+        self.exchange = None
+        if not self._lost:
+            self.transport.abort()
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        if not self._lost:
+            self.transport.close()
+
+    def looks_open(self) -> bool:
+        """Whether the kernel knows of no end of file, reset or stray bytes on this idle connection."""
+        try:
+            self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def _read_head(self, exchange: Exchange, data: bytes) -> None:
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                check_partial_response(data)
+                self._held = data
+                return
+            line_end = data.find(b"\r\n")
+            block = data[line_end + 2 : end + 2]
+            lane = self.lane
+            if block == lane.replies_block and lane.replies_fields is not None:
+                fields = lane.replies_fields
+            else:
+                fields = read_response_fields(block)
+                if len(block) <= MEMO_LIMIT:
+                    lane.replies_block, lane.replies_fields = block, fields
+                if fields.keep_alive_timeout:
+                    lane.idle_limit.heard(fields.keep_alive_timeout, lane.service.timeouts.idle)
+            head = read_response(data, line_end, fields, exchange.head.method)
+            data = data[end + 4 :]
+            if head.status >= 200:
+                break
+            if head.status == 101:
+                exchange.on_upgrade(head, data)
+                return
+            self._interim += 1
+            if self._interim > INTERIM_LIMIT:
+                raise BadResponse(f"more than {INTERIM_LIMIT} interim answers")
+            exchange.on_interim(head)
+            if not data:
+                return
+        self.reusable = head.minor == 1 and not head.fields.close
+        framing = self._framing = head.framing
+        size = len(data)
+        if framing == LENGTH:
+            left = head.fields.length - size
+            if left > 0:
+                self._left = left
+                self._state = _BODY
+                exchange.on_response(head, data, False)
+                return
+            if left < 0:
+                data = data[:left]
+                self._extra()
+            self._state = _IDLE
+            exchange.on_response(head, data, True)
+        elif framing == NONE:
+            if data:
+                data = b""
+                self._extra()
+            self._state = _IDLE
+            exchange.on_response(head, data, True)
+        elif framing == CHUNKED:
+            self._state = _BODY
+            self._chunked = ChunkedBody(framed=exchange.head.minor == 1, trailers=exchange.head.fields.te_trailers)
+            try:
+                piece, ended = self._chunked.feed(data)
+            except BadChunk as error:
+                # Nothing of this answer has reached the client yet.
+                raise BadResponse(str(error)) from None
+            if ended >= 0:
+                if ended < size:
+                    self._extra()
+                self._state = _IDLE
+            exchange.on_response(head, piece, ended >= 0)
+        else:
+            self.reusable = False
+            self._state = _BODY
+            exchange.on_response(head, data, False)
+
+    def _read_body(self, exchange: Exchange, data: bytes) -> None:
+        framing = self._framing
+        if framing == LENGTH:
+            left = self._left = self._left - len(data)
+            if left > 0:
+                exchange.on_response_body(data, False)
+                return
+            if left < 0:
+                data = data[:left]
+                self._extra()
+            self._state = _IDLE
+            exchange.on_response_body(data, True)
+        elif framing == CHUNKED:
+            assert self._chunked is not None
+            try:
+                piece, ended = self._chunked.feed(data)
+            except BadChunk as error:
+                self._broken(exchange, BODY, f"{self.lane.id}: {error}")
+                return
+            if ended >= 0:
+                if ended < len(data):
+                    self._extra()
+                self._state = _IDLE
+            if piece or ended >= 0:
+                exchange.on_response_body(piece, ended >= 0)
+        else:
+            exchange.on_response_body(data, False)
+
+    # --- trouble ----------------------------------------------------------------------------------------------------
+
+    def _extra(self) -> None:
+        """More bytes than the answer has: they are no answer to anything."""
+        self.reusable = False
+        self.lane.plane.unasked += 1
+
+    def _unasked(self) -> None:
+        """Bytes on an idle connection."""
+        self.lane.plane.unasked += 1
+        if self in self.lane.idle:
+            self.lane.idle.remove(self)
+        self.abort()
+
+    def _broken(self, exchange: Exchange, phase: int, text: str) -> None:
+        self.reusable = False
+        self.lane.tally.resets += 1
+        self.lane.failed("reset", text)
+        exchange.on_failure(Failure(phase, GARBAGE, text))
+
+    def _lost_with(self, exchange: Exchange, what: str) -> None:
+        self.reusable = False
+        lane = self.lane
+        reused = self.requests > 1
+        answered = self._state == _BODY or bool(self._held)
+        unprocessed = not answered and lane.tls is None and undelivered(self.sock, self._before)
+        if not (reused and not answered):
+            lane.tally.resets += 1
+            lane.failed("reset", f"{lane.id} {what}")
+        phase = BODY if self._state == _BODY else HEAD
+        where = "within its answer" if answered else "before it answered"
+        exchange.on_failure(
+            Failure(phase, RESET, f"{lane.id} {what} {where}", reused=reused and not answered, unprocessed=unprocessed)
+        )
