@@ -6,6 +6,7 @@ The supervisor keeps the newest state per worker; of a worker that is gone it ad
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 #: Upper bounds of the latency histograms, seconds; the last bucket, +Inf, is implied.
@@ -19,7 +20,7 @@ class TargetTally:
     """One worker's counters for one target."""
 
     target: str  # id
-    codes: dict[int, int] = field(default_factory=dict)  # status as the client saw it → requests
+    codes: dict[int, int] = field(default_factory=Counter)  # status as the client saw it → requests
     buckets: list[int] = field(default_factory=list)  # len(BUCKETS) + 1, not cumulative
     seconds: float = 0.0  # sum of time to the whole answer, as the worker saw the target
     in_flight: int = 0
@@ -42,7 +43,7 @@ class PoolTally:
 
     service: str  # "none": no route matched
     pool: str  # "none": answered before a pool was chosen
-    codes: dict[int, int] = field(default_factory=dict)  # answered by the proxy itself, target "none"
+    codes: dict[int, int] = field(default_factory=Counter)  # answered by the proxy itself, target "none"
     buckets: list[int] = field(default_factory=list)
     seconds: float = 0.0
     requests: int = 0  # all requests, whoever answered

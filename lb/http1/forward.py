@@ -13,16 +13,17 @@ from __future__ import annotations
 from lb.http1.head import CHUNKED, RequestFields, RequestHead
 
 _HTTP11 = b" HTTP/1.1\r\nHost: "
-_REQUEST_ID = b"X-Request-Id: "
+_VIA_11 = b"Via: 1.1 lb\r\nX-Request-Id: "
+_VIA_10 = b"Via: 1.0 lb\r\nX-Request-Id: "
 
 
 def request_suffix(fields: RequestFields, peer: bytes, proto: bytes, trusted: bool) -> bytes:
-    """All field lines for the target after Host and before X-Request-Id.
+    """Everything that the target gets between the value of Host and that of X-Request-Id.
 
     `peer` is the client's address ("192.0.2.1", "2001:db8::1" or "unix"), `proto` is http or https, `trusted` says
     whether the peer's own forwarding fields are believed and extended or replaced.
     """
-    lines = list(fields.kept)
+    lines = [b"\r\n", *fields.kept]
     if fields.chunked:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     connection: list[bytes] = []
@@ -49,31 +50,24 @@ def request_suffix(fields: RequestFields, peer: bytes, proto: bytes, trusted: bo
     if host:
         lines.append(b"X-Forwarded-Host: " + host + b"\r\n")
     lines.append(b"Forwarded: " + b", ".join(forwarded) + b"\r\n")
+    lines.append(_VIA_11)
     return b"".join(lines)
 
 
 def request_bytes(head: RequestHead, host: bytes, request_id: bytes) -> bytes:
     """The whole head for the target, with its empty line."""
     fields = head.fields
+    suffix = fields.suffix
+    if fields.expect_continue or fields.max_forwards >= 0 or not head.minor:
+        suffix = _rare_suffix(head)
+    return b"".join((head.method, b" ", head.target, _HTTP11, host, suffix, request_id, b"\r\n\r\n"))
+
+
+def _rare_suffix(head: RequestHead) -> bytes:
+    fields = head.fields
     expect = b"Expect: 100-continue\r\n" if fields.expect_continue and head.minor else b""
     hops = b"Max-Forwards: %d\r\n" % _hops_left(head) if fields.max_forwards >= 0 else b""
-    return b"".join(
-        (
-            head.method,
-            b" ",
-            head.target,
-            _HTTP11,
-            host,
-            b"\r\n",
-            fields.suffix,
-            expect,
-            hops,
-            b"Via: 1.1 lb\r\n" if head.minor else b"Via: 1.0 lb\r\n",
-            _REQUEST_ID,
-            request_id,
-            b"\r\n\r\n",
-        )
-    )
+    return fields.suffix[: -len(_VIA_11)] + expect + hops + (_VIA_11 if head.minor else _VIA_10)
 
 
 def _hops_left(head: RequestHead) -> int:

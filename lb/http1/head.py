@@ -37,6 +37,7 @@ class RequestFields:
         "max_forwards",
         "pairs",
         "request_id",
+        "said",
         "suffix",
         "te_trailers",
         "upgrade",
@@ -62,7 +63,8 @@ class RequestFields:
         self.user_agent: bytes = b""
         self.kept: list[bytes] = []  # whole lines ("Name: value\r\n") that go on to the target
         self.pairs: list[tuple[bytes, bytes]] = []  # (lower-case name, value) of the kept lines
-        self.suffix: bytes = b""  # kept lines and our forwarding lines: all after Host, before X-Request-Id
+        self.suffix: bytes = b""  # kept lines and our own: all between Host and the request id
+        self.said = ""  # what the access log says of the fields; made when first logged
 
     def value(self, name: bytes) -> bytes:
         """The first kept field called `name` (lower case), or b""."""
@@ -126,7 +128,7 @@ class ResponseFields:
 class ResponseHead:
     """One response's status line and fields, checked by `rules.read_response`."""
 
-    __slots__ = ("fields", "framing", "line", "minor", "status")
+    __slots__ = ("fields", "framing", "front", "line", "minor", "plain", "reusable", "status")
 
     def __init__(self, status: int, minor: int, line: bytes, framing: int, fields: ResponseFields) -> None:
         self.status = status
@@ -134,3 +136,9 @@ class ResponseHead:
         self.line = line  # b"HTTP/1.1 200 OK\r\n"
         self.framing = framing
         self.fields = fields
+        self.front = line + fields.kept
+        self.reusable = minor == 1 and not fields.close
+        #: Nothing but the request id has to be added for an HTTP/1.1 client that keeps its connection.
+        self.plain = fields.has_date and not (
+            fields.has_request_id or fields.upgrade or fields.chunked or framing == UNTIL_CLOSE
+        )

@@ -46,8 +46,6 @@ class Log:
         self._sampled = 0.0
         self._second = 0
         self._stamp = ""
-        self._names: dict[str, str] = {}
-        self._agents: dict[bytes, str] = {}
         self._writer = _Writer(spec.path)
 
     def record(self, exchange: Exchange, seconds: float) -> None:
@@ -63,38 +61,56 @@ class Log:
         second = int(wall)
         if second != self._second:
             self._second = second
-            form = "%Y-%m-%dT%H:%M:%S" if self._json else "%d/%b/%Y:%H:%M:%S +0000"
+            form = "%Y-%m-%dT%H:%M:%S." if self._json else "%d/%b/%Y:%H:%M:%S +0000"
             self._stamp = time.strftime(form, time.gmtime(second))
-        head = exchange.head
-        client = exchange.client
-        lane = exchange.lane
-        target = lane.id if lane is not None else "none"
         if not self._json:
             self._combined(exchange, status)
             return
-        agent = head.fields.user_agent
-        agents = self._agents
-        shown = agents.get(agent)
-        if shown is None:
-            if len(agents) > 1000:
-                agents.clear()
-            shown = agents[agent] = quoted(agent)
-        first = exchange.first_byte_at
+        head = exchange.head
+        fields = head.fields
+        said = fields.said
+        if not said:
+            said = fields.said = self._say(exchange)
+        lane = exchange.lane
+        path = head.target.decode()
+        if '"' in path or "\\" in path:
+            path = quoted(head.target)[1:-1]
         line = (
-            f'{{"time":"{self._stamp}.{int((wall - second) * 1000):03d}Z",'
-            f'"id":"{exchange.request_id.decode("latin-1")}","client":"{client.peer.decode()}","method":"{head.method.decode()}","host":{quoted(head.host)},'
-            f'"path":{quoted(head.target)},"protocol":"HTTP/1.{head.minor}","status":{status},'
-            f'"bytes_in":{exchange.bytes_in},"bytes_out":{exchange.bytes_out},"seconds":{seconds:.6f},'
-            f'"first_byte_seconds":{first - started if first else 0:.6f},"service":"{exchange.service.name}",'
-            f'"pool":"{exchange.pool.name}","target":"{target}","attempts":{exchange.attempt + 1},"user_agent":{shown}'
+            f'{{"time":"{self._stamp}{int((wall - second) * 1000):03d}Z","id":"{exchange.request_id.decode()}",'
+            f'"method":"{head.method.decode()}","path":"{path}","status":{status},"seconds":{seconds:.6f},'
+            f'"bytes_in":{exchange.bytes_in},"bytes_out":{exchange.bytes_out},'
+            f"{lane.said if lane is not None else self._nobody(exchange)},{said}"
         )
+        if exchange.rare:
+            line += self._rare(exchange)
+        self._lines.append(line + "}\n")
+
+    @staticmethod
+    def _say(exchange: Exchange) -> str:
+        """What follows from the connection and the header fields alone."""
+        head = exchange.head
+        return (
+            f'"client":"{exchange.client.peer.decode()}","host":{quoted(head.host)},"protocol":"HTTP/1.{head.minor}",'
+            f'"user_agent":{quoted(head.fields.user_agent)}'
+        )
+
+    @staticmethod
+    def _nobody(exchange: Exchange) -> str:
+        return f'"service":"{exchange.service.name}","pool":"{exchange.pool.name}","target":"none"'
+
+    @staticmethod
+    def _rare(exchange: Exchange) -> str:
+        """What only an eventful request has: phases that took time of their own, other tries, a reason."""
+        line = f',"attempts":{exchange.attempt + 1}'
         if exchange.connected_at:
-            line += f',"connect_seconds":{exchange.connected_at - started:.6f}'
+            line += f',"connect_seconds":{exchange.connected_at - exchange.started:.6f}'
+        if exchange.first_byte_at:
+            line += f',"first_byte_seconds":{exchange.first_byte_at - exchange.started:.6f}'
         if exchange.reason:
             line += f',"reason":"{exchange.reason}"'
         if exchange.tries:
             line += ',"tries":[' + ",".join(quoted(text.encode("latin-1", "replace")) for text in exchange.tries) + "]"
-        self._lines.append(line + "}\n")
+        return line
 
     def refused(self, peer: bytes, request_id: bytes, status: int, reason: str, size: int, now: float) -> None:
         """Add the line of a request that was refused before it was understood."""

@@ -33,7 +33,7 @@ PIPELINE_LIMIT = 65536
 #: A connection that is to close reads on this long (seconds) and this much (bytes), for the client to see the answer.
 LINGER_TIME = 2.0
 LINGER_BYTES = 16 << 20
-#: Header blocks up to this size are remembered for the connection's next request.
+#: Heads up to this size are remembered for the connection's next request.
 MEMO_LIMIT = 2048
 
 _RESET = struct.pack("ii", 1, 0)
@@ -43,13 +43,14 @@ class Downstream(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
-        "_block",
+        "_block_at",
         "_body_left",
         "_chunked",
-        "_fields",
+        "_head",
         "_held",
         "_lingered",
         "_paused",
+        "_raw",
         "_reading",
         "client_key",
         "deadline",
@@ -83,8 +84,9 @@ class Downstream(asyncio.Protocol):
         self._held = b""  # bytes that wait for their turn
         self._paused = False
         self._reading = False
-        self._block = b""  # the last header block and what it means
-        self._fields: RequestFields | None = None
+        self._raw = b""  # the last head as it came, and what it means: clients repeat themselves
+        self._head: RequestHead | None = None
+        self._block_at = 0  # where in `_raw` the header block begins
         self._body_left = 0
         self._chunked: ChunkedBody | None = None
         self._lingered = 0
@@ -230,16 +232,12 @@ class Downstream(asyncio.Protocol):
                 self.timer = "client_header"
                 self.deadline = self.plane.now + listener.header_timeout
             return b""
-        line_end = data.find(b"\r\n")
-        block = data[line_end + 2 : end + 2]
-        fields = self._fields
-        if fields is None or block != self._block:
-            fields = read_request_fields(block, listener.header_block, listener.header_count)
-            fields.suffix = request_suffix(fields, self.peer, self.proto, self.trusted)
-            if len(block) <= MEMO_LIMIT:
-                self._block, self._fields = block, fields
-        head = read_request(data, line_end, fields, listener.request_line)
         position = end + 4
+        raw = data[:position]
+        head = self._head
+        if head is None or raw != self._raw:
+            head = self._parse_head(raw)
+        fields = head.fields
         piece = b""
         done = True
         if fields.chunked:
@@ -266,6 +264,30 @@ class Downstream(asyncio.Protocol):
                 self.expect_body()
         exchange.start(piece, done)
         return data[position:]
+
+    def _parse_head(self, raw: bytes) -> RequestHead:
+        """A head that is not the one this client sent last; its header block may be. Raises `Refusal`."""
+        listener = self.listener
+        line_end = raw.find(b"\r\n")
+        block = raw[line_end + 2 : -2]
+        last = self._head
+        if last is not None and block == self._raw[self._block_at : -2]:
+            fields = last.fields
+        else:
+            fields = self._parse_fields(block)
+        head = read_request(raw, line_end, fields, listener.request_line)
+        if not head.minor or head.host is not fields.host:
+            if last is not None and fields is last.fields:
+                # HTTP/1.0 or an absolute-form target: what is remembered of the fields was for another kind.
+                head.fields = self._parse_fields(block)
+        elif len(raw) <= MEMO_LIMIT:
+            self._raw, self._head, self._block_at = raw, head, line_end + 2
+        return head
+
+    def _parse_fields(self, block: bytes) -> RequestFields:
+        fields = read_request_fields(block, self.listener.header_block, self.listener.header_count)
+        fields.suffix = request_suffix(fields, self.peer, self.proto, self.trusted)
+        return fields
 
     def _read_body(self, data: bytes) -> None:
         exchange = self.exchange

@@ -89,39 +89,28 @@ class Exchange:
         self.plane = plane
         self.client = client
         self.head = head
-        self.phase = NEW
         self.started = monotonic()
-        self.connected_at = 0.0
-        self.first_byte_at = 0.0
-        self.deadline = inf
-        self.ends_at = inf  # the whole request's deadline
-        self.timer = ""  # which timeout `deadline` is
+        self.deadline = self.ends_at = inf  # of the phase under way, and of the whole request
+        self.timer = self.reason = ""  # which timeout `deadline` is; why the proxy answered by itself or cut
         self.service: LiveService = plane.nowhere
         self.pool: LivePool = plane.nowhere.nobody
         self.lane: Lane | None = None
         self.upstream: Upstream | None = None
-        self.key = 0
-        self.body: list[bytes] | None = None  # pieces kept for another try
-        self.body_bytes = 0
-        self.body_done = True
-        self.bytes_in = 0
-        self.max_body = 0
-        self.replayable = True
-        self.attempt = 0
-        self.fresh = False  # the next try may not ride a pooled connection
-        self.tried: list[Lane] = []
-        self.tries: list[str] = []
-        self.asset_tried = False
-        self.status = 0
-        self.bytes_out = 0
-        self.keep_alive = False
-        self.wrap = False  # the answer is delimited by close and goes to the client in chunks
         self.tunnel: Tunnel | None = None
         self.shadow: Shadow | None = None  # the mirrored copy, or on a copy its own port
+        self.body: list[bytes] | None = None  # pieces kept for another try
+        self.phase = self.status = self.key = self.attempt = 0
+        self.body_bytes = self.max_body = self.bytes_in = self.bytes_out = 0
+        self.connected_at = self.first_byte_at = 0.0
+        self.replayable = self.body_done = True
+        self.fresh = False  # the next try may not ride a pooled connection
+        self.asset_tried = False
+        self.keep_alive = False
+        self.wrap = False  # the answer is delimited by close and goes to the client in chunks
         self.own = False  # the proxy answered by itself
-        self.reason = ""
-        fields = head.fields
-        self.request_id = (fields.request_id if client.trusted else b"") or plane.next_id()
+        self.tried: list[Lane] | tuple[()] = ()
+        self.tries: list[str] | tuple[()] = ()
+        self.request_id = (client.trusted and head.fields.request_id) or plane.next_id()
 
     def __repr__(self) -> str:
         head = self.head
@@ -341,17 +330,35 @@ class Exchange:
 
     def on_response(self, head: ResponseHead, piece: bytes, done: bool) -> None:
         """The answer's head, with what came of its body in the same read."""
-        now = self.first_byte_at = monotonic()
+        now = monotonic()
         status = head.status
-        service = self.service
-        if status >= 400 and self._sent_elsewhere(status, done):
+        if status >= 400 and self._sent_elsewhere(status, done, now):
             return
         client = self.client
         self.phase = ANSWERING
         self.status = status
+        if head.plain and self.body_done and self.head.minor and client.may_keep_alive(self.head):
+            # By far the most frequent case, written out: nothing to add but the request id.
+            self.keep_alive = True
+            client.write(b"".join((head.front, b"X-Request-Id: ", self.request_id, b"\r\n\r\n", piece)))
+        else:
+            self._write_head(head, piece)
+        self.bytes_out = len(piece)
+        if done:
+            self._finish(now)
+        else:
+            self.body = None
+            self.first_byte_at = now
+            read = self.service.rules.timeouts.read
+            self.timer = "read"
+            self.deadline = now + read if read else inf
+
+    def _write_head(self, head: ResponseHead, piece: bytes) -> None:
+        """The answer's head with all that may have to be added, and the first piece of its body."""
+        client = self.client
         request = self.head
         fields = head.fields
-        out = [head.line, fields.kept]
+        out = [head.front]
         if not fields.has_request_id:
             out += (b"X-Request-Id: ", self.request_id, b"\r\n")
         if not fields.has_date:
@@ -375,17 +382,8 @@ class Exchange:
                     piece = b"%x\r\n%b\r\n" % (len(piece), piece)
         self.keep_alive = keep_alive
         out.append(b"\r\n")
-        if piece:
-            self.bytes_out = len(piece)
-            out.append(piece)
+        out.append(piece)
         client.write(b"".join(out))
-        self.body = None
-        if done:
-            self._finish(now)
-        else:
-            read = service.rules.timeouts.read
-            self.timer = "read"
-            self.deadline = now + read if read else inf
 
     def on_response_body(self, piece: bytes, done: bool) -> None:
         """More of the answer's body; with `done` its end."""
@@ -451,7 +449,7 @@ class Exchange:
             upstream.exchange = None
             upstream.reusable = False
             upstream.detach(now)
-        self.tries.append(f"{lane.id}: {failure.text}")
+        self._note(f"{lane.id}: {failure.text}")
         service = self.service
         decision = decide(
             failure,
@@ -481,9 +479,8 @@ class Exchange:
         lane.in_flight -= 1
         self.lane = None
         self.deadline = inf
-        first_time = lane not in self.tried
-        if first_time:
-            self.tried.append(lane)
+        if lane not in self.tried:
+            self.tried = [*self.tried, lane]
         self.phase = NEW
         if failure.reused or any(member not in self.tried for member in self.pool.members):
             self._next_lane()
@@ -491,11 +488,20 @@ class Exchange:
             # The rare way that needs a timer: everybody has been tried, so give them a moment.
             self.plane.loop.call_later(0.05 * (1 << min(self.attempt - 1, 5)), self._retry_now)
 
+    def _note(self, text: str) -> None:
+        """Remember what became of a try."""
+        self.tries = [*self.tries, text]
+
+    @property
+    def rare(self) -> bool:
+        """Whether there is more to tell than of a request that one kept connection answered at once."""
+        return bool(self.tries or self.reason or self.connected_at or self.first_byte_at)
+
     def _retry_now(self) -> None:
         if self.phase == NEW:
             self._next_lane()
 
-    def _sent_elsewhere(self, status: int, done: bool) -> bool:
+    def _sent_elsewhere(self, status: int, done: bool, now: float) -> bool:
         """Whether an unwelcome answer is thrown away and the request tried elsewhere."""
         service = self.service
         lane = self.lane
@@ -514,36 +520,36 @@ class Exchange:
                     attempts=service.rules.retries.attempts,
                     statuses=service.rules.retries.statuses,
                     budget=service.budget,
-                    now=self.first_byte_at,
+                    now=now,
                 )
                 == RETRY
             ):
                 lane.tally.server_errors += 1
                 lane.failed("5xx", failure.text)
-                self._drop_upstream(done)
-                self.tries.append(f"{lane.id}: answered {status}")
+                self._drop_upstream(done, now)
+                self._note(f"{lane.id}: answered {status}")
                 self._again(lane, failure)
                 return True
         elif status == 404 and service.rules.sticky.asset_fallback and self.head.method == b"GET":
             other = service.other_pool(self.pool)
             if other is not None and not self.asset_tried:
                 self.asset_tried = True
-                self._drop_upstream(done)
+                self._drop_upstream(done, now)
                 lane.in_flight -= 1
                 self.lane = None
                 self.pool = other
                 self.phase = NEW
-                self.tries.append(f"{lane.id}: answered 404, asked the other pool")
+                self._note(f"{lane.id}: answered 404, asked the other pool")
                 self._next_lane()
                 return True
         return False
 
-    def _drop_upstream(self, done: bool) -> None:
+    def _drop_upstream(self, done: bool, now: float) -> None:
         """Let go of the connection whose answer is not wanted; keep it only if the answer is over."""
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.reusable = upstream.reusable and done
-            upstream.detach(self.first_byte_at)
+            upstream.detach(now)
 
     def on_deadline(self, now: float) -> None:
         """A timeout of the target's side, or of the whole request, has passed."""
@@ -572,7 +578,7 @@ class Exchange:
             self.status = 499
             self.reason = self.reason or "client_gone"
             self.keep_alive = False
-            self._drop_upstream(False)
+            self._drop_upstream(False, monotonic())
             self._finish(monotonic())
 
     def client_too_slow(self, timer: str) -> None:
@@ -599,7 +605,7 @@ class Exchange:
         self.reason = reason
         self.status = status
         self.own = True
-        self._drop_upstream(False)
+        self._drop_upstream(False, monotonic())
         self.keep_alive = not close and self.body_done and client.may_keep_alive(self.head)
         self.phase = ANSWERING
         data = reply(
@@ -621,7 +627,7 @@ class Exchange:
 
     def _cut(self) -> None:
         """The answer has begun and cannot be finished: it must not look complete."""
-        self._drop_upstream(False)
+        self._drop_upstream(False, monotonic())
         self.keep_alive = False
         self.client.cut(reset=self.head.minor == 0)
         self._finish(monotonic(), cut=True)
@@ -662,11 +668,10 @@ class Exchange:
 
     def _finish(self, now: float, cut: bool = False) -> None:
         """Count, write the log record, give the connection back, let the client's next request begin."""
-        plane, lane, service, pool, status = self.plane, self.lane, self.service, self.pool, self.status
-        phase, self.phase = self.phase, OVER
+        plane, lane, service, status = self.plane, self.lane, self.service, self.status
         seconds = now - self.started
-        if phase == QUEUED:
-            service.leave(self)
+        bucket = bisect_left(BUCKETS, seconds)
+        phase, self.phase = self.phase, OVER
         upstream = self.upstream
         if upstream is not None:
             self.upstream = None
@@ -677,27 +682,25 @@ class Exchange:
             lane.in_flight -= 1
             if not self.own:
                 tally = lane.tally
-                codes = tally.codes
-                codes[status] = codes.get(status, 0) + 1
-                tally.buckets[bisect_left(BUCKETS, seconds)] += 1
+                tally.codes[status] += 1
+                tally.buckets[bucket] += 1
                 tally.seconds += seconds
-                if status < 500:
-                    if not cut and status != 499:
-                        tally.successes += 1
-                        lane.streak = 0
-                else:
+                if status >= 500:
                     tally.server_errors += 1
                     lane.failed("5xx", f"{lane.id} answered {status}")
+                elif not cut and status != 499:
+                    tally.successes += 1
+                    lane.streak = 0
                 if lane.latency and not cut:
                     lane.ewma.observe(seconds, now)
         shadow = self.shadow
         if shadow is None or shadow is not self.client:
-            seen = pool.tally
+            seen = self.pool.tally
             seen.requests += 1
             seen.seconds += seconds
-            seen.buckets[bisect_left(BUCKETS, seconds)] += 1
+            seen.buckets[bucket] += 1
             if self.own or lane is None:
-                seen.codes[status] = seen.codes.get(status, 0) + 1
+                seen.codes[status] += 1
             if status >= 500 or cut:
                 seen.errors += 1
             if plane.log is not None:
@@ -706,16 +709,17 @@ class Exchange:
                 plane.remember(self, seconds)
         if shadow is not None:
             shadow.ended(self, status, seconds)
+        if phase == QUEUED:
+            service.leave(self)
         if service is not plane.nowhere:
             service.in_flight -= 1
             if service.limiter is not None and lane is not None:
                 service.limiter.observe(seconds, service.in_flight + 1, status >= 503 or cut)
             if service.waiting:
                 service.wake()
-        client = self.client
         self.body = None
         if phase != TUNNELLING:
-            client.exchange_done(self.keep_alive, self.body_done)
+            self.client.exchange_done(self.keep_alive, self.body_done)
 
 
 def _reason_of(failure: Failure) -> str:

@@ -20,15 +20,12 @@ from lb.core.keepalive import IdleLimit
 from lb.core.report import BUCKETS, Alarm, TargetTally
 from lb.core.retry import CONNECT, REFUSED, RESET, TIMEOUT, UNREACHABLE, Failure
 from lb.core.targets import Service, Target
-from lb.http1.head import ResponseFields
+from lb.http1.head import ResponseHead
 from lb.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
     from lb.proxy.plane import DataPlane
-
-#: Idle connections kept per lane; what is over it is closed when it comes back.
-IDLE_LIMIT = 256
 
 
 class Lane:
@@ -47,9 +44,10 @@ class Lane:
         "in_flight",
         "latency",
         "plane",
-        "replies_block",
-        "replies_fields",
+        "reply_head",
+        "reply_raw",
         "reported",
+        "said",
         "service",
         "streak",
         "tally",
@@ -75,9 +73,10 @@ class Lane:
         self.latency = service.balance.policy == "peak_ewma"
         self.idle_limit = IdleLimit(service.timeouts.idle, plane.now)
         self.tls = _context(target)
-        # The newest header block of an answer and what it means: targets repeat themselves (see http1.head).
-        self.replies_block = b""
-        self.replies_fields: ResponseFields | None = None
+        # The head of the newest answer, raw and read: targets repeat themselves (see http1.head).
+        self.reply_raw = b""
+        self.reply_head: ResponseHead | None = None
+        self.said = f'"service":"{target.service}","pool":"{target.pool}","target":"{target.id}"'  # for the access log
         self.tally = TargetTally(target.id, buckets=[0] * (len(BUCKETS) + 1))
         self.streak = 0  # failures in a row
         self.reported = -1  # `state_of()` at the last report
@@ -104,14 +103,6 @@ class Lane:
             self.active += 1
             return upstream
         return None
-
-    def give_back(self, upstream: Upstream) -> None:
-        """A connection that may be used again has finished its request."""
-        self.active -= 1
-        if self.draining or len(self.idle) >= IDLE_LIMIT:
-            upstream.close()
-        else:
-            self.idle.append(upstream)
 
     def open(self, exchange: Exchange) -> None:
         """Open a connection for `exchange`, which is told by `on_connected` or `on_failure`."""
@@ -147,8 +138,8 @@ class Lane:
             if exchange.awaits(self):
                 exchange.on_connected(upstream)
             else:  # the client left meanwhile: the connection is good for the next request
-                upstream.idle_since = monotonic()
-                self.give_back(upstream)
+                upstream.reusable = True
+                upstream.detach(monotonic())
 
     async def _connect(self) -> Upstream:
         loop = self.plane.loop

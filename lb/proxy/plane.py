@@ -63,7 +63,7 @@ class DataPlane:
         self.incarnation = time.time_ns()
         self.date = b""
         self._date_second = 0
-        self._id_prefix = f"{self.rng.getrandbits(48):012x}"
+        self._id_prefix = b"%012x" % self.rng.getrandbits(48)
         self._id_next = 0
         self.names = Names(loop)
         self.tasks: set[asyncio.Task[None]] = set()
@@ -161,7 +161,7 @@ class DataPlane:
     def next_id(self) -> bytes:
         """A request id: unique per worker start, and to be found in logs with any text search."""
         self._id_next += 1
-        return f"{self._id_prefix}{self._id_next:08x}".encode()
+        return b"%b%08x" % (self._id_prefix, self._id_next)
 
     def is_trusted(self, peer: bytes) -> bool:
         """Whether a peer's forwarding fields are believed."""
@@ -187,7 +187,7 @@ class DataPlane:
         """Count and log a request that was refused before it became an exchange."""
         seen = self.nowhere.nobody.tally
         seen.requests += 1
-        seen.codes[refusal.status] = seen.codes.get(refusal.status, 0) + 1
+        seen.codes[refusal.status] += 1
         if self.log is not None:
             self.log.refused(peer, request_id, refusal.status, refusal.reason, size, self.now)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lb.core.retry import BODY, GARBAGE, HEAD, RESET, Failure
 from lb.http1.chunked import BadChunk, ChunkedBody
-from lb.http1.head import CHUNKED, LENGTH, NONE, UNTIL_CLOSE
+from lb.http1.head import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, ResponseHead
 from lb.http1.rules import BadResponse, check_partial_response, read_response, read_response_fields
 from lb.proxy.tcp import undelivered
 
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
     from lb.proxy.lane import Lane
 
+#: Idle connections kept per target; the oldest is closed when there are more.
+IDLE_LIMIT = 256
 #: More interim (1xx) answers to one request than this are nonsense.
 INTERIM_LIMIT = 64
-#: Header blocks up to this size are remembered for the next answer.
+#: Heads up to this size are remembered for the next answer.
 MEMO_LIMIT = 2048
 
 _HEAD, _BODY, _IDLE = range(3)
@@ -148,11 +150,14 @@ class Upstream(asyncio.Protocol):
     def detach(self, now: float) -> None:
         """The exchange is over: back to the idle ones if possible, else closed."""
         self.exchange = None
-        if self.reusable and self._state == _IDLE and not self._lost:
+        lane = self.lane
+        lane.active -= 1
+        if self.reusable and self._state == _IDLE and not self._lost and not lane.draining:
             self.idle_since = now
-            self.lane.give_back(self)
+            lane.idle.append(self)
+            if len(lane.idle) > IDLE_LIMIT:
+                lane.idle.pop(0).close()
         else:
-            self.lane.active -= 1
             self.abort()
 
     def abort(self) -> None:
@@ -183,24 +188,17 @@ class Upstream(asyncio.Protocol):
             data = self._held + data
             self._held = b""
         while True:
-            end = data.find(b"\r\n\r\n")
-            if end < 0:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4:
                 check_partial_response(data)
                 self._held = data
                 return
-            line_end = data.find(b"\r\n")
-            block = data[line_end + 2 : end + 2]
+            raw = data[:end]
             lane = self.lane
-            if block == lane.replies_block and lane.replies_fields is not None:
-                fields = lane.replies_fields
-            else:
-                fields = read_response_fields(block)
-                if len(block) <= MEMO_LIMIT:
-                    lane.replies_block, lane.replies_fields = block, fields
-                if fields.keep_alive_timeout:
-                    lane.idle_limit.heard(fields.keep_alive_timeout, lane.service.timeouts.idle)
-            head = read_response(data, line_end, fields, exchange.head.method)
-            data = data[end + 4 :]
+            head = lane.reply_head
+            if head is None or raw != lane.reply_raw or exchange.head.method == b"HEAD":
+                head = self._parse_head(raw, exchange)
+            data = data[end:]
             if head.status >= 200:
                 break
             if head.status == 101:
@@ -212,7 +210,7 @@ class Upstream(asyncio.Protocol):
             exchange.on_interim(head)
             if not data:
                 return
-        self.reusable = head.minor == 1 and not head.fields.close
+        self.reusable = head.reusable
         framing = self._framing = head.framing
         size = len(data)
         if framing == LENGTH:
@@ -250,6 +248,19 @@ class Upstream(asyncio.Protocol):
             self.reusable = False
             self._state = _BODY
             exchange.on_response(head, data, False)
+
+    def _parse_head(self, raw: bytes, exchange: Exchange) -> ResponseHead:
+        """A head that is not the one that this target sent last. Raises `BadResponse`."""
+        line_end = raw.find(b"\r\n")
+        fields = read_response_fields(raw[line_end + 2 : -2])
+        method = exchange.head.method
+        head = read_response(raw, line_end, fields, method)
+        lane = self.lane
+        if fields.keep_alive_timeout:
+            lane.idle_limit.heard(fields.keep_alive_timeout, lane.service.timeouts.idle)
+        if len(raw) <= MEMO_LIMIT and method != b"HEAD" and head.status >= 200:
+            lane.reply_raw, lane.reply_head = raw, head
+        return head
 
     def _read_body(self, exchange: Exchange, data: bytes) -> None:
         framing = self._framing
