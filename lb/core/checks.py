@@ -5,7 +5,7 @@ Durations are seconds, sizes bytes. Defaults are the documented ones; `config` f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lb.core.targets import TlsClient
 
@@ -46,8 +46,29 @@ class CheckSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class OnFailure:
+    """What is done for a target whose liveness failed `fall` times in a row: a command, a webhook, or both."""
+
+    command: tuple[str, ...] = ()
+    webhook: str = ""  # URL that gets a POST with a JSON body
+    timeout: float = 30.0
+    backoff: float = 10.0  # seconds until the second try; doubles with each further one…
+    max_backoff: float = 300.0  # …up to this (Kubernetes' CrashLoopBackOff: 10 s to 5 min)
+    per_hour: int = 6  # tries for one target within an hour
+    at_once: int = 1  # targets of one pool that are being restarted at one time
+
+
+@dataclass(frozen=True, slots=True)
 class Checks:
     """Both checks of one target. Readiness gates traffic; liveness asks for a restart."""
 
     readiness: CheckSpec = CheckSpec()
     liveness: CheckSpec | None = None
+    on_failure: OnFailure | None = None
+
+
+def definition(spec: CheckSpec) -> CheckSpec:
+    """What the check asks and expects, without its timing: verdicts are shared by equal definitions only."""
+    return replace(
+        spec, interval=0.0, timeout=0.0, rise=0, fall=0, grace=0.0, jitter=0.0, fast_interval=0.0, down_interval=0.0
+    )
