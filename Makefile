@@ -1,0 +1,87 @@
+# What a person types: `make run` and `make test`. Both work from a bare clone that has only python3, python3-venv
+# and make; the environment goes to .venv and is made again only when a lock file or pyproject.toml changed.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
+FILE   ?= backends.yaml
+TESTS  ?= tests
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint check types bench docs lock clean env dev-env bench-env
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: env ## start lb with demo backends (FILE=backends.yaml)
+	@exec $(BIN)/lb run $(FILE) --demo $(ARGS)
+
+test: lint ## everything: ruff, mypy, import contracts, pytest (TESTS=tests/unit to pick)
+	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+
+lint: dev-env ## ruff, formatting, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+
+bench: bench-env ## compare with nginx, HAProxy, Envoy and Caddy (ARGS=--help)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: dev-env ## write the generated reference pages again
+	$(BIN)/python -m tests.docs.generate
+
+clean: ## remove the environment and all caches
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+# ── environment ──────────────────────────────────────────────────────────────────────────────────────────────────
+# Three stamps: what `lb` needs, what its tests need as well, what the benchmarks' pictures need as well.
+# pip installs nothing whose hash is not in the lock; the project itself goes in without build isolation, so that
+# the build tool, too, is the locked one.
+
+env: $(VENV)/.run
+dev-env: $(VENV)/.dev
+bench-env: $(VENV)/.bench
+
+# A Python that was upgraded or moved away leaves a .venv that cannot start: such a one is made anew.
+ifneq ($(shell $(BIN)/python -c 'print("ok")' 2>/dev/null),ok)
+$(shell rm -f $(BIN)/python $(VENV)/.run $(VENV)/.dev $(VENV)/.bench)
+endif
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "lb needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make environments. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+
+define install
+	$(PIP) install --quiet --require-hashes -r $(1)
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+endef
+
+$(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
+	$(call install,requirements.lock)
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(BIN)/python
+	$(call install,requirements-dev.lock)
+
+$(VENV)/.bench: requirements-bench.lock $(VENV)/.dev
+	$(call install,requirements-bench.lock)
+
+# pip's own settings are set aside, so that a lock names what the public index offers: every wheel, for every
+# supported Python, and the source as well.
+COMPILE = env -u PIP_INDEX_URL -u PIP_EXTRA_INDEX_URL -u PIP_FIND_LINKS PIP_CONFIG_FILE=/dev/null \
+	CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+	--no-header --no-emit-index-url --no-emit-trusted-host --no-emit-options --no-emit-find-links \
+	--build-deps-for editable --extra grpc
+
+lock: ## resolve the lock files again (ARGS=--upgrade)
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet pip-tools
+	$(COMPILE) $(ARGS) --output-file requirements.lock pyproject.toml
+	$(COMPILE) $(ARGS) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	$(COMPILE) $(ARGS) --extra dev --extra bench --constraint requirements-dev.lock --output-file requirements-bench.lock pyproject.toml

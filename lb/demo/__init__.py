@@ -1,0 +1,1 @@
+"""Small backends to balance, break and switch: what `lb run --demo` starts."""
