@@ -21,12 +21,13 @@ SAFE = 0.5
 class IdleLimit:
     """What is known of one target."""
 
-    __slots__ = ("_before", "_now", "_rotated", "hint", "retire_after", "safe_for")
+    __slots__ = ("_before", "_longest", "_now", "_rotated", "hint", "retire_after", "safe_for")
 
     def __init__(self, configured: float, now: float) -> None:
         self.hint = inf  # Keep-Alive: timeout=N
         self._now = inf  # shortest age at close seen in this window
         self._before = inf
+        self._longest = 0.0  # longest age at close seen since the last but one window
         self._rotated = now
         self.retire_after = configured or inf  # seconds: an idle connection of this age is closed
         self.safe_for = inf  # seconds: an idle connection up to this age may carry a request that is not idempotent
@@ -46,14 +47,22 @@ class IdleLimit:
     def closed(self, age: float, now: float, configured: float) -> None:
         """The target closed a connection that had been idle for `age` seconds."""
         self.rotate(now, configured)
+        self._longest = max(self._longest, age)
         if age < self._now:
             self._now = age
             self._derive(configured)
+
+    def explains(self, age: float) -> bool:
+        """Whether the target is known to close connections that have been idle for about `age` seconds."""
+        shortest = min(self._now, self._before)
+        return shortest != inf and shortest * SAFE <= age <= self._longest / SAFE
 
     def rotate(self, now: float, configured: float) -> None:
         """Forget what is older than two windows; called now and then."""
         if now - self._rotated >= WINDOW:
             self._before, self._now = self._now, inf
+            if self._before == inf:
+                self._longest = 0.0
             self._rotated = now
             self._derive(configured)
 

@@ -39,6 +39,7 @@ class Failure(NamedTuple):
     unprocessed: bool = False  # proof that the target has not received the request
     status: int = 0  # the target's answer, when that is the cause
     timer: str = ""  # which timeout fired: connect | send | response | per_try | read
+    age: float = 0.0  # a reset: seconds since the connection was last used; 0: not in doubt
 
 
 class RetryBudget:
@@ -93,12 +94,12 @@ def decide(
     status = _answer(failure)
     if not replayable:
         return status
-    if failure.phase == CONNECT:
+    if failure.phase == CONNECT or (failure.unprocessed and not failure.reused):
         return RETRY if attempt < attempts else status
     if failure.reused and (failure.unprocessed or (idempotent and failure.cause == RESET)):
         # The pooled connection was stale. One per request may be replayed beyond `attempts`; then they count.
         return RETRY if attempt <= attempts else status
-    if not (idempotent or failure.unprocessed) or attempt >= attempts:
+    if not idempotent or attempt >= attempts:
         return status
     if failure.cause == STATUS and failure.status not in statuses:
         return status

@@ -37,11 +37,13 @@ if TYPE_CHECKING:
     from lb.proxy.upstream import Upstream
 
 # Phases. Module ints: an enum's member costs a look-up each time.
-NEW, QUEUED, CONNECTING, WAITING, ANSWERING, TUNNELLING, OVER = range(7)
-PHASE_NAMES = ("new", "queued", "connecting", "waiting", "answering", "tunnelling", "over")
+NEW, QUEUED, CONNECTING, WAITING, DOUBTING, ANSWERING, TUNNELLING, OVER = range(8)
+PHASE_NAMES = ("new", "queued", "connecting", "waiting", "doubting", "answering", "tunnelling", "over")
 
 #: Request bytes held while a connection is opened, before the client's reading stops.
 PENDING_LIMIT = 65536
+#: Seconds that a reset of unknown meaning waits for evidence before a request that may not be repeated is given up.
+DOUBT_TIME = 0.2
 
 
 class Exchange:
@@ -450,6 +452,20 @@ class Exchange:
             upstream.reusable = False
             upstream.detach(now)
         self._note(f"{lane.id}: {failure.text}")
+        if failure.age and self.phase == WAITING and self.replayable and not self.head.idempotent:
+            # Was it an idle close that crossed our request? The target's other connections may tell in a moment.
+            self.phase = DOUBTING
+            self.deadline = inf
+            self.plane.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure)
+            return
+        self._decide(lane, failure, now)
+
+    def _doubt_over(self, lane: Lane, failure: Failure) -> None:
+        """Judge a reset by what is known of the target by now."""
+        if self.phase == DOUBTING:
+            self._decide(lane, failure._replace(unprocessed=lane.idle_limit.explains(failure.age)), monotonic())
+
+    def _decide(self, lane: Lane, failure: Failure, now: float) -> None:
         service = self.service
         decision = decide(
             failure,

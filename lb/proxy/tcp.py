@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import socket
 import struct
+from typing import NamedTuple
 
-_BYTES_ACKED = 120  # offset of tcpi_bytes_acked, u64, in struct tcp_info (linux/tcp.h)
+# Offsets of two u64 fields in struct tcp_info (linux/tcp.h).
+_BYTES_ACKED = 120
+_BYTES_SENT = 200
 
 
-def undelivered(sock: socket.socket, sent_before: int) -> bool:
-    """Whether the peer's kernel never took a byte of what was written after the first `sent_before` bytes.
+class Delivery(NamedTuple):
+    """Bytes of data that left this machine, and bytes that the peer's kernel has acknowledged, since the connect."""
 
-    Then the application behind it cannot have seen the request, and it may be sent to another target, whatever its
-    method. Where the kernel does not tell, the answer is no.
-    """
+    sent: int
+    acked: int
+
+
+def delivery(sock: socket.socket) -> Delivery | None:
+    """How far what was written has come; None where the kernel does not tell."""
     try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_SENT + 8)
     except OSError:
-        return False
-    if len(info) < _BYTES_ACKED + 8:
-        return False
+        return None
+    if len(info) < _BYTES_SENT + 8:
+        return None
     acked: int = struct.unpack_from("=Q", info, _BYTES_ACKED)[0]
-    return acked <= sent_before + 1  # the SYN counts as one byte
+    sent: int = struct.unpack_from("=Q", info, _BYTES_SENT)[0]
+    return Delivery(sent, max(0, acked - 1))  # the SYN counts as one byte

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from lb.core.retry import BODY, GARBAGE, HEAD, RESET, Failure
 from lb.http1.chunked import BadChunk, ChunkedBody
 from lb.http1.head import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, ResponseHead
 from lb.http1.rules import BadResponse, check_partial_response, read_response, read_response_fields
-from lb.proxy.tcp import undelivered
+from lb.proxy.tcp import delivery
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
@@ -74,6 +75,7 @@ class Upstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+        self.idle_since = monotonic()
         self.lane.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -98,7 +100,7 @@ class Upstream(asyncio.Protocol):
             self.reusable = False
             exchange.on_response_body(b"", True)
             return False
-        self._lost_with(exchange, "closed the connection")
+        self._lost_with(exchange, ended=True)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -106,7 +108,7 @@ class Upstream(asyncio.Protocol):
         self.lane.connections.discard(self)
         exchange = self.exchange
         if exchange is not None:
-            self._lost_with(exchange, "reset the connection" if exc else "closed the connection")
+            self._lost_with(exchange, ended=exc is None)
         elif self in self.lane.idle:
             self.lane.learn_close(self)
 
@@ -310,17 +312,48 @@ class Upstream(asyncio.Protocol):
         self.lane.failed("reset", text)
         exchange.on_failure(Failure(phase, GARBAGE, text))
 
-    def _lost_with(self, exchange: Exchange, what: str) -> None:
+    def _lost_with(self, exchange: Exchange, ended: bool) -> None:
+        """The connection went away under a request; `ended`: by an end of file, not by a reset."""
         self.reusable = False
         lane = self.lane
-        reused = self.requests > 1
+        now = monotonic()
         answered = self._state == _BODY or bool(self._held)
-        unprocessed = not answered and lane.tls is None and undelivered(self.sock, self._before)
-        if not (reused and not answered):
+        reused = self.requests > 1 and not answered
+        unprocessed = not answered and self._unprocessed(ended, now)
+        what = "closed the connection" if ended else "reset the connection"
+        if not (reused or unprocessed):
             lane.tally.resets += 1
             lane.failed("reset", f"{lane.id} {what}")
-        phase = BODY if self._state == _BODY else HEAD
         where = "within its answer" if answered else "before it answered"
+        phase = BODY if self._state == _BODY else HEAD
+        age = now - self.idle_since
+        if unprocessed and ended:
+            lane.idle_limit.closed(age, now, lane.service.timeouts.idle)
         exchange.on_failure(
-            Failure(phase, RESET, f"{lane.id} {what} {where}", reused=reused and not answered, unprocessed=unprocessed)
+            Failure(
+                phase,
+                RESET,
+                f"{lane.id} {what} {where}",
+                reused=reused,
+                unprocessed=unprocessed,
+                age=0.0 if ended or answered or unprocessed or lane.tls is not None else age,
+            )
         )
+
+    def _unprocessed(self, ended: bool, now: float) -> bool:
+        """Whether the request cannot have reached the target's application, so that it may be sent elsewhere.
+
+        Proof one: not a byte of it left this machine. Proof two: the target's end of file acknowledges none of it, so
+        it was sent before the request came in (a FIN carries an ACK; what comes after it meets a closed socket).
+        A reset proves nothing by itself: the kernel sends it when an application closes with unread bytes, but also
+        for SO_LINGER 0. It is taken for an idle close that crossed our request only if this target is known to
+        close idle connections at about this age.
+        """
+        if self.lane.tls is not None:
+            return False
+        known = delivery(self.sock)
+        if known is None:
+            return False
+        if known.sent <= self._before or (ended and known.acked <= self._before):
+            return True
+        return not ended and self.lane.idle_limit.explains(now - self.idle_since)
