@@ -21,7 +21,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from lb.core.report import BUCKETS
-from lb.core.retry import CAUSES, CONNECT, CUT, HEAD, PHASES, RETRY, STATUS, TIMEOUT, Failure, decide
+from lb.core.retry import CAUSES, CONNECT, CUT, GARBAGE, HEAD, PHASES, RETRY, STATUS, TIMEOUT, Failure, decide
 from lb.http1.forward import request_bytes
 from lb.http1.head import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, RequestHead, ResponseHead
 from lb.http1.replies import reply
@@ -484,7 +484,7 @@ class Exchange:
         elif decision == RETRY:
             self._again(lane, failure)
         else:
-            self.answer(decision, _reason_of(failure), failure.text)
+            self.answer(decision, _reason_of(failure), _public(failure))
 
     def _again(self, lane: Lane, failure: Failure) -> None:
         """Try another target; or the same one, a moment later, when it is the only one."""
@@ -746,6 +746,17 @@ def _reason_of(failure: Failure) -> str:
     if failure.phase == CONNECT:
         return f"connect_{CAUSES[failure.cause]}"
     return f"target_{CAUSES[failure.cause]}"
+
+
+def _public(failure: Failure) -> str:
+    """What the client is told: the cause, but no target's address."""
+    if failure.cause == TIMEOUT:
+        return f"the target {_TIMER_TEXTS[failure.timer]} (timeout: {failure.timer})"
+    if failure.phase == CONNECT:
+        return f"the target could not be reached ({CAUSES[failure.cause]})"
+    if failure.cause == GARBAGE:
+        return "the target's answer is not valid HTTP"
+    return "the target broke off before it answered"
 
 
 _TIMER_TEXTS = {
