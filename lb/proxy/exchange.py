@@ -730,7 +730,7 @@ class Exchange:
         if service is not plane.nowhere:
             service.in_flight -= 1
             if service.limiter is not None and lane is not None:
-                service.limiter.observe(seconds, service.in_flight + 1, status >= 503 or cut)
+                service.limiter.observe(seconds, service.in_flight + 1, status >= 503 or cut, now)
             if service.waiting:
                 service.wake()
         self.body = None

@@ -1,0 +1,51 @@
+"""What is learnt of a target's idle limit."""
+
+from __future__ import annotations
+
+from math import inf
+
+from lb.core.keepalive import IdleLimit
+
+
+def test_nothing_is_known_at_first() -> None:
+    limit = IdleLimit(60.0, now=0.0)
+    assert limit.learnt == 0.0
+    assert limit.retire_after == 60.0
+    assert limit.safe_for == inf
+    assert not limit.explains(5.0)
+
+
+def test_the_keep_alive_field_is_believed() -> None:
+    limit = IdleLimit(60.0, now=0.0)
+    limit.heard(5.0, 60.0)
+    assert limit.learnt == 5.0
+    assert limit.retire_after == 4.0
+    assert limit.safe_for == 2.5
+
+
+def test_observed_closes_shorten_the_limit_and_are_forgotten_again() -> None:
+    limit = IdleLimit(60.0, now=0.0)
+    limit.closed(5.0, 10.0, 60.0)
+    limit.closed(0.02, 11.0, 60.0)  # a restart closes young connections too
+    assert limit.learnt == 0.02
+    limit.rotate(75.0, 60.0)
+    assert limit.learnt == 0.02  # the window before still counts
+    limit.closed(5.0, 80.0, 60.0)
+    limit.rotate(140.0, 60.0)
+    assert limit.learnt == 5.0
+
+
+def test_a_reset_is_explained_only_by_closes_at_about_that_age() -> None:
+    limit = IdleLimit(60.0, now=0.0)
+    limit.closed(5.0, 10.0, 60.0)
+    assert limit.explains(4.0)
+    assert limit.explains(9.0)
+    assert not limit.explains(0.5)
+    assert not limit.explains(20.0)
+
+
+def test_no_configured_limit_means_the_targets_own() -> None:
+    limit = IdleLimit(0.0, now=0.0)
+    assert limit.retire_after == inf
+    limit.heard(10.0, 0.0)
+    assert limit.retire_after == 8.0

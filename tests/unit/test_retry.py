@@ -1,0 +1,161 @@
+"""The retry rules as a table, and the budget's sum."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lb.core.retry import (
+    BODY,
+    CONNECT,
+    CUT,
+    GARBAGE,
+    HEAD,
+    REFUSED,
+    RESET,
+    RETRY,
+    STATUS,
+    TIMEOUT,
+    Failure,
+    RetryBudget,
+    decide,
+)
+
+REFUSED_CONNECT = Failure(CONNECT, REFUSED, "refused")
+CONNECT_TIMEOUT = Failure(CONNECT, TIMEOUT, "slow", timer="connect")
+RESET_HEAD = Failure(HEAD, RESET, "reset")
+STALE = Failure(HEAD, RESET, "stale", reused=True)
+STALE_PROVEN = Failure(HEAD, RESET, "stale", reused=True, unprocessed=True)
+FRESH_PROVEN = Failure(HEAD, RESET, "closed first", unprocessed=True)
+NONSENSE = Failure(HEAD, GARBAGE, "nonsense")
+SLOW = Failure(HEAD, TIMEOUT, "slow", timer="response")
+SLOW_TRY = Failure(HEAD, TIMEOUT, "slow", timer="per_try")
+BUSY = Failure(HEAD, STATUS, "503", status=503)
+OTHER = Failure(HEAD, STATUS, "500", status=500)
+CUT_BODY = Failure(BODY, RESET, "cut")
+
+GET, POST = True, False
+
+
+@pytest.mark.parametrize(
+    ("failure", "idempotent", "expected"),
+    [
+        (REFUSED_CONNECT, GET, RETRY),
+        (REFUSED_CONNECT, POST, RETRY),  # nothing was sent
+        (CONNECT_TIMEOUT, POST, RETRY),
+        (RESET_HEAD, GET, RETRY),
+        (RESET_HEAD, POST, 502),  # it may have been worked on
+        (STALE, GET, RETRY),
+        (STALE, POST, 502),
+        (STALE_PROVEN, POST, RETRY),
+        (FRESH_PROVEN, POST, RETRY),
+        (NONSENSE, GET, RETRY),
+        (NONSENSE, POST, 502),
+        (SLOW, GET, 504),  # by choice alone
+        (SLOW_TRY, GET, RETRY),
+        (SLOW_TRY, POST, 504),
+        (BUSY, GET, RETRY),
+        (BUSY, POST, 503),
+        (OTHER, GET, 500),  # not in the list
+    ],
+)
+def test_who_is_tried_again(failure: Failure, idempotent: bool, expected: int) -> None:
+    budget = RetryBudget(0.2, 3, 0.0)
+    assert (
+        decide(
+            failure,
+            started=False,
+            idempotent=idempotent,
+            replayable=True,
+            attempt=0,
+            attempts=2,
+            statuses=(502, 503),
+            budget=budget,
+            now=0.0,
+        )
+        == expected
+    )
+
+
+@given(
+    st.sampled_from([REFUSED_CONNECT, RESET_HEAD, STALE, STALE_PROVEN, NONSENSE, SLOW, BUSY, CUT_BODY]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 5),
+)
+def test_never_once_a_byte_went_to_the_client(
+    failure: Failure, idempotent: bool, replayable: bool, attempt: int
+) -> None:
+    budget = RetryBudget(1.0, 100, 0.0)
+    decision = decide(
+        failure,
+        started=True,
+        idempotent=idempotent,
+        replayable=replayable,
+        attempt=attempt,
+        attempts=3,
+        statuses=(502, 503, 504),
+        budget=budget,
+        now=0.0,
+    )
+    assert decision == CUT
+    assert budget.retries == 0
+
+
+@given(st.sampled_from([REFUSED_CONNECT, RESET_HEAD, STALE_PROVEN, BUSY]), st.integers(0, 6), st.integers(0, 3))
+def test_attempts_are_bounded(failure: Failure, attempt: int, attempts: int) -> None:
+    decision = decide(
+        failure,
+        started=False,
+        idempotent=True,
+        replayable=True,
+        attempt=attempt,
+        attempts=attempts,
+        statuses=(503,),
+        budget=RetryBudget(1.0, 100, 0.0),
+        now=0.0,
+    )
+    free = 1 if failure.reused else 0  # one replay of a stale connection is on the house
+    assert (decision == RETRY) == (attempt < attempts + free)
+
+
+def test_a_body_that_is_no_longer_held_is_not_replayed() -> None:
+    decision = decide(
+        RESET_HEAD,
+        started=False,
+        idempotent=True,
+        replayable=False,
+        attempt=0,
+        attempts=2,
+        statuses=(),
+        budget=RetryBudget(1.0, 100, 0.0),
+        now=0.0,
+    )
+    assert decision == 502
+
+
+def test_the_budget_is_a_share_of_the_requests_of_the_last_windows() -> None:
+    """Finagle's invariant: however the requests come, retries stay below the share and the floor."""
+    rng = random.Random(7)
+    budget = RetryBudget(0.2, 1, 0.0)
+    now, granted, requests = 0.0, 0, 0
+    for _ in range(50_000):
+        now += rng.expovariate(500)
+        budget.requests += 1
+        requests += 1
+        if rng.random() < 0.9 and budget.withdraw(now):
+            granted += 1
+    assert granted <= 0.2 * requests * 1.3 + (now / 10 + 2) * 10
+    assert granted >= 0.1 * requests
+
+
+def test_an_idle_budget_still_allows_the_floor_and_forgets_old_traffic() -> None:
+    budget = RetryBudget(0.2, 3, 0.0)
+    budget.requests = 10_000
+    assert budget.withdraw(1.0)
+    # Two windows later the busy time is forgotten: only the floor is left.
+    granted = sum(budget.withdraw(1000.0) for _ in range(100))
+    assert granted == 30
