@@ -233,6 +233,7 @@ class Exchange:
         if self.phase == QUEUED:
             self.phase = NEW
             self.deadline = inf
+            self.pool = self.service.choose_again(self)
             self._next_lane()
 
     # 2 --- connected ------------------------------------------------------------------------------------------------
@@ -244,6 +245,16 @@ class Exchange:
     def on_connected(self, upstream: Upstream) -> None:
         """A new connection is there."""
         self.connected_at = monotonic()
+        if not self.pool.serving and self.client is not self.shadow and not self.asset_tried:
+            pool = self.service.choose_again(self)
+            if pool is not self.pool:
+                # Traffic was switched meanwhile: the connection stays warm, the request goes where it belongs now.
+                upstream.reusable = True
+                upstream.detach(self.connected_at)
+                upstream.lane.in_flight -= 1
+                self.lane, self.pool, self.phase = None, pool, NEW
+                self._next_lane()
+                return
         self._send(upstream)
 
     def _send(self, upstream: Upstream) -> None:
@@ -488,8 +499,9 @@ class Exchange:
 
     def _again(self, lane: Lane, failure: Failure) -> None:
         """Try another target; or the same one, a moment later, when it is the only one."""
+        service = self.service
         reason = "stale" if failure.reused else f"{PHASES[failure.phase]}_{CAUSES[failure.cause]}"
-        self.service.retried[reason] = self.service.retried.get(reason, 0) + 1
+        service.retried[reason] = service.retried.get(reason, 0) + 1
         self.attempt += 1
         self.fresh = failure.reused  # an idle connection of the same age would be no better
         lane.in_flight -= 1
@@ -498,6 +510,8 @@ class Exchange:
         if lane not in self.tried:
             self.tried = [*self.tried, lane]
         self.phase = NEW
+        if self.client is not self.shadow:
+            self.pool = service.choose_again(self)
         if failure.reused or any(member not in self.tried for member in self.pool.members):
             self._next_lane()
         else:
@@ -515,6 +529,7 @@ class Exchange:
 
     def _retry_now(self) -> None:
         if self.phase == NEW:
+            self.pool = self.service.choose_again(self)
             self._next_lane()
 
     def _sent_elsewhere(self, status: int, done: bool, now: float) -> bool:
@@ -710,7 +725,7 @@ class Exchange:
                 if lane.latency and not cut:
                     lane.ewma.observe(seconds, now)
         shadow = self.shadow
-        if shadow is None or shadow is not self.client:
+        if self.client is not shadow:
             seen = self.pool.tally
             seen.requests += 1
             seen.seconds += seconds

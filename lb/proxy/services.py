@@ -27,7 +27,18 @@ if TYPE_CHECKING:
 class LivePool:
     """One pool: the lanes in rotation and the balancer over them."""
 
-    __slots__ = ("balancer", "leaves_at", "members", "name", "plane", "service", "shunned", "tally", "weights")
+    __slots__ = (
+        "balancer",
+        "leaves_at",
+        "members",
+        "name",
+        "plane",
+        "service",
+        "serving",
+        "shunned",
+        "tally",
+        "weights",
+    )
 
     def __init__(self, plane: DataPlane, service: LiveService, name: str, tally: PoolTally) -> None:
         self.plane = plane
@@ -37,6 +48,7 @@ class LivePool:
         self.weights: tuple[tuple[Lane, float], ...] = ()
         self.members: list[Lane] = []
         self.shunned: dict[Lane, float] = {}  # lane → until when it is left out
+        self.serving = True  # it has a share of the traffic, or is the fallback
         self.leaves_at = 0.0  # when what is left of an old pool's requests is cut; 0: it takes traffic
         self.balancer: Balancer[Lane] = build(service.rules.balance, (), plane.rng)
 
@@ -143,7 +155,8 @@ class LiveService:
             self.mirror = Mirroring(self, self.pools[mirror.pool], mirror, self.mirrored)
         drain = self.rules.timeouts.drain
         for name, pool in self.pools.items():
-            if name in serving or pool is self.fallback or not pool.tally.requests:
+            pool.serving = name in serving or pool is self.fallback
+            if pool.serving or not pool.tally.requests:
                 pool.leaves_at = 0.0
             elif not pool.leaves_at and drain:
                 pool.leaves_at = now + drain
@@ -174,6 +187,12 @@ class LiveService:
             if key:
                 return self.split.of(hash_key(key))
         return self.split.pick()
+
+    def choose_again(self, exchange: Exchange) -> LivePool:
+        """The pool for another try, by what is served now: after a switch nothing more enters the old pool."""
+        service = self.plane.services.get(self.name, self)
+        pool = service.pools.get(exchange.pool.name)
+        return pool if pool is not None and pool.serving else service.choose(exchange)
 
     def key_of(self, exchange: Exchange) -> int:
         """What a hashing balancer hashes; a request without the header or cookie is hashed by client."""
