@@ -1,1 +1,1 @@
-"""Active checks: the monitor schedules, `probes/` ask."""
+"""Asks every target whether it is ready, and knows what the answers amount to."""

@@ -1,1 +1,60 @@
-"""One file per protocol; each is `async probe(target, spec) -> Verdict`."""
+"""The ways to ask a target: one file a protocol, each `run()` one question and its verdict.
+
+`ask` is what the monitor calls: it holds the time limit, and makes every error a failed probe with its text. A probe
+that is cancelled (its target or its check has changed) gives no verdict at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import Protocol
+
+from lb.core.checks import CheckSpec
+from lb.core.lifecycle import Verdict
+from lb.core.targets import Target
+from lb.health.probes.dial import Dialer, failure
+from lb.health.probes.http import HttpProbe
+from lb.health.probes.tcp import TcpProbe
+
+
+class Probe(Protocol):
+    """One check of one target. It is asked one question at a time."""
+
+    where: str  # the address, as people write it
+
+    @property
+    def asked(self) -> str:
+        """What is asked, for people."""
+
+    @property
+    def expected(self) -> str:
+        """What a pass must be, for people."""
+
+    async def run(self) -> Verdict: ...
+
+    def timed_out(self, seconds: float) -> Verdict:
+        """The verdict when `run` was stopped because its time was over."""
+
+
+def build(target: Target, spec: CheckSpec, dialer: Dialer) -> Probe:
+    """The probe for a check; ValueError for a protocol there is none for."""
+    match spec.protocol:
+        case "http" | "https":
+            return HttpProbe(target, spec, dialer)
+        case "tcp":
+            return TcpProbe(target, spec, dialer)
+    raise ValueError(f"there is no probe for the protocol {spec.protocol!r}")
+
+
+async def ask(probe: Probe, timeout: float) -> Verdict:
+    """One question, `timeout` seconds at most. Raises nothing but `CancelledError`."""
+    began = monotonic()
+    try:
+        async with asyncio.timeout(timeout) as limit:
+            return await probe.run()
+    except Exception as error:
+        seconds = monotonic() - began
+        if isinstance(error, TimeoutError) and limit.expired():
+            return probe.timed_out(seconds)
+        return failure(error, probe.where, seconds)

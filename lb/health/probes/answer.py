@@ -1,0 +1,238 @@
+"""An HTTP answer to a probe: read within bounds, judged by what was expected. Pure.
+
+The answer's head is checked by the same rules as every other answer of a target (`http1.rules`): what the proxy would
+refuse to pass on to a client is no sign of readiness. An answer counts when it is complete, or when `max_body` bytes
+of its body have come; one that trickles is cut short by the probe's timeout.
+
+Interim answers (1xx) are read over; the final one counts. Where nothing but interim ones came, `ignore_1xx` leaves the
+target's state as it was (Marathon's ignoreHttp1xx), and otherwise the last of them is judged like any other status.
+
+A ready target may ask for less: `X-LB-Weight: 50%` or `X-LB-State: drain` as a header, or `50%`, `drain`,
+`50% drain` as the first line of a body that holds nothing else before it (HAProxy's agent words).
+"""
+
+from __future__ import annotations
+
+import re
+
+from lb.core.checks import CheckSpec, Expect
+from lb.core.lifecycle import Verdict
+from lb.http1.chunked import BadChunk, ChunkedBody
+from lb.http1.head import CHUNKED, LENGTH, NONE, ResponseHead
+from lb.http1.rules import BadResponse, check_partial_response, read_response, read_response_fields
+
+#: Bytes of all heads of one answer, interim ones included.
+HEADS_LIMIT = 65536
+_SHOWN = 200  # characters of a body that are kept for people
+
+_SHARE = re.compile(r"(\d{1,3})%")
+_BARE_SHARE = re.compile(r"(\d{1,3})%?")
+_LONGEST_LINE = 40  # characters of agent words
+
+
+class Answer:
+    """Takes bytes until it is `done`."""
+
+    __slots__ = ("_chunked", "_heads", "_left", "_limit", "_method", "body", "broken", "done", "fields", "head", "raw")
+
+    def __init__(self, method: str, limit: int) -> None:
+        self._method = method.encode()
+        self._limit = limit
+        self._heads = 0  # bytes of heads so far
+        self._left = -1  # bytes of body still to come; -1: not known
+        self._chunked: ChunkedBody | None = None
+        self.raw = b""  # of a head that is not complete yet
+        self.head: ResponseHead | None = None  # the newest one, interim or final
+        self.fields = b""  # the newest head's field lines
+        self.body = b""
+        self.done = False
+        self.broken = ""  # why the answer is nonsense
+
+    def feed(self, data: bytes) -> None:
+        try:
+            if self.head is None or self.head.status < 200:
+                data = self._feed_head(data)
+                if self.head is None or self.head.status < 200:
+                    return
+            self._feed_body(data)
+        except (BadResponse, BadChunk) as error:
+            self.broken = str(error) or "nonsense"
+            self.done = True
+
+    def end(self) -> None:
+        """The target has closed its side."""
+        if self.done:
+            return
+        self.done = True
+        if self.head is None:
+            self.broken = "closed the connection in the middle of its answer's head" if self.raw else "closed"
+        elif self.head.status < 200:
+            self.broken = "closed after an interim answer" if self.raw else ""
+        elif self._chunked is not None or self._left > 0:
+            self.broken = "closed the connection in the middle of its answer's body"
+
+    def _feed_head(self, data: bytes) -> bytes:
+        self.raw += data
+        while True:
+            end = self.raw.find(b"\r\n\r\n")
+            if end < 0:
+                if self._heads + len(self.raw) > HEADS_LIMIT:
+                    raise BadResponse(f"the head is longer than {HEADS_LIMIT} bytes")
+                if self.raw:
+                    check_partial_response(self.raw, HEADS_LIMIT)
+                return b""
+            self._heads += end + 4
+            if self._heads > HEADS_LIMIT:
+                raise BadResponse(f"its heads are longer than {HEADS_LIMIT} bytes")
+            raw, rest = self.raw[: end + 4], self.raw[end + 4 :]
+            line_end = raw.find(b"\r\n")
+            self.fields = raw[line_end + 2 : -2]
+            self.head = read_response(raw, line_end, read_response_fields(self.fields), self._method)
+            self.raw = rest
+            if self.head.status >= 200:
+                break
+        head = self.head
+        self.raw = b""
+        if head.framing == NONE:
+            self._left = 0
+        elif head.framing == LENGTH:
+            self._left = head.fields.length
+        elif head.framing == CHUNKED:
+            self._chunked = ChunkedBody(framed=False, trailers=False)
+        return rest
+
+    def _feed_body(self, data: bytes) -> None:
+        if self._chunked is not None:
+            data, end = self._chunked.feed(data)
+            if end >= 0:
+                self._chunked = None
+                self._left = 0
+        elif self._left >= 0:
+            data = data[: self._left]
+            self._left -= len(data)
+        self.body += data[: self._limit - len(self.body)]
+        self.done = self._left == 0 or len(self.body) >= self._limit
+
+    def value(self, name: bytes) -> list[str]:
+        """The values of all fields called `name` (lower case)."""
+        found = []
+        for line in self.fields.split(b"\r\n"):
+            key, colon, value = line.partition(b":")
+            if colon and key.lower() == name:
+                found.append(value.strip(b" \t").decode("latin-1"))
+        return found
+
+    def sketch(self) -> str:
+        """What came, for people: the status line and the body's beginning."""
+        if self.head is None:
+            return printable(self.raw) if self.raw else ""
+        line = self.head.line.decode("latin-1").strip()
+        return f"{line}\n{printable(self.body)}" if self.body else line
+
+
+def judge(answer: Answer, spec: CheckSpec, seconds: float, wanted: Wanted) -> Verdict:
+    """Pass or fail of an answer that is `done`."""
+    head = answer.head
+    if answer.broken == "closed":
+        return Verdict(False, seconds, "closed the connection without an answer", "reset")
+    if answer.broken:
+        kind = "reset" if answer.broken.startswith("closed") else "garbage"
+        return Verdict(False, seconds, f"not a valid answer: {answer.broken}", kind, got=answer.sketch())
+    assert head is not None
+    text = f"HTTP {head.status}"
+    if head.status < 200 and spec.ignore_1xx:
+        return Verdict(False, seconds, f"{text}, ignored as configured", ignored=True, got=answer.sketch())
+    if not any(low <= head.status <= high for low, high in spec.expect.status):
+        return Verdict(False, seconds, f"{text}, expected {wanted.statuses}", "status", got=answer.sketch())
+    for name, value in spec.expect.headers:
+        values = answer.value(name.lower().encode())
+        if not any(wanted.fits_header(name, found) for found in values):
+            got = f"{name}: {', '.join(values)}" if values else f"no {name}"
+            text = f"{text}, but {got}; expected {value or 'it to be there'}"
+            return Verdict(False, seconds, text, "header", got=answer.sketch())
+    if spec.expect.body and not wanted.fits_body(answer.body):
+        text = f"{text}, but its body ({len(answer.body)} bytes) has no {spec.expect.body}"
+        return Verdict(False, seconds, text, "body", got=answer.sketch())
+    weight, drain = agent_words(answer)
+    if weight is not None or drain:
+        asks = " and ".join(([f"weight {weight:.0%}"] if weight is not None else []) + (["drain"] if drain else []))
+        text = f"{text}, asks for {asks}"
+    return Verdict(True, seconds, text, "passed", weight, drain, got=answer.sketch())
+
+
+class Wanted:
+    """An `Expect` with its patterns compiled."""
+
+    __slots__ = ("_body", "_headers", "statuses")
+
+    def __init__(self, expect: Expect) -> None:
+        self.statuses = ",".join(f"{low}" if low == high else f"{low}-{high}" for low, high in expect.status)
+        self._body = _pattern(expect.body)
+        self._headers = {name: _pattern(value) for name, value in expect.headers}
+        for name, value in expect.headers:
+            if self._headers[name] is None:
+                self._headers[name] = value
+
+    def fits_header(self, name: str, value: str) -> bool:
+        """Equal to what is expected, or found by its /regex/; anything where only its presence is."""
+        wanted = self._headers[name]
+        if isinstance(wanted, re.Pattern):
+            return wanted.search(value) is not None
+        return not wanted or value == wanted
+
+    def fits_body(self, body: bytes) -> bool:
+        """Whether the expected text, or the /regex/, is found in it."""
+        text = body.decode("utf-8", "replace")
+        if isinstance(self._body, re.Pattern):
+            return self._body.search(text) is not None
+        return self._body is None or self._body in text
+
+
+def _pattern(text: str) -> re.Pattern[str] | str | None:
+    if not text:
+        return None
+    if len(text) > 2 and text.startswith("/") and text.endswith("/"):
+        return re.compile(text[1:-1], re.DOTALL)
+    return text
+
+
+def agent_words(answer: Answer) -> tuple[float | None, bool]:
+    """(share of its weight or None, whether it asks for drain) from an answer's headers, or else its body."""
+    share: float | None = None
+    drain = False
+    if b"x-lb-" in answer.fields.lower():
+        for value in answer.value(b"x-lb-weight"):
+            share, drain = _read_words(value, _BARE_SHARE)
+        drain = drain or any(value.lower() == "drain" for value in answer.value(b"x-lb-state"))
+    if share is None and not drain:
+        return agent_line(answer.body)
+    return share, drain
+
+
+def agent_line(body: bytes) -> tuple[float | None, bool]:
+    """The same from the first line of a text: `50%`, `drain`, `50% drain`; any other text says nothing."""
+    line = body[: _LONGEST_LINE + 1].split(b"\n", 1)[0]
+    if not line or len(line) > _LONGEST_LINE:
+        return None, False
+    return _read_words(line.decode("latin-1"), _SHARE)
+
+
+def _read_words(text: str, share_word: re.Pattern[str]) -> tuple[float | None, bool]:
+    share: float | None = None
+    drain = False
+    for word in text.lower().replace(",", " ").split():
+        match = share_word.fullmatch(word)
+        if match is not None:
+            share = min(int(match[1]), 100) / 100
+        elif word == "drain":
+            drain = True
+        elif word != "ready":
+            return None, False
+    return share, drain
+
+
+def printable(data: bytes, limit: int = _SHOWN) -> str:
+    """Text of bytes that may be anything, safe for a terminal: control characters are escaped."""
+    text = data[: limit * 4].decode("utf-8", "replace")
+    text = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text[:limit]).strip("\n")
+    return f"{text}…" if len(data) > limit else text

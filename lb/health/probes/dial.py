@@ -1,0 +1,125 @@
+"""How a probe gets its connection: a new one each time, to the target's address or the one its check names.
+
+Connections are not kept between probes by default: a probe that rides an old connection proves that an old connection
+works, and clients come on new ones. (Envoy's `reuse_connection` is the other choice; its users met the closed idle
+connection that then counts as a failure.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ssl
+from collections.abc import Callable
+from typing import TypeVar
+
+from lb.core.checks import CheckSpec
+from lb.core.lifecycle import Verdict
+from lb.core.targets import Target, TlsClient
+from lb.health.names import Names, Place, literal
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+#: Errors that are our own machine's, whatever the target does.
+_LOCAL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EACCES})
+_UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
+
+
+class Dialer:
+    """Opens connections for probes; holds what is dear to make: looked-up names and TLS contexts."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.names = Names(clock)
+        self._contexts: dict[tuple[TlsClient, tuple[str, ...]], asyncio.Future[ssl.SSLContext]] = {}
+
+    def forget(self) -> None:
+        """Certificates and names may have changed: read them again when next needed."""
+        self._contexts.clear()
+        self.names.forget()
+
+    def close(self) -> None:
+        self.names.close()
+
+    async def tls(self, tls: TlsClient, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
+        """The context for `tls`, made once and off the loop: reading the system's trust store takes a while."""
+        key = (tls, alpn)
+        made = self._contexts.get(key)
+        if made is None or (made.done() and (made.cancelled() or made.exception() is not None)):
+            made = asyncio.get_running_loop().run_in_executor(None, _context, tls, alpn)
+            self._contexts[key] = made
+        return await asyncio.shield(made)
+
+    async def open(
+        self, factory: Callable[[], P], host: str, port: int, context: ssl.SSLContext | None = None, name: str = ""
+    ) -> P:
+        """Connect a protocol. A name with several addresses is tried address by address until one takes us."""
+        loop = asyncio.get_running_loop()
+        server_name = (name or host) if context is not None else None
+        if host.startswith("unix:"):
+            server_name = (name or "localhost") if context is not None else None
+            _, unix = await loop.create_unix_connection(
+                factory, host.removeprefix("unix:"), ssl=context, server_hostname=server_name
+            )
+            return unix
+        place = literal(host, port)
+        places: list[Place] = [place] if place is not None else await self.names.places(host, port)
+        for last, (_, (address, _)) in enumerate(places, 1 - len(places)):
+            try:
+                _, protocol = await loop.create_connection(
+                    factory, address, port, ssl=context, server_hostname=server_name
+                )
+            except OSError:
+                if last == 0:
+                    raise
+            else:
+                return protocol
+        raise OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
+
+
+def place_of(target: Target, spec: CheckSpec) -> tuple[str, int]:
+    """Where the check goes: its own host and port, or else the target's."""
+    host = spec.host or target.host
+    return host, spec.port or (0 if host.startswith("unix:") else target.port)
+
+
+def spell(host: str, port: int) -> str:
+    """As people write it: `host:port`, `[v6]:port`, `unix:/path`."""
+    if host.startswith("unix:"):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def failure(error: Exception, where: str, seconds: float) -> Verdict:
+    """What an error on the way to the target means. Anything unforeseen is a failed probe with its text."""
+    match error:
+        case ConnectionRefusedError() | FileNotFoundError():
+            return Verdict(False, seconds, f"connection refused by {where}", "refused")
+        case ConnectionError():
+            return Verdict(False, seconds, f"connection reset by {where}", "reset")
+        case ssl.SSLCertVerificationError():
+            return Verdict(False, seconds, f"certificate of {where} refused: {error.verify_message}", "tls")
+        case ssl.SSLError():
+            return Verdict(False, seconds, f"TLS with {where} failed: {error.reason or error}", "tls")
+        case OSError() if type(error).__name__ == "gaierror":
+            return Verdict(False, seconds, f"cannot look up {where}: {error.strerror}", "dns")
+        case TimeoutError():
+            return Verdict(False, seconds, f"no answer from {where}: the kernel gave up connecting", "timeout")
+        case OSError() if error.errno in _UNREACHABLE:
+            return Verdict(False, seconds, f"{where} is unreachable: {error.strerror}", "unreachable")
+        case OSError() if error.errno in _LOCAL:
+            return Verdict(False, seconds, f"cannot probe {where}, for a reason of our own: {error.strerror}", "local")
+        case _:
+            return Verdict(False, seconds, f"the probe of {where} failed: {error or type(error).__name__}", "error")
+
+
+def _context(tls: TlsClient, alpn: tuple[str, ...]) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca_file or None)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.cert_file:
+        context.load_cert_chain(tls.cert_file, tls.key_file or None)
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
+    return context

@@ -1,0 +1,130 @@
+"""Real targets for probes: small scripted servers on loopback, and a monitor that is closed after each test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import uvloop
+
+from lb.core.checks import Checks, CheckSpec
+from lb.core.lifecycle import Effect, Health, Rules, Verdict
+from lb.core.rotation import ServiceRules, rules_of
+from lb.core.targets import Target
+from lb.health.monitor import Monitor
+
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that the supervisor runs on."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+async def eventually(condition: Callable[[], object], within: float = 5.0, what: str = "") -> None:
+    """Wait until `condition()` is true; fail when it is not in time."""
+    deadline = time.monotonic() + within
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within} s: {what or condition}")
+        await asyncio.sleep(0.005)
+
+
+class Backend:
+    """A target that answers each connection by its script; counts and remembers what it was asked."""
+
+    def __init__(self, script: Script | bytes) -> None:
+        self.script = script
+        self.asked: list[bytes] = []
+        self.at: list[float] = []
+        self.connections = 0
+        self.open_now = 0
+        self.most_open = 0
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+        self.port = 0
+
+    async def start(self, port: int = 0, **options: object) -> Backend:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, **options)  # type: ignore[arg-type]
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            for writer in list(self._open):
+                writer.transport.abort()
+
+    def target(self, name: str = "app", pool: str = "blue") -> Target:
+        return Target(f"{name}/{pool}/127.0.0.1:{self.port}", name, pool, "127.0.0.1", self.port)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.at.append(time.monotonic())
+        self.open_now += 1
+        self.most_open = max(self.most_open, self.open_now)
+        self._open.add(writer)
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                if isinstance(self.script, bytes):
+                    self.asked.append(await reader.readuntil(b"\r\n\r\n"))
+                    writer.write(self.script)
+                    await writer.drain()
+                else:
+                    await self.script(reader, writer)
+        finally:
+            self.open_now -= 1
+            self._open.discard(writer)
+            writer.close()
+
+
+def ok(body: bytes = b"ok", status: bytes = b"200 OK", headers: bytes = b"") -> bytes:
+    return b"HTTP/1.1 %b\r\n%bContent-Length: %d\r\n\r\n%b" % (status, headers, len(body), body)
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[Callable[..., Awaitable[Backend]]]:
+    started: list[Backend] = []
+
+    async def make(script: Script | bytes = b"", **options: object) -> Backend:
+        made = Backend(script or ok())
+        started.append(made)
+        return await made.start(**options)  # type: ignore[arg-type]
+
+    yield make
+    for each in started:
+        await each.stop()
+
+
+class Watcher:
+    """A monitor and all that it told."""
+
+    def __init__(self, **options: object) -> None:
+        self.changes: list[tuple[str, Health, Health, tuple[Effect, ...]]] = []
+        self.probes: list[tuple[str, str, Verdict]] = []
+        self.monitor = Monitor(
+            rng=random.Random(7),
+            on_change=lambda *change: self.changes.append(change),
+            on_probe=lambda *probe: self.probes.append(probe),
+            **options,  # type: ignore[arg-type]
+        )
+
+    def watch(self, *pairs: tuple[Target, CheckSpec | Checks], service: ServiceRules | None = None) -> None:
+        checks = {t.id: c if isinstance(c, Checks) else Checks(readiness=c) for t, c in pairs}
+        rules: dict[str, Rules] = {t: rules_of(service or ServiceRules(), c.readiness) for t, c in checks.items()}
+        self.monitor.update(checks, {t.id: t for t, _ in pairs}, rules)
+
+    def texts(self, target: Target) -> list[str]:
+        return [verdict.text for probed, _, verdict in self.probes if probed == target.id]
+
+
+@pytest.fixture
+async def watcher() -> AsyncIterator[Watcher]:
+    made = Watcher()
+    await made.monitor.start()
+    yield made
+    await made.monitor.close()
