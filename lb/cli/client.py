@@ -134,7 +134,8 @@ class Client:
             answer = connection.getresponse()
             if answer.status != 200:
                 raise Refusal(answer.status, problem_of(answer.read()))
-            identity, data = "", []
+            identity = ""
+            data: list[str] = []
             for raw in answer:
                 line = raw.decode("utf-8", "replace").rstrip("\r\n")
                 if not line and data:
@@ -189,9 +190,7 @@ def problem_of(raw: bytes) -> Json:
 
 
 def target_ids(status: Json) -> list[str]:
-    return [
-        target["id"] for service in status["services"] for pool in service["pools"] for target in pool["targets"]
-    ]
+    return [target["id"] for service in status["services"] for pool in service["pools"] for target in pool["targets"]]
 
 
 def match_target(tail: str, ids: list[str]) -> str:

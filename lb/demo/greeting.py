@@ -149,8 +149,7 @@ class Connection(asyncio.Protocol):
         kind = "text/plain; charset=utf-8" if isinstance(body, str) else "application/json"
         payload = (body if isinstance(body, str) else json.dumps(body) + "\n").encode()
         head = (
-            f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: {kind}\r\nContent-Length: {len(payload)}\r\n"
-            f"X-Served-By: {self.service.version} {self.service.instance}\r\n"
+            f"{self.head(status)}Content-Type: {kind}\r\nContent-Length: {len(payload)}\r\n"
             f"Connection: {'keep-alive' if keep else 'close'}\r\n\r\n"
         )
         self.transport.write(head.encode() + (b"" if head_only else payload))
@@ -158,6 +157,11 @@ class Connection(asyncio.Protocol):
             self.transport.close()
         elif self.buffer:
             self.next_request()
+
+    def head(self, status: int) -> str:
+        """The status line and the fields that say who answers."""
+        who = f"X-Served-By: {self.service.version} {self.service.instance}\r\n"
+        return f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}\r\n{who}"
 
 
 def body_size(buffer: bytearray, start: int, fields: dict[str, str]) -> int:

@@ -1,0 +1,41 @@
+# syntax=docker/dockerfile:1
+# Two stages: one installs, exactly what the lock's hashes say; the other carries only what runs.
+#
+#   docker build -t lb .
+#   docker run --read-only --tmpfs /tmp -v lb-state:/var/lib/lb -v ./backends.yaml:/etc/lb/backends.yaml:ro \
+#     -p 8080:8080 lb
+
+ARG PYTHON=3.12
+
+FROM python:${PYTHON}-slim AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /src
+RUN python -m venv /opt/lb
+# The lock changes more rarely than the code: its layer is built first and kept.
+COPY requirements.lock ./
+RUN /opt/lb/bin/pip install --require-hashes -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY lb ./lb
+RUN /opt/lb/bin/pip install --no-deps --no-build-isolation . \
+ && /opt/lb/bin/pip uninstall --yes setuptools pip
+# The root file system is read-only later: what Python would compile at first use is compiled now.
+RUN /opt/lb/bin/python -m compileall -q /opt/lb/lib
+
+FROM python:${PYTHON}-slim
+# A fixed number, so that `runAsNonRoot` can see that it is not 0, and volumes can be given to it.
+RUN groupadd --gid 10001 lb \
+ && useradd --uid 10001 --gid lb --home-dir /var/lib/lb --shell /usr/sbin/nologin lb \
+ && install -d -o lb -g lb /var/lib/lb /etc/lb
+COPY --from=build /opt/lb /opt/lb
+ENV PATH=/opt/lb/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 LB_ADMIN=http://127.0.0.1:9900
+USER 10001:10001
+# Switches, drains and events are kept in `state_dir`: name /var/lib/lb there and keep it in a volume.
+WORKDIR /var/lib/lb
+VOLUME ["/var/lib/lb"]
+EXPOSE 8080 9900
+STOPSIGNAL SIGTERM
+# /livez, not /readyz: a front door whose backends are all down must not be restarted for it.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
+  CMD ["python", "-c", "import os, sys, urllib.request as u; sys.exit(u.urlopen(os.environ['LB_ADMIN'] + '/livez', timeout=2).status != 200)"]
+ENTRYPOINT ["lb"]
+CMD ["run", "/etc/lb/backends.yaml"]

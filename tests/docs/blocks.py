@@ -1,0 +1,272 @@
+"""Reads the code blocks of a page and carries them out, in order, in a directory of their own.
+
+What a block is follows from its language:
+
+- `sh`: commands; each block is run by bash and must succeed.
+- `console`: lines that begin with `$ ` are commands, the lines under one are what it prints; `…` stands for anything.
+- `yaml` whose first line is a comment with a file name: that file, and a valid one: `lb check` is run on it.
+- `nginx`, `haproxy`: a configuration that the program itself accepts.
+- others (`json`, `toml`, …) must parse.
+
+A comment in front of a block says what the reader is told in words: `<!-- test: background -->` (a command that goes
+on in a terminal of its own), `<!-- test: exit 1 -->`, `<!-- test: eventually -->` (repeat until it is as shown),
+`<!-- test: ends /path/of/file -->`. Ports of the pages are replaced by free ones, here and in what is expected.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+REPO = Path(__file__).resolve().parents[2]
+FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w-]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```[ ]*$", re.M | re.S)
+DIRECTIVE = re.compile(r"<!-- test: (?P<what>[^>]*?) -->\s*\Z")
+#: Ports that the pages use.
+PORTS = ("8080", "8081", "9900", "9090", "5001", "5002", "5003", "5004", "5005", "5006")
+PORT = re.compile(r"(?<![\d.])(?:" + "|".join(PORTS) + r")(?!\d)")
+#: Seconds for one command, and for something to become as shown.
+COMMAND_TIME = 60.0
+EVENTUALLY = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    page: str
+    line: int
+    language: str
+    text: str
+    directive: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks(page: Path) -> list[Block]:
+    source = page.read_text()
+    found = []
+    for match in FENCE.finditer(source):
+        before = source[: match.start()]
+        directive = DIRECTIVE.search(before)
+        indent = len(match["indent"])
+        text = "".join(line[indent:] if line.strip() else line for line in match["text"].splitlines(keepends=True))
+        name = str(page.relative_to(REPO))
+        found.append(
+            Block(name, before.count("\n") + 1, match["language"], text, directive["what"] if directive else "")
+        )
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+class Desk:
+    """A reader's directory, with the repository's files in it, and the programs the reader started."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
+        self.running: list[subprocess.Popen[str]] = []
+        for name in ("Makefile", "pyproject.toml", "requirements.lock", "requirements-dev.lock", "lb", ".venv"):
+            if (REPO / name).exists():
+                (directory / name).symlink_to(REPO / name)
+        for name in ("examples", "contrib"):
+            shutil.copytree(REPO / name, directory / name)
+        self.write("backends.yaml", (REPO / "backends.yaml").read_text())
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("LB_", "MAKE", "MFLAGS"))},
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin",
+            "LB_ADMIN": f"http://127.0.0.1:{self.ports['9900']}",
+            "NO_COLOR": "1",
+            "COLUMNS": "80",
+            # The environment is there: this one's tests run in it.
+            "MAKEFLAGS": "-o .venv/.run -o .venv/.dev",
+        }
+
+    def local(self, text: str) -> str:
+        """`text` with this desk's ports, and on loopback only."""
+        return PORT.sub(lambda match: self.ports[match[0]], text).replace("0.0.0.0:", "127.0.0.1:")
+
+    def write(self, name: str, text: str) -> None:
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.local(text))
+
+    def shell(self, command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", self.local(command)],
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=COMMAND_TIME,
+            check=False,
+        )
+
+    def start(self, command: str) -> None:
+        """Run it as in a terminal of its own, until the page is over."""
+        log = (self.directory / f"terminal-{len(self.running)}.log").open("w")
+        self.running.append(
+            subprocess.Popen(
+                ["bash", "-euo", "pipefail", "-c", self.local(command)],
+                cwd=self.directory,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        )
+
+    def close(self) -> None:
+        for process in self.running:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in self.running:
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(5)
+
+    def carry_out(self, block: Block) -> None:
+        words = block.directive.split()
+        if block.language == "sh":
+            if "background" in words:
+                self.start(block.text)
+            else:
+                self.repeat(block, lambda: self.check_run(block, block.text, None, wanted_exit(words)), words)
+        elif block.language == "console":
+            for command, expected in dialogue(block.text):
+                self.repeat(block, lambda c=command, e=expected: self.check_run(block, c, e, wanted_exit(words)), words)
+        elif block.language == "yaml":
+            self.check_yaml(block, words)
+        elif block.language == "json":
+            json.loads(block.text)
+        elif block.language == "toml":
+            tomllib.loads(block.text)
+        elif block.language in ("nginx", "haproxy"):
+            self.check_peer(block)
+        elif block.language in ("", "text", "promql", "python", "dockerfile", "traefik"):
+            self.check_other(block)
+        else:
+            raise AssertionError(f"{block}: nobody checks blocks of the language {block.language!r}")
+
+    def repeat(self, block: Block, step: object, words: list[str]) -> None:
+        assert callable(step)
+        end = time.monotonic() + (EVENTUALLY if "eventually" in words else 0)
+        while True:
+            try:
+                step()
+            except AssertionError:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    def check_run(self, block: Block, command: str, expected: str | None, code: int) -> None:
+        done = self.shell(command)
+        told = f"{block}: {command.strip()}\nexit {done.returncode}, printed:\n{done.stdout}{self.terminals()}"
+        assert done.returncode == code, told
+        if expected is not None:
+            assert matches(self.local(expected), done.stdout), f"{told}\nexpected:\n{self.local(expected)}"
+
+    def terminals(self) -> str:
+        logs = sorted(self.directory.glob("terminal-*.log"))
+        return "".join(f"\n--- {path.name}\n{path.read_text()[-3000:]}" for path in logs)
+
+    def check_yaml(self, block: Block, words: list[str]) -> None:
+        named = re.match(r"# (?P<name>[\w./-]+\.ya?ml)\b", block.text)
+        documents = list(yaml.safe_load_all(block.text))
+        assert documents, f"{block}: an empty block"
+        if not named:
+            return
+        name = named["name"]
+        self.write(name, block.text)
+        if Path(name).name.startswith("backends"):
+            done = self.shell(f"lb check {name}")
+            assert done.returncode == wanted_exit(words), f"{block}: lb check {name}\n{done.stdout}"
+
+    def check_peer(self, block: Block) -> None:
+        path = self.directory / f"{block.language}.conf"
+        if block.language == "nginx":
+            frame = "pid {}/nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{}\n}}\n"
+            path.write_text(frame.format(self.directory, self.local(block.text)))
+            done = self.shell(f"nginx -t -q -p {self.directory} -c {path}")
+        else:
+            path.write_text(self.local(block.text))
+            done = self.shell(f"haproxy -c -q -f {path}")
+        assert done.returncode == 0, f"{block}: {done.stdout}"
+
+    def check_other(self, block: Block) -> None:
+        if block.language == "promql":
+            rules = {"groups": [{"name": "page", "rules": [{"record": f"q{n}", "expr": q} for n, q in queries(block)]}]}
+            self.write("rules.yaml", yaml.safe_dump(rules))
+            done = self.shell("promtool check rules rules.yaml")
+            assert done.returncode == 0, f"{block}: {done.stdout}"
+        elif block.language == "python":
+            compile(block.text, str(block), "exec")
+        elif block.language == "traefik":
+            assert yaml.safe_load(block.text), str(block)
+
+
+def queries(block: Block) -> Iterator[tuple[int, str]]:
+    for number, part in enumerate(re.split(r"\n\s*\n", block.text)):
+        query = "\n".join(line for line in part.splitlines() if not line.startswith("#")).strip()
+        if query:
+            yield number, query
+
+
+def dialogue(text: str) -> Iterator[tuple[str, str]]:
+    """(command, what it prints) of each `$ ` line; a command may go on after a backslash."""
+    command, printed = "", []
+    continued = False
+    for line in text.splitlines():
+        if continued:
+            command += "\n" + line
+            continued = line.endswith("\\")
+        elif line.startswith("$ "):
+            if command:
+                yield command, "\n".join(printed)
+            command, printed = line[2:], []
+            continued = line.endswith("\\")
+        else:
+            printed.append(line)
+    if command:
+        yield command, "\n".join(printed)
+
+
+def matches(expected: str, printed: str) -> bool:
+    """Whether `printed` is `expected`, in which … stands for anything; runs of blanks count as one."""
+    pattern = ".*?".join(
+        r"\s+".join(re.escape(word) for word in re.split(r"\s+", part)) for part in expected.strip().split("…")
+    )
+    return re.fullmatch(pattern, printed.strip(), re.S) is not None
+
+
+def wanted_exit(words: list[str]) -> int:
+    return int(words[words.index("exit") + 1]) if "exit" in words else 0
