@@ -1,0 +1,681 @@
+"""Dialogues with one exchange: two fake ports record what is written, the test plays client and target.
+
+A case reads from top to bottom like a capture: client sends, target is sent, target answers, client gets. No socket,
+no event loop: an exchange knows its ports only.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from typing import Any
+
+import pytest
+
+from lb.core.report import Alarm
+from lb.core.retry import BODY, CONNECT, GARBAGE, HEAD, REFUSED, RESET, TIMEOUT, Failure
+from lb.core.targets import (
+    AccessLog,
+    Breaker,
+    Mirror,
+    Pool,
+    Preview,
+    Retries,
+    Rotation,
+    Route,
+    Service,
+    Snapshot,
+    Sticky,
+    Target,
+    Timeouts,
+)
+from lb.http1.forward import request_suffix
+from lb.http1.rules import read_request, read_request_fields
+from lb.proxy.exchange import Exchange
+from lb.proxy.plane import DataPlane
+from lb.proxy.upstream import Upstream
+
+#: A socket with nothing to read: what a healthy idle connection looks like to the kernel.
+QUIET = socket.socketpair()[0]
+
+
+class Task:
+    """What the loop hands out for a coroutine that the test stands in for."""
+
+    def add_done_callback(self, call: Any) -> None:
+        pass
+
+    def cancel(self) -> None:
+        pass
+
+
+class Loop:
+    """Timers that the test fires; connects that the test answers."""
+
+    def __init__(self) -> None:
+        self.later: list[tuple[float, Any, tuple[Any, ...]]] = []
+        self.opening: list[tuple[Any, Exchange]] = []
+
+    def call_later(self, delay: float, call: Any, *args: Any) -> None:
+        self.later.append((delay, call, args))
+
+    def create_task(self, coroutine: Any) -> Task:
+        """`Lane.open` makes the only task: note who wants a connection to where."""
+        wants = coroutine.cr_frame.f_locals
+        self.opening.append((wants["self"], wants["exchange"]))
+        coroutine.close()
+        return Task()
+
+    def fire(self) -> None:
+        """Run the timers, but for the sweeper's."""
+        due, self.later = self.later, []
+        for _, call, args in due:
+            if call.__name__ != "_tick":
+                call(*args)
+
+
+class Transport:
+    """What an Upstream writes to."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.closed = self.paused = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def abort(self) -> None:
+        self.closed = True
+
+    close = abort
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def take(self) -> bytes:
+        data, self.written = self.written, b""
+        return data
+
+
+class Client:
+    """The client's port."""
+
+    def __init__(self) -> None:
+        self.peer = b"192.0.2.1"
+        self.trusted = False
+        self.transport = None
+        self.got = b""
+        self.done: bool | None = None  # keep-alive, once the exchange is over
+        self.was_cut = False
+        self.paused = False
+
+    def may_keep_alive(self, head: Any) -> bool:
+        return not head.fields.close and bool(head.minor or head.fields.keep_alive)
+
+    def write(self, data: bytes) -> None:
+        self.got += data
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def expect_body(self) -> None:
+        pass
+
+    def cut(self, reset: bool) -> None:
+        self.was_cut = True
+
+    def exchange_done(self, keep_alive: bool, body_done: bool) -> None:
+        assert self.done is None, "an exchange ends once"
+        self.done = keep_alive
+
+    def become_tunnel(self) -> bytes:
+        return b""
+
+    def leave(self) -> None:
+        pass
+
+    @property
+    def status(self) -> int:
+        return int(self.got.split(b" ", 2)[1])
+
+
+class Stage:
+    """A data plane with one service of two pools, whose connections the test opens."""
+
+    def __init__(self, targets: int = 2, max_body: int = 0, **options: Any) -> None:
+        self.loop = Loop()
+        self.alarms: list[Alarm] = []
+        self.plane = DataPlane(worker=0, loop=self.loop, alarm=self.alarms.append, seed=1)  # type: ignore[arg-type]
+        self.names = [f"h:{i}" for i in range(1, targets + 1)]
+        pools = tuple(
+            Pool(pool, tuple(Target(f"s/{pool}/{name}", "s", pool, "h", int(name[2:])) for name in self.names))
+            for pool in ("blue", "green")
+        )
+        service = Service("s", pools, **options)
+        routes = (Route("s", max_body=max_body),)
+        self.plane.apply(Snapshot(1, services=(service,), routes=routes, access_log=AccessLog("off")))
+        self.version = 1
+        self.rotate((("blue", 100),))
+
+    def rotate(self, shares: tuple[tuple[str, int], ...], mirror: Mirror | None = None, only: str = "") -> None:
+        """Share the traffic; all targets are in rotation, or `only` those of one pool."""
+        self.version += 1
+        weights = tuple(
+            (pool, tuple((f"s/{pool}/{name}", 1.0) for name in self.names))
+            for pool in ("blue", "green")
+            if only in ("", pool)
+        )
+        self.plane.rotate(Rotation("s", self.version, shares, weights, mirror=mirror))
+
+    def ask(self, head: bytes, body: bytes = b"", done: bool = True) -> tuple[Client, Exchange]:
+        """A client sends a request."""
+        client = Client()
+        line, _, block = head.partition(b"\r\n")
+        fields = read_request_fields(block, 10_000, 100)
+        fields.suffix = request_suffix(fields, client.peer, b"http", False)
+        request = read_request(head, len(line), fields, 10_000)
+        exchange = Exchange(self.plane, client, request)
+        exchange.start(body, done)
+        return client, exchange
+
+    def accept(self) -> tuple[Upstream, Transport]:
+        """The target accepts the connection that is being opened."""
+        lane, exchange = self.loop.opening.pop(0)
+        upstream = Upstream(lane, QUIET)
+        transport = Transport()
+        upstream.connection_made(transport)  # type: ignore[arg-type]
+        assert exchange.awaits(lane)
+        exchange.on_connected(upstream)
+        return upstream, transport
+
+    def refuse(self) -> str:
+        """The target refuses; returns its id."""
+        lane, exchange = self.loop.opening.pop(0)
+        lane.active -= 1
+        exchange.on_failure(Failure(CONNECT, REFUSED, f"{lane.id} refused the connection"))
+        return str(lane.id)
+
+    def at_rest(self) -> bool:
+        """Nothing is counted as under way."""
+        service = self.plane.services["s"]
+        return service.in_flight == 0 and all(
+            lane.in_flight == 0 and lane.active == 0 for lane in self.plane.lanes.values()
+        )
+
+
+GET = b"GET /x HTTP/1.1\r\nHost: a\r\n"
+POST = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+OK = b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 2\r\n\r\nok"
+
+
+def test_a_request_goes_through_and_the_connection_is_kept() -> None:
+    stage = Stage()
+    client, _ = stage.ask(GET)
+    upstream, wire = stage.accept()
+    sent = wire.take()
+    assert sent.startswith(b"GET /x HTTP/1.1\r\nHost: a\r\n")
+    assert b"X-Forwarded-For: 192.0.2.1\r\n" in sent
+    assert b"Via: 1.1 lb\r\n" in sent
+    upstream.data_received(OK)
+    assert client.got.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert client.got.endswith(b"\r\n\r\nok")
+    assert client.done is True
+    assert stage.at_rest()
+    second, _ = stage.ask(GET)  # round robin: the other target
+    stage.accept()[0].data_received(OK)
+    third, _ = stage.ask(GET)  # and again the first, on the kept connection
+    assert not stage.loop.opening
+    assert wire.take().startswith(b"GET /x")
+    upstream.data_received(OK)
+    assert second.status == third.status == 200
+
+
+def test_head_and_body_go_out_in_one_write() -> None:
+    stage = Stage()
+    client, _ = stage.ask(POST, b"hello")
+    upstream, wire = stage.accept()
+    assert wire.take().endswith(b"\r\n\r\nhello")
+    upstream.data_received(OK)
+    assert client.status == 200
+
+
+def test_connect_failure_goes_to_the_next_target_whatever_the_method() -> None:
+    stage = Stage()
+    client, exchange = stage.ask(POST, b"hello")
+    first = stage.refuse()
+    upstream, wire = stage.accept()
+    assert upstream.lane.id != first
+    assert wire.take().endswith(b"hello")
+    upstream.data_received(OK)
+    assert client.status == 200
+    assert len(exchange.tries) == 1
+    assert stage.plane.services["s"].retried == {"connect_refused": 1}
+    assert stage.at_rest()
+
+
+def test_all_targets_refuse() -> None:
+    stage = Stage()
+    client, _ = stage.ask(GET)
+    tried = {stage.refuse(), stage.refuse()}
+    assert len(tried) == 2, "never the same target while another one is up"
+    assert not client.got
+    stage.loop.fire()  # everybody was tried: a moment later once more
+    stage.refuse()
+    assert client.status == 502
+    assert b"h:1" not in client.got, "the client is not told addresses"
+    assert stage.at_rest()
+
+
+def test_reset_before_the_answer_is_retried_for_get_and_not_for_post() -> None:
+    for head, body, expected in ((GET, b"", 200), (POST, b"hello", 502)):
+        stage = Stage()
+        client, exchange = stage.ask(head, body)
+        stage.accept()
+        exchange.on_failure(Failure(HEAD, RESET, "reset"))
+        if expected == 200:
+            stage.accept()[0].data_received(OK)
+        assert client.status == expected
+        assert stage.at_rest()
+
+
+def test_a_stale_pooled_connection_is_not_the_clients_problem() -> None:
+    stage = Stage(targets=1)
+    client, _ = stage.ask(GET)
+    upstream, wire = stage.accept()
+    upstream.data_received(OK)
+    client, exchange = stage.ask(GET)
+    assert wire.take().count(b"GET /x") == 2
+    exchange.on_failure(Failure(HEAD, RESET, "closed", reused=True))
+    fresh, _ = stage.accept()
+    assert fresh is not upstream
+    fresh.data_received(OK)
+    assert client.status == 200
+    assert stage.plane.services["s"].retried == {"stale": 1}
+
+
+def test_a_post_on_a_stale_connection_is_replayed_only_with_proof() -> None:
+    for proof, expected in ((True, 200), (False, 502)):
+        stage = Stage(targets=1)
+        client, exchange = stage.ask(POST, b"hello")
+        stage.accept()
+        exchange.on_failure(Failure(HEAD, RESET, "closed", reused=True, unprocessed=proof))
+        if proof:
+            stage.accept()[0].data_received(OK)
+        assert client.status == expected
+
+
+def test_a_reset_in_doubt_waits_for_evidence() -> None:
+    """The target's other connections close at that age: then it was an idle close that crossed our request."""
+    for evidence, expected in ((True, 200), (False, 502)):
+        stage = Stage(targets=1)
+        client, exchange = stage.ask(POST, b"hello")
+        upstream, _ = stage.accept()
+        exchange.on_failure(Failure(HEAD, RESET, "reset", age=5.0))
+        assert not client.got
+        if evidence:
+            upstream.lane.idle_limit.closed(5.0, stage.plane.now, 60.0)
+        stage.loop.fire()
+        if evidence:
+            stage.loop.fire()  # it is the only target: once more, a moment later
+            stage.accept()[0].data_received(OK)
+        assert client.status == expected
+        assert stage.at_rest()
+
+
+def test_never_again_once_a_byte_has_gone_to_the_client() -> None:
+    stage = Stage()
+    client, exchange = stage.ask(GET)
+    upstream, _ = stage.accept()
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf")
+    exchange.on_failure(Failure(BODY, RESET, "reset within its answer"))
+    assert client.was_cut
+    assert client.got.endswith(b"half")
+    assert not stage.loop.opening
+    assert stage.at_rest()
+
+
+def test_nonsense_is_a_502_and_nothing_of_it_reaches_the_client() -> None:
+    stage = Stage(targets=1, retries=Retries(attempts=0))
+    client, _ = stage.ask(GET)
+    upstream, wire = stage.accept()
+    upstream.data_received(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+    assert client.status == 502
+    assert b"SSH" not in client.got
+    assert wire.closed
+    assert stage.alarms[0].kind == "reset"
+
+
+def test_a_long_body_is_given_up_for_replay_but_still_delivered() -> None:
+    stage = Stage(retries=Retries(replay=10))
+    head = b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\n"
+    client, exchange = stage.ask(head, b"0123456789", done=False)
+    _, wire = stage.accept()
+    exchange.on_request_body(b"x" * 20, True)
+    assert wire.take().endswith(b"0123456789" + b"x" * 20)
+    exchange.on_failure(Failure(HEAD, RESET, "reset"))
+    assert client.status == 502, "PUT is idempotent, but its body is no longer held"
+
+
+def test_a_body_within_the_bound_is_replayed_whole() -> None:
+    stage = Stage()
+    head = b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\n"
+    client, exchange = stage.ask(head, b"0123456789", done=False)
+    stage.accept()
+    exchange.on_request_body(b"x" * 20, True)
+    exchange.on_failure(Failure(HEAD, RESET, "reset"))
+    upstream, wire = stage.accept()
+    assert wire.take().endswith(b"\r\n\r\n0123456789" + b"x" * 20)
+    upstream.data_received(OK)
+    assert client.status == 200
+
+
+def test_statuses_are_retried_by_choice_and_the_last_answer_is_shown() -> None:
+    stage = Stage(retries=Retries(statuses=(503,)))
+    client, _ = stage.ask(GET)
+    busy = b"HTTP/1.1 503 Busy\r\nX-From: target\r\nContent-Length: 0\r\n\r\n"
+    stage.accept()[0].data_received(busy)
+    assert not client.got, "the first answer is thrown away, with its header"
+    stage.accept()[0].data_received(busy.replace(b"target", b"second"))
+    assert client.status == 503
+    assert b"X-From: second" in client.got
+    assert b"X-From: target" not in client.got
+
+
+def test_a_500_is_passed_on_when_it_is_not_in_the_list() -> None:
+    stage = Stage(retries=Retries(statuses=(503,)))
+    client, _ = stage.ask(GET)
+    stage.accept()[0].data_received(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")
+    assert client.status == 500
+
+
+def test_no_target_is_a_503_with_retry_after() -> None:
+    stage = Stage()
+    stage.rotate((("blue", 100),), only="green")
+    client, _ = stage.ask(GET)
+    assert client.status == 503
+    assert b"Retry-After: 1\r\n" in client.got
+    assert b"Server: lb\r\n" in client.got
+    assert stage.plane.rejected == {"no_target": 1}
+
+
+def test_the_queue_is_bounded_and_served_in_order() -> None:
+    stage = Stage(targets=1, breaker=Breaker(connections=1, pending=2))
+    first, _ = stage.ask(GET)
+    upstream, wire = stage.accept()
+    wire.take()
+    second, _ = stage.ask(GET.replace(b"/x", b"/second"))
+    third, _ = stage.ask(GET.replace(b"/x", b"/third"))
+    fourth, _ = stage.ask(GET)
+    assert fourth.status == 503
+    assert stage.plane.rejected == {"queue_full": 1}
+    upstream.data_received(OK)
+    assert wire.take().startswith(b"GET /second")
+    upstream.data_received(OK)
+    assert wire.take().startswith(b"GET /third")
+    upstream.data_received(OK)
+    assert [c.status for c in (first, second, third)] == [200, 200, 200]
+    assert stage.at_rest()
+
+
+def test_the_queue_has_a_deadline() -> None:
+    stage = Stage(targets=1, breaker=Breaker(connections=1))
+    stage.ask(GET)
+    stage.accept()
+    waiting, exchange = stage.ask(GET)
+    assert exchange.timer == "queue"
+    exchange.on_deadline(exchange.deadline)
+    assert waiting.status == 503
+    assert stage.plane.rejected == {"timeout_queue": 1}
+    assert not stage.plane.services["s"].waiting
+
+
+@pytest.mark.parametrize(("timer", "status"), [("response", 504), ("per_try", 200)])
+def test_a_slow_target(timer: str, status: int) -> None:
+    stage = Stage(retries=Retries(per_try=0.5 if timer == "per_try" else 0.0))
+    client, exchange = stage.ask(GET)
+    stage.accept()
+    assert exchange.timer == timer
+    exchange.on_deadline(exchange.deadline)
+    if status == 200:
+        stage.accept()[0].data_received(OK)
+    else:
+        assert f"timeout: {timer}".encode() in client.got
+    assert client.status == status
+
+
+def test_the_whole_request_has_a_deadline_of_its_own() -> None:
+    stage = Stage(timeouts=Timeouts(total=3.0))
+    client, exchange = stage.ask(GET)
+    stage.accept()
+    exchange.on_deadline(exchange.ends_at)
+    assert client.status == 504
+    assert stage.plane.rejected == {"timeout_total": 1}
+
+
+def test_a_client_that_leaves_is_nobodys_failure() -> None:
+    stage = Stage()
+    client, exchange = stage.ask(GET)
+    upstream, wire = stage.accept()
+    exchange.client_lost()
+    assert wire.closed, "the target sees the end"
+    tally = upstream.lane.tally
+    assert tally.codes == {499: 1}
+    assert (tally.server_errors, tally.resets, upstream.lane.streak) == (0, 0, 0)
+    assert stage.at_rest()
+    assert not client.got
+
+
+def test_a_client_that_leaves_during_retries_ends_them() -> None:
+    stage = Stage(targets=1)
+    _, exchange = stage.ask(GET)
+    stage.refuse()
+    exchange.client_lost()
+    stage.loop.fire()
+    assert not stage.loop.opening
+    assert stage.at_rest()
+
+
+def test_backpressure_both_ways() -> None:
+    stage = Stage()
+    head = b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\n"
+    client, exchange = stage.ask(head, b"0123456789", done=False)
+    upstream, wire = stage.accept()
+    upstream.pause_writing()
+    assert client.paused
+    upstream.resume_writing()
+    assert not client.paused
+    exchange.on_request_body(b"x" * 20, True)
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf")
+    exchange.client_blocked()
+    assert wire.paused
+    exchange.client_unblocked()
+    assert not wire.paused
+
+
+def test_an_early_answer_closes_both_connections() -> None:
+    stage = Stage()
+    head = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n"
+    client, _ = stage.ask(head, b"start", done=False)
+    upstream, wire = stage.accept()
+    upstream.data_received(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")
+    assert client.status == 403
+    assert b"Connection: close" in client.got
+    assert client.done is False
+    assert wire.closed
+    assert stage.at_rest()
+
+
+def test_a_body_over_the_routes_limit_is_refused_before_and_within() -> None:
+    stage = Stage(max_body=100)
+    client, _ = stage.ask(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n", b"x", done=False)
+    assert client.status == 413
+    assert not stage.loop.opening
+    head = b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+    client, exchange = stage.ask(head, b"40\r\n" + b"x" * 64 + b"\r\n", done=False)
+    _, wire = stage.accept()
+    exchange.on_request_body(b"40\r\n" + b"x" * 64 + b"\r\n", False)
+    assert client.status == 413
+    assert wire.closed
+
+
+def test_after_a_switch_nothing_more_enters_the_old_pool() -> None:
+    stage = Stage()
+    client, _ = stage.ask(GET)  # a connection to blue is being opened
+    stage.rotate((("green", 100),))
+    _, wire = stage.accept()
+    assert not wire.take(), "blue's connection is there, but the request belongs to green now"
+    upstream, wire = stage.accept()
+    assert upstream.lane.id.startswith("s/green/")
+    upstream.data_received(OK)
+    assert client.status == 200
+    client, exchange = stage.ask(GET)
+    stage.accept()
+    stage.rotate((("blue", 100),))
+    exchange.on_failure(Failure(HEAD, RESET, "reset"))
+    upstream, _ = stage.accept()
+    assert upstream.lane.id.startswith("s/blue/"), "nor does a retry"
+
+
+def test_previews_choose_a_pool_that_is_not_active() -> None:
+    stage = Stage(
+        previews=(Preview("green", header="X-Preview", value="green"), Preview("green", cookie="v", value="g"))
+    )
+    for extra, pool in ((b"", "blue"), (b"X-Preview: green\r\n", "green"), (b"Cookie: a=b; v=g\r\n", "green")):
+        stage.ask(GET + extra)
+        lane, exchange = stage.loop.opening.pop(0)
+        assert lane.target.pool == pool
+        lane.active -= 1
+        exchange.client_lost()
+
+
+def test_shares_are_exact_and_sticky_clients_stay() -> None:
+    stage = Stage(sticky=Sticky(by="header:X-User"))
+    seen: dict[bytes, str] = {}
+    moved = 0
+    for share in (5, 25, 50, 100):
+        stage.rotate((("green", share), ("blue", 100 - share)) if share < 100 else (("green", 100),))
+        for number in range(200):
+            user = b"user-%d" % number
+            _, exchange = stage.ask(GET + b"X-User: " + user + b"\r\n")
+            pool = exchange.pool.name
+            if seen.get(user) == "green":
+                assert pool == "green", "no client goes back within a rollout"
+            moved += seen.get(user) not in (None, pool)
+            seen[user] = pool
+            exchange.client_lost()
+            stage.loop.opening.clear()
+    assert set(seen.values()) == {"green"}
+    assert moved
+
+
+def test_an_asset_that_one_version_lacks_is_asked_of_the_other() -> None:
+    stage = Stage(targets=1, sticky=Sticky(by="client", asset_fallback=True))
+    stage.rotate((("blue", 50), ("green", 50)))
+    client, exchange = stage.ask(GET)
+    first = exchange.pool.name
+    stage.accept()[0].data_received(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
+    assert not client.got
+    upstream, _ = stage.accept()
+    assert upstream.lane.target.pool != first
+    upstream.data_received(OK)
+    assert client.status == 200
+    assert stage.at_rest()
+
+
+def test_mirrored_copies_never_touch_the_original() -> None:
+    stage = Stage(targets=1)
+    mirror = Mirror("green", percent=100.0)
+    stage.rotate((("blue", 100),), mirror=mirror)
+    client, _ = stage.ask(POST, b"hello")
+    (copy_lane, copy), (lane, exchange) = stage.loop.opening
+    assert (copy_lane.target.pool, lane.target.pool) == ("green", "blue")
+    stage.loop.opening = [(lane, exchange)]
+    stage.accept()[0].data_received(OK)
+    assert client.status == 200
+    stage.loop.opening = [(copy_lane, copy)]
+    upstream, wire = stage.accept()
+    assert wire.take().endswith(b"\r\n\r\nhello")
+    upstream.data_received(b"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\noops")
+    assert client.got.count(b"HTTP/1.1") == 1
+    assert stage.plane.services["s"].mirrored == {"failed": 1}
+    assert stage.plane.pool_tally("s", "green").requests == 0
+    assert stage.at_rest()
+
+
+def test_mirroring_is_bounded() -> None:
+    stage = Stage(targets=1)
+    stage.rotate((("blue", 100),), mirror=Mirror("green", percent=50.0, concurrency=2))
+    exchanges = [stage.ask(GET)[1] for _ in range(10)]
+    assert len(stage.plane.shadows) == 2
+    assert stage.plane.services["s"].mirrored == {"dropped": 3}
+    for exchange in exchanges:
+        exchange.client_lost()
+
+
+def test_adaptive_concurrency_sheds_early() -> None:
+    stage = Stage(targets=1, breaker=Breaker(adaptive=True))
+    bound = stage.plane.services["s"].bound()
+    asked = [stage.ask(GET) for _ in range(bound + 5)]
+    assert [client.status for client, _ in asked[bound:]] == [503] * 5
+    assert stage.plane.rejected == {"overload": 5}
+
+
+def test_random_trouble_always_ends_at_rest() -> None:
+    """Whatever happens, each request gets one answer at most, and nothing stays counted."""
+    for seed in range(300):
+        rng = random.Random(seed)
+        stage = Stage(retries=Retries(statuses=(503,)), breaker=Breaker(connections=2, pending=3))
+        live: list[tuple[Client, Exchange]] = []
+        wires: list[Upstream] = []
+        for _ in range(60):
+            deed = rng.randrange(9)
+            waiting = [pair for pair in live if pair[0].done is None and not pair[0].was_cut]
+            busy = [upstream for upstream in wires if upstream.exchange is not None]
+            if deed <= 2:
+                live.append(stage.ask(rng.choice([GET, POST]), b"hello"))
+            elif deed == 3 and stage.loop.opening:
+                lane, exchange = stage.loop.opening[0]
+                if exchange.awaits(lane):
+                    wires.append(stage.accept()[0])
+                else:
+                    stage.loop.opening.pop(0)
+                    lane.active -= 1
+            elif deed == 4 and stage.loop.opening:
+                lane, exchange = stage.loop.opening[0]
+                if exchange.awaits(lane):
+                    stage.refuse()
+                else:
+                    stage.loop.opening.pop(0)
+                    lane.active -= 1
+            elif deed == 5 and busy:
+                answers = [OK, OK.replace(b"200", b"503"), b"nonsense\r\n\r\n", OK[:-1], b"HTTP/1.1 100 Go\r\n\r\n"]
+                rng.choice(busy).data_received(rng.choice(answers))
+            elif deed == 6 and busy:
+                exchange = rng.choice(busy).exchange
+                assert exchange is not None
+                cause = rng.choice([RESET, GARBAGE, TIMEOUT])
+                exchange.on_failure(Failure(HEAD, cause, "trouble", timer="response" if cause == TIMEOUT else ""))
+            elif deed == 7 and waiting:
+                rng.choice(waiting)[1].client_lost()
+            elif deed == 8:
+                stage.rotate(rng.choice([(("blue", 100),), (("green", 100),), (("blue", 30), ("green", 70))]))
+            if rng.random() < 0.3:
+                stage.loop.fire()
+        for client, exchange in live:
+            if client.done is None and not client.was_cut:
+                exchange.client_lost()
+            assert client.got.count(b"HTTP/1.1 200") + client.got.count(b"HTTP/1.1 50") <= 1
+        while stage.loop.opening:
+            lane, exchange = stage.loop.opening.pop(0)
+            assert not exchange.awaits(lane)
+            lane.active -= 1
+        assert stage.at_rest()
