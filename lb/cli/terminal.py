@@ -121,7 +121,7 @@ def count(number: float) -> str:
     for limit, divisor, unit in ((1000, 1, ""), (1_000_000, 1000, "k"), (1_000_000_000, 1_000_000, "M")):
         if number < limit * 0.9995:
             value = number / divisor
-            return f"{value:.1f}{unit}" if value < 10 and value != int(value) else f"{value:.0f}{unit}"
+            return f"{value:.1f}".removesuffix(".0") + unit if value < 9.95 else f"{value:.0f}{unit}"
     return f"{number / 1_000_000_000:.1f}G"
 
 
