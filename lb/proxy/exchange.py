@@ -188,7 +188,7 @@ class Exchange:
             self.key = self.service.key_of(self)
         lane = balancer.pick(self.key, self.tried, self.started)
         if lane is None:
-            self.answer(503, "no_target", f"no ready target in pool {pool.name} of service {self.service.name}")
+            self.answer(503, "no_target", "no target is ready")
             return
         now = self.started if not self.attempt else monotonic()
         if not self.fresh:
