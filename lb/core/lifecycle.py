@@ -279,6 +279,8 @@ def _probe_axis(
         return replace(health, checked=now, text=verdict.text)
     if verdict.ok:
         return _passed(health, verdict, now, rules, effects)
+    if doubt == "own_fault" and health.probe != "ready":
+        return replace(health, checked=now, text=verdict.text)  # nothing was learnt
     if doubt and health.probe == "ready":  # a doubt keeps a verdict; it never gives one
         since = health.doubt_since if health.doubt else now
         if now - since < rules.patience:

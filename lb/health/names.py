@@ -12,6 +12,7 @@ import ipaddress
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import NamedTuple
 
 FRESH = 10.0
@@ -77,6 +78,7 @@ class Names:
             self._known[key] = _Answer(self._clock(), done.result())
 
 
+@lru_cache(maxsize=8192)
 def literal(host: str, port: int) -> Place | None:
     """The place of a host that is an IP address already."""
     try:

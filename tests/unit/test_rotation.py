@@ -1,0 +1,169 @@
+"""Rotation: who gets how much, panic, fallback, drains, and shares of dead pools."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lb.core.checks import CheckSpec
+from lb.core.desired import ServiceDesired, TargetDesired
+from lb.core.lifecycle import Health, SlowStart
+from lb.core.rotation import Panic, ServiceRules, in_panic, living_shares, next_change, resolve, rules_of
+from lb.core.targets import Mirror, Pool, Service, Target
+
+READY = Health(probe="ready", ever_ready=True, text="HTTP 200")
+UNREADY = replace(READY, probe="unready")
+STARTING = Health()
+EJECTED = replace(READY, ejected_until=99.0)
+DRAINING = replace(READY, admin="draining")
+BLUE = ServiceDesired(active="blue", configured="blue")
+
+
+def pool(name: str, *weights: int) -> Pool:
+    return Pool(name, tuple(Target(f"app/{name}/t{i}:1", "app", name, f"t{i}", 1, w) for i, w in enumerate(weights)))
+
+
+SERVICE = Service("app", (pool("blue", 1, 2, 1), pool("green", 1)))
+BLUES = [target.id for target in SERVICE.pools[0].targets]
+GREENS = [target.id for target in SERVICE.pools[1].targets]
+
+
+def rotation(healths, rules=None, desired=BLUE, overrides=None, now=10.0, **more):
+    return resolve(SERVICE, healths, desired, overrides or {}, rules or ServiceRules(), now, 7, **more)
+
+
+def members(rotation, name="blue"):
+    return dict(dict(rotation.weights)[name])
+
+
+def test_only_ready_targets_rotate():
+    found = rotation(dict(zip(BLUES, (READY, UNREADY, STARTING), strict=True)))
+    assert (found.service, found.version, found.shares) == ("app", 7, (("blue", 100),))
+    assert members(found) == {BLUES[0]: 1.0}
+    assert members(found, "green") == {}  # nobody looked at it yet
+
+
+def test_pools_that_are_not_active_are_resolved_as_well():
+    """A preview, a fallback and a switch need them."""
+    assert members(rotation({GREENS[0]: READY}), "green") == {GREENS[0]: 1.0}
+
+
+def test_weights_multiply():
+    slow = ServiceRules(slow_start=SlowStart(20.0))
+    health = replace(READY, weight=0.5, relief=0.5, rotation_since=0.0, warm_at=20.0)
+    found = rotation({BLUES[1]: health}, slow, overrides={BLUES[1]: TargetDesired(weight=8)})
+    assert members(found) == {BLUES[1]: 8 * 0.5 * 0.5 * 0.5}
+
+
+def test_weight_nought_is_left_out():
+    asks_for_none = replace(READY, weight=0.0)
+    found = rotation({BLUES[0]: READY, BLUES[1]: asks_for_none, BLUES[2]: READY},
+                     overrides={BLUES[0]: TargetDesired(weight=0)})  # fmt: skip
+    assert members(found) == {BLUES[2]: 1.0}
+
+
+def test_draining_by_health_by_wish_and_by_its_own_word():
+    asks = replace(READY, asks_drain=True)
+    found = rotation({BLUES[0]: DRAINING, BLUES[1]: READY, BLUES[2]: asks, GREENS[0]: READY},
+                     overrides={BLUES[1]: TargetDesired(draining=True)})  # fmt: skip
+    assert members(found) == {}
+    assert found.draining == tuple(BLUES)
+
+
+def test_mirror_and_fallback_are_passed_on():
+    mirror = Mirror("green", 10.0)
+    found = rotation({}, ServiceRules(fallback="green"), mirror=mirror)
+    assert (found.mirror, found.fallback) == (mirror, "green")
+
+
+# --- panic -----------------------------------------------------------------------------------------------------------
+
+ONE_LEFT = dict(zip(BLUES, (READY, UNREADY, EJECTED), strict=True))
+NONE_LEFT = dict(zip(BLUES, (UNREADY, EJECTED, STARTING), strict=True))
+
+
+def test_by_default_those_that_are_left_serve_and_then_nobody():
+    assert members(rotation(ONE_LEFT)) == {BLUES[0]: 1.0}
+    assert members(rotation(NONE_LEFT)) == {}
+
+
+def test_spread_uses_all_that_ever_passed():
+    rules = ServiceRules(panic=Panic(0.5, "spread"))
+    assert members(rotation(ONE_LEFT, rules)) == {BLUES[0]: 1.0, BLUES[1]: 2.0, BLUES[2]: 1.0}
+    assert members(rotation(NONE_LEFT, rules)) == {BLUES[0]: 1.0, BLUES[1]: 2.0}  # none that never passed
+    drained = {**ONE_LEFT, BLUES[1]: replace(UNREADY, admin="draining")}
+    assert BLUES[1] not in members(rotation(drained, rules))
+
+
+def test_fail_and_fallback_give_the_pool_up():
+    for choice in ("fail", "fallback"):
+        rules = ServiceRules(panic=Panic(0.5, choice), fallback="green")
+        assert members(rotation(ONE_LEFT, rules)) == {}
+        two = {**ONE_LEFT, BLUES[1]: READY}
+        assert members(rotation(two, rules)) == {BLUES[0]: 1.0, BLUES[1]: 2.0}
+
+
+@given(st.lists(st.sampled_from([READY, UNREADY, STARTING, EJECTED]), min_size=1, max_size=20), st.floats(0, 1))
+def test_panic_is_envoys_share_of_available(states, threshold):
+    """Envoy: panic when available < threshold; 0 % switches it off, and then nobody is left to serve only at none."""
+    blue = pool("blue", *[1] * len(states))
+    healths = {target.id: state for target, state in zip(blue.targets, states, strict=True)}
+    available = states.count(READY)
+    expected = available == 0 or available / len(states) < threshold
+    assert in_panic(blue, healths, {}, Panic(threshold)) == expected
+
+
+def test_draining_targets_do_not_count_towards_panic():
+    blue = pool("blue", 1, 1, 1, 1)
+    ids = [target.id for target in blue.targets]
+    healths = dict(zip(ids, (READY, DRAINING, DRAINING, DRAINING), strict=True))
+    assert not in_panic(blue, healths, {}, Panic(0.5))
+    assert not in_panic(blue, dict.fromkeys(ids, READY), {i: TargetDesired(draining=True) for i in ids[1:]}, Panic(0.5))
+
+
+# --- shares ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_pools_share_goes_to_the_living():
+    """Traefik #7693: a weighted service answers 503 for its dead half."""
+    desired = replace(BLUE, shares=(("blue", 95), ("green", 5)))
+    assert rotation({BLUES[0]: READY}, desired=desired).shares == (("blue", 100),)
+    assert rotation({GREENS[0]: READY}, desired=desired).shares == (("green", 100),)
+    assert rotation({BLUES[0]: READY, GREENS[0]: READY}, desired=desired).shares == desired.shares
+    assert rotation({}, desired=desired).shares == desired.shares  # all dead: nothing to give to
+
+
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=5).filter(sum), st.sets(st.integers(0, 4)))
+def test_living_shares_sum_to_a_hundred_and_keep_proportions(raw, dead):
+    total = sum(raw)
+    parts = [part * 100 // total for part in raw]
+    parts[0] += 100 - sum(parts)
+    shares = tuple((f"p{i}", part) for i, part in enumerate(parts))
+    living = {name for i, (name, part) in enumerate(shares) if i not in dead}
+    found = living_shares(shares, living)
+    assert sum(part for _, part in found) == 100
+    left = sum(part for name, part in shares if name in living)
+    if left:
+        for name, part in found:
+            assert name in living
+            assert abs(part - dict(shares)[name] * 100 / left) < 1
+
+
+# --- when to look again ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("window", "now", "expected"), [(60.0, 0.0, 3.0), (10.0, 0.0, 1.0), (60.0, 59.5, 0.5)])
+def test_slow_starts_are_resolved_again_at_haproxys_pace(window, now, expected):
+    rules = ServiceRules(slow_start=SlowStart(window))
+    healths = {BLUES[0]: replace(READY, rotation_since=0.0, warm_at=window)}
+    assert next_change(healths, SERVICE, rules, now) == expected
+    assert next_change(healths, SERVICE, rules, window) is None
+    assert next_change({BLUES[0]: READY}, SERVICE, rules, now) is None
+
+
+def test_rules_of_a_target():
+    rules = rules_of(ServiceRules(patience=3.0), CheckSpec(protocol="none", rise=4, fall=5, grace=6.0))
+    assert (rules.probed, rules.rise, rules.fall, rules.grace, rules.patience) == (False, 4, 5, 6.0, 3.0)
