@@ -37,6 +37,12 @@ DIRECTIVE = re.compile(r"<!-- test: (?P<what>[^>]*?) -->\s*\Z")
 #: Ports that the pages use.
 PORTS = ("8080", "8081", "9900", "9090", "5001", "5002", "5003", "5004", "5005", "5006")
 PORT = re.compile(r"(?<![\d.])(?:" + "|".join(PORTS) + r")(?!\d)")
+#: Whose name begins so is checked by this command, as a reader would.
+CHECKERS = (
+    ("backends", "lb check"),
+    ("prometheus", "promtool check config --syntax-only"),
+    ("alerts", "promtool check rules"),
+)
 #: Seconds for one command, and for something to become as shown.
 COMMAND_TIME = 60.0
 EVENTUALLY = 20.0
@@ -203,13 +209,19 @@ class Desk:
         named = re.match(r"# (?P<name>[\w./-]+\.ya?ml)\b", block.text)
         documents = list(yaml.safe_load_all(block.text))
         assert documents, f"{block}: an empty block"
+        for document in documents:
+            if isinstance(document, dict) and document.get("kind") == "ConfigMap" and "backends.yaml" in document["data"]:
+                self.write("configmap/backends.yaml", document["data"]["backends.yaml"])
+                done = self.shell("lb check configmap/backends.yaml")
+                assert done.returncode == 0, f"{block}: lb check on the ConfigMap's file\n{done.stdout}"
         if not named:
             return
         name = named["name"]
         self.write(name, block.text)
-        if Path(name).name.startswith("backends"):
-            done = self.shell(f"lb check {name}")
-            assert done.returncode == wanted_exit(words), f"{block}: lb check {name}\n{done.stdout}"
+        for beginning, command in CHECKERS:
+            if Path(name).name.startswith(beginning):
+                done = self.shell(f"{command} {name}")
+                assert done.returncode == wanted_exit(words), f"{block}: {command} {name}\n{done.stdout}"
 
     def check_peer(self, block: Block) -> None:
         path = self.directory / f"{block.language}.conf"

@@ -1,0 +1,45 @@
+"""`lb reload`: the running lb reads its file again; an invalid one changes nothing, and its errors are shown."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from lb.cli.client import Client, admin_options, json_option
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  lb plan backends.yaml && lb reload
+  lb reload --json
+
+The same as SIGHUP to the supervisor, but it tells you what came of it."""
+)
+@admin_options
+@json_option
+def reload(client: Client, as_json: bool) -> None:
+    """Read the file again, without losing a connection.
+
+    The file is validated whole first. If it is wrong, nothing changes, its
+    errors are listed and the exit code is 1.
+    """
+    answer = client.post("/api/v1/reload")
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+        return
+    for line in told(answer):
+        click.echo(line)
+
+
+def told(answer: dict[str, object]) -> list[str]:
+    """What a reload changed, in lines."""
+    lines = []
+    for key, sign in (("add", "+"), ("drain", "-"), ("change", "~"), ("needs_restart", "!")):
+        items = answer.get(key) or []
+        assert isinstance(items, list)
+        lines += [f"{sign} {item}" for item in items]
+    if answer.get("needs_restart"):
+        lines.append("What is marked ! takes effect with the next start of lb.")
+    return ["Reloaded.", *lines] if lines else ["Reloaded: nothing to change."]
