@@ -4,8 +4,9 @@ The rules, each learnt from a peer:
 - never once a byte of a response has been passed on (nginx, Pingora);
 - nothing sent: always, whatever the method (HAProxy's conn-failure); such tries add no load to a target that is up,
   so they are bounded by `attempts`, not by the budget;
-- sent, no response byte: idempotent requests (RFC 9110 section 9.2.2); any other only with the kernel's proof that
-  the target never received it (`UNPROCESSED`);
+- sent, no response byte: idempotent requests (RFC 9110 section 9.2.2), and to another target alone: a target that
+  received a request and broke off would be asked the same again, and nobody would see that it breaks off;
+- any other request only with the kernel's proof that the target never received it (`unprocessed`);
 - a pooled connection that the target closed as we wrote to it is not the client's problem: one such replay is free;
 - 502, 503, 504 as answers: idempotent requests, if the service lists the status;
 - a retry budget bounds all the others, so that retries cannot multiply an outage (Finagle, Linkerd).
@@ -81,6 +82,7 @@ def decide(
     attempt: int,
     attempts: int,
     statuses: tuple[int, ...],
+    elsewhere: bool,
     budget: RetryBudget,
     now: float,
 ) -> int:
@@ -88,6 +90,7 @@ def decide(
 
     `started`: a response byte has gone to the client. `replayable`: all of the request that was read is still held.
     `attempt` counts the tries made so far less one (0 for the first); `attempts` is how many may follow the first.
+    `elsewhere`: there is a target that has not been tried.
     """
     if started:
         return CUT
@@ -99,7 +102,7 @@ def decide(
     if failure.reused and (failure.unprocessed or (idempotent and failure.cause == RESET)):
         # The pooled connection was stale. One per request may be replayed beyond `attempts`; then they count.
         return RETRY if attempt <= attempts else status
-    if not idempotent or attempt >= attempts:
+    if not idempotent or not elsewhere or attempt >= attempts:
         return status
     if failure.cause == STATUS and failure.status not in statuses:
         return status

@@ -373,8 +373,6 @@ def read_response(data: bytes, line_end: int, fields: ResponseFields, method: by
     if match is None:
         raise BadResponse("the status line is not `HTTP/1.1 NNN reason`")
     status = int(match[2])
-    if status > 599:
-        raise BadResponse(f"status {status} is outside 100 to 599")  # RFC 9110 section 15
     minor = 1 if match[1] == b"1" else 0
     if fields.chunked and minor == 0:
         raise BadResponse("Transfer-Encoding in an HTTP/1.0 response")

@@ -486,6 +486,7 @@ class Exchange:
             attempt=self.attempt,
             attempts=service.rules.retries.attempts,
             statuses=service.rules.retries.statuses,
+            elsewhere=self._elsewhere(lane),
             budget=service.budget,
             now=now,
         )
@@ -496,6 +497,10 @@ class Exchange:
             self._again(lane, failure)
         else:
             self.answer(decision, _reason_of(failure), _public(failure))
+
+    def _elsewhere(self, lane: Lane) -> bool:
+        """Whether there is a target that has not been tried."""
+        return any(member is not lane and member not in self.tried for member in self.pool.members)
 
     def _again(self, lane: Lane, failure: Failure) -> None:
         """Try another target; or the same one, a moment later, when it is the only one."""
@@ -512,7 +517,7 @@ class Exchange:
         self.phase = NEW
         if self.client is not self.shadow:
             self.pool = service.choose_again(self)
-        if failure.reused or any(member not in self.tried for member in self.pool.members):
+        if failure.reused or self._elsewhere(lane):
             self._next_lane()
         else:
             # The rare way that needs a timer: everybody has been tried, so give them a moment.
@@ -539,10 +544,8 @@ class Exchange:
         assert lane is not None
         if status in service.rules.retries.statuses and self.body_done:
             failure = Failure(HEAD, STATUS, f"{lane.id} answered {status}", status=status)
-            others = any(member is not lane and member not in self.tried for member in self.pool.members)
             if (
-                others
-                and decide(
+                decide(
                     failure,
                     started=False,
                     idempotent=self.head.idempotent,
@@ -550,6 +553,7 @@ class Exchange:
                     attempt=self.attempt,
                     attempts=service.rules.retries.attempts,
                     statuses=service.rules.retries.statuses,
+                    elsewhere=self._elsewhere(lane),
                     budget=service.budget,
                     now=now,
                 )

@@ -320,6 +320,8 @@ class Upstream(asyncio.Protocol):
         answered = self._state == _BODY or bool(self._held)
         reused = self.requests > 1 and not answered
         unprocessed = not answered and self._unprocessed(ended, now)
+        if ended and not unprocessed and lane.tls is None:
+            reused = False  # the target had the request when it closed: that is no stale connection
         what = "closed the connection" if ended else "reset the connection"
         if not (reused or unprocessed):
             lane.tally.resets += 1

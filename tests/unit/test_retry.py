@@ -73,6 +73,7 @@ def test_who_is_tried_again(failure: Failure, idempotent: bool, expected: int) -
             attempt=0,
             attempts=2,
             statuses=(502, 503),
+            elsewhere=True,
             budget=budget,
             now=0.0,
         )
@@ -98,6 +99,7 @@ def test_never_once_a_byte_went_to_the_client(
         attempt=attempt,
         attempts=3,
         statuses=(502, 503, 504),
+        elsewhere=True,
         budget=budget,
         now=0.0,
     )
@@ -115,6 +117,7 @@ def test_attempts_are_bounded(failure: Failure, attempt: int, attempts: int) -> 
         attempt=attempt,
         attempts=attempts,
         statuses=(503,),
+        elsewhere=True,
         budget=RetryBudget(1.0, 100, 0.0),
         now=0.0,
     )
@@ -131,6 +134,7 @@ def test_a_body_that_is_no_longer_held_is_not_replayed() -> None:
         attempt=0,
         attempts=2,
         statuses=(),
+        elsewhere=True,
         budget=RetryBudget(1.0, 100, 0.0),
         now=0.0,
     )
@@ -159,3 +163,23 @@ def test_an_idle_budget_still_allows_the_floor_and_forgets_old_traffic() -> None
     # Two windows later the busy time is forgotten: only the floor is left.
     granted = sum(budget.withdraw(1000.0) for _ in range(100))
     assert granted == 30
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [(RESET_HEAD, 502), (BUSY, 503), (SLOW_TRY, 504), (STALE, RETRY), (STALE_PROVEN, RETRY), (REFUSED_CONNECT, RETRY)],
+)
+def test_the_only_target_is_not_asked_again_once_it_had_the_request(failure: Failure, expected: int) -> None:
+    decision = decide(
+        failure,
+        started=False,
+        idempotent=True,
+        replayable=True,
+        attempt=0,
+        attempts=2,
+        statuses=(503,),
+        elsewhere=False,
+        budget=RetryBudget(1.0, 100, 0.0),
+        now=0.0,
+    )
+    assert decision == expected

@@ -75,7 +75,8 @@ class Ring(Generic[L]):
         while len(lanes) > limit and points_each > 10:
             limit, points_each = limit * 2, points_each // 2
         circle: dict[int, int] = {}
-        # Against the heaviest, not the sum: a lane's points must not change because another one came or left.
+        # Against the heaviest, not the sum: a lane's points do not change because another one came or left (unless
+        # that was the only heaviest one: then the others get more points, and keep those they had).
         for index in sorted(range(len(lanes)), key=lambda i: lanes[i].id):
             count = max(1, round(points_each * members[index][1] / heaviest))
             for point in _points(lanes[index].id, count):

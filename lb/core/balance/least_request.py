@@ -46,8 +46,7 @@ class LeastRequest(Generic[L]):
         members = self._members
         count = len(members)
         if count <= ALL:
-            # Looking from another first lane each time shares ties out that are not the turn's.
-            first = self._first = (self._first + 1) % count
+            first = self._first
             candidates = self._ring[first : first + count]
         else:
             draw = self._dice.draw
@@ -62,4 +61,7 @@ class LeastRequest(Generic[L]):
         for lane, weight in candidates:
             if lane.in_flight < load * weight:
                 best, load = lane, lane.in_flight / weight
+        if best is not turn[0]:
+            # The first of the least loaded in this order: begin behind it next time, so that ties are shared out.
+            self._first = (self._first + 1) % count
         return best

@@ -66,16 +66,22 @@ class PeakEwma:
 
 
 class PeakEwmaBalancer(Generic[L]):
-    """The better of two lanes drawn by weight; better: lower average latency x (in flight + 1) / weight."""
+    """The better of two lanes drawn by weight; better: lower average latency x (in flight / weight + 1).
+
+    The weight counts against the pool's mean, so equal weights give linkerd's formula. Dividing the one as well would
+    starve a light lane while nothing is in flight: the draw is by weight already.
+    """
 
     needs_key: ClassVar[bool] = False
     needs_now: ClassVar[bool] = True
-    __slots__ = ("_dice", "_lanes", "_weights")
+    __slots__ = ("_dice", "_lanes", "_scales")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:
+        weights = [weight for _, weight in members]
+        mean = sum(weights) / len(weights)
         self._lanes = [lane for lane, _ in members]
-        self._weights = [weight for _, weight in members]
-        self._dice = Dice(self._weights, rng)
+        self._scales = [mean / weight for weight in weights]
+        self._dice = Dice(weights, rng)
 
     def pick(self, key: int = 0, avoid: Collection[L] = (), now: float = 0.0) -> L | None:
         lanes = self._lanes
@@ -88,16 +94,12 @@ class PeakEwmaBalancer(Generic[L]):
                 return self._elsewhere(avoid, now) if second in avoid else second
             if second in avoid:
                 return first
-        weights = self._weights
-        if (
-            first.ewma.cost(now) * (first.in_flight + 1) * weights[j]
-            <= second.ewma.cost(now) * (second.in_flight + 1) * weights[i]
-        ):
-            return first
-        return second
+        scales = self._scales
+        cost = first.ewma.cost(now) * (first.in_flight * scales[i] + 1.0)
+        return first if cost <= second.ewma.cost(now) * (second.in_flight * scales[j] + 1.0) else second
 
     def _elsewhere(self, avoid: Collection[L], now: float) -> L:
         """Rare: both draws were tried before. The cheapest of the others, else of all."""
-        both = list(zip(self._lanes, self._weights, strict=True))
-        left = [(lane, weight) for lane, weight in both if lane not in avoid] or both
-        return min(left, key=lambda member: member[0].ewma.cost(now) * (member[0].in_flight + 1) / member[1])[0]
+        both = list(zip(self._lanes, self._scales, strict=True))
+        left = [member for member in both if member[0] not in avoid] or both
+        return min(left, key=lambda member: member[0].ewma.cost(now) * (member[0].in_flight * member[1] + 1.0))[0]
