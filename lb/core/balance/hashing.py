@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import chain, islice
 from typing import ClassVar, Generic, TypeVar
 from zlib import crc32
 
@@ -60,6 +61,11 @@ def _points(name: str, count: int) -> tuple[int, ...]:
     return tuple(points[:count])
 
 
+def _others(owners: Sequence[L], at: int, avoid: Collection[L]) -> Iterator[L]:
+    """The owners from `at` on, once round, without those to avoid."""
+    return (lane for lane in chain(islice(owners, at, None), islice(owners, at)) if lane not in avoid)
+
+
 class Ring(Generic[L]):
     """The owner of the next point at or after the key."""
 
@@ -91,11 +97,7 @@ class Ring(Generic[L]):
         lane = owners[at] if at < len(owners) else owners[0]
         if not avoid or lane not in avoid:
             return lane
-        if all(other in avoid for other in self._lanes):
-            return lane
-        while owners[at % len(owners)] in avoid:
-            at += 1
-        return owners[at % len(owners)]
+        return next(_others(owners, at, avoid), None) or next(_others(self._lanes, 0, avoid), lane)
 
 
 class Maglev(Generic[L]):
@@ -114,12 +116,8 @@ class Maglev(Generic[L]):
         lane = table[key % len(table)]
         if not avoid or lane not in avoid:
             return lane
-        if all(other in avoid for other in self._lanes):
-            return lane
-        at = key % len(table)
-        while table[at] in avoid:
-            at = at + 1 if at + 1 < len(table) else 0
-        return table[at]
+        # A lane of tiny weight may have no slot at all, and still be the only one left.
+        return next(_others(table, key % len(table), avoid), None) or next(_others(self._lanes, 0, avoid), lane)
 
 
 def _fill(members: Sequence[tuple[L, float]]) -> list[L]:
