@@ -1,0 +1,169 @@
+"""What the supervisor and a worker say to each other, and the wire between them.
+
+Down go whole states (`Snapshot`, `Rotation`) and orders; up go reports, alarms and confirmations. Every message is
+whole state or a mergeable delta, so that a lost or repeated one harms nothing. A frame is its length (4 bytes), the
+kind (1 byte) and the value as MessagePack. What waits for a slow reader is bounded: a worker that does not read is
+taken for hung, and its channel is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from lb.core.report import Alarm, Report
+from lb.core.targets import Rotation, Snapshot
+
+#: Grows when a message changes its meaning; a worker of another version is replaced.
+VERSION = 1
+#: Bytes that may wait to be read by the other side.
+PENDING_LIMIT = 64 << 20
+#: Bytes of one message at most: a snapshot of 10,000 targets has about three million.
+MESSAGE_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first message of a worker."""
+
+    version: int
+    worker: int
+    pid: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """Report now; the `Polled` that follows the report carries the same number."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """The answer to a poll: the report before it is as new as the poll."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """New requests are served by this version and by none before it."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """drain (finish what is under way), stop (now), reopen (the logs)."""
+
+    what: str
+
+
+Message = Snapshot | Rotation | Poll | Order | Hello | Polled | Applied | Report | Alarm
+
+_KINDS: dict[bytes, type[Any]] = {
+    b"S": Snapshot,
+    b"R": Rotation,
+    b"P": Poll,
+    b"O": Order,
+    b"H": Hello,
+    b"p": Polled,
+    b"A": Applied,
+    b"T": Report,
+    b"!": Alarm,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+_DECODERS = {name: msgspec.msgpack.Decoder(kind) for name, kind in _KINDS.items()}
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def pack(message: Message) -> bytes:
+    """One message as a frame."""
+    payload = _encode(message)
+    return (len(payload) + 1).to_bytes(4, "big") + _NAMES[type(message)] + payload
+
+
+class Channel(asyncio.Protocol):
+    """One end of the wire."""
+
+    def __init__(self, on_message: Callable[[Message], None], on_lost: Callable[[], None]) -> None:
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._held = bytearray()
+
+    @classmethod
+    async def over(
+        cls, sock: socket.socket, on_message: Callable[[Message], None], on_lost: Callable[[], None]
+    ) -> Channel:
+        """A channel over one end of a socket pair."""
+        loop = asyncio.get_running_loop()
+        sock.setblocking(False)
+        _, channel = await loop.create_unix_connection(lambda: cls(on_message, on_lost), sock=sock)
+        return channel
+
+    @property
+    def open(self) -> bool:
+        """Whether messages can be sent."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def send(self, message: Message) -> bool:
+        """Send, without waiting; False when the other side is gone, or so slow that it is given up."""
+        return self.send_frame(pack(message))
+
+    def send_frame(self, frame: bytes) -> bool:
+        """Send a packed message: one that goes to several workers is packed once."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        if transport.get_write_buffer_size() > PENDING_LIMIT:
+            transport.abort()
+            return False
+        transport.write(frame)
+        return True
+
+    def close(self) -> None:
+        """Close after what was sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        held = self._held
+        held += data
+        position = 0
+        while len(held) - position >= 5:
+            length = int.from_bytes(held[position : position + 4], "big")
+            if length > MESSAGE_LIMIT or bytes(held[position + 4 : position + 5]) not in _DECODERS:
+                self._abort()
+                return
+            end = position + 4 + length
+            if len(held) < end:
+                break
+            decoder = _DECODERS[bytes(held[position + 4 : position + 5])]
+            try:
+                message = decoder.decode(held[position + 5 : end])
+            except msgspec.DecodeError:
+                self._abort()
+                return
+            position = end
+            self._on_message(message)
+        del held[:position]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._on_lost()
+
+    def _abort(self) -> None:
+        """The other side speaks another language: nothing after this can be understood."""
+        self._held.clear()
+        if self._transport is not None:
+            self._transport.abort()
