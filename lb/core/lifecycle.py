@@ -114,6 +114,7 @@ class Ejection:
 
     base: float = 30.0
     longest: float = 300.0
+    connect_base: float = 2.0  # the base when it only could not be connected to: the next probe goes that very way
     calm: float = 10.0  # each such span without an ejection takes one off the times in a row (Envoy: one sweep)
 
 
@@ -175,9 +176,10 @@ class Probed(NamedTuple):
 
 
 class Eject(NamedTuple):
-    """The outlier rules want it out."""
+    """The outlier rules want it out. `quick`: for `Ejection.connect_base`, not `Ejection.base`."""
 
     reason: str
+    quick: bool = False
 
 
 class Readmit(NamedTuple):
@@ -238,8 +240,8 @@ def step(health: Health, event: Event, now: float, rules: Rules) -> tuple[Health
         case Probed(verdict, doubt):
             after = _probe_axis(health, verdict, doubt, now, rules, effects)
             after = _ejection_after_probe(after, verdict, now, effects)
-        case Eject(reason):
-            after = _ejected(health, reason, now, rules, effects)
+        case Eject(reason, quick):
+            after = _ejected(health, reason, quick, now, rules, effects)
         case Readmit(reason):
             after = _readmitted(health, now, reason, effects) if health.ejected_until else health
         case Tick():
@@ -351,9 +353,10 @@ def _failed(health: Health, verdict: Verdict, now: float, rules: Rules, effects:
     )
 
 
-def _ejected(health: Health, reason: str, now: float, rules: Rules, effects: list[Effect]) -> Health:
+def _ejected(health: Health, reason: str, quick: bool, now: float, rules: Rules, effects: list[Effect]) -> Health:
     times = times_ejected(health, now, rules) + 1
-    until = now + min(rules.ejection.longest, rules.ejection.base * times)
+    base = rules.ejection.connect_base if quick else rules.ejection.base
+    until = max(health.ejected_until, now + min(rules.ejection.longest, base * times))
     effects.append(Effect("say", f"ejected for {until - now:.0f} s: {reason}"))
     effects.append(Effect("probe", at=until))
     began = health.ejected_at if health.ejected_until else now

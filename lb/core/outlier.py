@@ -1,8 +1,35 @@
-"""Outlier ejection: which targets fail their requests while their probes pass. Settings first."""
+"""Which targets fail their clients while their probes pass, and may be taken out for it. Pure; `now` is seconds.
+
+A probe asks one question on one path; traffic asks all of them. So the requests themselves are evidence, and five
+rules judge it (Envoy's outlier detection, its formulas, and where we differ the reason):
+
+- connections in a row that could not be made. The stay outside is short (`Ejection.connect_base`): the next probe goes
+  the very way that failed, so its pass proves something.
+- failures in a row, of any kind, as one worker saw them; one success resets them.
+- a share of failed requests in the window, when the others of the pool have at most half of it.
+- success rate below mean - deviations × standard deviation of the pool, and by more than chance explains: Envoy's rule
+  alone ejects the unluckiest of ten good targets (`test_a_healthy_pool_is_left_alone`). With few targets it can never
+  be met (one dead of three is 1.2 deviations off), which is why the rule before it exists.
+- mean latency above a multiple of the peers' median, by choice.
+
+Two rules bind them all. At most `max_ejected` of a pool is out at one time, one target always may be, but never the
+last one in rotation: an ejection helps only those clients who have somewhere else to go (nginx never marks down a
+group of one). And nothing is ejected for what its peers do as well: a URL that makes every target answer 500 is the
+application's fault and takes nobody out (Traefik's passive check takes the whole service).
+
+What it does not do: say how long (`lifecycle`), or react at once to a refused connection (each worker does).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
+from typing import NamedTuple
+
+from lb.core.report import Alarm, TargetTally
+
+BUCKETS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,11 +37,252 @@ class Outlier:
     """When a target's own traffic speaks against it. Defaults are Envoy's unless the comment says otherwise."""
 
     consecutive_failures: int = 5  # requests in a row that failed in any way; 0: off
-    consecutive_connect: int = 3  # connections in a row that could not be made (ours: they cost the client a retry)
-    failure_share: float = 0.5  # of a window's requests (Envoy: 85 %, not enforced); 0: off
-    minimum: int = 20  # requests in the window below which shares and latencies say nothing (Envoy: 50 and 100)
+    consecutive_connect: int = (
+        3  # connections in a row that could not be made (ours: they cost clients a retry); 0: off
+    )
+    failure_share: float = 0.4  # of a window's requests (Envoy: 85 %, and not enforced); 0: off
+    minimum: int = 20  # requests in the window below which shares and latencies say nothing (Envoy: 50)…
+    rate_minimum: int = 100  # …and success rates
     window: float = 10.0  # seconds
-    peers: int = 3  # targets with `minimum` requests that a comparison needs (Envoy: 5)
+    peers: int = 3  # targets with `minimum` requests that a comparison of all needs (Envoy: 5)
     deviations: float = 1.9  # success rate below mean - deviations × standard deviation; 0: off
     latency: float = 0.0  # times the peers' median that its own mean latency may be; 0: off
-    max_ejected: float = 0.34  # share of a pool that may be out at one time; one target always may
+    max_ejected: float = 0.34  # share of a pool that may be out at one time (Envoy: 10 %)
+
+    @property
+    def off(self) -> bool:
+        return not (
+            self.consecutive_failures
+            or self.consecutive_connect
+            or self.failure_share
+            or self.deviations
+            or self.latency
+        )
+
+
+class Found(NamedTuple):
+    """A target that is to be ejected, and why. `quick`: it only could not be connected to."""
+
+    target: str
+    reason: str
+    quick: bool = False
+
+
+class Window:
+    """What happened in the last `seconds`: a ring of ten buckets, so that what is old leaves a tenth at a time."""
+
+    __slots__ = ("_at", "_rows", "_width")
+
+    def __init__(self, seconds: float) -> None:
+        self._width = seconds / BUCKETS
+        self._at = 0  # number of the newest bucket's span
+        self._rows: list[list[float]] = [[0, 0, 0.0] for _ in range(BUCKETS)]
+
+    def add(self, ok: int, failed: int, seconds: float, now: float) -> None:
+        self._turn(now)
+        row = self._rows[self._at % BUCKETS]
+        row[0] += ok
+        row[1] += failed
+        row[2] += seconds
+
+    def sums(self, now: float) -> tuple[int, int, float]:
+        """(succeeded, failed, seconds spent) within the window."""
+        self._turn(now)
+        ok, failed, seconds = (sum(column) for column in zip(*self._rows, strict=True))
+        return int(ok), int(failed), seconds
+
+    def clear(self) -> None:
+        for row in self._rows:
+            row[:] = [0, 0, 0.0]
+
+    def _turn(self, now: float) -> None:
+        at = int(now / self._width)
+        for passed in range(max(self._at + 1, at - BUCKETS + 1), at + 1):
+            self._rows[passed % BUCKETS][:] = [0, 0, 0.0]
+        self._at = max(self._at, at)
+
+
+class _Heard:
+    """What one worker last told of one target: cumulative, so only differences count."""
+
+    __slots__ = ("connects", "connects_floor", "failed", "floor", "ok", "seconds", "streak")
+
+    def __init__(self) -> None:
+        self.ok = 0
+        self.failed = 0
+        self.seconds = 0.0
+        self.connects = 0
+        self.streak = 0
+        self.floor = 0  # the streak that was held against it already
+        self.connects_floor = 0  # connect failures before the present streak
+
+    def in_row(self) -> int:
+        return self.streak - self.floor
+
+
+class Ejector:
+    """The targets of one pool. Feed it what workers report; `sweep` says who is to go."""
+
+    def __init__(self, rules: Outlier) -> None:
+        self.rules = rules
+        self._windows: dict[str, Window] = {}
+        self._heard: dict[str, dict[tuple[int, int], _Heard]] = {}
+
+    def tally(self, worker: tuple[int, int], tally: TargetTally, now: float) -> None:
+        """A worker's newest counters of one target. `worker` is its number and its incarnation."""
+        heard = self._of(tally.target, worker)
+        failed = tally.connect_failures + tally.resets + tally.timeouts + tally.server_errors
+        ok_more, failed_more = tally.successes - heard.ok, failed - heard.failed
+        if ok_more or failed_more:
+            window = self._windows.get(tally.target)
+            if window is None:
+                window = self._windows[tally.target] = Window(self.rules.window)
+            window.add(ok_more, failed_more, tally.seconds - heard.seconds, now)
+        if ok_more:
+            heard.floor = 0  # whatever was held against it is over
+        if ok_more or tally.streak == 0:
+            heard.connects_floor = max(heard.connects, tally.connect_failures - tally.streak)
+        heard.ok, heard.failed, heard.seconds = tally.successes, failed, tally.seconds
+        heard.connects = tally.connect_failures
+        heard.streak = tally.streak
+
+    def alarm(self, worker: tuple[int, int], alarm: Alarm) -> None:
+        """A worker just saw a target fail, ahead of its next report."""
+        heard = self._of(alarm.target, worker)
+        heard.streak = max(heard.streak, alarm.streak)
+
+    def forget(self, keep: Iterable[str]) -> None:
+        """Drop what is known of all targets but these."""
+        kept = set(keep)
+        for known in (self._windows, self._heard):
+            for target in [target for target in known if target not in kept]:
+                del known[target]
+
+    def gone(self, worker: tuple[int, int]) -> None:
+        """A worker has ended; its successor counts from nought under another incarnation."""
+        for workers in self._heard.values():
+            workers.pop(worker, None)
+
+    def sweep(self, states: Mapping[str, str], now: float) -> list[Found]:
+        """Who is to be ejected. `states` says of each target of the pool: `in` rotation, `ejected`, or else `out`."""
+        for target, state in states.items():
+            if state != "in":
+                self._acquit(target)
+        rotating = [target for target, state in states.items() if state == "in"]
+        room = self._room(states, len(rotating))
+        if room <= 0:
+            return []
+        sums = {target: self._windows[target].sums(now) for target in rotating if target in self._windows}
+        suspects = [found for target in rotating if (found := self._in_a_row(target, sums)) is not None]
+        if not suspects:
+            suspects = self._against_peers(sums)
+        suspects.sort(key=lambda found: -_failed_share(sums.get(found.target, (0, 0, 0.0))))
+        for found in suspects[:room]:
+            self._acquit(found.target)
+        return suspects[:room]
+
+    # --- the rules ---------------------------------------------------------------------------------------------------
+
+    def _room(self, states: Mapping[str, str], rotating: int) -> int:
+        """How many more may be ejected now."""
+        ejected = sum(1 for state in states.values() if state == "ejected")
+        allowed = max(1, int(self.rules.max_ejected * len(states) + 1e-9))
+        return min(allowed - ejected, rotating - 1)
+
+    def _in_a_row(self, target: str, sums: Mapping[str, tuple[int, int, float]]) -> Found | None:
+        rules = self.rules
+        workers = self._heard.get(target, {}).values()
+        refused = max((min(h.connects - h.connects_floor, h.in_row()) for h in workers), default=0)
+        streak = max((h.in_row() for h in workers), default=0)
+        if rules.consecutive_connect and refused >= rules.consecutive_connect:
+            found = Found(target, f"{refused} connections in a row could not be made", quick=True)
+        elif rules.consecutive_failures and streak >= rules.consecutive_failures:
+            found = Found(target, f"{streak} requests in a row failed")
+        else:
+            return None
+        return found if self._peers_share(target, sums) < 0.5 else None
+
+    def _against_peers(self, sums: Mapping[str, tuple[int, int, float]]) -> list[Found]:
+        rules = self.rules
+        counted = {t: (ok, bad, secs) for t, (ok, bad, secs) in sums.items() if ok + bad >= rules.minimum}
+        found: dict[str, Found] = {}
+        for target, (ok, bad, _) in counted.items():
+            share = bad / (ok + bad)
+            peers = self._peers_share(target, counted)
+            if rules.failure_share and share >= rules.failure_share and peers <= share / 2 and len(counted) > 1:
+                reason = (
+                    f"{share:.0%} of its {ok + bad} requests in {rules.window:g} s failed, {peers:.0%} of its peers'"
+                )
+                found[target] = Found(target, reason)
+        if len(counted) >= rules.peers:
+            for other in self._below_the_mean(counted) + self._too_slow(counted):
+                found.setdefault(other.target, other)
+        return list(found.values())
+
+    def _below_the_mean(self, counted: Mapping[str, tuple[int, int, float]]) -> list[Found]:
+        if not self.rules.deviations:
+            return []
+        rates = {
+            target: ok / (ok + bad) for target, (ok, bad, _) in counted.items() if ok + bad >= self.rules.rate_minimum
+        }
+        if len(rates) < self.rules.peers:
+            return []
+        limit = success_rate_limit(list(rates.values()), self.rules.deviations)
+        return [
+            Found(target, f"success rate {rate:.1%}, below {limit:.1%}, the limit by its {len(rates)} peers")
+            for target, rate in rates.items()
+            if rate < limit and not by_chance(rate, sum(counted[target][:2]), 1 - self._peers_share(target, counted))
+        ]
+
+    def _too_slow(self, counted: Mapping[str, tuple[int, int, float]]) -> list[Found]:
+        if not self.rules.latency:
+            return []
+        means = {target: seconds / (ok + bad) for target, (ok, bad, seconds) in counted.items()}
+        found = []
+        for target, mean in means.items():
+            others = sorted(other for name, other in means.items() if name != target)
+            median = (others[(len(others) - 1) // 2] + others[len(others) // 2]) / 2
+            if mean > median * self.rules.latency and mean - median > 0.001:
+                text = f"takes {mean * 1000:.0f} ms on average, {mean / max(median, 1e-9):.1f} times its peers' median"
+                found.append(Found(target, text))
+        return found
+
+    # --- the books ---------------------------------------------------------------------------------------------------
+
+    def _of(self, target: str, worker: tuple[int, int]) -> _Heard:
+        return self._heard.setdefault(target, {}).setdefault(worker, _Heard())
+
+    def _acquit(self, target: str) -> None:
+        """Nothing that happened so far is held against it: it starts anew when it returns (Envoy #40697)."""
+        for heard in self._heard.get(target, {}).values():
+            heard.floor = heard.streak
+            heard.connects_floor = heard.connects
+        window = self._windows.get(target)
+        if window is not None:
+            window.clear()
+
+    @staticmethod
+    def _peers_share(target: str, sums: Mapping[str, tuple[int, int, float]]) -> float:
+        """The share of failed requests of all others together; 0 when they had none."""
+        ok = sum(ok for other, (ok, _, _) in sums.items() if other != target)
+        bad = sum(bad for other, (_, bad, _) in sums.items() if other != target)
+        return bad / (ok + bad) if ok + bad else 0.0
+
+
+def _failed_share(sums: tuple[int, int, float]) -> float:
+    ok, bad, _ = sums
+    return bad / (ok + bad) if ok + bad else 0.0
+
+
+def success_rate_limit(rates: Sequence[float], deviations: float) -> float:
+    """Envoy: mean - deviations × standard deviation (of the population)."""
+    mean = sum(rates) / len(rates)
+    return mean - deviations * sqrt(sum((rate - mean) ** 2 for rate in rates) / len(rates))
+
+
+def by_chance(rate: float, requests: int, expected: float) -> bool:
+    """Whether so low a success rate over so many requests is within five standard errors of the expected one.
+
+    Five, because every target is looked at twice a second for years.
+    """
+    return expected - rate <= 5 * sqrt(max(expected * (1 - expected), 1 / requests) / requests)

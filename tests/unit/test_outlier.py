@@ -1,0 +1,326 @@
+"""Outlier ejection: Envoy's formulas as oracles, its scenarios, and the bounds that protect a pool."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from lb.core.outlier import Ejector, Outlier, Window, success_rate_limit
+from lb.core.report import Alarm, TargetTally
+
+W1, W2 = (1, 100), (2, 200)
+
+
+class Pool:
+    """Lanes of two workers, which count as the data plane does, and an ejector that hears of it."""
+
+    def __init__(self, size: int, rules: Outlier | None = None, workers: int = 1) -> None:
+        self.ids = [f"t{index}" for index in range(size)]
+        self.workers = (W1, W2)[:workers]
+        self.ejector = Ejector(rules or Outlier())
+        self.tallies = {(worker, target): TargetTally(target) for worker in self.workers for target in self.ids}
+        self.states = dict.fromkeys(self.ids, "in")
+        self.now = 1000.0
+
+    def ok(self, target: str, count: int = 1, seconds: float = 0.01, worker: tuple[int, int] = W1) -> None:
+        tally = self.tallies[worker, target]
+        tally.successes += count
+        tally.seconds += seconds * count
+        tally.streak = 0
+
+    def fail(self, target: str, count: int = 1, worker: tuple[int, int] = W1, kind: str = "server_errors") -> None:
+        tally = self.tallies[worker, target]
+        setattr(tally, kind, getattr(tally, kind) + count)
+        tally.streak += count
+
+    def report(self) -> None:
+        for (worker, _), tally in self.tallies.items():
+            self.ejector.tally(worker, replace(tally), self.now)
+
+    def sweep(self, wait: float = 0.5) -> list[str]:
+        self.now += wait
+        self.report()
+        found = self.ejector.sweep(self.states, self.now)
+        for each in found:
+            self.states[each.target] = "ejected"
+        self.last = found
+        return [each.target for each in found]
+
+
+# --- failures in a row -----------------------------------------------------------------------------------------------
+
+
+def test_five_in_a_row_are_ejected_and_four_are_not():
+    pool = Pool(5)
+    pool.fail("t0", 4)
+    assert pool.sweep() == []
+    pool.fail("t0")
+    assert pool.sweep() == ["t0"]
+    assert pool.last[0].reason == "5 requests in a row failed"
+
+
+def test_one_success_in_between_resets():
+    pool = Pool(5)
+    for _ in range(10):
+        pool.fail("t0", 4)
+        pool.ok("t0")
+        assert pool.sweep(wait=30.0) == []
+
+
+def test_workers_are_not_added_up():
+    """Five in a row as one worker saw them: three here and three there may have had successes in between."""
+    pool = Pool(5, workers=2)
+    pool.fail("t0", 3, W1)
+    pool.fail("t0", 3, W2)
+    assert pool.sweep() == []
+    pool.fail("t0", 2, W2)
+    assert pool.sweep() == ["t0"]
+
+
+def test_an_alarm_ejects_before_the_next_report():
+    pool = Pool(5)
+    pool.ejector.alarm(W1, Alarm(1, "t0", "5xx", 5, "HTTP 500"))
+    assert [found.target for found in pool.ejector.sweep(pool.states, pool.now)] == ["t0"]
+
+
+def test_connections_that_cannot_be_made_are_a_rule_of_their_own():
+    pool = Pool(5)
+    pool.ok("t0", 10)
+    pool.fail("t0", 2, kind="connect_failures")
+    assert pool.sweep() == []
+    pool.fail("t0", 1, kind="connect_failures")
+    assert pool.sweep() == ["t0"]
+    assert pool.last[0].quick
+    assert "could not be made" in pool.last[0].reason
+
+
+def test_mixed_failures_do_not_make_the_connect_rule():
+    pool = Pool(5)
+    pool.fail("t0", 2, kind="connect_failures")
+    pool.fail("t0", 2)
+    assert pool.sweep() == []
+
+
+def test_a_target_that_returns_starts_anew():
+    """Envoy #40697: after un-ejection the old count lives on."""
+    pool = Pool(5)
+    pool.fail("t0", 5)
+    assert pool.sweep() == ["t0"]
+    pool.fail("t0", 3)  # what was still under way
+    assert pool.sweep() == []
+    pool.states["t0"] = "in"
+    assert pool.sweep() == []
+    pool.fail("t0", 4)
+    assert pool.sweep() == []
+    pool.fail("t0", 1)
+    assert pool.sweep() == ["t0"]
+    pool.states["t0"] = "in"
+    pool.ok("t0")
+    pool.sweep()
+    pool.fail("t0", 5)
+    assert pool.sweep() == ["t0"]
+
+
+def test_a_worker_that_restarts_counts_from_nought():
+    pool = Pool(5)
+    pool.fail("t0", 4)
+    pool.sweep()
+    pool.ejector.gone(W1)
+    heir = TargetTally("t0", server_errors=1, streak=1)
+    pool.ejector.tally((1, 101), heir, pool.now)
+    assert pool.ejector.sweep(pool.states, pool.now) == []
+
+
+# --- bounds ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "most"), [(1, 0), (2, 1), (3, 1), (4, 1), (5, 1), (6, 2), (10, 3)])
+def test_at_most_max_ejected_one_always_and_never_the_last(size, most):
+    """Envoy: max_ejection_percent, the first ejection always allowed; nginx: a group of one is never marked down."""
+    pool = Pool(size, Outlier(max_ejected=0.34))
+    out = []
+    for target in pool.ids:  # one after another, while the rest serve well
+        for other in pool.ids:
+            if other != target and pool.states[other] == "in":
+                pool.ok(other, 50)
+        pool.fail(target, 5)
+        out += pool.sweep()
+    assert len(out) == most
+
+
+def test_the_last_in_rotation_is_never_ejected():
+    pool = Pool(4, Outlier(max_ejected=1.0))
+    pool.states.update(t1="out", t2="out", t3="ejected")
+    pool.fail("t0", 50)
+    assert pool.sweep() == []
+
+
+def test_a_poisonous_url_takes_nobody_out():
+    """Traefik's passive check, default 1 failure and no cap: one URL that answers 500 takes the service out."""
+    pool = Pool(4)
+    for _ in range(20):
+        for target in pool.ids:
+            pool.fail(target, 1)
+        assert pool.sweep() == []
+
+
+# --- shares, deviations, latency -------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0, 1), min_size=5, max_size=50), st.floats(0.1, 3))
+def test_envoys_success_rate_limit(rates, deviations):
+    expected = statistics.mean(rates) - deviations * statistics.pstdev(rates)
+    assert success_rate_limit(rates, deviations) == pytest.approx(expected, abs=1e-9)
+
+
+def test_success_rate_against_the_peers():
+    only = Outlier(failure_share=0, consecutive_failures=0, consecutive_connect=0)
+    pool = Pool(10, only)
+    for target in pool.ids:
+        pool.ok(target, 80 if target == "t3" else 100)
+        if target == "t3":
+            pool.fail(target, 20)
+            pool.ok(target, 0)
+    assert pool.sweep() == ["t3"]
+    assert "success rate 80.0%, below" in pool.last[0].reason
+
+
+def test_one_of_three_is_never_far_enough_from_the_mean_but_the_share_rule_sees_it():
+    pool = Pool(3, Outlier(failure_share=0, consecutive_failures=0))
+    pool.ok("t1", 100), pool.ok("t2", 100), pool.fail("t0", 100)
+    assert pool.sweep() == []
+    pool = Pool(3, Outlier(consecutive_failures=0))
+    pool.ok("t1", 100), pool.ok("t2", 100), pool.fail("t0", 50), pool.ok("t0", 50)
+    assert pool.sweep() == ["t0"]
+    assert pool.last[0].reason == "50% of its 100 requests in 10 s failed, 0% of its peers'"
+
+
+def test_too_few_requests_say_nothing():
+    pool = Pool(10, Outlier(consecutive_failures=0))
+    for target in pool.ids[1:]:
+        pool.ok(target, 1000)
+    pool.fail("t0", 19)
+    assert pool.sweep() == []
+    pool.fail("t0", 1)
+    assert pool.sweep() == ["t0"]
+
+
+def test_old_requests_leave_the_window():
+    pool = Pool(10, Outlier(consecutive_failures=0))
+    pool.fail("t0", 15)
+    for target in pool.ids[1:]:
+        pool.ok(target, 100)
+    assert pool.sweep() == []
+    pool.fail("t0", 15)
+    assert pool.sweep(wait=11.0) == []
+
+
+def test_latency_against_the_peers_median():
+    slow = Outlier(latency=3.0)
+    pool = Pool(5, slow)
+    for target in pool.ids:
+        pool.ok(target, 100, 0.040 if target == "t2" else 0.010)
+    assert pool.sweep() == ["t2"]
+    assert pool.last[0].reason == "takes 40 ms on average, 4.0 times its peers' median"
+    pool = Pool(5)  # off by default
+    for target in pool.ids:
+        pool.ok(target, 100, 4.0 if target == "t2" else 0.010)
+    assert pool.sweep() == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_one_of_ten_that_fails_half_is_out_within_five_seconds(seed):
+    """100 requests a second over ten targets, a report each half second."""
+    rng = random.Random(seed)
+    pool = Pool(10)
+    for tick in range(10):
+        for target in pool.ids:
+            for _ in range(5):
+                if target == "t7" and rng.random() < 0.5:
+                    pool.fail(target)
+                else:
+                    pool.ok(target)
+        if "t7" in pool.sweep():
+            break
+        assert tick < 9
+    assert [target for target, state in pool.states.items() if state == "ejected"] == ["t7"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.0, 0.05))
+def test_a_healthy_pool_is_left_alone(seed, noise):
+    """Success rates that differ by chance alone: the deviation rule must not eject the unluckiest of ten."""
+    rng = random.Random(seed)
+    pool = Pool(10, Outlier())
+    ejected = 0
+    for _ in range(20):
+        for target in pool.ids:
+            for _ in range(20):
+                (pool.fail if rng.random() < noise else pool.ok)(target)
+        ejected += len(pool.sweep())
+    assert ejected == 0
+
+
+# --- the window ------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 9), st.integers(0, 9)), max_size=40))
+def test_the_window_against_remembering_everything(history):
+    window, now, all_of_it = Window(10.0), 500.0, []
+    for wait, ok, failed in history:
+        now += wait
+        window.add(ok, failed, 0.5, now)
+        all_of_it.append((int(now), ok, failed))
+        kept = [row for row in all_of_it if row[0] > int(now) - 10]
+        ok_sum, failed_sum, seconds = window.sums(now)
+        assert (ok_sum, failed_sum) == (sum(row[1] for row in kept), sum(row[2] for row in kept))
+        assert seconds == pytest.approx(0.5 * len(kept))
+
+
+class Anything(RuleBasedStateMachine):
+    """Whatever workers report: never too many out, never the last one, and nobody without failures of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = Pool(6, Outlier(max_ejected=0.5, window=5.0, minimum=5), workers=2)
+        self.failed: set[str] = set()
+
+    @rule(number=st.integers(0, 5), worker=st.sampled_from([W1, W2]), count=st.integers(1, 30))
+    def succeeds(self, number, worker, count):
+        self.pool.ok(f"t{number}", count, worker=worker)
+
+    @rule(
+        number=st.integers(0, 5),
+        worker=st.sampled_from([W1, W2]),
+        count=st.integers(1, 30),
+        kind=st.sampled_from(["server_errors", "connect_failures", "resets", "timeouts"]),
+    )
+    def fails(self, number, worker, count, kind):
+        self.pool.fail(f"t{number}", count, worker, kind)
+        self.failed.add(f"t{number}")
+
+    @rule(wait=st.floats(0.1, 20.0))
+    def sweep(self, wait):
+        rotating = sum(state == "in" for state in self.pool.states.values())
+        out = self.pool.sweep(wait)
+        assert set(out) <= self.failed
+        assert len(out) < max(rotating, 1)
+
+    @rule(number=st.integers(0, 5), state=st.sampled_from(["in", "out"]))
+    def moves(self, number, state):
+        self.pool.states[f"t{number}"] = state
+
+    @invariant()
+    def no_more_than_half_are_out(self):
+        assert sum(state == "ejected" for state in self.pool.states.values()) <= 3
+
+
+TestAnything = Anything.TestCase
+TestAnything.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
