@@ -1,0 +1,131 @@
+"""Desired state on disk: written before it takes effect, so that kill -9 at any moment leaves one of two legal states.
+
+A write goes to a temporary file, is flushed to the disk, and replaces the file by a rename; the directory is flushed
+too. The file that it replaced is kept beside it, and every file carries a checksum, so that a torn or damaged one is
+noticed and the last good one is used instead.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lb.core.desired import Desired
+
+FILE = "desired.json"
+LAST_GOOD = "desired.last.json"
+#: Grows when the meaning of the file changes.
+FORMAT = 1
+
+
+class StateTaken(Exception):  # noqa: N818 - it says what happened
+    """Another lb uses this state directory."""
+
+
+class Store:
+    """The state directory of one supervisor."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.trouble = ""  # why the newest state could not be written; empty: it is on the disk
+        self._lock: int | None = None
+
+    def lock(self) -> None:
+        """Take the directory for this process. Raises `StateTaken`, or OSError when it cannot be made."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(fd, 32).decode(errors="replace").strip()
+            os.close(fd)
+            raise StateTaken(
+                f"{self.directory} is used by another lb (process {holder or 'unknown'}); "
+                "stop it, or give this one a state_dir of its own"
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self._lock = fd
+
+    def unlock(self) -> None:
+        """Let the directory go."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def load(self) -> tuple[Desired | None, str]:
+        """(the newest good state, what was wrong with a newer one); None when there is none at all."""
+        complaint = ""
+        for name in (FILE, LAST_GOOD):
+            try:
+                return _read(self.directory / name), complaint
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                complaint = complaint or f"{self.directory / name}: {error}"
+        return None, complaint
+
+    def save(self, desired: Desired) -> bool:
+        """Write a new state; False when the disk does not take it (`trouble` says why). Never raises."""
+        state = msgspec.to_builtins(desired)
+        body = json.dumps({"format": FORMAT, "state": state}, separators=(",", ":"), sort_keys=True)
+        data = json.dumps({"checksum": _checksum(body), "body": body}).encode()
+        path = self.directory / FILE
+        temporary = self.directory / f".{FILE}.{os.getpid()}"
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(fd, view) :]
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            with suppress(FileNotFoundError):
+                last = self.directory / LAST_GOOD
+                with suppress(FileNotFoundError):
+                    last.unlink()
+                os.link(path, last)
+            temporary.replace(path)
+            _flush_directory(self.directory)
+        except OSError as error:
+            self.trouble = f"{path} cannot be written: {error.strerror or error}"
+            with suppress(OSError):
+                temporary.unlink()
+            return False
+        self.trouble = ""
+        return True
+
+
+def _read(path: Path) -> Desired:
+    """The state in a file. Raises ValueError for a damaged one."""
+    try:
+        envelope: dict[str, Any] = json.loads(path.read_bytes())
+        body: str = envelope["body"]
+        if envelope["checksum"] != _checksum(body):
+            raise ValueError("its checksum does not match")
+        content = json.loads(body)
+        if content["format"] != FORMAT:
+            raise ValueError(f"it has format {content['format']}, this lb reads format {FORMAT}")
+        return msgspec.convert(content["state"], Desired)
+    except (KeyError, TypeError, json.JSONDecodeError, msgspec.ValidationError) as error:
+        raise ValueError(f"it is damaged ({error})") from None
+
+
+def _checksum(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _flush_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
