@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import log, sqrt
 from typing import NamedTuple
 
 from lb.core.report import Alarm, TargetTally
@@ -40,7 +40,7 @@ class Outlier:
     consecutive_connect: int = (
         3  # connections in a row that could not be made (ours: they cost clients a retry); 0: off
     )
-    failure_share: float = 0.4  # of a window's requests (Envoy: 85 %, and not enforced); 0: off
+    failure_share: float = 0.3  # of a window's requests (Envoy: 85 %, and not enforced); 0: off
     minimum: int = 20  # requests in the window below which shares and latencies say nothing (Envoy: 50)…
     rate_minimum: int = 100  # …and success rates
     window: float = 10.0  # seconds
@@ -209,7 +209,13 @@ class Ejector:
         for target, (ok, bad, _) in counted.items():
             share = bad / (ok + bad)
             peers = self._peers_share(target, counted)
-            if rules.failure_share and share >= rules.failure_share and peers <= share / 2 and len(counted) > 1:
+            if (
+                rules.failure_share
+                and len(counted) > 1
+                and share >= rules.failure_share
+                and peers <= share / 2
+                and not self._chance(target, counted)
+            ):
                 reason = (
                     f"{share:.0%} of its {ok + bad} requests in {rules.window:g} s failed, {peers:.0%} of its peers'"
                 )
@@ -231,8 +237,12 @@ class Ejector:
         return [
             Found(target, f"success rate {rate:.1%}, below {limit:.1%}, the limit by its {len(rates)} peers")
             for target, rate in rates.items()
-            if rate < limit and not by_chance(rate, sum(counted[target][:2]), 1 - self._peers_share(target, counted))
+            if rate < limit and not self._chance(target, counted)
         ]
+
+    def _chance(self, target: str, counted: Mapping[str, tuple[int, int, float]]) -> bool:
+        ok, bad, _ = counted[target]
+        return by_chance(bad, ok + bad, self._peers_share(target, counted))
 
     def _too_slow(self, counted: Mapping[str, tuple[int, int, float]]) -> list[Found]:
         if not self.rules.latency:
@@ -280,9 +290,22 @@ def success_rate_limit(rates: Sequence[float], deviations: float) -> float:
     return mean - deviations * sqrt(sum((rate - mean) ** 2 for rate in rates) / len(rates))
 
 
-def by_chance(rate: float, requests: int, expected: float) -> bool:
-    """Whether so low a success rate over so many requests is within five standard errors of the expected one.
+def by_chance(failed: int, requests: int, peers_share: float) -> bool:
+    """Whether `failed` of `requests` may well happen to a target that fails as often as its peers.
 
-    Five, because every target is looked at twice a second for years.
+    Chernoff: the probability is at most exp(-n × KL(share ‖ peers')). More than one in a thousand million is called
+    chance, because every target is looked at twice a second for years. Peers without a failure are taken to fail once
+    in a thousand requests.
     """
-    return expected - rate <= 5 * sqrt(max(expected * (1 - expected), 1 / requests) / requests)
+    share = failed / requests
+    usual = max(peers_share, 0.001)
+    if share <= usual:
+        return True
+    divergence = share * log(share / usual)
+    if share < 1:
+        divergence += (1 - share) * log((1 - share) / (1 - usual))
+    return requests * divergence < CHANCE
+
+
+#: -ln of the probability below which chance is no explanation.
+CHANCE = log(1e9)

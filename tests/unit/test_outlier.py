@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from dataclasses import replace
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from lb.core.outlier import Ejector, Outlier, Window, success_rate_limit
+from lb.core.outlier import Ejector, Outlier, Window, by_chance, success_rate_limit
 from lb.core.report import Alarm, TargetTally
 
 W1, W2 = (1, 100), (2, 200)
@@ -266,6 +267,15 @@ def test_a_healthy_pool_is_left_alone(seed, noise):
                 (pool.fail if rng.random() < noise else pool.ok)(target)
         ejected += len(pool.sweep())
     assert ejected == 0
+
+
+@given(st.integers(1, 60), st.floats(0.001, 0.3), st.data())
+def test_chance_is_never_underestimated(requests, usual, data):
+    """Chernoff's bound against the binomial sum itself."""
+    failed = data.draw(st.integers(0, requests))
+    tail = sum(math.comb(requests, k) * usual**k * (1 - usual) ** (requests - k) for k in range(failed, requests + 1))
+    if not by_chance(failed, requests, usual):
+        assert tail < 1.001e-9
 
 
 # --- the window ------------------------------------------------------------------------------------------------------
