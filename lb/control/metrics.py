@@ -1,0 +1,221 @@
+"""The metrics, as Prometheus reads them: one collector over values that are already in hand.
+
+Counting happens on plain integers where things happen; here they are only written down. Label sets are bounded: by the
+configuration, by the status codes, by the reasons that the code knows.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+import lb
+from lb.core.report import BUCKETS, PoolTally, TargetTally
+
+STATES = ("starting", "ready", "slow_start", "unready", "ejected", "draining", "drained")
+
+#: name → (type, labels, help). The reference page is made from this table.
+METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "lb_requests_total": (
+        "counter",
+        ("service", "pool", "target", "code"),
+        "Requests by status as the client saw it; target is none when the proxy answered by itself.",
+    ),
+    "lb_request_duration_seconds": (
+        "histogram",
+        ("service", "pool"),
+        "Time from a request's head to the last byte of its answer.",
+    ),
+    "lb_upstream_duration_seconds": (
+        "histogram",
+        ("service", "pool", "target"),
+        "The same for the requests that a target answered.",
+    ),
+    "lb_requests_in_flight": ("gauge", ("service", "pool", "target"), "Requests that a target is working on."),
+    "lb_retries_total": ("counter", ("service", "reason"), "Tries after the first, by why the one before failed."),
+    "lb_target_ready": ("gauge", ("service", "pool", "target"), "1 if the target is in rotation, else 0."),
+    "lb_target_state": ("gauge", ("service", "pool", "target", "state"), "1 for the target's state, 0 for the others."),
+    "lb_target_transitions_total": (
+        "counter",
+        ("service", "pool", "target", "to"),
+        "Changes of a target's state, by the new one.",
+    ),
+    "lb_probes_total": (
+        "counter",
+        ("service", "pool", "target", "kind", "result"),
+        "Probes by kind (readiness, liveness) and result (passed, failed, ignored).",
+    ),
+    "lb_probe_duration_seconds": ("histogram", ("service", "kind"), "Time that probes took."),
+    "lb_pool_active": ("gauge", ("service", "pool"), "1 for the active pool of a service, else 0."),
+    "lb_pool_traffic_ratio": ("gauge", ("service", "pool"), "The pool's share of the service's requests, 0 to 1."),
+    "lb_switches_total": ("counter", ("service", "result"), "Switches by result (done, refused, rolled_back, failed)."),
+    "lb_mirrored_total": ("counter", ("service", "outcome"), "Mirrored copies by what came of them."),
+    "lb_downstream_connections": ("gauge", (), "Client connections open."),
+    "lb_downstream_accepted_total": ("counter", (), "Client connections accepted."),
+    "lb_upstream_connections": ("gauge", ("service", "state"), "Connections to targets by state (idle, active)."),
+    "lb_rejected_total": ("counter", ("reason",), "Answers of the proxy's own and connections turned away, by reason."),
+    "lb_access_log_lines_lost_total": ("counter", (), "Access log lines that no reader or disk took."),
+    "lb_config_last_reload_successful": ("gauge", (), "1 if the last reading of the configuration succeeded, else 0."),
+    "lb_config_reloads_total": ("counter", ("result",), "Readings of the configuration by result (ok, failed)."),
+    "lb_worker_restarts_total": ("counter", (), "Workers that had to be replaced."),
+    "lb_workers": ("gauge", (), "Workers that are alive."),
+    "lb_state_writable": ("gauge", (), "1 if the desired state could be written the last time, else 0."),
+    "lb_build_info": ("gauge", ("version", "python"), "1; the labels say what runs."),
+}
+
+_NONE = ("none", "none", "none")
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Counts by bucket (not cumulative) and their sum, seconds."""
+
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    seconds: float = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration."""
+        index = next((i for i, bound in enumerate(BUCKETS) if seconds <= bound), len(BUCKETS))
+        self.buckets[index] += 1
+        self.seconds += seconds
+
+
+@dataclass(slots=True)
+class Figures:
+    """All that the metrics are written from."""
+
+    targets: Mapping[str, TargetTally]  # id → counters over all workers
+    places: Mapping[str, tuple[str, str, str]]  # id → labels (service, pool, target)
+    pools: Mapping[tuple[str, str], PoolTally]
+    states: Mapping[str, str]  # id → state
+    shares: Mapping[tuple[str, str], float]  # (service, pool) → 0..1
+    active: Mapping[str, str]  # service → pool
+    retries: Mapping[str, Mapping[str, int]]
+    mirrored: Mapping[str, Mapping[str, int]]
+    rejected: Mapping[str, int]
+    transitions: Mapping[tuple[str, str], int]  # (target id, state) → count
+    probes: Mapping[tuple[str, str, str], int]  # (target id, kind, result) → count
+    probe_seconds: Mapping[tuple[str, str], Histogram]  # (service, kind)
+    switches: Mapping[tuple[str, str], int]
+    reloads: Mapping[str, int]
+    downstream: int = 0
+    accepted: int = 0
+    log_lines_lost: int = 0
+    reload_ok: bool = True
+    worker_restarts: int = 0
+    workers: int = 0
+    state_writable: bool = True
+
+
+def exposition(figures: Figures) -> bytes:
+    """The text that /metrics answers with."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(figures))  # type: ignore[arg-type]
+    return generate_latest(registry)
+
+
+class _Collector:
+    """Writes `Figures` down as metric families."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        f = self._figures
+        yield self._requests()
+        durations = _histogram("lb_request_duration_seconds")
+        for (service, pool), tally in sorted(f.pools.items()):
+            _add(durations, (service, pool), tally.buckets, tally.seconds)
+        yield durations
+        upstream = _histogram("lb_upstream_duration_seconds")
+        for id, tally in f.targets.items():
+            _add(upstream, self._place(id), tally.buckets, tally.seconds)
+        yield upstream
+        yield _gauge("lb_requests_in_flight", {self._place(id): t.in_flight for id, t in f.targets.items()})
+        yield _counter("lb_retries_total", _flat(f.retries))
+        yield _gauge("lb_target_ready", {self._place(id): s in ("ready", "slow_start") for id, s in f.states.items()})
+        yield _gauge(
+            "lb_target_state", {(*self._place(id), s): s == now for id, now in f.states.items() for s in STATES}
+        )
+        yield _counter(
+            "lb_target_transitions_total", {(*self._place(i), to): n for (i, to), n in f.transitions.items()}
+        )
+        yield _counter("lb_probes_total", {(*self._place(i), k, r): n for (i, k, r), n in f.probes.items()})
+        probes = _histogram("lb_probe_duration_seconds")
+        for labels, histogram in f.probe_seconds.items():
+            _add(probes, labels, histogram.buckets, histogram.seconds)
+        yield probes
+        yield _gauge("lb_pool_active", {key: f.active.get(key[0]) == key[1] for key in f.shares})
+        yield _gauge("lb_pool_traffic_ratio", f.shares)
+        yield _counter("lb_switches_total", f.switches)
+        yield _counter("lb_mirrored_total", _flat(f.mirrored))
+        yield _gauge("lb_downstream_connections", {(): f.downstream})
+        yield _counter("lb_downstream_accepted_total", {(): f.accepted})
+        yield _gauge("lb_upstream_connections", self._connections())
+        yield _counter("lb_rejected_total", {(reason,): count for reason, count in f.rejected.items()})
+        yield _counter("lb_access_log_lines_lost_total", {(): f.log_lines_lost})
+        yield _gauge("lb_config_last_reload_successful", {(): f.reload_ok})
+        yield _counter("lb_config_reloads_total", {(result,): f.reloads.get(result, 0) for result in ("ok", "failed")})
+        yield _counter("lb_worker_restarts_total", {(): f.worker_restarts})
+        yield _gauge("lb_workers", {(): f.workers})
+        yield _gauge("lb_state_writable", {(): f.state_writable})
+        yield _gauge("lb_build_info", {(lb.__version__, platform.python_version()): 1})
+
+    def _place(self, id: str) -> tuple[str, str, str]:
+        return self._figures.places.get(id, _NONE)
+
+    def _requests(self) -> Metric:
+        values: dict[tuple[str, ...], float] = {}
+        for id, tally in self._figures.targets.items():
+            for code, count in tally.codes.items():
+                values[(*self._place(id), str(code))] = count
+        for (service, pool), pool_tally in self._figures.pools.items():
+            for code, count in pool_tally.codes.items():
+                values[service, pool, "none", str(code)] = count
+        return _counter("lb_requests_total", values)
+
+    def _connections(self) -> dict[tuple[str, ...], float]:
+        values: dict[tuple[str, ...], float] = {}
+        for id, tally in self._figures.targets.items():
+            service = self._place(id)[0]
+            for state, count in (("idle", tally.idle), ("active", tally.active)):
+                values[service, state] = values.get((service, state), 0) + count
+        return values
+
+
+def _counter(name: str, values: Mapping[tuple[str, ...], float]) -> Metric:
+    _, labels, text = METRICS[name]
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def _gauge(name: str, values: Mapping[tuple[str, ...], float]) -> Metric:
+    _, labels, text = METRICS[name]
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, float(value))
+    return family
+
+
+def _histogram(name: str) -> HistogramMetricFamily:
+    _, labels, text = METRICS[name]
+    return HistogramMetricFamily(name, text, labels=labels)
+
+
+def _add(family: HistogramMetricFamily, labels: tuple[str, ...], buckets: list[int], seconds: float) -> None:
+    total = 0
+    cumulative: list[tuple[str, float]] = []
+    for bound, count in zip((*map(str, BUCKETS), "+Inf"), buckets, strict=True):
+        total += count
+        cumulative.append((bound, total))
+    family.add_metric(labels, buckets=cumulative, sum_value=seconds)
+
+
+def _flat(nested: Mapping[str, Mapping[str, int]]) -> dict[tuple[str, ...], float]:
+    return {(outer, inner): count for outer, counts in nested.items() for inner, count in counts.items()}
