@@ -6,7 +6,7 @@ import json
 
 import click
 
-from lb.cli.client import Client, admin_options, json_option
+from lb.cli.client import Client, Json, admin_options, json_option
 
 
 @click.command(
@@ -33,13 +33,6 @@ def reload(client: Client, as_json: bool) -> None:
         click.echo(line)
 
 
-def told(answer: dict[str, object]) -> list[str]:
+def told(answer: Json) -> list[str]:
     """What a reload changed, in lines."""
-    lines = []
-    for key, sign in (("add", "+"), ("drain", "-"), ("change", "~"), ("needs_restart", "!")):
-        items = answer.get(key) or []
-        assert isinstance(items, list)
-        lines += [f"{sign} {item}" for item in items]
-    if answer.get("needs_restart"):
-        lines.append("What is marked ! takes effect with the next start of lb.")
-    return ["Reloaded.", *lines] if lines else ["Reloaded: nothing to change."]
+    return ["Reloaded.", *(f"  {line}" for line in answer["lines"])] if answer["changed"] else ["Nothing to change."]

@@ -1,0 +1,219 @@
+"""`lb status`: everything at a glance, in 80 columns."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+
+import click
+
+from lb.cli.client import Client, Failure, Json, admin_options, json_option
+from lb.cli.completion import names
+from lb.cli.terminal import Ink, age, colours, columns, count, percent, span, width
+
+#: Seconds between two pictures of --watch.
+EVERY = 1.0
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  lb status
+  lb status greeting --watch
+  lb status --json | jq '.services[].pools[].targets[] | {id, state}'
+
+Rates, errors and latencies are those of the last ten seconds."""
+)
+@click.argument("service", required=False, shell_complete=names)
+@click.option("--watch", "-w", is_flag=True, help="Go on until Ctrl-C, a picture a second.")
+@admin_options
+@json_option
+def status(client: Client, service: str | None, watch: bool, as_json: bool) -> None:
+    """Services, pools and targets at a glance."""
+    if watch:
+        watching(client, service, as_json)
+        return
+    answer = chosen(client.get("/api/v1/status"), service)
+    click.echo(json.dumps(answer, indent=2) if as_json else "\n".join(picture(answer, time.time(), Ink(colours()))))
+
+
+def chosen(answer: Json, service: str | None) -> Json:
+    """The status of one service alone, if one was named."""
+    if service is None:
+        return answer
+    found = [known for known in answer["services"] if known["name"] == service]
+    if not found:
+        known_names = ", ".join(known["name"] for known in answer["services"])
+        raise Failure(f"there is no service {service!r}. There are: {known_names}")
+    return {**answer, "services": found}
+
+
+def watching(client: Client, service: str | None, as_json: bool) -> None:
+    """A picture a second; a lost connection is said, and tried again."""
+    screen = sys.stdout.isatty() and not as_json
+    ink = Ink(colours())
+    if screen:
+        sys.stdout.write("\x1b[?1049h\x1b[?25l")  # the other screen, without a cursor
+    try:
+        while True:
+            began = time.monotonic()
+            try:
+                answer = chosen(client.get("/api/v1/status"), service)
+            except Failure as failure:
+                if not screen:
+                    raise
+                lines = [ink("No connection; trying again.", "red", "bold"), *failure.message.splitlines()]
+            else:
+                lines = [json.dumps(answer)] if as_json else picture(answer, time.time(), ink)
+            if screen:
+                room = shutil.get_terminal_size((80, 24)).lines - 1
+                if len(lines) > room:
+                    lines = [
+                        *lines[: room - 1],
+                        ink(f"… {len(lines) - room + 1} more lines: make the window taller", "dim"),
+                    ]
+                sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
+            else:
+                sys.stdout.write("\n".join(lines) + ("\n" if as_json else "\n\n"))
+            sys.stdout.flush()
+            time.sleep(max(0.05, EVERY - (time.monotonic() - began)))
+    except KeyboardInterrupt:
+        return
+    finally:
+        if screen:
+            sys.stdout.write("\x1b[?25h\x1b[?1049l")
+            sys.stdout.flush()
+
+
+def picture(answer: Json, now: float, ink: Ink) -> list[str]:
+    lines = [headline(answer, now, ink)]
+    config = answer["config"]
+    if not config["last_reload_ok"]:
+        lines.append(ink(f"! the last reload was refused: {first_line(config['last_error'])}", "red"))
+    if answer["state_trouble"]:
+        lines.append(ink(f"! state cannot be written: {answer['state_trouble']}", "red"))
+    for service in answer["services"]:
+        lines += ["", *service_lines(service, now, ink)]
+    return lines
+
+
+def headline(answer: Json, now: float, ink: Ink) -> str:
+    listeners = ", ".join(listener["address"] for listener in answer["listeners"])
+    ready = ink("ready", "green") if answer["ready"] else ink("not ready", "red")
+    rate = sum(service["rate"] for service in answer["services"])
+    parts = [
+        f"{ink('lb', 'bold')} {answer['version']}",
+        ready,
+        f"on {listeners}",
+        f"up {age(now - answer['started_at'])}",
+        f"{len(answer['workers'])} worker{'s' * (len(answer['workers']) != 1)}",
+        f"{count(rate)} req/s",
+    ]
+    if answer["worker_restarts"]:
+        parts.append(ink(f"{answer['worker_restarts']} workers replaced", "yellow"))
+    return " · ".join(parts)
+
+
+def service_lines(service: Json, now: float, ink: Ink) -> list[str]:
+    facts = [f"{count(service['rate'])} req/s", f"{percent(service['error_rate'])} errors"]
+    if service["p50"] is not None:
+        facts.append(f"p50 {span(service['p50'])}, p99 {span(service['p99'])}")
+    lines = [f"{ink(service['name'], 'bold')}  {' · '.join(facts)}"]
+    lines += [f"  {note}" for note in notes(service, now, ink)]
+    room = width()
+    addresses = [len(target["address"]) for pool in service["pools"] for target in pool["targets"]]
+    size = min(max(addresses, default=0), max(15, room - 59))
+    lines.append(ink(f"    {table([HEADINGS], size)[0]}", "dim"))
+    for pool in service["pools"]:
+        lines.append(f"  {pool_line(pool, ink)}")
+        lines += target_lines(pool["targets"], now, ink, room, size)
+    return lines
+
+
+def notes(service: Json, now: float, ink: Ink) -> list[str]:
+    """What is worth knowing beyond the figures."""
+    found = []
+    if service["active"] != service["configured"]:
+        when = f", {age(now - service['since'])} ago" if service["since"] else ""
+        found.append(f"switched to {service['active']}{when}; the file says {service['configured']}")
+    elif service["since"]:
+        found.append(f"switched to {service['active']} {age(now - service['since'])} ago")
+    if service["previous"]:
+        found[-1:] = [f"{found[-1]} (lb rollback returns to {service['previous']})"] if found else []
+    if service["rollout"]:
+        found.append(ink(rollout_line(service["rollout"]), "yellow"))
+    if service["detection"]:
+        worst, expected = service["detection"]["worst"], service["detection"]["expected"]
+        found.append(ink(f"a dead target is out after {span(worst)} at worst, {span(expected)} on average", "dim"))
+    return found
+
+
+def rollout_line(rollout: Json) -> str:
+    text = rollout.get("text") or rollout.get("summary")
+    if text:
+        return str(text)
+    facts = [f"{key} {value}" for key, value in rollout.items() if isinstance(value, str | int) and value != ""]
+    return "rollout: " + ", ".join(facts)
+
+
+def pool_line(pool: Json, ink: Ink) -> str:
+    share = pool["share"]
+    what = "active" if pool["active"] else "standby" if share == 0 else "rollout"
+    bar = "█" * round(share / 10) + "░" * (10 - round(share / 10))
+    name = ink(f"{pool['name']:12}", "bold") if pool["active"] else f"{pool['name']:12}"
+    ready = f"{pool['healthy']} of {pool['requested']} ready"
+    return f"{name} {ink(bar, 'green' if share else 'dim')} {share:3d}%  {what} · {ready}"
+
+
+HEADINGS = ("STATE", "TARGET", "SINCE", "FLIGHT", "REQ/S", "ERR", "P50", "P99")
+
+
+def table(rows: Sequence[Sequence[str]], size: int) -> list[str]:
+    """Rows with columns of one width in all pools; `size` is that of the address."""
+    return columns(rows, "<<>>>>>>", " ", (12, size, 6, 6, 6, 5, 6, 6))
+
+
+def target_lines(targets: list[Json], now: float, ink: Ink, room: int, size: int) -> list[str]:
+    """A line for each target; one that is not plainly ready is followed by the reason."""
+    rows = []
+    for target in targets:
+        address = target["address"]
+        if len(address) > size:
+            address = "…" + address[-(size - 1) :]
+        rows.append(
+            [
+                ink.state(target["state"]),
+                address,
+                age(now - target["since"]) if target["since"] else "-",
+                count(target["in_flight"]),
+                count(target["rate"]),
+                percent(target["error_rate"]) if target["rate"] else "-",
+                span(target["p50"]) if target["p50"] is not None else "-",
+                span(target["p99"]) if target["p99"] is not None else "-",
+            ]
+        )
+    lines = []
+    for target, line in zip(targets, table(rows, size), strict=True):
+        lines.append(f"    {line}")
+        reason = textwrap.wrap(target_note(target), room - 8, max_lines=3, placeholder=" …")
+        lines += [ink(f"      {' ' if number else '↳'} {text}", "dim") for number, text in enumerate(reason)]
+    return lines
+
+
+def target_note(target: Json) -> str:
+    parts = []
+    if target["state"] not in ("ready",) and target["reason"]:
+        parts.append(first_line(target["reason"]))
+    if target["configured_weight"] is not None:
+        parts.append(f"weight {target['weight']} (the file says {target['configured_weight']})")
+    if target["tunnels"]:
+        parts.append(f"{target['tunnels']} tunnels")
+    return " · ".join(parts)
+
+
+def first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else ""

@@ -1,0 +1,134 @@
+"""`lb drain`, `lb undrain`, `lb weight`, `lb probe`: one target."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import click
+
+from lb.cli.client import Client, Failure, Json, admin_options, in_path, json_option
+from lb.cli.completion import names
+from lb.cli.terminal import Ink, colours, span
+
+#: Seconds between two looks at a drain that is waited for.
+LOOK = 0.2
+
+target_argument = click.argument("target", shell_complete=names)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  lb drain 127.0.0.1:5001 --wait && systemctl restart greeting@5001
+  lb drain greeting/blue/127.0.0.1:5001
+
+It stays drained, also across restarts of lb, until `lb undrain`."""
+)
+@target_argument
+@click.option("--wait", is_flag=True, help="Return when nothing is in flight there: it is safe to kill.")
+@click.option("--timeout", type=float, default=0.0, metavar="SECONDS", help="With --wait: give up after this long.")
+@click.option("--force", is_flag=True, help="Even if fewer than min_ready targets are left.")
+@admin_options
+@json_option
+def drain(client: Client, target: str, wait: bool, timeout: float, force: bool, as_json: bool) -> None:
+    """Take a target out gently, until it is safe to kill.
+
+    It gets no new request from now on; requests in flight finish, WebSockets are
+    closed with 1001, and what is left after the drain time is cut.
+    """
+    known = client.target(target)
+    answer = client.post(f"/api/v1/targets/{in_path(known)}/drain", {"force": force})
+    if wait:
+        answer = await_drain(client, known, timeout, quiet=as_json)
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+    elif wait:
+        click.echo(f"{known} is drained: safe to kill. `lb undrain {target}` puts it back.")
+    else:
+        click.echo(f"{known} gets no new requests. `lb drain {target} --wait` says when it is safe to kill.")
+
+
+def await_drain(client: Client, target: str, timeout: float, quiet: bool) -> Json:
+    """Look until the target is safe to kill; on a terminal, show what is left meanwhile."""
+    began = time.monotonic()
+    live = sys.stderr.isatty() and not quiet
+    while True:
+        answer: Json = client.get(f"/api/v1/targets/{in_path(target)}/drain")
+        if answer["safe"]:
+            break
+        left = f"{answer['in_flight']} requests, {answer['tunnels']} tunnels left"
+        if answer["cut_in"] is not None:
+            left += f", cut in {span(answer['cut_in'])}"
+        if timeout and time.monotonic() - began > timeout:
+            raise Failure(f"{target} is not drained after {span(timeout)}: {left}. It goes on draining.")
+        if live:
+            click.echo(f"\r\x1b[Kdraining {target}: {left}, {span(time.monotonic() - began)}", nl=False, err=True)
+        time.sleep(LOOK)
+    if live:
+        click.echo("\r\x1b[K", nl=False, err=True)
+    return answer
+
+
+@click.command(epilog="\b\nExample:\n  lb undrain 127.0.0.1:5001")
+@target_argument
+@admin_options
+@json_option
+def undrain(client: Client, target: str, as_json: bool) -> None:
+    """Put a drained target back.
+
+    What its probes found meanwhile holds: one that is not ready gets no traffic.
+    """
+    known = client.target(target)
+    answer = client.post(f"/api/v1/targets/{in_path(known)}/undrain")
+    click.echo(json.dumps(answer, indent=2) if as_json else f"{known} may get requests again.")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  lb weight 127.0.0.1:5001 3
+  lb weight 127.0.0.1:5001 0      no requests, yet still probed
+
+Kept across restarts, until the file's own weight for this target is edited."""
+)
+@target_argument
+@click.argument("weight", type=click.IntRange(0, 1000), metavar="N")
+@admin_options
+@json_option
+def weight(client: Client, target: str, weight: int, as_json: bool) -> None:
+    """Give a target more or less traffic: N parts (0 to 1000)."""
+    known = client.target(target)
+    answer = client.put(f"/api/v1/targets/{in_path(known)}/weight", {"weight": weight})
+    click.echo(json.dumps(answer, indent=2) if as_json else f"{known} has weight {weight} now.")
+
+
+@click.command(epilog="\b\nExample:\n  lb probe 127.0.0.1:5001")
+@target_argument
+@admin_options
+@json_option
+def probe(client: Client, target: str, as_json: bool) -> None:
+    """Probe a target now; show asked, got and expected.
+
+    The result counts as any other probe's. The exit code is 1 if it failed.
+    """
+    known = client.target(target)
+    answer = client.post(f"/api/v1/targets/{in_path(known)}/probe")
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+    else:
+        for line in probed(known, answer, Ink(colours())):
+            click.echo(line)
+    if not answer["ok"]:
+        raise SystemExit(1)
+
+
+def probed(target: str, answer: Json, ink: Ink) -> list[str]:
+    verdict = ink("passed", "green") if answer["ok"] else ink("failed", "red")
+    lines = [f"{target}: {verdict} in {span(answer['seconds'])}: {answer['text']}"]
+    for name in ("asked", "got", "expected"):
+        text = str(answer[name]).rstrip().splitlines() or ["nothing"]
+        lines.append(f"  {name:9} {text[0]}")
+        lines += [f"            {more}" for more in text[1:8]]
+    return lines
