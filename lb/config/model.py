@@ -1,0 +1,172 @@
+"""The whole file. Every field's text is its reference; docs/configuration.md and the JSON Schema are made from it.
+
+The short form (`backends: […]`) is turned into the long one before anything is validated, so that the rest of the
+program knows one form only.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from lb.config.checking import Check, ClientTls, Expect, Hook, Liveness, OnFailure, Readiness
+from lb.config.fields import (
+    Duration,
+    FilePath,
+    Flag,
+    LogPath,
+    Name,
+    Network,
+    Percent,
+    Period,
+    Reference,
+    RouteHost,
+    RoutePath,
+    Size,
+    Whole,
+    at_least,
+)
+from lb.config.listening import Admin, AnyListener, Listener, ListenerLimits, ListenerTimeouts, ServerTls
+from lb.config.releasing import Analysis, Bake, MirrorTo, Preview, Rollout, Sticky
+from lb.config.section import Section
+from lb.config.serving import (
+    Balance,
+    Breaker,
+    Damping,
+    Outlier,
+    Pool,
+    Retries,
+    Service,
+    SlowStart,
+    Target,
+    Timeouts,
+)
+
+__all__ = [
+    "AccessLog", "Admin", "Analysis", "Bake", "Balance", "Breaker", "Check", "ClientTls", "Config", "Damping", "Expect",
+    "Hook", "Listener", "ListenerLimits", "ListenerTimeouts", "Liveness", "Log", "MirrorTo", "OnFailure", "Outlier",
+    "Pool", "Preview", "Readiness", "Retries", "Rollout", "Route", "ServerTls", "Service", "SlowStart", "Sticky",
+    "Target", "Timeouts", "WorkerLimits",
+]  # fmt: skip
+
+#: Keys of the short form: `backends`, and what may stand beside it of the one service that it means.
+SHORT = ("backends", "readiness", "liveness", "balance")
+DEFAULT = "default"
+
+
+class Route(Section):
+    """Which service answers. The most specific host wins, then the longest path."""
+
+    service: Reference
+    """Name of the service."""
+    host: RouteHost = ""
+    """Exact host, without port, or `*.suffix`. Left out: any host."""
+    path: RoutePath = "/"
+    """Path prefix that ends at a segment's border: `/a` matches `/a` and `/a/b`, not `/ab`."""
+    max_body: Size = 0
+    """Bytes of a request's body; a longer one gets 413. 0: no limit. nginx: 1 MiB."""
+    timeout: Duration = 0.0
+    """Longest time for the whole request, instead of the service's `timeouts.total`; `0s`: that one counts."""
+
+
+class AccessLog(Section):
+    """One line for each request."""
+
+    format: Literal["json", "combined", "off"] = "json"
+    """`json`: one object a line. `combined`: the format of Apache and nginx. `off`: none."""
+    path: LogPath = "-"
+    """File to append to, `-` for stdout. SIGUSR1 reopens it. Relative paths begin at this file's folder."""
+    sample: Percent = 1.0
+    """Share of the successful requests that are written; failed ones always are."""
+
+
+def access_log_from_text(value: Any) -> Any:
+    return {"format": value} if isinstance(value, str) else value
+
+
+class Log(Section):
+    """What `lb` says about itself, on stderr: one line per state change."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is written."""
+    format: Literal["text", "json"] = "text"
+    """`text` for people, `json` for collectors."""
+
+
+class WorkerLimits(Section):
+    """When a worker process is replaced by a fresh one."""
+
+    memory: Size = 0
+    """Resident memory from which a worker is replaced, gracefully; 0: no limit."""
+    hang: Period = 10.0
+    """A worker that gave no sign of life for this long is replaced."""
+
+
+class Config(Section):
+    """A configuration file."""
+
+    listeners: Annotated[list[AnyListener], Field(min_length=1)] = Field(
+        default_factory=lambda: [Listener(bind="0.0.0.0:8080")]
+    )
+    """Addresses that accept clients: mappings, or bind addresses alone. Left out: `0.0.0.0:8080`."""
+    admin: Admin = Field(default_factory=Admin)
+    """The admin port: dashboard, API, metrics."""
+    services: Annotated[dict[Name, Service], Field(min_length=1)]
+    """What clients want, by name."""
+    routes: list[Route] = Field(default_factory=list)
+    """Which requests go to which service. Left out: everything goes to the one service there is."""
+    trusted_proxies: list[Network] = Field(default_factory=list)
+    """Networks of proxies in front. Only what comes from them may keep its X-Forwarded-For, -Proto, -Host, Forwarded
+    and X-Request-Id; from everybody else they are replaced."""
+    access_log: Annotated[
+        AccessLog,
+        BeforeValidator(access_log_from_text, json_schema_input_type=Literal["json", "combined", "off"] | AccessLog),
+    ] = Field(default_factory=AccessLog)
+    """One line for each request; a format alone may stand here: `access_log: off`."""
+    log: Log = Field(default_factory=Log)
+    """What `lb` says about itself."""
+    workers: Annotated[Whole, AfterValidator(at_least(0, 256))] = 0
+    """Worker processes; 0: one for each core. `lb run --workers` overrides it."""
+    worker_limits: WorkerLimits = Field(default_factory=WorkerLimits)
+    """When a worker is replaced."""
+    lame_duck: Duration = 0.0
+    """After SIGTERM `/readyz` says 503 for this long while clients are still served, so that a balancer in front can
+    notice. Traefik's `requestAcceptGraceTimeout`, there 0s as well."""
+    drain: Duration = 30.0
+    """After that, requests in flight may take this long; then they are cut. Kubernetes gives 30s; Traefik: 10s."""
+    state_dir: FilePath = ".lb"
+    """Folder for persisted switches, drains and events. Relative paths begin at this file's folder."""
+    watch: Flag = False
+    """Reload when the file changes, as `lb reload` would."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lengthen(cls, data: Any) -> Any:
+        return lengthen(data) if isinstance(data, dict) else data
+
+    def route_list(self) -> list[Route]:
+        """The routes, or the one that is meant when there are none."""
+        return self.routes or [Route(service=next(iter(self.services)))]
+
+
+def lengthen(data: dict[Any, Any]) -> dict[Any, Any]:
+    """The long form of a file that has `backends`; without the `x-…` keys that hold anchors."""
+    data = {key: value for key, value in data.items() if not (isinstance(key, str) and key.startswith("x-"))}
+    if "backends" not in data or "services" in data:
+        return data
+    service: dict[str, Any] = {"pools": {DEFAULT: {"targets": data["backends"]}}}
+    service |= {key: data[key] for key in SHORT[1:] if key in data}
+    return {key: value for key, value in data.items() if key not in SHORT} | {"services": {DEFAULT: service}}
+
+
+def origin(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Where a value of the long form stands in the short one."""
+    match path:
+        case ("services", "default", "pools", "default", "targets", *rest):
+            return ("backends", *rest)
+        case ("services", "default", "pools", *_) | ("services",) | ("services", "default"):
+            return ("backends",)
+        case ("services", "default", *rest):
+            return tuple(rest)
+    return path

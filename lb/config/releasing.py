@@ -1,0 +1,133 @@
+"""How a release goes: the gate before a switch, its steps, the watch over it, previews and mirrored requests."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from lb.config.checking import Hook
+from lb.config.fields import (
+    ClientKey,
+    Duration,
+    Flag,
+    HeaderName,
+    HeaderValue,
+    MinReady,
+    Number,
+    Percent,
+    Period,
+    Reference,
+    RouteHost,
+    Size,
+    Whole,
+    at_least,
+    between,
+    refuse,
+)
+from lb.config.section import Section
+from lb.core.quorum import Quorum
+
+
+class Sticky(Section):
+    """How a client stays on one version while two of them share the traffic."""
+
+    by: ClientKey = ""
+    """`client` (its address), `header:NAME` or `cookie:NAME`. Left out: each request is decided by itself."""
+    asset_fallback: Flag = False
+    """A GET that one version answers with 404 is asked of the other one: the page came from there."""
+
+
+class Preview(Section):
+    """Requests that carry a header or cookie, or come for a host, go to `pool` whether it is active or not."""
+
+    pool: Reference
+    """Where they go."""
+    header: HeaderName = ""
+    """Header that chooses; its value must be `value`."""
+    cookie: HeaderName = ""
+    """Cookie that chooses; its value must be `value`."""
+    value: HeaderValue = ""
+    """Value of the header or cookie. Left out: any value will do."""
+    host: RouteHost = ""
+    """Host that chooses, such as green.example.org."""
+
+
+class MirrorTo(Section):
+    """Copies of requests to another pool, whose answers are thrown away. The originals never wait for them."""
+
+    pool: Reference
+    """Where the copies go."""
+    percent: Percent
+    """Share of the requests that are copied."""
+    concurrency: Annotated[Whole, AfterValidator(at_least(1))] = 64
+    """Copies in flight at one time, per worker; more are left out, and counted."""
+    max_body: Size = 65536
+    """Requests with a longer body are not copied."""
+
+
+class Analysis(Section):
+    """How the new pool is compared with the old one over the same time."""
+
+    error_rate: Percent = 0.01
+    """The new pool's share of failed requests may be higher by this much."""
+    latency: Annotated[Number, AfterValidator(between(1, 1000))] = 1.5
+    """The new pool's p99 may be this many times the old pool's."""
+    ready: Percent = 1.0
+    """Share of the new pool's targets that must stay ready."""
+    min_requests: Annotated[Whole, AfterValidator(at_least(1))] = 100
+    """Requests to the new pool before its figures say anything. Until then the answer is NOT ENOUGH DATA, and the step
+    is held."""
+    false_alarm: Percent = 0.01
+    """How often a release that is as good as the old one may be rolled back by chance."""
+
+
+class Bake(Section):
+    """The watch that goes on after a full switch."""
+
+    time: Duration = 120.0
+    """How long; `0s`: no watch."""
+    budget: Percent = 0.01
+    """Share of failed requests that is acceptable; burn is measured in multiples of it."""
+    short_window: Period = 10.0
+    """Short window: trouble must still be there…"""
+    long_window: Period = 60.0
+    """…and long window: and must be more than a blip, before it counts."""
+    burn: Annotated[Number, AfterValidator(between(1, 1000))] = 5.0
+    """Multiple of `budget` that both windows must exceed."""
+
+
+def bake_from_text(value: Any) -> Any:
+    return {"time": value} if isinstance(value, str | int | float) else value
+
+
+def _steps(steps: list[int]) -> list[int]:
+    if not steps or steps[-1] != 100 or any(a >= b for a, b in itertools.pairwise(steps)) or steps[0] < 1:
+        refuse(f"{steps} does not lead to 100", "percentages that grow, the last one 100, such as [5, 25, 50, 100]")
+    return steps
+
+
+class Rollout(Section):
+    """What a switch must satisfy and how it is watched. `lb switch` overrides it for one switch."""
+
+    min_ready: MinReady = Quorum()
+    """Targets of the new pool that must be ready: a percentage or a number. Drains are refused below it as well."""
+    steps: Annotated[list[Whole], AfterValidator(_steps)] = Field(default_factory=lambda: [100])
+    """Percentages of the traffic that go to the new pool, one step after the other; `[100]`: all at once."""
+    step_time: Period = 60.0
+    """Length of each step but the last."""
+    analysis: Analysis = Field(default_factory=Analysis)
+    """What each step is judged by."""
+    bake: Annotated[Bake, BeforeValidator(bake_from_text, json_schema_input_type=str | Bake)] = Field(
+        default_factory=Bake
+    )
+    """The watch after the last step; a duration alone may stand here."""
+    freeze_on_fail: Flag = False
+    """Stop where it is and raise the alarm instead of rolling back: for releases that cannot go back."""
+    after_restart: Literal["resume", "rollback"] = "resume"
+    """What becomes of a rollout that was under way when `lb` was stopped or died."""
+    pre: Hook | None = None
+    """Runs before anything changes; if it fails, nothing does."""
+    post: Hook | None = None
+    """Runs when the old pool is drained, or the rollout was rolled back: the moment to scale it down."""

@@ -1,0 +1,271 @@
+"""A `Config` → what the rest of the program works on: core values, every default filled in, every shorthand gone.
+
+What it does not do: health, shares, overrides. A snapshot made here has no rotations; they come from what is known of
+the targets (`core.rotation`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lb.config import model
+from lb.config.addresses import parse_target
+from lb.config.merging import liveness_of, readiness_of
+from lb.core.checks import Checks, CheckSpec, Expect, OnFailure
+from lb.core.lifecycle import Damping, Ejection, SlowStart
+from lb.core.outlier import Outlier
+from lb.core.rotation import Panic, ServiceRules
+from lb.core.targets import (
+    AccessLog,
+    Balance,
+    Breaker,
+    Listener,
+    Mirror,
+    Pool,
+    Preview,
+    Retries,
+    Route,
+    Service,
+    Snapshot,
+    Sticky,
+    Target,
+    Timeouts,
+    TlsClient,
+    TlsServer,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One version of everything that follows from the file alone."""
+
+    snapshot: Snapshot  # without rotations
+    checks: dict[str, Checks]  # by target id
+    rules: dict[str, ServiceRules]  # by service
+    mirrors: dict[str, Mirror]  # by service; only those that have one
+    targets: dict[str, Target]  # by id
+    config: model.Config  # admin, state_dir, workers, drain and other plain settings are read from here
+
+
+def resolve(config: model.Config, version: int) -> World:
+    services = tuple(_service(name, service) for name, service in config.services.items())
+    targets = {target.id: target for service in services for pool in service.pools for target in pool.targets}
+    checks: dict[str, Checks] = {}
+    for name, service in config.services.items():
+        for pool_name, pool in service.pools.items():
+            for target in pool.targets:
+                known = targets[target_id(name, pool_name, target.url)]
+                checks[known.id] = _checks(service, pool, target, known)
+    return World(
+        snapshot=Snapshot(
+            version=version,
+            listeners=tuple(_listener(listener) for listener in config.listeners),
+            services=services,
+            routes=tuple(
+                Route(route.service, route.host, route.path, route.max_body, route.timeout)
+                for route in config.route_list()
+            ),
+            trusted_proxies=tuple(config.trusted_proxies),
+            access_log=AccessLog(config.access_log.format, config.access_log.path, config.access_log.sample),
+        ),
+        checks=checks,
+        rules={name: _rules(service) for name, service in config.services.items()},
+        mirrors={name: mirror for name, service in config.services.items() if (mirror := _mirror(service))},
+        targets=targets,
+        config=config,
+    )
+
+
+def target_id(service: str, pool: str, url: str) -> str:
+    """`service/pool/host:port`, its one name everywhere."""
+    return f"{service}/{pool}/{parse_target(url).text}"
+
+
+# --- listeners -------------------------------------------------------------------------------------------------------
+
+
+def _listener(listener: model.Listener) -> Listener:
+    tls = listener.tls
+    timeouts, limits = listener.timeouts, listener.limits
+    return Listener(
+        bind=listener.bind,
+        tls=TlsServer(tls.cert_file, tls.key_file, tls.client_ca_file or "") if tls else None,
+        proxy_protocol=tuple(listener.proxy_protocol),
+        header_timeout=timeouts.header,
+        body_timeout=timeouts.body,
+        idle_timeout=timeouts.idle,
+        send_timeout=timeouts.send,
+        half_close=timeouts.half_close,
+        request_line=limits.request_line,
+        header_block=limits.header_block,
+        header_count=limits.header_count,
+        connections=limits.connections,
+        connections_per_client=limits.connections_per_client,
+        requests_per_connection=limits.requests_per_connection,
+    )
+
+
+# --- services --------------------------------------------------------------------------------------------------------
+
+
+def _service(name: str, service: model.Service) -> Service:
+    retries, timeouts, breaker = service.retries, service.timeouts, service.breaker
+    return Service(
+        name=name,
+        pools=tuple(
+            Pool(pool_name, tuple(_target(name, pool_name, service, target) for target in pool.targets))
+            for pool_name, pool in service.pools.items()
+        ),
+        balance=Balance(service.balance.policy, service.balance.key),
+        retries=Retries(
+            attempts=retries.attempts,
+            budget=retries.budget,
+            budget_floor=retries.budget_floor,
+            statuses=tuple(retries.statuses),
+            per_try=retries.per_try,
+            replay=retries.replay,
+        ),
+        timeouts=Timeouts(
+            queue=timeouts.queue,
+            connect=timeouts.connect,
+            send=timeouts.send,
+            response=timeouts.response,
+            read=timeouts.read,
+            total=timeouts.total,
+            tunnel=timeouts.tunnel,
+            idle=timeouts.idle,
+            drain=timeouts.drain,
+        ),
+        breaker=Breaker(
+            connections=breaker.connections,
+            pending=breaker.pending,
+            requests=breaker.requests,
+            adaptive=breaker.adaptive,
+        ),
+        sticky=Sticky(service.sticky.by, service.sticky.asset_fallback),
+        previews=tuple(
+            Preview(preview.pool, preview.header, preview.cookie, preview.value, preview.host)
+            for preview in service.previews
+        ),
+        retry_after=service.retry_after,
+        host_header=service.host_header,
+        passive=service.outlier.enabled,
+    )
+
+
+def _target(service_name: str, pool_name: str, service: model.Service, target: model.Target) -> Target:
+    address = parse_target(target.url)
+    return Target(
+        id=f"{service_name}/{pool_name}/{address.text}",
+        service=service_name,
+        pool=pool_name,
+        host=address.host,
+        port=address.port,
+        weight=target.weight,
+        tls=_tls(target.tls or service.tls or model.ClientTls()) if address.tls else None,
+    )
+
+
+def _tls(tls: model.ClientTls) -> TlsClient:
+    return TlsClient(
+        verify=tls.verify,
+        server_name=tls.server_name,
+        ca_file=tls.ca_file or "",
+        cert_file=tls.cert_file or "",
+        key_file=tls.key_file or "",
+    )
+
+
+def _mirror(service: model.Service) -> Mirror | None:
+    mirror = service.mirror
+    if mirror is None or not mirror.percent:
+        return None
+    return Mirror(mirror.pool, mirror.percent * 100, mirror.concurrency, mirror.max_body)
+
+
+def _rules(service: model.Service) -> ServiceRules:
+    outlier, damping, ramp = service.outlier, service.damping, service.slow_start
+    choice = service.panic_choice()
+    return ServiceRules(
+        slow_start=SlowStart(ramp.window, ramp.aggression, ramp.floor),
+        damping=Damping(damping.flaps, damping.half_life, damping.hold, damping.max_hold),
+        ejection=Ejection(
+            base=outlier.base_ejection,
+            longest=outlier.max_ejection,
+            connect_base=outlier.connect_ejection,
+            calm=outlier.calm,
+        ),
+        outlier=Outlier(
+            consecutive_failures=outlier.consecutive_failures,
+            consecutive_connect=outlier.consecutive_connect,
+            failure_share=outlier.failure_share,
+            minimum=outlier.minimum,
+            rate_minimum=outlier.rate_minimum,
+            window=outlier.window,
+            peers=outlier.peers,
+            deviations=outlier.deviations,
+            latency=outlier.latency,
+            max_ejected=outlier.max_ejected,
+        ),
+        panic=Panic(service.panic_threshold, choice),
+        fallback=service.fallback or "",
+        patience=service.patience,
+    )
+
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _checks(service: model.Service, pool: model.Pool, target: model.Target, known: Target) -> Checks:
+    liveness = liveness_of(service, pool, target)
+    return Checks(
+        readiness=_spec(readiness_of(service, pool, target), known),
+        liveness=_spec(liveness, known) if liveness else None,
+        on_failure=_on_failure(liveness.on_failure) if liveness and liveness.on_failure else None,
+    )
+
+
+def _spec(check: model.Check, target: Target) -> CheckSpec:
+    protocol = check.kind()
+    elsewhere = bool(check.host or check.port)
+    if protocol == "http" and target.tls is not None and not elsewhere:
+        protocol = "https"
+    tls: TlsClient | None = None
+    if protocol == "https":
+        tls = _tls(check.tls) if check.tls else target.tls or TlsClient()
+    elif protocol == "grpc":
+        tls = _tls(check.tls) if check.tls else None if elsewhere else target.tls
+    return CheckSpec(
+        protocol=protocol,
+        path=check.path,
+        method=check.method,
+        host=check.host,
+        port=check.port,
+        headers=tuple(check.headers.items()),
+        expect=Expect(check.expect.status, check.expect.body, tuple(check.expect.headers.items())),
+        ignore_1xx=check.ignore_1xx,
+        interval=check.interval,
+        timeout=check.timeout,
+        rise=check.rise,
+        fall=check.fall,
+        grace=check.grace,
+        jitter=check.jitter,
+        fast_interval=check.fast_interval,
+        down_interval=check.down_interval,
+        max_body=check.max_body,
+        tls=tls,
+        grpc_service=check.grpc_service,
+        command=tuple(check.command),
+    )
+
+
+def _on_failure(action: model.OnFailure) -> OnFailure:
+    return OnFailure(
+        command=tuple(action.command),
+        webhook=action.webhook,
+        timeout=action.timeout,
+        backoff=action.backoff,
+        max_backoff=action.max_backoff,
+        per_hour=action.per_hour,
+        at_once=action.at_once,
+    )

@@ -1,0 +1,14 @@
+"""What all parts of the model have in common: unknown keys are errors, nothing is coerced, values are frozen.
+
+The text under a field is its reference: `reference` makes the page from it and `schema` the editors' help.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """A mapping of the file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
