@@ -6,8 +6,9 @@ Durations are seconds, sizes bytes. Defaults are the documented ones; `config` f
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
-from lb.core.targets import TlsClient
+from lb.core.targets import Target, TlsClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +73,9 @@ def definition(spec: CheckSpec) -> CheckSpec:
     return replace(
         spec, interval=0.0, timeout=0.0, rise=0, fall=0, grace=0.0, jitter=0.0, fast_interval=0.0, down_interval=0.0
     )
+
+
+def identity(target: Target, spec: CheckSpec) -> str:
+    """Short name of "this question, asked of this address": a verdict that outlives a restart is kept by it."""
+    asked = repr((target.host, target.port, target.tls, definition(spec)))
+    return sha256(asked.encode()).hexdigest()[:20]

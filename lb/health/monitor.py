@@ -5,29 +5,47 @@ ones keep to a schedule that does not drift, each a little early by chance (`jit
 together do not stay together. `interval` is measured from start to start and is an upper bound: detection takes at
 most interval × fall + timeout. No probe overlaps itself, and none waits for another one's answer.
 
-What it does not do: act on anything. It tells `on_change` what became of a target and `on_probe` what was found.
+A failure is doubted before it is counted (`core.suspicion`): our loop may have stood still, our network may be gone,
+the target may only be busy.
+
+A check whose question has changed is on trial on the targets that were ready under the former one: the former goes on
+and decides until the new one has passed there (a target that was not probed before stays ready that long). If the new
+one fails on a target but passes on another of the pool, the target is out; if it passes nowhere in the pool, it is the
+check that is suspected, and said so (Marathon-LB #602: a bad new check took the old instances out).
+
+What it does not do: act on anything but `on_failure`. It tells `on_change` what became of a target, `on_probe` what
+was found, and `on_notice` what it thinks of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import resource
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from lb.core.checks import Checks, CheckSpec, definition
+from lb.core.checks import Checks, CheckSpec, definition, identity
 from lb.core.lifecycle import Effect, Event, Health, Probed, Rules, Verdict, initial, pause, step
+from lb.core.liveness import Liveness
+from lb.core.suspicion import Notice, Suspicion, overloaded, stalled
 from lb.core.targets import Target
+from lb.health.lives import Lives
 from lb.health.probes import Probe, ask, build
 from lb.health.probes.dial import Dialer
+from lb.health.pulse import Pulse
 from lb.health.schedule import Schedule
 
 Kind = Literal["readiness", "liveness"]
+#: A watch's part: `former` is a readiness check that was replaced and decides until the new one has passed.
+Role = Literal["readiness", "liveness", "former", "canary"]
 OnChange = Callable[[str, Health, Health, tuple[Effect, ...]], None]
 OnProbe = Callable[[str, Kind, Verdict], None]
+OnNotice = Callable[[Notice], None]
 
 #: Probes remembered per target and kind.
 HISTORY = 20
@@ -36,6 +54,12 @@ PACE = 0.00005
 #: Probes come due on a grid of so many seconds: at a thousand a second ten start together, on one wake-up of the
 #: process instead of ten. That takes a third off what they cost.
 GRID = 0.01
+#: Connections that probes may have open at one time, where the limit of descriptors allows so many.
+CONNECTIONS = 4096
+#: Programs that may run at one time for `protocol: command`.
+PROGRAMS = 64
+#: A nudged target is probed this long after its last probe at the earliest, seconds.
+NUDGE = 0.2
 
 
 class Seen(NamedTuple):
@@ -46,20 +70,51 @@ class Seen(NamedTuple):
     doubt: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A verdict as it outlives a restart of the supervisor."""
+
+    target: str
+    identity: str  # `checks.identity`: the same question, asked of the same address
+    ready: bool
+    ever_ready: bool
+    checked: float  # Unix time of the last probe
+    text: str
+
+
 class _Watch:
     """One check of one target."""
 
-    __slots__ = ("began", "due", "history", "kind", "probe", "spec", "target", "task")
+    __slots__ = (
+        "baseline", "began", "due", "history", "lost", "passed", "probe", "queued", "role", "spec", "started",
+        "target", "task", "trial",
+    )  # fmt: skip
 
-    def __init__(self, target: Target, kind: Kind, spec: CheckSpec, probe: Probe) -> None:
+    def __init__(self, target: Target, role: Role, spec: CheckSpec, probe: Probe) -> None:
         self.target = target
-        self.kind = kind
+        self.role: Role = role
         self.spec = spec
         self.probe = probe
         self.due = 0.0
+        self.started = 0.0  # of the last probe
         self.began = False  # it was probed at least once
+        self.passed = False  # it passed at least once
+        self.queued = False  # it is due and waits for room
+        self.lost = 0.0  # `Pulse.lost()` when the probe under way started
+        self.baseline: int | None = None  # requests completed when first heard of while the probe is under way
+        self.trial: Health | None = None  # what the check makes of a target that the former check still decides on
         self.task: asyncio.Task[Verdict] | None = None
         self.history: deque[Seen] = deque(maxlen=HISTORY)
+
+
+class _Room:
+    """How many probes of a kind may be under way at one time."""
+
+    __slots__ = ("free", "waiting")
+
+    def __init__(self, free: int) -> None:
+        self.free = free
+        self.waiting: deque[_Watch] = deque()
 
 
 class Monitor:
@@ -71,122 +126,278 @@ class Monitor:
         rng: random.Random,
         on_change: OnChange,
         on_probe: OnProbe,
+        on_notice: OnNotice | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rng = rng
         self._clock = clock
         self._on_change = on_change
         self._on_probe = on_probe
+        self._on_notice = on_notice or (lambda notice: None)
         self._dialer = Dialer(clock)
-        self._schedule: Schedule[_Watch] = Schedule(clock, self._start)
-        self._watches: dict[tuple[str, Kind], _Watch] = {}
+        self._schedule: Schedule[_Watch] = Schedule(clock, self._due)
+        self._pulse = Pulse(clock)
+        self._suspicion = Suspicion()
+        self._lives = Lives(clock, self._life)
+        self._rooms = {"command": _Room(PROGRAMS), "": _Room(_connections())}
+        self._watches: dict[tuple[str, Role], _Watch] = {}
         self._targets: dict[str, Target] = {}
         self._rules: dict[str, Rules] = {}
+        self._busy: dict[str, tuple[int, int]] = {}  # target → (in flight, completed), as workers last told
         self._healths: dict[str, Health] = {}
         self.healths: Mapping[str, Health] = MappingProxyType(self._healths)
+        self.lives: Mapping[str, Liveness] = self._lives.known
 
     # --- what is to be watched ---------------------------------------------------------------------------------------
 
-    def update(self, checks: Mapping[str, Checks], targets: Mapping[str, Target], rules: Mapping[str, Rules]) -> None:
+    def update(
+        self,
+        checks: Mapping[str, Checks],
+        targets: Mapping[str, Target],
+        rules: Mapping[str, Rules],
+        canary: tuple[Target, CheckSpec] | None = None,
+    ) -> None:
         """Watch exactly these. A target whose address and check are unchanged keeps what is known of it."""
-        now = self._clock()
         self._dialer.forget()
         for target_id in [known for known in self._targets if known not in targets]:
             self._forget(target_id)
-        first = 0
         for target_id, target in targets.items():
             self._rules[target_id] = rules[target_id]
             self._targets[target_id] = target
-            wanted = checks[target_id]
-            kept = self._watch(target, "readiness", wanted.readiness)
-            if target_id not in self._healths or not kept:
-                self._healths[target_id] = initial(now, rules[target_id])
-            if wanted.liveness is None or wanted.liveness.protocol == "none":
-                self._unwatch((target_id, "liveness"))
-            else:
-                self._watch(target, "liveness", wanted.liveness)
-            for kind in ("readiness", "liveness"):
-                watch = self._watches.get((target_id, kind))
-                if watch is not None and not watch.began and watch.task is None:
-                    self._set(watch, now + first * PACE)
-                    first += 1
+            self._watch_readiness(target, checks[target_id].readiness)
+            self._watch_liveness(target, checks[target_id])
+        self._watch_canary(canary)
+        rounds = [watch.spec.interval + watch.spec.timeout for watch in self._watches.values()]
+        self._suspicion.window = max(rounds, default=3.0)
+        now, first = self._clock(), 0
+        for watch in self._watches.values():
+            if not watch.began and watch.task is None and not watch.queued:
+                self._set(watch, now + first * PACE)
+                first += 1
 
-    def _watch(self, target: Target, kind: Kind, spec: CheckSpec) -> bool:
-        """Have the check watched; returns whether what is known by it still holds."""
-        key = (target.id, kind)
+    def _watch_readiness(self, target: Target, spec: CheckSpec) -> None:
+        now = self._clock()
+        key: tuple[str, Role] = (target.id, "readiness")
         watch = self._watches.get(key)
-        if watch is None and spec.protocol == "none":
-            health = self._healths.get(target.id)
-            return health is not None and health.checked is None and health.ever_ready
-        if watch is not None and _same(watch.target, watch.spec, target, spec):
-            if watch.target != target or watch.spec != spec:
-                sooner = self._clock() + spec.interval
-                watch.target, watch.spec = target, spec
-                watch.probe = build(target, spec, self._dialer)  # one under way goes on with the old one
-                if watch.task is None and watch.due > sooner:
-                    self._set(watch, sooner)
-            return True
+        known = self._healths.get(target.id)
+        former = self._watches.get((target.id, "former"))
+        if watch is not None and known is not None and _same_place(watch.target, target) and spec.protocol != "none":
+            if _same_question(watch.spec, spec):
+                self._adjust(watch, target, spec)
+                if former is not None:
+                    former.target = target
+                return
+            if former is not None and _same_question(former.spec, spec):  # the change was taken back
+                self._unwatch(key)
+                del self._watches[target.id, "former"]
+                former.role = "readiness"
+                self._watches[key] = former
+                self._adjust(former, target, spec)
+                return
+            if known.probe == "ready":
+                trusted = former
+                if trusted is None:
+                    trusted = self._watches.pop(key)
+                    trusted.role = "former"
+                    self._watches[target.id, "former"] = trusted
+                else:
+                    self._unwatch(key)
+                trusted.target = target
+                trial = self._add(target, "readiness", spec)
+                trial.trial = initial(now, replace(self._rules[target.id], probed=True))
+                return
+        elif watch is None and known is not None and known.probe == "ready":
+            if spec.protocol != "none":  # it was taken as ready, and is until its first check has decided
+                self._add(target, "readiness", spec).trial = initial(now, self._rules[target.id])
+            return
         self._unwatch(key)
+        self._unwatch((target.id, "former"))
+        self._replace(target.id, initial(now, self._rules[target.id]))
         if spec.protocol != "none":
-            self._watches[key] = _Watch(target, kind, spec, build(target, spec, self._dialer))
-        return False
+            self._add(target, "readiness", spec)
 
-    def _unwatch(self, key: tuple[str, Kind]) -> None:
+    def _watch_liveness(self, target: Target, checks: Checks) -> None:
+        key: tuple[str, Role] = (target.id, "liveness")
+        spec = checks.liveness
+        if spec is None or spec.protocol == "none":
+            self._unwatch(key)
+            self._lives.forget(target.id)
+            return
+        watch = self._watches.get(key)
+        same = watch is not None and _same_place(watch.target, target) and _same_question(watch.spec, spec)
+        if watch is not None and same:
+            self._adjust(watch, target, spec)
+        else:
+            self._unwatch(key)
+            self._add(target, "liveness", spec)
+        self._lives.watch(target, spec, checks.on_failure, anew=not same)
+
+    def _watch_canary(self, canary: tuple[Target, CheckSpec] | None) -> None:
+        watch = next((watch for watch in self._watches.values() if watch.role == "canary"), None)
+        if watch is not None and (canary is None or (watch.target, watch.spec) != canary):
+            self._unwatch((watch.target.id, "canary"))
+            self._suspicion.canary = None
+            watch = None
+        if watch is None and canary is not None:
+            self._add(canary[0], "canary", canary[1])
+
+    def _add(self, target: Target, role: Role, spec: CheckSpec) -> _Watch:
+        watch = self._watches[target.id, role] = _Watch(target, role, spec, build(target, spec, self._dialer))
+        return watch
+
+    def _adjust(self, watch: _Watch, target: Target, spec: CheckSpec) -> None:
+        """The same question, perhaps at another pace."""
+        if watch.target == target and watch.spec == spec:
+            return
+        watch.target, watch.spec = target, spec
+        watch.probe = build(target, spec, self._dialer)  # one that is under way goes on with the old one
+        sooner = self._clock() + spec.interval
+        if watch.began and watch.task is None and watch.due > sooner:
+            self._set(watch, sooner)
+
+    def _unwatch(self, key: tuple[str, Role]) -> None:
         watch = self._watches.pop(key, None)
         if watch is not None:
             self._schedule.drop(watch)
+            watch.queued = False
             if watch.task is not None:
                 watch.task.cancel()  # no verdict comes of it
 
     def _forget(self, target_id: str) -> None:
-        self._unwatch((target_id, "readiness"))
-        self._unwatch((target_id, "liveness"))
-        del self._targets[target_id], self._rules[target_id], self._healths[target_id]
+        target = self._targets.pop(target_id)
+        for role in ("readiness", "liveness", "former"):
+            self._unwatch((target_id, role))
+        self._lives.forget(target_id)
+        self._busy.pop(target_id, None)
+        del self._rules[target_id], self._healths[target_id]
+        self._notify(self._suspicion.known(_pool(target), target_id, False))
 
     # --- what is known -----------------------------------------------------------------------------------------------
 
     def health(self, target_id: str) -> Health:
         return self._healths[target_id]
 
-    def history(self, target_id: str, kind: Kind = "readiness") -> tuple[Seen, ...]:
+    def history(self, target_id: str, kind: Role = "readiness") -> tuple[Seen, ...]:
         """The last probes, oldest first."""
         watch = self._watches.get((target_id, kind))
         return tuple(watch.history) if watch is not None else ()
 
-    def asked(self, target_id: str, kind: Kind = "readiness") -> str:
+    def asked(self, target_id: str, kind: Role = "readiness") -> str:
         """What a probe of it asks, for people; empty: it is not probed."""
         watch = self._watches.get((target_id, kind))
         return watch.probe.asked if watch is not None else ""
 
-    def expected(self, target_id: str, kind: Kind = "readiness") -> str:
+    def expected(self, target_id: str, kind: Role = "readiness") -> str:
         """What a probe of it must answer, for people."""
         watch = self._watches.get((target_id, kind))
         return watch.probe.expected if watch is not None else ""
 
+    def next_probe(self, target_id: str, kind: Role = "readiness") -> float | None:
+        """When it is probed next, monotonic seconds; None: it is not. A moment that has passed: it is under way."""
+        watch = self._watches.get((target_id, kind))
+        return watch.due if watch is not None else None
+
+    def on_trial(self, target_id: str) -> Health | None:
+        """What a changed check makes of a target that the former check still decides on; None: there is none."""
+        watch = self._watches.get((target_id, "readiness"))
+        return watch.trial if watch is not None else None
+
+    def late(self) -> list[float]:
+        """Seconds by which the last probes started after their time."""
+        return list(self._schedule.late)
+
+    # --- what else happens to targets ----------------------------------------------------------------------------
+
     def feed(self, target_id: str, event: Event) -> None:
         """Something else happened to a target: an operator's wish, an ejection, its last request's end."""
         self._step(target_id, event)
+
+    def observe(self, target_id: str, in_flight: int, completed: int) -> None:
+        """What workers together have told: requests in flight now, and completed (answered below 500) so far."""
+        self._busy[target_id] = (in_flight, completed)
+        watch = self._watches.get((target_id, "readiness"))
+        if watch is not None and watch.task is not None and watch.baseline is None:
+            watch.baseline = completed
+
+    def nudge(self, target_id: str) -> None:
+        """Traffic says that something is wrong with it: probe it now, not when it is due."""
+        watch = self._watches.get((target_id, "readiness"))
+        if watch is not None and watch.task is None and not watch.queued:
+            at = max(self._clock(), watch.started + min(NUDGE, watch.spec.interval))
+            if at < watch.due:
+                self._set(watch, at)
 
     async def probe_now(self, target_id: str, kind: Kind = "readiness") -> Verdict:
         """Probe at once, or wait for the probe under way; the result counts like any other. KeyError: not probed."""
         watch = self._watches[target_id, kind]
         if watch.task is None:
             self._schedule.drop(watch)
-            self._start(watch, self._clock())
-        assert watch.task is not None
-        return await asyncio.shield(watch.task)
+            watch.queued = False
+            watch.due = self._clock()
+            self._start(watch)
+        task = watch.task
+        assert task is not None
+        await asyncio.wait((task,))  # and not the task itself: whoever waits may leave, the probe goes on
+        if task.cancelled():
+            return Verdict(False, 0.0, "broken off: the target or its check has changed", ignored=True)
+        return task.result()
+
+    def keep(self) -> list[Kept]:
+        """What is known of all probed targets, to be restored after a restart."""
+        unix = time.time() - self._clock()
+        kept = []
+        for (target_id, role), watch in self._watches.items():
+            health = self._healths.get(target_id)
+            if role != "readiness" or watch.trial is not None or health is None or health.checked is None:
+                continue
+            if health.probe != "starting":
+                name, ready = identity(watch.target, watch.spec), health.probe == "ready"
+                kept.append(Kept(target_id, name, ready, health.ever_ready, health.checked + unix, health.text))
+        return kept
+
+    def restore(self, kept: Iterable[Kept]) -> list[str]:
+        """Take over verdicts from before a restart, before the first probes; returns the ids of those that hold.
+
+        One holds if address and question are unchanged, and it is no older than the time in which a target that died
+        meanwhile would have been found out: interval × fall + timeout. All others are probed first.
+        """
+        now, unix = self._clock(), time.time()
+        held = []
+        for each in kept:
+            watch = self._watches.get((each.target, "readiness"))
+            if watch is None or watch.began or identity(watch.target, watch.spec) != each.identity:
+                continue
+            age = unix - each.checked
+            if not 0 <= age <= watch.spec.interval * max(watch.spec.fall, 1) + watch.spec.timeout:
+                continue
+            self._replace(
+                each.target,
+                replace(
+                    initial(now, self._rules[each.target]),
+                    probe="ready" if each.ready else "unready",
+                    streak=1 if each.ready else -1,
+                    ever_ready=each.ever_ready,
+                    checked=now - age,
+                    text=f"{each.text} (before the restart)",
+                ),
+            )
+            held.append(each.target)
+        return held
 
     # --- running -----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         self._schedule.start()
+        self._pulse.start()
 
     async def close(self) -> None:
-        """Stop probing. Probes under way give no verdict."""
+        """Stop probing. Probes and restarts under way are broken off."""
         tasks = [watch.task for watch in self._watches.values() if watch.task is not None]
         for key in list(self._watches):
             self._unwatch(key)
         self._schedule.close()
+        self._pulse.close()
+        await self._lives.close()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._dialer.close()
 
@@ -194,30 +405,52 @@ class Monitor:
         watch.due = due
         self._schedule.set(watch, due)
 
-    def _start(self, watch: _Watch, due: float) -> None:
-        watch.due = due
+    def _due(self, watch: _Watch, due: float) -> None:
+        room = self._room(watch)
+        if room.free > 0:
+            self._start(watch)
+        else:
+            watch.queued = True
+            room.waiting.append(watch)
+
+    def _start(self, watch: _Watch) -> None:
+        self._room(watch).free -= 1
+        watch.started = self._clock()
+        watch.lost = self._pulse.lost()
+        watch.baseline = None
         watch.task = asyncio.get_running_loop().create_task(self._probe(watch))
 
+    def _room(self, watch: _Watch) -> _Room:
+        return self._rooms["command" if watch.spec.protocol == "command" else ""]
+
     async def _probe(self, watch: _Watch) -> Verdict:
-        began = self._clock()
-        verdict = await ask(watch.probe, watch.spec.timeout)
-        # From here on nothing waits: either all of what follows happens, or the cancellation came before.
-        watch.task = None
-        watch.history.append(Seen(began, verdict))
-        key = (watch.target.id, watch.kind)
+        room = self._room(watch)
         try:
-            self._on_probe(*key, verdict)
-            if watch.kind == "readiness":
-                self._step(watch.target.id, Probed(verdict))
+            verdict = await ask(watch.probe, watch.spec.timeout)
+        finally:
+            watch.task = None
+            room.free += 1
+            while room.waiting and room.free > 0:
+                waiting = room.waiting.popleft()
+                if waiting.queued:
+                    waiting.queued = False
+                    self._start(waiting)
+        # From here on nothing waits: either all of what follows happens, or the cancellation came before.
+        standstill = stalled(self._pulse.lost() - watch.lost, watch.spec.timeout, verdict)
+        watch.passed = watch.passed or verdict.ok
+        try:
+            self._hear(watch, verdict, standstill)
         finally:  # whatever a listener does, the next probe will come
-            if self._watches.get(key) is watch:
-                self._set(watch, self._next(watch))
+            if self._watches.get((watch.target.id, watch.role)) is watch:
+                self._set(watch, self._clock() if standstill else self._next(watch))
                 watch.began = True
         return verdict
 
     def _next(self, watch: _Watch) -> float:
         spec = watch.spec
-        wait = pause(self._healths[watch.target.id], spec) if watch.kind == "readiness" else spec.interval
+        wait = spec.interval
+        if watch.role in ("readiness", "former"):
+            wait = pause(watch.trial or self._healths[watch.target.id], spec)
         if watch.began:
             wait *= 1 - spec.jitter * self._rng.random()
         else:
@@ -225,11 +458,83 @@ class Monitor:
         due = watch.due + wait
         return max(due - due % min(GRID, wait), self._clock())
 
+    # --- making sense of verdicts ----------------------------------------------------------------------------------
+
+    def _hear(self, watch: _Watch, verdict: Verdict, standstill: bool) -> None:
+        target_id = watch.target.id
+        if watch.role == "canary":
+            self._suspicion.canary = verdict.ok if not standstill else self._suspicion.canary
+            return
+        if watch.role == "liveness":
+            if standstill:
+                verdict = verdict._replace(ignored=True, text=f"{verdict.text}; our own loop stood still")
+            watch.history.append(Seen(watch.started, verdict))
+            self._on_probe(target_id, "liveness", verdict)
+            self._lives.saw(target_id, verdict)
+            return
+        doubt = self._doubt(watch, verdict, standstill)
+        watch.history.append(Seen(watch.started, verdict, doubt))
+        self._on_probe(target_id, "readiness", verdict)
+        if watch.trial is not None:
+            self._try(watch, verdict)
+        else:
+            self._step(target_id, Probed(verdict, doubt))
+
+    def _doubt(self, watch: _Watch, verdict: Verdict, standstill: bool) -> str:
+        """Whose fault a failure may be; the common suspicions hear every verdict that decides."""
+        if standstill:
+            return "own_fault"
+        target_id = watch.target.id
+        in_flight, completed = self._busy.get(target_id, (0, 0))
+        if watch.baseline is not None and overloaded(verdict, in_flight, completed - watch.baseline):
+            return "overloaded"
+        if watch.trial is not None:
+            return ""
+        finding = self._suspicion.judge(_pool(watch.target), target_id, verdict, self._clock())
+        self._notify(finding.notices)
+        return finding.doubt
+
+    def _try(self, watch: _Watch, verdict: Verdict) -> None:
+        """A changed check has spoken of a target on which the former one still decides."""
+        target_id = watch.target.id
+        rules = replace(self._rules[target_id], grace=0.0)
+        assert watch.trial is not None
+        before = watch.trial
+        watch.trial, _ = step(before, Probed(verdict), self._clock(), rules)
+        if verdict.ok:
+            self._end_trial(watch)
+            self._step(target_id, Probed(verdict))
+        elif watch.trial.probe == "unready":
+            if (target_id, "former") not in self._watches or self._passes_elsewhere(watch):
+                failed = watch.trial
+                self._end_trial(watch)
+                now_known = replace(self._healths[target_id], streak=failed.streak + 1)
+                self._healths[target_id] = now_known
+                self._step(target_id, Probed(verdict))
+            elif before.probe != "unready":
+                text = f"the changed check passes on no target of its pool ({verdict.text}); the former one decides on"
+                self._notify((Notice(target_id, "trial", True, text),))
+
+    def _passes_elsewhere(self, watch: _Watch) -> bool:
+        return any(
+            other.passed
+            for (_, role), other in self._watches.items()
+            if role == "readiness"
+            and _pool(other.target) == _pool(watch.target)
+            and _same_question(other.spec, watch.spec)
+        )
+
+    def _end_trial(self, watch: _Watch) -> None:
+        watch.trial = None
+        self._unwatch((watch.target.id, "former"))
+
     def _step(self, target_id: str, event: Event) -> None:
-        now = self._clock()
         before = self._healths[target_id]
-        after, effects = step(before, event, now, self._rules[target_id])
+        after, effects = step(before, event, self._clock(), self._rules[target_id])
         self._healths[target_id] = after
+        if (after.probe == "ready") != (before.probe == "ready"):
+            pool = _pool(self._targets[target_id])
+            self._notify(self._suspicion.known(pool, target_id, after.probe == "ready"))
         if effects:
             for effect in effects:
                 if effect.kind == "probe":
@@ -238,9 +543,46 @@ class Monitor:
                         self._set(watch, effect.at)
             self._on_change(target_id, before, after, effects)
 
+    def _replace(self, target_id: str, health: Health) -> None:
+        """What is known of it begins anew, but for what operators and traffic have made of it."""
+        known = self._healths.get(target_id)
+        if known is not None:
+            health = replace(
+                health,
+                admin=known.admin,
+                admin_since=known.admin_since,
+                ejected_until=known.ejected_until,
+                ejected_at=known.ejected_at,
+                ejections=known.ejections,
+                ejected_for=known.ejected_for,
+                returned_at=known.returned_at,
+            )
+        self._healths[target_id] = health
+        ready = health.probe == "ready" and (target_id, "readiness") in self._watches
+        self._notify(self._suspicion.known(_pool(self._targets[target_id]), target_id, ready))
 
-def _same(old: Target, old_spec: CheckSpec, new: Target, new_spec: CheckSpec) -> bool:
-    """Whether a verdict about the one holds for the other: same address, same question, same expectation."""
-    return (old.host, old.port, old.tls) == (new.host, new.port, new.tls) and definition(old_spec) == definition(
-        new_spec
-    )
+    def _notify(self, notices: tuple[Notice, ...]) -> None:
+        for notice in notices:
+            self._on_notice(notice)
+
+    def _life(self, target: Target, what: str, text: str) -> None:
+        self._on_notice(Notice(target.id, f"liveness_{what}", what in ("dead", "restart", "held"), text))
+
+
+def _pool(target: Target) -> str:
+    return f"{target.service}/{target.pool}"
+
+
+def _same_place(old: Target, new: Target) -> bool:
+    return (old.host, old.port, old.tls) == (new.host, new.port, new.tls)
+
+
+def _same_question(old: CheckSpec, new: CheckSpec) -> bool:
+    """Whether a verdict of the one holds for the other: what is asked and expected is the same."""
+    return definition(old) == definition(new)
+
+
+def _connections() -> int:
+    """A quarter of the descriptors this process may have, up to `CONNECTIONS`."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(64, min(CONNECTIONS, soft // 4)) if soft != resource.RLIM_INFINITY else CONNECTIONS

@@ -13,7 +13,9 @@ from typing import Protocol
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
 from lb.core.targets import Target
+from lb.health.probes.command import CommandProbe
 from lb.health.probes.dial import Dialer, failure
+from lb.health.probes.grpc import GrpcProbe
 from lb.health.probes.http import HttpProbe
 from lb.health.probes.tcp import TcpProbe
 
@@ -44,6 +46,10 @@ def build(target: Target, spec: CheckSpec, dialer: Dialer) -> Probe:
             return HttpProbe(target, spec, dialer)
         case "tcp":
             return TcpProbe(target, spec, dialer)
+        case "grpc":
+            return GrpcProbe(target, spec, dialer)
+        case "command":
+            return CommandProbe(target, spec)
     raise ValueError(f"there is no probe for the protocol {spec.protocol!r}")
 
 

@@ -1,0 +1,78 @@
+"""Carries out `on_failure`: a command, a webhook, or both, for a target that is no longer alive.
+
+What it does not do: decide when (`core.liveness`) or how many at one time (the monitor).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from lb.core.checks import OnFailure
+from lb.core.targets import Target
+from lb.health.probes.command import Output, run_command
+from lb.health.probes.http import AGENT
+
+
+async def act(rules: OnFailure, target: Target, said: Mapping[str, Any]) -> str:
+    """Do it; returns what came of it. Raises nothing but `CancelledError`; a failure begins with "failed:"."""
+    done = []
+    if rules.command:
+        done.append(await _command(rules, target, said))
+    if rules.webhook:
+        done.append(await _webhook(rules, target, said))
+    return "; ".join(sorted(done, key=lambda text: not text.startswith("failed")))
+
+
+def body(target: Target, said: Mapping[str, Any]) -> dict[str, Any]:
+    """The webhook's JSON."""
+    return {
+        "event": "liveness_failed",
+        "target": target.id,
+        "service": target.service,
+        "pool": target.pool,
+        "host": target.host,
+        "port": target.port,
+        **said,
+    }
+
+
+async def _command(rules: OnFailure, target: Target, said: Mapping[str, Any]) -> str:
+    output = Output()
+    variables = {
+        "LB_TARGET": target.id,
+        "LB_TARGET_HOST": target.host,
+        "LB_TARGET_PORT": str(target.port),
+        "LB_SERVICE": target.service,
+        "LB_POOL": target.pool,
+        **{f"LB_{name.upper()}": str(value) for name, value in said.items()},
+    }
+    try:
+        async with asyncio.timeout(rules.timeout):
+            code = await run_command(rules.command, variables, output)
+    except TimeoutError:
+        return f"failed: {rules.command[0]} was still running after {rules.timeout:g} s and was killed"
+    except (OSError, RuntimeError) as error:
+        return f"failed: {error}"
+    last = output.text().rpartition("\n")[2][:200]
+    how = f"exit status {code}" if code >= 0 else f"ended by signal {-code}"
+    return f"{'failed: ' if code else ''}{rules.command[0]}: {how}{f', {last}' if last else ''}"
+
+
+async def _webhook(rules: OnFailure, target: Target, said: Mapping[str, Any]) -> str:
+    import aiohttp  # dear to import, and needed on bad days only
+
+    where = rules.webhook.partition("?")[0]  # what stands behind it may be a secret
+    try:
+        timeout = aiohttp.ClientTimeout(total=rules.timeout)
+        async with (
+            aiohttp.ClientSession(timeout=timeout, headers={"User-Agent": AGENT}) as session,
+            session.post(rules.webhook, json=body(target, said), allow_redirects=False) as answer,
+        ):
+            text = f"{where}: HTTP {answer.status}"
+            return text if answer.status < 300 else f"failed: {text}"
+    except TimeoutError:
+        return f"failed: {where} did not answer within {rules.timeout:g} s"
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return f"failed: {where}: {error or type(error).__name__}"
