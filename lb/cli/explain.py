@@ -63,7 +63,9 @@ def asked(client: Client, subject: str) -> Json:
 
 
 def told(answer: Json, now: float, ink: Ink) -> list[str]:
-    lines = [f"{ink(answer['subject'], 'bold')}: {answer['summary']}"]
+    subject, summary = answer["subject"], answer["summary"]
+    about = summary.removeprefix(subject) if summary.startswith(subject) else f": {summary}"
+    lines = [f"{ink(subject, 'bold')}{about}"]
     lines += [f"  {line}" for line in answer["lines"]]
     if answer["probes"]:
         lines += ["", "  Last probes:"]

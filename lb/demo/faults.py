@@ -22,6 +22,7 @@ import socket
 import struct
 import time
 
+from lb.core.checks import CheckSpec
 from lb.demo.greeting import Connection, Greeting, listen
 
 FAULTS = ("refuse", "reset", "hang", "slow", "errors", "lies", "half-open", "flap")
@@ -38,6 +39,7 @@ class FakeTarget(Greeting):
         self.fault = ""
         self.broken_at = 0.0
         self.slowness = 2.0
+        self.spec = CheckSpec()  # how it is probed
         self.connections: set[FaultyConnection] = set()
         self.requests = 0  # that reached it, probes not counted
         self._server: asyncio.Server | None = None

@@ -10,13 +10,12 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from lb.core.targets import Target
+from lb.config.addresses import parse_target
+from lb.config.merging import liveness_of, readiness_of
+from lb.config.model import Config, Pool, Service
 from lb.demo.greeting import listen
-
-LOCAL = ("127.", "::1", "localhost", "unix:")
 
 
 class AddressTaken(Exception):  # noqa: N818 - it says what happened
@@ -32,6 +31,16 @@ class Backend:
     process: subprocess.Popen[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A listening socket that waits for its backend."""
+
+    pool: str
+    readiness: str
+    liveness: str
+    sock: socket.socket
+
+
 class Demo:
     """The greeting backends of one `lb run --demo`."""
 
@@ -39,33 +48,63 @@ class Demo:
         self.backends: list[Backend] = []
         self.left_out: list[str] = []  # targets that are not of this machine, or speak TLS
 
-    def start(self, targets: Iterable[tuple[Target, str, str]]) -> None:
-        """(target, readiness path, liveness path) each; raises AddressTaken before the first child is started."""
-        opened: list[tuple[str, str, str, str, socket.socket]] = []
-        for target, readiness, liveness in targets:
-            address = target.host if target.host.startswith("unix:") else host_port(target.host, target.port)
-            if target.tls is not None or not target.host.startswith(LOCAL):
-                self.left_out.append(address)
-                continue
-            if any(address == known for known, *_ in opened):
-                continue  # one address in two pools is one backend
-            try:
-                opened.append((address, target.pool, readiness, liveness, listen(address)))
-            except OSError as error:
-                for *_, sock in opened:
-                    sock.close()
-                raise AddressTaken(f"{address}: {(error.strerror or str(error)).lower()}") from None
-        for address, pool, readiness, liveness, sock in opened:
-            command = [sys.executable, "-m", "lb.demo.greeting", address, "--version", pool]
-            command += ["--readiness", readiness, "--liveness", liveness, "--fd", str(sock.fileno()), "--until-eof"]
-            with sock:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    pass_fds=(sock.fileno(),),
-                    start_new_session=True,  # Ctrl-C is for lb, which drains first and then ends them
+    def start(self, config: Config) -> Config:
+        """Start one backend for each address. Returns the configuration with real ports in place of port 0.
+
+        Raises AddressTaken before the first child is started.
+        """
+        opened: dict[str, Door] = {}
+        try:
+            services = {
+                name: service.model_copy(
+                    update={"pools": {pool: self._open(pool, service, opened) for pool in service.pools}}
                 )
-            self.backends.append(Backend(address, pool, process))
+                for name, service in config.services.items()
+            }
+        except AddressTaken:
+            for door in opened.values():
+                door.sock.close()
+            raise
+        for address, door in opened.items():
+            self._start_one(address, door)
+        return config.model_copy(update={"services": services})
+
+    def _open(self, name: str, service: Service, opened: dict[str, Door]) -> Pool:
+        """A door for each target of the pool that this machine can play; the pool with their real addresses."""
+        pool = service.pools[name]
+        targets = []
+        for target in pool.targets:
+            address = parse_target(target.url)
+            if address.tls or not address.loopback:
+                self.left_out.append(address.text)
+            elif address.text not in opened:  # one address in two pools is one backend
+                try:
+                    sock = listen(address.text)
+                except OSError as error:
+                    raise AddressTaken(f"{address.text}: {(error.strerror or str(error)).lower()}") from None
+                if not address.unix and not address.port:
+                    address = replace(address, port=sock.getsockname()[1])
+                readiness = readiness_of(service, pool, target)
+                liveness = liveness_of(service, pool, target)
+                opened[address.text] = Door(name, readiness.path, liveness.path if liveness else "/", sock)
+                target = target.model_copy(update={"url": address.url})
+            targets.append(target)
+        return pool.model_copy(update={"targets": targets})
+
+    def _start_one(self, address: str, door: Door) -> None:
+        command = [sys.executable, "-m", "lb.demo.greeting", address, "--version", door.pool]
+        paths = {"--readiness": door.readiness, "--liveness": door.liveness}
+        for option, path in paths.items():
+            if path != "/":  # a TCP check asks for no path
+                command += [option, path]
+        with door.sock:
+            process = subprocess.Popen(
+                [*command, "--fd", str(door.sock.fileno()), "--until-eof"],
+                stdin=subprocess.PIPE,
+                pass_fds=(door.sock.fileno(),),
+                start_new_session=True,  # Ctrl-C is for lb, which drains first and then ends them
+            )
+        self.backends.append(Backend(address, door.pool, process))
 
     def close(self) -> None:
         """End them all; one that does not go in two seconds is killed."""
@@ -80,7 +119,3 @@ class Demo:
             if backend.process.stdin is not None:
                 backend.process.stdin.close()
         self.backends.clear()
-
-
-def host_port(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,149 @@
+"""`lb run`: read the file, start the demo backends if asked to, and hand over to the supervisor.
+
+What is worth trying next is printed once everything listens, with the addresses that were really chosen.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lb.cli.client import DEFAULT_ADMIN, Failure
+from lb.cli.terminal import Ink, colours
+
+if TYPE_CHECKING:
+    from lb.config.model import Config
+    from lb.demo.start import Demo
+    from lb.runtime.supervisor import Supervisor
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  lb run                          serve what backends.yaml says
+  lb run --demo                   with small backends on its addresses
+  lb run /etc/lb/backends.yaml --workers 4
+
+SIGTERM and SIGINT drain and stop (a second one stops at once), SIGHUP reloads,
+SIGUSR1 reopens the logs."""
+)
+@click.argument("file", default="backends.yaml", type=click.Path(dir_okay=False))
+@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Worker processes. Default: one per core.")
+@click.option("--demo", is_flag=True, help="Start small greeting backends on the file's addresses.")
+def run(file: str, workers: int | None, demo: bool) -> None:
+    """Serve: the proxy, its health checks and its admin port."""
+    from lb.config.load import load
+    from lb.config.problems import ConfigError
+
+    path = Path(file)
+    try:
+        config = load(path)
+    except ConfigError as error:
+        count = len(error.problems)
+        raise Failure(f"{file} has {count} error{'s' * (count != 1)}; nothing was started.\n{error}") from None
+    log_to_stderr(config.log.level, config.log.format)
+    raise SystemExit(with_demo(path, config, workers) if demo else serve(path, config, workers, None))
+
+
+def serve(path: Path, config: Config, workers: int | None, demo: Demo | None) -> int:
+    from lb.runtime import supervisor
+
+    def announce(started: Supervisor) -> None:
+        for line in greeting(started, demo, Ink(colours(sys.stderr))):
+            print(line, file=sys.stderr, flush=True)
+
+    return supervisor.run(path, config, workers=workers, announce=announce)
+
+
+def with_demo(path: Path, config: Config, workers: int | None) -> int:
+    """Serve with a greeting backend on each address of the file; they end when lb does."""
+    from lb.demo.start import AddressTaken, Demo
+
+    demo = Demo()
+    try:
+        config = demo.start(config)
+    except AddressTaken as error:
+        port = str(error).partition(": ")[0].rpartition(":")[2]
+        raise Failure(
+            f"--demo cannot start a backend on {error}.\n"
+            f"  `ss -ltnp 'sport = :{port}'` tells who is there. Change the address in {path},\n"
+            "  or leave --demo out to use what runs there."
+        ) from None
+    try:
+        return serve(path, config, workers, demo)
+    finally:
+        demo.close()
+
+
+def greeting(started: Supervisor, demo: Demo | None, ink: Ink) -> list[str]:
+    """What listens where, and what to try."""
+    listeners = [f"{'https' if tls else 'http'}://{reachable(address)}" for address, tls in listening(started)]
+    admin = f"http://{reachable(started.admin_address)}"
+    lines = [
+        f"{ink('lb', 'bold')} serves {', '.join(listeners)}",
+        f"   admin   {admin}  (dashboard, /metrics, /api/v1/status)",
+    ]
+    if demo is None:
+        return lines
+    for pool in dict.fromkeys(backend.pool for backend in demo.backends):
+        addresses = ", ".join(backend.address for backend in demo.backends if backend.pool == pool)
+        lines.append(f"   {pool:7} {addresses}")
+    for address in demo.left_out:
+        lines.append(f"   not started by --demo: {address} (not of this machine, or TLS)")
+    if not demo.backends:
+        return lines
+    name, service = next(iter(started.config.services.items()))
+    first = demo.backends[0].address
+    other = next((pool for pool in service.pools if pool != service.first_active()), None)
+    tries = [
+        (f"curl {listeners[0]}/greeting", "alternates over the ready backends"),
+        (f"curl -X POST {first}/toggle_health", "says not ready: is left out"),
+        ("lb status --watch", "see it happen"),
+        (f"lb explain {first}", "why, and what brings it back"),
+    ]
+    if other is not None:
+        tries += [(f"lb switch {name} {other}", "blue/green in one step"), (f"lb rollback {name}", "and back")]
+    if admin != DEFAULT_ADMIN:
+        tries.insert(2, (f"export LB_ADMIN={admin}", "where lb's commands find it"))
+    size = max(len(command) for command, _ in tries)
+    lines += ["", "Try, in another terminal:"]
+    lines += [f"   {ink(command.ljust(size), 'bold')}  # {why}" for command, why in tries]
+    return [*lines, "", "Ctrl-C ends it all.", ""]
+
+
+def listening(started: Supervisor) -> list[tuple[str, bool]]:
+    """(address with its real port, whether it speaks TLS) of each listener."""
+    tls = {listener.bind: listener.tls is not None for listener in started.world.snapshot.listeners}
+    return [(address, tls.get(bind, False)) for bind, address in started.addresses.items()]
+
+
+def reachable(address: str) -> str:
+    """An address to connect to: every address means this machine as well."""
+    host, _, port = address.rpartition(":")
+    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]", "::", "") else address
+
+
+def log_to_stderr(level: str, form: str) -> None:
+    """lb's own log: a line for each thing that happens, as text or as JSON objects."""
+    stderr = logging.StreamHandler()
+    stderr.setFormatter(Json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    log = logging.getLogger("lb")
+    log.setLevel(level.upper())
+    log.addHandler(stderr)
+    log.propagate = False
+
+
+class Json(logging.Formatter):
+    """One object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        import json
+
+        line = {"at": round(record.created, 3), "level": record.levelname.lower(), "message": record.getMessage()}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
