@@ -6,7 +6,8 @@ Each override keeps the configured value that it replaced, so that a later edit 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +38,33 @@ class Desired:
     version: int = 0
     services: dict[str, ServiceDesired] = field(default_factory=dict)
     targets: dict[str, TargetDesired] = field(default_factory=dict)  # by target id
+
+
+def reconcile(
+    desired: Desired, actives: Mapping[str, str], pools: Mapping[str, frozenset[str]], weights: Mapping[str, int]
+) -> Desired:
+    """Bring persisted wishes and a (new) configuration together; the version stays as it is.
+
+    `actives`: service → `active:` of the file; `pools`: service → its pools; `weights`: target id → the file's weight.
+    A persisted switch wins over the file as long as the file says what it said when the switch was made: an edit of
+    `active:` is a newer wish, and wins. The same holds for weights. What the configuration no longer has is dropped.
+    """
+    services: dict[str, ServiceDesired] = {}
+    for name, configured in actives.items():
+        old = desired.services.get(name)
+        if old is None or old.configured != configured or old.active not in pools[name]:
+            previous = old.active if old is not None and old.active in pools[name] and old.active != configured else ""
+            services[name] = ServiceDesired(configured, configured, previous=previous)
+        elif any(pool not in pools[name] for pool, _ in old.shares) or old.previous not in {"", *pools[name]}:
+            services[name] = ServiceDesired(old.active, configured, since=old.since)
+        else:
+            services[name] = old
+    targets: dict[str, TargetDesired] = {}
+    for id, override in desired.targets.items():
+        if id not in weights:
+            continue
+        if override.weight is not None and override.configured_weight != weights[id]:
+            override = replace(override, weight=None, configured_weight=None)
+        if override.draining or override.weight is not None:
+            targets[id] = override
+    return replace(desired, services=services, targets=targets)

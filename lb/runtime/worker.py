@@ -52,10 +52,10 @@ class Worker:
         """Serve until told to stop."""
         self.channel = await Channel.over(sock, self._on_message, self._on_lost)
         self.channel.send(Hello(VERSION, self.number, os.getpid(), self.plane.incarnation))
-        applying = self.loop.create_task(self._apply_snapshots())
+        following = self.loop.create_task(self._follow_listeners())
         reporting = self.loop.create_task(self._report())
         await self.done.wait()
-        applying.cancel()
+        following.cancel()
         reporting.cancel()
         self.plane.close()
         self._send_report()
@@ -66,6 +66,8 @@ class Worker:
 
     def _on_message(self, message: Message) -> None:
         if isinstance(message, Snapshot):
+            # Applied at once, in the order of the messages: a rotation that follows must find its service.
+            self.plane.apply(message)
             self._changes.put_nowait(message)
         elif isinstance(message, Rotation):
             self.plane.rotate(message)
@@ -93,11 +95,10 @@ class Worker:
 
     # --- serving ----------------------------------------------------------------------------------------------------
 
-    async def _apply_snapshots(self) -> None:
+    async def _follow_listeners(self) -> None:
         first = True
         while True:
             snapshot = await self._changes.get()
-            self.plane.apply(snapshot)
             await self._listen(snapshot.listeners)
             self._send(Applied(self.plane.applied))
             if first:

@@ -24,28 +24,33 @@ from lb.runtime.totals import Totals
 
 log = logging.getLogger("lb.workers")
 
-#: Seconds without a sign of life after which a worker is taken for hung. It reports four times a second.
-HUNG_AFTER = 10.0
 #: Seconds that a worker must live for its death to count as the first one again.
 STEADY_AFTER = 10.0
 #: Seconds before a worker that died early is started again: 0 at first, doubling to the last.
 BACKOFF = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-class _Seat:
-    """One worker's place: its number, its sockets, and the process that sits there now."""
+class _Life:
+    """One worker process, from its start to its end."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, process: asyncio.subprocess.Process) -> None:
         self.number = number
-        self.process: asyncio.subprocess.Process | None = None
+        self.process = process
         self.channel: Channel | None = None
         self.incarnation = 0
         self.applied = 0
         self.polled = 0
-        self.started = 0.0
-        self.heard = 0.0
+        self.started = self.heard = time.monotonic()
+        self.leaving = False  # its successor serves already; it only ends what is under way
+
+
+class _Seat:
+    """A worker's place: its number, and who sits there."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.life: _Life | None = None
         self.early_deaths = 0
-        self.ready = asyncio.Event()
 
 
 class Workers:
@@ -56,9 +61,12 @@ class Workers:
         self.totals = totals
         self.restarts = 0
         self.sockets: dict[str, list[socket.socket]] = {}  # bind → one listening socket per worker
+        self.hung_after = 10.0  # seconds without a sign of life; a worker reports four times a second
         self.on_report: Callable[[Report], None] = lambda report: None
+        self.on_death: Callable[[str], None] = log.error
         self._on_alarm = on_alarm
         self._seats = [_Seat(number) for number in range(count)]
+        self._lives: list[_Life] = []
         self._snapshot = Snapshot(0)
         self._rotations: dict[str, Rotation] = {}
         self._changed = asyncio.Event()
@@ -69,11 +77,12 @@ class Workers:
     @property
     def pids(self) -> list[int]:
         """Process ids of the workers that are alive."""
-        return [seat.process.pid for seat in self._seats if seat.process is not None]
+        return [life.process.pid for life in self._lives]
 
     async def start(self, snapshot: Snapshot, within: float = 15.0) -> None:
         """Start every worker; returns when all serve by `snapshot`. Raises TimeoutError."""
         self._snapshot = snapshot
+        self._rotations = {rotation.service: rotation for rotation in snapshot.rotations}
         for seat in self._seats:
             await self._spawn(seat)
         self._watch(self._look_for_hung())
@@ -98,16 +107,13 @@ class Workers:
 
     def _tell(self, message: Message) -> None:
         frame = pack(message)
-        for seat in self._seats:
-            if seat.channel is not None:
-                seat.channel.send_frame(frame)
+        for life in self._lives:
+            if life.channel is not None:
+                life.channel.send_frame(frame)
 
     async def confirm(self, version: int, within: float = 5.0) -> None:
-        """Wait until every living worker serves by `version`. Raises TimeoutError."""
-        async with asyncio.timeout(within):
-            while any(seat.process is not None and seat.applied < version for seat in self._seats):
-                self._changed.clear()
-                await self._changed.wait()
+        """Wait until every worker serves by `version`. Raises TimeoutError."""
+        await self._until(lambda: all(life.applied >= version for life in self._lives), within)
 
     async def poll(self, within: float = 0.5) -> bool:
         """Ask all for a report now; False when one did not answer in time (its last report stands)."""
@@ -115,43 +121,61 @@ class Workers:
         number = self._polls
         self._tell(Poll(number))
         try:
-            async with asyncio.timeout(within):
-                while any(seat.channel is not None and seat.polled < number for seat in self._seats):
-                    self._changed.clear()
-                    await self._changed.wait()
+            await self._until(lambda: all(life.polled >= number for life in self._lives if life.channel), within)
         except TimeoutError:
             return False
         return True
 
+    async def _until(self, condition: Callable[[], bool], within: float) -> None:
+        async with asyncio.timeout(within):
+            while not condition():
+                changed = self._changed
+                await changed.wait()
+
+    def _wake(self) -> None:
+        """Something changed: everybody who waits looks again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
     # --- listening --------------------------------------------------------------------------------------------------
 
-    def _on_message(self, seat: _Seat, message: Message) -> None:
-        seat.heard = time.monotonic()
+    def _on_message(self, life: _Life, message: Message) -> None:
+        life.heard = time.monotonic()
         if isinstance(message, Report):
             self.totals.take(message)
-            seat.applied = max(seat.applied, message.applied)
+            life.applied = max(life.applied, message.applied)
             self.on_report(message)
         elif isinstance(message, Applied):
-            seat.applied = message.version
+            life.applied = message.version
         elif isinstance(message, Polled):
-            seat.polled = message.number
+            life.polled = message.number
         elif isinstance(message, Alarm):
             self._on_alarm(message)
         elif isinstance(message, Hello):
             if message.version != VERSION:
-                log.error("worker %d speaks version %d, not %d", seat.number, message.version, VERSION)
-            seat.incarnation = message.incarnation
-        self._changed.set()
+                log.error("worker %d speaks version %d, not %d", life.number, message.version, VERSION)
+            life.incarnation = message.incarnation
+        self._wake()
 
     # --- processes --------------------------------------------------------------------------------------------------
+
+    async def renew(self, within: float = 15.0) -> None:
+        """Put a new process on every seat, with the sockets as they are now; the old ones end what is under way."""
+        for seat in self._seats:
+            old = seat.life
+            await self._spawn(seat)
+            heir = seat.life
+            assert heir is not None
+            await self._until(lambda heir=heir: heir.applied > 0 or heir not in self._lives, within)  # type: ignore[misc]
+            if old is not None and old.channel is not None:
+                old.leaving = True
+                old.channel.send(Order("drain"))
 
     async def _spawn(self, seat: _Seat) -> None:
         ours, theirs = socket.socketpair()
         fds = {bind: sockets[seat.number].fileno() for bind, sockets in self.sockets.items()}
         told = json.dumps({"number": seat.number, "channel": theirs.fileno(), "listeners": fds})
-        seat.applied = 0
-        seat.started = seat.heard = time.monotonic()
-        seat.process = await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "lb.runtime.worker",
@@ -161,28 +185,29 @@ class Workers:
             start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
         )
         theirs.close()
-        seat.channel = await Channel.over(ours, lambda message: self._on_message(seat, message), self._changed.set)
-        rotations = tuple(self._rotations.values()) or self._snapshot.rotations
+        life = seat.life = _Life(seat.number, process)
+        self._lives.append(life)
+        life.channel = await Channel.over(ours, lambda message: self._on_message(life, message), self._wake)
+        rotations = tuple(self._rotations.values())
         version = max([self._snapshot.version, *(rotation.version for rotation in rotations)])
-        seat.channel.send(replace(self._snapshot, version=version, rotations=rotations))
-        self._watch(self._await_end(seat, seat.process))
+        life.channel.send(replace(self._snapshot, version=version, rotations=rotations))
+        self._watch(self._await_end(seat, life))
 
-    async def _await_end(self, seat: _Seat, process: asyncio.subprocess.Process) -> None:
-        code = await process.wait()
-        if seat.channel is not None:
-            await asyncio.sleep(0)  # what it sent last is read first
-            seat.channel.close()
-        seat.channel = None
-        seat.process = None
-        self.totals.gone(seat.incarnation)
-        self._changed.set()
-        if self._stopping:
+    async def _await_end(self, seat: _Seat, life: _Life) -> None:
+        code = await life.process.wait()
+        await asyncio.sleep(0)  # what it sent last is read first
+        if life.channel is not None:
+            life.channel.close()
+        self._lives.remove(life)
+        self.totals.gone(life.incarnation)
+        self._wake()
+        if self._stopping or life.leaving or seat.life is not life:
             return
-        lived = time.monotonic() - seat.started
+        lived = time.monotonic() - life.started
         seat.early_deaths = seat.early_deaths + 1 if lived < STEADY_AFTER else 0
-        pause = BACKOFF[min(seat.early_deaths, len(BACKOFF) - 1)]
+        pause = BACKOFF[min(max(0, seat.early_deaths - 1), len(BACKOFF) - 1)]
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        log.error("worker %d %s after %.1f s; the next one starts in %.1f s", seat.number, how, lived, pause)
+        self.on_death(f"worker {seat.number} {how} after {lived:.1f} s; the next one starts in {pause:g} s")
         self.restarts += 1
         await asyncio.sleep(pause)
         if not self._stopping:
@@ -191,11 +216,11 @@ class Workers:
     async def _look_for_hung(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            for seat in self._seats:
-                silent = time.monotonic() - seat.heard
-                if seat.process is not None and silent > HUNG_AFTER:
-                    log.error("worker %d has said nothing for %.0f s and is replaced", seat.number, silent)
-                    seat.process.kill()
+            for life in self._lives:
+                silent = time.monotonic() - life.heard
+                if silent > self.hung_after:
+                    self.on_death(f"worker {life.number} has said nothing for {silent:.0f} s and is replaced")
+                    life.process.kill()
 
     def _watch(self, coroutine: object) -> None:
         task = asyncio.ensure_future(coroutine)  # type: ignore[call-overload]
@@ -207,10 +232,7 @@ class Workers:
         self._stopping = True
         self.order("drain")
         try:
-            async with asyncio.timeout(within):
-                while self.pids:
-                    self._changed.clear()
-                    await self._changed.wait()
+            await self._until(lambda: not self._lives, within)
         except TimeoutError:
             self.order("stop")
             await self._end_all()
@@ -218,12 +240,10 @@ class Workers:
     async def _end_all(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:
-                async with asyncio.timeout(1.0):
-                    while self.pids:
-                        self._changed.clear()
-                        await self._changed.wait()
+                await self._until(lambda: not self._lives, 1.0)
             except TimeoutError:
                 for pid in self.pids:
                     os.kill(pid, number)
             else:
                 return
+        await self._until(lambda: not self._lives, 5.0)

@@ -1,0 +1,198 @@
+"""What a new configuration would change of the one that runs: kept, added, drained, or only after a restart.
+
+Pure. Values are compared as they work out, with defaults filled in: writing a default down changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lb.config.model import Config
+from lb.config.quantities import format_duration
+from lb.config.resolve import World, resolve
+from lb.core.checks import definition
+from lb.core.detection import worst_case
+
+Kind = Literal["add", "drain", "change", "restart"]
+SIGNS: dict[Kind, str] = {"add": "+", "drain": "-", "change": "~", "restart": "!"}
+
+#: Settings that are read at the start alone.
+AT_START = ("admin", "workers", "state_dir")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference, and what a reload makes of it."""
+
+    kind: Kind
+    subject: str  # a target's id, or a path such as services.greeting.readiness.interval
+    text: str
+
+    def __str__(self) -> str:
+        return f"{SIGNS[self.kind]} {self.subject}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The difference between two configurations."""
+
+    changes: tuple[Change, ...]
+    kept: tuple[str, ...]  # ids of targets that keep health, connections and counters
+
+    def of(self, kind: Kind) -> tuple[Change, ...]:
+        return tuple(change for change in self.changes if change.kind == kind)
+
+    def lines(self) -> list[str]:
+        """One line for each change; none when there are none."""
+        return [str(change) for change in self.changes]
+
+    def summary(self) -> str:
+        """In one sentence."""
+        if not self.changes:
+            return "Nothing would change."
+        words = {"add": "added", "drain": "drained", "change": "changed", "restart": "only after a restart"}
+        counts = [f"{len(found)} {words[kind]}" for kind in SIGNS if (found := self.of(kind))]
+        kept = f"; {_counted(len(self.kept), 'target')} kept as they are" if self.kept else ""
+        return f"{', '.join(counts)}{kept}."
+
+
+def diff(old: Config, new: Config) -> Plan:
+    """From `old`, which runs, to `new`."""
+    before, after = resolve(old, 0), resolve(new, 0)
+    changes = (
+        *_listeners(before, after),
+        *_services(before, after),
+        *_targets(before, after),
+        *_settings(old, new),
+        *_timing(before, after),
+    )
+    kept = [id for id, target in after.targets.items() if before.targets.get(id) == target]
+    return Plan(changes, tuple(kept))
+
+
+def _listeners(before: World, after: World) -> Iterator[Change]:
+    old = {listener.bind: listener for listener in before.snapshot.listeners}
+    new = {listener.bind: listener for listener in after.snapshot.listeners}
+    for bind in new.keys() - old.keys():
+        yield Change("add", f"listener {bind}", "opens")
+    for bind in old.keys() - new.keys():
+        yield Change("drain", f"listener {bind}", "closes; its connections end after their request")
+    for bind in new.keys() & old.keys():
+        if new[bind] != old[bind]:
+            named = [name for name in type(new[bind]).__dataclass_fields__ if _differ(old[bind], new[bind], name)]
+            yield Change("change", f"listener {bind}", f"{', '.join(named)}: for new connections")
+
+
+def _services(before: World, after: World) -> Iterator[Change]:
+    old, new = before.config.services, after.config.services
+    for name in new:
+        if name not in old:
+            yield Change("add", f"service {name}", f"pools {', '.join(new[name].pools)}")
+            continue
+        if old[name].first_active() != new[name].first_active():
+            said = f"{old[name].first_active()} → {new[name].first_active()}; an edit wins over an earlier switch"
+            yield Change("change", f"services.{name}.active", said)
+        for pool in new[name].pools:
+            if pool not in old[name].pools:
+                yield Change("add", f"pool {name}/{pool}", _counted(len(new[name].pools[pool].targets), "target"))
+        for pool in old[name].pools:
+            if pool not in new[name].pools:
+                yield Change("drain", f"pool {name}/{pool}", "is gone; its targets drain")
+        # Pools are compared target by target, checks as they work out for each.
+        leave_out = {"pools", "active"}
+        yield from _values(
+            f"services.{name}",
+            old[name].model_dump(mode="json", exclude=leave_out),
+            new[name].model_dump(mode="json", exclude=leave_out),
+        )
+    for name in old:
+        if name not in new:
+            yield Change("drain", f"service {name}", "is gone; its targets drain")
+
+
+def _targets(before: World, after: World) -> Iterator[Change]:
+    for id, target in after.targets.items():
+        was = before.targets.get(id)
+        if was is None:
+            yield Change("add", id, "gets traffic after its first passed check")
+            continue
+        if was.weight != target.weight:
+            yield Change("change", id, f"weight {was.weight} → {target.weight}")
+        if was.tls != target.tls:
+            yield Change("change", id, "TLS settings, for new connections")
+        old, new = before.checks[id], after.checks[id]
+        if definition(old.readiness) != definition(new.readiness):
+            yield Change("change", id, "another readiness check; the old verdict holds until the new one has passed")
+        if old.liveness != new.liveness or old.on_failure != new.on_failure:
+            text = "liveness check" if new.liveness else "no liveness check any more"
+            yield Change("change", id, text if old.liveness or not new.liveness else "a liveness check is new")
+    for id in before.targets:
+        if id not in after.targets:
+            yield Change("drain", id, "takes no new requests, then is gone")
+
+
+def _settings(old: Config, new: Config) -> Iterator[Change]:
+    leave_out = {"services", "listeners", "routes"}
+    before = old.model_dump(mode="json", exclude=leave_out)
+    after = new.model_dump(mode="json", exclude=leave_out)
+    yield from _values("", before, after)
+    routes = [[(route.host, route.path) for route in config.route_list()] for config in (old, new)]
+    for host, path in routes[1]:
+        if (host, path) not in routes[0]:
+            yield Change("add", f"route {host}{path}", "to its service, for new requests")
+    for host, path in routes[0]:
+        if (host, path) not in routes[1]:
+            yield Change("drain", f"route {host}{path}", "is gone")
+    known = {(route.host, route.path): route for route in old.route_list()}
+    for route in new.route_list():
+        was = known.get((route.host, route.path))
+        if was is not None and was != route:
+            text = f"{was.service} → {route.service}" if was.service != route.service else "other limits"
+            yield Change("change", f"route {route.host}{route.path}", text)
+
+
+def _values(path: str, old: Any, new: Any) -> Iterator[Change]:
+    """Leaves that differ, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys((*old, *new)):
+            yield from _values(f"{path}.{key}" if path else key, old.get(key), new.get(key))
+    elif old != new:
+        kind: Kind = "restart" if path.partition(".")[0] in AT_START else "change"
+        said = f"{_written(old)} → {_written(new)}"
+        yield Change(kind, path, f"{said}; needs a restart" if kind == "restart" else said)
+
+
+def _timing(before: World, after: World) -> Iterator[Change]:
+    """The detection time, where it changes: what all those settings are about."""
+    for name in after.config.services:
+        worst = [
+            max(
+                (worst_case(checks.readiness) for id, checks in world.checks.items() if id.startswith(f"{name}/")),
+                default=0,
+            )
+            for world in (before, after)
+        ]
+        if name in before.config.services and worst[0] != worst[1]:
+            said = " → ".join(
+                "never" if seconds == float("inf") else format_duration(round(seconds, 3)) for seconds in worst
+            )
+            yield Change("change", f"services.{name}", f"a dead target is out after at worst {said}")
+
+
+def _differ(old: object, new: object, name: str) -> bool:
+    return bool(getattr(old, name) != getattr(new, name))
+
+
+def _written(value: Any) -> str:
+    if value is None or value == "" or value == [] or value == {}:
+        return "none"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_written(one)}" for key, one in value.items() if one not in (None, "")) + "}"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

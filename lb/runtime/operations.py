@@ -1,0 +1,403 @@
+"""What operators can ask for and order, carried out on the running supervisor.
+
+Every order goes the same way: checked, written to disk, put in force, confirmed by the workers, told as an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lb.config.diff import diff
+from lb.config.load import load_text
+from lb.config.problems import ConfigError
+from lb.control.events import EventLog
+from lb.control.metrics import Figures, exposition
+from lb.control.models import (
+    ConfigProblem,
+    ConfigText,
+    DrainState,
+    Explanation,
+    ProbeResult,
+    ReloadResult,
+    ServiceView,
+    Status,
+    SwitchRequest,
+    TargetView,
+    Validation,
+)
+from lb.control.operations import Refused
+from lb.core.desired import ServiceDesired, TargetDesired
+from lb.core.lifecycle import in_rotation, shown
+from lb.core.report import RequestRecord, TargetTally
+from lb.core.targets import Pool, Service, Target
+from lb.runtime.sockets import CannotListen
+from lb.runtime.totals import Sums
+from lb.runtime.views import probe_view, service_view, status_view, target_view
+
+if TYPE_CHECKING:
+    from lb.runtime.supervisor import Supervisor
+
+#: Seconds that workers have to confirm a change.
+CONFIRM_WITHIN = 5.0
+
+
+class LiveOperations:
+    """`control.operations.Operations` of one supervisor."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    @property
+    def events(self) -> EventLog:
+        return self._supervisor.events
+
+    @property
+    def revision(self) -> int:
+        return self._supervisor.desired.version
+
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    async def _sums(self) -> Sums:
+        await self._supervisor.workers.poll()
+        return self._supervisor.totals.sums()
+
+    async def status(self) -> Status:
+        return status_view(self._supervisor, await self._sums())
+
+    async def service(self, name: str) -> ServiceView:
+        return service_view(self._supervisor, self._service(name), await self._sums())
+
+    async def target(self, id: str) -> TargetView:
+        target = self._target(id)
+        return target_view(self._supervisor, target, self._share(target), await self._sums())
+
+    def readyz(self) -> tuple[bool, str]:
+        if self._supervisor.draining:
+            return False, "draining"
+        for rotation in self._supervisor.rotations.current.values():
+            if any(members for _, members in rotation.weights):
+                return True, "ready"
+        return False, "no service has a ready target"
+
+    async def metrics(self) -> bytes:
+        supervisor = self._supervisor
+        sums = await self._sums()
+        now = time.monotonic()
+        shares: dict[tuple[str, str], float] = {}
+        for service in supervisor.world.snapshot.services:
+            parts = dict(supervisor.rotations.current[service.name].shares)
+            for pool in service.pools:
+                shares[service.name, pool.name] = parts.get(pool.name, 0) / 100
+        for id in supervisor.targets:
+            sums.targets.setdefault(id, TargetTally(id, buckets=[0] * 17))
+        return exposition(
+            Figures(
+                targets=sums.targets,
+                places={id: (t.service, t.pool, id.rsplit("/", 1)[-1]) for id, t in supervisor.targets.items()},
+                pools=sums.pools,
+                states={id: shown(health, now) for id, health in supervisor.monitor.healths.items()},
+                shares=shares,
+                active={name: desired.active for name, desired in supervisor.desired.services.items()},
+                retries=sums.retries,
+                mirrored=sums.mirrored,
+                rejected=sums.rejected,
+                transitions=supervisor.transitions,
+                probes=supervisor.probes,
+                probe_seconds=supervisor.probe_seconds,
+                switches=supervisor.switches,
+                reloads=supervisor.reloads,
+                downstream=sums.downstream,
+                accepted=sums.accepted,
+                log_lines_lost=sums.log_lines_lost,
+                reload_ok=supervisor.reload_ok,
+                worker_restarts=supervisor.workers.restarts,
+                workers=len(supervisor.workers.pids),
+                state_writable=not supervisor.store.trouble,
+            )
+        )
+
+    async def explain(self, subject: str) -> Explanation:
+        supervisor = self._supervisor
+        record = supervisor.totals.records.get(subject)
+        if record is None:
+            await supervisor.workers.poll()
+            record = supervisor.totals.records.get(subject)
+        if record is not None:
+            return _explain_request(record)
+        if any(service.name == subject for service in supervisor.world.snapshot.services):
+            return self._explain_service(self._service(subject))
+        return self._explain_target(self._target(subject))
+
+    def _explain_target(self, target: Target) -> Explanation:
+        supervisor = self._supervisor
+        health = supervisor.monitor.health(target.id)
+        rules = supervisor.world.checks[target.id].readiness
+        state = shown(health, time.monotonic())
+        lines = [f"the last readiness probe: {health.text}"]
+        if health.probe == "starting":
+            lines.append("it never passed a check yet; one pass is enough for its first entry")
+        elif health.probe == "ready":
+            failed = max(0, -health.streak)
+            lines.append(f"failures in a row: {failed} of {rules.fall}; at {rules.fall} it leaves rotation")
+        else:
+            passed = max(0, health.streak)
+            lines.append(f"passes in a row: {passed} of {rules.rise}; at {rules.rise} it enters rotation again")
+        if health.ejected_until:
+            left = max(0.0, health.ejected_until - time.monotonic())
+            lines.append(
+                f"ejected for its own traffic: {health.ejected_for}; for {left:.0f} s more, then a probe decides"
+            )
+        if health.admin != "normal":
+            lines.append("an operator drains it; `lb undrain` takes that back")
+        lines.append(f"it is probed every {rules.interval:g} s and has {rules.timeout:g} s to answer")
+        gets = "gets traffic" if in_rotation(health) else "gets no traffic"
+        probes = [probe_view(seen) for seen in reversed(supervisor.monitor.history(target.id)[-10:])]
+        return Explanation(
+            subject=target.id, kind="target", summary=f"{target.id} {gets}: {state}", lines=lines, probes=probes
+        )
+
+    def _explain_service(self, service: Service) -> Explanation:
+        rotation = self._supervisor.rotations.current[service.name]
+        members = {name: len(targets) for name, targets in rotation.weights}
+        lines = [
+            f"pool {pool.name}: {dict(rotation.shares).get(pool.name, 0)} % of the requests, "
+            f"{members.get(pool.name, 0)} of {len(pool.targets)} targets in rotation"
+            for pool in service.pools
+        ]
+        serving = any(parts and members.get(name) for name, parts in rotation.shares)
+        summary = f"{service.name} is served" if serving else f"{service.name} has no ready target: clients get 503"
+        return Explanation(subject=service.name, kind="service", summary=summary, lines=lines)
+
+    # --- switching --------------------------------------------------------------------------------------------------
+
+    async def switch(self, name: str, wanted: SwitchRequest, actor: str, base: int | None) -> ServiceView:
+        service = self._service(name)
+        self._check_base(base)
+        pools = {pool.name: pool for pool in service.pools}
+        if wanted.to not in pools:
+            raise Refused(404, "No such pool", f"{name} has no pool {wanted.to}; it has {', '.join(pools)}")
+        if not wanted.force:
+            self._gate(service, pools[wanted.to])
+        return await self._activate(service, wanted.to, actor)
+
+    async def rollback(self, name: str, actor: str, base: int | None) -> ServiceView:
+        service = self._service(name)
+        self._check_base(base)
+        previous = self._supervisor.desired.services[name].previous
+        if not previous:
+            raise Refused(409, "Nothing to roll back to", f"{name} was not switched yet")
+        return await self._activate(service, previous, actor)
+
+    async def _activate(self, service: Service, pool: str, actor: str) -> ServiceView:
+        supervisor = self._supervisor
+        name = service.name
+        old = supervisor.desired.services[name]
+        if old.active != pool or old.shares:
+            new = ServiceDesired(pool, old.configured, previous=old.active, since=time.time())
+            supervisor.wish(replace(supervisor.desired, services={**supervisor.desired.services, name: new}))
+            supervisor.switches[name, "done"] += 1
+            supervisor.note("switch", f"traffic goes to {pool}", name, actor=actor, before=old.active, after=pool)
+            await self._enforce(name)
+        return await self.service(name)
+
+    def _gate(self, service: Service, pool: Pool) -> None:
+        """Refuse a switch to a pool that is not ready."""
+        supervisor = self._supervisor
+        quorum = supervisor.config.services[service.name].rollout.min_ready
+        needed = quorum.needed(len(pool.targets))
+        now = time.monotonic()
+        healths = {target.id: supervisor.monitor.health(target.id) for target in pool.targets}
+        ready = sum(1 for health in healths.values() if in_rotation(health))
+        if ready < needed:
+            supervisor.switches[service.name, "refused"] += 1
+            reasons = [
+                {"target": id, "reason": f"{shown(health, now)}: {health.text}"}
+                for id, health in healths.items()
+                if not in_rotation(health)
+            ]
+            detail = f"{ready} of {len(healths)} targets of {pool.name} are ready, {needed} are needed"
+            raise Refused(409, "Not ready", detail, reasons)
+
+    def _check_base(self, base: int | None) -> None:
+        revision = self.revision
+        if base is not None and base != revision:
+            recent = self.events.since()[-1:]
+            what = f"; the last change: {recent[0].text}" if recent else ""
+            raise Refused(
+                412, "Somebody was faster", f"the order is based on revision {base}, now it is {revision}{what}"
+            )
+
+    async def _enforce(self, name: str) -> None:
+        """Put the wishes in force; returns when every worker has."""
+        supervisor = self._supervisor
+        supervisor.rotations.touch((name,))
+        version = supervisor.rotations.flush()
+        try:
+            await supervisor.workers.confirm(version, CONFIRM_WITHIN)
+        except TimeoutError:
+            raise Refused(504, "Not confirmed", "a worker has not confirmed the change in time; it will") from None
+
+    # --- one target -------------------------------------------------------------------------------------------------
+
+    async def drain(self, id: str, force: bool, actor: str) -> DrainState:
+        supervisor = self._supervisor
+        target = self._target(id)
+        if not force:
+            self._check_enough_left(target)
+        if not self._override(target).draining:
+            self._wish_target(target, replace(self._override(target), draining=True))
+            supervisor.drain(target.id)
+            supervisor.note("drain", "drains", target.id, actor=actor)
+            await self._enforce(target.service)
+        return await self.drain_state(target.id)
+
+    async def drain_state(self, id: str) -> DrainState:
+        supervisor = self._supervisor
+        target = self._target(id)
+        tally = (await self._sums()).targets.get(target.id, TargetTally(target.id))
+        draining = self._override(target).draining
+        left = tally.in_flight + tally.tunnels
+        health = supervisor.monitor.health(target.id)
+        drain = supervisor.config.services[target.service].timeouts.drain
+        cut_in = max(0.0, health.admin_since + drain - time.monotonic()) if draining and left and drain else None
+        return DrainState(
+            target=target.id,
+            safe=draining and not left,
+            in_flight=tally.in_flight,
+            tunnels=tally.tunnels,
+            cut_in=cut_in,
+        )
+
+    async def undrain(self, id: str, actor: str) -> TargetView:
+        supervisor = self._supervisor
+        target = self._target(id)
+        if self._override(target).draining:
+            self._wish_target(target, replace(self._override(target), draining=False))
+            supervisor.undrain(target.id)
+            supervisor.note("drain", "is no longer drained", target.id, actor=actor)
+            await self._enforce(target.service)
+        return await self.target(target.id)
+
+    async def weight(self, id: str, weight: int, actor: str) -> TargetView:
+        supervisor = self._supervisor
+        target = self._target(id)
+        old = self._override(target)
+        before = old.weight if old.weight is not None else target.weight
+        same = weight == target.weight
+        new = replace(old, weight=None if same else weight, configured_weight=None if same else target.weight)
+        self._wish_target(target, new)
+        text = f"weight {before} → {weight}"
+        supervisor.note("weight", text, target.id, actor=actor, before=str(before), after=str(weight))
+        await self._enforce(target.service)
+        return await self.target(target.id)
+
+    async def probe(self, id: str) -> ProbeResult:
+        monitor = self._supervisor.monitor
+        target = self._target(id)
+        try:
+            async with asyncio.timeout(60.0):
+                verdict = await monitor.probe_now(target.id)
+        except KeyError:
+            raise Refused(409, "Not probed", f"{target.id} has `protocol: none`: it is never probed") from None
+        return ProbeResult(
+            target=target.id,
+            ok=verdict.ok,
+            seconds=verdict.seconds,
+            text=verdict.text,
+            asked=monitor.asked(target.id),
+            got=verdict.got or verdict.text,
+            expected=monitor.expected(target.id),
+        )
+
+    def _override(self, target: Target) -> TargetDesired:
+        return self._supervisor.desired.targets.get(target.id, TargetDesired())
+
+    def _wish_target(self, target: Target, wanted: TargetDesired) -> None:
+        desired = self._supervisor.desired
+        targets = {**desired.targets, target.id: wanted}
+        if wanted == TargetDesired():
+            del targets[target.id]
+        self._supervisor.wish(replace(desired, targets=targets))
+
+    def _check_enough_left(self, target: Target) -> None:
+        supervisor = self._supervisor
+        service = self._service(target.service)
+        if supervisor.desired.services[service.name].active != target.pool:
+            return
+        pool = next(pool for pool in service.pools if pool.name == target.pool)
+        others = [other.id for other in pool.targets if other.id != target.id]
+        left = sum(1 for id in others if in_rotation(supervisor.monitor.health(id)))
+        if not left:
+            detail = f"{target.id} is the last target of the active pool {pool.name} that serves"
+            raise Refused(409, "Too few would be left", detail)
+
+    # --- configuration ----------------------------------------------------------------------------------------------
+
+    async def reload(self, actor: str) -> ReloadResult:
+        try:
+            lines = await self._supervisor.reload(actor)
+        except ConfigError as error:
+            reasons = [{"where": problem.where, "reason": problem.message} for problem in error.problems]
+            raise Refused(422, "The file is invalid", "nothing has changed", reasons) from None
+        except CannotListen as error:
+            raise Refused(409, "Cannot listen", str(error)) from None
+        return ReloadResult(changed=bool(lines), lines=lines)
+
+    def config_text(self) -> ConfigText:
+        try:
+            return ConfigText(text=self._supervisor.config_text())
+        except ConfigError as error:
+            raise Refused(409, "The file cannot be read", str(error)) from None
+
+    async def validate(self, text: str) -> Validation:
+        supervisor = self._supervisor
+        name, base = str(supervisor.path), str(Path(supervisor.path).resolve().parent)
+        try:
+            config = await asyncio.to_thread(load_text, text, name, base=base)
+        except ConfigError as error:
+            problems = [
+                ConfigProblem(line=problem.line, column=problem.column, message=problem.message)
+                for problem in error.problems
+            ]
+            return Validation(ok=False, problems=problems, changes=[])
+        return Validation(ok=True, problems=[], changes=diff(supervisor.config, config).lines())
+
+    # --- names ------------------------------------------------------------------------------------------------------
+
+    def _service(self, name: str) -> Service:
+        services = {service.name: service for service in self._supervisor.world.snapshot.services}
+        if name not in services:
+            raise Refused(404, "No such service", f"there is no service {name}; there is {', '.join(services)}")
+        return services[name]
+
+    def _target(self, id: str) -> Target:
+        targets = self._supervisor.targets
+        if id in targets:
+            return targets[id]
+        matches = [known for known in targets if known.endswith(f"/{id}")]
+        if len(matches) == 1:
+            return targets[matches[0]]
+        if matches:
+            raise Refused(409, "Ambiguous target", f"{id} may be {' or '.join(sorted(matches))}")
+        raise Refused(404, "No such target", f"there is no target {id}")
+
+    def _share(self, target: Target) -> float:
+        rotation = self._supervisor.rotations.current[target.service]
+        weights = dict(dict(rotation.weights).get(target.pool, ()))
+        total = sum(weights.values())
+        return weights.get(target.id, 0.0) / total if total else 0.0
+
+
+def _explain_request(record: RequestRecord) -> Explanation:
+    reason = f": {record.reason}" if record.reason else ""
+    lines = [
+        f"{record.method} {record.path} from {record.client}",
+        f"service {record.service}, pool {record.pool}, target {record.target}",
+        *(f"try {number}: {text}" for number, text in enumerate(record.tries, 1)),
+        f"answered {record.code} after {record.seconds * 1000:.1f} ms{reason}",
+    ]
+    return Explanation(subject=record.id, kind="request", summary=f"request {record.id}: {record.code}", lines=lines)

@@ -1,0 +1,106 @@
+"""Rates and percentiles of the recent past: differences between sums taken once a second."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from lb.core.report import BUCKETS
+from lb.runtime.totals import Sums
+
+#: Seconds that a rate looks back.
+SPAN = 10.0
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What happened within the span."""
+
+    requests: int = 0
+    errors: int = 0
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    seconds: float = 0.0  # length of the span
+
+    @property
+    def rate(self) -> float:
+        """Requests per second."""
+        return self.requests / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def error_rate(self) -> float:
+        """Share of failed requests."""
+        return self.errors / self.requests if self.requests > 0 else 0.0
+
+    def percentile(self, share: float) -> float | None:
+        """Seconds that this share of the requests took at most, interpolated within its bucket; None without any."""
+        total = sum(self.buckets)
+        if not total:
+            return None
+        rank = share * total
+        below, lower = 0, 0.0
+        for bound, count in zip(BUCKETS, self.buckets, strict=False):
+            if count and below + count >= rank:
+                return lower + (bound - lower) * max(0.0, rank - below) / count
+            below += count
+            lower = bound
+        return BUCKETS[-1]
+
+
+@dataclass(slots=True)
+class _Sample:
+    at: float
+    targets: dict[str, tuple[int, int, list[int]]]
+    pools: dict[tuple[str, str], tuple[int, int, list[int]]]
+
+
+class Rates:
+    """A window of samples."""
+
+    def __init__(self) -> None:
+        self._samples: deque[_Sample] = deque(maxlen=int(SPAN) + 1)
+
+    def sample(self, sums: Sums, now: float) -> None:
+        """Take one, about once a second."""
+        targets = {
+            id: (sum(tally.codes.values()), tally.server_errors, list(tally.buckets))
+            for id, tally in sums.targets.items()
+        }
+        pools = {key: (tally.requests, tally.errors, list(tally.buckets)) for key, tally in sums.pools.items()}
+        self._samples.append(_Sample(now, targets, pools))
+
+    def of_target(self, id: str) -> Traffic:
+        """The recent past of one target."""
+        if len(self._samples) < 2:
+            return Traffic()
+        first, last = self._samples[0], self._samples[-1]
+        return _between(first.targets.get(id), last.targets.get(id), last.at - first.at)
+
+    def of_pool(self, service: str, pool: str) -> Traffic:
+        """The recent past of one pool."""
+        if len(self._samples) < 2:
+            return Traffic()
+        first, last = self._samples[0], self._samples[-1]
+        return _between(first.pools.get((service, pool)), last.pools.get((service, pool)), last.at - first.at)
+
+    def of_service(self, service: str) -> Traffic:
+        """The recent past of one service, all its pools together."""
+        total = Traffic()
+        if len(self._samples) >= 2:
+            for name, pool in self._samples[-1].pools:
+                if name == service:
+                    part = self.of_pool(name, pool)
+                    total.requests += part.requests
+                    total.errors += part.errors
+                    total.buckets = [a + b for a, b in zip(total.buckets, part.buckets, strict=True)]
+                    total.seconds = part.seconds
+        return total
+
+
+def _between(
+    first: tuple[int, int, list[int]] | None, last: tuple[int, int, list[int]] | None, seconds: float
+) -> Traffic:
+    if last is None:
+        return Traffic(seconds=seconds)
+    then = first or (0, 0, [0] * len(last[2]))
+    buckets = [max(0, new - old) for new, old in zip(last[2], then[2], strict=True)]
+    return Traffic(max(0, last[0] - then[0]), max(0, last[1] - then[1]), buckets, seconds)

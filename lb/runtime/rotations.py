@@ -1,0 +1,95 @@
+"""Rotations: when health, wishes or a ramp change a service, its rotation is worked out anew and told to the workers.
+
+Changes of one turn of the loop are gathered, so that a thousand targets that become ready at once are one message.
+Snapshots and rotations share one growing version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from time import monotonic
+
+from lb.core.desired import Desired
+from lb.core.lifecycle import Health
+from lb.core.rotation import ServiceRules, next_change, resolve
+from lb.core.targets import Mirror, Rotation, Service, Snapshot
+from lb.runtime.workers import Workers
+
+
+class Rotations:
+    """Who gets which requests now, for all services."""
+
+    def __init__(self, workers: Workers, healths: Mapping[str, Health], desired: Callable[[], Desired]) -> None:
+        self._workers = workers
+        self._healths = healths
+        self._desired = desired
+        self._services: dict[str, Service] = {}
+        self._rules: Mapping[str, ServiceRules] = {}
+        self._mirrors: Mapping[str, Mirror] = {}
+        self._dirty: set[str] = set()
+        self._flush_planned = False
+        self._ramps: dict[str, asyncio.TimerHandle] = {}
+        self.current: dict[str, Rotation] = {}
+        self.version = 0
+
+    def configure(
+        self, snapshot: Snapshot, rules: Mapping[str, ServiceRules], mirrors: Mapping[str, Mirror]
+    ) -> Snapshot:
+        """Take a new configuration; returns its snapshot with a version and every rotation in it."""
+        self._services = {service.name: service for service in snapshot.services}
+        self._rules, self._mirrors = rules, mirrors
+        for name in [name for name in self._ramps if name not in self._services]:
+            self._ramps.pop(name).cancel()
+        self.current = {name: self._resolve(name) for name in self._services}
+        self._dirty.clear()
+        self.version += 1
+        return replace(snapshot, version=self.version, rotations=tuple(self.current.values()))
+
+    def touch(self, names: Iterable[str]) -> None:
+        """Something changed for these services; it is worked out at the end of this turn of the loop."""
+        self._dirty.update(name for name in names if name in self._services)
+        if self._dirty and not self._flush_planned:
+            self._flush_planned = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> int:
+        """Tell the workers now; returns the version that is in force then."""
+        self._flush_planned = False
+        dirty, self._dirty = self._dirty, set()
+        for name in dirty:
+            old = self.current.get(name)
+            new = self._resolve(name)
+            if old is None or replace(old, version=new.version) != new:
+                self.current[name] = new
+                self._workers.rotate(new)
+        return self.version
+
+    def _resolve(self, name: str) -> Rotation:
+        service, rules, desired = self._services[name], self._rules[name], self._desired()
+        now = monotonic()
+        self.version += 1
+        rotation = resolve(
+            service,
+            self._healths,
+            desired.services[name],
+            desired.targets,
+            rules,
+            now,
+            self.version,
+            self._mirrors.get(name),
+        )
+        pending = self._ramps.pop(name, None)
+        if pending is not None:
+            pending.cancel()
+        again = next_change(self._healths, service, rules, now)
+        if again is not None:
+            self._ramps[name] = asyncio.get_running_loop().call_later(again, self.touch, (name,))
+        return rotation
+
+    def close(self) -> None:
+        """No more changes."""
+        for handle in self._ramps.values():
+            handle.cancel()
+        self._ramps.clear()

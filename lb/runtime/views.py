@@ -1,0 +1,160 @@
+"""What the supervisor knows, as the admin API shows it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import lb
+from lb.control.models import (
+    ConfigView,
+    ListenerView,
+    PoolView,
+    ProbeView,
+    ServiceView,
+    Status,
+    TargetView,
+)
+from lb.core.lifecycle import Health, in_rotation, shown, shown_since
+from lb.core.report import PoolTally, TargetTally
+from lb.core.targets import Pool, Service, Target
+from lb.runtime.rates import Traffic
+from lb.runtime.totals import Sums
+
+if TYPE_CHECKING:
+    from lb.runtime.supervisor import Supervisor
+
+
+def unix(monotonic: float) -> float:
+    """A monotonic time as Unix time."""
+    return time.time() - time.monotonic() + monotonic
+
+
+def status_view(supervisor: Supervisor, sums: Sums) -> Status:
+    """Everything at a glance."""
+    ready, _ = supervisor.operations.readyz()
+    return Status(
+        version=lb.__version__,
+        revision=supervisor.desired.version,
+        started_at=supervisor.started_at,
+        ready=ready,
+        workers=supervisor.workers.pids,
+        worker_restarts=supervisor.workers.restarts,
+        in_flight=sums.in_flight,
+        downstream_connections=sums.downstream,
+        state_trouble=supervisor.store.trouble,
+        config=ConfigView(
+            file=str(supervisor.path),
+            loaded_at=supervisor.loaded_at,
+            last_reload_ok=supervisor.reload_ok,
+            last_error=supervisor.reload_error,
+        ),
+        listeners=[ListenerView(bind=bind, address=address) for bind, address in supervisor.addresses.items()],
+        admin=supervisor.admin_address,
+        services=[service_view(supervisor, service, sums) for service in supervisor.world.snapshot.services],
+    )
+
+
+def service_view(supervisor: Supervisor, service: Service, sums: Sums) -> ServiceView:
+    """One service with its pools."""
+    desired = supervisor.desired.services[service.name]
+    rotation = supervisor.rotations.current[service.name]
+    shares = dict(rotation.shares)
+    recent = supervisor.rates.of_service(service.name)
+    requests = sum(tally.requests for (name, _), tally in sums.pools.items() if name == service.name)
+    return ServiceView(
+        name=service.name,
+        active=desired.active,
+        configured=desired.configured,
+        previous=desired.previous or None,
+        since=desired.since,
+        in_flight=sum(
+            tally.in_flight
+            for id, tally in sums.targets.items()
+            if id in supervisor.targets and supervisor.targets[id].service == service.name
+        ),
+        pools=[
+            _pool_view(supervisor, service, pool, shares.get(pool.name, 0), pool.name == desired.active, sums)
+            for pool in service.pools
+        ],
+        rollout=desired.rollout,
+        requests=requests,
+        **_figures(recent),
+    )
+
+
+def _pool_view(supervisor: Supervisor, service: Service, pool: Pool, share: int, active: bool, sums: Sums) -> PoolView:
+    healths = [supervisor.monitor.healths.get(target.id) for target in pool.targets]
+    weights = dict(dict(supervisor.rotations.current[service.name].weights).get(pool.name, ()))
+    total = sum(weights.values())
+    tally = sums.pools.get((service.name, pool.name), PoolTally(service.name, pool.name))
+    return PoolView(
+        name=pool.name,
+        active=active,
+        share=share,
+        requested=len(pool.targets),
+        running=sum(1 for health in healths if health is not None and _runs(health)),
+        healthy=sum(1 for health in healths if health is not None and in_rotation(health)),
+        targets=[
+            target_view(supervisor, target, weights.get(target.id, 0.0) / total if total else 0.0, sums)
+            for target in pool.targets
+        ],
+        requests=tally.requests,
+        **_figures(supervisor.rates.of_pool(service.name, pool.name)),
+    )
+
+
+def _runs(health: Health) -> bool:
+    """Whether something answers there, ready or not: its last probe was no silence."""
+    return health.probe == "ready" or (health.checked is not None and "refused" not in health.text)
+
+
+def target_view(supervisor: Supervisor, target: Target, share: float, sums: Sums) -> TargetView:
+    """One target."""
+    now = time.monotonic()
+    health = supervisor.monitor.health(target.id)
+    override = supervisor.desired.targets.get(target.id)
+    tally = sums.targets.get(target.id, TargetTally(target.id))
+    history = supervisor.monitor.history(target.id)
+    overridden = override is not None and override.weight is not None
+    return TargetView(
+        id=target.id,
+        address=target.host if not target.port else f"{target.host}:{target.port}",
+        state=shown(health, now),
+        since=unix(shown_since(health, now)),
+        reason=_reason(health),
+        weight=override.weight if override is not None and override.weight is not None else target.weight,
+        share=share,
+        in_flight=tally.in_flight,
+        connections=tally.idle + tally.active,
+        tunnels=tally.tunnels,
+        draining=override is not None and override.draining,
+        configured_weight=target.weight if overridden else None,
+        closes_idle_after=tally.closes_idle_after or None,
+        last_probe=probe_view(history[-1]) if history else None,
+        requests=sum(tally.codes.values()),
+        **_figures(supervisor.rates.of_target(target.id)),
+    )
+
+
+def _reason(health: Health) -> str:
+    if health.admin != "normal":
+        return "drained by an operator"
+    if health.ejected_until:
+        return health.ejected_for
+    return health.text
+
+
+def probe_view(seen: object) -> ProbeView:
+    """One probe of the monitor's history."""
+    at, verdict = seen.at, seen.verdict  # type: ignore[attr-defined]
+    return ProbeView(at=unix(at), ok=verdict.ok, seconds=verdict.seconds, text=verdict.text)
+
+
+def _figures(traffic: Traffic) -> dict[str, float | None]:
+    return {
+        "rate": traffic.rate,
+        "error_rate": traffic.error_rate,
+        "p50": traffic.percentile(0.5),
+        "p99": traffic.percentile(0.99),
+    }
