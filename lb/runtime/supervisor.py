@@ -370,7 +370,7 @@ class Supervisor:
     def _on_alarm(self, alarm: Alarm) -> None:
         target = self.targets.get(alarm.target)
         if target is not None:
-            self._ejectors[target.service, target.pool].alarm(alarm.worker, alarm)
+            self._ejectors[target.service, target.pool].alarm(alarm)
 
     async def _sweep(self) -> None:
         """Eject who fails its clients."""
@@ -387,7 +387,7 @@ class Supervisor:
                     if (target.service, target.pool) == (service, pool)
                 }  # fmt: skip
                 for found in ejector.sweep(states, now):
-                    self.monitor.feed(found.target, Eject(found.reason))
+                    self.monitor.feed(found.target, Eject(found.reason, found.quick))
 
     async def _sample(self) -> None:
         while True:
