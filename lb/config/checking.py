@@ -113,7 +113,7 @@ class Check(Section):
     """Failures of a target that never passed do not count for this long after it was first seen: it is starting.
     The first pass ends it. Marathon's `gracePeriodSeconds` (there 300s)."""
     jitter: Percent = 0.1
-    """Each wait differs at random by up to this share of the interval, so that probes of many targets spread out."""
+    """Each wait is shorter, at random, by up to this share of it, so that probes of many targets spread out."""
     fast_interval: Duration = 0.0
     """Interval while a verdict is in doubt (some failures while ready, some passes while not, or not yet probed).
     `0s`: the interval. HAProxy's `fastinter`."""

@@ -14,6 +14,7 @@ from lb.config.quantities import format_duration
 from lb.config.resolve import World, resolve
 from lb.core.checks import definition
 from lb.core.detection import worst_case
+from lb.core.targets import Listener
 
 Kind = Literal["add", "drain", "change", "restart"]
 SIGNS: dict[Kind, str] = {"add": "+", "drain": "-", "change": "~", "restart": "!"}
@@ -75,14 +76,15 @@ def diff(old: Config, new: Config) -> Plan:
 def _listeners(before: World, after: World) -> Iterator[Change]:
     old = {listener.bind: listener for listener in before.snapshot.listeners}
     new = {listener.bind: listener for listener in after.snapshot.listeners}
-    for bind in new.keys() - old.keys():
-        yield Change("add", f"listener {bind}", "opens")
-    for bind in old.keys() - new.keys():
-        yield Change("drain", f"listener {bind}", "closes; its connections end after their request")
-    for bind in new.keys() & old.keys():
-        if new[bind] != old[bind]:
-            named = [name for name in type(new[bind]).__dataclass_fields__ if _differ(old[bind], new[bind], name)]
-            yield Change("change", f"listener {bind}", f"{', '.join(named)}: for new connections")
+    for bind, listener in new.items():
+        if bind not in old:
+            yield Change("add", f"listener {bind}", "opens")
+        elif listener != old[bind]:
+            named = [name for name in Listener.__dataclass_fields__ if _differ(old[bind], listener, name)]
+            yield Change("change", f"listener {bind}", f"{', '.join(named)}, for new connections")
+    for bind in old:
+        if bind not in new:
+            yield Change("drain", f"listener {bind}", "closes; its connections end after their request")
 
 
 def _services(before: World, after: World) -> Iterator[Change]:
@@ -122,15 +124,25 @@ def _targets(before: World, after: World) -> Iterator[Change]:
             yield Change("change", id, f"weight {was.weight} → {target.weight}")
         if was.tls != target.tls:
             yield Change("change", id, "TLS settings, for new connections")
-        old, new = before.checks[id], after.checks[id]
-        if definition(old.readiness) != definition(new.readiness):
-            yield Change("change", id, "another readiness check; the old verdict holds until the new one has passed")
-        if old.liveness != new.liveness or old.on_failure != new.on_failure:
-            text = "liveness check" if new.liveness else "no liveness check any more"
-            yield Change("change", id, text if old.liveness or not new.liveness else "a liveness check is new")
     for id in before.targets:
         if id not in after.targets:
             yield Change("drain", id, "takes no new requests, then is gone")
+    kept = [id for id in after.targets if id in before.targets]
+    asked = [id for id in kept if definition(before.checks[id].readiness) != definition(after.checks[id].readiness)]
+    if asked:
+        said = "asked another question; until it is answered well, the old check decides"
+        yield Change("change", _some(asked), said)
+    alive = [id for id in kept if before.checks[id].liveness != after.checks[id].liveness]
+    if alive:
+        yield Change("change", _some(alive), "another liveness check")
+
+
+def _some(ids: list[str]) -> str:
+    """Targets, named by pool when there are several."""
+    if len(ids) == 1:
+        return ids[0]
+    pools = dict.fromkeys(id.rpartition("/")[0] if "/unix:" not in id else id.partition("/unix:")[0] for id in ids)
+    return f"{len(ids)} targets of {', '.join(pools)}"
 
 
 def _settings(old: Config, new: Config) -> Iterator[Change]:
@@ -159,6 +171,9 @@ def _values(path: str, old: Any, new: Any) -> Iterator[Change]:
         for key in dict.fromkeys((*old, *new)):
             yield from _values(f"{path}.{key}" if path else key, old.get(key), new.get(key))
     elif old != new:
+        if isinstance(old, dict) or isinstance(new, dict):
+            yield Change("change", path, "is new" if old is None else "is gone" if new is None else "has changed")
+            return
         kind: Kind = "restart" if path.partition(".")[0] in AT_START else "change"
         said = f"{_written(old)} → {_written(new)}"
         yield Change(kind, path, f"{said}; needs a restart" if kind == "restart" else said)
@@ -167,18 +182,15 @@ def _values(path: str, old: Any, new: Any) -> Iterator[Change]:
 def _timing(before: World, after: World) -> Iterator[Change]:
     """The detection time, where it changes: what all those settings are about."""
     for name in after.config.services:
-        worst = [
-            max(
-                (worst_case(checks.readiness) for id, checks in world.checks.items() if id.startswith(f"{name}/")),
-                default=0,
-            )
-            for world in (before, after)
-        ]
+        worst = [_worst(world, name) for world in (before, after)]
         if name in before.config.services and worst[0] != worst[1]:
-            said = " → ".join(
-                "never" if seconds == float("inf") else format_duration(round(seconds, 3)) for seconds in worst
-            )
+            said = " → ".join("never" if one == float("inf") else format_duration(round(one, 3)) for one in worst)
             yield Change("change", f"services.{name}", f"a dead target is out after at worst {said}")
+
+
+def _worst(world: World, service: str) -> float:
+    ids = (id for id, target in world.targets.items() if target.service == service)
+    return max(worst_case(world.checks[id].readiness) for id in ids)
 
 
 def _differ(old: object, new: object, name: str) -> bool:
@@ -188,8 +200,6 @@ def _differ(old: object, new: object, name: str) -> bool:
 def _written(value: Any) -> str:
     if value is None or value == "" or value == [] or value == {}:
         return "none"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_written(one)}" for key, one in value.items() if one not in (None, "")) + "}"
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
 

@@ -10,6 +10,7 @@ Python values are taken as well, so that a model can be built in code.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
@@ -348,7 +349,7 @@ def _file(value: str, info: ValidationInfo) -> str:
     if not value or "\0" in value:
         refuse(f"{value!r} is not a file's path", "a path; relative ones begin at this file's folder")
     base = (info.context or {}).get("base", "")
-    return f"{base}/{value}" if base and not value.startswith("/") else value
+    return posixpath.normpath(f"{base}/{value}" if base and not value.startswith("/") else value)
 
 
 def _log_file(value: str, info: ValidationInfo) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from lb.config.checking import Check, ClientTls, Expect, Hook, Liveness, OnFailure, Readiness
+from lb.config.checking import AnyReadiness, Check, ClientTls, Expect, Hook, Liveness, OnFailure, Readiness
 from lb.config.fields import (
     Duration,
     FilePath,
@@ -24,6 +24,7 @@ from lb.config.fields import (
     RouteHost,
     RoutePath,
     Size,
+    TargetUrl,
     Whole,
     at_least,
 )
@@ -44,8 +45,8 @@ from lb.config.serving import (
 )
 
 __all__ = [
-    "AccessLog", "Admin", "Analysis", "Bake", "Balance", "Breaker", "Check", "ClientTls", "Config", "Damping", "Expect",
-    "Hook", "Listener", "ListenerLimits", "ListenerTimeouts", "Liveness", "Log", "MirrorTo", "OnFailure", "Outlier",
+    "AccessLog", "Admin", "Analysis", "Bake", "Balance", "Breaker", "Canary", "Check", "ClientTls", "Config", "Damping",
+    "Expect", "Hook", "Listener", "ListenerLimits", "ListenerTimeouts", "Liveness", "Log", "MirrorTo", "OnFailure", "Outlier",
     "Pool", "Preview", "Readiness", "Retries", "Rollout", "Route", "ServerTls", "Service", "SlowStart", "Sticky",
     "Target", "Timeouts", "WorkerLimits",
 ]  # fmt: skip
@@ -94,6 +95,19 @@ class Log(Section):
     """`text` for people, `json` for collectors."""
 
 
+class Canary(Section):
+    """A known-good address, probed beside the targets to tell their trouble from `lb`'s own."""
+
+    url: TargetUrl
+    """Its address: a gateway, a name server, another instance of `lb`."""
+    readiness: AnyReadiness = Field(default_factory=Readiness)
+    """How it is probed. Left out: a TCP check."""
+
+
+def canary_from_text(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
 class WorkerLimits(Section):
     """When a worker process is replaced by a fresh one."""
 
@@ -116,6 +130,9 @@ class Config(Section):
     """What clients want, by name."""
     routes: list[Route] = Field(default_factory=list)
     """Which requests go to which service. Left out: everything goes to the one service there is."""
+    canary: Annotated[Canary, BeforeValidator(canary_from_text, json_schema_input_type=str | Canary)] | None = None
+    """A known-good address; its URL alone may stand here. While it answers, silence of many targets is theirs; while it
+    does not, it is `lb`'s own network that is broken, and the last verdicts are kept for the services' `patience`."""
     trusted_proxies: list[Network] = Field(default_factory=list)
     """Networks of proxies in front. Only what comes from them may keep its X-Forwarded-For, -Proto, -Host, Forwarded
     and X-Request-Id; from everybody else they are replaced."""
@@ -135,7 +152,7 @@ class Config(Section):
     notice. Traefik's `requestAcceptGraceTimeout`, there 0s as well."""
     drain: Duration = 30.0
     """After that, requests in flight may take this long; then they are cut. Kubernetes gives 30s; Traefik: 10s."""
-    state_dir: FilePath = ".lb"
+    state_dir: FilePath = Field(default=".lb", validate_default=True)
     """Folder for persisted switches, drains and events. Relative paths begin at this file's folder."""
     watch: Flag = False
     """Reload when the file changes, as `lb reload` would."""

@@ -14,6 +14,7 @@ from lb.config.merging import liveness_of, readiness_of
 from lb.core.checks import Checks, CheckSpec, Expect, OnFailure
 from lb.core.lifecycle import Damping, Ejection, SlowStart
 from lb.core.outlier import Outlier
+from lb.core.rollout import Bake, Plan, Thresholds
 from lb.core.rotation import Panic, ServiceRules
 from lb.core.targets import (
     AccessLog,
@@ -43,6 +44,7 @@ class World:
     checks: dict[str, Checks]  # by target id
     rules: dict[str, ServiceRules]  # by service
     mirrors: dict[str, Mirror]  # by service; only those that have one
+    canary: tuple[Target, CheckSpec] | None  # probed to tell the targets' trouble from our own
     targets: dict[str, Target]  # by id
     config: model.Config  # admin, state_dir, workers, drain and other plain settings are read from here
 
@@ -71,6 +73,7 @@ def resolve(config: model.Config, version: int) -> World:
         checks=checks,
         rules={name: _rules(service) for name, service in config.services.items()},
         mirrors={name: mirror for name, service in config.services.items() if (mirror := _mirror(service))},
+        canary=_canary(config.canary) if config.canary else None,
         targets=targets,
         config=config,
     )
@@ -150,6 +153,42 @@ def _service(name: str, service: model.Service) -> Service:
         retry_after=service.retry_after,
         host_header=service.host_header,
         passive=service.outlier.enabled,
+    )
+
+
+def _canary(canary: model.Canary) -> tuple[Target, CheckSpec]:
+    address = parse_target(canary.url)
+    tls = TlsClient() if address.tls else None
+    # No service can be called "none", so the canary cannot be mistaken for a target.
+    target = Target(f"none/none/{address.text}", "none", "none", address.host, address.port, tls=tls)
+    return target, _spec(canary.readiness, target)
+
+
+def release_plan(old: str, new: str, rollout: model.Rollout, *, actor: str = "") -> Plan:
+    """What a switch from `old` to `new` goes by, when the operator asks for nothing else."""
+    analysis, bake = rollout.analysis, rollout.bake
+    return Plan(
+        old=old,
+        new=new,
+        steps=tuple(rollout.steps),
+        step_time=rollout.step_time,
+        thresholds=Thresholds(
+            error_rate=analysis.error_rate,
+            latency=analysis.latency,
+            ready=analysis.ready,
+            min_requests=analysis.min_requests,
+            false_alarm=analysis.false_alarm,
+        ),
+        bake=Bake(
+            time=bake.time,
+            budget=bake.budget,
+            short_window=bake.short_window,
+            long_window=bake.long_window,
+            burn=bake.burn,
+        ),
+        freeze_on_fail=rollout.freeze_on_fail,
+        after_restart=rollout.after_restart,
+        actor=actor,
     )
 
 

@@ -1,0 +1,67 @@
+"""How long a dead target can stay in rotation, and how long a recovered one stays out: arithmetic on the check alone.
+
+The Marathon article's reasoning, with the numbers that really count. Health checking never detects a failure in an
+instant; it works within a window:
+
+    worst = interval + (fall - 1) × max(fast_interval, timeout) + timeout
+
+The target dies right after it has answered a probe, so a whole interval passes before the first one fails; then it
+takes `fall` failures in a row, `fast_interval` apart while the verdict is in doubt, and the last of them is known when
+its timeout is over. A probe never overlaps the one before, so where the timeout is the longer of the two it sets the
+pace. With fast_interval = interval and a small timeout this is the article's sum: 14 s, 15 s and 15 s for an interval
+of 15 s and three failures. HAProxy's manual adds up to the same.
+
+The expected time takes the death at a random moment of the interval, and a target that refuses at once (its process
+is gone) rather than one that hangs:
+
+    expected = interval × (1 - jitter / 2) / 2 + (fall - 1) × fast_interval × (1 - jitter / 2)
+
+Jitter only ever shortens a wait, so the worst case stays what it is.
+
+What it does not do: passive detection. With traffic on it, a target that refuses is left alone by each worker at
+once and ejected after a few failures, long before its probes agree. Nor does it count failures that are in doubt
+(`core.suspicion`): those wait for up to `patience` longer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lb.core.checks import CheckSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """Seconds."""
+
+    best: float  # it dies right before a probe, and refuses
+    expected: float  # on average, when it refuses
+    worst: float  # it dies right after a probe, and hangs
+    recovery: float  # worst case until a target that has recovered gets traffic again
+
+
+def detection(spec: CheckSpec) -> Detection | None:
+    """The figures of one check; None when it never takes a target out."""
+    if spec.protocol == "none" or spec.fall < 1:
+        return None
+    fast = spec.fast_interval or spec.interval
+    down = spec.down_interval or spec.interval
+    shortened = 1 - spec.jitter / 2
+    return Detection(
+        best=(spec.fall - 1) * fast * (1 - spec.jitter),
+        expected=spec.interval * shortened / 2 + (spec.fall - 1) * fast * shortened,
+        worst=spec.interval + (spec.fall - 1) * max(fast, spec.timeout) + spec.timeout,
+        recovery=max(down, spec.timeout) + (spec.rise - 1) * max(fast, spec.timeout) + spec.timeout,
+    )
+
+
+def worst_case(spec: CheckSpec) -> float:
+    """Seconds that a dead target can stay in rotation at worst; infinite when nobody looks."""
+    found = detection(spec)
+    return float("inf") if found is None else found.worst
+
+
+def formula(spec: CheckSpec) -> str:
+    """The sum of the worst case, as `lb check` shows it."""
+    fast = max(spec.fast_interval or spec.interval, spec.timeout)
+    return f"{spec.interval:g} + {spec.fall - 1} × {fast:g} + {spec.timeout:g}"
