@@ -75,6 +75,14 @@ class Verdict(NamedTuple):
     got: str = ""  # what came back, for `lb probe`: the answer's first lines, a command's output
 
 
+class Seen(NamedTuple):
+    """One probe of the past."""
+
+    at: float  # monotonic seconds, its start
+    verdict: Verdict
+    doubt: str = ""  # why a failure was not counted, or might not have been
+
+
 #: Kinds of failure in which the target, or its machine, answered: nobody else can be to blame.
 ANSWERED = frozenset({"refused", "reset", "status", "header", "body", "garbage", "tls", "grpc", "exit"})
 #: Kinds in which nothing was heard: the target, the network between, or we ourselves.

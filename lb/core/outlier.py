@@ -131,6 +131,10 @@ class Ejector:
     def tally(self, worker: tuple[int, int], tally: TargetTally, now: float) -> None:
         """A worker's newest counters of one target. `worker` is its number and its incarnation."""
         heard = self._of(tally.target, worker)
+        workers = self._heard[tally.target]
+        if len(workers) > 1:  # a worker's heir counts from nought; what its predecessor said is over
+            for known in [known for known in workers if known[0] == worker[0] and known[1] < worker[1]]:
+                del workers[known]
         failed = tally.connect_failures + tally.resets + tally.timeouts + tally.server_errors
         ok_more, failed_more = tally.successes - heard.ok, failed - heard.failed
         if ok_more or failed_more:
@@ -146,10 +150,14 @@ class Ejector:
         heard.connects = tally.connect_failures
         heard.streak = tally.streak
 
-    def alarm(self, worker: tuple[int, int], alarm: Alarm) -> None:
+    def alarm(self, alarm: Alarm) -> None:
         """A worker just saw a target fail, ahead of its next report."""
-        heard = self._of(alarm.target, worker)
-        heard.streak = max(heard.streak, alarm.streak)
+        workers = self._heard.get(alarm.target, {})
+        newest = max((known for known in workers if known[0] == alarm.worker), default=(alarm.worker, 0))
+        heard = self._of(alarm.target, newest)
+        if alarm.streak < heard.streak:
+            heard.floor = 0  # it succeeded in between
+        heard.streak = alarm.streak
 
     def forget(self, keep: Iterable[str]) -> None:
         """Drop what is known of all targets but these."""
@@ -157,11 +165,6 @@ class Ejector:
         for known in (self._windows, self._heard):
             for target in [target for target in known if target not in kept]:
                 del known[target]
-
-    def gone(self, worker: tuple[int, int]) -> None:
-        """A worker has ended; its successor counts from nought under another incarnation."""
-        for workers in self._heard.values():
-            workers.pop(worker, None)
 
     def sweep(self, states: Mapping[str, str], now: float) -> list[Found]:
         """Who is to be ejected. `states` says of each target of the pool: `in` rotation, `ejected`, or else `out`."""

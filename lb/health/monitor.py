@@ -27,10 +27,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from lb.core.checks import Checks, CheckSpec, definition, identity
-from lb.core.lifecycle import Effect, Event, Health, Probed, Rules, Verdict, initial, pause, step
+from lb.core.lifecycle import Effect, Event, Health, Probed, Rules, Seen, Verdict, initial, pause, step
 from lb.core.liveness import Liveness
 from lb.core.suspicion import Notice, Suspicion, overloaded, stalled
 from lb.core.targets import Target
@@ -62,14 +62,6 @@ PROGRAMS = 64
 NUDGE = 0.2
 
 
-class Seen(NamedTuple):
-    """One probe of the past."""
-
-    at: float  # monotonic seconds, its start
-    verdict: Verdict
-    doubt: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A verdict as it outlives a restart of the supervisor."""
@@ -86,7 +78,7 @@ class _Watch:
     """One check of one target."""
 
     __slots__ = (
-        "baseline", "began", "due", "history", "lost", "passed", "probe", "queued", "role", "spec", "started",
+        "began", "completed", "due", "history", "lost", "passed", "probe", "queued", "role", "spec", "started",
         "target", "task", "trial",
     )  # fmt: skip
 
@@ -101,7 +93,7 @@ class _Watch:
         self.passed = False  # it passed at least once
         self.queued = False  # it is due and waits for room
         self.lost = 0.0  # `Pulse.lost()` when the probe under way started
-        self.baseline: int | None = None  # requests completed when first heard of while the probe is under way
+        self.completed: dict[int, int] = {}  # worker → what it first told while the probe was under way
         self.trial: Health | None = None  # what the check makes of a target that the former check still decides on
         self.task: asyncio.Task[Verdict] | None = None
         self.history: deque[Seen] = deque(maxlen=HISTORY)
@@ -143,7 +135,7 @@ class Monitor:
         self._watches: dict[tuple[str, Role], _Watch] = {}
         self._targets: dict[str, Target] = {}
         self._rules: dict[str, Rules] = {}
-        self._busy: dict[str, tuple[int, int]] = {}  # target → (in flight, completed), as workers last told
+        self._busy: dict[str, dict[int, tuple[int, int]]] = {}  # target → worker → (in flight, completed), as told
         self._healths: dict[str, Health] = {}
         self.healths: Mapping[str, Health] = MappingProxyType(self._healths)
         self.lives: Mapping[str, Liveness] = self._lives.known
@@ -312,12 +304,12 @@ class Monitor:
         """Something else happened to a target: an operator's wish, an ejection, its last request's end."""
         self._step(target_id, event)
 
-    def observe(self, target_id: str, in_flight: int, completed: int) -> None:
-        """What workers together have told: requests in flight now, and completed (answered below 500) so far."""
-        self._busy[target_id] = (in_flight, completed)
+    def observe(self, worker: int, target_id: str, in_flight: int, completed: int) -> None:
+        """What a worker has told: requests to the target in flight now, and completed (answered below 500) so far."""
+        self._busy.setdefault(target_id, {})[worker] = (in_flight, completed)
         watch = self._watches.get((target_id, "readiness"))
-        if watch is not None and watch.task is not None and watch.baseline is None:
-            watch.baseline = completed
+        if watch is not None and watch.task is not None:
+            watch.completed.setdefault(worker, completed)
 
     def nudge(self, target_id: str) -> None:
         """Traffic says that something is wrong with it: probe it now, not when it is due."""
@@ -417,7 +409,7 @@ class Monitor:
         self._room(watch).free -= 1
         watch.started = self._clock()
         watch.lost = self._pulse.lost()
-        watch.baseline = None
+        watch.completed.clear()
         watch.task = asyncio.get_running_loop().create_task(self._probe(watch))
 
     def _room(self, watch: _Watch) -> _Room:
@@ -485,8 +477,9 @@ class Monitor:
         if standstill:
             return "own_fault"
         target_id = watch.target.id
-        in_flight, completed = self._busy.get(target_id, (0, 0))
-        if watch.baseline is not None and overloaded(verdict, in_flight, completed - watch.baseline):
+        busy = self._busy.get(target_id, {})
+        since = sum(max(0, busy[worker][1] - before) for worker, before in watch.completed.items())
+        if overloaded(verdict, sum(in_flight for in_flight, _ in busy.values()), since):
             return "overloaded"
         if watch.trial is not None:
             return ""

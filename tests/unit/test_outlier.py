@@ -86,8 +86,18 @@ def test_workers_are_not_added_up():
 
 def test_an_alarm_ejects_before_the_next_report():
     pool = Pool(5)
-    pool.ejector.alarm(W1, Alarm(1, "t0", "5xx", 5, "HTTP 500"))
+    pool.ejector.alarm(Alarm(1, "t0", "5xx", 5, "HTTP 500"))
     assert [found.target for found in pool.ejector.sweep(pool.states, pool.now)] == ["t0"]
+
+
+def test_alarms_of_a_new_streak_count_anew():
+    pool = Pool(5)
+    for streak in (1, 5):
+        pool.ejector.alarm(Alarm(1, "t0", "5xx", streak, "HTTP 500"))
+    assert pool.ejector.sweep(pool.states, pool.now)
+    for streak in (1, 5):  # after a success, of which no report has told yet
+        pool.ejector.alarm(Alarm(1, "t0", "5xx", streak, "HTTP 500"))
+    assert pool.ejector.sweep(pool.states, pool.now)
 
 
 def test_connections_that_cannot_be_made_are_a_rule_of_their_own():
@@ -132,7 +142,6 @@ def test_a_worker_that_restarts_counts_from_nought():
     pool = Pool(5)
     pool.fail("t0", 4)
     pool.sweep()
-    pool.ejector.gone(W1)
     heir = TargetTally("t0", server_errors=1, streak=1)
     pool.ejector.tally((1, 101), heir, pool.now)
     assert pool.ejector.sweep(pool.states, pool.now) == []
