@@ -33,6 +33,8 @@ PIPELINE_LIMIT = 65536
 #: A connection that is to close reads on this long (seconds) and this much (bytes), for the client to see the answer.
 LINGER_TIME = 2.0
 LINGER_BYTES = 16 << 20
+#: Seconds that a client's next request may take to come while the worker drains.
+DRAIN_IDLE = 0.5
 #: Heads up to this size are remembered for the connection's next request.
 MEMO_LIMIT = 2048
 
@@ -485,10 +487,12 @@ class Downstream(asyncio.Protocol):
             self._close_now()
 
     def drain(self) -> None:
-        """The worker is to stop: close at once if nothing is under way; else `may_keep_alive` sees to it."""
-        if self.state == HEAD and self.exchange is None and not self._held and self.served:
-            self.transport.close()
-            self.state = LINGER
+        """The worker is to stop. A request under way, or the next one if it comes soon, is answered with Connection:
+        close; a client that sends none is let go. (Closing at once would cut those whose request is on its way.)
+        """
+        if self.state == HEAD and self.exchange is None and not self._held:
+            self.timer = "idle"
+            self.deadline = min(self.deadline, self.plane.now + DRAIN_IDLE)
 
 
 def _address(peername: Any) -> bytes:

@@ -276,7 +276,7 @@ class DataPlane:
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Take no further request on kept-alive connections: answers carry Connection: close, idle ones are closed."""
+        """From now on answers carry Connection: close; connections without a request are closed soon."""
         self.draining = True
         for client in list(self.clients):
             client.drain()
@@ -286,8 +286,8 @@ class DataPlane:
             tunnel.goodbye_at = self.now + spread * number / len(tunnels)
 
     def idle(self) -> bool:
-        """Whether nothing is under way."""
-        return not self.tunnels and not any(client.exchange is not None for client in self.clients)
+        """Whether no client is left."""
+        return not self.tunnels and not self.clients
 
     def close(self) -> None:
         """Cut what is left, write the log out."""

@@ -195,9 +195,7 @@ class Supervisor:
             await self._admin.cleanup()
         if self.workers.pids:
             await self.workers.stop(0.0)
-        for sockets in self.workers.sockets.values():
-            for sock in sockets:
-                sock.close()
+        self.workers.close_sockets()
         self.store.unlock()
 
     def _spawn(self, coroutine: object) -> None:
@@ -366,11 +364,14 @@ class Supervisor:
             target = self.targets.get(tally.target)
             if target is not None:
                 self._ejectors[target.service, target.pool].tally(worker, tally, now)
+                self.monitor.observe(report.worker, tally.target, tally.in_flight, tally.successes)
 
     def _on_alarm(self, alarm: Alarm) -> None:
         target = self.targets.get(alarm.target)
         if target is not None:
             self._ejectors[target.service, target.pool].alarm(alarm)
+            if alarm.kind != "5xx":  # a probe can see it as well: do not wait for the next one
+                self.monitor.nudge(alarm.target)
 
     async def _sweep(self) -> None:
         """Eject who fails its clients."""

@@ -46,6 +46,7 @@ class Worker:
         self.channel: Channel | None = None
         self.done = asyncio.Event()
         self._servers: dict[str, tuple[Listener, asyncio.AbstractServer]] = {}
+        self._accepting: set[asyncio.Task[Any]] = set()
         self._changes: asyncio.Queue[Snapshot] = asyncio.Queue()
 
     async def run(self, sock: socket.socket) -> None:
@@ -117,9 +118,7 @@ class Worker:
         for bind, listener in wanted.items():
             if bind in self._servers or bind not in self.sockets:
                 continue
-            options: dict[str, Any] = {}
-            if listener.tls is not None:
-                options = {"ssl": _server_context(listener), "ssl_handshake_timeout": HANDSHAKE_TIME}
+            options = self._tls_options(listener)
             factory = self.plane.downstream(listener)
             # A duplicate is handed over: the server closes what it is given, and the socket may be wanted again.
             sock = self.sockets[bind].dup()
@@ -130,11 +129,40 @@ class Worker:
             self._servers[bind] = (listener, server)
 
     def _drain(self) -> None:
-        for _, server in self._servers.values():
+        if self.plane.draining:
+            return
+        for bind, (listener, server) in self._servers.items():
             server.close()
+            self._accept_the_rest(self.sockets[bind], listener)
         self._servers.clear()
+        self.sockets.clear()
         self.plane.drain()
         self._ending = self.loop.create_task(self._stop_when_idle())
+
+    def _accept_the_rest(self, sock: socket.socket, listener: Listener) -> None:
+        """Take what waits in the accept queue before the socket is closed: those clients have been let in already.
+
+        If a successor listens on this very socket it would serve them as well; taking them harms nothing.
+        """
+        while True:
+            try:
+                connection, _ = sock.accept()
+            except OSError:
+                break
+            connection.setblocking(False)
+            options = self._tls_options(listener)
+            task = self.loop.create_task(
+                self.loop.connect_accepted_socket(self.plane.downstream(listener), connection, **options)
+            )
+            self._accepting.add(task)
+            task.add_done_callback(self._accepting.discard)
+        sock.close()
+
+    @staticmethod
+    def _tls_options(listener: Listener) -> dict[str, Any]:
+        if listener.tls is None:
+            return {}
+        return {"ssl": _server_context(listener), "ssl_handshake_timeout": HANDSHAKE_TIME}
 
     async def _stop_when_idle(self) -> None:
         until = time.monotonic() + ORPHAN_DRAIN

@@ -230,12 +230,19 @@ class Workers:
     async def stop(self, within: float) -> None:
         """Let requests under way end for `within` seconds, then stop at once."""
         self._stopping = True
+        self.close_sockets()  # the workers' own are the last ones then, and end in order
         self.order("drain")
         try:
             await self._until(lambda: not self._lives, within)
         except TimeoutError:
             self.order("stop")
             await self._end_all()
+
+    def close_sockets(self) -> None:
+        """Close the supervisor's copies of the listening sockets."""
+        for sockets in self.sockets.values():
+            for sock in sockets:
+                sock.close()
 
     async def _end_all(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):

@@ -1,0 +1,425 @@
+"""Switches and rollouts of the running supervisor: `core.rollout` decides, this makes it so.
+
+Every change goes the same way: what is desired is on the disk before it is in force, every worker confirms it, and an
+event says why. Once a second each rollout is given the totals of both pools; nothing is measured before all workers
+serve by the present share. The newest rollout of a service is kept until the next one: when it is over, the pool that
+has lost its traffic is watched until nothing is in flight there, and `post` is told that it may be scaled down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from lb.config.quantities import Unreadable, parse_duration
+from lb.config.resolve import release_plan
+from lb.control.models import SwitchRequest
+from lb.control.operations import Refused
+from lb.core.analysis import Tally
+from lb.core.desired import ServiceDesired
+from lb.core.lifecycle import in_rotation
+from lb.core.report import PoolTally
+from lb.core.rollout import (
+    Bake,
+    Effect,
+    Plan,
+    Rollout,
+    Sample,
+    advance,
+    announced,
+    begin,
+    from_dict,
+    promote,
+    resume,
+    retired,
+    roll_back,
+    to_dict,
+    traffic,
+)
+from lb.core.targets import Pool, Service
+from lb.runtime.hooks import HookFailed, carry_out
+from lb.runtime.totals import Sums
+
+if TYPE_CHECKING:
+    from lb.runtime.supervisor import Supervisor
+
+#: Seconds that workers have to confirm a change.
+CONFIRM_WITHIN = 5.0
+#: Seconds between two looks back at what an active pool did, and how many are kept: five minutes.
+REMEMBER_EVERY, REMEMBERED = 30.0, 10
+#: Seconds after a start that the old pool has to become ready before an interrupted rollout is decided on.
+RECOVERY = 15.0
+
+
+class Rollouts:
+    """The newest rollout of every service that has had one."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._rollouts: dict[str, Rollout] = {}
+        self._began: dict[str, float] = {}  # service → Unix time of its newest rollout's present phase
+        self._ordered: set[str] = set()  # services with an order under way
+        self._recovering: dict[str, float] = {}  # service → monotonic time when it is decided
+        self._past: dict[tuple[str, str], deque[tuple[float, Tally]]] = {}
+        self._announcing: dict[str, asyncio.Task[None]] = {}
+
+    # --- orders -----------------------------------------------------------------------------------------------------
+
+    async def switch(self, service: Service, wanted: SwitchRequest, actor: str, gate: Callable[[], None]) -> None:
+        """Send the traffic of `service` to another pool, at once or in steps. `gate` refuses a pool that is not ready."""
+        name = service.name
+        with self._order(name):
+            desired = self._desired(name)
+            rollout = self._current(name)
+            if rollout is not None and rollout.phase in ("stepping", "frozen"):
+                if wanted.to == rollout.plan.old:
+                    await self._enter(name, roll_back(rollout, "an operator switched back"), actor)
+                    return
+                if wanted.to == rollout.plan.new and wanted.steps in (None, [100]):
+                    self._check(name, gate)
+                    await self._enter(name, promote(rollout), actor)
+                    return
+                self._refuse(
+                    name,
+                    409,
+                    "A rollout is under way",
+                    f"{name} goes from {rollout.plan.old} to {rollout.plan.new} and is at {rollout.share} %; "
+                    f"`lb rollback {name}` ends it, `lb switch {name} {rollout.plan.new}` completes it",
+                )
+            if wanted.to == desired.active:
+                return
+            plan = self._plan(name, desired.active, wanted, actor)
+            self._check(name, gate)
+            await self._prepare(name, plan, gate)
+            before = self._before(name, plan.old)
+            await self._enter(name, begin(plan, self._ready_share(service, plan.new), before), actor)
+
+    async def roll_back(self, service: Service, actor: str) -> None:
+        """All traffic back to where it came from, at once and whatever the readiness."""
+        name = service.name
+        with self._order(name):
+            desired, rollout = self._desired(name), self._current(name)
+            if rollout is not None and rollout.phase != "rolled_back" and rollout.plan.old in _names(service):
+                if rollout.share < 100 or desired.active == rollout.plan.new:
+                    await self._enter(name, roll_back(rollout, "an operator asked for it"), actor)
+                    return
+            if not desired.previous:
+                raise Refused(409, "Nothing to roll back to", f"{name} has no previous pool: it was not switched")
+            # Switched by an earlier lb, or the rollout is forgotten: the same change, unwatched.
+            plan = Plan(desired.active, desired.previous, bake=Bake(time=0.0), actor=actor)
+            await self._enter(name, begin(plan), actor)
+
+    @contextmanager
+    def _order(self, name: str) -> Iterator[None]:
+        """One order at a time for a service."""
+        if name in self._ordered:
+            raise Refused(409, "Another order is under way", f"somebody else is switching {name} right now")
+        self._ordered.add(name)
+        try:
+            yield
+        finally:
+            self._ordered.discard(name)
+
+    def _plan(self, name: str, active: str, wanted: SwitchRequest, actor: str) -> Plan:
+        plan = release_plan(active, wanted.to, self._supervisor.config.services[name].rollout, actor=actor)
+        try:
+            if wanted.steps is not None:
+                plan = replace(plan, steps=tuple(wanted.steps))
+            if wanted.step_time is not None:
+                plan = replace(plan, step_time=parse_duration(wanted.step_time))
+            if wanted.bake is not None:
+                plan = replace(plan, bake=replace(plan.bake, time=parse_duration(wanted.bake)))
+            if wanted.freeze_on_fail is not None:
+                plan = replace(plan, freeze_on_fail=wanted.freeze_on_fail)
+        except Unreadable as error:
+            self._refuse(name, 422, "Invalid request", f"{error}; write {error.allowed}")
+        except ValueError as error:
+            self._refuse(name, 422, "Invalid request", str(error))
+        return plan
+
+    def _check(self, name: str, gate: Callable[[], None]) -> None:
+        try:
+            gate()
+        except Refused as refused:
+            self._count(name, "refused")
+            self._supervisor.note("switch", f"refused: {refused.detail}", name)
+            raise
+
+    def _refuse(self, name: str, status: int, title: str, detail: str) -> None:
+        self._count(name, "refused")
+        raise Refused(status, title, detail)
+
+    async def _prepare(self, name: str, plan: Plan, gate: Callable[[], None]) -> None:
+        """Run `pre`; nothing changes unless it succeeds."""
+        hook = self._supervisor.config.services[name].rollout.pre
+        if hook is None:
+            return
+        note = self._supervisor.note
+        try:
+            note("rollout", f"pre: {await carry_out(hook, _said('pre', name, plan))}", name, actor=plan.actor)
+        except HookFailed as failed:
+            self._count(name, "failed")
+            note("rollout", f"pre failed, nothing has changed: {failed}", name, actor=plan.actor)
+            raise Refused(409, "The pre hook failed", f"nothing has changed: {failed}") from None
+        # It took its time: what was true before need not be now.
+        self._check(name, gate)
+        if self._desired(name).active != plan.old:
+            self._refuse(name, 409, "The service has changed", f"{plan.old} is not the active pool of {name} any more")
+
+    # --- once a second ----------------------------------------------------------------------------------------------
+
+    def tick(self, sums: Sums, now: float) -> None:
+        """Give every rollout its sample."""
+        self._remember(sums, now)
+        for service in self._supervisor.world.snapshot.services:
+            name = service.name
+            rollout = self._current(name)
+            if rollout is None or name in self._ordered:
+                continue
+            if name in self._recovering:
+                self._recover(service, rollout, now)
+            elif rollout.under_way:
+                new, effects = advance(rollout, self._sample(service, rollout, sums), now)
+                self._take(name, new, effects)
+            elif rollout.phase in ("done", "rolled_back") and not rollout.announced and name not in self._announcing:
+                task = asyncio.ensure_future(self._announce(service, rollout))
+                self._announcing[name] = task
+                task.add_done_callback(lambda _, name=name: self._announcing.pop(name, None))
+
+    def _sample(self, service: Service, rollout: Rollout, sums: Sums) -> Sample:
+        supervisor = self._supervisor
+        pools = {pool.name: pool for pool in service.pools}
+        new, old = pools[rollout.plan.new], pools[rollout.plan.old]
+        rotation = supervisor.rotations.current[service.name]
+        return Sample(
+            new=_tally(sums, service.name, new.name),
+            old=_tally(sums, service.name, old.name),
+            new_ready=self._ready(new),
+            new_total=len(new.targets),
+            old_ready=self._ready(old),
+            old_total=len(old.targets),
+            applied=supervisor.workers.serves(rotation.version),
+        )
+
+    def _remember(self, sums: Sums, now: float) -> None:
+        """Keep what active pools did of late: a switch at once is compared with it."""
+        for name, desired in self._supervisor.desired.services.items():
+            past = self._past.setdefault((name, desired.active), deque(maxlen=REMEMBERED))
+            if not past or now - past[-1][0] >= REMEMBER_EVERY:
+                past.append((now, _tally(sums, name, desired.active)))
+        if len(self._past) > 4 * len(self._supervisor.desired.services) + 16:
+            active = {(name, desired.active) for name, desired in self._supervisor.desired.services.items()}
+            self._past = {key: past for key, past in self._past.items() if key in active}
+
+    def _before(self, name: str, pool: str) -> Tally:
+        past = self._past.get((name, pool))
+        if not past:
+            return Tally()
+        return _tally(self._supervisor.totals.sums(), name, pool).since(past[0][1])
+
+    # --- after a restart --------------------------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """Take the rollouts of an earlier lb up where it left them."""
+        supervisor = self._supervisor
+        for name, desired in supervisor.desired.services.items():
+            if desired.rollout is None:
+                continue
+            try:
+                rollout = from_dict(desired.rollout)
+            except ValueError as error:
+                supervisor.note("rollout", f"{error}; the traffic stays as it is", name)
+                self._wish(name, replace(desired, rollout=None))
+                continue
+            self._rollouts[name] = rollout
+            if rollout.under_way:
+                self._recovering[name] = monotonic() + RECOVERY
+
+    def _recover(self, service: Service, rollout: Rollout, now: float) -> None:
+        """Decide when the old pool is known to be ready, or has had the time to become so."""
+        old = next(pool for pool in service.pools if pool.name == rollout.plan.old)
+        ready = self._ready(old)
+        if ready or now >= self._recovering[service.name]:
+            del self._recovering[service.name]
+            new, effects = resume(rollout, can_go_back=ready > 0)
+            self._take(service.name, new, effects)
+
+    # --- what changes -----------------------------------------------------------------------------------------------
+
+    async def _enter(self, name: str, entered: tuple[Rollout, tuple[Effect, ...]], actor: str) -> None:
+        """Put an order in force; returns when every worker has confirmed it."""
+        self._recovering.pop(name, None)
+        task = self._announcing.pop(name, None)
+        if task is not None:
+            task.cancel()
+        supervisor = self._supervisor
+        self._take(name, *entered, actor=actor)
+        try:
+            await supervisor.workers.confirm(supervisor.rotations.current[name].version, CONFIRM_WITHIN)
+        except TimeoutError:
+            raise Refused(504, "Not confirmed", "a worker has not confirmed the change in time; it will") from None
+
+    def _take(self, name: str, rollout: Rollout, effects: tuple[Effect, ...], *, actor: str = "") -> None:
+        """The next state of a rollout: on the disk, then to the workers, then told."""
+        before = self._desired(name)
+        self._rollouts[name] = rollout
+        if before.rollout != to_dict(rollout):
+            self._wish(name, traffic(rollout, before, time.time()))
+            self._supervisor.rotations.touch((name,))
+            self._supervisor.rotations.flush()
+        after = self._desired(name)
+        for effect in effects:
+            kind = "switch" if before.active != after.active else "rollout"
+            self._supervisor.note(kind, effect.text, name, actor=actor, before=_spelled(before), after=_spelled(after))
+            if effect.kind == "rollback":
+                self._count(name, "rolled_back")
+            elif effect.kind == "freeze":
+                self._count(name, "frozen")
+        if before.active != after.active and rollout.share == 100:
+            self._count(name, "done")
+
+    def _wish(self, name: str, wanted: ServiceDesired) -> None:
+        desired = self._supervisor.desired
+        self._supervisor.wish(replace(desired, services={**desired.services, name: wanted}))
+
+    def _count(self, name: str, result: str) -> None:
+        self._supervisor.switches[name, result] += 1
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    async def _announce(self, service: Service, rollout: Rollout) -> None:
+        """Wait until the pool that lost its traffic is drained, and say so."""
+        supervisor, name, pool = self._supervisor, service.name, retired(rollout)
+        targets = {target.id for known in service.pools if known.name == pool for target in known.targets}
+        while True:
+            if await supervisor.workers.poll():
+                tallies = supervisor.totals.sums().targets
+                if not any(tallies[id].in_flight + tallies[id].tunnels for id in targets if id in tallies):
+                    break
+            await asyncio.sleep(0.5)
+        used = self._still_used(service, pool)
+        text = f"{pool} is drained, " + (f"but {used}" if used else "and safe to scale to zero")
+        hook = supervisor.config.services[name].rollout.post
+        if hook is not None:
+            said = _said("post", name, rollout.plan)
+            said |= {"outcome": rollout.phase, "reason": rollout.reason, "drained": pool, "safe": not used}
+            try:
+                text += f"; post: {await carry_out(hook, said)}"
+            except HookFailed as failed:
+                text += f"; post failed: {failed}"
+        if self._rollouts.get(name) == rollout:
+            self._take(name, announced(rollout), ())
+            supervisor.note("rollout", text, f"{name}/{pool}")
+
+    def _still_used(self, service: Service, pool: str) -> str:
+        """Why a pool without a share may get requests all the same."""
+        if self._supervisor.rotations.current[service.name].fallback == pool:
+            return "it is the service's fallback"
+        if any(preview.pool == pool for preview in service.previews):
+            return "previews go to it"
+        mirror = self._supervisor.world.mirrors.get(service.name)
+        return "requests are mirrored to it" if mirror is not None and mirror.pool == pool else ""
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        for task in self._announcing.values():
+            task.cancel()
+
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    def view(self, name: str) -> dict[str, Any] | None:
+        """The rollout that is under way or frozen, as status shows it."""
+        rollout = self._current(name)
+        if rollout is None or not (rollout.under_way or rollout.phase == "frozen"):
+            return None
+        plan, measure = rollout.plan, rollout.measure
+        length = plan.bake.time if rollout.phase == "baking" else plan.step_time
+        lasted = max(0.0, monotonic() - measure.begin.at) if measure is not None else 0.0
+        return {
+            "from": plan.old,
+            "to": plan.new,
+            "phase": rollout.phase,
+            "steps": list(plan.steps),
+            "step": rollout.step + 1,
+            "share": rollout.share,
+            "lasted": round(lasted, 1),
+            "length": length,
+            "held": rollout.held,
+            "needed": rollout.needed,
+            "analysis": rollout.outlook,
+            "reason": rollout.reason,
+            "actor": plan.actor,
+            "text": _text(rollout, lasted, length),
+        }
+
+    def _current(self, name: str) -> Rollout | None:
+        """The newest rollout; forgotten when a new configuration has made another decision."""
+        rollout = self._rollouts.get(name)
+        if rollout is None:
+            return None
+        desired = self._supervisor.desired.services.get(name)
+        if desired is not None and desired.rollout is not None:
+            return rollout
+        del self._rollouts[name]
+        self._recovering.pop(name, None)
+        if rollout.under_way:
+            self._supervisor.note("rollout", "it ended: the new configuration decides who gets the traffic", name)
+        return None
+
+    def _desired(self, name: str) -> ServiceDesired:
+        return self._supervisor.desired.services[name]
+
+    def _ready(self, pool: Pool) -> int:
+        return sum(1 for target in pool.targets if in_rotation(self._supervisor.monitor.health(target.id)))
+
+    def _ready_share(self, service: Service, name: str) -> float:
+        pool = next(pool for pool in service.pools if pool.name == name)
+        return self._ready(pool) / len(pool.targets) if pool.targets else 0.0
+
+
+def _tally(sums: Sums, service: str, pool: str) -> Tally:
+    tally = sums.pools.get((service, pool)) or PoolTally(service, pool)
+    return Tally(tally.requests, tally.errors, tuple(tally.buckets))
+
+
+def _names(service: Service) -> set[str]:
+    return {pool.name for pool in service.pools}
+
+
+def _said(event: str, service: str, plan: Plan) -> dict[str, str | int | bool]:
+    """What a hook is told."""
+    return {
+        "event": event,
+        "service": service,
+        "from": plan.old,
+        "to": plan.new,
+        "steps": ",".join(map(str, plan.steps)),
+        "actor": plan.actor,
+    }
+
+
+def _spelled(desired: ServiceDesired) -> str:
+    return ", ".join(f"{pool} {parts} %" for pool, parts in desired.shares) or desired.active
+
+
+def _text(rollout: Rollout, lasted: float, length: float) -> str:
+    plan = rollout.plan
+    if rollout.phase == "frozen":
+        return f"{plan.old} → {plan.new} {rollout.reason}"
+    if rollout.measure is None:
+        return f"{plan.old} → {plan.new} at {rollout.share} %, not yet confirmed by all workers"
+    what = (
+        "watched"
+        if rollout.phase == "baking"
+        else "held"
+        if rollout.held
+        else f"step {rollout.step + 1} of {len(plan.steps)}"
+    )
+    text = f"{plan.old} → {plan.new} at {rollout.share} %, {what}, {lasted:.0f} of {length:g} s"
+    return f"{text}: {rollout.outlook}" if rollout.outlook else text
