@@ -93,7 +93,7 @@ def parse_target(text: str) -> Address:
         if path or "?" in rest or "#" in rest:
             bare = f"{scheme}://{re.split(r'[?#]', rest)[0]}"
             raise Unreadable(
-                f"{text!r} has a path; a target is an address, and the client's path is passed on as it came",
+                f"{text!r} has a path; a target is an address, and the client's path goes on as it came",
                 TARGETS_ALLOWED,
                 bare,
             )

@@ -6,7 +6,7 @@ Pure. Values are compared as they work out, with defaults filled in: writing a d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lb.config.model import Config
@@ -14,7 +14,7 @@ from lb.config.quantities import format_duration
 from lb.config.resolve import World, resolve
 from lb.core.checks import definition
 from lb.core.detection import worst_case
-from lb.core.targets import Listener
+from lb.core.targets import Listener, Target
 
 Kind = Literal["add", "drain", "change", "restart"]
 SIGNS: dict[Kind, str] = {"add": "+", "drain": "-", "change": "~", "restart": "!"}
@@ -69,7 +69,7 @@ def diff(old: Config, new: Config) -> Plan:
         *_settings(old, new),
         *_timing(before, after),
     )
-    kept = [id for id, target in after.targets.items() if before.targets.get(id) == target]
+    kept = [id for id, target in after.targets.items() if id in before.targets and _same(before.targets[id], target)]
     return Plan(changes, tuple(kept))
 
 
@@ -134,7 +134,13 @@ def _targets(before: World, after: World) -> Iterator[Change]:
         yield Change("change", _some(asked), said)
     alive = [id for id in kept if before.checks[id].liveness != after.checks[id].liveness]
     if alive:
-        yield Change("change", _some(alive), "another liveness check")
+        gone = all(after.checks[id].liveness is None for id in alive)
+        yield Change("change", _some(alive), "no liveness check any more" if gone else "another liveness check")
+
+
+def _same(old: Target, new: Target) -> bool:
+    """Whether it keeps what is known of it and its connections."""
+    return replace(old, weight=new.weight) == new
 
 
 def _some(ids: list[str]) -> str:
@@ -190,7 +196,7 @@ def _timing(before: World, after: World) -> Iterator[Change]:
 
 def _worst(world: World, service: str) -> float:
     ids = (id for id, target in world.targets.items() if target.service == service)
-    return max(worst_case(world.checks[id].readiness) for id in ids)
+    return max((worst_case(world.checks[id].readiness) for id in ids), default=0.0)
 
 
 def _differ(old: object, new: object, name: str) -> bool:

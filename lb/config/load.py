@@ -168,7 +168,7 @@ def _reported(source: Source, path: Path) -> bool:
     for step in path:
         child = node.child(step)
         if child is None:
-            return False
+            break  # a shorthand: the scalar stands for the whole of it
         node = child
     return node is MISSING or node.broken
 

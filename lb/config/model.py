@@ -45,10 +45,10 @@ from lb.config.serving import (
 )
 
 __all__ = [
-    "AccessLog", "Admin", "Analysis", "Bake", "Balance", "Breaker", "Canary", "Check", "ClientTls", "Config", "Damping",
-    "Expect", "Hook", "Listener", "ListenerLimits", "ListenerTimeouts", "Liveness", "Log", "MirrorTo", "OnFailure", "Outlier",
-    "Pool", "Preview", "Readiness", "Retries", "Rollout", "Route", "ServerTls", "Service", "SlowStart", "Sticky",
-    "Target", "Timeouts", "WorkerLimits",
+    "AccessLog", "Admin", "Analysis", "Bake", "Balance", "Breaker", "Canary", "Check", "ClientTls", "Config",
+    "Damping", "Expect", "Hook", "Listener", "ListenerLimits", "ListenerTimeouts", "Liveness", "Log", "MirrorTo",
+    "OnFailure", "Outlier", "Pool", "Preview", "Readiness", "Retries", "Rollout", "Route", "ServerTls", "Service",
+    "SlowStart", "Sticky", "Target", "Timeouts", "WorkerLimits",
 ]  # fmt: skip
 
 #: Keys of the short form: `backends`, and what may stand beside it of the one service that it means.

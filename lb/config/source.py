@@ -193,6 +193,7 @@ class _Open:
 
     node: Node
     anchor: str | None
+    flow: bool = False  # written with { } or [ ]
     key: tuple[str, Place] | None = None
     merges: list[Node] = field(default_factory=list)
 
@@ -239,7 +240,7 @@ class _Builder:
             node.items = []
         if event.anchor is not None:
             self._anchors[event.anchor] = None
-        self._open.append(_Open(node, event.anchor))
+        self._open.append(_Open(node, event.anchor, bool(event.flow_style)))
 
     def _end(self) -> None:
         done = self._open.pop()
@@ -308,7 +309,10 @@ class _Builder:
             self._fault(key_place, message, "Keep one of them.")
             return
         if self._is_null(node, quoted):
-            self._fault(key_place, f"{key!r} has no value", "Give it one, or remove the line to take the default.")
+            hint = "Give it one, or remove the line to take the default."
+            if top.flow:
+                hint = "Give it one, or remove it to take the default.\nInside { } a text with a comma needs quotes."
+            self._fault(key_place, f"{key!r} has no value", hint)
             inside.entries[key] = Entry(key_place, MISSING)
             return
         inside.entries[key] = Entry(key_place, node)

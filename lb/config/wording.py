@@ -8,7 +8,7 @@ from typing import Any
 
 from lb.config import structure
 from lb.config.fields import Scalar
-from lb.config.model import Config, origin
+from lb.config.model import Config, Service, origin
 from lb.config.problems import Problem
 from lb.config.section import Section
 from lb.config.source import Path, Source
@@ -114,14 +114,14 @@ def _unknown(path: Path) -> str:
     meant = _ELSEWHERE.get(key, "") or _ELSEWHERE.get(key.lower(), "")
     if meant in known:
         near = f"Did you mean {meant}?"
+    elif section is Config and key in Service.model_fields:
+        near = f"Did you mean services.NAME.{key}?"
     elif similar := did_you_mean(key.lower().replace("-", "_"), known):
         near = similar
     elif below := structure.deeper(section, key):
         near = f"Did you mean {below}?"
     else:
         near = ""
-    if section is Config and not near and key in structure.at(("services", ""))[1].model_fields:  # type: ignore[index]
-        near = f"Did you mean services.NAME.{key}?"
     return joined(near, f"Allowed: {listed(known)}.")
 
 
