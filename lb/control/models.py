@@ -227,6 +227,10 @@ class SwitchRequest(View):
     """Length of each step, such as `60s`; left out: as configured."""
     force: bool = False
     """Even if targets are not ready."""
+    freeze_on_fail: bool | None = None
+    """Stop and tell instead of rolling back, for releases that cannot go back; left out: as configured."""
+    bake: str | None = None
+    """How long the new pool is watched after the last step, such as `15m`; left out: as configured."""
 
 
 class DrainRequest(View):

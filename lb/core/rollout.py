@@ -154,6 +154,7 @@ class Rollout:
     step: int = 0  # index in `plan.steps`
     baseline: Tally = NOTHING  # what the old pool did before it lost its traffic
     ready_floor: float = 1.0  # share of the new pool that was ready at the beginning
+    announced: bool = False  # when it is over: the pool that lost its traffic was seen drained, and that was told
     reason: str = ""  # why it was frozen or rolled back, or how it ended
     measure: Measure | None = None
     outlook: str = ""  # what the analysis says now
@@ -401,6 +402,16 @@ def resume(rollout: Rollout, *, can_go_back: bool = True) -> Next:
     return replace(rollout, measure=None, outlook="", needed=0, held=False), (Effect("resume", text),)
 
 
+def retired(rollout: Rollout) -> str:
+    """The pool that has lost its traffic when the rollout is over."""
+    return rollout.plan.new if rollout.phase == "rolled_back" else rollout.plan.old
+
+
+def announced(rollout: Rollout) -> Rollout:
+    """That pool is drained, and everybody was told."""
+    return replace(rollout, announced=True)
+
+
 def _freeze(rollout: Rollout, text: str) -> Next:
     frozen = replace(rollout, phase="frozen", reason=text, measure=None, outlook="", needed=0, held=False)
     return frozen, (Effect("freeze", text),)
@@ -410,14 +421,18 @@ def _freeze(rollout: Rollout, text: str) -> Next:
 
 
 def traffic(rollout: Rollout, before: ServiceDesired, at: float) -> ServiceDesired:
-    """The service's desired state with this rollout; `at` is Unix time, noted when the active pool changes."""
+    """The service's desired state with this rollout; `at` is Unix time, noted when the active pool changes.
+
+    After a rollback there is no previous pool: a second `lb rollback` must not go forward to the release that failed.
+    """
     plan = rollout.plan
-    active, other = (plan.new, plan.old) if rollout.share == 100 else (plan.old, plan.new)
+    active = plan.new if rollout.share == 100 else plan.old
+    previous = "" if rollout.phase == "rolled_back" else plan.old if rollout.share == 100 else before.previous
     shares = ((plan.old, 100 - rollout.share), (plan.new, rollout.share)) if 0 < rollout.share < 100 else ()
     return replace(
         before,
         active=active,
-        previous=before.previous if shares else other,
+        previous=previous,
         shares=shares,
         since=before.since if active == before.active else at,
         rollout=to_dict(rollout),
@@ -433,6 +448,7 @@ def to_dict(rollout: Rollout) -> dict[str, object]:
             "step": rollout.step,
             "baseline": rollout.baseline,
             "ready_floor": rollout.ready_floor,
+            "announced": rollout.announced,
             "reason": rollout.reason,
         }
     )

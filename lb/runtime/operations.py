@@ -30,7 +30,7 @@ from lb.control.models import (
     Validation,
 )
 from lb.control.operations import Refused
-from lb.core.desired import ServiceDesired, TargetDesired
+from lb.core.desired import TargetDesired
 from lb.core.lifecycle import in_rotation, shown
 from lb.core.report import RequestRecord, TargetTally
 from lb.core.targets import Pool, Service, Target
@@ -180,28 +180,18 @@ class LiveOperations:
         pools = {pool.name: pool for pool in service.pools}
         if wanted.to not in pools:
             raise Refused(404, "No such pool", f"{name} has no pool {wanted.to}; it has {', '.join(pools)}")
-        if not wanted.force:
-            self._gate(service, pools[wanted.to])
-        return await self._activate(service, wanted.to, actor)
+
+        def gate() -> None:
+            if not wanted.force:
+                self._gate(service, pools[wanted.to])
+
+        await self._supervisor.rollouts.switch(service, wanted, actor, gate)
+        return await self.service(name)
 
     async def rollback(self, name: str, actor: str, base: int | None) -> ServiceView:
         service = self._service(name)
         self._check_base(base)
-        previous = self._supervisor.desired.services[name].previous
-        if not previous:
-            raise Refused(409, "Nothing to roll back to", f"{name} was not switched yet")
-        return await self._activate(service, previous, actor)
-
-    async def _activate(self, service: Service, pool: str, actor: str) -> ServiceView:
-        supervisor = self._supervisor
-        name = service.name
-        old = supervisor.desired.services[name]
-        if old.active != pool or old.shares:
-            new = ServiceDesired(pool, old.configured, previous=old.active, since=time.time())
-            supervisor.wish(replace(supervisor.desired, services={**supervisor.desired.services, name: new}))
-            supervisor.switches[name, "done"] += 1
-            supervisor.note("switch", f"traffic goes to {pool}", name, actor=actor, before=old.active, after=pool)
-            await self._enforce(name)
+        await self._supervisor.rollouts.roll_back(service, actor)
         return await self.service(name)
 
     def _gate(self, service: Service, pool: Pool) -> None:

@@ -72,7 +72,7 @@ class Rollouts:
     # --- orders -----------------------------------------------------------------------------------------------------
 
     async def switch(self, service: Service, wanted: SwitchRequest, actor: str, gate: Callable[[], None]) -> None:
-        """Send the traffic of `service` to another pool, at once or in steps. `gate` refuses a pool that is not ready."""
+        """Send the traffic of `service` to another pool, at once or in steps. `gate` refuses one that is not ready."""
         name = service.name
         with self._order(name):
             desired = self._desired(name)
@@ -105,10 +105,9 @@ class Rollouts:
         name = service.name
         with self._order(name):
             desired, rollout = self._desired(name), self._current(name)
-            if rollout is not None and rollout.phase != "rolled_back" and rollout.plan.old in _names(service):
-                if rollout.share < 100 or desired.active == rollout.plan.new:
-                    await self._enter(name, roll_back(rollout, "an operator asked for it"), actor)
-                    return
+            if rollout is not None and rollout.phase != "rolled_back":
+                await self._enter(name, roll_back(rollout, "an operator asked for it"), actor)
+                return
             if not desired.previous:
                 raise Refused(409, "Nothing to roll back to", f"{name} has no previous pool: it was not switched")
             # Switched by an earlier lb, or the rollout is forgotten: the same change, unwatched.
@@ -188,9 +187,7 @@ class Rollouts:
                 new, effects = advance(rollout, self._sample(service, rollout, sums), now)
                 self._take(name, new, effects)
             elif rollout.phase in ("done", "rolled_back") and not rollout.announced and name not in self._announcing:
-                task = asyncio.ensure_future(self._announce(service, rollout))
-                self._announcing[name] = task
-                task.add_done_callback(lambda _, name=name: self._announcing.pop(name, None))
+                self._announcing[name] = asyncio.ensure_future(self._announce(service, rollout))
 
     def _sample(self, service: Service, rollout: Rollout, sums: Sums) -> Sample:
         supervisor = self._supervisor
@@ -313,9 +310,9 @@ class Rollouts:
                 text += f"; post: {await carry_out(hook, said)}"
             except HookFailed as failed:
                 text += f"; post failed: {failed}"
-        if self._rollouts.get(name) == rollout:
-            self._take(name, announced(rollout), ())
-            supervisor.note("rollout", text, f"{name}/{pool}")
+        del self._announcing[name]
+        self._take(name, announced(rollout), ())
+        supervisor.note("rollout", text, f"{name}/{pool}")
 
     def _still_used(self, service: Service, pool: str) -> str:
         """Why a pool without a share may get requests all the same."""
@@ -386,10 +383,6 @@ class Rollouts:
 def _tally(sums: Sums, service: str, pool: str) -> Tally:
     tally = sums.pools.get((service, pool)) or PoolTally(service, pool)
     return Tally(tally.requests, tally.errors, tuple(tally.buckets))
-
-
-def _names(service: Service) -> set[str]:
-    return {pool.name for pool in service.pools}
 
 
 def _said(event: str, service: str, plan: Plan) -> dict[str, str | int | bool]:

@@ -41,6 +41,7 @@ from lb.core.targets import Snapshot, Target
 from lb.health.monitor import Monitor
 from lb.runtime.operations import LiveOperations
 from lb.runtime.rates import Rates
+from lb.runtime.rollouts import Rollouts
 from lb.runtime.rotations import Rotations
 from lb.runtime.sockets import CannotListen, bound_name, open_listener, parse_bind
 from lb.runtime.store import StateTaken, Store
@@ -89,6 +90,7 @@ class Supervisor:
         self.workers.on_death = lambda text: self.note("worker", text)
         self.monitor = Monitor(rng=random.Random(), on_change=self._on_change, on_probe=self._on_probe)
         self.rotations = Rotations(self.workers, self.monitor.healths, lambda: self.desired)
+        self.rollouts = Rollouts(self)
         self.operations = LiveOperations(self)
         self._ejectors: dict[tuple[str, str], Ejector] = {}
         self._stop = asyncio.Event()
@@ -124,6 +126,7 @@ class Supervisor:
         self.desired = persisted or Desired()
         self._take(self.world)
         self.save()
+        self.rollouts.recover()
         self._open_listeners()
         self._watch_targets()
         await self._open_admin()
@@ -189,6 +192,7 @@ class Supervisor:
     async def _close(self) -> None:
         for task in list(self._tasks):
             task.cancel()
+        self.rollouts.close()
         self.rotations.close()
         await self.monitor.close()
         if self._admin is not None:
@@ -393,7 +397,9 @@ class Supervisor:
     async def _sample(self) -> None:
         while True:
             await asyncio.sleep(SAMPLE_EVERY)
-            self.rates.sample(self.totals.sums(), time.monotonic())
+            now, sums = time.monotonic(), self.totals.sums()
+            self.rates.sample(sums, now)
+            self.rollouts.tick(sums, now)
 
     def undrain(self, id: str) -> None:
         """Tell the lifecycle that an operator takes a drain back."""

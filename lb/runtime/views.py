@@ -77,7 +77,7 @@ def service_view(supervisor: Supervisor, service: Service, sums: Sums) -> Servic
             _pool_view(supervisor, service, pool, shares.get(pool.name, 0), pool.name == desired.active, sums)
             for pool in service.pools
         ],
-        rollout=desired.rollout,
+        rollout=supervisor.rollouts.view(service.name),
         requests=requests,
         **_figures(recent),
     )

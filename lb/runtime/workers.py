@@ -111,9 +111,13 @@ class Workers:
             if life.channel is not None:
                 life.channel.send_frame(frame)
 
+    def serves(self, version: int) -> bool:
+        """Whether every worker serves by `version`."""
+        return all(life.applied >= version for life in self._lives)
+
     async def confirm(self, version: int, within: float = 5.0) -> None:
         """Wait until every worker serves by `version`. Raises TimeoutError."""
-        await self._until(lambda: all(life.applied >= version for life in self._lives), within)
+        await self._until(lambda: self.serves(version), within)
 
     async def poll(self, within: float = 0.5) -> bool:
         """Ask all for a report now; False when one did not answer in time (its last report stands)."""

@@ -324,7 +324,7 @@ def test_traffic_says_what_is_desired():
     assert (second.active, second.previous, second.shares, second.since) == ("green", "blue", (), 200.0)
     back, _ = roll_back(full, "why")
     third = traffic(back, second, 300.0)
-    assert (third.active, third.previous, third.shares, third.since) == ("blue", "green", (), 300.0)
+    assert (third.active, third.previous, third.shares, third.since) == ("blue", "", (), 300.0)
     assert from_dict(third.rollout).reason == "why"
 
 
