@@ -47,7 +47,9 @@ pool. Requests in flight there finish; it stays warm for `lb rollback`."""
 )
 @click.option("--step-time", type=duration, metavar="DURATION", help="Length of each step, such as 60s.")
 @click.option("--force", is_flag=True, help="Even if targets are not ready.")
-@click.option("--wait", is_flag=True, help="Show the progress; exit 1 if it was rolled back.")
+@click.option("--freeze-on-fail", is_flag=True, help="Stop and tell instead of rolling back.")
+@click.option("--bake", type=duration, metavar="DURATION", help="How long it is watched after the last step.")
+@click.option("--wait", is_flag=True, help="Show the progress; exit 1 if it was rolled back or frozen.")
 @admin_options
 @json_option
 def switch(
@@ -57,6 +59,8 @@ def switch(
     steps: list[int] | None,
     step_time: float | None,
     force: bool,
+    freeze_on_fail: bool,
+    bake: float | None,
     wait: bool,
     as_json: bool,
 ) -> None:
@@ -66,17 +70,21 @@ def switch(
         body["steps"] = steps
     if step_time is not None:
         body["step_time"] = f"{round(step_time * 1000)}ms"
+    if bake is not None:
+        body["bake"] = f"{round(bake * 1000)}ms"
+    if freeze_on_fail:
+        body["freeze_on_fail"] = True
     began = time.time()
     answer = client.post(f"/api/v1/services/{in_path(service)}/switch", body)
     if wait:
         answer = await_end(client, service, pool, began, quiet=as_json)
     if as_json:
         click.echo(json.dumps(answer, indent=2))
-    elif answer["rollout"] and not wait:
+    elif answer["rollout"] and answer["active"] != pool and not wait:
         click.echo(f"{service}: on the way to {pool}. `lb status {service} --watch` shows it go, or --wait here.")
     else:
         click.echo(shares(answer))
-    if wait and answer["active"] != pool:
+    if wait and (answer["active"] != pool or answer["rollout"]):
         raise SystemExit(1)
 
 
@@ -128,9 +136,8 @@ def await_end(client: Client, service: str, pool: str, began: float, quiet: bool
                 seen = event["id"]
                 if event["subject"] in (service, f"{service}/{pool}") and not quiet:
                     click.echo(f"{age(event['at'] - began):>6}  {event['text']}", err=live)
-        if not answer["rollout"]:
+        if not answer["rollout"] or answer["rollout"]["phase"] == "frozen":
             return answer
         if live:
-            parts = ", ".join(f"{p['name']} {p['share']}%" for p in answer["pools"])
-            click.echo(f"{age(time.time() - began):>6}  {parts}", nl=False, err=True)
+            click.echo(f"{age(time.time() - began):>6}  {answer['rollout']['text']}"[:100], nl=False, err=True)
         time.sleep(LOOK)

@@ -86,7 +86,7 @@ class Analysis(Section):
 class Bake(Section):
     """The watch that goes on after a full switch."""
 
-    time: Duration = 120.0
+    time: Duration = 60.0
     """How long; `0s`: no watch."""
     budget: Percent = 0.01
     """Share of failed requests that is acceptable; burn is measured in multiples of it."""

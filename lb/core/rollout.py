@@ -74,7 +74,7 @@ class Thresholds:
 class Bake:
     """The watch after the last step; seconds, and shares of requests."""
 
-    time: float = 120.0  # 0: no watch
+    time: float = 60.0  # 0: no watch
     budget: float = 0.01  # share of failed requests that is acceptable
     short_window: float = 10.0
     long_window: float = 60.0
