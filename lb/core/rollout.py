@@ -154,6 +154,7 @@ class Rollout:
     step: int = 0  # index in `plan.steps`
     baseline: Tally = NOTHING  # what the old pool did before it lost its traffic
     ready_floor: float = 1.0  # share of the new pool that was ready at the beginning
+    failed: bool = False  # the analysis found it bad
     announced: bool = False  # when it is over: the pool that lost its traffic was seen drained, and that was told
     reason: str = ""  # why it was frozen or rolled back, or how it ended
     measure: Measure | None = None
@@ -367,6 +368,7 @@ def _ready(ready: int, total: int) -> float:
 def fail(rollout: Rollout, reason: str, *, can_go_back: bool) -> Next:
     """The release is bad: back to the old pool, or stop where it is."""
     plan = rollout.plan
+    rollout = replace(rollout, failed=True)
     if plan.freeze_on_fail:
         return _freeze(rollout, f"frozen at {rollout.share} %: {reason}")
     if not can_go_back:
@@ -423,11 +425,13 @@ def _freeze(rollout: Rollout, text: str) -> Next:
 def traffic(rollout: Rollout, before: ServiceDesired, at: float) -> ServiceDesired:
     """The service's desired state with this rollout; `at` is Unix time, noted when the active pool changes.
 
-    After a rollback there is no previous pool: a second `lb rollback` must not go forward to the release that failed.
+    `previous` is where `lb rollback` leads: never forward to a release that was found bad.
     """
     plan = rollout.plan
     active = plan.new if rollout.share == 100 else plan.old
-    previous = "" if rollout.phase == "rolled_back" else plan.old if rollout.share == 100 else before.previous
+    previous = plan.old if rollout.share == 100 else plan.new if before.active == plan.new else before.previous
+    if rollout.failed and previous == plan.new:
+        previous = ""
     shares = ((plan.old, 100 - rollout.share), (plan.new, rollout.share)) if 0 < rollout.share < 100 else ()
     return replace(
         before,
@@ -448,6 +452,7 @@ def to_dict(rollout: Rollout) -> dict[str, object]:
             "step": rollout.step,
             "baseline": rollout.baseline,
             "ready_floor": rollout.ready_floor,
+            "failed": rollout.failed,
             "announced": rollout.announced,
             "reason": rollout.reason,
         }

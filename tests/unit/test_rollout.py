@@ -324,8 +324,12 @@ def test_traffic_says_what_is_desired():
     assert (second.active, second.previous, second.shares, second.since) == ("green", "blue", (), 200.0)
     back, _ = roll_back(full, "why")
     third = traffic(back, second, 300.0)
-    assert (third.active, third.previous, third.shares, third.since) == ("blue", "", (), 300.0)
+    assert (third.active, third.previous, third.shares, third.since) == ("blue", "green", (), 300.0)
     assert from_dict(third.rollout).reason == "why"
+    assert traffic(back, third, 400.0) == third
+    bad, _ = fail(full, "bad", can_go_back=True)
+    assert traffic(bad, second, 300.0).previous == "", "`lb rollback` must not lead to a bad release"
+    assert traffic(roll_back(rollout, "why")[0], first, 200.0).previous == ""
 
 
 @pytest.mark.parametrize("steps", [(), (5,), (0, 100), (50, 25, 100), (5, 5, 100), (5, 101)])
