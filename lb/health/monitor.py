@@ -50,7 +50,7 @@ OnNotice = Callable[[Notice], None]
 #: Probes remembered per target and kind.
 HISTORY = 20
 #: First probes of many targets start this far apart, so that a thousand of them do not stall the loop.
-PACE = 0.00005
+PACE = 0.00015
 #: Probes come due on a grid of so many seconds: at a thousand a second ten start together, on one wake-up of the
 #: process instead of ten. That takes a third off what they cost.
 GRID = 0.01

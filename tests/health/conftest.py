@@ -14,6 +14,7 @@ import uvloop
 from lb.core.checks import Checks, CheckSpec
 from lb.core.lifecycle import Effect, Health, Rules, Verdict
 from lb.core.rotation import ServiceRules, rules_of
+from lb.core.suspicion import Notice
 from lb.core.targets import Target
 from lb.health.monitor import Monitor
 
@@ -69,7 +70,7 @@ class Backend:
         self.most_open = max(self.most_open, self.open_now)
         self._open.add(writer)
         try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 if isinstance(self.script, bytes):
                     self.asked.append(await reader.readuntil(b"\r\n\r\n"))
                     writer.write(self.script)
@@ -106,17 +107,24 @@ class Watcher:
     def __init__(self, **options: object) -> None:
         self.changes: list[tuple[str, Health, Health, tuple[Effect, ...]]] = []
         self.probes: list[tuple[str, str, Verdict]] = []
+        self.notices: list[Notice] = []
         self.monitor = Monitor(
             rng=random.Random(7),
             on_change=lambda *change: self.changes.append(change),
             on_probe=lambda *probe: self.probes.append(probe),
+            on_notice=self.notices.append,
             **options,  # type: ignore[arg-type]
         )
 
-    def watch(self, *pairs: tuple[Target, CheckSpec | Checks], service: ServiceRules | None = None) -> None:
+    def watch(
+        self,
+        *pairs: tuple[Target, CheckSpec | Checks],
+        service: ServiceRules | None = None,
+        canary: tuple[Target, CheckSpec] | None = None,
+    ) -> None:
         checks = {t.id: c if isinstance(c, Checks) else Checks(readiness=c) for t, c in pairs}
         rules: dict[str, Rules] = {t: rules_of(service or ServiceRules(), c.readiness) for t, c in checks.items()}
-        self.monitor.update(checks, {t.id: t for t, _ in pairs}, rules)
+        self.monitor.update(checks, {t.id: t for t, _ in pairs}, rules, canary)
 
     def texts(self, target: Target) -> list[str]:
         return [verdict.text for probed, _, verdict in self.probes if probed == target.id]

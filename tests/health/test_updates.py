@@ -1,0 +1,218 @@
+"""Changed checks, kept verdicts and restarts: a verdict holds for one question, one address, and not for long."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+from lb.core.checks import Checks, CheckSpec
+from lb.core.lifecycle import Drain, Eject, in_rotation, shown
+from lb.core.targets import TlsClient
+from tests.health.conftest import Watcher, eventually, ok
+
+HTTP = CheckSpec(protocol="http", path="/health", interval=0.05, timeout=1.0, rise=2, fall=3, grace=0.0)
+
+
+async def by_path(reader, writer):
+    request = await reader.readuntil(b"\r\n\r\n")
+    writer.write(ok() if b" /health " in request else ok(b"", b"404 Not Found"))
+
+
+async def test_a_bad_new_check_does_not_remove_healthy_targets(watcher: Watcher, backend):
+    """Marathon-LB #602."""
+    servers = [await backend(by_path) for _ in range(3)]
+    targets = [server.target() for server in servers]
+    watcher.watch(*[(target, HTTP) for target in targets])
+    await eventually(lambda: all(in_rotation(watcher.monitor.health(target.id)) for target in targets))
+    watcher.watch(*[(target, replace(HTTP, path="/helth")) for target in targets])
+    await eventually(lambda: len(watcher.notices) == 3)
+    assert all(notice.cause == "trial" and "HTTP 404" in notice.text for notice in watcher.notices)
+    assert all(in_rotation(watcher.monitor.health(target.id)) for target in targets)
+    trial = watcher.monitor.on_trial(targets[0].id)
+    assert trial is not None and trial.probe == "unready"
+    # The former check goes on and decides: a target that really fails leaves.
+    servers[0].script = ok(b"", b"500 Oops")
+    await eventually(lambda: not in_rotation(watcher.monitor.health(targets[0].id)))
+    assert in_rotation(watcher.monitor.health(targets[1].id))
+
+
+async def test_a_new_check_that_passes_takes_over(watcher: Watcher, backend):
+    server = await backend()
+    target = server.target()
+    watcher.watch((target, HTTP))
+    await eventually(lambda: in_rotation(watcher.monitor.health(target.id)))
+    watcher.watch((target, replace(HTTP, path="/ready")))
+    assert in_rotation(watcher.monitor.health(target.id))
+    assert watcher.monitor.history(target.id) == ()  # the old check's probes are not its own
+    await eventually(lambda: watcher.monitor.on_trial(target.id) is None)
+    asked = len(server.asked)
+    await eventually(lambda: len(server.asked) > asked + 3)
+    assert all(b" /ready " in request for request in server.asked[asked + 1 :])
+    assert not any(e.kind in ("enter", "leave") for _, _, _, effects in watcher.changes[1:] for e in effects)
+
+
+async def test_a_new_check_that_passes_elsewhere_is_believed(watcher: Watcher, backend):
+    good, old = await backend(), await backend(by_path)
+    targets = [good.target(), old.target()]
+    watcher.watch(*[(target, HTTP) for target in targets])
+    await eventually(lambda: all(in_rotation(watcher.monitor.health(target.id)) for target in targets))
+    watcher.watch(*[(target, replace(HTTP, path="/ready")) for target in targets])
+    await eventually(lambda: watcher.monitor.health(old.target().id).probe == "unready")
+    assert "HTTP 404" in watcher.monitor.health(old.target().id).text
+    assert in_rotation(watcher.monitor.health(good.target().id))
+
+
+async def test_a_change_that_is_taken_back_leaves_everything_as_it_was(watcher: Watcher, backend):
+    server = await backend(by_path)
+    target = server.target()
+    watcher.watch((target, HTTP))
+    await eventually(lambda: in_rotation(watcher.monitor.health(target.id)))
+    watcher.watch((target, replace(HTTP, path="/x")))
+    watcher.watch((target, replace(HTTP, path="/y")))
+    await eventually(lambda: watcher.monitor.history(target.id))
+    history = watcher.monitor.history(target.id, "former")
+    watcher.watch((target, HTTP))
+    assert watcher.monitor.on_trial(target.id) is None
+    assert watcher.monitor.history(target.id)[: len(history)] == history
+    server.script = ok(b"", b"500 Oops")
+    await eventually(lambda: watcher.monitor.health(target.id).probe == "unready")
+
+
+async def test_a_target_that_was_not_ready_is_probed_first_by_the_new_check(watcher: Watcher, backend):
+    server = await backend(ok(b"", b"500 Oops"))
+    target = server.target()
+    watcher.watch((target, HTTP))
+    await eventually(lambda: watcher.monitor.health(target.id).probe == "unready")
+    watcher.watch((target, replace(HTTP, path="/other")))
+    assert watcher.monitor.health(target.id).probe == "starting"
+
+
+async def test_another_way_to_the_target_is_another_target(watcher: Watcher, backend):
+    server = await backend()
+    target = server.target()
+    watcher.watch((target, HTTP))
+    await eventually(lambda: in_rotation(watcher.monitor.health(target.id)))
+    watcher.watch((replace(target, tls=TlsClient(verify=False)), HTTP))
+    assert watcher.monitor.health(target.id).probe == "starting"
+
+
+async def test_a_first_check_does_not_interrupt_an_unprobed_target(watcher: Watcher, backend):
+    server = await backend()
+    target = server.target()
+    watcher.watch((target, CheckSpec(protocol="none")))
+    watcher.watch((target, HTTP))
+    assert in_rotation(watcher.monitor.health(target.id))
+    server.script = ok(b"", b"500 Oops")
+    await eventually(lambda: watcher.monitor.health(target.id).probe == "unready")
+    watcher.watch((target, CheckSpec(protocol="none")))
+    assert in_rotation(watcher.monitor.health(target.id))
+
+
+async def test_drains_and_ejections_outlive_a_changed_check(watcher: Watcher, backend):
+    server = await backend(ok(b"", b"500 Oops"))
+    target = server.target()
+    watcher.watch((target, HTTP))
+    watcher.monitor.feed(target.id, Drain())
+    watcher.monitor.feed(target.id, Eject("5 requests in a row failed"))
+    watcher.watch((target, replace(HTTP, path="/other")))
+    health = watcher.monitor.health(target.id)
+    assert (health.admin, health.ejected_for) == ("draining", "5 requests in a row failed")
+
+
+async def test_a_shorter_interval_takes_effect_at_once(watcher: Watcher, backend):
+    server = await backend()
+    target = server.target()
+    watcher.watch((target, replace(HTTP, interval=60.0)))
+    await eventually(lambda: in_rotation(watcher.monitor.health(target.id)))
+    watcher.watch((target, HTTP))
+    await eventually(lambda: len(watcher.monitor.history(target.id)) >= 3, within=2.0)
+
+
+async def test_an_ejected_target_returns_through_a_probe_at_its_time(watcher: Watcher, backend):
+    server = await backend()
+    target = server.target()
+    watcher.watch((target, replace(HTTP, interval=60.0)))
+    await eventually(lambda: in_rotation(watcher.monitor.health(target.id)))
+    rules = watcher.monitor._rules
+    rules[target.id] = replace(rules[target.id], ejection=replace(rules[target.id].ejection, base=0.3))
+    watcher.monitor.feed(target.id, Eject("half of its requests failed"))
+    assert shown(watcher.monitor.health(target.id), time.monotonic()) == "ejected"
+    await eventually(lambda: in_rotation(watcher.monitor.health(target.id)), within=2.0)  # not after 60 s
+    assert len(watcher.monitor.history(target.id)) == 2
+
+
+# --- restart of the supervisor ---------------------------------------------------------------------------------------
+
+
+async def restarted(old: Watcher, *pairs, aged: float = 0.0) -> tuple[Watcher, list[str]]:
+    heir = Watcher()
+    heir.watch(*pairs)
+    kept = [replace(each, checked=each.checked - aged) for each in old.monitor.keep()]
+    held = heir.monitor.restore(kept)
+    return heir, held
+
+
+async def test_fresh_verdicts_of_unchanged_checks_outlive_a_restart(watcher: Watcher, backend):
+    up, down = await backend(), await backend(ok(b"", b"500 Oops"))
+    pairs = [(up.target(), HTTP), (down.target(), HTTP)]
+    watcher.watch(*pairs)
+    await eventually(lambda: watcher.monitor.health(down.target().id).probe == "unready")
+    heir, held = await restarted(watcher, *pairs)
+    assert sorted(held) == sorted(target.id for target, _ in pairs)
+    assert shown(heir.monitor.health(up.target().id), time.monotonic()) == "ready"  # no slow start: it is warm
+    assert heir.monitor.health(down.target().id).probe == "unready"
+    assert "(before the restart)" in heir.monitor.health(up.target().id).text
+    await heir.monitor.start()
+    await eventually(lambda: heir.monitor.history(up.target().id))  # and it is probed at once
+    await heir.monitor.close()
+
+
+async def test_stale_changed_or_unknown_verdicts_do_not(watcher: Watcher, backend):
+    server, new = await backend(), await backend()
+    target = server.target()
+    watcher.watch((target, HTTP))
+    await eventually(lambda: in_rotation(watcher.monitor.health(target.id)))
+    for pairs, aged in (
+        ([(target, HTTP)], 0.05 * 3 + 1.0 + 0.5),  # older than the time in which its death would have been noticed
+        ([(target, HTTP)], -5.0),  # from the future: a clock jumped
+        ([(target, replace(HTTP, path="/other"))], 0.0),
+        ([(replace(target, port=new.port), HTTP)], 0.0),
+    ):
+        heir, held = await restarted(watcher, *pairs, aged=aged)
+        assert held == []
+        assert heir.monitor.health(target.id).probe == "starting"
+    heir, held = await restarted(watcher, (target, replace(HTTP, interval=0.06)))
+    assert held == [target.id]  # another pace is the same question
+
+
+async def test_what_was_never_decided_is_not_kept(watcher: Watcher, backend):
+    async def hang(reader, writer):
+        await reader.read()
+
+    server = await backend(hang)
+    watcher.watch((server.target(), HTTP))
+    await eventually(lambda: server.connections == 1)
+    assert watcher.monitor.keep() == []
+
+
+# --- liveness --------------------------------------------------------------------------------------------------------
+
+
+async def test_liveness_never_takes_traffic_away_nor_readiness_life(watcher: Watcher, backend):
+    async def split(reader, writer):
+        request = await reader.readuntil(b"\r\n\r\n")
+        writer.write(ok() if good in request else ok(b"", b"500 Oops"))
+
+    good = b" /health "
+    server = await backend(split)
+    target = server.target()
+    watcher.watch((target, Checks(HTTP, replace(HTTP, path="/alive"))))
+    await eventually(lambda: watcher.monitor.lives[target.id].state == "dead")
+    assert in_rotation(watcher.monitor.health(target.id))
+    assert {kind for _, kind, _ in watcher.probes} == {"readiness", "liveness"}
+    good = b" /alive "
+    await eventually(lambda: not in_rotation(watcher.monitor.health(target.id)))
+    await eventually(lambda: watcher.monitor.lives[target.id].state == "alive")
+    assert watcher.monitor.asked(target.id, "liveness").split("\n")[1] == "GET /alive HTTP/1.1"
+    await asyncio.sleep(0)
