@@ -2,7 +2,8 @@
 
 What a block is follows from its language:
 
-- `sh`: commands; each block is run by bash and must succeed.
+- `sh`: commands; each block is run by bash and must succeed. Of `make` only what it would run is looked at, since a
+  test must not build the environment it runs in; `make run` is then started as the Makefile says.
 - `console`: lines that begin with `$ ` are commands, the lines under one are what it prints; `…` stands for anything.
 - `yaml` whose first line is a comment with a file name: that file, and a valid one: `lb check` is run on it.
 - `nginx`, `haproxy`: a configuration that the program itself accepts.
@@ -93,9 +94,6 @@ class Desk:
         self.directory = directory
         self.ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
         self.running: list[subprocess.Popen[str]] = []
-        for name in ("Makefile", "pyproject.toml", "requirements.lock", "requirements-dev.lock", "lb", ".venv"):
-            if (REPO / name).exists():
-                (directory / name).symlink_to(REPO / name)
         for name in ("examples", "contrib"):
             shutil.copytree(REPO / name, directory / name)
         self.write("backends.yaml", (REPO / "backends.yaml").read_text())
@@ -105,8 +103,6 @@ class Desk:
             "LB_ADMIN": f"http://127.0.0.1:{self.ports['9900']}",
             "NO_COLOR": "1",
             "COLUMNS": "80",
-            # The environment is there: this one's tests run in it.
-            "MAKEFLAGS": "-o .venv/.run -o .venv/.dev",
         }
 
     def local(self, text: str) -> str:
@@ -161,7 +157,9 @@ class Desk:
     def carry_out(self, block: Block) -> None:
         words = block.directive.split()
         if block.language == "sh":
-            if "background" in words:
+            if block.text.startswith("make "):
+                self.make(block)
+            elif "background" in words:
                 self.start(block.text)
             else:
                 self.repeat(block, lambda: self.check_run(block, block.text, None, wanted_exit(words)), words)
@@ -180,6 +178,24 @@ class Desk:
             self.check_other(block)
         else:
             raise AssertionError(f"{block}: nobody checks blocks of the language {block.language!r}")
+
+    def make(self, block: Block) -> None:
+        """Each line is a target that exists; what `make run` starts is started here."""
+        for line in block.text.splitlines():
+            target = line.split("#")[0].split()[1]
+            done = subprocess.run(
+                ["make", "--dry-run", "--no-print-directory", target],
+                cwd=REPO,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_TIME,
+                check=False,
+            )
+            assert done.returncode == 0, f"{block}: make {target}\n{done.stderr}"
+            if target == "run":
+                started = done.stdout.splitlines()[-1]
+                assert started.endswith("lb run backends.yaml --demo"), started
+                self.start("lb run backends.yaml --demo")
 
     def repeat(self, block: Block, step: object, words: list[str]) -> None:
         assert callable(step)
@@ -210,7 +226,11 @@ class Desk:
         documents = list(yaml.safe_load_all(block.text))
         assert documents, f"{block}: an empty block"
         for document in documents:
-            if isinstance(document, dict) and document.get("kind") == "ConfigMap" and "backends.yaml" in document["data"]:
+            if (
+                isinstance(document, dict)
+                and document.get("kind") == "ConfigMap"
+                and "backends.yaml" in document["data"]
+            ):
                 self.write("configmap/backends.yaml", document["data"]["backends.yaml"])
                 done = self.shell("lb check configmap/backends.yaml")
                 assert done.returncode == 0, f"{block}: lb check on the ConfigMap's file\n{done.stdout}"
