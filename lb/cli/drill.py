@@ -25,11 +25,11 @@ from lb.cli.client import Failure, json_option
 from lb.cli.stage import Load, Stage, free_port, running
 from lb.cli.terminal import Ink, colours, span
 from lb.cli.verdicts import Result, judge, report
-from lb.config.lint import worst_case
 from lb.config.load import load, load_text
 from lb.config.model import Config
 from lb.config.problems import ConfigError
 from lb.config.resolve import resolve
+from lb.core.detection import worst_case
 from lb.demo.faults import FAULTS, FakeTarget
 from lb.demo.rehearsal import Rehearsal, copy_name, document, passing, rehearse, signature
 

@@ -193,7 +193,7 @@ class Desk:
             )
             assert done.returncode == 0, f"{block}: make {target}\n{done.stderr}"
             if target == "run":
-                started = done.stdout.splitlines()[-1]
+                started = done.stdout.splitlines()[-1].strip()
                 assert started.endswith("lb run backends.yaml --demo"), started
                 self.start("lb run backends.yaml --demo")
 
