@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 #: Seconds that workers have to confirm a change.
 CONFIRM_WITHIN = 5.0
+#: Kinds of events that change what is desired.
+CHANGES = frozenset(("switch", "rollout", "drain", "weight", "reload"))
 
 
 class LiveOperations:
@@ -203,7 +205,6 @@ class LiveOperations:
         healths = {target.id: supervisor.monitor.health(target.id) for target in pool.targets}
         ready = sum(1 for health in healths.values() if in_rotation(health))
         if ready < needed:
-            supervisor.switches[service.name, "refused"] += 1
             reasons = [
                 {"target": id, "reason": f"{shown(health, now)}: {health.text}"}
                 for id, health in healths.items()
@@ -215,8 +216,10 @@ class LiveOperations:
     def _check_base(self, base: int | None) -> None:
         revision = self.revision
         if base is not None and base != revision:
-            recent = self.events.since()[-1:]
-            what = f"; the last change: {recent[0].text}" if recent else ""
+            changes = [event for event in self.events.since() if event.kind in CHANGES]
+            last = changes[-1] if changes else None
+            by = f" (by {last.actor})" if last is not None and last.actor else ""
+            what = f"; the last change: {last.subject}: {last.text}{by}" if last is not None else ""
             raise Refused(
                 412, "Somebody was faster", f"the order is based on revision {base}, now it is {revision}{what}"
             )

@@ -311,7 +311,11 @@ class Rollouts:
             except HookFailed as failed:
                 text += f"; post failed: {failed}"
         del self._announcing[name]
-        self._take(name, announced(rollout), ())
+        self._rollouts[name] = announced(rollout)
+        kept = replace(self._desired(name), rollout=to_dict(self._rollouts[name]))
+        # Not a wish: the revision stays, so that no operator's order is refused for it.
+        supervisor.desired = replace(supervisor.desired, services={**supervisor.desired.services, name: kept})
+        supervisor.save()
         supervisor.note("rollout", text, f"{name}/{pool}")
 
     def _still_used(self, service: Service, pool: str) -> str:
