@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from lb.config.fields import (
     Argument,
     Body,
+    Bounds,
     CheckPath,
     Duration,
     FilePath,
@@ -25,7 +26,6 @@ from lb.config.fields import (
     Url,
     Whole,
     Word,
-    at_least,
     refuse,
 )
 from lb.config.section import Section
@@ -92,7 +92,7 @@ class Check(Section):
     """Headers to send; `Host` replaces the target's address there."""
     host: ServerHost = ""
     """Probe this host instead of the target's: a sidecar or a shared agent."""
-    port: Annotated[Whole, AfterValidator(at_least(0, 65535))] = 0
+    port: Annotated[Whole, Bounds(0, 65535)] = 0
     """Probe this port instead of the target's; 0: the target's."""
     expect: Annotated[
         Expect, BeforeValidator(expect_from_status, json_schema_input_type=str | int | list[str | int] | Expect)
@@ -105,9 +105,9 @@ class Check(Section):
     """From the start of one probe to the start of the next. HAProxy: 2s; Kubernetes: 10s; Traefik, Caddy: 30s."""
     timeout: Period = 1.0
     """A probe that takes longer, from connecting to the last byte that is read, has failed. Kubernetes: 1s."""
-    rise: Annotated[Whole, AfterValidator(at_least(1))] = 2
+    rise: Annotated[Whole, Bounds(1)] = 2
     """Passes in a row after which a target that was out is in again. The first entry ever needs one. HAProxy: 2."""
-    fall: Annotated[Whole, AfterValidator(at_least(1))] = 3
+    fall: Annotated[Whole, Bounds(1)] = 3
     """Failures in a row after which a target is out; a pass in between starts the count anew. HAProxy: 3."""
     grace: Duration = 30.0
     """Failures of a target that never passed do not count for this long after it was first seen: it is starting.
@@ -169,9 +169,9 @@ class OnFailure(Section):
     """Wait before a second try for the same target; it doubles with each further one. Kubernetes: 10s."""
     max_backoff: Period = 300.0
     """Longest wait between two tries. Kubernetes: 5m."""
-    per_hour: Annotated[Whole, AfterValidator(at_least(1))] = 6
+    per_hour: Annotated[Whole, Bounds(1)] = 6
     """Tries for one target within an hour; after that it is left alone and said so."""
-    at_once: Annotated[Whole, AfterValidator(at_least(1))] = 1
+    at_once: Annotated[Whole, Bounds(1)] = 1
     """Targets of one pool that are being restarted at one time: a failing dependency must not restart a whole pool."""
 
 
@@ -180,9 +180,9 @@ class Liveness(Check):
 
     interval: Period = 10.0
     """From the start of one probe to the start of the next. Kubernetes: 10s; Marathon: 60s."""
-    rise: Annotated[Whole, AfterValidator(at_least(1))] = 1
+    rise: Annotated[Whole, Bounds(1)] = 1
     """Passes in a row after which it counts as alive again. Kubernetes: 1."""
-    fall: Annotated[Whole, AfterValidator(at_least(0))] = 3
+    fall: Annotated[Whole, Bounds(0)] = 3
     """Failures in a row after which `on_failure` runs; 0: never. Kubernetes: 3; Marathon: 3, and kills on the 4th."""
     on_failure: OnFailure | None = None
     """What to do then. Left out: it is shown and logged, and nothing else."""

@@ -194,6 +194,9 @@ def misfits(check: Check) -> Iterator[tuple[str, str, str]]:
             yield key, f"{key}: a {kind} check has no use for it", f"Remove it, or write `protocol: {wanted}`."
     if kind == "command" and not check.command:
         yield "protocol", "a command check needs a command", "Add `command: [program, argument]`."
+    if kind in ("http", "https") and check.expect.body and (check.method == "HEAD" or not check.max_body):
+        why = "an answer to HEAD has no body" if check.method == "HEAD" else "`max_body: 0` reads none of it"
+        yield "expect", f"expect.body can never match: {why}", "Use GET, and a `max_body` that reaches far enough."
     if kind == "none" and isinstance(check, Liveness):
         yield "protocol", "a liveness check with `protocol: none` checks nothing", "Remove the whole block."
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from lb.config.figures import figures
 from lb.config.model import Config
 from lb.config.quantities import format_duration
 from lb.config.resolve import World, resolve
 from lb.core.checks import definition
-from lb.core.detection import worst_case
 from lb.core.targets import Listener, Target
 
 Kind = Literal["add", "drain", "change", "restart"]
@@ -187,16 +187,13 @@ def _values(path: str, old: Any, new: Any) -> Iterator[Change]:
 
 def _timing(before: World, after: World) -> Iterator[Change]:
     """The detection time, where it changes: what all those settings are about."""
-    for name in after.config.services:
-        worst = [_worst(world, name) for world in (before, after)]
-        if name in before.config.services and worst[0] != worst[1]:
-            said = " → ".join("never" if one == float("inf") else format_duration(round(one, 3)) for one in worst)
-            yield Change("change", f"services.{name}", f"a dead target is out after at worst {said}")
-
-
-def _worst(world: World, service: str) -> float:
-    ids = (id for id, target in world.targets.items() if target.service == service)
-    return max((worst_case(world.checks[id].readiness) for id in ids), default=0.0)
+    old = {service.name: service.worst for service in figures(before)}
+    for service in figures(after):
+        if service.name in old and old[service.name] != service.worst:
+            worst = [found.worst if found else None for found in (old[service.name], service.worst)]
+            if worst[0] != worst[1]:
+                said = " → ".join("never" if one is None else format_duration(round(one, 3)) for one in worst)
+                yield Change("change", f"services.{service.name}", f"a dead target is out after at worst {said}")
 
 
 def _differ(old: object, new: object, name: str) -> bool:

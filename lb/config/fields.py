@@ -13,10 +13,19 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from pydantic_core.core_schema import ValidationInfo
 
 from lb.config import addresses, quantities
@@ -191,25 +200,32 @@ def at_most_all(value: float) -> float:
     return value
 
 
-def at_least(least: int, most: int | None = None) -> Callable[[int], int]:
-    """A validator of whole numbers."""
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Annotates a field of numbers: from `least` to `most`, both included."""
 
-    def check(value: int) -> int:
-        if value < least or (most is not None and value > most):
-            bounds = f"{least} or more" if most is None else f"{least} to {most}"
-            refuse(f"{value} is out of range", f"a whole number, {bounds}")
+    least: float
+    most: float | None = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        json_schema = handler(schema)
+        if json_schema.get("type") in ("integer", "number"):
+            json_schema["minimum"] = self.least
+            if self.most is not None:
+                json_schema["maximum"] = self.most
+        return json_schema
+
+    def _check(self, value: float) -> float:
+        if value < self.least or (self.most is not None and value > self.most):
+            kind = "a whole number" if isinstance(value, int) else "a number"
+            refuse(f"{value:g} is out of range", f"{kind}, {self}")
         return value
 
-    return check
-
-
-def between(least: float, most: float) -> Callable[[float], float]:
-    def check(value: float) -> float:
-        if not least <= value <= most:
-            refuse(f"{value:g} is out of range", f"a number from {least:g} to {most:g}")
-        return value
-
-    return check
+    def __str__(self) -> str:
+        return f"{self.least:g} or more" if self.most is None else f"{self.least:g} to {self.most:g}"
 
 
 # --- texts with a grammar --------------------------------------------------------------------------------------------
@@ -385,7 +401,7 @@ Period = Annotated[float, BeforeValidator(read_duration), AfterValidator(above_z
 Size = Annotated[
     int,
     BeforeValidator(read_size),
-    AfterValidator(at_least(0)),
+    Bounds(0),
     PlainSerializer(quantities.format_size, return_type=str),
     _schema(quantities.SIZE_PATTERN, {"type": "integer", "minimum": 0}, examples=["64KiB", "10MiB"]),
 ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
-from lb.config.fields import Bind, Duration, FilePath, Network, Period, Size, Whole, Word, at_least
+from lb.config.fields import Bind, Bounds, Duration, FilePath, Network, Period, Size, Whole, Word
 from lb.config.section import Section
 
 
@@ -41,18 +41,18 @@ class ListenerTimeouts(Section):
 class ListenerLimits(Section):
     """How much a client may ask for. 0 means no limit where the text says so."""
 
-    request_line: Annotated[Size, AfterValidator(at_least(64))] = 8192
+    request_line: Annotated[Size, Bounds(64)] = 8192
     """Bytes of the request line; a longer one gets 414. nginx and Apache: 8 KiB."""
-    header_block: Annotated[Size, AfterValidator(at_least(256))] = 32768
+    header_block: Annotated[Size, Bounds(256)] = 32768
     """Bytes of all header lines; more gets 431. nginx: 4 × 8 KiB."""
-    header_count: Annotated[Whole, AfterValidator(at_least(1))] = 100
+    header_count: Annotated[Whole, Bounds(1)] = 100
     """Header lines; more gets 431. Apache: 100; HAProxy: 101."""
-    connections: Annotated[Whole, AfterValidator(at_least(1))] = 20000
+    connections: Annotated[Whole, Bounds(1)] = 20000
     """Connections open at one time, per worker; the next one is closed at once. HAProxy `maxconn`: from `ulimit -n`."""
-    connections_per_client: Annotated[Whole, AfterValidator(at_least(0))] = 0
+    connections_per_client: Annotated[Whole, Bounds(0)] = 0
     """Connections from one client address, per worker; 0: no limit. Behind another proxy all clients share its
     address."""
-    requests_per_connection: Annotated[Whole, AfterValidator(at_least(0))] = 0
+    requests_per_connection: Annotated[Whole, Bounds(0)] = 0
     """Requests until a kept-alive connection is closed; 0: no limit. nginx: 1000."""
 
 

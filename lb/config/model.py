@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from lb.config.checking import AnyReadiness, Check, ClientTls, Expect, Hook, Liveness, OnFailure, Readiness
 from lb.config.fields import (
+    Bounds,
     Duration,
     FilePath,
     Flag,
@@ -26,7 +27,6 @@ from lb.config.fields import (
     Size,
     TargetUrl,
     Whole,
-    at_least,
 )
 from lb.config.listening import Admin, AnyListener, Listener, ListenerLimits, ListenerTimeouts, ServerTls
 from lb.config.releasing import Analysis, Bake, MirrorTo, Preview, Rollout, Sticky
@@ -143,7 +143,7 @@ class Config(Section):
     """One line for each request; a format alone may stand here: `access_log: off`."""
     log: Log = Field(default_factory=Log)
     """What `lb` says about itself."""
-    workers: Annotated[Whole, AfterValidator(at_least(0, 256))] = 0
+    workers: Annotated[Whole, Bounds(0, 256)] = 0
     """Worker processes; 0: one for each core. `lb run --workers` overrides it."""
     worker_limits: WorkerLimits = Field(default_factory=WorkerLimits)
     """When a worker is replaced."""

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from lb.config.checking import Hook
 from lb.config.fields import (
+    Bounds,
     ClientKey,
     Duration,
     Flag,
@@ -22,8 +23,6 @@ from lb.config.fields import (
     RouteHost,
     Size,
     Whole,
-    at_least,
-    between,
     refuse,
 )
 from lb.config.section import Section
@@ -61,7 +60,7 @@ class MirrorTo(Section):
     """Where the copies go."""
     percent: Percent
     """Share of the requests that are copied."""
-    concurrency: Annotated[Whole, AfterValidator(at_least(1))] = 64
+    concurrency: Annotated[Whole, Bounds(1)] = 64
     """Copies in flight at one time, per worker; more are left out, and counted."""
     max_body: Size = 65536
     """Requests with a longer body are not copied."""
@@ -72,11 +71,11 @@ class Analysis(Section):
 
     error_rate: Percent = 0.01
     """The new pool's share of failed requests may be higher by this much."""
-    latency: Annotated[Number, AfterValidator(between(1, 1000))] = 1.5
+    latency: Annotated[Number, Bounds(1, 1000)] = 1.5
     """The new pool's p99 may be this many times the old pool's."""
     ready: Percent = 1.0
     """Share of the new pool's targets that must stay ready."""
-    min_requests: Annotated[Whole, AfterValidator(at_least(1))] = 100
+    min_requests: Annotated[Whole, Bounds(1)] = 100
     """Requests to the new pool before its figures say anything. Until then the answer is NOT ENOUGH DATA, and the step
     is held."""
     false_alarm: Percent = 0.01
@@ -94,7 +93,7 @@ class Bake(Section):
     """Short window: trouble must still be there…"""
     long_window: Period = 60.0
     """…and long window: and must be more than a blip, before it counts."""
-    burn: Annotated[Number, AfterValidator(between(1, 1000))] = 5.0
+    burn: Annotated[Number, Bounds(1, 1000)] = 5.0
     """Multiple of `budget` that both windows must exceed."""
 
 

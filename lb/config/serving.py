@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from lb.config.checking import AnyLiveness, AnyReadiness, ClientTls, Readiness
 from lb.config.fields import (
+    Bounds,
     Duration,
     Flag,
     HashKey,
@@ -20,8 +21,6 @@ from lb.config.fields import (
     Size,
     TargetUrl,
     Whole,
-    at_least,
-    between,
     refuse,
 )
 from lb.config.releasing import MirrorTo, Preview, Rollout, Sticky
@@ -44,7 +43,7 @@ class Target(Section):
     url: TargetUrl
     """`http://host:port`, `https://host:port`, `host:port` or `unix:/path`; without a path, since the client's is
     passed on. With `lb run --demo`, port 0 takes a free port."""
-    weight: Annotated[Whole, AfterValidator(at_least(0, 1000))] = 1
+    weight: Annotated[Whole, Bounds(0, 1000)] = 1
     """Its share of the pool's requests, relative to the others; 0: none, but it is still probed. At most 1000."""
     tls: ClientTls | None = None
     """TLS towards an `https://` target. Left out: the service's `tls`."""
@@ -109,11 +108,11 @@ class Retries(Section):
     """When a request is tried again, at another target. Never once a byte of the answer has been passed on; a request
     that is not idempotent only if nothing of it can have arrived."""
 
-    attempts: Annotated[Whole, AfterValidator(at_least(0, 100))] = 2
+    attempts: Annotated[Whole, Bounds(0, 100)] = 2
     """Further tries after the first. HAProxy: 3; Envoy: 1; nginx: as many as there are servers."""
     budget: Percent = 0.2
     """Retries may be this share of the requests, so that they cannot multiply an outage. Finagle, Linkerd: 20%."""
-    budget_floor: Annotated[Whole, AfterValidator(at_least(0))] = 3
+    budget_floor: Annotated[Whole, Bounds(0)] = 3
     """This many retries per second are allowed besides, so that a quiet service has some. Linkerd: 10."""
     statuses: Annotated[list[Whole], AfterValidator(_retried)] = Field(default_factory=list)
     """Answers that are tried again: a list of 502, 503, 504. Empty: an answer is an answer."""
@@ -150,11 +149,11 @@ class Timeouts(Section):
 class Breaker(Section):
     """Bounds towards the service, per worker. What is over them waits in the queue, or is shed with 503."""
 
-    connections: Annotated[Whole, AfterValidator(at_least(1))] = 1024
+    connections: Annotated[Whole, Bounds(1)] = 1024
     """Connections to one target. Envoy: 1024."""
-    pending: Annotated[Whole, AfterValidator(at_least(0))] = 1024
+    pending: Annotated[Whole, Bounds(0)] = 1024
     """Requests that wait for a target with room. Envoy: 1024."""
-    requests: Annotated[Whole, AfterValidator(at_least(0))] = 0
+    requests: Annotated[Whole, Bounds(0)] = 0
     """Requests in flight to the service; 0: no limit. Envoy: 1024."""
     adaptive: Flag = False
     """Find the bound on requests in flight by itself, from how latency answers to load (the gradient of Netflix's
@@ -166,21 +165,21 @@ class Outlier(Section):
 
     enabled: Flag = True
     """Watch the targets' answers at all."""
-    consecutive_failures: Annotated[Whole, AfterValidator(at_least(0))] = _OUTLIER.consecutive_failures
+    consecutive_failures: Annotated[Whole, Bounds(0)] = _OUTLIER.consecutive_failures
     """Requests in a row that failed (5xx, reset, timeout, no connection); 0: off. Envoy: 5; Linkerd: 7."""
-    consecutive_connect: Annotated[Whole, AfterValidator(at_least(0))] = _OUTLIER.consecutive_connect
+    consecutive_connect: Annotated[Whole, Bounds(0)] = _OUTLIER.consecutive_connect
     """Connections in a row that could not be made; 0: off."""
     failure_share: Percent = _OUTLIER.failure_share
     """Share of failed requests within `window`; `0%`: off. Envoy: 85%, not enforced."""
-    deviations: Annotated[Number, AfterValidator(between(0, 10))] = _OUTLIER.deviations
+    deviations: Annotated[Number, Bounds(0, 10)] = _OUTLIER.deviations
     """Success rate below the pool's mean by this many standard deviations; 0: off. Envoy: 1.9."""
-    latency: Annotated[Number, AfterValidator(between(0, 1000))] = _OUTLIER.latency
+    latency: Annotated[Number, Bounds(0, 1000)] = _OUTLIER.latency
     """Mean latency above this many times the median of its peers; 0: off."""
-    minimum: Annotated[Whole, AfterValidator(at_least(1))] = _OUTLIER.minimum
+    minimum: Annotated[Whole, Bounds(1)] = _OUTLIER.minimum
     """Requests within `window` below which shares and latencies say nothing. Envoy: 50."""
-    rate_minimum: Annotated[Whole, AfterValidator(at_least(1))] = _OUTLIER.rate_minimum
+    rate_minimum: Annotated[Whole, Bounds(1)] = _OUTLIER.rate_minimum
     """Requests within `window` below which success rates are not compared. Envoy: 100."""
-    peers: Annotated[Whole, AfterValidator(at_least(2))] = _OUTLIER.peers
+    peers: Annotated[Whole, Bounds(2)] = _OUTLIER.peers
     """Targets with enough requests that a comparison with peers needs. Envoy: 5."""
     window: Period = _OUTLIER.window
     """How far back shares, rates and latencies look. Envoy: 10s."""
@@ -201,7 +200,7 @@ class SlowStart(Section):
 
     window: Duration = _SLOW_START.window
     """How long the ramp takes; `0s`: full weight at once."""
-    aggression: Annotated[Number, AfterValidator(between(0.1, 10))] = _SLOW_START.aggression
+    aggression: Annotated[Number, Bounds(0.1, 10)] = _SLOW_START.aggression
     """1 is a straight line; above 1 it grows fast at first, below 1 slowly. Envoy's formula."""
     floor: Percent = _SLOW_START.floor
     """Share of its weight that it begins with. Envoy: 10%."""
@@ -217,7 +216,7 @@ AnySlowStart = Annotated[SlowStart, BeforeValidator(slow_start_from_text, json_s
 class Damping(Section):
     """Holds back a target that keeps falling: each fall adds 1 to a penalty that halves every `half_life`."""
 
-    flaps: Annotated[Whole, AfterValidator(at_least(0))] = _DAMPING.flaps
+    flaps: Annotated[Whole, Bounds(0)] = _DAMPING.flaps
     """Penalty from which a target is held back; 0: off, since rise and fall damp already."""
     half_life: Period = _DAMPING.half_life
     """Time in which the penalty halves."""
@@ -268,7 +267,7 @@ class Service(Section):
     """TLS towards the `https://` targets. Left out: certificates are verified against the system's authorities."""
     host_header: HeaderValue = ""
     """Host header towards the targets. Left out: the client's is passed on."""
-    retry_after: Annotated[Whole, AfterValidator(at_least(0, 3600))] = 1
+    retry_after: Annotated[Whole, Bounds(0, 3600)] = 1
     """Seconds in the `Retry-After` of a 503."""
     sticky: Sticky = Field(default_factory=Sticky)
     """How a client stays on one version during a release."""

@@ -1,0 +1,217 @@
+"""`lb check`: is the file valid, is it wise, and how long can a dead target stay in rotation?
+
+Nothing is started and nobody is asked: the answer depends on the file, the environment and the files that it names.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lb.cli.terminal import Ink, colours, columns
+
+if TYPE_CHECKING:
+    from lb.config.figures import CheckFigures, ServiceFigures
+    from lb.config.load import Loaded
+    from lb.config.problems import Problem
+    from lb.config.resolve import World
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  lb check                        validate backends.yaml
+  lb check new.yaml --strict      warnings count as errors: for CI
+  lb check --json | jq '.services.greeting.detection.worst'
+  cat new.yaml | lb check -       read it from stdin
+
+Exit codes: 0 fine (there may be warnings), 1 errors."""
+)
+@click.argument("file", default="backends.yaml", type=click.Path(allow_dash=True))
+@click.option("--strict", is_flag=True, help="Exit 1 if there are warnings, too.")
+@click.option("--no-files", is_flag=True, help="Do not look for the certificates and tokens that it names.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def check(file: str, strict: bool, no_files: bool, as_json: bool) -> None:
+    """Validate a file; say how fast trouble is noticed.
+
+    Prints every error with its line and what is allowed there. A valid file is
+    also read with a critical eye: settings that work against each other, and
+    the common mistakes of health checking, are warnings. For each service it
+    prints how long, at worst and on average, a dead target can stay in rotation.
+    """
+    from lb.config.lint import lint
+    from lb.config.problems import ConfigError
+    from lb.config.resolve import resolve
+
+    name = "<stdin>" if file == "-" else file
+    try:
+        loaded = _load(file, not no_files)
+    except ConfigError as error:
+        if as_json:
+            click.echo(json.dumps(_document(name, errors=error.problems), indent=2))
+        else:
+            _tell_errors(name, error.problems)
+        raise SystemExit(1) from None
+    warnings = lint(loaded)
+    world = resolve(loaded.config, 0)
+    if as_json:
+        click.echo(json.dumps(_document(name, warnings=warnings, world=world), indent=2))
+    else:
+        ink = Ink(colours())
+        click.echo("\n".join(_told(name, world, warnings, ink)))
+    if strict and warnings:
+        raise SystemExit(1)
+
+
+def _load(file: str, check_files: bool) -> Loaded:
+    import os
+
+    from lb.config.load import examine, load_with_source
+
+    if file == "-":
+        return examine(sys.stdin.read(), "<stdin>", os.environ, base=str(Path.cwd()), check_files=check_files)
+    return load_with_source(Path(file), check_files=check_files)
+
+
+def _tell_errors(name: str, problems: list[Problem]) -> None:
+    from lb.config.problems import render
+
+    ink = Ink(colours(sys.stderr))
+    click.echo("\n\n".join(_painted(render(problem), ink, "red") for problem in problems), err=True)
+    click.echo(f"\n{name} has {_counted(len(problems), 'error')}.", err=True)
+
+
+def _painted(text: str, ink: Ink, colour: str) -> str:
+    first, _, rest = text.partition("\n")
+    return ink(first, colour, "bold") + (f"\n{rest}" if rest else "")
+
+
+# --- for people ------------------------------------------------------------------------------------------------------
+
+
+def _told(name: str, world: World, warnings: list[Problem], ink: Ink) -> list[str]:
+    from lb.config.figures import figures
+    from lb.config.problems import render
+
+    pools = sum(len(service.pools) for service in world.snapshot.services)
+    counts = (
+        _counted(len(world.snapshot.services), "service"),
+        _counted(pools, "pool"),
+        _counted(len(world.targets), "target"),
+        _counted(len(world.snapshot.routes), "route"),
+    )
+    lines = [f"{ink(f'{name} is valid', 'green', 'bold')}: {', '.join(counts)}."]
+    for service in figures(world):
+        lines += ["", *_service_lines(service, world, ink)]
+    if warnings:
+        lines += ["", ink(f"{_counted(len(warnings), 'warning')}:", "yellow", "bold")]
+        for warning in warnings:
+            lines += ["", _painted(render(warning), ink, "yellow")]
+    return lines
+
+
+def _service_lines(service: ServiceFigures, world: World, ink: Ink) -> list[str]:
+    rows: list[tuple[str, str]] = []
+    for found in service.readiness:
+        rows += _rows("readiness", found, len(service.readiness) > 1)
+        if found.detection is None:
+            rows.append(("", "a dead target stays in rotation: nobody looks"))
+        else:
+            sum_, worst = _sum(found), _seconds(found.detection.worst)
+            rows.append(("", f"a dead target is out after at worst {worst} (= {sum_}),"))
+            rows.append(("", f"on average {_seconds(found.detection.expected)} if it refuses connections;"))
+            rows.append(("", f"one that recovers is back after at most {_seconds(found.detection.recovery)}"))
+    for found in service.liveness:
+        rows += _rows("liveness", found, len(service.liveness) > 1)
+        if found.detection is None:
+            rows.append(("", "never gives up on a target (fall: 0)"))
+        else:
+            acts = any(world.checks[id].on_failure for id in found.targets)
+            what = "on_failure runs" if acts else "there is no on_failure; reported"
+            rows.append(("", f"{what} after at worst {_seconds(found.detection.worst)} (= {_sum(found)})"))
+    rows.append(("probes", f"{service.probes:.3g} a second"))
+    active = world.config.services[service.name].first_active()
+    return [
+        f"{ink(service.name, 'bold')} (first active pool: {active})",
+        *(f"  {line}" for line in columns(rows, "<<")),
+    ]
+
+
+def _rows(kind: str, found: CheckFigures, several: bool) -> list[tuple[str, str]]:
+    spec = found.spec
+    asked = {"http": spec.path, "https": spec.path, "grpc": spec.grpc_service, "command": " ".join(spec.command)}
+    what = f"{spec.protocol} {asked.get(spec.protocol, '')}".strip()
+    rows = []
+    if spec.protocol == "none":
+        rows.append((kind, "none: taken as ready"))
+    else:
+        rows.append((kind, f"{what[:60]} every {_seconds(spec.interval)}, timeout {_seconds(spec.timeout)},"))
+        rows.append(("", f"rise {spec.rise}, fall {spec.fall}, grace {_seconds(spec.grace)}"))
+    if several:
+        of = found.targets[0] if len(found.targets) == 1 else _counted(len(found.targets), "target")
+        rows.append(("", f"for {of}"))
+    return rows
+
+
+def _sum(found: CheckFigures) -> str:
+    from lb.core.detection import formula
+
+    return f"{formula(found.spec)} s"
+
+
+def _seconds(seconds: float) -> str:
+    from lb.config.quantities import format_duration
+
+    return format_duration(round(seconds, 2))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+# --- for programs ----------------------------------------------------------------------------------------------------
+
+
+def _document(
+    name: str, *, errors: list[Problem] | None = None, warnings: list[Problem] | None = None, world: World | None = None
+) -> dict[str, Any]:
+    from lb.config.figures import figures
+
+    document: dict[str, Any] = {
+        "file": name,
+        "valid": not errors,
+        "errors": [asdict(problem) for problem in errors or ()],
+        "warnings": [asdict(problem) for problem in warnings or ()],
+    }
+    if world is not None:
+        document["services"] = {service.name: _figures(service, world) for service in figures(world)}
+    return document
+
+
+def _figures(service: ServiceFigures, world: World) -> dict[str, Any]:
+    return {
+        "active": world.config.services[service.name].first_active(),
+        "detection": asdict(service.worst) if service.worst else None,
+        "probes_per_second": round(service.probes, 3),
+        "readiness": [_check_document(found) for found in service.readiness],
+        "liveness": [_check_document(found) for found in service.liveness],
+    }
+
+
+def _check_document(found: CheckFigures) -> dict[str, Any]:
+    spec = found.spec
+    return {
+        "targets": list(found.targets),
+        "protocol": spec.protocol,
+        "path": spec.path if spec.protocol in ("http", "https") else None,
+        "interval": spec.interval,
+        "timeout": spec.timeout,
+        "rise": spec.rise,
+        "fall": spec.fall,
+        "detection": asdict(found.detection) if found.detection else None,
+    }

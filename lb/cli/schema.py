@@ -1,0 +1,22 @@
+"""`lb schema`: the JSON Schema of the file."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  lb schema > lb.schema.json
+
+Then, as the first line of backends.yaml, for editors with yaml-language-server:
+  # yaml-language-server: $schema=lb.schema.json"""
+)
+def schema() -> None:
+    """JSON Schema of the file, for editors."""
+    from lb.config.schema import schema as made
+
+    click.echo(json.dumps(made(), indent=2, ensure_ascii=False))

@@ -1,0 +1,62 @@
+"""What a configuration comes to in numbers: how fast trouble is noticed, and what the looking costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lb.config.resolve import World
+from lb.core.checks import CheckSpec
+from lb.core.detection import Detection, detection
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFigures:
+    """One check definition with its timing, and the targets that have it."""
+
+    spec: CheckSpec
+    targets: tuple[str, ...]  # ids
+    detection: Detection | None  # None: it never takes anything out
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFigures:
+    """One service."""
+
+    name: str
+    readiness: tuple[CheckFigures, ...]  # slowest first
+    liveness: tuple[CheckFigures, ...]
+    probes: float  # a second
+
+    @property
+    def worst(self) -> Detection | None:
+        """Of its slowest check; None when there are targets that nobody looks at."""
+        return self.readiness[0].detection
+
+
+def figures(world: World) -> list[ServiceFigures]:
+    """Of each service, in the order of the file."""
+    return [_service(world, service.name) for service in world.snapshot.services]
+
+
+def _service(world: World, name: str) -> ServiceFigures:
+    readiness: dict[CheckSpec, list[str]] = {}
+    liveness: dict[CheckSpec, list[str]] = {}
+    probes = 0.0
+    for id, target in world.targets.items():
+        if target.service != name:
+            continue
+        checks = world.checks[id]
+        readiness.setdefault(checks.readiness, []).append(id)
+        if checks.liveness is not None:
+            liveness.setdefault(checks.liveness, []).append(id)
+        probes += sum(1 / spec.interval for spec in (checks.readiness, checks.liveness) if spec and _asks(spec))
+    return ServiceFigures(name, _sorted(readiness), _sorted(liveness), probes)
+
+
+def _asks(spec: CheckSpec) -> bool:
+    return spec.protocol != "none"
+
+
+def _sorted(found: dict[CheckSpec, list[str]]) -> tuple[CheckFigures, ...]:
+    rows = [CheckFigures(spec, tuple(ids), detection(spec)) for spec, ids in found.items()]
+    return tuple(sorted(rows, key=lambda row: float("-inf") if row.detection is None else -row.detection.worst))

@@ -1,0 +1,242 @@
+"""Faults that are valid: settings that work against each other, and the common mistakes of health checking.
+
+A finding is a warning, never an error: the file does what it says, it may only not be what was meant. Each says what
+will happen and what to do. The articles' mistakes are among them: no health check at all, one path for liveness and
+readiness, no time to start, a liveness check that restarts what readiness would have spared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lb.config import lint_checks
+from lb.config.addresses import parse_bind, parse_target
+from lb.config.consistency import Finding
+from lb.config.load import Loaded
+from lb.config.merging import readiness_of
+from lb.config.model import Config
+from lb.config.problems import Problem
+from lb.config.quantities import format_duration, format_percent
+from lb.config.resolve import World, resolve
+from lb.config.serving import Pool, Service
+from lb.config.source import Path
+
+#: Pooled connections that wait longer than most servers keep theirs (nginx: 75 s, Go: none, Node: 5 s).
+LONG_IDLE = 75.0
+#: Idle time of common balancers in front (AWS ALB: 60 s); a listener must keep its connections longer.
+BALANCER_IDLE = 60.0
+#: Hosts and networks that mean everybody.
+EVERYBODY = ("0.0.0.0/0", "::/0")
+HASHED = ("ring", "maglev")
+
+
+def lint(loaded: Loaded) -> list[Problem]:
+    """All warnings, in the order of the file."""
+    world = resolve(loaded.config, 0)
+    found = {loaded.problem(finding) for finding in warnings(loaded.config, world)}
+    return sorted(found, key=lambda problem: (problem.line, problem.column, problem.message))
+
+
+def warnings(config: Config, world: World) -> Iterator[Finding]:
+    yield from _doors(config)
+    yield from _routes(config)
+    yield from lint_checks.of_all(world)
+    for name, service in config.services.items():
+        at: Path = ("services", name)
+        yield from lint_checks.of_service(at, service)
+        for pool_name, pool in service.pools.items():
+            yield from _pool((*at, "pools", pool_name), service, pool)
+        yield from _requests(at, service, config)
+        yield from _choices(at, service)
+        yield from _release(at, service)
+
+
+# --- who comes in ----------------------------------------------------------------------------------------------------
+
+
+def _doors(config: Config) -> Iterator[Finding]:
+    binds = [parse_bind(listener.bind) for listener in config.listeners]
+    for index, bind in enumerate(binds):
+        wide = [other for other in binds if other.host in ("0.0.0.0", "::") and other.port == bind.port and other.port]
+        if bind.host not in ("0.0.0.0", "::") and wide:
+            yield (
+                ("listeners", index, "bind"),
+                f"{bind.text} is part of {wide[0].text} already",
+                "Remove one of them, or give them different ports.",
+            )
+    for index, listener in enumerate(config.listeners):
+        for position, network in enumerate(listener.proxy_protocol):
+            if network in EVERYBODY:
+                yield (
+                    ("listeners", index, "proxy_protocol", position),
+                    "anybody may claim any client address by a PROXY header",
+                    "Name the networks of the proxies in front.",
+                )
+        if config.trusted_proxies and listener.timeouts.idle <= BALANCER_IDLE:
+            yield (
+                ("listeners", index, "timeouts", "idle"),
+                f"the proxy in front may send a request just as its connection is closed after "
+                f"{format_duration(listener.timeouts.idle)}",
+                "Keep idle connections longer than that proxy does (AWS ALB: 60s): 75s.",
+            )
+    for index, network in enumerate(config.trusted_proxies):
+        if network in EVERYBODY:
+            yield (
+                ("trusted_proxies", index),
+                "anybody may forge X-Forwarded-For",
+                "Name the networks of the proxies in front.",
+            )
+    if "state_dir" in config.model_fields_set and config.state_dir.startswith(("/tmp/", "/run/")):
+        yield (
+            ("state_dir",),
+            f"{config.state_dir} does not survive a restart of the machine, and switches and drains go with it",
+            "Use a folder that stays: /var/lib/lb.",
+        )
+
+
+def _routes(config: Config) -> Iterator[Finding]:
+    reached = {route.service for route in config.route_list()}
+    for name in config.services:
+        if name not in reached:
+            yield (
+                ("services", name),
+                f"no route leads to {name}: it is probed, but gets no requests",
+                "Add a route, or remove the service.",
+            )
+
+
+# --- pools and requests ----------------------------------------------------------------------------------------------
+
+
+def _pool(path: Path, service: Service, pool: Pool) -> Iterator[Finding]:
+    if len(pool.targets) == 1:
+        yield (
+            path,
+            f"pool {path[-1]} has one target: when it is down, there is nobody to take over",
+            "Add a second one, or name a `fallback` pool." if service.fallback is None else "Add a second one.",
+        )
+    if all(target.weight == 0 for target in pool.targets):
+        yield path, f"all targets of pool {path[-1]} have weight 0: it cannot serve", "Give one of them a weight."
+    count = service.rollout.min_ready.count
+    if count > len(pool.targets) and len(service.pools) > 1:
+        yield (
+            (*path[:2], "rollout", "min_ready"),
+            f"min_ready asks for {count} ready targets, but pool {path[-1]} has {len(pool.targets)}",
+            "All of them must be ready then. Write a percentage if the pools differ in size.",
+        )
+    for index, target in enumerate(pool.targets):
+        address = parse_target(target.url)
+        if not address.port and not address.unix:
+            yield (
+                (*path, "targets", index),
+                f"{target.url} has port 0, which stands for a free one with `lb run --demo` only",
+                "Write the port that the target listens on.",
+            )
+        if target.tls is not None and not target.tls.verify and not address.loopback:
+            yield from lint_checks.unverified((*path, "targets", index, "tls", "verify"))
+
+
+def _requests(at: Path, service: Service, config: Config) -> Iterator[Finding]:
+    timeouts, retries = service.timeouts, service.retries
+    one = timeouts.connect + (min(retries.per_try, timeouts.response) if retries.per_try else timeouts.response)
+    totals: list[tuple[Path, float]] = [((*at, "timeouts", "total"), timeouts.total)] if timeouts.total else []
+    totals += [
+        (("routes", index, "timeout"), route.timeout)
+        for index, route in enumerate(config.routes)
+        if route.service == at[-1] and route.timeout
+    ]
+    for path, total in totals:
+        allowed = format_duration(total)
+        if total < timeouts.response:
+            yield (
+                path,
+                f"a request may take {allowed} in all, so `timeouts.response` "
+                f"({format_duration(timeouts.response)}) is never reached",
+                "Shorten `timeouts.response`, so that a slow target is told from a slow request.",
+            )
+        elif retries.attempts and one * (retries.attempts + 1) > total:
+            yield (
+                path,
+                f"{retries.attempts + 1} tries of up to {format_duration(_rounded(one))} do not fit into {allowed}: "
+                f"slow targets leave no time for another one",
+                f"Set `retries.per_try` to {format_duration(_rounded(total / (retries.attempts + 1)))} or less.",
+            )
+    if retries.per_try > timeouts.response:
+        yield (
+            (*at, "retries", "per_try"),
+            f"per_try ({format_duration(retries.per_try)}) is longer than `timeouts.response` "
+            f"({format_duration(timeouts.response)}), which ends the try before",
+            "Shorten it, or remove it.",
+        )
+    if timeouts.idle > LONG_IDLE:
+        yield (
+            (*at, "timeouts", "idle"),
+            f"pooled connections wait {format_duration(timeouts.idle)}; most servers close theirs sooner (nginx after "
+            f"75s, Node and uvicorn after 5s), and a request may meet the close",
+            "Stay below what the targets keep: 60s or less. `lb status` shows what they were seen to keep.",
+        )
+    if config.drain < timeouts.response and "drain" in config.model_fields_set:
+        yield (
+            ("drain",),
+            f"a stop cuts requests after {format_duration(config.drain)}, but {at[-1]} may take "
+            f"{format_duration(timeouts.response)} to answer",
+            "Give the drain as long as the longest request takes.",
+        )
+    if service.tls is not None and not service.tls.verify:
+        yield from lint_checks.unverified((*at, "tls", "verify"))
+
+
+def _choices(at: Path, service: Service) -> Iterator[Finding]:
+    if "key" in service.balance.model_fields_set and service.balance.policy not in HASHED:
+        yield (
+            (*at, "balance", "key"),
+            f"{service.balance.policy} hashes nothing, so the key has no effect",
+            "Use `policy: ring` or `policy: maglev`, or remove the key.",
+        )
+    if service.panic_choice() == "spread":
+        yield (
+            (*at, "panic"),
+            "in a panic, requests go to targets that said they are not ready",
+            "Keep `fail`, or name a `fallback` pool, unless a wrong answer is better than none.",
+        )
+    elif service.panic_threshold > 0:
+        yield (
+            (*at, "panic_threshold"),
+            f"with fewer than {format_percent(service.panic_threshold)} of the targets ready, the ready ones get no "
+            f"requests either",
+            "Keep 0% unless too few targets would break down under the load.",
+        )
+    if service.fallback is not None and service.fallback == service.first_active():
+        yield (
+            (*at, "fallback"),
+            f"{service.fallback} is the active pool, and cannot stand in for itself",
+            "Name another pool.",
+        )
+    readiness = {readiness_of(service, pool).kind() for pool in service.pools.values()}
+    if not service.outlier.enabled and readiness <= {"tcp", "none"}:
+        yield (
+            (*at, "outlier", "enabled"),
+            "nothing notices a target that answers errors: its check sees connections alone, and ejection is off",
+            "Use an HTTP readiness check, or leave `outlier` on.",
+        )
+
+
+def _release(at: Path, service: Service) -> Iterator[Finding]:
+    rollout = service.rollout
+    if 0 < rollout.bake.time < rollout.bake.long_window:
+        yield (
+            (*at, "rollout", "bake"),
+            f"the watch after a switch ({format_duration(rollout.bake.time)}) ends before its long window "
+            f"({format_duration(rollout.bake.long_window)}) is full: it can hardly find anything",
+            "Watch longer, or shorten `bake.long_window`.",
+        )
+    if service.mirror is not None and service.mirror.pool == service.first_active():
+        yield (
+            (*at, "mirror", "pool"),
+            f"{service.mirror.pool} is the active pool: it gets its own requests twice",
+            "Name the pool that is to be tried out.",
+        )
+
+
+def _rounded(seconds: float) -> float:
+    return round(seconds, 3)
