@@ -144,7 +144,9 @@ class Return:
 
 
 async def open_targets(rehearsal: Rehearsal, config: Config, stack: contextlib.AsyncExitStack) -> list[FakeTarget]:
-    trial = document({"trial": (rehearsal, ["127.0.0.1:1"] * len(rehearsal.weights))}, config, 0, ".lb")
+    trial = document(
+        {"trial": (rehearsal, [f"127.0.0.1:{port}" for port in range(1, len(rehearsal.weights) + 1)])}, config, 0, ".lb"
+    )
     world = resolve(load_text(yaml.safe_dump(trial), "the rehearsal"), 1)
     spec = next(iter(world.checks.values())).readiness
     found = []

@@ -245,7 +245,9 @@ def _rules(service: model.Service) -> ServiceRules:
             deviations=outlier.deviations,
             latency=outlier.latency,
             max_ejected=outlier.max_ejected,
-        ),
+        )
+        if outlier.enabled
+        else Outlier(consecutive_failures=0, consecutive_connect=0, failure_share=0.0, deviations=0.0, latency=0.0),
         panic=Panic(service.panic_threshold, choice),
         fallback=service.fallback or "",
         patience=service.patience,

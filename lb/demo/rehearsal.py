@@ -23,6 +23,8 @@ SEEN = {
     "tcp": ("refuse", "half-open"),
     "none": (),
 }
+#: Faults in which nothing is heard: on a busy target such probes are taken for overload first, for up to `patience`.
+SILENT = ("hang", "slow", "half-open")
 #: Faults that fail requests in ways that outlier ejection counts.
 COUNTED = ("refuse", "reset", "hang", "errors", "lies", "half-open", "flap")
 
@@ -35,7 +37,7 @@ class Rehearsal:
     model: dict[str, Any]  # the service's block, without pools
     weights: list[int]
     protocol: str  # of its probes here: http | tcp | none
-    probed: bool
+    patience: float  # seconds that failures in doubt may go uncounted
     notes: list[str] = field(default_factory=list)
 
     def sees(self, fault: str, outlier: bool) -> str:
@@ -79,7 +81,7 @@ def rehearse(config: Config, name: str) -> Rehearsal:
         notes.append("the pool has one target: when it is down there is nobody to take over")
     if any(target.readiness is not None for target in pool.targets):
         notes.append("the targets' own readiness options are left out: all are probed as the pool says")
-    return Rehearsal(name, block, weights, protocol, protocol != "none", notes)
+    return Rehearsal(name, block, weights, protocol, service.patience, notes)
 
 
 def adapted(check: Check, service: Service, readiness: dict[str, Any], notes: list[str]) -> tuple[str, dict[str, Any]]:
