@@ -60,6 +60,8 @@ CONNECTIONS = 4096
 PROGRAMS = 64
 #: A nudged target is probed this long after its last probe at the earliest, seconds.
 NUDGE = 0.2
+#: Timers may be a little early; a probe that is wanted at a certain moment must not be.
+SLACK = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,14 +443,19 @@ class Monitor:
     def _next(self, watch: _Watch) -> float:
         spec = watch.spec
         wait = spec.interval
+        now = self._clock()
+        returns = 0.0
         if watch.role in ("readiness", "former"):
-            wait = pause(watch.trial or self._healths[watch.target.id], spec)
+            health = self._healths[watch.target.id]
+            wait = pause(watch.trial or health, spec)
+            returns = health.ejected_until
         if watch.began:
             wait *= 1 - spec.jitter * self._rng.random()
         else:
             wait *= 1 - 0.8 * self._rng.random()  # the first probes were together: part them
         due = watch.due + wait
-        return max(due - due % min(GRID, wait), self._clock())
+        due = max(due - due % min(GRID, wait), now)
+        return min(due, returns + SLACK) if returns > now else due  # an ejection ends with a probe right at its time
 
     # --- making sense of verdicts ----------------------------------------------------------------------------------
 
@@ -533,7 +540,7 @@ class Monitor:
                 if effect.kind == "probe":
                     watch = self._watches.get((target_id, "readiness"))
                     if watch is not None and watch.task is None and effect.at < watch.due:
-                        self._set(watch, effect.at)
+                        self._set(watch, effect.at + SLACK)
             self._on_change(target_id, before, after, effects)
 
     def _replace(self, target_id: str, health: Health) -> None:
