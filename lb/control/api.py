@@ -14,10 +14,10 @@ import hmac
 import ipaddress
 import json
 import time
-from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ValidationError
 
 from lb.control.models import ConfigText, DrainRequest, SwitchRequest, WeightRequest
@@ -30,7 +30,6 @@ BODY_LIMIT = 4 << 20
 
 OPERATIONS: web.AppKey[Operations] = web.AppKey("operations", Operations)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -263,9 +262,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         return response
 
 
-def _guard(
-    token: str, allowed_hosts: tuple[str, ...]
-) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def _guard(token: str, allowed_hosts: tuple[str, ...]) -> Middleware:
     expected = f"Bearer {token}".encode()
 
     @web.middleware

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -114,7 +115,7 @@ class Figures:
 def exposition(figures: Figures) -> bytes:
     """The text that /metrics answers with."""
     registry = CollectorRegistry()
-    registry.register(_Collector(figures))  # type: ignore[arg-type]
+    registry.register(_Collector(figures))
     return generate_latest(registry)
 
 
@@ -128,8 +129,8 @@ class _Collector:
         f = self._figures
         yield self._requests()
         durations = _histogram("lb_request_duration_seconds")
-        for (service, pool), tally in sorted(f.pools.items()):
-            _add(durations, (service, pool), tally.buckets, tally.seconds)
+        for key, seen in sorted(f.pools.items()):
+            _add(durations, key, seen.buckets, seen.seconds)
         yield durations
         upstream = _histogram("lb_upstream_duration_seconds")
         for id, tally in f.targets.items():
@@ -187,7 +188,7 @@ class _Collector:
         return values
 
 
-def _counter(name: str, values: Mapping[tuple[str, ...], float]) -> Metric:
+def _counter(name: str, values: Mapping[Any, float]) -> Metric:
     _, labels, text = METRICS[name]
     family = CounterMetricFamily(name, text, labels=labels)
     for key, value in values.items():
@@ -195,7 +196,7 @@ def _counter(name: str, values: Mapping[tuple[str, ...], float]) -> Metric:
     return family
 
 
-def _gauge(name: str, values: Mapping[tuple[str, ...], float]) -> Metric:
+def _gauge(name: str, values: Mapping[Any, float]) -> Metric:
     _, labels, text = METRICS[name]
     family = GaugeMetricFamily(name, text, labels=labels)
     for key, value in values.items():

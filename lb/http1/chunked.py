@@ -140,6 +140,8 @@ class ChunkedBody:
         self._held = rest
 
     def _check_extension(self, extension: bytes) -> None:
+        if len(extension) > _LINE_LIMIT:
+            raise BadChunk(f"a chunk extension longer than {_LINE_LIMIT} bytes")
         self._extensions += len(extension)
         if self._extensions > _EXTENSIONS_LIMIT:
             raise BadChunk(f"more than {_EXTENSIONS_LIMIT} bytes of chunk extensions")

@@ -169,7 +169,7 @@ def read_request(data: bytes, line_end: int, fields: RequestFields, line_limit: 
 
 
 def _bad_request_line(line: bytes) -> Refusal:
-    version = re.search(rb" HTTP/([0-9]+\.[0-9]+)$", line)
+    version = re.search(rb" HTTP/([0-9]\.[0-9])$", line)
     if version and not version[1].startswith(b"1.") and version[1] != b"0.9":
         return Refusal(505, "bad_version", f"HTTP/{version[1].decode()} is not spoken here; HTTP/1.1 and HTTP/1.0 are")
     return Refusal(400, "bad_request", "the request line is not `METHOD target HTTP/1.1`")
@@ -321,7 +321,7 @@ def _check_transfer_encoding(value: bytes) -> None:
     if value.lower() == b"chunked":
         return
     items = _items(value)
-    if items and items[-1].lower() == b"chunked" and b"chunked" not in [item.lower() for item in items[:-1]]:
+    if len(items) > 1 and items[-1].lower() == b"chunked" and b"chunked" not in [item.lower() for item in items[:-1]]:
         raise Refusal(501, "bad_framing", "the only transfer coding known is chunked")
     if re.fullmatch(TOKEN + rb"+", value) and value.lower() in (b"identity", b"gzip", b"deflate", b"compress"):
         raise Refusal(501, "bad_framing", "the only transfer coding known is chunked")
