@@ -499,8 +499,10 @@ class Exchange:
             self.answer(decision, _reason_of(failure), _public(failure))
 
     def _elsewhere(self, lane: Lane) -> bool:
-        """Whether there is a target that has not been tried."""
-        return any(member is not lane and member not in self.tried for member in self.pool.members)
+        """Whether there is a target that has not been tried; of the other version, if need be, during a rollout."""
+        if any(member is not lane and member not in self.tried for member in self.pool.members):
+            return True
+        return self.service.other_version(self) is not None and self.client is not self.shadow
 
     def _again(self, lane: Lane, failure: Failure) -> None:
         """Try another target; or the same one, a moment later, when it is the only one."""

@@ -192,7 +192,20 @@ class LiveService:
         """The pool for another try, by what is served now: after a switch nothing more enters the old pool."""
         service = self.plane.services.get(self.name, self)
         pool = service.pools.get(exchange.pool.name)
-        return pool if pool is not None and pool.serving else service.choose(exchange)
+        if pool is None or not pool.serving:
+            return service.choose(exchange)
+        if all(lane in exchange.tried for lane in pool.members):
+            return service.other_version(exchange) or pool
+        return pool
+
+    def other_version(self, exchange: Exchange) -> LivePool | None:
+        """During a rollout: the other pool that shares the traffic, if it has a target that has not been tried."""
+        if self.split.only is not None:
+            return None
+        for pool in self.pools.values():
+            if pool.serving and pool is not exchange.pool and any(lane not in exchange.tried for lane in pool.members):
+                return pool
+        return None
 
     def key_of(self, exchange: Exchange) -> int:
         """What a hashing balancer hashes; a request without the header or cookie is hashed by client."""
