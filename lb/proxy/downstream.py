@@ -154,6 +154,7 @@ class Downstream(asyncio.Protocol):
         if state == ANSWER and self.exchange is not None:
             self.timer = "half_close"
             self.deadline = self.plane.now + self.listener.half_close
+            self._lingered = self.exchange.bytes_out
             return True
         if state == BODY and self.exchange is not None:
             self.exchange.client_lost()
@@ -472,9 +473,11 @@ class Downstream(asyncio.Protocol):
             exchange.client_too_slow(timer)
             self._close_now()
         elif timer == "half_close" and exchange is not None:
-            if exchange.first_byte_at:
-                return  # the answer is on its way; the send and read timeouts guard it
-            exchange.client_lost()
+            if exchange.bytes_out == self._lingered:
+                exchange.client_lost()  # no answer, or none that goes on: nobody waits for it any longer
+            else:
+                self._lingered = exchange.bytes_out
+                self.deadline = self.plane.now + self.listener.half_close
         elif timer == "client_header" and (self._held or not self.served):
             if self._held:
                 self._refuse(Refusal(408, "timeout_client_header", "the request's head did not come in time"))
