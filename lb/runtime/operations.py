@@ -31,8 +31,10 @@ from lb.control.models import (
 )
 from lb.control.operations import Refused
 from lb.core.desired import TargetDesired
+from lb.core.explain import explain
 from lb.core.lifecycle import in_rotation, shown
 from lb.core.report import RequestRecord, TargetTally
+from lb.core.rotation import rules_of
 from lb.core.targets import Pool, Service, Target
 from lb.runtime.sockets import CannotListen
 from lb.runtime.totals import Sums
@@ -136,30 +138,28 @@ class LiveOperations:
 
     def _explain_target(self, target: Target) -> Explanation:
         supervisor = self._supervisor
-        health = supervisor.monitor.health(target.id)
-        rules = supervisor.world.checks[target.id].readiness
-        state = shown(health, time.monotonic())
-        lines = [f"the last readiness probe: {health.text}"]
-        if health.probe == "starting":
-            lines.append("it never passed a check yet; one pass is enough for its first entry")
-        elif health.probe == "ready":
-            failed = max(0, -health.streak)
-            lines.append(f"failures in a row: {failed} of {rules.fall}; at {rules.fall} it leaves rotation")
-        else:
-            passed = max(0, health.streak)
-            lines.append(f"passes in a row: {passed} of {rules.rise}; at {rules.rise} it enters rotation again")
-        if health.ejected_until:
-            left = max(0.0, health.ejected_until - time.monotonic())
-            lines.append(
-                f"ejected for its own traffic: {health.ejected_for}; for {left:.0f} s more, then a probe decides"
-            )
-        if health.admin != "normal":
-            lines.append("an operator drains it; `lb undrain` takes that back")
-        lines.append(f"it is probed every {rules.interval:g} s and has {rules.timeout:g} s to answer")
-        gets = "gets traffic" if in_rotation(health) else "gets no traffic"
-        probes = [probe_view(seen) for seen in reversed(supervisor.monitor.history(target.id)[-10:])]
+        monitor, world = supervisor.monitor, supervisor.world
+        readiness = world.checks[target.id].readiness
+        rotation = supervisor.rotations.current[target.service]
+        seen = monitor.history(target.id)
+        found = explain(
+            target.id,
+            monitor.health(target.id),
+            rules_of(world.rules[target.service], readiness),
+            readiness,
+            time.monotonic(),
+            seen=seen,
+            next_probe=monitor.next_probe(target.id),
+            trial=monitor.on_trial(target.id),
+            life=monitor.lives.get(target.id),
+            weight=dict(dict(rotation.weights).get(target.pool, ())).get(target.id),
+        )
         return Explanation(
-            subject=target.id, kind="target", summary=f"{target.id} {gets}: {state}", lines=lines, probes=probes
+            subject=target.id,
+            kind="target",
+            summary=found.summary,
+            lines=found.lines,
+            probes=[probe_view(each) for each in reversed(seen[-10:])],
         )
 
     def _explain_service(self, service: Service) -> Explanation:

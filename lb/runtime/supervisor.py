@@ -37,8 +37,12 @@ from lb.core.lifecycle import Drain, Effect, Eject, Health, Undrain, Verdict, in
 from lb.core.outlier import Ejector
 from lb.core.report import Alarm, Report
 from lb.core.rotation import rules_of
+from lb.core.suspicion import Notice
 from lb.core.targets import Snapshot, Target
+from lb.health.memory import Memory
 from lb.health.monitor import Monitor
+from lb.runtime.channel import Order
+from lb.runtime.descriptors import raise_limit
 from lb.runtime.operations import LiveOperations
 from lb.runtime.rates import Rates
 from lb.runtime.rollouts import Rollouts
@@ -52,6 +56,8 @@ log = logging.getLogger("lb")
 
 #: Seconds between two looks at what workers report about failing targets.
 SWEEP_EVERY = 0.5
+#: Seconds between two writings of what is known of the targets.
+REMEMBER_EVERY = 1.0
 #: Seconds between two samples for rates.
 SAMPLE_EVERY = 1.0
 
@@ -83,12 +89,22 @@ class Supervisor:
         self.switches: Counter[tuple[str, str]] = Counter()
         self.reloads: Counter[str] = Counter()
         self.draining = False
+        self.exit_code = 0
         self.addresses: dict[str, str] = {}  # a listener's bind → with the chosen port
         self.admin_address = ""
-        self.workers = Workers(workers, self.totals, self._on_alarm)
-        self.workers.on_report = self._on_report
-        self.workers.on_death = lambda text: self.note("worker", text)
-        self.monitor = Monitor(rng=random.Random(), on_change=self._on_change, on_probe=self._on_probe)
+        self.workers = Workers(
+            workers,
+            self.totals,
+            directory=self.store.directory,
+            on_alarm=self._on_alarm,
+            on_report=self._on_report,
+            tell=lambda text: self.note("worker", text),
+            on_hopeless=self._on_hopeless,
+        )
+        self.monitor = Monitor(
+            rng=random.Random(), on_change=self._on_change, on_probe=self._on_probe, on_notice=self._on_notice
+        )
+        self._memory = Memory(self.store.directory)
         self.rotations = Rotations(self.workers, self.monitor.healths, lambda: self.desired)
         self.rollouts = Rollouts(self)
         self.operations = LiveOperations(self)
@@ -129,16 +145,20 @@ class Supervisor:
         self.rollouts.recover()
         self._open_listeners()
         self._watch_targets()
+        held = self.monitor.restore(self._memory.read())
+        if held:
+            self.note("start", f"{len(held)} verdicts from before the restart are fresh and hold until the next probes")
         await self._open_admin()
         await self.monitor.start()
         self.workers.hung_after = self.config.worker_limits.hang
         await self.workers.start(self._snapshot())
-        for task in (self._sweep(), self._sample()):
+        self.workers.settle()
+        for task in (self._sweep(), self._sample(), self._remember()):
             self._spawn(task)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload_signal)
-        loop.add_signal_handler(signal.SIGUSR1, self.workers.order, "reopen")
+        loop.add_signal_handler(signal.SIGUSR1, self.workers.order, Order("reopen"))
         self.note("start", f"lb {lb.__version__} serves {self.path}")
 
     def _open_listeners(self) -> None:
@@ -168,6 +188,13 @@ class Supervisor:
         await web.SockSite(self._admin, sock).start()
         self.admin_address = bound_name(admin.bind, sock)
 
+    def _on_hopeless(self) -> None:
+        """No worker lives long enough to serve: whoever started lb has to hear of it."""
+        self.note("stop", "every worker dies at once, again and again: lb ends with 1")
+        self.exit_code = 1
+        self._stop_now.set()
+        self._stop.set()
+
     def _on_stop_signal(self) -> None:
         if self._stop.is_set():
             self._stop_now.set()
@@ -181,6 +208,7 @@ class Supervisor:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.lame_duck):
                 await self._stop_now.wait()
+        self._memory.write(self.monitor.keep())
         ending = asyncio.ensure_future(self.workers.stop(self.config.drain))
         hurry = asyncio.ensure_future(self._stop_now.wait())
         await asyncio.wait((ending, hurry), return_when=asyncio.FIRST_COMPLETED)
@@ -199,7 +227,7 @@ class Supervisor:
             await self._admin.cleanup()
         if self.workers.pids:
             await self.workers.stop(0.0)
-        self.workers.close_sockets()
+        self.workers.close_all()
         self.store.unlock()
 
     def _spawn(self, coroutine: object) -> None:
@@ -239,7 +267,7 @@ class Supervisor:
             id: rules_of(self.world.rules[target.service], self.world.checks[id].readiness)
             for id, target in self.targets.items()
         }
-        self.monitor.update(self.world.checks, self.targets, rules)
+        self.monitor.update(self.world.checks, self.targets, rules, self.world.canary)
         for id in self.targets:
             override = self.desired.targets.get(id)
             if override is not None and override.draining:
@@ -265,11 +293,9 @@ class Supervisor:
         self.loaded_at = time.time()
         self._take(world)
         self.save()
-        listeners_changed = self._change_listeners()
+        self._change_listeners()
         self._watch_targets()
         self.workers.apply(self._snapshot())
-        if listeners_changed:
-            await self.workers.renew()
         await self.workers.confirm(self.rotations.version)
         self.totals.forget(old - set(self.targets))
         self.reload_ok, self.reload_error = True, ""
@@ -292,17 +318,14 @@ class Supervisor:
             raise
         self._opened = opened
 
-    def _change_listeners(self) -> bool:
+    def _change_listeners(self) -> None:
         wanted = {listener.bind for listener in self.world.snapshot.listeners}
-        gone = set(self.workers.sockets) - wanted
-        for bind in gone:
-            for sock in self.workers.sockets.pop(bind):
-                sock.close()
+        for bind in set(self.workers.sockets) - wanted:
+            self.workers.close(bind)
             del self.addresses[bind]
         for bind, sockets in self._opened.items():
-            self.workers.sockets[bind] = sockets
+            self.workers.open(bind, sockets)
             self.addresses[bind] = bound_name(bind, sockets[0])
-        return bool(self._opened)
 
     def _on_reload_signal(self) -> None:
         self._spawn(self._reload_by_signal())
@@ -360,6 +383,16 @@ class Supervisor:
         target = self.targets.get(id)
         if target is not None:
             self.probe_seconds.setdefault((target.service, kind), Histogram()).observe(verdict.seconds)
+
+    def _on_notice(self, notice: Notice) -> None:
+        """What the monitor thinks of many failures at once, a changed check, a target that is not alive."""
+        self.note("liveness" if notice.cause.startswith("liveness") else "note", notice.text, notice.scope)
+
+    async def _remember(self) -> None:
+        """Keep the verdicts for a supervisor that comes after this one."""
+        while True:
+            await asyncio.sleep(REMEMBER_EVERY)
+            self._memory.write(self.monitor.keep())
 
     def _on_report(self, report: Report) -> None:
         now = time.monotonic()
@@ -433,15 +466,17 @@ def run(path: Path, config: Config, *, workers: int | None, announce: Callable[[
     """Serve `config`, which was read from `path`, until a signal; returns the exit code."""
     count = workers or config.workers or len(os.sched_getaffinity(0))
 
-    async def serve() -> None:
-        await Supervisor(path, config, count).run(announce)
+    async def serve() -> int:
+        supervisor = Supervisor(path, config, count)
+        await supervisor.run(announce)
+        return supervisor.exit_code
 
+    raise_limit()
     try:
-        uvloop.run(serve())
+        return uvloop.run(serve())
     except CannotStart as error:
         print(f"lb: {error}", file=sys.stderr)
         return 1
     except TimeoutError:
         print("lb: the workers did not start in time", file=sys.stderr)
         return 1
-    return 0

@@ -1,0 +1,35 @@
+"""Verdicts on disk: written whole, read back, and worth nothing when damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lb.health.memory import FILE, Memory
+from lb.health.monitor import Kept
+
+KEPT = [
+    Kept("app/blue/b1:1", "0123", True, True, 1.5e9, "HTTP 200"),
+    Kept("app/blue/ü:2", "4567", False, False, 0.0, ""),
+]
+
+
+def test_what_is_written_is_read(tmp_path: Path):
+    memory = Memory(tmp_path)
+    assert memory.read() == []
+    assert memory.write(KEPT)
+    assert Memory(tmp_path).read() == KEPT
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_damage_and_a_full_disk_cost_the_verdicts_only(tmp_path: Path):
+    memory = Memory(tmp_path)
+    memory.write(KEPT)
+    data = (tmp_path / FILE).read_bytes()
+    for damaged in (b"", data[:-5], b"[]x", b'[{"target": 1}]', b"\0" * 50):
+        (tmp_path / FILE).write_bytes(damaged)
+        assert memory.read() == []
+    assert not Memory(tmp_path / "gone").write(KEPT)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / FILE).symlink_to("/dev/full")
+    temporary = tmp_path / "full"
+    assert Memory(temporary).write(KEPT)  # a rename replaces whatever stands there
