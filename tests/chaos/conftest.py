@@ -1,0 +1,7 @@
+"""Chaos tests stand on the same stage as the end-to-end ones."""
+
+from __future__ import annotations
+
+from tests.e2e.conftest import stage
+
+__all__ = ["stage"]
