@@ -22,7 +22,7 @@ from tests.e2e.fleet import Fleet
 from tests.e2e.stage import Lb, Stage, ask, eventually
 from tests.e2e.test_switch import order, service, two_pools
 
-ROUNDS = int(os.environ.get("LB_CHAOS_ROUNDS", "4"))
+ROUNDS = int(os.environ.get("LB_CHAOS_ROUNDS", "2"))
 STEPS = [10, 30, 60, 100]
 
 
