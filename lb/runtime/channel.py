@@ -9,6 +9,7 @@ taken for hung, and its channel is closed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,12 +61,26 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """drain (finish what is under way), stop (now), reopen (the logs)."""
+    """What a worker is to do: one of
+
+    - settle: its supervisor has started well; from now on it outlives it. (Before, it ends with it.)
+    - drain: take no further connection, let what is under way end for `within` seconds, then end
+    - stop: end now
+    - reopen: the logs, after a rotation
+    """
 
     what: str
+    within: float = 60.0
 
 
-Message = Snapshot | Rotation | Poll | Order | Hello | Polled | Applied | Report | Alarm
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that a worker could not do; it goes on without."""
+
+    text: str
+
+
+Message = Snapshot | Rotation | Poll | Order | Hello | Polled | Applied | Report | Alarm | Trouble
 
 _KINDS: dict[bytes, type[Any]] = {
     b"S": Snapshot,
@@ -77,6 +92,7 @@ _KINDS: dict[bytes, type[Any]] = {
     b"A": Applied,
     b"T": Report,
     b"!": Alarm,
+    b"x": Trouble,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _DECODERS = {name: msgspec.msgpack.Decoder(kind) for name, kind in _KINDS.items()}
@@ -97,16 +113,21 @@ class Channel(asyncio.Protocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._held = bytearray()
+        self._lost = asyncio.Event()
 
     @classmethod
     async def over(
         cls, sock: socket.socket, on_message: Callable[[Message], None], on_lost: Callable[[], None]
     ) -> Channel:
         """A channel over one end of a socket pair."""
-        loop = asyncio.get_running_loop()
-        sock.setblocking(False)
-        _, channel = await loop.create_unix_connection(lambda: cls(on_message, on_lost), sock=sock)
+        channel = cls(on_message, on_lost)
+        await channel.attach(sock)
         return channel
+
+    async def attach(self, sock: socket.socket) -> None:
+        """Begin to talk over a socket. Messages may come before this returns."""
+        sock.setblocking(False)
+        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=sock)
 
     @property
     def open(self) -> bool:
@@ -132,6 +153,13 @@ class Channel(asyncio.Protocol):
         """Close after what was sent."""
         if self._transport is not None:
             self._transport.close()
+
+    async def finish(self, within: float) -> None:
+        """Close, and wait until what was sent is out, `within` seconds at most."""
+        self.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._lost.wait()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's transports are not of asyncio's classes
@@ -159,6 +187,7 @@ class Channel(asyncio.Protocol):
         del held[:position]
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._lost.set()
         self._on_lost()
 
     def _abort(self) -> None:

@@ -3,6 +3,9 @@
 With SO_REUSEPORT the kernel spreads connections over the workers' sockets. As the supervisor keeps every socket open,
 a worker that dies leaves its accept queue to its successor. SO_REUSEPORT would also let a second `lb`, or anything
 else of the same user, take the address silently: so the address is first tried without it.
+
+Sockets may also be given: by workers of an earlier supervisor, or by systemd (socket activation). Then the address is
+ours already, and only what is missing is opened beside them.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import errno
 import socket
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 #: Connections that wait to be accepted (the kernel caps it at net.core.somaxconn).
@@ -30,27 +34,75 @@ def parse_bind(bind: str) -> tuple[socket.AddressFamily, tuple[str, int] | str]:
     return family, (host, int(port))
 
 
-def open_listener(bind: str, count: int) -> list[socket.socket]:
-    """`count` listening sockets on one address (one, shared, for a Unix socket). Raises `CannotListen`."""
-    family, address = parse_bind(bind)
+def open_listener(bind: str, count: int, given: Sequence[socket.socket] = ()) -> list[socket.socket]:
+    """`count` listening sockets on one address (one, shared, for a Unix socket). Raises `CannotListen`.
+
+    `given` are used first; those that are too many are closed.
+    """
+    opened = list(given[:count])
+    for sock in given[count:]:
+        sock.close()
     try:
+        family, address = parse_bind(bind)
+        if opened and not _has_own_queue(opened[0]):
+            return [*opened, *(opened[0].dup() for _ in range(count - len(opened)))]
         if isinstance(address, str):
-            first = _open_unix(address)
-            return [first, *(first.dup() for _ in range(count - 1))]
+            opened.append(_open_unix(address))
+            return [*opened, *(opened[0].dup() for _ in range(count - 1))]
         host, port = address
-        if port:
+        if opened:
+            port = opened[0].getsockname()[1]
+        elif port:
             _probe(family, (host, port))
-        sockets = [_open_inet(family, (host, port))]
-        chosen = sockets[0].getsockname()[1]
-        sockets += [_open_inet(family, (host, chosen)) for _ in range(count - 1)]
+        while len(opened) < count:
+            opened.append(_open_inet(family, (host, port)))
+            port = opened[0].getsockname()[1]
     except OSError as error:
-        reason = {
-            errno.EADDRINUSE: "the address is in use",
-            errno.EACCES: "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)",
-            errno.EADDRNOTAVAIL: "this machine does not have the address",
-        }.get(error.errno or 0, error.strerror or str(error))
-        raise CannotListen(f"cannot listen on {bind}: {reason}") from None
-    return sockets
+        for sock in opened:
+            sock.close()
+        raise CannotListen(f"cannot listen on {bind}: {why(error)}") from None
+    return opened
+
+
+def why(error: OSError) -> str:
+    """What is wrong with an address, in words."""
+    return {
+        errno.EADDRINUSE: "the address is in use",
+        errno.EACCES: "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)",
+        errno.EADDRNOTAVAIL: "this machine does not have the address",
+    }.get(error.errno or 0, error.strerror or str(error))
+
+
+def listen_once(bind: str) -> socket.socket:
+    """The one socket of an address that one process serves (the admin port). Raises OSError."""
+    family, address = parse_bind(bind)
+    if isinstance(address, str):
+        return _open_unix(address)
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(128)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def is_at(sock: socket.socket, bind: str) -> bool:
+    """Whether a socket listens on the address that `bind` means."""
+    family, address = parse_bind(bind)
+    if sock.family != family:
+        return False
+    where = sock.getsockname()
+    if isinstance(address, str):
+        return bool(where == address)
+    try:
+        wanted = socket.getaddrinfo(*address, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][4]
+    except OSError:
+        return False
+    return tuple(where[:2]) == tuple(wanted[:2])
 
 
 def bound_name(bind: str, sock: socket.socket) -> str:
@@ -58,6 +110,11 @@ def bound_name(bind: str, sock: socket.socket) -> str:
     if bind.startswith("unix:"):
         return bind
     return f"{bind.rpartition(':')[0]}:{sock.getsockname()[1]}"
+
+
+def _has_own_queue(sock: socket.socket) -> bool:
+    """Whether others may listen on the address beside it, each with a queue of its own."""
+    return sock.family != socket.AF_UNIX and bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
 
 
 def _probe(family: socket.AddressFamily, address: tuple[str, int]) -> None:

@@ -1,12 +1,19 @@
 """A worker: the data plane on its sockets, told what to do over a channel, and on its own when that is gone.
 
-It is started as `python -m lb.runtime.worker` with one JSON argument: its number, the channel's descriptor, and a
-descriptor for each listener. It imports nothing but the data plane, so that it stays small.
+It is started as `python -m lb.runtime.worker` with one JSON argument: its number, the descriptors of its channel and
+of the socket that brings listening sockets, and the state directory. It imports nothing but the data plane, so that it
+stays small.
+
+When its supervisor is gone it serves on by the last snapshot, and waits at its doorway for an heir: a new `lb run`
+takes its sockets over, and lets it end when the new workers serve. Only a worker whose supervisor never got to
+serving (it has not said `settle`) ends with it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import faulthandler
 import gc
 import json
 import os
@@ -15,6 +22,8 @@ import socket
 import ssl
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -22,54 +31,149 @@ import uvloop
 from lb.core.report import Alarm
 from lb.core.targets import Listener, Rotation, Snapshot
 from lb.proxy.plane import DataPlane
-from lb.runtime.channel import VERSION, Applied, Channel, Hello, Message, Order, Poll, Polled
+from lb.runtime import descriptors, doors
+from lb.runtime.channel import VERSION, Applied, Channel, Hello, Message, Order, Poll, Polled, Trouble
+from lb.runtime.doors import Door, Doorway
 
 #: Seconds between two reports; one goes even when nothing has changed, as a sign of life.
 REPORT_EVERY = 0.25
 #: Seconds that a TLS handshake may take.
 HANDSHAKE_TIME = 10.0
+#: Connections that wait to be accepted (the kernel caps it at net.core.somaxconn). The loop sets it anew on a socket.
+BACKLOG = 4096
 #: Allocations less frees before a collection of the youngest generation. The hot path makes no cycles: what is
 #: collected are leftovers of connections, and rarely (measured: 700, the default, costs 2 % of a request).
 GC_THRESHOLD = 20_000
-#: Seconds that requests may go on after an order to drain, when nobody orders a stop.
-ORPHAN_DRAIN = 60.0
+#: Seconds that requests may go on when a worker ends by itself: nobody is there to say how long.
+OWN_DRAIN = 60.0
+
+
+class _Open:
+    """One socket that is listened on, by which rules."""
+
+    def __init__(self, listener: Listener, files: tuple[object, ...], server: asyncio.AbstractServer) -> None:
+        self.listener = listener
+        self.files = files
+        self.server = server
 
 
 class Worker:
     """One worker process."""
 
-    def __init__(self, number: int, loop: asyncio.AbstractEventLoop, sockets: dict[str, socket.socket]) -> None:
+    def __init__(self, number: int, loop: asyncio.AbstractEventLoop, directory: Path | None) -> None:
         self.number = number
         self.loop = loop
-        self.sockets = sockets  # listener's bind → its listening socket
-        self.plane = DataPlane(worker=number, loop=loop, alarm=self._alarm)
-        self.channel: Channel | None = None
+        self.plane = DataPlane(worker=number, loop=loop, alarm=self._send)
+        self.sockets: dict[Door, socket.socket] = {}
         self.done = asyncio.Event()
-        self._servers: dict[str, tuple[Listener, asyncio.AbstractServer]] = {}
-        self._accepting: set[asyncio.Task[Any]] = set()
-        self._changes: asyncio.Queue[Snapshot] = asyncio.Queue()
+        self._directory = directory
+        self._channel: Channel | None = None
+        self._doors: socket.socket | None = None
+        self._doorway: Doorway | None = None
+        self._settled = False
+        self._listeners: dict[str, Listener] = {}  # as the newest snapshot has them
+        self._open: dict[Door, _Open] = {}
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def run(self, sock: socket.socket) -> None:
+    async def run(self, channel: socket.socket, sockets: socket.socket) -> None:
         """Serve until told to stop."""
-        self.channel = await Channel.over(sock, self._on_message, self._on_lost)
-        self.channel.send(Hello(VERSION, self.number, os.getpid(), self.plane.incarnation))
-        following = self.loop.create_task(self._follow_listeners())
-        reporting = self.loop.create_task(self._report())
+        self._doors = sockets
+        self.loop.add_reader(sockets, self._take_doors)
+        self._open_doorway()
+        await self._speak(channel, first=True)
+        self._go(self._follow())
+        self._go(self._report())
         await self.done.wait()
-        following.cancel()
-        reporting.cancel()
         self.plane.close()
         self._send_report()
-        self.channel.close()
-        await asyncio.sleep(0.05)  # let the last bytes out
+        if self._doorway is not None:
+            self.loop.remove_reader(self._doorway.sock)
+            self._doorway.close()
+        if self._channel is not None:
+            await self._channel.finish(1.0)
+        for task in list(self._tasks):
+            task.cancel()
+
+    def _go(self, coroutine: Any) -> None:
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- supervisors ------------------------------------------------------------------------------------------------
+
+    def _open_doorway(self) -> None:
+        if self._directory is None:
+            return
+        try:
+            self._doorway = Doorway(self._directory, self._who, lambda: self.sockets)
+        except OSError as error:
+            say(f"worker {self.number}: no later lb will find it: {self._directory}: {error.strerror or error}")
+            return
+        self.loop.add_reader(self._doorway.sock, self._on_visit)
+
+    def _who(self) -> dict[str, int]:
+        return {
+            "version": VERSION,
+            "number": self.number,
+            "incarnation": self.plane.incarnation,
+            "applied": self.plane.applied,
+        }
+
+    def _on_visit(self) -> None:
+        assert self._doorway is not None
+        visitor = self._doorway.admit()
+        if visitor is not None:
+            self._go(self._speak(visitor, first=False))
+
+    async def _speak(self, sock: socket.socket, first: bool) -> None:
+        """Talk over a socket. A visitor becomes the supervisor with its first message."""
+
+        def on_message(message: Message) -> None:
+            if channel is not self._channel:
+                if not channel.open:
+                    return  # it was the supervisor once
+                self._obey(channel)
+            self._on_message(message)
+
+        def on_lost() -> None:
+            if channel is self._channel:
+                self._on_lost()
+
+        channel = Channel(on_message, on_lost)
+        await channel.attach(sock)
+        if first and self._channel is None:
+            self._obey(channel)
+
+    def _obey(self, channel: Channel) -> None:
+        """From now on this is the supervisor: it is told everything, the former one nothing."""
+        former, self._channel = self._channel, channel
+        if former is not None:
+            former.close()
+        self._send(Hello(VERSION, self.number, os.getpid(), self.plane.incarnation))
+        self._send(self.plane.report(full=True))
+
+    def _on_lost(self) -> None:
+        """The supervisor is gone. Clients are not to notice: serve on by the last snapshot."""
+        if self.done.is_set() or self.plane.draining:
+            return
+        if self._settled and self._doorway is not None:
+            say(f"worker {self.number} (process {os.getpid()}): the supervisor is gone; serving on until an heir comes")
+        else:
+            self._drain(OWN_DRAIN)
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
     def _on_message(self, message: Message) -> None:
+        try:
+            self._act(message)
+        except Exception as error:  # one bad order must not end a worker, and its supervisor has to hear of it
+            what = message.what if isinstance(message, Order) else type(message).__name__
+            self._send(Trouble(f"worker {self.number}: {what}: {type(error).__name__}: {error}"))
+
+    def _act(self, message: Message) -> None:
         if isinstance(message, Snapshot):
-            # Applied at once, in the order of the messages: a rotation that follows must find its service.
-            self.plane.apply(message)
-            self._changes.put_nowait(message)
+            self._apply(message)
         elif isinstance(message, Rotation):
             self.plane.rotate(message)
             self._send(Applied(self.plane.applied))
@@ -77,98 +181,159 @@ class Worker:
             self._send_report()
             self._send(Polled(message.number))
         elif isinstance(message, Order):
-            if message.what == "drain":
-                self._drain()
+            if message.what == "settle":
+                self._settled = True
+            elif message.what == "drain":
+                self._drain(message.within)
             elif message.what == "stop":
                 self.done.set()
             elif message.what == "reopen":
                 self.plane.reopen_logs()
 
-    def _on_lost(self) -> None:
-        """The supervisor is gone. Clients are not to notice: serve on by the last snapshot."""
+    def _send(self, message: Message | Alarm) -> None:
+        if self._channel is not None:
+            self._channel.send(message)
 
-    def _send(self, message: Message) -> None:
-        if self.channel is not None:
-            self.channel.send(message)
+    def _apply(self, snapshot: Snapshot) -> None:
+        # At once, in the order of the messages: a rotation that follows must find its service.
+        self.plane.apply(snapshot)
+        if self.plane.draining:
+            self._send(Applied(self.plane.applied))
+            return
+        self._take_doors()  # what was sent before the snapshot has arrived before it
+        wanted = {listener.bind: listener for listener in snapshot.listeners}
+        gone = self._listeners.keys() - wanted.keys()
+        self._listeners = wanted
+        for door in [door for door in self.sockets if door[0] in gone]:
+            self._leave(door)
+        for client in list(self.plane.clients):
+            if client.listener.bind in gone:
+                client.listener = replace(client.listener, requests_per_connection=1)
+                client.drain()
+        self._changed.set()
 
-    def _alarm(self, alarm: Alarm) -> None:
-        self._send(alarm)
+    # --- listening --------------------------------------------------------------------------------------------------
 
-    # --- serving ----------------------------------------------------------------------------------------------------
+    def _take_doors(self) -> None:
+        """Sockets that the supervisor has sent, and those that it wants closed."""
+        assert self._doors is not None
+        for door, sock in doors.take(self._doors):
+            if sock is None:
+                self._forget(door)
+            elif self.plane.draining or door in self.sockets:
+                sock.close()
+            else:
+                self.sockets[door] = sock
+            self._changed.set()
 
-    async def _follow_listeners(self) -> None:
+    def _forget(self, door: Door) -> None:
+        """Listen there no more; somebody else does."""
+        opened = self._open.pop(door, None)
+        if opened is not None:
+            opened.server.close()
+        sock = self.sockets.pop(door, None)
+        if sock is not None:
+            sock.close()
+
+    def _leave(self, door: Door) -> None:
+        """Listen there no more, after those who wait in the queue have been let in.
+
+        If an heir listens on this very socket it would serve them as well; taking them harms nothing.
+        """
+        opened, sock = self._open.get(door), self.sockets[door]
+        if opened is not None:
+            opened.server.close()
+            options = _tls_options(opened.listener)
+            factory = self.plane.downstream(opened.listener)
+            while True:
+                try:
+                    connection, _ = sock.accept()
+                except OSError:
+                    break
+                connection.setblocking(False)
+                self._go(self._welcome(factory, connection, options))
+        self._forget(door)
+
+    async def _welcome(self, factory: Any, connection: socket.socket, options: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            await self.loop.connect_accepted_socket(factory, connection, **options)
+
+    async def _follow(self) -> None:
+        """Open and close listeners as snapshots and sockets come."""
         first = True
         while True:
-            snapshot = await self._changes.get()
-            await self._listen(snapshot.listeners)
-            self._send(Applied(self.plane.applied))
+            await self._changed.wait()
+            self._changed.clear()
+            version = self.plane.applied
+            if self.plane.draining or not version:
+                continue
+            try:
+                await self._listen()
+            except Exception as error:
+                self._send(Trouble(f"worker {self.number}: {type(error).__name__}: {error}"))
+            self._send(Applied(version))
             if first:
                 first = False
                 gc.collect()
                 gc.freeze()
                 gc.set_threshold(GC_THRESHOLD, 20, 100)
 
-    async def _listen(self, listeners: tuple[Listener, ...]) -> None:
-        """Accept on new listeners, with new settings on changed ones, and no more on removed ones."""
-        wanted = {listener.bind: listener for listener in listeners}
-        for bind, (listener, server) in list(self._servers.items()):
-            if wanted.get(bind) != listener:
-                server.close()
-                del self._servers[bind]
-        for bind, listener in wanted.items():
-            if bind in self._servers or bind not in self.sockets:
+    async def _listen(self) -> None:
+        """Accept on new sockets, and with new settings where the settings, or a certificate's file, have changed."""
+        bound = descriptors.connections()
+        for door, sock in list(self.sockets.items()):
+            listener = self._listeners.get(door[0])
+            if listener is None:
                 continue
-            options = self._tls_options(listener)
-            factory = self.plane.downstream(listener)
+            files = _stamps(listener)
+            known = self._open.get(door)
+            if known is not None and known.listener == listener and known.files == files:
+                continue
+            try:
+                options = _tls_options(listener)
+            except (OSError, ssl.SSLError) as error:
+                kept = "the former certificate stays in use" if known is not None else "it is not served"
+                self._send(Trouble(f"worker {self.number}: listener {listener.bind}: {error}; {kept}"))
+                continue
+            if known is not None:
+                known.server.close()
+                del self._open[door]
+            factory = self.plane.downstream(replace(listener, connections=min(listener.connections, bound)))
             # A duplicate is handed over: the server closes what it is given, and the socket may be wanted again.
-            sock = self.sockets[bind].dup()
+            copy = sock.dup()
             if sock.family == socket.AF_UNIX:
-                server = await self.loop.create_unix_server(factory, sock=sock, **options)
+                server = await self.loop.create_unix_server(factory, sock=copy, backlog=BACKLOG, **options)
             else:
-                server = await self.loop.create_server(factory, sock=sock, **options)
-            self._servers[bind] = (listener, server)
+                server = await self.loop.create_server(factory, sock=copy, backlog=BACKLOG, **options)
+            if door in self.sockets:
+                self._open[door] = _Open(listener, files, server)
+            else:  # it was closed meanwhile
+                server.close()
 
-    def _drain(self) -> None:
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def _drain(self, within: float) -> None:
         if self.plane.draining:
             return
-        for bind, (listener, server) in self._servers.items():
-            server.close()
-            self._accept_the_rest(self.sockets[bind], listener)
-        self._servers.clear()
-        self.sockets.clear()
+        for door in list(self.sockets):
+            self._leave(door)
         self.plane.drain()
-        self._ending = self.loop.create_task(self._stop_when_idle())
+        self._go(self._stop_when_idle(within))
 
-    def _accept_the_rest(self, sock: socket.socket, listener: Listener) -> None:
-        """Take what waits in the accept queue before the socket is closed: those clients have been let in already.
-
-        If a successor listens on this very socket it would serve them as well; taking them harms nothing.
-        """
-        while True:
-            try:
-                connection, _ = sock.accept()
-            except OSError:
-                break
-            connection.setblocking(False)
-            options = self._tls_options(listener)
-            task = self.loop.create_task(
-                self.loop.connect_accepted_socket(self.plane.downstream(listener), connection, **options)
-            )
-            self._accepting.add(task)
-            task.add_done_callback(self._accepting.discard)
-        sock.close()
-
-    @staticmethod
-    def _tls_options(listener: Listener) -> dict[str, Any]:
-        if listener.tls is None:
-            return {}
-        return {"ssl": _server_context(listener), "ssl_handshake_timeout": HANDSHAKE_TIME}
-
-    async def _stop_when_idle(self) -> None:
-        until = time.monotonic() + ORPHAN_DRAIN
+    async def _stop_when_idle(self, within: float) -> None:
+        until = time.monotonic() + within
+        await asyncio.sleep(0)  # those who were let in last
         while time.monotonic() < until and not self.plane.idle():  # noqa: ASYNC110 - the plane tells no events
             await asyncio.sleep(0.05)
         self.done.set()
+
+    def on_signal(self) -> None:
+        """SIGTERM: somebody ends an orphan by hand."""
+        self._drain(OWN_DRAIN)
+
+    def reopen(self) -> None:
+        """SIGUSR1: log rotation that knows no supervisor."""
+        self.plane.reopen_logs()
 
     # --- reports ----------------------------------------------------------------------------------------------------
 
@@ -178,38 +343,59 @@ class Worker:
             self._send_report()
 
     def _send_report(self) -> None:
-        if self.channel is not None and self.channel.open:
+        if self._channel is not None and self._channel.open:
             self._send(self.plane.report())
 
 
-def _server_context(listener: Listener) -> ssl.SSLContext:
-    assert listener.tls is not None
+def _tls_options(listener: Listener) -> dict[str, Any]:
+    if listener.tls is None:
+        return {}
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(listener.tls.cert_file, listener.tls.key_file)
     if listener.tls.client_ca_file:
         context.load_verify_locations(listener.tls.client_ca_file)
         context.verify_mode = ssl.CERT_REQUIRED
     context.set_alpn_protocols(["http/1.1"])
-    return context
+    return {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIME}
 
 
-async def serve(number: int, channel_fd: int, listener_fds: dict[str, int]) -> None:
+def _stamps(listener: Listener) -> tuple[object, ...]:
+    """What changes when a certificate is renewed in place."""
+    if listener.tls is None:
+        return ()
+    stamps: list[object] = []
+    for name in (listener.tls.cert_file, listener.tls.key_file, listener.tls.client_ca_file):
+        if name:
+            with contextlib.suppress(OSError):
+                known = Path(name).stat()
+                stamps.append((name, known.st_mtime_ns, known.st_size, known.st_ino))
+    return tuple(stamps)
+
+
+def say(text: str) -> None:
+    """A line on stderr, if anybody still reads there."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"lb: {text}", file=sys.stderr, flush=True)
+
+
+async def serve(number: int, channel: int, sockets: int, directory: str) -> None:
     """Take the descriptors over and serve."""
     loop = asyncio.get_running_loop()
-    sockets = {bind: socket.socket(fileno=fd) for bind, fd in listener_fds.items()}
-    for sock in sockets.values():
-        sock.setblocking(False)
-    worker = Worker(number, loop, sockets)
-    loop.add_signal_handler(signal.SIGTERM, worker._drain)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)  # the terminal's Ctrl-C is the supervisor's to handle
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    await worker.run(socket.socket(fileno=channel_fd))
+    worker = Worker(number, loop, Path(directory) if directory else None)
+    loop.add_signal_handler(signal.SIGTERM, worker.on_signal)
+    loop.add_signal_handler(signal.SIGUSR1, worker.reopen)
+    for quiet in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):  # the supervisor's to handle
+        loop.add_signal_handler(quiet, lambda: None)
+    taken = socket.socket(fileno=sockets)
+    taken.setblocking(False)
+    await worker.run(socket.socket(fileno=channel), taken)
 
 
 def main() -> None:
     """The process's entry."""
+    faulthandler.enable()  # a worker that hangs is ended by SIGABRT, and leaves a trace of where it hung
     told = json.loads(sys.argv[1])
-    uvloop.run(serve(told["number"], told["channel"], told["listeners"]))
+    uvloop.run(serve(told["number"], told["channel"], told["sockets"], told["directory"]))
 
 
 if __name__ == "__main__":

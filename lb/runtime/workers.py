@@ -1,7 +1,15 @@
 """The supervisor's side of its workers: start, replace, tell, and listen.
 
-A worker that dies is replaced at once on the same sockets; one that dies again and again is given more and more time.
-A newcomer is told the whole snapshot first. `confirm` waits until every worker serves by a version.
+Every worker has a seat: a number, and listening sockets of its own that the supervisor keeps open. When a worker dies,
+a neighbour listens on its sockets at once, and hands them back when the successor serves: nobody waits in a queue that
+is not attended to. The same is done for one that gives no sign of life, until it is ended or comes round.
+
+A worker that dies again and again, hardly having served, is given more and more time, and after `GIVE_UP` deaths in a
+row its seat stays empty. When all are, `on_hopeless` is called: there is nothing left to supervise.
+
+One that has grown above `memory` is recycled: its heir serves first, on the same sockets, then it drains.
+
+`confirm` waits until every worker serves by a version, `poll` until all have reported.
 """
 
 from __future__ import annotations
@@ -10,90 +18,171 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from lb.core.report import Alarm, Report
 from lb.core.targets import Rotation, Snapshot
-from lb.runtime.channel import VERSION, Applied, Channel, Hello, Message, Order, Poll, Polled, pack
+from lb.runtime import doors
+from lb.runtime.channel import VERSION, Applied, Channel, Hello, Message, Order, Poll, Polled, Trouble, pack
 from lb.runtime.totals import Totals
 
 log = logging.getLogger("lb.workers")
 
-#: Seconds that a worker must live for its death to count as the first one again.
-STEADY_AFTER = 10.0
-#: Seconds before a worker that died early is started again: 0 at first, doubling to the last.
+#: Seconds that a worker must have served for its death to count as the first one again.
+STEADY_AFTER = 3.0
+#: Seconds before the successor of a worker that died early is started: none at first, growing to the last.
 BACKOFF = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+#: Early deaths in a row after which a seat stays empty.
+GIVE_UP = 10
+#: Seconds between two looks at what workers do.
+LOOK_EVERY = 0.25
+#: Seconds without a sign of life after which a neighbour helps out; a worker reports four times a second.
+SILENT_AFTER = 1.5
+#: Seconds that a new worker has to serve before it is given up.
+SERVE_WITHIN = 15.0
+#: Seconds before a seat's worker is recycled again: one that is born too large must not be replaced for ever.
+RECYCLE_EVERY = 60.0
+#: Seconds that a worker has to leave a trace of where it hangs, before it is killed.
+TRACE_TIME = 0.3
 
 
-class _Life:
+class Life:
     """One worker process, from its start to its end."""
 
-    def __init__(self, number: int, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, number: int, pid: int, process: asyncio.subprocess.Process | None) -> None:
         self.number = number
-        self.process = process
+        self.pid = pid
+        self.process = process  # None: another supervisor started it
         self.channel: Channel | None = None
+        self.doors: socket.socket | None = None
         self.incarnation = 0
         self.applied = 0
         self.polled = 0
-        self.started = self.heard = time.monotonic()
+        self.heard = time.monotonic()
+        self.served_since = 0.0  # 0: it does not serve yet
         self.leaving = False  # its successor serves already; it only ends what is under way
+        self.doomed = False  # it is being killed
+        self.rss = 0
+
+    def say(self, message: Message) -> None:
+        if self.channel is not None:
+            self.channel.send(message)
+
+    def hand(self, door: doors.Door, sock: socket.socket) -> None:
+        """Give it a socket to listen on; one that takes none hangs, and will be found out."""
+        if self.doors is not None:
+            with suppress(OSError):
+                doors.hand(self.doors, door, sock)
+
+    def close_door(self, door: doors.Door) -> None:
+        if self.doors is not None:
+            with suppress(OSError):
+                doors.close(self.doors, door)
 
 
-class _Seat:
-    """A worker's place: its number, and who sits there."""
+class Seat:
+    """A worker's place: its number, who sits there, and who helps out."""
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.life: _Life | None = None
+        self.life: Life | None = None
+        self.heir: Life | None = None  # is to take the place when it serves
+        self.keeper: Life | None = None  # a neighbour that listens on this seat's sockets meanwhile
         self.early_deaths = 0
+        self.given_up = False
+        self.recycled = 0.0
 
 
 class Workers:
     """All workers of one supervisor."""
 
-    def __init__(self, count: int, totals: Totals, on_alarm: Callable[[Alarm], None]) -> None:
+    def __init__(
+        self,
+        count: int,
+        totals: Totals,
+        *,
+        directory: Path | None = None,
+        on_alarm: Callable[[Alarm], None] = lambda alarm: None,
+        on_report: Callable[[Report], None] = lambda report: None,
+        tell: Callable[[str], None] = log.warning,
+        on_hopeless: Callable[[], None] = lambda: None,
+    ) -> None:
         self.count = count
         self.totals = totals
+        self.directory = directory  # where workers can be found by an heir of this supervisor
         self.restarts = 0
-        self.sockets: dict[str, list[socket.socket]] = {}  # bind → one listening socket per worker
-        self.hung_after = 10.0  # seconds without a sign of life; a worker reports four times a second
-        self.on_report: Callable[[Report], None] = lambda report: None
-        self.on_death: Callable[[str], None] = log.error
+        self.sockets: dict[str, list[socket.socket]] = {}  # bind → one listening socket per seat
+        self.hung_after = 10.0  # seconds without a sign of life
+        self.memory = 0  # bytes of resident memory above which a worker is recycled; 0: no bound
+        self.drain = 30.0  # seconds that what is under way may take in a worker that was recycled
         self._on_alarm = on_alarm
-        self._seats = [_Seat(number) for number in range(count)]
-        self._lives: list[_Life] = []
+        self._on_report = on_report
+        self._tell_people = tell
+        self._on_hopeless = on_hopeless
+        self._seats = [Seat(number) for number in range(count)]
+        self._lives: list[Life] = []
         self._snapshot = Snapshot(0)
         self._rotations: dict[str, Rotation] = {}
         self._changed = asyncio.Event()
         self._polls = 0
+        self._settled = False
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the workers that are alive."""
-        return [life.process.pid for life in self._lives]
+        """Process ids of the workers that serve or are about to; without those that only end what is under way."""
+        return [seat.life.pid for seat in self._seats if seat.life is not None]
 
-    async def start(self, snapshot: Snapshot, within: float = 15.0) -> None:
-        """Start every worker; returns when all serve by `snapshot`. Raises TimeoutError."""
-        self._snapshot = snapshot
-        self._rotations = {rotation.service: rotation for rotation in snapshot.rotations}
+    @property
+    def leaving(self) -> list[int]:
+        """Process ids of those that have an heir and drain."""
+        return [life.pid for life in self._lives if life.leaving]
+
+    @property
+    def empty_seats(self) -> int:
+        """Seats whose workers died again and again."""
+        return sum(seat.given_up for seat in self._seats)
+
+    async def start(self, snapshot: Snapshot, within: float = SERVE_WITHIN) -> None:
+        """Start every worker; returns when all serve by `snapshot`. Raises TimeoutError, or OSError."""
+        self._take(snapshot)
         for seat in self._seats:
-            await self._spawn(seat)
-        self._watch(self._look_for_hung())
-        await self.confirm(snapshot.version, within)
+            seat.life = await self._spawn(seat)
+        self._go(self._look())
+        await self._until(lambda: all(seat.life is not None and seat.life.served_since for seat in self._seats), within)
+
+    def settle(self) -> None:
+        """All is well: workers outlive their supervisor from now on."""
+        self._settled = True
+        self._tell(Order("settle"))
+
+    async def adopt(self, visit: doors.Visit) -> None:
+        """Take a worker of an earlier supervisor in: its reports count, it is told what is new, and it drains."""
+        life = Life(visit.number, visit.pid, None)
+        life.incarnation, life.applied, life.leaving = visit.incarnation, visit.applied, True
+        life.served_since = life.heard
+        self._lives.append(life)
+        life.channel = await Channel.over(
+            visit.connection, lambda message: self._on_message(life, message), lambda: self._on_end(None, life, None)
+        )
+        life.say(self._whole())
+        life.say(Order("drain", self.drain))
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
     def apply(self, snapshot: Snapshot) -> None:
         """A new snapshot for all."""
-        self._snapshot = snapshot
-        self._rotations = {rotation.service: rotation for rotation in snapshot.rotations}
+        self._take(snapshot)
         self._tell(snapshot)
 
     def rotate(self, rotation: Rotation) -> None:
@@ -101,15 +190,36 @@ class Workers:
         self._rotations[rotation.service] = rotation
         self._tell(rotation)
 
-    def order(self, what: str) -> None:
-        """drain, stop or reopen, for all."""
-        self._tell(Order(what))
+    def order(self, order: Order) -> None:
+        """An order for all."""
+        self._tell(order)
 
-    def _tell(self, message: Message) -> None:
-        frame = pack(message)
+    def open(self, bind: str, sockets: list[socket.socket]) -> None:
+        """A new listener, one socket a seat; the snapshot that knows it must follow."""
+        self.sockets[bind] = sockets
         for life in self._lives:
-            if life.channel is not None:
-                life.channel.send_frame(frame)
+            if not life.leaving:
+                life.hand((bind, life.number), sockets[life.number])
+        for seat in self._seats:
+            if seat.keeper is not None:
+                seat.keeper.hand((bind, seat.number), sockets[seat.number])
+
+    def close(self, bind: str) -> None:
+        """A listener is gone; workers close theirs when the snapshot without it comes."""
+        for sock in self.sockets.pop(bind):
+            sock.close()
+
+    def close_all(self) -> None:
+        """Close the supervisor's copies of all listening sockets."""
+        for bind in list(self.sockets):
+            self.close(bind)
+
+    def retry(self) -> None:
+        """Somebody has changed something: seats that were given up get another chance."""
+        for seat in self._seats:
+            if seat.given_up:
+                seat.given_up, seat.early_deaths = False, 0
+                self._go(self._fill(seat, 0.0))
 
     def serves(self, version: int) -> bool:
         """Whether every worker serves by `version`."""
@@ -130,11 +240,26 @@ class Workers:
             return False
         return True
 
+    def _take(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._rotations = {rotation.service: rotation for rotation in snapshot.rotations}
+
+    def _whole(self) -> Snapshot:
+        """The newest snapshot with the newest rotations."""
+        rotations = tuple(self._rotations.values())
+        version = max([self._snapshot.version, *(rotation.version for rotation in rotations)])
+        return replace(self._snapshot, version=version, rotations=rotations)
+
+    def _tell(self, message: Message) -> None:
+        frame = pack(message)
+        for life in self._lives:
+            if life.channel is not None:
+                life.channel.send_frame(frame)
+
     async def _until(self, condition: Callable[[], bool], within: float) -> None:
         async with asyncio.timeout(within):
             while not condition():
-                changed = self._changed
-                await changed.wait()
+                await self._changed.wait()
 
     def _wake(self) -> None:
         """Something changed: everybody who waits looks again."""
@@ -143,118 +268,299 @@ class Workers:
 
     # --- listening --------------------------------------------------------------------------------------------------
 
-    def _on_message(self, life: _Life, message: Message) -> None:
+    def _on_message(self, life: Life, message: Message) -> None:
         life.heard = time.monotonic()
         if isinstance(message, Report):
             self.totals.take(message)
-            life.applied = max(life.applied, message.applied)
-            self.on_report(message)
+            life.incarnation = message.incarnation
+            self._on_report(message)
         elif isinstance(message, Applied):
-            life.applied = message.version
+            life.applied = max(life.applied, message.version)
+            if not life.served_since:
+                life.served_since = life.heard
+                self._on_served(life)
         elif isinstance(message, Polled):
             life.polled = message.number
         elif isinstance(message, Alarm):
             self._on_alarm(message)
+        elif isinstance(message, Trouble):
+            self._tell_people(message.text)
         elif isinstance(message, Hello):
-            if message.version != VERSION:
-                log.error("worker %d speaks version %d, not %d", life.number, message.version, VERSION)
             life.incarnation = message.incarnation
+            if message.version != VERSION:
+                self._tell_people(
+                    f"worker {life.number} speaks version {message.version} of the channel, this lb {VERSION}: the "
+                    "installed code has changed; `lb upgrade` (or a restart) brings them together"
+                )
+                self._kill(life)
         self._wake()
+
+    def _on_served(self, life: Life) -> None:
+        seat = self._seats[life.number] if life.number < len(self._seats) else None
+        if seat is not None and life in (seat.life, seat.heir):
+            self._give_back(seat)
 
     # --- processes --------------------------------------------------------------------------------------------------
 
-    async def renew(self, within: float = 15.0) -> None:
-        """Put a new process on every seat, with the sockets as they are now; the old ones end what is under way."""
-        for seat in self._seats:
-            old = seat.life
-            await self._spawn(seat)
-            heir = seat.life
-            assert heir is not None
-            await self._until(lambda heir=heir: heir.applied > 0 or heir not in self._lives, within)  # type: ignore[misc]
-            if old is not None and old.channel is not None:
-                old.leaving = True
-                old.channel.send(Order("drain"))
-
-    async def _spawn(self, seat: _Seat) -> None:
+    async def _spawn(self, seat: Seat) -> Life:
+        """A new process for a seat, with its sockets and everything that it has to know. Raises OSError."""
         ours, theirs = socket.socketpair()
-        fds = {bind: sockets[seat.number].fileno() for bind, sockets in self.sockets.items()}
-        told = json.dumps({"number": seat.number, "channel": theirs.fileno(), "listeners": fds})
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "lb.runtime.worker",
-            told,
-            pass_fds=(theirs.fileno(), *fds.values()),
-            stdin=asyncio.subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
-        )
-        theirs.close()
-        life = seat.life = _Life(seat.number, process)
+        our_doors, their_doors = doors.pair()
+        told = {
+            "number": seat.number,
+            "channel": theirs.fileno(),
+            "sockets": their_doors.fileno(),
+            "directory": str(self.directory) if self.directory is not None else "",
+        }
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "lb.runtime.worker",
+                json.dumps(told),
+                pass_fds=(theirs.fileno(), their_doors.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
+            )
+        except BaseException:
+            ours.close()
+            our_doors.close()
+            raise
+        finally:
+            theirs.close()
+            their_doors.close()
+        life = Life(seat.number, process.pid, process)
+        life.doors = our_doors
         self._lives.append(life)
         life.channel = await Channel.over(ours, lambda message: self._on_message(life, message), self._wake)
-        rotations = tuple(self._rotations.values())
-        version = max([self._snapshot.version, *(rotation.version for rotation in rotations)])
-        life.channel.send(replace(self._snapshot, version=version, rotations=rotations))
-        self._watch(self._await_end(seat, life))
+        for bind, sockets in self.sockets.items():
+            life.hand((bind, seat.number), sockets[seat.number])
+        life.say(self._whole())
+        if self._settled:
+            life.say(Order("settle"))
+        self._go(self._await_end(seat, life, process))
+        return life
 
-    async def _await_end(self, seat: _Seat, life: _Life) -> None:
-        code = await life.process.wait()
-        await asyncio.sleep(0)  # what it sent last is read first
+    async def _await_end(self, seat: Seat, life: Life, process: asyncio.subprocess.Process) -> None:
+        code = await process.wait()
         if life.channel is not None:
-            life.channel.close()
+            await life.channel.finish(0.2)  # what it sent last is read first
+        self._on_end(seat, life, code)
+
+    def _on_end(self, seat: Seat | None, life: Life, code: int | None) -> None:
+        """A worker is gone; if nobody else sits in its place, somebody will."""
+        if life not in self._lives:
+            return
         self._lives.remove(life)
         self.totals.gone(life.incarnation)
+        if life.channel is not None:
+            life.channel.close()
+        if life.doors is not None:
+            life.doors.close()
+        if self.directory is not None:
+            doors.forget(self.directory, life.pid)
         self._wake()
-        if self._stopping or life.leaving or seat.life is not life:
+        if self._stopping:
             return
-        lived = time.monotonic() - life.started
-        seat.early_deaths = seat.early_deaths + 1 if lived < STEADY_AFTER else 0
-        pause = BACKOFF[min(max(0, seat.early_deaths - 1), len(BACKOFF) - 1)]
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        self.on_death(f"worker {seat.number} {how} after {lived:.1f} s; the next one starts in {pause:g} s")
+        for other in self._seats:
+            if other.keeper is life:
+                other.keeper = None
+                self._lend(other)
+        if seat is None or seat.life is not life:
+            return
+        seat.life = None
         self.restarts += 1
+        self._lend(seat)
+        lived = time.monotonic() - life.served_since if life.served_since else 0.0
+        seat.early_deaths = seat.early_deaths + 1 if lived < STEADY_AFTER else 1
+        self._refill(seat, f"worker {seat.number} (process {life.pid}) {_ended(code)} after {lived:.1f} s of service")
+
+    def _refill(self, seat: Seat, text: str) -> None:
+        if seat.early_deaths >= GIVE_UP:
+            seat.given_up = True
+            self._tell_people(
+                f"{text}; it was the {seat.early_deaths}th early death in a row: its seat stays empty until a reload"
+            )
+            if all(seat.given_up for seat in self._seats):
+                self._on_hopeless()
+            return
+        pause = BACKOFF[min(seat.early_deaths - 1, len(BACKOFF) - 1)]
+        self._tell_people(f"{text}; the next one starts {f'in {pause:g} s' if pause else 'at once'}")
+        self._go(self._fill(seat, pause))
+
+    async def _fill(self, seat: Seat, pause: float) -> None:
         await asyncio.sleep(pause)
-        if not self._stopping:
-            await self._spawn(seat)
+        if self._stopping or seat.life is not None or seat.heir is not None:
+            return
+        try:
+            seat.life = await self._spawn(seat)
+        except OSError as error:  # no memory, no descriptors, no processes left
+            seat.early_deaths += 1
+            self._refill(seat, f"worker {seat.number} cannot be started: {error.strerror or error}")
 
-    async def _look_for_hung(self) -> None:
-        while True:
-            await asyncio.sleep(1.0)
-            for life in self._lives:
-                silent = time.monotonic() - life.heard
-                if silent > self.hung_after:
-                    self.on_death(f"worker {life.number} has said nothing for {silent:.0f} s and is replaced")
-                    life.process.kill()
+    def _kill(self, life: Life, trace: bool = False) -> None:
+        """End a worker that does not listen; with `trace` it first tells where it hangs, if it can."""
+        if life.doomed:
+            return
+        life.doomed = True
+        with suppress(ProcessLookupError):
+            os.kill(life.pid, signal.SIGABRT if trace else signal.SIGKILL)
+        if trace:
+            asyncio.get_running_loop().call_later(TRACE_TIME, self._finish_off, life)
 
-    def _watch(self, coroutine: object) -> None:
-        task = asyncio.ensure_future(coroutine)  # type: ignore[call-overload]
+    def _finish_off(self, life: Life) -> None:
+        if life in self._lives:
+            with suppress(ProcessLookupError):
+                os.kill(life.pid, signal.SIGKILL)
+
+    # --- neighbours -------------------------------------------------------------------------------------------------
+
+    def _lend(self, seat: Seat) -> None:
+        """Let a neighbour listen on the sockets of a seat, until somebody serves there."""
+        able = [
+            life
+            for other in self._seats
+            if other is not seat
+            and (life := other.life) is not None
+            and life.served_since
+            and not life.doomed
+            and time.monotonic() - life.heard < SILENT_AFTER
+        ]
+        if seat.keeper is not None or not able:
+            return
+        seat.keeper = able[seat.number % len(able)]
+        for bind, sockets in self.sockets.items():
+            seat.keeper.hand((bind, seat.number), sockets[seat.number])
+
+    def _give_back(self, seat: Seat) -> None:
+        keeper, seat.keeper = seat.keeper, None
+        if keeper is not None:
+            for bind in self.sockets:
+                keeper.close_door((bind, seat.number))
+
+    # --- looking after them -----------------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        looked = time.monotonic()
+        while not self._stopping:
+            await asyncio.sleep(LOOK_EVERY)
+            now = time.monotonic()
+            if now - looked > 4 * LOOK_EVERY:
+                # It was the supervisor that stood still: what workers said meanwhile has yet to be read.
+                for life in self._lives:
+                    life.heard = now
+            looked = now
+            for life in list(self._lives):
+                if not life.doomed and now - life.heard > self.hung_after:
+                    self._tell_people(
+                        f"worker {life.number} (process {life.pid}) gave no sign of life for "
+                        f"{now - life.heard:.1f} s and is ended"
+                    )
+                    self._kill(life, trace=True)
+            for seat in self._seats:
+                self._look_at(seat, now)
+
+    def _look_at(self, seat: Seat, now: float) -> None:
+        life = seat.life
+        if life is None or not life.served_since:
+            return
+        silent = now - life.heard
+        if silent > SILENT_AFTER:
+            self._lend(seat)
+        elif seat.keeper is not None and silent < 2 * LOOK_EVERY and not life.doomed:
+            self._give_back(seat)
+        life.rss = resident(life.pid)
+        due = not seat.recycled or now - seat.recycled > RECYCLE_EVERY
+        if self.memory and life.rss > self.memory and seat.heir is None and due:
+            seat.recycled = now
+            self._go(self._recycle(seat, life))
+
+    async def _recycle(self, seat: Seat, old: Life) -> None:
+        """Put an heir in the place of a worker that has grown too large; it serves before the old one drains."""
+        what = f"worker {seat.number} (process {old.pid})"
+        size = f"{old.rss >> 20} MiB, above the bound of {self.memory >> 20} MiB"
+        try:
+            heir = seat.heir = await self._spawn(seat)
+            await self._until(lambda: bool(heir.served_since) or heir not in self._lives, SERVE_WITHIN)
+        except (OSError, TimeoutError) as error:
+            if seat.heir is not None:
+                self._kill(seat.heir)
+            seat.heir = None
+            self._go_on(seat, f"{what} has {size}, but its heir does not start: {error or 'it took too long'}")
+            return
+        seat.heir = None
+        if heir not in self._lives:
+            self._go_on(seat, f"{what} has {size}, but its heir died at once")
+            return
+        self._tell_people(f"{what} has {size}: process {heir.pid} takes its place, it drains")
+        if seat.life is old:
+            old.leaving = True
+            old.say(Order("drain", self.drain))
+        seat.life = heir
+
+    def _go_on(self, seat: Seat, text: str) -> None:
+        """There is no heir: the old one serves on, unless it has died meanwhile."""
+        if seat.life is not None:
+            self._tell_people(text)
+        elif not self._stopping:
+            self._refill(seat, text)
+
+    def _go(self, coroutine: Any) -> None:
+        task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
 
     async def stop(self, within: float) -> None:
         """Let requests under way end for `within` seconds, then stop at once."""
         self._stopping = True
-        self.close_sockets()  # the workers' own are the last ones then, and end in order
-        self.order("drain")
+        self.close_all()  # the workers' own are the last ones then, and end in order
+        self.order(Order("drain", within))
         try:
             await self._until(lambda: not self._lives, within)
         except TimeoutError:
-            self.order("stop")
+            self.order(Order("stop"))
             await self._end_all()
 
-    def close_sockets(self) -> None:
-        """Close the supervisor's copies of the listening sockets."""
-        for sockets in self.sockets.values():
-            for sock in sockets:
-                sock.close()
+    def let_go(self) -> None:
+        """Another supervisor has taken the workers over; this one forgets them."""
+        self._stopping = True
+        for life in self._lives:
+            if life.channel is not None:
+                life.channel.close()
+            if life.doors is not None:
+                life.doors.close()
+        self._lives.clear()
+        self.close_all()
 
     async def _end_all(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:
                 await self._until(lambda: not self._lives, 1.0)
             except TimeoutError:
-                for pid in self.pids:
-                    os.kill(pid, number)
+                end([life.pid for life in self._lives], number)
             else:
                 return
         await self._until(lambda: not self._lives, 5.0)
+
+
+def end(pids: Iterable[int], number: int) -> None:
+    """Signal processes that may be gone already."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _ended(code: int | None) -> str:
+    if code is None:
+        return "ended"
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"

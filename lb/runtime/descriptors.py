@@ -1,0 +1,42 @@
+"""File descriptors: as many as the system gives, and bounds that keep below them.
+
+A proxied connection needs two. A process that runs out of them cannot accept, connect or open its log: so the soft
+limit is raised to the hard one at the start (as nginx, HAProxy and Go programs do), and workers accept no more
+connections than they have descriptors for; who comes then is turned away with an answer instead of a hanging socket.
+"""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+#: Descriptors of a worker that are not for connections: channel, sockets, log, loop, name look-ups, idle connections.
+RESERVE = 100
+#: No more than this is asked for: some systems allow a thousand million, and some libraries walk through them all.
+PLENTY = 1 << 20
+
+
+def raise_limit() -> int:
+    """Raise the soft limit to the hard one; returns what holds now. Children inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = PLENTY if hard == resource.RLIM_INFINITY else min(hard, PLENTY)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):
+            return soft
+        return wanted
+    return soft if soft != resource.RLIM_INFINITY else PLENTY
+
+
+def connections() -> int:
+    """Client connections that this process has descriptors for: each may need one to a target as well."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return PLENTY
+    return max(1, (soft - min(RESERVE, soft // 2)) // 2)
+
+
+def open_now(pid: int | None = None) -> int:
+    """Descriptors that a process has open."""
+    return sum(1 for _ in Path(f"/proc/{pid or 'self'}/fd").iterdir())

@@ -1,0 +1,55 @@
+"""What systemd and lb tell each other: readiness, status, signs of life (sd_notify(3)), sockets (sd_listen_fds(3)).
+
+Everything is left out where systemd is not: the environment says whether it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+
+#: The first descriptor that systemd hands over.
+FIRST = 3
+
+
+def notify(*lines: str) -> None:
+    """Tell it: READY=1, STOPPING=1, STATUS=…, WATCHDOG=1, MAINPID=…"""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.settimeout(1.0)
+        sock.connect("\0" + address[1:] if address.startswith("@") else address)
+        sock.send("\n".join(lines).encode())
+
+
+def notify_reloading() -> None:
+    """A reload begins (Type=notify-reload wants to know when); READY=1 ends it."""
+    notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def watchdog() -> float:
+    """Seconds between two signs of life, a third of what is allowed; 0: nobody watches this process."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    pid = os.environ.get("WATCHDOG_PID", "")
+    if not microseconds.isdecimal() or (pid.isdecimal() and int(pid) != os.getpid()):
+        return 0.0
+    return int(microseconds) / 3e6
+
+
+def take_sockets() -> list[socket.socket]:
+    """Listening sockets that systemd has opened for this process; none is left to children."""
+    count, pid = os.environ.pop("LISTEN_FDS", ""), os.environ.pop("LISTEN_PID", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if not count.isdecimal() or not pid.isdecimal() or int(pid) != os.getpid():
+        return []
+    taken = []
+    for fd in range(FIRST, FIRST + int(count)):
+        with contextlib.suppress(OSError):
+            os.set_inheritable(fd, False)
+            sock = socket.socket(fileno=fd)
+            sock.setblocking(False)
+            taken.append(sock)
+    return taken
