@@ -12,6 +12,9 @@ rules judge it (Envoy's outlier detection, its formulas, and where we differ the
   be met (one dead of three is 1.2 deviations off), which is why the rule before it exists.
 - mean latency above a multiple of the peers' median, by choice.
 
+Who returns from an ejection is on probation for as long as six windows: a quarter of the evidence is enough to send it
+back, so that a target which fails half of its requests costs few of them at each return (Linkerd lets one through).
+
 Two rules bind them all. At most `max_ejected` of a pool is out at one time, one target always may be, but never the
 last one in rotation: an ejection helps only those clients who have somewhere else to go (nginx never marks down a
 group of one). And nothing is ejected for what its peers do as well: a URL that makes every target answer 500 is the
@@ -30,6 +33,12 @@ from typing import NamedTuple
 from lb.core.report import Alarm, TargetTally
 
 BUCKETS = 10
+#: -ln of the probability below which chance is no explanation: one in a thousand million, because every target is
+#: looked at twice a second for years.
+CHANCE = log(1e9)
+#: Windows for which a target that has returned is on probation, and how many times less evidence is then enough.
+PROBATION = 6
+LENIENCY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +136,7 @@ class Ejector:
         self.rules = rules
         self._windows: dict[str, Window] = {}
         self._heard: dict[str, dict[tuple[int, int], _Heard]] = {}
+        self._probation: dict[str, float] = {}  # target → until when
 
     def tally(self, worker: tuple[int, int], tally: TargetTally, now: float) -> None:
         """A worker's newest counters of one target. `worker` is its number and its incarnation."""
@@ -162,7 +172,7 @@ class Ejector:
     def forget(self, keep: Iterable[str]) -> None:
         """Drop what is known of all targets but these."""
         kept = set(keep)
-        for known in (self._windows, self._heard):
+        for known in (self._windows, self._heard, self._probation):
             for target in [target for target in known if target not in kept]:
                 del known[target]
 
@@ -171,6 +181,8 @@ class Ejector:
         for target, state in states.items():
             if state != "in":
                 self._acquit(target)
+            if state == "ejected":
+                self._probation[target] = now + PROBATION * self.rules.window
         rotating = [target for target, state in states.items() if state == "in"]
         room = self._room(states, len(rotating))
         if room <= 0:
@@ -178,7 +190,7 @@ class Ejector:
         sums = {target: self._windows[target].sums(now) for target in rotating if target in self._windows}
         suspects = [found for target in rotating if (found := self._in_a_row(target, sums)) is not None]
         if not suspects:
-            suspects = self._against_peers(sums)
+            suspects = self._against_peers(sums, now)
         suspects.sort(key=lambda found: -_failed_share(sums.get(found.target, (0, 0, 0.0))))
         for found in suspects[:room]:
             self._acquit(found.target)
@@ -205,9 +217,14 @@ class Ejector:
             return None
         return found if self._peers_share(target, sums) < 0.5 else None
 
-    def _against_peers(self, sums: Mapping[str, tuple[int, int, float]]) -> list[Found]:
+    def _against_peers(self, sums: Mapping[str, tuple[int, int, float]], now: float) -> list[Found]:
         rules = self.rules
-        counted = {t: (ok, bad, secs) for t, (ok, bad, secs) in sums.items() if ok + bad >= rules.minimum}
+        leniency = {target: LENIENCY if now < self._probation.get(target, 0.0) else 1 for target in sums}
+        counted = {
+            target: (ok, bad, seconds)
+            for target, (ok, bad, seconds) in sums.items()
+            if (ok + bad) * leniency[target] >= rules.minimum
+        }
         found: dict[str, Found] = {}
         for target, (ok, bad, _) in counted.items():
             share = bad / (ok + bad)
@@ -217,7 +234,7 @@ class Ejector:
                 and len(counted) > 1
                 and share >= rules.failure_share
                 and peers <= share / 2
-                and not self._chance(target, counted)
+                and not by_chance(bad, ok + bad, peers, CHANCE / leniency[target])
             ):
                 reason = (
                     f"{share:.0%} of its {ok + bad} requests in {rules.window:g} s failed, {peers:.0%} of its peers'"
@@ -240,12 +257,8 @@ class Ejector:
         return [
             Found(target, f"success rate {rate:.1%}, below {limit:.1%}, the limit by its {len(rates)} peers")
             for target, rate in rates.items()
-            if rate < limit and not self._chance(target, counted)
+            if rate < limit and not by_chance(*_failed_of(counted[target]), self._peers_share(target, counted))
         ]
-
-    def _chance(self, target: str, counted: Mapping[str, tuple[int, int, float]]) -> bool:
-        ok, bad, _ = counted[target]
-        return by_chance(bad, ok + bad, self._peers_share(target, counted))
 
     def _too_slow(self, counted: Mapping[str, tuple[int, int, float]]) -> list[Found]:
         if not self.rules.latency:
@@ -282,9 +295,14 @@ class Ejector:
         return bad / (ok + bad) if ok + bad else 0.0
 
 
-def _failed_share(sums: tuple[int, int, float]) -> float:
+def _failed_of(sums: tuple[int, int, float]) -> tuple[int, int]:
     ok, bad, _ = sums
-    return bad / (ok + bad) if ok + bad else 0.0
+    return bad, ok + bad
+
+
+def _failed_share(sums: tuple[int, int, float]) -> float:
+    bad, requests = _failed_of(sums)
+    return bad / requests if requests else 0.0
 
 
 def success_rate_limit(rates: Sequence[float], deviations: float) -> float:
@@ -293,12 +311,11 @@ def success_rate_limit(rates: Sequence[float], deviations: float) -> float:
     return mean - deviations * sqrt(sum((rate - mean) ** 2 for rate in rates) / len(rates))
 
 
-def by_chance(failed: int, requests: int, peers_share: float) -> bool:
+def by_chance(failed: int, requests: int, peers_share: float, sure: float = CHANCE) -> bool:
     """Whether `failed` of `requests` may well happen to a target that fails as often as its peers.
 
-    Chernoff: the probability is at most exp(-n × KL(share ‖ peers')). More than one in a thousand million is called
-    chance, because every target is looked at twice a second for years. Peers without a failure are taken to fail once
-    in a thousand requests.
+    Chernoff: the probability is at most exp(-n × KL(share ‖ peers')). More than exp(-sure) is called chance. Peers
+    without a failure are taken to fail once in a thousand requests.
     """
     share = failed / requests
     usual = max(peers_share, 0.001)
@@ -307,8 +324,4 @@ def by_chance(failed: int, requests: int, peers_share: float) -> bool:
     divergence = share * log(share / usual)
     if share < 1:
         divergence += (1 - share) * log((1 - share) / (1 - usual))
-    return requests * divergence < CHANCE
-
-
-#: -ln of the probability below which chance is no explanation.
-CHANCE = log(1e9)
+    return requests * divergence < sure

@@ -263,6 +263,26 @@ def test_one_of_ten_that_fails_half_is_out_within_five_seconds(seed):
     assert [target for target, state in pool.states.items() if state == "ejected"] == ["t7"]
 
 
+def test_on_probation_a_quarter_of_the_evidence_is_enough():
+    pool = Pool(10, Outlier(consecutive_failures=0))
+    costs = []
+    for _ in range(4):
+        failed = 0
+        while "t0" not in pool.sweep(wait=0.1):
+            for target in pool.ids[1:]:
+                pool.ok(target, 2)
+            pool.ok("t0", 1), pool.fail("t0", 1)
+            failed += 1
+        costs.append(failed)
+        for _ in range(300):  # 30 s outside, then back
+            for target in pool.ids[1:]:
+                pool.ok(target, 2)
+            pool.sweep(wait=0.1)
+        pool.states["t0"] = "in"
+    assert costs[0] >= 10
+    assert max(costs[1:]) <= 4
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.0, 0.05))
 def test_a_healthy_pool_is_left_alone(seed, noise):
