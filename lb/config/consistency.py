@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from lb.config.addresses import Address, parse_bind, parse_target
-from lb.config.checking import HTTP_KEYS, Check, ClientTls, Hook, Liveness, OnFailure
-from lb.config.merging import merged_checks
+from lb.config.checking import Check, ClientTls, Hook, Liveness, OnFailure
+from lb.config.merging import MEANT_FOR, merged_checks
 from lb.config.model import Config
 from lb.config.quantities import format_duration
 from lb.config.serving import Service
@@ -175,20 +175,10 @@ def _checks(at: Path, service: Service) -> Iterator[Finding]:
                 yield from _shorter((*path, "on_failure", "max_backoff"), action.max_backoff, "backoff", action.backoff)
 
 
-_MEANT_FOR: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(HTTP_KEYS, ("http", "https")),
-    "grpc_service": ("grpc",),
-    "command": ("command",),
-    "tls": ("https", "grpc", "http"),
-    "host": ("http", "https", "tcp", "grpc"),
-    "port": ("http", "https", "tcp", "grpc"),
-}
-
-
 def misfits(check: Check) -> Iterator[tuple[str, str, str]]:
     """(key, message, hint) of options that do not fit the protocol."""
     kind = check.kind()
-    for key, kinds in _MEANT_FOR.items():
+    for key, kinds in MEANT_FOR.items():
         if key in check.model_fields_set and kind not in kinds:
             wanted = " or ".join(kinds[:2])
             yield key, f"{key}: a {kind} check has no use for it", f"Remove it, or write `protocol: {wanted}`."

@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from lb.config.checking import Check, Liveness, Readiness
+from lb.config.checking import HTTP_KEYS, Check, Liveness, Readiness
 from lb.config.serving import Pool, Service, Target
 from lb.config.source import Path
 
 C = TypeVar("C", bound=Check)
 
+#: Protocols that an option is meant for; those that are not listed are for all.
+MEANT_FOR: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(HTTP_KEYS, ("http", "https")),
+    "grpc_service": ("grpc",),
+    "command": ("command",),
+    "tls": ("https", "grpc", "http"),
+    "host": ("http", "https", "tcp", "grpc"),
+    "port": ("http", "https", "tcp", "grpc"),
+}
+
 
 def refined(base: C, *refinements: C | None) -> C:
-    """`base` with what each refinement sets. `on_failure` and `expect` are replaced whole."""
+    """`base` with what each refinement sets. `on_failure` and `expect` are replaced whole.
+
+    A refinement that asks by another protocol leaves behind what only the former one had a use for.
+    """
     for refinement in refinements:
         if refinement is None:
             continue
         update = {name: getattr(refinement, name) for name in refinement.model_fields_set}
-        if "protocol" not in update and base.protocol is not None:
-            # `{path: /x}` over `tcp` means an HTTP check; `{interval: 1s}` over it does not.
-            implied = refinement.kind()
-            if implied != "tcp" and not (implied == "http" and base.protocol == "https"):
-                update["protocol"] = implied
-        base = base.model_copy(update=update)
+        kind = refinement.kind()
+        if "protocol" not in update and (kind == "tcp" or (kind == "http" and base.kind() == "https")):
+            kind = base.kind()  # `{path: /x}` over `tcp` means an HTTP check; `{interval: 1s}` over it does not
+        elif base.kind() != kind:
+            update["protocol"] = kind
+        kept = {name: getattr(base, name) for name in base.model_fields_set}
+        kept = {name: value for name, value in kept.items() if kind in MEANT_FOR.get(name, (kind,))}
+        base = cast(C, type(base).model_construct(**{**kept, **update}))  # all values are validated already
     return base
 
 

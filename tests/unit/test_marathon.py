@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -244,25 +245,11 @@ def test_every_definition_becomes_a_valid_file(id: str, found: list[dict[str, An
 
 
 KEYS = st.sampled_from(
-    [
-        "apps",
-        "app",
-        "id",
-        "healthChecks",
-        "protocol",
-        "command",
-        "value",
-        "tasks",
-        "ports",
-        "host",
-        "container",
-        "portMappings",
-        "labels",
-        "instances",
-        "groups",
-        "portIndex",
-        "readinessChecks",
-    ]
+    re.findall(
+        r"\w+",
+        "apps app id healthChecks protocol command value tasks ports host container portMappings labels instances "
+        "groups portIndex readinessChecks",
+    )
 )
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),

@@ -1,0 +1,127 @@
+"""Any valid model goes to YAML and comes back the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic.fields import FieldInfo
+
+from lb.config import fields
+from lb.config.fields import Bounds
+from lb.config.model import Config
+from lb.config.section import Section
+from lb.config.source import read
+from lb.config.structure import inner
+from lb.config.write import write
+from lb.core.quorum import Quorum
+
+words = st.from_regex(r"[a-z][a-z0-9]{0,8}", fullmatch=True)
+#: Texts that some YAML reads as something else, or that could end a scalar too early.
+tricky = st.sampled_from(
+    ["on", "no", "null", "~", "1:30", "010", "1e3", "0x1f", ".inf", "true", "1_000", "3.10", "a: b", "# x", "$HOME",
+     "${X}", "$$", "- a", "'q'", '"', "[a]", "{b}", "*c", "&d", "!e", "%f", "é", "\\", "<<", "=", "a,b", "?"]
+)  # fmt: skip
+texts = tricky | st.text(
+    st.characters(min_codepoint=0x21, max_codepoint=0x2FF, exclude_categories=["Cc", "Zs"]), max_size=12
+)
+addresses = st.sampled_from(["127.0.0.1", "[::1]", "example.org", "h"]).flatmap(
+    lambda host: st.integers(0, 65535).map(lambda port: f"{host}:{port}")
+)
+seconds = st.integers(1, 10**9).map(lambda n: n / 1000) | st.floats(0.001, 10**7)
+
+BY_READER: dict[Any, st.SearchStrategy[Any]] = {
+    fields.read_flag: st.booleans(),
+    fields.read_whole: st.integers(1, 200),
+    fields.read_number: st.floats(1, 10),
+    fields.read_duration: seconds,
+    fields.read_percent: st.floats(0, 1),
+    fields.read_size: st.integers(1024, 2**40),
+    fields.read_statuses: st.lists(st.integers(100, 599), min_size=1, max_size=4, unique=True).map(
+        lambda codes: tuple(sorted((code, code) for code in codes))
+    ),
+    fields.read_quorum: st.builds(Quorum, st.just(0.0), st.integers(1, 9)) | st.builds(Quorum, st.floats(0.001, 1)),
+    fields.read_text: texts.filter(bool),
+}
+BY_NAME: dict[str, st.SearchStrategy[Any]] = {
+    "_name": words.filter(lambda word: word != "none") | st.sampled_from(["no", "on", "1.10", "010", "1e3"]),
+    "_not_empty": texts.filter(bool),
+    "_path": st.sampled_from(["/", "/a?b=1", "/%7Ex", "/$x"]),
+    "_route_path": st.sampled_from(["/", "/a", "/a/b$"]),
+    "_route_host": st.sampled_from(["a.org", "*.a.org", "[::1]"]),
+    "_header_name": st.sampled_from(["X-A", "on", "1", "~", "no", "Host"]),
+    "_header_value": texts.map(str.strip),
+    "_method": st.sampled_from(["GET", "HEAD", "NO"]),
+    "_url": st.sampled_from(["https://h/x?y=$1", "http://[::1]:8/"]),
+    "_body": texts | st.just("/^ok$/"),
+    "_hash_key": st.sampled_from(["client", "path", "header:X", "cookie:no"]),
+    "_client_key": st.sampled_from(["client", "header:X"]),
+    "_bind": addresses | st.just("unix:/run/a b.sock"),
+    "_target": addresses.map(lambda address: f"http://{address}") | st.just("unix:/x"),
+    "_network": st.sampled_from(["10.0.0.0/8", "fd00::/8"]),
+    "_server_host": st.sampled_from(["h", "10.0.0.1", "::1"]),
+    "_file": st.sampled_from(["/a", "b", "no", "${X}", "1.10"]),
+    "_log_file": st.sampled_from(["-", "/a"]),
+}
+SPECIAL: dict[str, st.SearchStrategy[Any]] = {
+    "steps": st.sampled_from([[100], [1, 100], [5, 25, 50, 100]]),
+    "statuses": st.lists(st.sampled_from([502, 503, 504]), max_size=3),
+}
+
+
+def values(annotation: Any, metadata: list[Any]) -> st.SearchStrategy[Any]:
+    kind, what = inner(annotation)
+    if kind == "section":
+        return sections(what)
+    if kind == "list":
+        least = 1 if any(getattr(one, "min_length", 0) for one in metadata) else 0
+        return st.lists(values(what, parts(what)), min_size=least, max_size=2)
+    if kind == "mapping":
+        names = words if "_name" in repr(metadata) else BY_NAME["_name"] | words
+        return st.dictionaries(names, values(what, parts(what)), min_size=1, max_size=2)
+    if kind == "choice":
+        return st.sampled_from(what)
+    found = st.nothing()
+    for one in metadata:
+        function = getattr(one, "func", None)
+        if function in BY_READER:
+            found = BY_READER[function]
+        elif getattr(function, "__name__", "") in BY_NAME:
+            found = BY_NAME[function.__name__]
+        elif isinstance(one, Bounds) and one.most is not None and one.most < 200:
+            found = st.integers(int(one.least) + 1, int(one.most)) if one.least == int(one.least) else st.just(1.0)
+    return found
+
+
+def parts(annotation: Any) -> list[Any]:
+    return list(getattr(annotation, "__metadata__", ()))
+
+
+def of_field(name: str, field: FieldInfo) -> st.SearchStrategy[Any]:
+    if name in SPECIAL:
+        return SPECIAL[name]
+    metadata = list(field.metadata)
+    for part in getattr(field.annotation, "__args__", ()):
+        metadata += getattr(part, "__metadata__", ())
+    return values(field.annotation, metadata)
+
+
+def sections(section: type[Section]) -> st.SearchStrategy[Any]:
+    """Data for a section: all it needs, some of the rest."""
+    needed, rest = {}, {}
+    for name, field in section.model_fields.items():
+        (needed if field.is_required() else rest)[name] = st.deferred(
+            lambda name=name, field=field: of_field(name, field)
+        )
+    return st.fixed_dictionaries(needed, optional=rest)
+
+
+@given(sections(Config))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_valid_model_survives_yaml(data: dict[str, Any]) -> None:
+    config = Config.model_validate(data)
+    text = write(config)
+    source = read(text, "written", {})
+    assert not source.problems, "\n".join(map(str, source.problems)) + text
+    assert Config.model_validate(source.root.data()) == config
