@@ -69,9 +69,11 @@ class CannotStart(Exception):  # noqa: N818 - it says what happened
 class Supervisor:
     """One running lb."""
 
-    def __init__(self, path: Path, config: Config, workers: int) -> None:
+    def __init__(self, path: Path, config: Config, workers: int, read: Callable[[Path], Config] = load) -> None:
         self.path = path
         self.config = config
+        self.read = read
+        self.text = _text(path)  # of the file that runs, which may have been edited since
         self.started_at = time.time()
         self.loaded_at = self.started_at
         self.reload_ok = True
@@ -279,7 +281,7 @@ class Supervisor:
     async def reload(self, actor: str) -> list[str]:
         """Read the file again and do what it says. Raises `ConfigError`; then nothing has changed."""
         try:
-            config = load(self.path)
+            config = self.read(self.path)
             plan = diff(self.config, config)
             world = resolve(config, self.rotations.version)
             self._check_listeners(world)
@@ -290,6 +292,7 @@ class Supervisor:
             raise
         old = set(self.targets)
         self.config = config
+        self.text = _text(self.path)
         self.loaded_at = time.time()
         self._take(world)
         self.save()
@@ -335,8 +338,8 @@ class Supervisor:
             await self.reload("SIGHUP")
 
     def config_text(self) -> str:
-        """The file as it is now."""
-        return read_text(self.path)
+        """The text that runs."""
+        return self.text
 
     # --- wishes -----------------------------------------------------------------------------------------------------
 
@@ -443,6 +446,14 @@ class Supervisor:
         self.monitor.feed(id, Drain())
 
 
+def _text(path: Path) -> str:
+    """The file's text; one that was just read can hardly be unreadable, and then there is nothing to show."""
+    try:
+        return read_text(path)
+    except ConfigError:
+        return ""
+
+
 def _under(path: Path, name: str | Path) -> Path:
     """A path of the file: relative ones begin at the file's folder."""
     return path.resolve().parent / name
@@ -462,8 +473,15 @@ def _admin_socket(bind: str) -> socket.socket:
     return sock
 
 
-def run(path: Path, config: Config, *, workers: int | None, announce: Callable[[Supervisor], None]) -> int:
-    """Serve `config`, which was read from `path`, until a signal; returns the exit code."""
+def run(
+    path: Path,
+    config: Config,
+    *,
+    workers: int | None,
+    announce: Callable[[Supervisor], None],
+    read: Callable[[Path], Config] = load,
+) -> int:
+    """Serve `config`, which `read` made of `path` (and will again at each reload), until a signal; the exit code."""
     count = workers or config.workers or len(os.sched_getaffinity(0))
 
     async def serve() -> int:
