@@ -16,12 +16,17 @@ WINDOW = 60.0
 MARGIN = 0.8
 #: A request that must not be sent twice rides only on a connection younger than this share of the target's limit.
 SAFE = 0.5
+#: Seconds that any target is trusted to keep an idle connection until it shows otherwise: the shortest default of a
+#: server in use is gunicorn's, two seconds.
+TRUST = 1.0
+#: A connection that broke off later than this (seconds) after a request was written did not break off by coincidence.
+COINCIDENCE = 1.0
 
 
 class IdleLimit:
     """What is known of one target."""
 
-    __slots__ = ("_before", "_longest", "_now", "_rotated", "hint", "retire_after", "safe_for")
+    __slots__ = ("_before", "_longest", "_now", "_rotated", "hint", "retire_after", "safe_for", "survived")
 
     def __init__(self, configured: float, now: float) -> None:
         self.hint = inf  # Keep-Alive: timeout=N
@@ -30,7 +35,8 @@ class IdleLimit:
         self._longest = 0.0  # longest age at close seen since the last but one window
         self._rotated = now
         self.retire_after = configured or inf  # seconds: an idle connection of this age is closed
-        self.safe_for = inf  # seconds: an idle connection up to this age may carry a request that is not idempotent
+        self.safe_for = TRUST  # seconds: an idle connection up to this age may carry a request that is not idempotent
+        self.survived = 0.0  # longest age at which an idle connection was seen to be open still
 
     @property
     def learnt(self) -> float:
@@ -48,14 +54,28 @@ class IdleLimit:
         """The target closed a connection that had been idle for `age` seconds."""
         self.rotate(now, configured)
         self._longest = max(self._longest, age)
+        self.survived = min(self.survived, age)
         if age < self._now:
             self._now = age
             self._derive(configured)
 
-    def explains(self, age: float) -> bool:
-        """Whether the target is known to close connections that have been idle for about `age` seconds."""
+    def survives(self, age: float) -> None:
+        """A connection was found open after `age` idle seconds: while no close is known, half of that is safe."""
+        if age > self.survived:
+            self.survived = age
+            if self.learnt == 0.0:
+                self.safe_for = max(TRUST, age * SAFE)
+
+    def explains(self, idle: float, elapsed: float) -> bool:
+        """Whether a connection that broke off under a request was most likely just being closed for idleness.
+
+        It had been idle for `idle` seconds when the request was written, and broke off `elapsed` seconds later. The
+        target must be known to close connections of that age, and the two events must have met.
+        """
         shortest = min(self._now, self._before)
-        return shortest != inf and shortest * SAFE <= age <= self._longest / SAFE
+        if shortest == inf or elapsed > COINCIDENCE:
+            return False
+        return idle + elapsed >= shortest * SAFE and idle <= self._longest / SAFE
 
     def rotate(self, now: float, configured: float) -> None:
         """Forget what is older than two windows; called now and then."""
@@ -69,4 +89,4 @@ class IdleLimit:
     def _derive(self, configured: float) -> None:
         limit = min(self.hint, self._now, self._before)
         self.retire_after = min(configured or inf, limit * MARGIN)
-        self.safe_for = limit * SAFE
+        self.safe_for = limit * SAFE if limit != inf else max(TRUST, self.survived * SAFE)

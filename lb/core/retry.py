@@ -40,7 +40,8 @@ class Failure(NamedTuple):
     unprocessed: bool = False  # proof that the target has not received the request
     status: int = 0  # the target's answer, when that is the cause
     timer: str = ""  # which timeout fired: connect | send | response | per_try | read
-    age: float = 0.0  # a reset: seconds since the connection was last used; 0: not in doubt
+    idle: float = -1.0  # it broke off: seconds that the connection had been idle before; -1: no doubt why
+    elapsed: float = 0.0  # …and seconds from the request to the end
 
 
 class RetryBudget:

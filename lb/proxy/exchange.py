@@ -20,6 +20,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from lb.core.keepalive import COINCIDENCE
 from lb.core.report import BUCKETS
 from lb.core.retry import CAUSES, CONNECT, CUT, GARBAGE, HEAD, PHASES, RETRY, STATUS, TIMEOUT, Failure, decide
 from lb.http1.forward import request_bytes
@@ -42,7 +43,7 @@ PHASE_NAMES = ("new", "queued", "connecting", "waiting", "doubting", "answering"
 
 #: Request bytes held while a connection is opened, before the client's reading stops.
 PENDING_LIMIT = 65536
-#: Seconds that a reset of unknown meaning waits for evidence before a request that may not be repeated is given up.
+#: Seconds that a request whose connection broke off waits for evidence, before it is given up.
 DOUBT_TIME = 0.2
 
 
@@ -463,8 +464,9 @@ class Exchange:
             upstream.reusable = False
             upstream.detach(now)
         self._note(f"{lane.id}: {failure.text}")
-        if failure.age and self.phase == WAITING and self.replayable and not self.head.idempotent:
-            # Was it an idle close that crossed our request? The target's other connections may tell in a moment.
+        doubtful = failure.idle >= 0.0 and failure.elapsed <= COINCIDENCE and self.phase == WAITING and self.replayable
+        if doubtful and not (self.head.idempotent and self._elsewhere(lane)):
+            # Was it an idle close that met our request? The target's other connections may tell in a moment.
             self.phase = DOUBTING
             self.deadline = inf
             self.plane.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure)
@@ -472,9 +474,10 @@ class Exchange:
         self._decide(lane, failure, now)
 
     def _doubt_over(self, lane: Lane, failure: Failure) -> None:
-        """Judge a reset by what is known of the target by now."""
+        """Judge by what is known of the target by now."""
         if self.phase == DOUBTING:
-            self._decide(lane, failure._replace(unprocessed=lane.idle_limit.explains(failure.age)), monotonic())
+            known = lane.idle_limit.explains(failure.idle, failure.elapsed)
+            self._decide(lane, failure._replace(unprocessed=known), monotonic())
 
     def _decide(self, lane: Lane, failure: Failure, now: float) -> None:
         service = self.service
@@ -528,6 +531,11 @@ class Exchange:
     def _note(self, text: str) -> None:
         """Remember what became of a try."""
         self.tries = [*self.tries, text]
+
+    @property
+    def written_at(self) -> float:
+        """When the try under way was written to its target."""
+        return max(self.started, self.connected_at)
 
     @property
     def rare(self) -> bool:

@@ -86,7 +86,7 @@ class Lane:
     def take_idle(self, now: float, careful: bool) -> Upstream | None:
         """The freshest idle connection that may carry a request, or None.
 
-        `careful`: the request must not be sent twice, so the connection must be young enough and provably open.
+        `careful`: the request must not be sent twice, so the kernel is asked whether the connection is open still.
         """
         idle = self.idle
         limit = self.idle_limit
@@ -97,12 +97,26 @@ class Lane:
                 idle.pop()
                 upstream.close()
                 continue
-            if careful and (age > limit.safe_for or not upstream.looks_open()):
+            if (careful or age > limit.safe_for) and not self._is_safe(upstream, age, now):
                 return None
             idle.pop()
             self.active += 1
             return upstream
         return None
+
+    def _is_safe(self, upstream: Upstream, age: float, now: float) -> bool:
+        """Whether a connection that has been idle for `age` seconds will not be closed just as a request is written.
+
+        While nothing is known of the target's idle limit, its oldest idle connection is the canary: what is half as
+        old is safe. With a single connection there is no canary, so the request gets a new one, and there are two.
+        """
+        limit = self.idle_limit
+        if not upstream.looks_open():
+            return False
+        oldest = self.idle[0]
+        if oldest is not upstream and oldest.looks_open():
+            limit.survives(now - oldest.idle_since)
+        return age <= limit.safe_for
 
     def open(self, exchange: Exchange) -> None:
         """Open a connection for `exchange`, which is told by `on_connected` or `on_failure`."""

@@ -318,44 +318,40 @@ class Upstream(asyncio.Protocol):
         lane = self.lane
         now = monotonic()
         answered = self._state == _BODY or bool(self._held)
-        reused = self.requests > 1 and not answered
-        unprocessed = not answered and self._unprocessed(ended, now)
-        if ended and not unprocessed and lane.tls is None:
-            reused = False  # the target had the request when it closed: that is no stale connection
+        idle = max(0.0, exchange.written_at - self.idle_since)
+        elapsed = now - exchange.written_at
+        unsent = not answered and self._unsent(ended)
+        stale = unsent or (not answered and lane.idle_limit.explains(idle, elapsed))
+        if unsent and ended:
+            lane.idle_limit.closed(idle + elapsed, now, lane.service.timeouts.idle)
         what = "closed the connection" if ended else "reset the connection"
-        if not (reused or unprocessed):
+        if not stale:
             lane.tally.resets += 1
             lane.failed("reset", f"{lane.id} {what}")
         where = "within its answer" if answered else "before it answered"
-        phase = BODY if self._state == _BODY else HEAD
-        age = now - self.idle_since
-        if unprocessed and ended:
-            lane.idle_limit.closed(age, now, lane.service.timeouts.idle)
         exchange.on_failure(
             Failure(
-                phase,
+                BODY if self._state == _BODY else HEAD,
                 RESET,
                 f"{lane.id} {what} {where}",
-                reused=reused,
-                unprocessed=unprocessed,
-                age=0.0 if ended or answered or unprocessed or lane.tls is not None else age,
+                # A reset may be the kernel's word for "closed with your request unread"; an end of file is not.
+                reused=self.requests > 1 and not answered and (stale or not ended or lane.tls is not None),
+                unprocessed=stale,
+                idle=idle if not (answered or stale) else -1.0,
+                elapsed=elapsed,
             )
         )
 
-    def _unprocessed(self, ended: bool, now: float) -> bool:
-        """Whether the request cannot have reached the target's application, so that it may be sent elsewhere.
+    def _unsent(self, ended: bool) -> bool:
+        """Whether the request provably never reached the target, so that it may be sent elsewhere.
 
         Proof one: not a byte of it left this machine. Proof two: the target's end of file acknowledges none of it, so
         it was sent before the request came in (a FIN carries an ACK; what comes after it meets a closed socket).
-        A reset proves nothing by itself: the kernel sends it when an application closes with unread bytes, but also
-        for SO_LINGER 0. It is taken for an idle close that crossed our request only if this target is known to
-        close idle connections at about this age.
+        Nothing else proves anything: the kernel resets a connection that is closed with unread bytes, but also for
+        SO_LINGER 0, and an event loop may have read a request that its application never looks at. Then it takes the
+        target's habits to tell (`core.keepalive`).
         """
         if self.lane.tls is not None:
             return False
         known = delivery(self.sock)
-        if known is None:
-            return False
-        if known.sent <= self._before or (ended and known.acked <= self._before):
-            return True
-        return not ended and self.lane.idle_limit.explains(now - self.idle_since)
+        return known is not None and (known.sent <= self._before or (ended and known.acked <= self._before))

@@ -319,7 +319,7 @@ def test_a_reset_in_doubt_waits_for_evidence() -> None:
         stage = Stage(targets=1)
         client, exchange = stage.ask(POST, b"hello")
         upstream, _ = stage.accept()
-        exchange.on_failure(Failure(HEAD, RESET, "reset", age=5.0))
+        exchange.on_failure(Failure(HEAD, RESET, "reset", idle=5.0, elapsed=0.01))
         assert not client.got
         if evidence:
             upstream.lane.idle_limit.closed(5.0, stage.plane.now, 60.0)

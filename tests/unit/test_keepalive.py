@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from math import inf
 
-from lb.core.keepalive import IdleLimit
+from lb.core.keepalive import TRUST, IdleLimit
 
 
-def test_nothing_is_known_at_first() -> None:
+def test_nothing_is_known_at_first_and_little_is_trusted() -> None:
     limit = IdleLimit(60.0, now=0.0)
     assert limit.learnt == 0.0
     assert limit.retire_after == 60.0
-    assert limit.safe_for == inf
-    assert not limit.explains(5.0)
+    assert limit.safe_for == TRUST
+    assert not limit.explains(5.0, 0.0)
+
+
+def test_what_survives_is_trusted_by_half_until_a_close_is_seen() -> None:
+    limit = IdleLimit(60.0, now=0.0)
+    limit.survives(10.0)
+    assert limit.safe_for == 5.0
+    limit.closed(2.0, 20.0, 60.0)
+    assert limit.safe_for == 1.0
+    limit.survives(1.5)
+    assert limit.safe_for == 1.0, "a close says more than a survival"
 
 
 def test_the_keep_alive_field_is_believed() -> None:
@@ -35,13 +45,14 @@ def test_observed_closes_shorten_the_limit_and_are_forgotten_again() -> None:
     assert limit.learnt == 5.0
 
 
-def test_a_reset_is_explained_only_by_closes_at_about_that_age() -> None:
+def test_only_an_idle_close_at_about_that_age_explains_anything() -> None:
     limit = IdleLimit(60.0, now=0.0)
     limit.closed(5.0, 10.0, 60.0)
-    assert limit.explains(4.0)
-    assert limit.explains(9.0)
-    assert not limit.explains(0.5)
-    assert not limit.explains(20.0)
+    assert limit.explains(4.0, 0.01)
+    assert limit.explains(9.0, 0.0)
+    assert not limit.explains(0.5, 0.01), "far too young"
+    assert not limit.explains(20.0, 0.01), "far too old"
+    assert not limit.explains(4.9, 3.0), "it worked on the request for seconds: no coincidence"
 
 
 def test_no_configured_limit_means_the_targets_own() -> None:
