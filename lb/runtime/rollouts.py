@@ -1,7 +1,7 @@
 """Switches and rollouts of the running supervisor: `core.rollout` decides, this makes it so.
 
 Every change goes the same way: what is desired is on the disk before it is in force, every worker confirms it, and an
-event says why. Once a second each rollout is given the totals of both pools; nothing is measured before all workers
+event says why. Twice a second each rollout is given the totals of both pools; nothing is measured before all workers
 serve by the present share. The newest rollout of a service is kept until the next one: when it is over, the pool that
 has lost its traffic is watched until nothing is in flight there, and `post` is told that it may be scaled down.
 """
@@ -49,6 +49,8 @@ from lb.runtime.totals import Sums
 if TYPE_CHECKING:
     from lb.runtime.supervisor import Supervisor
 
+#: Seconds between two samples.
+SAMPLE_EVERY = 0.5
 #: Seconds that workers have to confirm a change.
 CONFIRM_WITHIN = 5.0
 #: Seconds between two looks back at what an active pool did, and how many are kept: five minutes.
@@ -171,16 +173,29 @@ class Rollouts:
         if self._desired(name).active != plan.old:
             self._refuse(name, 409, "The service has changed", f"{plan.old} is not the active pool of {name} any more")
 
-    # --- once a second ----------------------------------------------------------------------------------------------
+    # --- twice a second ---------------------------------------------------------------------------------------------
 
-    def tick(self, sums: Sums, now: float) -> None:
-        """Give every rollout its sample."""
-        self._remember(sums, now)
-        for service in self._supervisor.world.snapshot.services:
-            name = service.name
+    async def run(self) -> None:
+        """Give every rollout its samples, for as long as lb runs."""
+        remembered = -REMEMBER_EVERY
+        while True:
+            await asyncio.sleep(SAMPLE_EVERY)
+            now = monotonic()
+            names = [name for name, known in self._rollouts.items() if known.under_way or not known.announced]
+            if names or now - remembered >= REMEMBER_EVERY:
+                sums = self._supervisor.totals.sums()
+                if now - remembered >= REMEMBER_EVERY:
+                    remembered = now
+                    self._remember(sums, now)
+                self._go_on(names, sums, now)
+
+    def _go_on(self, names: list[str], sums: Sums, now: float) -> None:
+        services = {service.name: service for service in self._supervisor.world.snapshot.services}
+        for name in names:
             rollout = self._current(name)
-            if rollout is None or name in self._ordered:
+            if rollout is None or name in self._ordered or name not in services:
                 continue
+            service = services[name]
             if name in self._recovering:
                 self._recover(service, rollout, now)
             elif rollout.under_way:
@@ -208,11 +223,9 @@ class Rollouts:
         """Keep what active pools did of late: a switch at once is compared with it."""
         for name, desired in self._supervisor.desired.services.items():
             past = self._past.setdefault((name, desired.active), deque(maxlen=REMEMBERED))
-            if not past or now - past[-1][0] >= REMEMBER_EVERY:
-                past.append((now, _tally(sums, name, desired.active)))
-        if len(self._past) > 4 * len(self._supervisor.desired.services) + 16:
-            active = {(name, desired.active) for name, desired in self._supervisor.desired.services.items()}
-            self._past = {key: past for key, past in self._past.items() if key in active}
+            past.append((now, _tally(sums, name, desired.active)))
+        active = {(name, desired.active) for name, desired in self._supervisor.desired.services.items()}
+        self._past = {key: past for key, past in self._past.items() if key in active}
 
     def _before(self, name: str, pool: str) -> Tally:
         past = self._past.get((name, pool))
@@ -261,6 +274,14 @@ class Rollouts:
             await supervisor.workers.confirm(supervisor.rotations.current[name].version, CONFIRM_WITHIN)
         except TimeoutError:
             raise Refused(504, "Not confirmed", "a worker has not confirmed the change in time; it will") from None
+        if self._rollouts[name].under_way:
+            self._measure_from_now(name)
+
+    def _measure_from_now(self, name: str) -> None:
+        """Every worker has confirmed: what comes from now on counts."""
+        service = next(known for known in self._supervisor.world.snapshot.services if known.name == name)
+        sample = self._sample(service, self._rollouts[name], self._supervisor.totals.sums())
+        self._rollouts[name], _ = advance(self._rollouts[name], sample, monotonic())
 
     def _take(self, name: str, rollout: Rollout, effects: tuple[Effect, ...], *, actor: str = "") -> None:
         """The next state of a rollout: on the disk, then to the workers, then told."""

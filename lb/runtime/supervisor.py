@@ -155,7 +155,7 @@ class Supervisor:
         self.workers.hung_after = self.config.worker_limits.hang
         await self.workers.start(self._snapshot())
         self.workers.settle()
-        for task in (self._sweep(), self._sample(), self._remember()):
+        for task in (self._sweep(), self._sample(), self._remember(), self.rollouts.run()):
             self._spawn(task)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal)
@@ -433,9 +433,7 @@ class Supervisor:
     async def _sample(self) -> None:
         while True:
             await asyncio.sleep(SAMPLE_EVERY)
-            now, sums = time.monotonic(), self.totals.sums()
-            self.rates.sample(sums, now)
-            self.rollouts.tick(sums, now)
+            self.rates.sample(self.totals.sums(), time.monotonic())
 
     def undrain(self, id: str) -> None:
         """Tell the lifecycle that an operator takes a drain back."""
