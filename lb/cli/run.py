@@ -56,7 +56,12 @@ def serve(path: Path, config: Config, workers: int | None, demo: Demo | None) ->
         for line in greeting(started, demo, Ink(colours(sys.stderr))):
             print(line, file=sys.stderr, flush=True)
 
-    return supervisor.run(path, config, workers=workers, announce=announce)
+    def read(again: Path) -> Config:
+        from lb.config.load import load
+
+        return demo.follow(load(again)) if demo is not None else load(again)
+
+    return supervisor.run(path, config, workers=workers, announce=announce, read=read)
 
 
 def with_demo(path: Path, config: Config, workers: int | None) -> int:
@@ -67,7 +72,7 @@ def with_demo(path: Path, config: Config, workers: int | None) -> int:
     try:
         config = demo.start(config)
     except AddressTaken as error:
-        port = str(error).partition(": ")[0].rpartition(":")[2]
+        port = error.address.rpartition(":")[2]
         raise Failure(
             f"--demo cannot start a backend on {error}.\n"
             f"  `ss -ltnp 'sport = :{port}'` tells who is there. Change the address in {path},\n"

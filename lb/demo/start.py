@@ -21,6 +21,10 @@ from lb.demo.greeting import listen
 class AddressTaken(Exception):  # noqa: N818 - it says what happened
     """A backend's address cannot be listened on."""
 
+    def __init__(self, address: str, why: str) -> None:
+        super().__init__(f"{address}: {why}")
+        self.address = address
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:
@@ -47,6 +51,7 @@ class Demo:
     def __init__(self) -> None:
         self.backends: list[Backend] = []
         self.left_out: list[str] = []  # targets that are not of this machine, or speak TLS
+        self._chosen: dict[tuple[str, str, int], int] = {}  # (service, pool, place in it) → port in place of 0
 
     def start(self, config: Config) -> Config:
         """Start one backend for each address. Returns the configuration with real ports in place of port 0.
@@ -55,40 +60,59 @@ class Demo:
         """
         opened: dict[str, Door] = {}
         try:
-            services = {
-                name: service.model_copy(
-                    update={"pools": {pool: self._open(pool, service, opened) for pool in service.pools}}
-                )
-                for name, service in config.services.items()
-            }
+            placed = self._place(config, opened)
         except AddressTaken:
             for door in opened.values():
                 door.sock.close()
             raise
         for address, door in opened.items():
             self._start_one(address, door)
+        return placed
+
+    def follow(self, config: Config) -> Config:
+        """The same for a configuration that is reloaded: new addresses get a backend, known ones keep theirs.
+
+        An address that is taken is left to whoever has it.
+        """
+        while True:
+            try:
+                return self.start(config)
+            except AddressTaken as taken:
+                self.left_out.append(taken.address)
+
+    def _place(self, config: Config, opened: dict[str, Door]) -> Config:
+        services = {}
+        for name, service in config.services.items():
+            pools = {pool: self._open(name, pool, service, opened) for pool in service.pools}
+            services[name] = service.model_copy(update={"pools": pools})
         return config.model_copy(update={"services": services})
 
-    def _open(self, name: str, service: Service, opened: dict[str, Door]) -> Pool:
+    def _open(self, service_name: str, name: str, service: Service, opened: dict[str, Door]) -> Pool:
         """A door for each target of the pool that this machine can play; the pool with their real addresses."""
         pool = service.pools[name]
+        started = {backend.address for backend in self.backends}
         targets = []
-        for target in pool.targets:
+        for place, target in enumerate(pool.targets):
             address = parse_target(target.url)
+            free = not address.unix and not address.port
+            if free:
+                address = replace(address, port=self._chosen.get((service_name, name, place), 0))
             if address.tls or not address.loopback:
-                self.left_out.append(address.text)
-            elif address.text not in opened:  # one address in two pools is one backend
+                if address.text not in self.left_out:
+                    self.left_out.append(address.text)
+            # One address in two pools is one backend.
+            elif address.text not in (*started, *opened, *self.left_out):
                 try:
                     sock = listen(address.text)
                 except OSError as error:
-                    raise AddressTaken(f"{address.text}: {(error.strerror or str(error)).lower()}") from None
-                if not address.unix and not address.port:
+                    raise AddressTaken(address.text, (error.strerror or str(error)).lower()) from None
+                if free:
                     address = replace(address, port=sock.getsockname()[1])
+                    self._chosen[service_name, name, place] = address.port
                 readiness = readiness_of(service, pool, target)
                 liveness = liveness_of(service, pool, target)
                 opened[address.text] = Door(name, readiness.path, liveness.path if liveness else "/", sock)
-                target = target.model_copy(update={"url": address.url})
-            targets.append(target)
+            targets.append(target.model_copy(update={"url": address.url}) if free else target)
         return pool.model_copy(update={"targets": targets})
 
     def _start_one(self, address: str, door: Door) -> None:

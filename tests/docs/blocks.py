@@ -36,8 +36,10 @@ REPO = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w-]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```[ ]*$", re.M | re.S)
 DIRECTIVE = re.compile(r"<!-- test: (?P<what>[^>]*?) -->\s*\Z")
 #: Ports that the pages use.
-PORTS = ("8080", "8081", "9900", "9090", "5001", "5002", "5003", "5004", "5005", "5006")
+PORTS = ("5001", "5002", "5003", "5004", "5005", "5006", "8080", "8081", "9090", "9900")
 PORT = re.compile(r"(?<![\d.])(?:" + "|".join(PORTS) + r")(?!\d)")
+#: System directories of the pages; here they lie in the reader's own.
+PLACES = re.compile(r"(?<![\w.-])/(?:etc/lb|var/lib/lb)")
 #: Whose name begins so is checked by this command, as a reader would.
 CHECKERS = (
     ("backends", "lb check"),
@@ -81,7 +83,8 @@ def free_ports(count: int) -> list[int]:
     try:
         for sock in sockets:
             sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
+        # In order, so that what a page sorts is in the same order here.
+        return sorted(sock.getsockname()[1] for sock in sockets)
     finally:
         for sock in sockets:
             sock.close()
@@ -97,6 +100,7 @@ class Desk:
         for name in ("examples", "contrib"):
             shutil.copytree(REPO / name, directory / name)
         self.write("backends.yaml", (REPO / "backends.yaml").read_text())
+        self.write("etc/lb-token/token", "a-token-of-the-reader-s\n")
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("LB_", "MAKE", "MFLAGS"))},
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin",
@@ -106,8 +110,9 @@ class Desk:
         }
 
     def local(self, text: str) -> str:
-        """`text` with this desk's ports, and on loopback only."""
-        return PORT.sub(lambda match: self.ports[match[0]], text).replace("0.0.0.0:", "127.0.0.1:")
+        """`text` with this desk's ports and places, and on loopback only."""
+        text = PORT.sub(lambda match: self.ports[match[0]], text).replace("0.0.0.0:", "127.0.0.1:")
+        return PLACES.sub(lambda match: f"{self.directory}{match[0]}", text)
 
     def write(self, name: str, text: str) -> None:
         path = self.directory / name

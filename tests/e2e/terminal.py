@@ -24,7 +24,7 @@ services:
       green: [http://127.0.0.1:0, http://127.0.0.1:0]
     active: blue
     readiness: {path: /health/readiness, interval: 100ms, timeout: 400ms, rise: 2, fall: 2}
-    rollout: {bake: 0s}
+    rollout: {bake: 0s, analysis: {min_requests: 10}}
 access_log: off
 state_dir: state
 workers: 1

@@ -106,3 +106,18 @@ def test_no_file_at_all(tmp_path: Path) -> None:
     done = lb("run", cwd=tmp_path)
     assert done.returncode == 1
     assert "backends.yaml" in done.stderr and "no such file" in done.stderr
+
+
+def test_a_reload_starts_backends_for_new_addresses(tmp_path: Path) -> None:
+    running = Running(tmp_path)
+    try:
+        running.all_ready()
+        text = running.file.read_text()
+        running.file.write_text(text.replace("blue: [", "blue: [http://127.0.0.1:0, "))
+        done = running.lb("reload")
+        assert done.returncode == 0, done.stderr
+        running.all_ready()
+        pools = running.json("status")["services"][0]["pools"]
+        assert [len(pool["targets"]) for pool in pools] == [3, 2]
+    finally:
+        assert running.stop() == 0
