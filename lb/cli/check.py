@@ -132,8 +132,10 @@ def _service_lines(service: ServiceFigures, world: World, ink: Ink) -> list[str]
             rows.append(("", "never gives up on a target (fall: 0)"))
         else:
             acts = any(world.checks[id].on_failure for id in found.targets)
-            what = "on_failure runs" if acts else "there is no on_failure; reported"
+            what = "on_failure runs" if acts else "it is reported"
             rows.append(("", f"{what} after at worst {_seconds(found.detection.worst)} (= {_sum(found)})"))
+            if not acts:
+                rows.append(("", "nothing restarts it: there is no on_failure"))
     rows.append(("probes", f"{service.probes:.3g} a second"))
     active = world.config.services[service.name].first_active()
     return [

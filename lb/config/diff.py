@@ -13,6 +13,7 @@ from lb.config.figures import figures
 from lb.config.model import Config
 from lb.config.quantities import format_duration
 from lb.config.resolve import World, resolve
+from lb.config.serving import Service
 from lb.core.checks import definition
 from lb.core.targets import Listener, Target
 
@@ -102,16 +103,20 @@ def _services(before: World, after: World) -> Iterator[Change]:
         for pool in old[name].pools:
             if pool not in new[name].pools:
                 yield Change("drain", f"pool {name}/{pool}", "is gone; its targets drain")
-        # Pools are compared target by target, checks as they work out for each.
-        leave_out = {"pools", "active"}
-        yield from _values(
-            f"services.{name}",
-            old[name].model_dump(mode="json", exclude=leave_out),
-            new[name].model_dump(mode="json", exclude=leave_out),
-        )
+        yield from _values(f"services.{name}", _written_out(old[name]), _written_out(new[name]))
     for name in old:
         if name not in new:
             yield Change("drain", f"service {name}", "is gone; its targets drain")
+
+
+def _written_out(service: Service) -> dict[str, Any]:
+    """Its settings with all defaults. Pools are left to a comparison target by target, checks as they work out."""
+    settings = service.model_dump(mode="json", exclude={"pools", "active"})
+    settings["readiness"]["protocol"] = service.readiness.kind()
+    if service.liveness is not None:
+        settings["liveness"]["protocol"] = service.liveness.kind()
+    settings["panic"] = service.panic_choice()
+    return settings
 
 
 def _targets(before: World, after: World) -> Iterator[Change]:

@@ -33,8 +33,12 @@ HASHED = ("ring", "maglev")
 def lint(loaded: Loaded) -> list[Problem]:
     """All warnings, in the order of the file."""
     world = resolve(loaded.config, 0)
-    found = {loaded.problem(finding) for finding in warnings(loaded.config, world)}
-    return sorted(found, key=lambda problem: (problem.line, problem.column, problem.message))
+    found: dict[tuple[int, int, str], Problem] = {}
+    for finding in warnings(loaded.config, world):
+        problem = loaded.problem(finding)
+        # A block that several aliases share is warned of once.
+        found.setdefault((problem.line, problem.column, problem.message), problem)
+    return [found[place] for place in sorted(found)]
 
 
 def warnings(config: Config, world: World) -> Iterator[Finding]:

@@ -38,7 +38,7 @@ def refined(base: C, *refinements: C | None) -> C:
             update["protocol"] = kind
         kept = {name: getattr(base, name) for name in base.model_fields_set}
         kept = {name: value for name, value in kept.items() if kind in MEANT_FOR.get(name, (kind,))}
-        base = cast(C, type(base).model_construct(**{**kept, **update}))  # all values are validated already
+        base = cast("C", type(base).model_construct(**{**kept, **update}))  # all values are validated already
     return base
 
 

@@ -90,9 +90,9 @@ class Bake(Section):
     budget: Percent = 0.01
     """Share of failed requests that is acceptable; burn is measured in multiples of it."""
     short_window: Period = 10.0
-    """Short window: trouble must still be there…"""
+    """Short window: the trouble must still be there to count."""
     long_window: Period = 60.0
-    """…and long window: and must be more than a blip, before it counts."""
+    """Long window: the trouble must be more than a blip to count."""
     burn: Annotated[Number, Bounds(1, 1000)] = 5.0
     """Multiple of `budget` that both windows must exceed."""
 

@@ -60,10 +60,13 @@ def target_from_text(value: Any) -> Any:
 AnyTarget = Annotated[Target, BeforeValidator(target_from_text, json_schema_input_type=str | Target)]
 
 
+Targets = Annotated[list[AnyTarget], Field(min_length=1)]
+
+
 class Pool(Section):
     """One version of a service: `blue`, `green`, …"""
 
-    targets: Annotated[list[AnyTarget], Field(min_length=1)]
+    targets: Targets
     """Its addresses: URLs, or mappings with `url`, `weight` and so on."""
     readiness: AnyReadiness | None = None
     """Options of the readiness check that differ for this pool; those left out are the service's."""
@@ -75,7 +78,7 @@ def pool_from_list(value: Any) -> Any:
     return {"targets": value} if isinstance(value, list) else value
 
 
-AnyPool = Annotated[Pool, BeforeValidator(pool_from_list, json_schema_input_type=list[AnyTarget] | Pool)]
+AnyPool = Annotated[Pool, BeforeValidator(pool_from_list, json_schema_input_type=Targets | Pool)]
 
 
 class Balance(Section):

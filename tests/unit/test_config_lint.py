@@ -1,0 +1,153 @@
+"""Every warning of `lb check`: what sets it off, where it points, and that a good file has none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lb.config.lint import lint
+from lb.config.load import examine
+from lb.config.problems import Problem
+
+GOOD = """\
+listeners: [0.0.0.0:8080]
+services:
+  s:
+    pools:
+      blue: {targets: [http://10.0.0.1:5001, http://10.0.0.2:5001]}
+      green: {targets: [http://10.0.0.3:5001, http://10.0.0.4:5001]}
+    active: blue
+    readiness: {path: /health/readiness, interval: 2s, timeout: 1s, rise: 2, fall: 3, grace: 30s}
+    liveness: {path: /health/liveness, interval: 10s, fall: 3, on_failure: {webhook: 'https://example.org/restart'}}
+"""
+
+
+def warnings(text: str) -> list[Problem]:
+    return lint(examine(text, "f.yaml", {}))
+
+
+def test_a_good_file_has_none() -> None:
+    assert warnings(GOOD) == []
+
+
+def test_the_example_of_the_repository_has_none() -> None:
+    path = Path(__file__).parents[2] / "backends.yaml"
+    assert lint(examine(path.read_text(), "backends.yaml", {})) == []
+
+
+def with_(change: str) -> str:
+    """The good file with a line replaced: `service key: value` or, at the top, `key: value`."""
+    key = change.strip().partition(":")[0]
+    indent = "" if not change.startswith(" ") else "    "
+    lines = [line for line in GOOD.splitlines() if not line.startswith(f"{indent}{key}:")]
+    at = len(lines) if not indent else lines.index("  s:") + 1
+    return "\n".join([*lines[:at], f"{indent}{change.strip()}", *lines[at:]]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "marked", "said"),
+    [
+        # the articles' mistakes
+        (" readiness: none", "none", "no target is checked"),
+        (" readiness: {protocol: none}", "readiness", "no target is checked"),
+        (" liveness: {path: /health/readiness}", "/health/readiness", "ask the same question"),
+        (" liveness: {path: /ready}", "/ready", "sounds like a readiness check"),
+        (" readiness: {path: /r, grace: 0s}", "0s", "a target that is still starting fails its checks"),
+        (" liveness: {path: /l, grace: 0s}", "0s", "a target that is still starting fails its checks"),
+        (" liveness: {path: /l, method: POST}", "POST", "may change something each time"),
+        (" readiness: {path: /r, method: DELETE}", "DELETE", "may change something each time"),
+        # times against each other
+        (" readiness: {path: /r, timeout: 2s}", "2s", "is not shorter than the interval (2s)"),
+        (" readiness: {path: /r, interval: 1s}", "1s", "is not shorter than the interval (1s)"),
+        (" readiness: {path: /r, interval: 30s}", "30s", "can stay in rotation for 91s"),
+        (" readiness: {path: /r, fast_interval: 3s}", "3s", "longer than the interval"),
+        (" readiness: {path: /r, fall: 1}", "1", "one failed probe takes out a target"),
+        (" readiness: {path: /r, jitter: 0%}", "0%", "stay together"),
+        (" liveness: {path: /l, fall: 1, interval: 2s, on_failure: {command: x}}", "1", "restarted under its clients"),
+        (" timeouts: {total: 10s}", "10s", "`timeouts.response` (30s) is never reached"),
+        (" timeouts: {total: 40s}", "40s", "3 tries of up to 31s do not fit into 40s"),
+        (" retries: {per_try: 40s}", "40s", "longer than `timeouts.response`"),
+        (" timeouts: {idle: 2m}", "2m", "pooled connections wait 2m"),
+        ("routes: [{service: s, timeout: 5s}]", "5s", "is never reached"),
+        ("drain: 5s", "5s", "a stop cuts requests after 5s"),
+        # what is probed, and how much
+        (" readiness: {path: /r, interval: 50ms, timeout: 20ms}", "s", "is probed 20 times a second"),
+        (" tls: {verify: false}", "false", "certificates are not verified"),
+        (" readiness: {protocol: https, tls: {verify: false}}", "false", "certificates are not verified"),
+        # who is there
+        (" rollout: {min_ready: 5}", "5", "asks for 5 ready targets, but pool blue has 2"),
+        # choices
+        (" balance: {key: path}", "path", "round_robin hashes nothing"),
+        (" panic: spread", "spread", "targets that said they are not ready"),
+        (" panic_threshold: 50%", "50%", "the ready ones get no requests either"),
+        (" fallback: blue", "blue", "cannot stand in for itself"),
+        (" mirror: {pool: blue, percent: 1%}", "blue", "its own requests twice"),
+        (" rollout: {bake: 5s}", "5s", "ends before its long window"),
+        # doors
+        ("listeners: [0.0.0.0:8080, 127.0.0.1:8080]", "127.0.0.1:8080", "is part of 0.0.0.0:8080 already"),
+        ("listeners: [{bind: 0.0.0.0:1, proxy_protocol: [0.0.0.0/0]}]", "0.0.0.0/0", "may claim any client address"),
+        ("trusted_proxies: [0.0.0.0/0]", "0.0.0.0/0", "anybody may forge X-Forwarded-For"),
+        ("state_dir: /tmp/lb", "/tmp/lb", "does not survive a restart of the machine"),
+    ],
+)  # fmt: skip
+def test_each_warning_and_its_place(change: str, marked: str, said: str) -> None:
+    found = warnings(with_(change))
+    matching = [one for one in found if said in one.message]
+    assert matching, [one.message for one in found]
+    one = matching[0]
+    assert one.quote[one.column - 1 : one.column - 1 + one.width] == marked
+    assert one.hint
+
+
+def test_one_target_weight_0_and_port_0() -> None:
+    said = [one.message for one in warnings("backends: [http://10.0.0.1:0]\nreadiness: /r\n")]
+    assert any("has one target" in one for one in said)
+    assert any("has port 0" in one for one in said)
+    said = [
+        one.message for one in warnings("backends: [{url: h:1, weight: 0}, {url: h:2, weight: 0}]\nreadiness: /r\n")
+    ]
+    assert any("have weight 0: it cannot serve" in one for one in said)
+
+
+def test_no_word_about_checks_is_a_warning_and_tcp_on_purpose_is_none() -> None:
+    assert "has no readiness check of its own" in warnings("backends: [h:1, h:2]")[0].message
+    assert warnings("backends: [h:1, h:2]\nreadiness: tcp") == []
+
+
+def test_a_service_that_nobody_reaches() -> None:
+    text = GOOD + "  t: {pools: {a: [h:1, h:2]}, readiness: tcp}\nroutes: [{service: s}]\n"
+    assert [one.message for one in warnings(text)] == ["no route leads to t: it is probed, but gets no requests"]
+
+
+def test_nothing_that_notices_errors() -> None:
+    text = "services: {s: {pools: {a: [h:1, h:2]}, readiness: tcp, outlier: {enabled: false}}}"
+    assert [one.message for one in warnings(text)] == [
+        "nothing notices a target that answers errors: its check sees connections alone, and ejection is off"
+    ]
+
+
+def test_a_listener_that_closes_before_the_balancer_in_front() -> None:
+    text = with_("trusted_proxies: [10.0.0.0/8]")
+    assert warnings(text) == []
+    text = text.replace("listeners: [0.0.0.0:8080]", "listeners: [{bind: 0.0.0.0:8080, timeouts: {idle: 30s}}]")
+    assert "may send a request just as its connection is closed after 30s" in warnings(text)[0].message
+
+
+def test_many_probes_in_all() -> None:
+    targets = ", ".join(f"10.0.{index // 250}.{index % 250 + 1}:80" for index in range(600))
+    text = f"backends: [{targets}]\nreadiness: {{path: /r, interval: 250ms, timeout: 100ms}}\n"
+    assert [one.message for one in warnings(text)] == ["600 targets are probed 2400 times a second in all"]
+
+
+def test_the_same_warning_of_a_shared_block_comes_once() -> None:
+    text = """\
+x-check: &check {path: /r, fall: 1}
+services:
+  a: {pools: {x: [h:1, h:2]}, readiness: *check}
+  b: {pools: {x: [h:3, h:4]}, readiness: *check}
+routes: [{service: a}, {service: b, path: /b}]
+"""
+    assert [(one.line, one.message) for one in warnings(text)] == [
+        (1, "one failed probe takes out a target, be it a lost packet")
+    ]
