@@ -19,6 +19,8 @@ SAFE = 0.5
 #: Seconds that any target is trusted to keep an idle connection until it shows otherwise: the shortest default of a
 #: server in use is gunicorn's, two seconds.
 TRUST = 1.0
+#: Seconds by which two machines' (or two processes') view of one connection's age may differ.
+SLACK = 0.01
 #: A connection that broke off later than this (seconds) after a request was written did not break off by coincidence.
 COINCIDENCE = 1.0
 
@@ -75,7 +77,7 @@ class IdleLimit:
         shortest = min(self._now, self._before)
         if shortest == inf or elapsed > COINCIDENCE:
             return False
-        return idle + elapsed >= shortest * SAFE and idle <= self._longest / SAFE
+        return idle + elapsed + SLACK >= shortest * SAFE and idle <= self._longest / SAFE
 
     def rotate(self, now: float, configured: float) -> None:
         """Forget what is older than two windows; called now and then."""
