@@ -36,6 +36,7 @@ from lb.core.lifecycle import in_rotation, shown
 from lb.core.report import RequestRecord, TargetTally
 from lb.core.rotation import rules_of
 from lb.core.targets import Pool, Service, Target
+from lb.runtime.reloads import NotNow
 from lb.runtime.sockets import CannotListen
 from lb.runtime.totals import Sums
 from lb.runtime.views import probe_view, service_view, status_view, target_view
@@ -113,11 +114,11 @@ class LiveOperations:
                 probes=supervisor.probes,
                 probe_seconds=supervisor.probe_seconds,
                 switches=supervisor.switches,
-                reloads=supervisor.reloads,
+                reloads=supervisor.reloads.counts,
                 downstream=sums.downstream,
                 accepted=sums.accepted,
                 log_lines_lost=sums.log_lines_lost,
-                reload_ok=supervisor.reload_ok,
+                reload_ok=supervisor.reloads.ok,
                 worker_restarts=supervisor.workers.restarts,
                 workers=len(supervisor.workers.pids),
                 state_writable=not supervisor.store.trouble,
@@ -332,12 +333,14 @@ class LiveOperations:
 
     async def reload(self, actor: str) -> ReloadResult:
         try:
-            lines = await self._supervisor.reload(actor)
+            lines = await self._supervisor.reloads.reload(actor)
         except ConfigError as error:
             reasons = [{"where": problem.where, "reason": problem.message} for problem in error.problems]
             raise Refused(422, "The file is invalid", "nothing has changed", reasons) from None
         except CannotListen as error:
             raise Refused(409, "Cannot listen", str(error)) from None
+        except NotNow as error:
+            raise Refused(409, "Not now", str(error)) from None
         return ReloadResult(changed=bool(lines), lines=lines)
 
     def config_text(self) -> ConfigText:

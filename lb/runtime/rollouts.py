@@ -180,6 +180,8 @@ class Rollouts:
         remembered = -REMEMBER_EVERY
         while True:
             await asyncio.sleep(SAMPLE_EVERY)
+            if self._supervisor.busy:
+                continue
             now = monotonic()
             names = [name for name, known in self._rollouts.items() if known.under_way or not known.announced]
             if names or now - remembered >= REMEMBER_EVERY:

@@ -21,6 +21,7 @@ from lb.core.desired import Desired
 
 FILE = "desired.json"
 LAST_GOOD = "desired.last.json"
+LOCK = "lock"
 #: Grows when the meaning of the file changes.
 FORMAT = 1
 
@@ -40,7 +41,7 @@ class Store:
     def lock(self) -> None:
         """Take the directory for this process. Raises `StateTaken`, or OSError when it cannot be made."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -50,9 +51,24 @@ class Store:
                 f"{self.directory} is used by another lb (process {holder or 'unknown'}); "
                 "stop it, or give this one a state_dir of its own"
             ) from None
+        self.take_lock(fd)
+
+    def take_lock(self, fd: int) -> None:
+        """Hold a lock that this process or its predecessor has got; from now on it names this process."""
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self._lock = fd
+
+    @property
+    def lock_fd(self) -> int:
+        """The lock's descriptor, for a successor: the lock is held until the last copy is closed."""
+        assert self._lock is not None
+        return self._lock
+
+    @property
+    def lock_path(self) -> Path:
+        """The file that names the process which holds the lock."""
+        return self.directory / LOCK
 
     def unlock(self) -> None:
         """Let the directory go."""

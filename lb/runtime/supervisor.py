@@ -1,7 +1,8 @@
 """The supervisor: owns what is desired and what is known, and carries no traffic.
 
-It reads the file, opens the listening sockets, starts workers, probes every target once, resolves rotations, keeps
-wishes on disk, and serves the admin port. What happens when is in `run`; what operators ask for is in `operations`.
+It opens the listening sockets, starts workers, probes every target once, resolves rotations, keeps wishes on disk, and
+serves the admin port. What happens when is in `run`; what operators ask for is in `operations`, how one supervisor
+follows another in `succession`.
 """
 
 from __future__ import annotations
@@ -16,39 +17,42 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import uvloop
-from aiohttp import web
 
 import lb
-from lb.config.diff import diff
-from lb.config.load import load, read_text
+from lb.config.load import load
 from lb.config.model import Config
-from lb.config.problems import ConfigError
 from lb.config.resolve import World, resolve
-from lb.control import api
 from lb.control.events import EventLog
 from lb.control.metrics import Histogram
+from lb.control.operations import Refused
 from lb.core.desired import Desired, reconcile
 from lb.core.lifecycle import Drain, Effect, Eject, Health, Undrain, Verdict, in_rotation, shown
-from lb.core.outlier import Ejector
 from lb.core.report import Alarm, Report
 from lb.core.rotation import rules_of
 from lb.core.suspicion import Notice
 from lb.core.targets import Snapshot, Target
 from lb.health.memory import Memory
 from lb.health.monitor import Monitor
+from lb.runtime import logs, reaper, succession, systemd
+from lb.runtime.admin_port import AdminPort, read_token
 from lb.runtime.channel import Order
-from lb.runtime.descriptors import raise_limit
+from lb.runtime.descriptors import connections, raise_limit
+from lb.runtime.ejections import Ejections
+from lb.runtime.filewatch import FileWatch
 from lb.runtime.operations import LiveOperations
 from lb.runtime.rates import Rates
+from lb.runtime.reloads import Reloads, text_of
 from lb.runtime.rollouts import Rollouts
 from lb.runtime.rotations import Rotations
-from lb.runtime.sockets import CannotListen, bound_name, open_listener, parse_bind
+from lb.runtime.sockets import CannotListen, bound_name, is_at, open_listener
 from lb.runtime.store import StateTaken, Store
+from lb.runtime.succession import Estate, Failed, Legacy, Predecessor, Successor
 from lb.runtime.totals import Totals
 from lb.runtime.workers import Workers
 
@@ -60,6 +64,8 @@ SWEEP_EVERY = 0.5
 REMEMBER_EVERY = 1.0
 #: Seconds between two samples for rates.
 SAMPLE_EVERY = 1.0
+#: Seconds at most that a successor waits for the first verdicts before its workers serve beside the old ones.
+FIRST_VERDICTS = 5.0
 
 
 class CannotStart(Exception):  # noqa: N818 - it says what happened
@@ -69,15 +75,20 @@ class CannotStart(Exception):  # noqa: N818 - it says what happened
 class Supervisor:
     """One running lb."""
 
-    def __init__(self, path: Path, config: Config, workers: int, read: Callable[[Path], Config] = load) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: Config,
+        workers: int,
+        read: Callable[[Path], Config] = load,
+        upgradable: bool = True,
+    ) -> None:
         self.path = path
         self.config = config
         self.read = read
-        self.text = _text(path)  # of the file that runs, which may have been edited since
+        self.upgradable = upgradable
+        self.text = text_of(path)  # of the file that runs, which may have been edited since
         self.started_at = time.time()
-        self.loaded_at = self.started_at
-        self.reload_ok = True
-        self.reload_error = ""
         self.world: World = resolve(config, 0)
         self.targets: dict[str, Target] = {}
         self.desired = Desired()
@@ -89,11 +100,12 @@ class Supervisor:
         self.probes: Counter[tuple[str, str, str]] = Counter()
         self.probe_seconds: dict[tuple[str, str], Histogram] = {}
         self.switches: Counter[tuple[str, str]] = Counter()
-        self.reloads: Counter[str] = Counter()
         self.draining = False
+        self.busy = ""  # why nothing may be changed now; empty: it may
         self.exit_code = 0
+        self.successor = 0  # process id of the supervisor that has taken over
         self.addresses: dict[str, str] = {}  # a listener's bind → with the chosen port
-        self.admin_address = ""
+        self.admin = AdminPort()
         self.workers = Workers(
             workers,
             self.totals,
@@ -106,89 +118,206 @@ class Supervisor:
         self.monitor = Monitor(
             rng=random.Random(), on_change=self._on_change, on_probe=self._on_probe, on_notice=self._on_notice
         )
-        self._memory = Memory(self.store.directory)
         self.rotations = Rotations(self.workers, self.monitor.healths, lambda: self.desired)
         self.rollouts = Rollouts(self)
+        self.reloads = Reloads(self, config)
+        self.file_watch = FileWatch(path, lambda: self.reloads.quietly("watch"))
         self.operations = LiveOperations(self)
-        self._ejectors: dict[tuple[str, str], Ejector] = {}
+        self._memory = Memory(self.store.directory)
+        self._ejections = Ejections()
+        self._given: list[socket.socket] = []  # by systemd
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._admin: web.AppRunner | None = None
+        self._over = asyncio.Event()  # a stop signal came, or a successor has taken over
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._watching: asyncio.Task[None] | None = None
 
-    # --- start and stop ---------------------------------------------------------------------------------------------
+    # --- start ------------------------------------------------------------------------------------------------------
 
     async def run(self, announce: Callable[[Supervisor], None]) -> None:
-        """Serve until a signal says stop. Raises `CannotStart`."""
-        loop = asyncio.get_running_loop()
+        """Serve until a signal says stop, or a successor has taken over. Raises `CannotStart`."""
+        predecessor = Predecessor.known()
         try:
-            await self._start(loop)
+            self._handle_signals()
+            try:
+                await self._start(predecessor)
+            except (CannotListen, StateTaken, Failed) as error:
+                raise CannotStart(str(error)) from None
             announce(self)
-            self._notify("READY=1")
-            await self._stop.wait()
-            await self._wind_down()
+            systemd.notify("READY=1", f"STATUS=serves {self.path}", f"MAINPID={os.getpid()}")
+            await self._over.wait()
+            if not self.successor:
+                await self._wind_down()
+        except CannotStart as error:
+            if predecessor is not None:
+                predecessor.fail(str(error))
+            raise
         finally:
             await self._close()
 
-    async def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _start(self, predecessor: Predecessor | None) -> None:
+        self._given = systemd.take_sockets()
+        if predecessor is None or predecessor.directory != self.store.directory:
+            self._lock()
+        estate = await succession.find(
+            predecessor.directory if predecessor else self.store.directory, kill_hung=predecessor is None
+        )
+        try:
+            legacy = await self._begin(predecessor, estate)
+        except BaseException:
+            estate.leave()
+            raise
+        await self._settle(predecessor, estate, legacy)
+
+    def _lock(self) -> None:
         try:
             self.store.lock()
-        except StateTaken as error:
-            raise CannotStart(str(error)) from None
         except OSError as error:
             raise CannotStart(f"state_dir {self.store.directory}: {error.strerror or error}") from None
-        self.events = EventLog(self.store.directory)
+
+    async def _begin(self, predecessor: Predecessor | None, estate: Estate) -> Legacy | None:
+        """Everything up to workers that serve; what a predecessor leaves, when there is one."""
         persisted, complaint = self.store.load()
-        if complaint:
-            self.note("state", f"{complaint}; the last good state is used")
         self.desired = persisted or Desired()
-        self._take(self.world)
-        self.save()
-        self.rollouts.recover()
-        self._open_listeners()
-        self._watch_targets()
+        self.take(self.config, self.world)
+        if predecessor is None:
+            self._open_books(complaint)
+            self.save()
+            self.rollouts.recover()
+        self.rotations.version = estate.version
+        for listener in self.world.snapshot.listeners:
+            given = [*estate.sockets(listener.bind), *self._take_given(listener.bind)]
+            self.open_listener(listener.bind, open_listener(listener.bind, self.workers.count, given))
+        estate.close_rest()
+        self.watch_targets()
         held = self.monitor.restore(self._memory.read())
+        token = read_token(_under(self.path, self.config.admin.token_file) if self.config.admin.token_file else None)
+        inherits = predecessor is not None and predecessor.admin_bind == self.config.admin.bind
+        if not inherits:
+            [*admin] = self._take_given(self.config.admin.bind)
+            self.admin.open(self.config.admin, admin[0] if admin else None)
+        for sock in self._given:
+            log.warning("systemd handed over %s, which no listener has as its bind", sock.getsockname())
+            sock.close()
+        await self.monitor.start()
         if held:
             self.note("start", f"{len(held)} verdicts from before the restart are fresh and hold until the next probes")
-        await self._open_admin()
-        await self.monitor.start()
-        self.workers.hung_after = self.config.worker_limits.hang
-        await self.workers.start(self._snapshot())
+        if estate.visits:
+            await self._first_verdicts()
+        await self._start_workers()
+        legacy = None
+        if predecessor is not None:
+            legacy = await predecessor.hand_over(self.operations.readyz()[0])
+            self._inherit(predecessor, legacy)
+        await self.admin.serve(self.operations, self.config.admin, token)
+        return legacy
+
+    async def _start_workers(self) -> None:
+        starting = asyncio.ensure_future(self.workers.start(self.snapshot()))
+        hopeless = asyncio.ensure_future(self._over.wait())
+        await asyncio.wait((starting, hopeless), return_when=asyncio.FIRST_COMPLETED)
+        hopeless.cancel()
+        if not starting.done():
+            starting.cancel()
+            raise CannotStart("stopped before it served")
+        try:
+            await starting
+        except TimeoutError:
+            raise CannotStart("the workers did not start in time") from None
+        except OSError as error:
+            raise CannotStart(f"workers cannot be started: {error.strerror or error}") from None
+
+    def _inherit(self, predecessor: Predecessor, legacy: Legacy) -> None:
+        """Take what a predecessor leaves: from here on this supervisor is the one."""
+        if predecessor.directory == self.store.directory:
+            self.store.take_lock(legacy.lock)
+        else:
+            os.close(legacy.lock)
+        if self.admin.sock is None:
+            self.admin.open(self.config.admin, legacy.admin)
+        elif legacy.admin is not None:
+            legacy.admin.close()
+        self.totals.inherit(legacy.sums)
+        self.rotations.version = max(self.rotations.version, legacy.version)
+        self._open_books("")
+        self.save()
+        self.rollouts.recover()
+
+    def _open_books(self, complaint: str) -> None:
+        """From here on what happens is written down: no other supervisor does any more."""
+        early = self.events.since()
+        self.events = EventLog(self.store.directory)
+        for event in early:
+            self.events.add(event.kind, event.subject, event.text)
+        if complaint:
+            self.note("state", complaint)
+
+    async def _settle(self, predecessor: Predecessor | None, estate: Estate, legacy: Legacy | None) -> None:
+        """All is well: the workers may outlive this process, those of an earlier one may end."""
         self.workers.settle()
+        for visit in estate.visits:
+            await self.workers.adopt(visit)
+        if predecessor is not None:
+            predecessor.done()
         for task in (self._sweep(), self._sample(), self._remember(), self.rollouts.run()):
             self._spawn(task)
+        if systemd.watchdog():
+            self._spawn(self._show_life(systemd.watchdog()))
+        if reaper.is_needed():
+            self._spawn(reaper.run())
+        text = f"lb {lb.__version__} serves {self.path}"
+        if legacy is not None:
+            text += ", taken over from the lb before it"
+        elif estate.visits or estate.ended:
+            text += f"; {len(estate.visits)} workers of an lb that had died served until now, and drain"
+        if estate.ended:
+            text += f"; {len(estate.ended)} of them hung and were killed"
+        self.note("start", text)
+        most = max(listener.connections for listener in self.world.snapshot.listeners)
+        if connections() < most:
+            self.note("start", f"descriptors (ulimit -n) allow {connections()} connections for each worker, not {most}")
+
+    async def _first_verdicts(self) -> None:
+        """Those who serve now know who is ready. Workers beside them must not know less."""
+        until = time.monotonic() + FIRST_VERDICTS
+        checks = self.world.checks
+        while time.monotonic() < until and any(  # noqa: ASYNC110 - a look at numbers, for seconds at most
+            health.checked is None and checks[id].readiness.protocol != "none"
+            for id, health in self.monitor.healths.items()
+        ):
+            await asyncio.sleep(0.02)
+
+    def _take_given(self, bind: str) -> list[socket.socket]:
+        found = [sock for sock in self._given if is_at(sock, bind)]
+        self._given = [sock for sock in self._given if sock not in found]
+        return found
+
+    def open_listener(self, bind: str, sockets: list[socket.socket]) -> None:
+        """Serve an address; the snapshot that has it follows."""
+        self.workers.open(bind, sockets)
+        self.addresses[bind] = bound_name(bind, sockets[0])
+
+    def close_listener(self, bind: str) -> None:
+        """Serve an address no more; the snapshot without it follows."""
+        self.workers.close(bind)
+        del self.addresses[bind]
+        _remove_unix(bind)
+
+    # --- signals and the end ----------------------------------------------------------------------------------------
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal)
-        loop.add_signal_handler(signal.SIGHUP, self._on_reload_signal)
-        loop.add_signal_handler(signal.SIGUSR1, self.workers.order, Order("reopen"))
-        self.note("start", f"lb {lb.__version__} serves {self.path}")
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reloads.quietly("SIGHUP")))
+        loop.add_signal_handler(signal.SIGUSR1, lambda: self.workers.order(Order("reopen")))
+        loop.add_signal_handler(signal.SIGUSR2, lambda: self._spawn(self._upgrade_by_signal()))
 
-    def _open_listeners(self) -> None:
-        for listener in self.world.snapshot.listeners:
-            try:
-                sockets = open_listener(listener.bind, self.workers.count)
-            except CannotListen as error:
-                raise CannotStart(str(error)) from None
-            self.workers.sockets[listener.bind] = sockets
-            self.addresses[listener.bind] = bound_name(listener.bind, sockets[0])
-
-    async def _open_admin(self) -> None:
-        admin = self.config.admin
-        token = ""
-        if admin.token_file is not None:
-            try:
-                token = _under(self.path, admin.token_file).read_text().strip()
-            except OSError as error:
-                raise CannotStart(f"admin token_file {admin.token_file}: {error.strerror or error}") from None
-        try:
-            sock = _admin_socket(admin.bind)
-        except OSError as error:
-            raise CannotStart(f"cannot listen on {admin.bind} (admin): {error.strerror or error}") from None
-        app = api.build(self.operations, token=token, allowed_hosts=tuple(admin.allowed_hosts))
-        self._admin = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await self._admin.setup()
-        await web.SockSite(self._admin, sock).start()
-        self.admin_address = bound_name(admin.bind, sock)
+    def _on_stop_signal(self) -> None:
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._stop.set()
+        self._over.set()
 
     def _on_hopeless(self) -> None:
         """No worker lives long enough to serve: whoever started lb has to hear of it."""
@@ -196,17 +325,14 @@ class Supervisor:
         self.exit_code = 1
         self._stop_now.set()
         self._stop.set()
-
-    def _on_stop_signal(self) -> None:
-        if self._stop.is_set():
-            self._stop_now.set()
-        self._stop.set()
+        self._over.set()
 
     async def _wind_down(self) -> None:
         """/readyz says no; clients are served on for `lame_duck`; then what is under way may end."""
         self.draining = True
-        self._notify("STOPPING=1")
-        self.note("stop", "stopping: no new connections are taken, requests under way may end")
+        systemd.notify("STOPPING=1")
+        for_now = f"in {self.config.lame_duck:g} s " if self.config.lame_duck else ""
+        self.note("stop", f"stopping: {for_now}no new connections are taken, requests under way may end")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.lame_duck):
                 await self._stop_now.wait()
@@ -225,46 +351,95 @@ class Supervisor:
         self.rollouts.close()
         self.rotations.close()
         await self.monitor.close()
-        if self._admin is not None:
-            await self._admin.cleanup()
-        if self.workers.pids:
+        await self.admin.close()
+        if not self.successor:
             await self.workers.stop(0.0)
-        self.workers.close_all()
+            for bind in (*self.addresses, self.admin.bind):
+                _remove_unix(bind)
         self.store.unlock()
 
-    def _spawn(self, coroutine: object) -> None:
-        task = asyncio.ensure_future(coroutine)  # type: ignore[call-overload]
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _notify(self, state: str) -> None:
-        """Tell systemd, if it listens (sd_notify(3))."""
-        address = os.environ.get("NOTIFY_SOCKET", "")
-        if address:
-            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.connect("\0" + address[1:] if address.startswith("@") else address)
-                sock.send(state.encode())
+    async def _show_life(self, every: float) -> None:
+        while True:
+            systemd.notify("WATCHDOG=1")
+            await asyncio.sleep(every)
+
+    # --- handing over -----------------------------------------------------------------------------------------------
+
+    async def upgrade(self, actor: str, within: float = succession.READY_WITHIN) -> int:
+        """Start the installed code as a new supervisor and leave everything to it; returns its process id.
+
+        Raises `Refused`; then this one goes on as if nothing had been.
+        """
+        if not self.upgradable:
+            raise Refused(409, "No upgrade", "its demo backends would end with it; start lb without --demo")
+        if self.busy or self._over.is_set():
+            raise Refused(409, "Not now", self.busy or "lb is stopping")
+        self.busy = "an upgrade is under way"
+        self.note("upgrade", "begins: a new lb is started beside this one", actor=actor)
+        successor: Successor | None = None
+        try:
+            self._memory.write(self.monitor.keep())
+            successor = await Successor.start(succession.command_line(), self.store.directory, self.admin.bind)
+            was_ready = self.operations.readyz()[0]
+            if not await successor.ready(within) and was_ready:
+                raise Failed("it finds no ready target, while there are some")
+            await self.admin.pause()
+            try:
+                await successor.go(self._legacy())
+            except Failed:
+                await self.admin.resume()
+                raise
+        except (Failed, OSError) as error:
+            if successor is not None:
+                await successor.back_out()
+            self.busy = ""
+            self.note("upgrade", f"backed out, this lb goes on: {error}", actor=actor)
+            raise Refused(409, "Backed out", f"the new lb did not get ready: {error}") from None
+        self.note("upgrade", f"process {successor.pid} has taken over", actor=actor)
+        self.workers.let_go()
+        self.successor = successor.pid
+        self._over.set()
+        return successor.pid
+
+    def _legacy(self) -> Legacy:
+        return Legacy(self.store.lock_fd, self.admin.sock, self.totals.gone_sums(), self.rotations.version)
+
+    async def _upgrade_by_signal(self) -> None:
+        with contextlib.suppress(Refused):  # it was told
+            await self.upgrade("SIGUSR2")
 
     # --- configuration ----------------------------------------------------------------------------------------------
 
-    def _take(self, world: World) -> None:
-        """Make a resolved configuration the one that counts, and bring the wishes in line with it."""
-        self.world = world
+    def take(self, config: Config, world: World) -> None:
+        """Make a configuration the one that counts, and bring the wishes in line with it."""
+        self.config, self.world = config, world
         services = world.snapshot.services
         self.targets = {target.id: target for s in services for pool in s.pools for target in pool.targets}
         self.desired = reconcile(
             self.desired,
-            {name: service.first_active() for name, service in self.config.services.items()},
+            {name: service.first_active() for name, service in config.services.items()},
             {service.name: frozenset(pool.name for pool in service.pools) for service in services},
             {id: target.weight for id, target in self.targets.items()},
         )
-        kept = {(s.name, pool.name) for s in services for pool in s.pools}
-        self._ejectors = {key: self._ejectors.get(key) or Ejector(world.rules[key[0]].outlier) for key in kept}
-        for (service, _), ejector in self._ejectors.items():
-            ejector.rules = world.rules[service].outlier
-            ejector.forget(self.targets)
+        self._ejections.configure(self.targets, world.rules)
+        self.workers.hung_after = config.worker_limits.hang
+        self.workers.memory = config.worker_limits.memory
+        self.workers.drain = config.drain
+        logs.level(config.log.level)
+        if config.watch and self._watching is None:
+            self._watching = asyncio.ensure_future(self.file_watch.run())
+            self._tasks.add(self._watching)
+        elif not config.watch and self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
 
-    def _watch_targets(self) -> None:
+    def watch_targets(self) -> None:
+        """Probe the targets as the configuration says."""
         rules = {
             id: rules_of(self.world.rules[target.service], self.world.checks[id].readiness)
             for id, target in self.targets.items()
@@ -275,67 +450,14 @@ class Supervisor:
             if override is not None and override.draining:
                 self.monitor.feed(id, Drain())
 
-    def _snapshot(self) -> Snapshot:
+    @property
+    def admin_address(self) -> str:
+        """Where the admin port listens."""
+        return self.admin.address
+
+    def snapshot(self) -> Snapshot:
+        """The whole world as it is now, for workers, under a new version."""
         return self.rotations.configure(self.world.snapshot, self.world.rules, self.world.mirrors)
-
-    async def reload(self, actor: str) -> list[str]:
-        """Read the file again and do what it says. Raises `ConfigError`; then nothing has changed."""
-        try:
-            config = self.read(self.path)
-            plan = diff(self.config, config)
-            world = resolve(config, self.rotations.version)
-            self._check_listeners(world)
-        except (ConfigError, CannotListen) as error:
-            self.reload_ok, self.reload_error = False, str(error)
-            self.reloads["failed"] += 1
-            self.note("reload", f"refused, nothing has changed: {str(error).splitlines()[0]}", actor=actor)
-            raise
-        old = set(self.targets)
-        self.config = config
-        self.text = _text(self.path)
-        self.loaded_at = time.time()
-        self._take(world)
-        self.save()
-        self._change_listeners()
-        self._watch_targets()
-        self.workers.apply(self._snapshot())
-        await self.workers.confirm(self.rotations.version)
-        self.totals.forget(old - set(self.targets))
-        self.reload_ok, self.reload_error = True, ""
-        self.reloads["ok"] += 1
-        lines = plan.lines()
-        self.note("reload", "; ".join(lines) or "nothing has changed", actor=actor)
-        return lines
-
-    def _check_listeners(self, world: World) -> None:
-        """Open what is new before anything changes: an address in use refuses the whole reload."""
-        opened: dict[str, list[socket.socket]] = {}
-        try:
-            for listener in world.snapshot.listeners:
-                if listener.bind not in self.workers.sockets:
-                    opened[listener.bind] = open_listener(listener.bind, self.workers.count)
-        except CannotListen:
-            for sockets in opened.values():
-                for sock in sockets:
-                    sock.close()
-            raise
-        self._opened = opened
-
-    def _change_listeners(self) -> None:
-        wanted = {listener.bind for listener in self.world.snapshot.listeners}
-        for bind in set(self.workers.sockets) - wanted:
-            self.workers.close(bind)
-            del self.addresses[bind]
-        for bind, sockets in self._opened.items():
-            self.workers.open(bind, sockets)
-            self.addresses[bind] = bound_name(bind, sockets[0])
-
-    def _on_reload_signal(self) -> None:
-        self._spawn(self._reload_by_signal())
-
-    async def _reload_by_signal(self) -> None:
-        with contextlib.suppress(ConfigError, CannotListen):
-            await self.reload("SIGHUP")
 
     def config_text(self) -> str:
         """The text that runs."""
@@ -344,15 +466,20 @@ class Supervisor:
     # --- wishes -----------------------------------------------------------------------------------------------------
 
     def wish(self, desired: Desired) -> None:
-        """Replace what is desired: first on the disk, then in force."""
+        """Replace what is desired: first on the disk, then in force. Raises `Refused` while that cannot be."""
+        if self.busy:
+            raise Refused(409, "Not now", self.busy)
         self.desired = replace(desired, version=self.desired.version + 1)
         self.save()
 
     def save(self) -> None:
         """Write what is desired; trouble is said once, and shown in status."""
         before = self.store.trouble
-        if not self.store.save(self.desired) and self.store.trouble != before:
-            self.note("state", f"{self.store.trouble}; changes hold until lb ends")
+        if not self.store.save(self.desired):
+            if self.store.trouble != before:
+                self.note("state", f"{self.store.trouble}; changes hold until lb ends")
+        elif before:
+            self.note("state", "the desired state can be written again, and is")
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -361,7 +488,14 @@ class Supervisor:
     ) -> None:
         """An event, and a line of the log."""
         self.events.add(kind, subject, text, actor=actor, before=before, after=after)
-        log.info("%s%s%s", f"{subject}: " if subject != "lb" else "", text, f" (by {actor})" if actor else "")
+        said = {"kind": kind, "subject": subject, "text": text, "actor": actor, "before": before, "after": after}
+        log.info(
+            "%s%s%s",
+            f"{subject}: " if subject != "lb" else "",
+            text,
+            f" (by {actor})" if actor else "",
+            extra={"fields": {name: value for name, value in said.items() if value}},
+        )
 
     def _on_change(self, id: str, old: Health, new: Health, effects: tuple[Effect, ...]) -> None:
         now = time.monotonic()
@@ -391,25 +525,15 @@ class Supervisor:
         """What the monitor thinks of many failures at once, a changed check, a target that is not alive."""
         self.note("liveness" if notice.cause.startswith("liveness") else "note", notice.text, notice.scope)
 
-    async def _remember(self) -> None:
-        """Keep the verdicts for a supervisor that comes after this one."""
-        while True:
-            await asyncio.sleep(REMEMBER_EVERY)
-            self._memory.write(self.monitor.keep())
-
     def _on_report(self, report: Report) -> None:
-        now = time.monotonic()
-        worker = (report.worker, report.incarnation)
+        self._ejections.report(report, time.monotonic())
         for tally in report.targets:
-            target = self.targets.get(tally.target)
-            if target is not None:
-                self._ejectors[target.service, target.pool].tally(worker, tally, now)
+            if tally.target in self.targets:
                 self.monitor.observe(report.worker, tally.target, tally.in_flight, tally.successes)
 
     def _on_alarm(self, alarm: Alarm) -> None:
-        target = self.targets.get(alarm.target)
-        if target is not None:
-            self._ejectors[target.service, target.pool].alarm(alarm)
+        if alarm.target in self.targets:
+            self._ejections.alarm(alarm)
             if alarm.kind != "5xx":  # a probe can see it as well: do not wait for the next one
                 self.monitor.nudge(alarm.target)
 
@@ -417,23 +541,21 @@ class Supervisor:
         """Eject who fails its clients."""
         while True:
             await asyncio.sleep(SWEEP_EVERY)
-            now = time.monotonic()
-            for (service, pool), ejector in self._ejectors.items():
-                if ejector.rules.off:
-                    continue
-                states = {
-                    id: "ejected" if (health := self.monitor.health(id)).ejected_until else
-                    "in" if in_rotation(health) else "out"
-                    for id, target in self.targets.items()
-                    if (target.service, target.pool) == (service, pool)
-                }  # fmt: skip
-                for found in ejector.sweep(states, now):
-                    self.monitor.feed(found.target, Eject(found.reason, found.quick))
+            for found in list(self._ejections.sweep(self.monitor.health, time.monotonic())):
+                self.monitor.feed(found.target, Eject(found.reason, found.quick))
 
     async def _sample(self) -> None:
         while True:
             await asyncio.sleep(SAMPLE_EVERY)
             self.rates.sample(self.totals.sums(), time.monotonic())
+            if self.store.trouble and not self.busy:
+                self.save()  # the disk may have room again
+
+    async def _remember(self) -> None:
+        """Keep the verdicts for a supervisor that comes after this one."""
+        while True:
+            await asyncio.sleep(REMEMBER_EVERY)
+            self._memory.write(self.monitor.keep())
 
     def undrain(self, id: str) -> None:
         """Tell the lifecycle that an operator takes a drain back."""
@@ -444,31 +566,15 @@ class Supervisor:
         self.monitor.feed(id, Drain())
 
 
-def _text(path: Path) -> str:
-    """The file's text; one that was just read can hardly be unreadable, and then there is nothing to show."""
-    try:
-        return read_text(path)
-    except ConfigError:
-        return ""
-
-
 def _under(path: Path, name: str | Path) -> Path:
     """A path of the file: relative ones begin at the file's folder."""
     return path.resolve().parent / name
 
 
-def _admin_socket(bind: str) -> socket.socket:
-    family, address = parse_bind(bind)
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(128)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+def _remove_unix(bind: str) -> None:
+    if bind.startswith("unix:"):
+        with contextlib.suppress(OSError):
+            Path(bind.removeprefix("unix:")).unlink()
 
 
 def run(
@@ -478,21 +584,22 @@ def run(
     workers: int | None,
     announce: Callable[[Supervisor], None],
     read: Callable[[Path], Config] = load,
+    upgradable: bool = True,
 ) -> int:
     """Serve `config`, which `read` made of `path` (and will again at each reload), until a signal; the exit code."""
     count = workers or config.workers or len(os.sched_getaffinity(0))
 
-    async def serve() -> int:
-        supervisor = Supervisor(path, config, count)
+    async def serve() -> Supervisor:
+        supervisor = Supervisor(path, config, count, read, upgradable)
         await supervisor.run(announce)
-        return supervisor.exit_code
+        return supervisor
 
     raise_limit()
     try:
-        return uvloop.run(serve())
+        ended = uvloop.run(serve())
     except CannotStart as error:
         print(f"lb: {error}", file=sys.stderr)
         return 1
-    except TimeoutError:
-        print("lb: the workers did not start in time", file=sys.stderr)
-        return 1
+    if ended.successor:
+        succession.step_aside(ended.successor, ended.store.lock_path)
+    return ended.exit_code

@@ -83,6 +83,14 @@ class Totals:
         if sums is not None:
             self._gone.add(sums, gauges=False)
 
+    def gone_sums(self) -> Sums:
+        """What workers that are gone had counted: for a successor, to whom the living will report themselves."""
+        return self._gone
+
+    def inherit(self, sums: Sums) -> None:
+        """Add what the workers of a predecessor had counted before they were gone."""
+        self._gone.add(sums, gauges=False)
+
     def sums(self) -> Sums:
         """Everything added up, as a value of its own."""
         total = Sums()

@@ -45,9 +45,9 @@ def status_view(supervisor: Supervisor, sums: Sums) -> Status:
         state_trouble=supervisor.store.trouble,
         config=ConfigView(
             file=str(supervisor.path),
-            loaded_at=supervisor.loaded_at,
-            last_reload_ok=supervisor.reload_ok,
-            last_error=supervisor.reload_error,
+            loaded_at=supervisor.reloads.loaded_at,
+            last_reload_ok=supervisor.reloads.ok,
+            last_error=supervisor.reloads.error,
         ),
         listeners=[ListenerView(bind=bind, address=address) for bind, address in supervisor.addresses.items()],
         admin=supervisor.admin_address,

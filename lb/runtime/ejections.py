@@ -1,0 +1,58 @@
+"""Feeds what workers report of each target to its pool's `core.outlier.Ejector`, and says who is to be ejected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from lb.core.lifecycle import Health, in_rotation
+from lb.core.outlier import Ejector, Found
+from lb.core.report import Alarm, Report
+from lb.core.rotation import ServiceRules
+from lb.core.targets import Target
+
+
+class Ejections:
+    """All pools' ejectors."""
+
+    def __init__(self) -> None:
+        self._ejectors: dict[tuple[str, str], Ejector] = {}
+        self._members: dict[tuple[str, str], list[str]] = {}
+        self._pools: dict[str, tuple[str, str]] = {}  # target id → service and pool
+
+    def configure(self, targets: Mapping[str, Target], rules: Mapping[str, ServiceRules]) -> None:
+        """Take the targets as they are now; what is known of those that stay is kept."""
+        self._pools = {id: (target.service, target.pool) for id, target in targets.items()}
+        self._members = {}
+        for id, pool in self._pools.items():
+            self._members.setdefault(pool, []).append(id)
+        self._ejectors = {pool: self._ejectors.get(pool) or Ejector(rules[pool[0]].outlier) for pool in self._members}
+        for (service, _), ejector in self._ejectors.items():
+            ejector.rules = rules[service].outlier
+            ejector.forget(targets)
+
+    def report(self, report: Report, now: float) -> None:
+        """A worker's newest counters."""
+        worker = (report.worker, report.incarnation)
+        for tally in report.targets:
+            pool = self._pools.get(tally.target)
+            if pool is not None:
+                self._ejectors[pool].tally(worker, tally, now)
+
+    def alarm(self, alarm: Alarm) -> None:
+        """What a worker could not wait to tell."""
+        pool = self._pools.get(alarm.target)
+        if pool is not None:
+            self._ejectors[pool].alarm(alarm)
+
+    def sweep(self, health: Callable[[str], Health], now: float) -> Iterator[Found]:
+        """Who is to go now."""
+        for pool, ejector in self._ejectors.items():
+            if not ejector.rules.off:
+                states = {id: _state(health(id)) for id in self._members[pool]}
+                yield from ejector.sweep(states, now)
+
+
+def _state(health: Health) -> str:
+    if health.ejected_until:
+        return "ejected"
+    return "in" if in_rotation(health) else "out"

@@ -1,0 +1,315 @@
+"""One supervisor follows another: after a death, or in an upgrade, without an address being closed for a moment.
+
+After a death the workers serve on by themselves. A new `lb run` with the same state directory visits them at their
+doorways (`runtime.doors`), listens with workers of its own on their sockets, and when those serve it takes the old ones
+in: they drain and end, and what they report still counts.
+
+In an upgrade the old supervisor (the predecessor) lives. It starts the new one with the command line that it was
+itself started with, and both talk over a socket pair:
+
+    predecessor                                   successor
+        │ starts it, with one end of the pair         │
+        │                                             │ reads the file, visits the workers, listens on their
+        │                                             │ sockets with its own workers, probes the targets
+        │ ◀──────────────── ready ─────────────────── │
+        │ ──── go, with the state directory's lock, ──▶ serves the admin port, takes the old workers in
+        │      the admin port's socket, the sums      │
+        │ ◀───────────────── done ─────────────────── │
+        │ ends, or stays as a small process that      │
+        │ passes signals on (`runtime.shim`)          │
+
+If `ready` or `done` does not come in time, or the successor says why it cannot start, it is ended and the predecessor
+goes on as if nothing had been: its workers have never stopped.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lb.runtime import systemd
+from lb.runtime.doors import Visit, visit_all
+from lb.runtime.shim import PASSED_ON
+from lb.runtime.totals import Sums
+
+#: The environment variable that tells a successor of its predecessor.
+VARIABLE = "LB_PREDECESSOR"
+#: The environment variable of those whose ancestor will be a shim.
+SHIM = "LB_SHIM"
+#: Seconds that a successor has by default to be ready: a start takes about one, its first probes perhaps five.
+READY_WITHIN = 30.0
+#: Seconds that the last step may take.
+DONE_WITHIN = 10.0
+#: Seconds for a process that was told to end.
+END_WITHIN = 5.0
+
+
+class Failed(Exception):  # noqa: N818 - it says what happened
+    """The successor did not get ready; the text says why."""
+
+
+@dataclass(slots=True)
+class Legacy:
+    """What a predecessor leaves."""
+
+    lock: int
+    admin: socket.socket | None
+    sums: Sums
+    version: int  # of the newest rotation
+
+
+# --- the new one -----------------------------------------------------------------------------------------------------
+
+
+class Predecessor:
+    """The supervisor that this one is to follow."""
+
+    def __init__(self, sock: socket.socket, directory: Path, admin_bind: str) -> None:
+        self._sock = sock
+        self.directory = directory  # its state directory
+        self.admin_bind = admin_bind
+
+    @classmethod
+    def known(cls) -> Predecessor | None:
+        """The one that started this process, if one did."""
+        told = os.environ.pop(VARIABLE, "")
+        if not told:
+            return None
+        place = json.loads(told)
+        sock = socket.socket(fileno=place["fd"])
+        sock.set_inheritable(False)
+        sock.setblocking(False)
+        return cls(sock, Path(place["directory"]), place["admin"])
+
+    async def hand_over(self, ready: bool) -> Legacy:
+        """Say that everything stands, and take what is left. Raises `Failed`: the predecessor wants to go on."""
+        _say(self._sock, {"ready": ready})
+        said, fds = await _hear(self._sock, DONE_WITHIN)
+        if "go" not in said or not fds:
+            for fd in fds:
+                os.close(fd)
+            raise Failed("the lb that runs goes on")
+        lock, book, *rest = fds
+        with os.fdopen(book, "rb") as file:
+            file.seek(0)
+            sums = msgspec.msgpack.decode(file.read(), type=Sums)
+        admin = socket.socket(fileno=rest[0]) if rest else None
+        return Legacy(lock, admin, sums, said["version"])
+
+    def done(self) -> None:
+        """Everything has been taken over."""
+        with suppress(OSError):
+            _say(self._sock, {"done": True})
+        self._sock.close()
+
+    def fail(self, text: str) -> None:
+        """Tell it why there will be no successor."""
+        with suppress(OSError):
+            _say(self._sock, {"failed": text})
+        self._sock.close()
+
+
+@dataclass(slots=True)
+class Estate:
+    """The workers of a supervisor that is gone or about to go, and their sockets."""
+
+    visits: list[Visit] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)  # workers that hung and were killed
+
+    @property
+    def version(self) -> int:
+        """Newest version that any of them serves by."""
+        return max((visit.applied for visit in self.visits), default=0)
+
+    def sockets(self, bind: str) -> list[socket.socket]:
+        """Their sockets of one listener; they belong to the caller."""
+        found = []
+        for visit in self.visits:
+            for door in sorted(door for door in visit.sockets if door[0] == bind):
+                found.append(visit.sockets.pop(door))
+        return found
+
+    def close_rest(self) -> None:
+        """Close the sockets that nobody wanted: the workers keep theirs until they end."""
+        for visit in self.visits:
+            for sock in visit.sockets.values():
+                sock.close()
+            visit.sockets.clear()
+
+    def leave(self) -> None:
+        """Let them be."""
+        for visit in self.visits:
+            visit.leave()
+
+
+async def find(directory: Path, kill_hung: bool) -> Estate:
+    """The workers whose doorways are in a state directory. Those that do not answer are killed, if that is asked."""
+    visits, hung = await asyncio.to_thread(visit_all, directory)
+    estate = Estate(visits)
+    for pid in hung if kill_hung else ():
+        with suppress(OSError):
+            if b"lb.runtime.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+                estate.ended.append(pid)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(2.0):
+            while any(Path(f"/proc/{pid}/fd/0").exists() for pid in estate.ended):  # noqa: ASYNC110 - no child of ours
+                await asyncio.sleep(0.02)
+    return estate
+
+
+# --- the old one -----------------------------------------------------------------------------------------------------
+
+
+class Successor:
+    """The process that is to follow this supervisor."""
+
+    def __init__(self, process: asyncio.subprocess.Process, sock: socket.socket) -> None:
+        self._process = process
+        self._sock = sock
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @classmethod
+    async def start(cls, command: Sequence[str], directory: Path, admin_bind: str) -> Successor:
+        """Start it. Raises OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        environment = {
+            **os.environ,
+            VARIABLE: json.dumps({"fd": theirs.fileno(), "directory": str(directory), "admin": admin_bind}),
+        }
+        if not os.environ.get("NOTIFY_SOCKET"):
+            environment[SHIM] = "1"
+        environment.pop("WATCHDOG_PID", None)  # it will be the one that is watched
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                pass_fds=(theirs.fileno(),),
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C reaches it through this process, once
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return cls(process, ours)
+
+    async def ready(self, within: float) -> bool:
+        """Wait until it serves; returns whether it has ready targets. Raises `Failed`."""
+        try:
+            said, _ = await _hear(self._sock, within)
+        except TimeoutError:
+            raise Failed(f"it was not ready within {within:g} s") from None
+        except EOFError:
+            code = await self._end()
+            raise Failed(f"it ended with exit status {code}; its reason is in the log") from None
+        if "failed" in said:
+            raise Failed(str(said["failed"]))
+        return bool(said["ready"])
+
+    async def go(self, legacy: Legacy) -> None:
+        """Leave everything to it; returns when it has taken over. Raises `Failed`."""
+        book = os.memfd_create("lb-sums", os.MFD_CLOEXEC)
+        try:
+            with os.fdopen(os.dup(book), "wb") as file:
+                file.write(msgspec.msgpack.encode(legacy.sums))
+            fds = [legacy.lock, book]
+            if legacy.admin is not None:
+                fds.append(legacy.admin.fileno())
+            said = {"go": True, "version": legacy.version}
+            try:
+                _say(self._sock, said, fds)
+                answer, _ = await _hear(self._sock, DONE_WITHIN)
+            except (TimeoutError, EOFError, OSError):
+                raise Failed("it stopped in the last step") from None
+            if "done" not in answer:
+                raise Failed(str(answer.get("failed", "it stopped in the last step")))
+        finally:
+            os.close(book)
+        self._sock.close()
+
+    async def back_out(self) -> None:
+        """End it; its workers end with it."""
+        with suppress(OSError):
+            _say(self._sock, {"stop": True})
+        self._sock.close()
+        await self._end()
+
+    async def _end(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_WITHIN):
+                    return await self._process.wait()
+        return -1
+
+
+def command_line() -> list[str]:
+    """What started this process, to start it again: the interpreter by its path, everything else as it was typed."""
+    first, *rest = sys.orig_argv
+    return [first if Path(first).is_absolute() else sys.executable, *rest]
+
+
+def step_aside(successor: int, lock: Path) -> None:
+    """The last act of a predecessor: whoever has started it must not see the service end.
+
+    systemd is told the new main process, and this one may end. Everybody else (a terminal, a container whose process 1
+    this is, another supervisor) watches this process id: it becomes a small process that passes signals on and ends
+    when the successor does. A successor that stands behind such a process already simply ends.
+    """
+    if os.environ.get("NOTIFY_SOCKET"):
+        systemd.notify(f"MAINPID={successor}")
+        return
+    if os.environ.get(SHIM):
+        return
+    # What comes while the shim starts waits for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+    os.execv(sys.executable, [sys.executable, "-m", "lb.runtime.shim", str(successor), str(lock)])
+
+
+# --- their messages --------------------------------------------------------------------------------------------------
+
+
+def _say(sock: socket.socket, said: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([json.dumps(said).encode()], rights)
+
+
+async def _hear(sock: socket.socket, within: float) -> tuple[dict[str, Any], list[int]]:
+    """The next message and its descriptors. Raises TimeoutError, or EOFError when the other side is gone."""
+    loop = asyncio.get_running_loop()
+    come = asyncio.Event()
+    loop.add_reader(sock, come.set)
+    try:
+        async with asyncio.timeout(within):
+            await come.wait()
+    finally:
+        loop.remove_reader(sock)
+    try:
+        data, ancillary, _, _ = sock.recvmsg(65536, socket.CMSG_SPACE(16), socket.MSG_CMSG_CLOEXEC)
+    except OSError as error:
+        raise EOFError(str(error)) from None
+    fds = array.array("i")
+    for _, _, rights in ancillary:
+        fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
+    if not data:
+        raise EOFError("the other lb is gone")
+    return json.loads(data), list(fds)
