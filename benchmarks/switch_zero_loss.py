@@ -237,19 +237,19 @@ def judge(name: str, folder: Path, spans: list[tuple[float, float, str]], took: 
     match = re.search(r"RESULT (.*)", text)
     assert match, text
     wrk = json.loads(match[1])
-    astray, arrivals = 0, 0
+    astray = 0
     bodies: dict[str, list[tuple[int, int]]] = {}
     starts = [start for start, _, _ in spans]
     for pool in ("blue", "green"):
         with (folder / f"{pool}.log").open() as log:
             for line in log:
-                _, sent, method, _, identity, length, crc = line.split()
-                arrivals += 1
+                arrived, sent, method, _, identity, length, crc = line.split()
                 if method == "POST":
                     bodies.setdefault(identity, []).append((int(length), int(crc)))
                 if sent != "-":
                     at = bisect_right(starts, float(sent)) - 1
-                    if at >= 0 and float(sent) < spans[at][1] and spans[at][2] != pool:
+                    # Arrived before the next switch was ordered: later, the wrong pool may be the right one again.
+                    if at >= 0 and float(arrived) < spans[at][1] and spans[at][2] != pool:
                         astray += 1
     lost = sum(1 for identity, body in seen["bodies"].items() if tuple(body) not in bodies.get(identity, ()))
     twice = sum(1 for copies in bodies.values() if len(copies) > 1)
