@@ -19,15 +19,14 @@ from lb.config.fields import (
     Method,
     Percent,
     Period,
-    Scalar,
     ServerHost,
     Size,
     Statuses,
     Url,
     Whole,
     Word,
-    refuse,
 )
+from lb.config.reading import Scalar, refuse
 from lb.config.section import Section
 
 Protocol = Literal["http", "https", "tcp", "grpc", "command", "none"]

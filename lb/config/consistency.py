@@ -16,7 +16,7 @@ from lb.config.merging import MEANT_FOR, merged_checks
 from lb.config.model import Config
 from lb.config.quantities import format_duration
 from lb.config.serving import Service
-from lb.config.source import Path
+from lb.config.tree import Path
 from lb.config.wording import did_you_mean, joined, listed
 
 #: (path, message, hint) of an error.

@@ -12,7 +12,7 @@ from lb.config.checking import ClientTls
 from lb.config.consistency import Finding
 from lb.config.merging import merged_checks
 from lb.config.model import Config
-from lb.config.source import Path
+from lb.config.tree import Path
 
 SHORTEST_TOKEN = 16
 

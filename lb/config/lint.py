@@ -19,7 +19,7 @@ from lb.config.problems import Problem
 from lb.config.quantities import format_duration, format_percent
 from lb.config.resolve import World, resolve
 from lb.config.serving import Pool, Service
-from lb.config.source import Path
+from lb.config.tree import Path
 
 #: Pooled connections that wait longer than most servers keep theirs (nginx: 75 s, Go: none, Node: 5 s).
 LONG_IDLE = 75.0

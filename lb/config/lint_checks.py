@@ -10,7 +10,7 @@ from lb.config.merging import liveness_of, merged_checks, readiness_of
 from lb.config.quantities import format_duration
 from lb.config.resolve import World
 from lb.config.serving import Pool, Service
-from lb.config.source import Path
+from lb.config.tree import Path
 from lb.core.checks import CheckSpec
 from lb.core.detection import detection
 

@@ -18,7 +18,8 @@ from lb.config import consistency, files, wording
 from lb.config.consistency import Finding, Known
 from lb.config.model import DEFAULT, SHORT, Config, origin
 from lb.config.problems import ConfigError, Problem
-from lb.config.source import MAX_BYTES, MISSING, Path, Source, read
+from lb.config.source import MAX_BYTES, read
+from lb.config.tree import MISSING, Path, Source
 
 #: Times that a broken tree is pruned and validated again. Each takes out at least one value.
 _ROUNDS = 12

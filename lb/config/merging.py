@@ -7,7 +7,7 @@ from typing import TypeVar, cast
 
 from lb.config.checking import HTTP_KEYS, Check, Liveness, Readiness
 from lb.config.serving import Pool, Service, Target
-from lb.config.source import Path
+from lb.config.tree import Path
 
 C = TypeVar("C", bound=Check)
 

@@ -10,11 +10,10 @@ import sys
 from typing import Any, get_args
 
 import yaml
-from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from lb.config import fields
+from lb.config import reading
 from lb.config.fields import Bounds
 from lb.config.model import Config
 from lb.config.schema import default_of
@@ -32,24 +31,24 @@ _KINDS: dict[str, str] = {
     "read_percent": "percentage",
     "read_statuses": "statuses",
     "read_quorum": "percentage or number",
-    "_name": "name",
-    "_not_empty": "text",
-    "_path": "path",
-    "_route_path": "path",
-    "_route_host": "host",
-    "_header_name": "header name",
-    "_header_value": "text",
-    "_method": "method",
-    "_url": "URL",
-    "_body": "text or /regex/",
-    "_hash_key": "key",
-    "_client_key": "key",
-    "_bind": "address",
-    "_target": "target URL",
-    "_network": "network",
-    "_server_host": "host",
-    "_file": "file",
-    "_log_file": "file",
+    "name": "name",
+    "not_empty": "text",
+    "path": "path",
+    "route_path": "path",
+    "route_host": "host",
+    "header_name": "header name",
+    "header_value": "text",
+    "method": "method",
+    "url": "URL",
+    "body": "text or /regex/",
+    "hash_key": "key",
+    "client_key": "key",
+    "bind": "address",
+    "target": "target URL",
+    "network": "network",
+    "server_host": "host",
+    "file": "file",
+    "log_file": "file",
 }
 
 INTRODUCTION = """\
@@ -187,11 +186,11 @@ def _of_metadata(metadata: list[Any]) -> str:
     for one in metadata:
         if isinstance(one, Bounds):
             bounds = f", {one}"
-        elif getattr(one, "func", None) is fields.above_zero:
+        elif getattr(one, "func", None) is reading.above_zero:
             bounds = ", above 0"
         else:
             name = getattr(getattr(one, "func", None), "__name__", "")
-            if name in _KINDS and (isinstance(one, BeforeValidator) or name.startswith("_")):
+            if name in _KINDS:
                 kind = _KINDS[name]
     return f"{kind}{bounds}"
 

@@ -23,8 +23,8 @@ from lb.config.fields import (
     RouteHost,
     Size,
     Whole,
-    refuse,
 )
+from lb.config.reading import refuse
 from lb.config.section import Section
 from lb.core.quorum import Quorum
 

@@ -21,8 +21,8 @@ from lb.config.fields import (
     Size,
     TargetUrl,
     Whole,
-    refuse,
 )
+from lb.config.reading import refuse
 from lb.config.releasing import MirrorTo, Preview, Rollout, Sticky
 from lb.config.section import Section
 from lb.core import lifecycle, outlier, rotation

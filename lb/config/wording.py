@@ -7,11 +7,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from lb.config import structure
-from lb.config.fields import Scalar
 from lb.config.model import Config, Service, origin
 from lb.config.problems import Problem
+from lb.config.reading import Scalar
 from lb.config.section import Section
-from lb.config.source import Path, Source
+from lb.config.tree import Path, Source
 
 #: What the same thing is called elsewhere.
 _ELSEWHERE = {

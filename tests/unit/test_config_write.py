@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
-from lb.config import fields
+from lb.config import reading
 from lb.config.fields import Bounds
 from lb.config.model import Config
 from lb.config.section import Section
@@ -32,37 +32,37 @@ addresses = st.sampled_from(["127.0.0.1", "[::1]", "example.org", "h"]).flatmap(
 seconds = st.integers(1, 10**9).map(lambda n: n / 1000) | st.floats(0.001, 10**7)
 
 BY_READER: dict[Any, st.SearchStrategy[Any]] = {
-    fields.read_flag: st.booleans(),
-    fields.read_whole: st.integers(2, 200),
-    fields.read_number: st.floats(1, 10),
-    fields.read_duration: seconds,
-    fields.read_percent: st.floats(0, 1),
-    fields.read_size: st.integers(1024, 2**40),
-    fields.read_statuses: st.lists(st.integers(100, 599), min_size=1, max_size=4, unique=True).map(
+    reading.read_flag: st.booleans(),
+    reading.read_whole: st.integers(2, 200),
+    reading.read_number: st.floats(1, 10),
+    reading.read_duration: seconds,
+    reading.read_percent: st.floats(0, 1),
+    reading.read_size: st.integers(1024, 2**40),
+    reading.read_statuses: st.lists(st.integers(100, 599), min_size=1, max_size=4, unique=True).map(
         lambda codes: tuple(sorted((code, code) for code in codes))
     ),
-    fields.read_quorum: st.builds(Quorum, st.just(0.0), st.integers(1, 9)) | st.builds(Quorum, st.floats(0.001, 1)),
-    fields.read_text: texts.filter(bool),
+    reading.read_quorum: st.builds(Quorum, st.just(0.0), st.integers(1, 9)) | st.builds(Quorum, st.floats(0.001, 1)),
+    reading.read_text: texts.filter(bool),
 }
 BY_NAME: dict[str, st.SearchStrategy[Any]] = {
-    "_name": words.filter(lambda word: word != "none") | st.sampled_from(["no", "on", "1.10", "010", "1e3"]),
-    "_not_empty": texts.filter(bool),
-    "_path": st.sampled_from(["/", "/a?b=1", "/%7Ex", "/$x"]),
-    "_route_path": st.sampled_from(["/", "/a", "/a/b$"]),
-    "_route_host": st.sampled_from(["a.org", "*.a.org", "[::1]"]),
-    "_header_name": st.sampled_from(["X-A", "on", "1", "~", "no", "Host"]),
-    "_header_value": texts.map(str.strip),
-    "_method": st.sampled_from(["GET", "HEAD", "NO"]),
-    "_url": st.sampled_from(["https://h/x?y=$1", "http://[::1]:8/"]),
-    "_body": texts | st.just("/^ok$/"),
-    "_hash_key": st.sampled_from(["client", "path", "header:X", "cookie:no"]),
-    "_client_key": st.sampled_from(["client", "header:X"]),
-    "_bind": addresses | st.just("unix:/run/a b.sock"),
-    "_target": addresses.map(lambda address: f"http://{address}") | st.just("unix:/x"),
-    "_network": st.sampled_from(["10.0.0.0/8", "fd00::/8"]),
-    "_server_host": st.sampled_from(["h", "10.0.0.1", "::1"]),
-    "_file": st.sampled_from(["/a", "b", "no", "${X}", "1.10"]),
-    "_log_file": st.sampled_from(["-", "/a"]),
+    "name": words.filter(lambda word: word != "none") | st.sampled_from(["no", "on", "1.10", "010", "1e3"]),
+    "not_empty": texts.filter(bool),
+    "path": st.sampled_from(["/", "/a?b=1", "/%7Ex", "/$x"]),
+    "route_path": st.sampled_from(["/", "/a", "/a/b$"]),
+    "route_host": st.sampled_from(["a.org", "*.a.org", "[::1]"]),
+    "header_name": st.sampled_from(["X-A", "on", "1", "~", "no", "Host"]),
+    "header_value": texts.map(str.strip),
+    "method": st.sampled_from(["GET", "HEAD", "NO"]),
+    "url": st.sampled_from(["https://h/x?y=$1", "http://[::1]:8/"]),
+    "body": texts | st.just("/^ok$/"),
+    "hash_key": st.sampled_from(["client", "path", "header:X", "cookie:no"]),
+    "client_key": st.sampled_from(["client", "header:X"]),
+    "bind": addresses | st.just("unix:/run/a b.sock"),
+    "target": addresses.map(lambda address: f"http://{address}") | st.just("unix:/x"),
+    "network": st.sampled_from(["10.0.0.0/8", "fd00::/8"]),
+    "server_host": st.sampled_from(["h", "10.0.0.1", "::1"]),
+    "file": st.sampled_from(["/a", "b", "no", "${X}", "1.10"]),
+    "log_file": st.sampled_from(["-", "/a"]),
 }
 SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "steps": st.sampled_from([[100], [1, 100], [5, 25, 50, 100]]),
@@ -78,7 +78,7 @@ def values(annotation: Any, metadata: list[Any]) -> st.SearchStrategy[Any]:
         least = 1 if any(getattr(one, "min_length", 0) for one in metadata) else 0
         return st.lists(values(what, parts(what)), min_size=least, max_size=2)
     if kind == "mapping":
-        names = words if "_name" in repr(metadata) else BY_NAME["_name"] | words
+        names = words if "texts.name" in repr(metadata) else BY_NAME["name"] | words
         return st.dictionaries(names, values(what, parts(what)), min_size=1, max_size=2)
     if kind == "choice":
         return st.sampled_from(what)
