@@ -294,8 +294,8 @@ def _probe_axis(
     if doubt and health.probe == "ready":  # a doubt keeps a verdict; it never gives one
         since = health.doubt_since if health.doubt else now
         if now - since < rules.patience:
-            if doubt != health.doubt:
-                effects.append(Effect("say", f"{verdict.text}; not counted ({doubt.replace('_', ' ')})"))
+            if doubt == "overloaded" and health.doubt != doubt:  # what concerns many is said once for all
+                effects.append(Effect("say", f"overloaded: {verdict.text}, but it goes on answering clients"))
             relief = max(0.1, health.relief / 2) if doubt == "overloaded" else health.relief
             return replace(health, checked=now, text=verdict.text, doubt=doubt, doubt_since=since, relief=relief)
         # Patience is over: the doubt is kept on record, so that it does not begin anew, and the failure counts.

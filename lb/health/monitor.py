@@ -62,6 +62,8 @@ PROGRAMS = 64
 NUDGE = 0.2
 #: Timers may be a little early; a probe that is wanted at a certain moment must not be.
 SLACK = 0.005
+#: Seconds until a standstill of our own is told again.
+TELL_AGAIN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +82,29 @@ class _Watch:
     """One check of one target."""
 
     __slots__ = (
-        "began", "completed", "due", "history", "lost", "passed", "probe", "queued", "role", "spec", "started",
-        "target", "task", "trial",
-    )  # fmt: skip
+        "began",
+        "completed",
+        "due",
+        "history",
+        "identity",
+        "lost",
+        "passed",
+        "probe",
+        "queued",
+        "role",
+        "spec",
+        "started",
+        "target",
+        "task",
+        "trial",
+    )
 
     def __init__(self, target: Target, role: Role, spec: CheckSpec, probe: Probe) -> None:
         self.target = target
         self.role: Role = role
         self.spec = spec
         self.probe = probe
+        self.identity = identity(target, spec)
         self.due = 0.0
         self.started = 0.0  # of the last probe
         self.began = False  # it was probed at least once
@@ -133,6 +149,7 @@ class Monitor:
         self._pulse = Pulse(clock)
         self._suspicion = Suspicion()
         self._lives = Lives(clock, self._life)
+        self._told_standstill = float("-inf")
         self._rooms = {"command": _Room(PROGRAMS), "": _Room(_connections())}
         self._watches: dict[tuple[str, Role], _Watch] = {}
         self._targets: dict[str, Target] = {}
@@ -244,6 +261,7 @@ class Monitor:
         if watch.target == target and watch.spec == spec:
             return
         watch.target, watch.spec = target, spec
+        watch.identity = identity(target, spec)
         watch.probe = build(target, spec, self._dialer)  # one that is under way goes on with the old one
         sooner = self._clock() + spec.interval
         if watch.began and watch.task is None and watch.due > sooner:
@@ -345,8 +363,8 @@ class Monitor:
             if role != "readiness" or watch.trial is not None or health is None or health.checked is None:
                 continue
             if health.probe != "starting":
-                name, ready = identity(watch.target, watch.spec), health.probe == "ready"
-                kept.append(Kept(target_id, name, ready, health.ever_ready, health.checked + unix, health.text))
+                ready, at = health.probe == "ready", health.checked + unix
+                kept.append(Kept(target_id, watch.identity, ready, health.ever_ready, at, health.text))
         return kept
 
     def restore(self, kept: Iterable[Kept]) -> list[str]:
@@ -359,7 +377,7 @@ class Monitor:
         held = []
         for each in kept:
             watch = self._watches.get((each.target, "readiness"))
-            if watch is None or watch.began or identity(watch.target, watch.spec) != each.identity:
+            if watch is None or watch.began or watch.identity != each.identity:
                 continue
             age = unix - each.checked
             if not 0 <= age <= watch.spec.interval * max(watch.spec.fall, 1) + watch.spec.timeout:
@@ -430,7 +448,10 @@ class Monitor:
                     waiting.queued = False
                     self._start(waiting)
         # From here on nothing waits: either all of what follows happens, or the cancellation came before.
-        standstill = stalled(self._pulse.lost() - watch.lost, watch.spec.timeout, verdict)
+        lost = self._pulse.lost() - watch.lost
+        standstill = stalled(lost, watch.spec.timeout, verdict)
+        if standstill:
+            self._tell_standstill(lost)
         watch.passed = watch.passed or verdict.ok
         try:
             self._hear(watch, verdict, standstill)
@@ -560,6 +581,14 @@ class Monitor:
         self._healths[target_id] = health
         ready = health.probe == "ready" and (target_id, "readiness") in self._watches
         self._notify(self._suspicion.known(_pool(self._targets[target_id]), target_id, ready))
+
+    def _tell_standstill(self, lost: float) -> None:
+        """Say it once for all probes that one standstill has spoilt."""
+        now = self._clock()
+        if now - self._told_standstill > TELL_AGAIN:
+            self._told_standstill = now
+            text = f"our own event loop stood still for {lost:.1f} s: probes that timed out meanwhile are not counted"
+            self._notify((Notice("all", "own_fault", True, text),))
 
     def _notify(self, notices: tuple[Notice, ...]) -> None:
         for notice in notices:

@@ -39,6 +39,7 @@ async def test_our_own_stall_is_no_failure_of_a_target(watcher: Watcher, backend
     await eventually(lambda: all(watcher.monitor.history(each)[-1].verdict.ok for each in ids))
     assert all(in_rotation(watcher.monitor.health(each)) for each in ids)
     assert not any(effect.kind == "leave" for _, _, _, effects in watcher.changes for effect in effects)
+    assert len(watcher.notices) <= 1  # said once, not for every target
 
 
 async def test_a_probe_that_a_stall_spoilt_is_said_to_be_and_repeated_at_once(watcher: Watcher, backend):
@@ -60,6 +61,8 @@ async def test_a_probe_that_a_stall_spoilt_is_said_to_be_and_repeated_at_once(wa
     gate.set()
     await eventually(lambda: watcher.monitor.history(target)[-1].verdict.ok)  # not after 30 s
     assert watcher.monitor.history(target)[-2].doubt == "own_fault"
+    (notice,) = watcher.notices
+    assert notice.text.startswith("our own event loop stood still for 0.")
     assert in_rotation(watcher.monitor.health(target))
 
 
