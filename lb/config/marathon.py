@@ -245,7 +245,7 @@ def _targets(
     scheme = "https" if tls else "http"
     index = (main["port_index"] or 0) if main else 0
     fixed: int = (main["port"] or 0) if main else 0
-    tasks = [task for task in app.get("tasks") or () if isinstance(task, dict) and task.get("host")]
+    tasks = [task for task in _list(app, "tasks", "app") if isinstance(task, dict) and task.get("host")]
     if given:
         if index:
             comments.append(f"portIndex {index}: set `readiness: port` to the port it stands for.")
@@ -253,7 +253,7 @@ def _targets(
     if tasks:
         targets: list[Any] = []
         for task in tasks:
-            ports = [port for port in task.get("ports") or () if isinstance(port, int)]
+            ports = [_whole(port) for port in _list(task, "ports", "task")]
             url = f"{scheme}://{_host(str(task['host']))}:{ports[0] if ports else FIRST_PORT}"
             own = ports[index] if 0 < index < len(ports) and not fixed else 0
             # The port of the check differs from task to task: it stands at each target.

@@ -58,7 +58,7 @@ def test_no_death_is_noticed_later_than_the_worst_case_or_earlier_than_the_best(
 )
 def test_the_expected_time_is_the_mean_of_many(spec: CheckSpec) -> None:
     rng = random.Random(7)
-    times = [simulated(spec, rng.uniform(100, 200), False, rng) for _ in range(3000)]
+    times = [simulated(spec, rng.uniform(100, 200), False, rng) for _ in range(1500)]
     found = detection(spec)
     assert found is not None
     assert sum(times) / len(times) == pytest.approx(found.expected, rel=0.05)
