@@ -53,7 +53,21 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "lb_probe_duration_seconds": ("histogram", ("service", "kind"), "Time that probes took."),
     "lb_pool_active": ("gauge", ("service", "pool"), "1 for the active pool of a service, else 0."),
     "lb_pool_traffic_ratio": ("gauge", ("service", "pool"), "The pool's share of the service's requests, 0 to 1."),
-    "lb_switches_total": ("counter", ("service", "result"), "Switches by result (done, refused, rolled_back, failed)."),
+    "lb_switches_total": (
+        "counter",
+        ("service", "result"),
+        "Switches by result (done, refused, rolled_back, frozen, failed: its pre hook).",
+    ),
+    "lb_rollout_state": (
+        "gauge",
+        ("service", "state"),
+        "1 for the state of a rollout that is not over (stepping, held, baking, frozen).",
+    ),
+    "lb_rollout_requests_needed": (
+        "gauge",
+        ("service",),
+        "Requests that the analysis of a rollout still needs; above 0: not enough data.",
+    ),
     "lb_mirrored_total": ("counter", ("service", "outcome"), "Mirrored copies by what came of them."),
     "lb_downstream_connections": ("gauge", (), "Client connections open."),
     "lb_downstream_accepted_total": ("counter", (), "Client connections accepted."),
@@ -102,6 +116,7 @@ class Figures:
     probes: Mapping[tuple[str, str, str], int]  # (target id, kind, result) → count
     probe_seconds: Mapping[tuple[str, str], Histogram]  # (service, kind)
     switches: Mapping[tuple[str, str], int]
+    rollouts: Mapping[str, tuple[str, int]]  # service → (state, requests still needed), of those not over
     reloads: Mapping[str, int]
     downstream: int = 0
     accepted: int = 0
@@ -153,6 +168,8 @@ class _Collector:
         yield _gauge("lb_pool_active", {key: f.active.get(key[0]) == key[1] for key in f.shares})
         yield _gauge("lb_pool_traffic_ratio", f.shares)
         yield _counter("lb_switches_total", f.switches)
+        yield _gauge("lb_rollout_state", {(name, state): 1 for name, (state, _) in f.rollouts.items()})
+        yield _gauge("lb_rollout_requests_needed", {(name,): needed for name, (_, needed) in f.rollouts.items()})
         yield _counter("lb_mirrored_total", _flat(f.mirrored))
         yield _gauge("lb_downstream_connections", {(): f.downstream})
         yield _counter("lb_downstream_accepted_total", {(): f.accepted})

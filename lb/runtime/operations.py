@@ -114,6 +114,7 @@ class LiveOperations:
                 probes=supervisor.probes,
                 probe_seconds=supervisor.probe_seconds,
                 switches=supervisor.switches,
+                rollouts=supervisor.rollouts.states(),
                 reloads=supervisor.reloads.counts,
                 downstream=sums.downstream,
                 accepted=sums.accepted,

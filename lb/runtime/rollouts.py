@@ -80,20 +80,21 @@ class Rollouts:
             desired = self._desired(name)
             rollout = self._current(name)
             if rollout is not None and rollout.phase in ("stepping", "frozen"):
-                if wanted.to == rollout.plan.old:
+                if wanted.to == rollout.plan.old and rollout.share < 100:
                     await self._enter(name, roll_back(rollout, "an operator switched back"), actor)
                     return
                 if wanted.to == rollout.plan.new and wanted.steps in (None, [100]):
                     self._check(name, gate)
                     await self._enter(name, promote(rollout), actor)
                     return
-                self._refuse(
-                    name,
-                    409,
-                    "A rollout is under way",
-                    f"{name} goes from {rollout.plan.old} to {rollout.plan.new} and is at {rollout.share} %; "
-                    f"`lb rollback {name}` ends it, `lb switch {name} {rollout.plan.new}` completes it",
-                )
+                if rollout.share < 100:
+                    self._refuse(
+                        name,
+                        409,
+                        "A rollout is under way",
+                        f"{name} goes from {rollout.plan.old} to {rollout.plan.new} and is at {rollout.share} %; "
+                        f"`lb rollback {name}` ends it, `lb switch {name} {rollout.plan.new}` completes it",
+                    )
             if wanted.to == desired.active:
                 return
             plan = self._plan(name, desired.active, wanted, actor)
@@ -204,7 +205,8 @@ class Rollouts:
                 new, effects = advance(rollout, self._sample(service, rollout, sums), now)
                 self._take(name, new, effects)
             elif rollout.phase in ("done", "rolled_back") and not rollout.announced and name not in self._announcing:
-                self._announcing[name] = asyncio.ensure_future(self._announce(service, rollout))
+                task = self._announcing[name] = asyncio.ensure_future(self._announce(service, rollout))
+                task.add_done_callback(self._announced)
 
     def _sample(self, service: Service, rollout: Rollout, sums: Sums) -> Sample:
         supervisor = self._supervisor
@@ -316,13 +318,15 @@ class Rollouts:
     async def _announce(self, service: Service, rollout: Rollout) -> None:
         """Wait until the pool that lost its traffic is drained, and say so."""
         supervisor, name, pool = self._supervisor, service.name, retired(rollout)
-        targets = {target.id for known in service.pools if known.name == pool for target in known.targets}
+        prefix = f"{name}/{pool}/"
         while True:
             if await supervisor.workers.poll():
                 tallies = supervisor.totals.sums().targets
-                if not any(tallies[id].in_flight + tallies[id].tunnels for id in targets if id in tallies):
+                if not any(t.in_flight + t.tunnels for id, t in tallies.items() if id.startswith(prefix)):
                     break
             await asyncio.sleep(0.5)
+        if self._current(name) is not rollout:
+            return
         used = self._still_used(service, pool)
         text = f"{pool} is drained, " + (f"but {used}" if used else "and safe to scale to zero")
         hook = supervisor.config.services[name].rollout.post
@@ -333,13 +337,18 @@ class Rollouts:
                 text += f"; post: {await carry_out(hook, said)}"
             except HookFailed as failed:
                 text += f"; post failed: {failed}"
-        del self._announcing[name]
+        if self._current(name) is not rollout:
+            return
         self._rollouts[name] = announced(rollout)
         kept = replace(self._desired(name), rollout=to_dict(self._rollouts[name]))
         # Not a wish: the revision stays, so that no operator's order is refused for it.
         supervisor.desired = replace(supervisor.desired, services={**supervisor.desired.services, name: kept})
         supervisor.save()
         supervisor.note("rollout", text, f"{name}/{pool}")
+
+    def _announced(self, task: asyncio.Task[None]) -> None:
+        """Forget the task, however it ended."""
+        self._announcing = {name: known for name, known in self._announcing.items() if known is not task}
 
     def _still_used(self, service: Service, pool: str) -> str:
         """Why a pool without a share may get requests all the same."""
@@ -380,6 +389,15 @@ class Rollouts:
             "reason": rollout.reason,
             "actor": plan.actor,
             "text": _text(rollout, lasted, length),
+        }
+
+    def states(self) -> dict[str, tuple[str, int]]:
+        """Service → (stepping, held, baking or frozen; requests still needed), of rollouts that are not over."""
+        known = {name: rollout for name in list(self._rollouts) if (rollout := self._current(name)) is not None}
+        return {
+            name: ("held" if rollout.held else rollout.phase, rollout.needed)
+            for name, rollout in known.items()
+            if rollout.under_way or rollout.phase == "frozen"
         }
 
     def _current(self, name: str) -> Rollout | None:

@@ -213,7 +213,9 @@ def test_freeze_on_fail_stops_and_tells(stage: Stage) -> None:
     assert (view["rollout"]["phase"], view["active"]) == ("frozen", "blue")
     assert "frozen at 20 %" in view["rollout"]["text"]
     assert lb.metrics()['lb_switches_total{result="frozen",service="greeting"}'] == 1
+    assert lb.metrics()['lb_rollout_state{service="greeting",state="frozen"}'] == 1
     assert lb.cli("rollback", "greeting").returncode == 0
+    assert not [name for name in lb.metrics() if name.startswith("lb_rollout_state")]
     assert service(lb)["rollout"] is None
 
 
