@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lb.config.load import Loaded
     from lb.config.problems import Problem
     from lb.config.resolve import World
+    from lb.core.detection import Detection
 
 
 @click.command(
@@ -198,7 +199,7 @@ def _document(
 def _figures(service: ServiceFigures, world: World) -> dict[str, Any]:
     return {
         "active": world.config.services[service.name].first_active(),
-        "detection": asdict(service.worst) if service.worst else None,
+        "detection": _rounded(service.worst),
         "probes_per_second": round(service.probes, 3),
         "readiness": [_check_document(found) for found in service.readiness],
         "liveness": [_check_document(found) for found in service.liveness],
@@ -215,5 +216,9 @@ def _check_document(found: CheckFigures) -> dict[str, Any]:
         "timeout": spec.timeout,
         "rise": spec.rise,
         "fall": spec.fall,
-        "detection": asdict(found.detection) if found.detection else None,
+        "detection": _rounded(found.detection),
     }
+
+
+def _rounded(found: Detection | None) -> dict[str, float] | None:
+    return {name: round(seconds, 3) for name, seconds in asdict(found).items()} if found else None

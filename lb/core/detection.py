@@ -14,9 +14,10 @@ of 15 s and three failures. HAProxy's manual adds up to the same.
 The expected time takes the death at a random moment of the interval, and a target that refuses at once (its process
 is gone) rather than one that hangs:
 
-    expected = interval × (1 - jitter / 2) / 2 + (fall - 1) × fast_interval × (1 - jitter / 2)
+    expected = interval × (1 - j + j² / 3) / (2 - j) + (fall - 1) × fast_interval × (1 - j / 2),  j = jitter
 
-Jitter only ever shortens a wait, so the worst case stays what it is.
+The first term is the mean rest of the wait that the death falls into, E[L²] / 2 E[L]: half the interval without
+jitter. Jitter only ever shortens a wait, so the worst case stays what it is.
 
 What it does not do: passive detection. With traffic on it, a target that refuses is left alone by each worker at
 once and ejected after a few failures, long before its probes agree. Nor does it count failures that are in doubt
@@ -46,10 +47,11 @@ def detection(spec: CheckSpec) -> Detection | None:
         return None
     fast = spec.fast_interval or spec.interval
     down = spec.down_interval or spec.interval
-    shortened = 1 - spec.jitter / 2
+    jitter = spec.jitter
+    rest = spec.interval * (1 - jitter + jitter * jitter / 3) / (2 - jitter)
     return Detection(
-        best=(spec.fall - 1) * fast * (1 - spec.jitter),
-        expected=spec.interval * shortened / 2 + (spec.fall - 1) * fast * shortened,
+        best=(spec.fall - 1) * fast * (1 - jitter),
+        expected=rest + (spec.fall - 1) * fast * (1 - jitter / 2),
         worst=spec.interval + (spec.fall - 1) * max(fast, spec.timeout) + spec.timeout,
         recovery=max(down, spec.timeout) + (spec.rise - 1) * max(fast, spec.timeout) + spec.timeout,
     )

@@ -51,7 +51,7 @@ def test_figures_for_programs(file: Path) -> None:
     service = document["services"]["greeting"]
     assert service["detection"]["worst"] == 16.0
     assert [len(one["targets"]) for one in service["readiness"]] == [1, 3]
-    assert service["readiness"][1]["detection"] == {"best": 3.6, "expected": 4.75, "worst": 7.0, "recovery": 5.0}
+    assert service["readiness"][1]["detection"] == {"best": 3.6, "expected": 4.751, "worst": 7.0, "recovery": 5.0}
     assert service["probes_per_second"] == 2.1
 
 

@@ -61,7 +61,7 @@ def test_the_expected_time_is_the_mean_of_many(spec: CheckSpec) -> None:
     times = [simulated(spec, rng.uniform(100, 200), False, rng) for _ in range(1500)]
     found = detection(spec)
     assert found is not None
-    assert sum(times) / len(times) == pytest.approx(found.expected, rel=0.05)
+    assert sum(times) / len(times) == pytest.approx(found.expected, rel=0.06)
 
 
 def test_the_marathon_article_sum() -> None:
