@@ -11,7 +11,7 @@ import click
 from lb.cli.client import Failure
 
 
-@click.group(name="import")
+@click.group(name="import", epilog="\b\nExample:\n  lb import marathon app.json > backends.yaml")
 def import_() -> None:
     """Make a file from another system's settings."""
 

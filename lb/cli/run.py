@@ -5,7 +5,6 @@ What is worth trying next is printed once everything listens, with the addresses
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +28,7 @@ Examples:
   lb run /etc/lb/backends.yaml --workers 4
 
 SIGTERM and SIGINT drain and stop (a second one stops at once), SIGHUP reloads,
-SIGUSR1 reopens the logs."""
+SIGUSR1 reopens the logs, SIGUSR2 upgrades to the installed code."""
 )
 @click.argument("file", default="backends.yaml", type=click.Path(dir_okay=False))
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Worker processes. Default: one per core.")
@@ -45,12 +44,13 @@ def run(file: str, workers: int | None, demo: bool) -> None:
     except ConfigError as error:
         count = len(error.problems)
         raise Failure(f"{file} has {count} error{'s' * (count != 1)}; nothing was started.\n{error}") from None
-    log_to_stderr(config.log.level, config.log.format)
     raise SystemExit(with_demo(path, config, workers) if demo else serve(path, config, workers, None))
 
 
 def serve(path: Path, config: Config, workers: int | None, demo: Demo | None) -> int:
-    from lb.runtime import supervisor
+    from lb.runtime import logs, supervisor
+
+    logs.to_stderr(config.log.level, config.log.format)
 
     def announce(started: Supervisor) -> None:
         for line in greeting(started, demo, Ink(colours(sys.stderr))):
@@ -61,7 +61,7 @@ def serve(path: Path, config: Config, workers: int | None, demo: Demo | None) ->
 
         return demo.follow(load(again)) if demo is not None else load(again)
 
-    return supervisor.run(path, config, workers=workers, announce=announce, read=read)
+    return supervisor.run(path, config, workers=workers, announce=announce, read=read, upgradable=demo is None)
 
 
 def with_demo(path: Path, config: Config, workers: int | None) -> int:
@@ -130,25 +130,3 @@ def reachable(address: str) -> str:
     """An address to connect to: every address means this machine as well."""
     host, _, port = address.rpartition(":")
     return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]", "::", "") else address
-
-
-def log_to_stderr(level: str, form: str) -> None:
-    """lb's own log: a line for each thing that happens, as text or as JSON objects."""
-    stderr = logging.StreamHandler()
-    stderr.setFormatter(Json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    log = logging.getLogger("lb")
-    log.setLevel(level.upper())
-    log.addHandler(stderr)
-    log.propagate = False
-
-
-class Json(logging.Formatter):
-    """One object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        import json
-
-        line = {"at": round(record.created, 3), "level": record.levelname.lower(), "message": record.getMessage()}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)

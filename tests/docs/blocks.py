@@ -11,7 +11,8 @@ What a block is follows from its language:
 
 A comment in front of a block says what the reader is told in words: `<!-- test: background -->` (a command that goes
 on in a terminal of its own), `<!-- test: exit 1 -->`, `<!-- test: eventually -->` (repeat until it is as shown),
-`<!-- test: ends /path/of/file -->`. Ports of the pages are replaced by free ones, here and in what is expected.
+`<!-- test: file NAME -->` (a block that is saved under that name), `<!-- test: docker -->` (looked at, not run). Ports
+of the pages are replaced by free ones, here and in what is expected.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -164,6 +166,8 @@ class Desk:
         if block.language == "sh":
             if block.text.startswith("make "):
                 self.make(block)
+            elif "docker" in words:
+                self.check_docker(block)
             elif "background" in words:
                 self.start(block.text)
             else:
@@ -175,6 +179,8 @@ class Desk:
             self.check_yaml(block, words)
         elif block.language == "json":
             json.loads(block.text)
+            if "file" in words:
+                self.write(words[words.index("file") + 1], block.text)
         elif block.language == "toml":
             tomllib.loads(block.text)
         elif block.language in ("nginx", "haproxy"):
@@ -183,6 +189,19 @@ class Desk:
             self.check_other(block)
         else:
             raise AssertionError(f"{block}: nobody checks blocks of the language {block.language!r}")
+
+    def check_docker(self, block: Block) -> None:
+        """No engine runs here (test_container.py looks at the Dockerfile's steps): what is named must be there."""
+        for command in block.text.replace("\\\n", " ").splitlines():
+            words = command.split()
+            assert words[0] == "docker" and words[1] in ("build", "run", "compose"), f"{block}: {command}"
+            for file in (word for before, word in pairwise(words) if before == "-f"):
+                services = yaml.safe_load((REPO / file).read_text())["services"]
+                if "exec" in words:
+                    service, *inside = words[words.index("exec") + 1 :]
+                    assert service in services, f"{block}: {command}"
+                    done = self.shell(f"{inside[0]} {inside[1]} --help")
+                    assert done.returncode == 0, f"{block}: {command}"
 
     def make(self, block: Block) -> None:
         """Each line is a target that exists; what `make run` starts is started here."""
