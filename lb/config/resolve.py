@@ -12,6 +12,7 @@ from lb.config import model
 from lb.config.addresses import parse_target
 from lb.config.merging import liveness_of, readiness_of
 from lb.core.checks import Checks, CheckSpec, Expect, OnFailure
+from lb.core.detection import Detection, detection
 from lb.core.lifecycle import Damping, Ejection, SlowStart
 from lb.core.outlier import Outlier
 from lb.core.rollout import Bake, Plan, Thresholds
@@ -43,6 +44,7 @@ class World:
     snapshot: Snapshot  # without rotations
     checks: dict[str, Checks]  # by target id
     rules: dict[str, ServiceRules]  # by service
+    detections: dict[str, Detection]  # by service: of its slowest check; absent when nobody looks at some target
     mirrors: dict[str, Mirror]  # by service; only those that have one
     canary: tuple[Target, CheckSpec] | None  # probed to tell the targets' trouble from our own
     targets: dict[str, Target]  # by id
@@ -72,11 +74,22 @@ def resolve(config: model.Config, version: int) -> World:
         ),
         checks=checks,
         rules={name: _rules(service) for name, service in config.services.items()},
+        detections=_detections(services, checks),
         mirrors={name: mirror for name, service in config.services.items() if (mirror := _mirror(service))},
         canary=_canary(config.canary) if config.canary else None,
         targets=targets,
         config=config,
     )
+
+
+def _detections(services: tuple[Service, ...], checks: dict[str, Checks]) -> dict[str, Detection]:
+    slowest: dict[str, Detection] = {}
+    for service in services:
+        specs = {checks[target.id].readiness for pool in service.pools for target in pool.targets}
+        found = [one for spec in specs if (one := detection(spec)) is not None]
+        if len(found) == len(specs):
+            slowest[service.name] = max(found, key=lambda one: one.worst)
+    return slowest
 
 
 def target_id(service: str, pool: str, url: str) -> str:

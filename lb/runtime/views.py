@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
 import lb
 from lb.control.models import (
     ConfigView,
+    DetectionView,
     ListenerView,
     PoolView,
     ProbeView,
@@ -38,7 +40,10 @@ def status_view(supervisor: Supervisor, sums: Sums) -> Status:
         revision=supervisor.desired.version,
         started_at=supervisor.started_at,
         ready=ready,
+        pid=os.getpid(),
         workers=supervisor.workers.pids,
+        workers_leaving=supervisor.workers.leaving,
+        empty_seats=supervisor.workers.empty_seats,
         worker_restarts=supervisor.workers.restarts,
         in_flight=sums.in_flight,
         downstream_connections=sums.downstream,
@@ -48,6 +53,7 @@ def status_view(supervisor: Supervisor, sums: Sums) -> Status:
             loaded_at=supervisor.reloads.loaded_at,
             last_reload_ok=supervisor.reloads.ok,
             last_error=supervisor.reloads.error,
+            needs_restart=supervisor.reloads.needs_restart,
         ),
         listeners=[ListenerView(bind=bind, address=address) for bind, address in supervisor.addresses.items()],
         admin=supervisor.admin_address,
@@ -77,10 +83,16 @@ def service_view(supervisor: Supervisor, service: Service, sums: Sums) -> Servic
             _pool_view(supervisor, service, pool, shares.get(pool.name, 0), pool.name == desired.active, sums)
             for pool in service.pools
         ],
+        detection=_detection(supervisor, service.name),
         rollout=supervisor.rollouts.view(service.name),
         requests=requests,
         **_figures(recent),
     )
+
+
+def _detection(supervisor: Supervisor, service: str) -> DetectionView | None:
+    found = supervisor.world.detections.get(service)
+    return DetectionView(worst=found.worst, expected=found.expected) if found else None
 
 
 def _pool_view(supervisor: Supervisor, service: Service, pool: Pool, share: int, active: bool, sums: Sums) -> PoolView:

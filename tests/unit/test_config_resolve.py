@@ -308,3 +308,14 @@ def test_a_fallback_is_used_only_when_it_is_chosen() -> None:
     assert world(text % "fallback: b").rules["s"].fallback == "b"
     assert world(text % "fallback: b").rules["s"].panic.choice == "fallback"
     assert world(text % "retry_after: 1").rules["s"].panic.choice == "fail"
+
+
+def test_the_detection_time_of_a_service_is_that_of_its_slowest_check() -> None:
+    made = world("""\
+services:
+  s: {pools: {a: [h:1, {url: h:2, readiness: {interval: 10s}}]}}
+  t: {pools: {a: [h:1, {url: h:2, readiness: none}]}}
+routes: [{service: s}, {service: t, path: /t}]
+""")
+    assert made.detections["s"].worst == 31.0
+    assert "t" not in made.detections  # nobody looks at one of its targets
