@@ -185,7 +185,7 @@ def problem_of(raw: bytes) -> Json:
     try:
         parsed = json.loads(raw)
     except ValueError:
-        return {"detail": raw[:300].decode("utf-8", "replace").strip()}
+        return {"detail": " ".join(raw[:300].decode("utf-8", "replace").split())}
     return parsed if isinstance(parsed, dict) else {"detail": str(parsed)}
 
 
