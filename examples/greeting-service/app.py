@@ -2,7 +2,7 @@
 
 Liveness says "the process works": it looks at nothing outside the process, for restarting us would not mend that.
 Readiness says "send me requests": it is 503 until the start-up work is done, while we are asked to be out, and when
-a check of our own raises. An exception in a health check is a failed check, never a stack trace with status 500 by luck.
+a check of our own raises. An exception in a health check is a failed check, never a stack trace with a status of luck.
 """
 
 import os
