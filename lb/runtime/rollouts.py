@@ -65,7 +65,6 @@ class Rollouts:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._rollouts: dict[str, Rollout] = {}
-        self._began: dict[str, float] = {}  # service → Unix time of its newest rollout's present phase
         self._ordered: set[str] = set()  # services with an order under way
         self._recovering: dict[str, float] = {}  # service → monotonic time when it is decided
         self._past: dict[tuple[str, str], deque[tuple[float, Tally]]] = {}
@@ -104,18 +103,17 @@ class Rollouts:
             await self._enter(name, begin(plan, self._ready_share(service, plan.new), before), actor)
 
     async def roll_back(self, service: Service, actor: str) -> None:
-        """All traffic back to where it came from, at once and whatever the readiness."""
+        """All traffic back to where it came from, at once, whatever the readiness and whatever else is under way."""
         name = service.name
-        with self._order(name):
-            desired, rollout = self._desired(name), self._current(name)
-            if rollout is not None and rollout.phase != "rolled_back":
-                await self._enter(name, roll_back(rollout, "an operator asked for it"), actor)
-                return
-            if not desired.previous:
-                raise Refused(409, "Nothing to roll back to", f"{name} has no previous pool: it was not switched")
-            # Switched by an earlier lb, or the rollout is forgotten: the same change, unwatched.
-            plan = Plan(desired.active, desired.previous, bake=Bake(time=0.0), actor=actor)
-            await self._enter(name, begin(plan), actor)
+        desired, rollout = self._desired(name), self._current(name)
+        if rollout is not None and rollout.phase != "rolled_back":
+            await self._enter(name, roll_back(rollout, "an operator asked for it"), actor)
+            return
+        if not desired.previous:
+            raise Refused(409, "Nothing to roll back to", f"{name} has no previous pool: it was not switched")
+        # Switched by an earlier lb, or the rollout is forgotten: the same change, unwatched.
+        plan = Plan(desired.active, desired.previous, bake=Bake(time=0.0), actor=actor)
+        await self._enter(name, begin(plan), actor)
 
     @contextmanager
     def _order(self, name: str) -> Iterator[None]:

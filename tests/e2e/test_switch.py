@@ -311,3 +311,19 @@ def test_a_hook_that_hangs_is_killed(stage: Stage) -> None:
     assert refused.status == 409
     assert "still running after 0.3 s and was killed" in refused.json["detail"]
     assert time.monotonic() - began < 5
+
+
+def test_a_rollback_waits_for_no_hook(stage: Stage) -> None:
+    lb, _, _ = two_pools(stage, "bake: 60s, pre: {command: '[ $LB_TO = green ] || sleep 3', timeout: 10s}")
+    assert order(lb, "switch", {"to": "green"}).status == 200
+    answers = []
+    slow = threading.Thread(target=lambda: answers.append(order(lb, "switch", {"to": "blue"})))
+    slow.start()
+    eventually(lambda: order(lb, "switch", {"to": "blue"}).status == 409, what="the hook runs")
+    began = time.monotonic()
+    assert order(lb, "rollback").status == 200
+    assert time.monotonic() - began < 2
+    assert service(lb)["active"] == "blue"
+    slow.join(10)
+    assert answers[0].status == 409, "what the hook prepared is no longer what there is"
+    assert service(lb)["active"] == "blue"
