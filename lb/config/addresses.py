@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lb.config.quantities import Unreadable
 
@@ -79,6 +80,7 @@ def parse_bind(text: str) -> Address:
     return Address(host, port)
 
 
+@lru_cache(maxsize=8192)  # each is read by the model, the consistency rules and `resolve`
 def parse_target(text: str) -> Address:
     if text.startswith("unix:"):
         return Address(_unix(text, TARGETS_ALLOWED), 0)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from lb.config.figures import figures
 from lb.config.model import Config
 from lb.config.quantities import format_duration
 from lb.config.resolve import World, resolve
@@ -103,7 +102,8 @@ def _services(before: World, after: World) -> Iterator[Change]:
         for pool in old[name].pools:
             if pool not in new[name].pools:
                 yield Change("drain", f"pool {name}/{pool}", "is gone; its targets drain")
-        yield from _values(f"services.{name}", _written_out(old[name]), _written_out(new[name]))
+        if old[name] != new[name]:
+            yield from _values(f"services.{name}", _written_out(old[name]), _written_out(new[name]))
     for name in old:
         if name not in new:
             yield Change("drain", f"service {name}", "is gone; its targets drain")
@@ -192,13 +192,12 @@ def _values(path: str, old: Any, new: Any) -> Iterator[Change]:
 
 def _timing(before: World, after: World) -> Iterator[Change]:
     """The detection time, where it changes: what all those settings are about."""
-    old = {service.name: service.worst for service in figures(before)}
-    for service in figures(after):
-        if service.name in old and old[service.name] != service.worst:
-            worst = [found.worst if found else None for found in (old[service.name], service.worst)]
+    for name in after.config.services:
+        if name in before.config.services:
+            found = [world.detections.get(name) for world in (before, after)]
+            worst = ["never" if one is None else format_duration(round(one.worst, 3)) for one in found]
             if worst[0] != worst[1]:
-                said = " → ".join("never" if one is None else format_duration(round(one, 3)) for one in worst)
-                yield Change("change", f"services.{service.name}", f"a dead target is out after at worst {said}")
+                yield Change("change", f"services.{name}", f"a dead target is out after at worst {' → '.join(worst)}")
 
 
 def _differ(old: object, new: object, name: str) -> bool:

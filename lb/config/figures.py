@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lb.config.resolve import World
 from lb.core.checks import CheckSpec
 from lb.core.detection import Detection, detection
+from lb.core.targets import Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +36,20 @@ class ServiceFigures:
 
 def figures(world: World) -> list[ServiceFigures]:
     """Of each service, in the order of the file."""
-    return [_service(world, service.name) for service in world.snapshot.services]
+    return [_service(world, service) for service in world.snapshot.services]
 
 
-def _service(world: World, name: str) -> ServiceFigures:
+def _service(world: World, service: Service) -> ServiceFigures:
     readiness: dict[CheckSpec, list[str]] = {}
     liveness: dict[CheckSpec, list[str]] = {}
     probes = 0.0
-    for id, target in world.targets.items():
-        if target.service != name:
-            continue
+    for id in (target.id for pool in service.pools for target in pool.targets):
         checks = world.checks[id]
         readiness.setdefault(checks.readiness, []).append(id)
         if checks.liveness is not None:
             liveness.setdefault(checks.liveness, []).append(id)
         probes += sum(1 / spec.interval for spec in (checks.readiness, checks.liveness) if spec and _asks(spec))
-    return ServiceFigures(name, _sorted(readiness), _sorted(liveness), probes)
+    return ServiceFigures(service.name, _sorted(readiness), _sorted(liveness), probes)
 
 
 def _asks(spec: CheckSpec) -> bool:
