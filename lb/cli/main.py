@@ -17,6 +17,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Serve": {
         "run": ("lb.cli.run:run", "Serve: the proxy, its health checks and its admin port."),
         "reload": ("lb.cli.reload:reload", "Read the file again, without losing a connection."),
+        "upgrade": ("lb.cli.upgrade:upgrade", "Run the installed code, without losing a connection."),
     },
     "Look": {
         "status": ("lb.cli.status:status", "Services, pools and targets at a glance."),

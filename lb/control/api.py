@@ -20,7 +20,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ValidationError
 
-from lb.control.models import ConfigText, DrainRequest, SwitchRequest, WeightRequest
+from lb.control.models import ConfigText, DrainRequest, SwitchRequest, UpgradeRequest, WeightRequest
 from lb.control.operations import Operations, Refused
 
 #: Seconds between two signs of life on an event stream.
@@ -55,7 +55,10 @@ def build(operations: Operations, *, token: str = "", allowed_hosts: tuple[str, 
             web.get("/api/v1/targets/{id:.+}", target),
             web.get("/api/v1/explain/{subject:.+}", explain),
             web.get("/api/v1/events", events),
+            web.get("/api/v1/prestop", prestop),
+            web.post("/api/v1/prestop", prestop),
             web.post("/api/v1/reload", reload),
+            web.post("/api/v1/upgrade", upgrade),
             web.get("/api/v1/config", config),
             web.post("/api/v1/config/validate", validate),
         ]
@@ -166,6 +169,16 @@ async def drain_state(request: web.Request) -> web.Response:
     return _answer(request, state, 200 if state.safe else 202)
 
 
+async def prestop(request: web.Request) -> web.Response:
+    """For a container's preStop hook, which may be unable to do more than a GET: it names itself, or just calls."""
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        raise Refused(403, "Foreign page", "a page of another site may not drain targets")
+    subject = request.query.get("target", "") or request.remote or ""
+    wait = _number(request.query.get("wait", "30"))
+    state = await request.app[OPERATIONS].prestop(subject, wait, _actor(request))
+    return _answer(request, state, 200 if state.safe else 202)
+
+
 async def undrain(request: web.Request) -> web.Response:
     return _answer(request, await request.app[OPERATIONS].undrain(request.match_info["id"], _actor(request)))
 
@@ -182,6 +195,11 @@ async def probe(request: web.Request) -> web.Response:
 
 async def reload(request: web.Request) -> web.Response:
     return _answer(request, await request.app[OPERATIONS].reload(_actor(request)))
+
+
+async def upgrade(request: web.Request) -> web.Response:
+    wanted = await _body(request, UpgradeRequest)
+    return _answer(request, await request.app[OPERATIONS].upgrade(wanted.within, _actor(request)))
 
 
 # --- requests and answers --------------------------------------------------------------------------------------------

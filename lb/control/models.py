@@ -147,6 +147,8 @@ class ConfigView(View):
     """Whether the last attempt to read it again succeeded."""
     last_error: str = ""
     """Why it did not."""
+    needs_restart: list[str] = Field(default_factory=list)
+    """What the file says differently now that only a restart or an upgrade brings about."""
 
 
 class Status(View):
@@ -160,8 +162,14 @@ class Status(View):
     """When the supervisor started, Unix time."""
     ready: bool
     """What /readyz says."""
+    pid: int = 0
+    """Process id of the supervisor."""
     workers: list[int]
     """Process ids of the workers."""
+    workers_leaving: list[int] = Field(default_factory=list)
+    """Process ids of those that were replaced and only end what is under way."""
+    empty_seats: int = 0
+    """Workers that died again and again and were given up, until a reload."""
     worker_restarts: int = 0
     """Workers that had to be replaced."""
     in_flight: int = 0
@@ -260,6 +268,8 @@ class DrainState(View):
     """Upgraded connections left."""
     cut_in: float | None = None
     """Seconds until what is left is cut."""
+    estimate: float | None = None
+    """Seconds until nothing is left, as far as can be told; null: not draining, or no telling."""
 
 
 class ProbeResult(View):
@@ -288,6 +298,20 @@ class ReloadResult(View):
     """Whether anything did."""
     lines: list[str]
     """The changes, in words."""
+
+
+class UpgradeRequest(View):
+    """Put the installed code in the place of the running one."""
+
+    within: float = Field(default=30.0, gt=0, le=600)
+    """Seconds that the new lb has to get ready; then the old one goes on."""
+
+
+class UpgradeResult(View):
+    """What an upgrade led to."""
+
+    pid: int
+    """Process id of the supervisor that has taken over."""
 
 
 class ConfigText(View):

@@ -15,6 +15,7 @@ from lb.control.models import (
     Status,
     SwitchRequest,
     TargetView,
+    UpgradeResult,
     Validation,
 )
 
@@ -61,11 +62,16 @@ class Operations(Protocol):
 
     async def undrain(self, id: str, actor: str) -> TargetView: ...
 
+    async def prestop(self, subject: str, wait: float, actor: str) -> DrainState:
+        """Drain the target that `subject` names: its id, or the address that it calls from."""
+
     async def weight(self, id: str, weight: int, actor: str) -> TargetView: ...
 
     async def probe(self, id: str) -> ProbeResult: ...
 
     async def reload(self, actor: str) -> ReloadResult: ...
+
+    async def upgrade(self, within: float, actor: str) -> UpgradeResult: ...
 
     def config_text(self) -> ConfigText: ...
 

@@ -29,6 +29,7 @@ class TargetDesired:
     draining: bool = False
     weight: int | None = None
     configured_weight: int | None = None  # the file's weight that `weight` replaced
+    returns: bool = False  # it drains because it is about to be restarted: taken back when it is there again
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,16 +57,21 @@ def close(doors: socket.socket, door: Door) -> None:
     _send(doors, json.dumps(door).encode(), [])
 
 
-def take(doors: socket.socket) -> list[tuple[Door, socket.socket | None]]:
-    """What has come so far: sockets to listen on, and (None) doors to leave. `doors` must not block."""
+def take(doors: socket.socket) -> tuple[list[tuple[Door, socket.socket | None]], bool]:
+    """What has come so far: sockets to listen on, and (None) doors to leave; and whether more may come.
+
+    `doors` must not block.
+    """
     found: list[tuple[Door, socket.socket | None]] = []
     while True:
         try:
             data, sockets = _receive(doors)
-        except OSError:  # nothing more for now
-            return found
+        except BlockingIOError:
+            return found, True
+        except OSError:
+            return found, False
         if not data:
-            return found
+            return found, False
         bind, seat = json.loads(data)
         found.append(((bind, seat), sockets[0] if sockets else None))
 

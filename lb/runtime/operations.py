@@ -27,10 +27,10 @@ from lb.control.models import (
     Status,
     SwitchRequest,
     TargetView,
+    UpgradeResult,
     Validation,
 )
 from lb.control.operations import Refused
-from lb.core.desired import TargetDesired
 from lb.core.explain import explain
 from lb.core.lifecycle import in_rotation, shown
 from lb.core.report import RequestRecord, TargetTally
@@ -55,6 +55,7 @@ class LiveOperations:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
+        self._drains = supervisor.drains
 
     @property
     def events(self) -> EventLog:
@@ -226,68 +227,33 @@ class LiveOperations:
                 412, "Somebody was faster", f"the order is based on revision {base}, now it is {revision}{what}"
             )
 
-    async def _enforce(self, name: str) -> None:
-        """Put the wishes in force; returns when every worker has."""
-        supervisor = self._supervisor
-        supervisor.rotations.touch((name,))
-        version = supervisor.rotations.flush()
-        try:
-            await supervisor.workers.confirm(version, CONFIRM_WITHIN)
-        except TimeoutError:
-            raise Refused(504, "Not confirmed", "a worker has not confirmed the change in time; it will") from None
-
     # --- one target -------------------------------------------------------------------------------------------------
 
     async def drain(self, id: str, force: bool, actor: str) -> DrainState:
-        supervisor = self._supervisor
-        target = self._target(id)
-        if not force:
-            self._check_enough_left(target)
-        if not self._override(target).draining:
-            self._wish_target(target, replace(self._override(target), draining=True))
-            supervisor.drain(target.id)
-            supervisor.note("drain", "drains", target.id, actor=actor)
-            await self._enforce(target.service)
-        return await self.drain_state(target.id)
+        return await self._drains.begin(self._target(id), force, actor)
 
     async def drain_state(self, id: str) -> DrainState:
-        supervisor = self._supervisor
-        target = self._target(id)
-        tally = (await self._sums()).targets.get(target.id, TargetTally(target.id))
-        draining = self._override(target).draining
-        left = tally.in_flight + tally.tunnels
-        health = supervisor.monitor.health(target.id)
-        drain = supervisor.config.services[target.service].timeouts.drain
-        cut_in = max(0.0, health.admin_since + drain - time.monotonic()) if draining and left and drain else None
-        return DrainState(
-            target=target.id,
-            safe=draining and not left,
-            in_flight=tally.in_flight,
-            tunnels=tally.tunnels,
-            cut_in=cut_in,
-        )
+        return await self._drains.state(self._target(id))
 
     async def undrain(self, id: str, actor: str) -> TargetView:
-        supervisor = self._supervisor
         target = self._target(id)
-        if self._override(target).draining:
-            self._wish_target(target, replace(self._override(target), draining=False))
-            supervisor.undrain(target.id)
-            supervisor.note("drain", "is no longer drained", target.id, actor=actor)
-            await self._enforce(target.service)
+        await self._drains.end(target, actor)
         return await self.target(target.id)
+
+    async def prestop(self, subject: str, wait: float, actor: str) -> DrainState:
+        return await self._drains.prestop(self._caller(subject), wait, actor)
 
     async def weight(self, id: str, weight: int, actor: str) -> TargetView:
         supervisor = self._supervisor
         target = self._target(id)
-        old = self._override(target)
+        old = self._drains.wished(target)
         before = old.weight if old.weight is not None else target.weight
         same = weight == target.weight
         new = replace(old, weight=None if same else weight, configured_weight=None if same else target.weight)
-        self._wish_target(target, new)
+        self._drains.wish(target, new)
         text = f"weight {before} → {weight}"
         supervisor.note("weight", text, target.id, actor=actor, before=str(before), after=str(weight))
-        await self._enforce(target.service)
+        await self._drains.enforce(target.service)
         return await self.target(target.id)
 
     async def probe(self, id: str) -> ProbeResult:
@@ -308,28 +274,6 @@ class LiveOperations:
             expected=monitor.expected(target.id),
         )
 
-    def _override(self, target: Target) -> TargetDesired:
-        return self._supervisor.desired.targets.get(target.id, TargetDesired())
-
-    def _wish_target(self, target: Target, wanted: TargetDesired) -> None:
-        desired = self._supervisor.desired
-        targets = {**desired.targets, target.id: wanted}
-        if wanted == TargetDesired():
-            del targets[target.id]
-        self._supervisor.wish(replace(desired, targets=targets))
-
-    def _check_enough_left(self, target: Target) -> None:
-        supervisor = self._supervisor
-        service = self._service(target.service)
-        if supervisor.desired.services[service.name].active != target.pool:
-            return
-        pool = next(pool for pool in service.pools if pool.name == target.pool)
-        others = [other.id for other in pool.targets if other.id != target.id]
-        left = sum(1 for id in others if in_rotation(supervisor.monitor.health(id)))
-        if not left:
-            detail = f"{target.id} is the last target of the active pool {pool.name} that serves"
-            raise Refused(409, "Too few would be left", detail)
-
     # --- configuration ----------------------------------------------------------------------------------------------
 
     async def reload(self, actor: str) -> ReloadResult:
@@ -343,6 +287,9 @@ class LiveOperations:
         except NotNow as error:
             raise Refused(409, "Not now", str(error)) from None
         return ReloadResult(changed=bool(lines), lines=lines)
+
+    async def upgrade(self, within: float, actor: str) -> UpgradeResult:
+        return UpgradeResult(pid=await self._supervisor.upgrade(actor, within))
 
     def config_text(self) -> ConfigText:
         try:
@@ -381,6 +328,19 @@ class LiveOperations:
         if matches:
             raise Refused(409, "Ambiguous target", f"{id} may be {' or '.join(sorted(matches))}")
         raise Refused(404, "No such target", f"there is no target {id}")
+
+    def _caller(self, subject: str) -> Target:
+        """A target by its name, or by the address that a container calls from."""
+        try:
+            return self._target(subject)
+        except Refused:
+            calling = [target for target in self._supervisor.targets.values() if target.host == subject]
+            if len(calling) == 1:
+                return calling[0]
+            if calling:
+                names = " or ".join(target.id for target in calling)
+                raise Refused(409, "Ambiguous target", f"{subject} may be {names}; say ?target=") from None
+            raise
 
     def _share(self, target: Target) -> float:
         rotation = self._supervisor.rotations.current[target.service]

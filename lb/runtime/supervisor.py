@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import random
@@ -43,6 +44,7 @@ from lb.runtime import logs, reaper, succession, systemd
 from lb.runtime.admin_port import AdminPort, read_token
 from lb.runtime.channel import Order
 from lb.runtime.descriptors import connections, raise_limit
+from lb.runtime.drains import Drains
 from lb.runtime.ejections import Ejections
 from lb.runtime.filewatch import FileWatch
 from lb.runtime.operations import LiveOperations
@@ -66,6 +68,10 @@ REMEMBER_EVERY = 1.0
 SAMPLE_EVERY = 1.0
 #: Seconds at most that a successor waits for the first verdicts before its workers serve beside the old ones.
 FIRST_VERDICTS = 5.0
+
+
+#: Connections of a worker below which the limit of descriptors is worth a word.
+FEW_CONNECTIONS = 4000
 
 
 class CannotStart(Exception):  # noqa: N818 - it says what happened
@@ -122,6 +128,7 @@ class Supervisor:
         self.rollouts = Rollouts(self)
         self.reloads = Reloads(self, config)
         self.file_watch = FileWatch(path, lambda: self.reloads.quietly("watch"))
+        self.drains = Drains(self)
         self.operations = LiveOperations(self)
         self._memory = Memory(self.store.directory)
         self._ejections = Ejections()
@@ -143,6 +150,9 @@ class Supervisor:
                 await self._start(predecessor)
             except (CannotListen, StateTaken, Failed) as error:
                 raise CannotStart(str(error)) from None
+            gc.collect()
+            gc.freeze()  # what was made at start stays: only what probes leave behind is looked through, and rarely
+            gc.set_threshold(20_000, 20, 100)
             announce(self)
             systemd.notify("READY=1", f"STATUS=serves {self.path}", f"MAINPID={os.getpid()}")
             await self._over.wait()
@@ -259,7 +269,7 @@ class Supervisor:
             await self.workers.adopt(visit)
         if predecessor is not None:
             predecessor.done()
-        for task in (self._sweep(), self._sample(), self._remember(), self.rollouts.run()):
+        for task in (self._sweep(), self._sample(), self._remember(), self.rollouts.run(), self.drains.run()):
             self._spawn(task)
         if systemd.watchdog():
             self._spawn(self._show_life(systemd.watchdog()))
@@ -273,9 +283,8 @@ class Supervisor:
         if estate.ended:
             text += f"; {len(estate.ended)} of them hung and were killed"
         self.note("start", text)
-        most = max(listener.connections for listener in self.world.snapshot.listeners)
-        if connections() < most:
-            self.note("start", f"descriptors (ulimit -n) allow {connections()} connections for each worker, not {most}")
+        if connections() < FEW_CONNECTIONS:
+            self.note("start", f"ulimit -n lets each worker serve no more than {connections()} connections at a time")
 
     async def _first_verdicts(self) -> None:
         """Those who serve now know who is ready. Workers beside them must not know less."""

@@ -216,8 +216,14 @@ class Worker:
 
     def _take_doors(self) -> None:
         """Sockets that the supervisor has sent, and those that it wants closed."""
-        assert self._doors is not None
-        for door, sock in doors.take(self._doors):
+        if self._doors is None:
+            return
+        found, more = doors.take(self._doors)
+        if not more:  # the supervisor is gone
+            self.loop.remove_reader(self._doors)
+            self._doors.close()
+            self._doors = None
+        for door, sock in found:
             if sock is None:
                 self._forget(door)
             elif self.plane.draining or door in self.sockets:

@@ -174,6 +174,9 @@ class Stage:
                 for pid in pids:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+        for doorway in self.folder.rglob("workers/*.sock"):  # of workers that have outlived their supervisor
+            with contextlib.suppress(ProcessLookupError, ValueError):
+                os.kill(int(doorway.stem), signal.SIGKILL)
         for backend in self.backends:
             backend.kill()
 

@@ -1,0 +1,201 @@
+"""Taking a target out gently: by an operator, or by a container that is about to stop and names itself (prestop).
+
+A drained target stays so until an operator takes it back, also across restarts of lb. A container that named itself is
+expected to come back: its drain ends when a probe passes after one had failed, or, if it was never seen down, a while
+after it was told that it may stop.
+
+Nothing is drained below `min_ready`: with its default ("all targets", which is meant for the pool that a switch leads
+to) at least one target must be left. A container that stops is drained in any case, as it would be gone anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lb.control.models import DrainState
+from lb.control.operations import Refused
+from lb.core.desired import TargetDesired
+from lb.core.lifecycle import Emptied, in_rotation, shown
+from lb.core.report import TargetTally
+from lb.core.targets import Target
+
+if TYPE_CHECKING:
+    from lb.runtime.supervisor import Supervisor
+
+#: Seconds that workers have to confirm a change.
+CONFIRM_WITHIN = 5.0
+#: Seconds between two looks at targets that drain.
+LOOK_EVERY = 0.25
+#: Seconds after which a container that was told it may stop, and was never seen down, counts as back.
+BACK_AFTER = 60.0
+#: Seconds that a prestop waits at most.
+LONGEST_WAIT = 600.0
+
+
+class Drains:
+    """All drains of one supervisor."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._seen_down: set[str] = set()
+        self._told_safe: dict[str, float] = {}  # since when, by targets that named themselves
+
+    # --- orders -----------------------------------------------------------------------------------------------------
+
+    async def begin(self, target: Target, force: bool, actor: str, *, returns: bool = False) -> DrainState:
+        """No new requests for it; returns when every worker has confirmed that. Raises `Refused`."""
+        supervisor = self._supervisor
+        if not force:
+            self._check_enough_left(target)
+        before = self.wished(target)
+        if not before.draining:
+            self.wish(target, replace(before, draining=True, returns=returns))
+            supervisor.drain(target.id)
+            supervisor.note("drain", "stops soon, and drains" if returns else "drains", target.id, actor=actor)
+            await self.enforce(target.service)
+        return await self.state(target)
+
+    async def end(self, target: Target, actor: str) -> None:
+        """It may get requests again, if it is ready."""
+        supervisor = self._supervisor
+        if self.wished(target).draining:
+            self.wish(target, replace(self.wished(target), draining=False, returns=False))
+            self._seen_down.discard(target.id)
+            self._told_safe.pop(target.id, None)
+            supervisor.undrain(target.id)
+            supervisor.note("drain", "is no longer drained", target.id, actor=actor)
+            await self.enforce(target.service)
+
+    async def prestop(self, target: Target, wait: float, actor: str) -> DrainState:
+        """Drain a container that is about to stop; returns when it may, or after `wait` seconds."""
+        state = await self.begin(target, True, actor, returns=True)
+        until = time.monotonic() + min(wait, LONGEST_WAIT)
+        while not state.safe and time.monotonic() < until:
+            await asyncio.sleep(LOOK_EVERY)
+            state = await self.state(target)
+        return state
+
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    async def state(self, target: Target) -> DrainState:
+        """What is left, and for how long."""
+        supervisor = self._supervisor
+        answered = await supervisor.workers.poll()
+        tally = supervisor.totals.sums().targets.get(target.id, TargetTally(target.id))
+        draining = self.wished(target).draining
+        left = tally.in_flight + tally.tunnels
+        rotation = supervisor.rotations.current[target.service]
+        known = answered and supervisor.workers.serves(rotation.version)
+        bound = supervisor.config.services[target.service].timeouts.drain
+        passed = time.monotonic() - supervisor.monitor.health(target.id).admin_since
+        cut_in = max(0.0, bound - passed) if draining and left and bound else None
+        return DrainState(
+            target=target.id,
+            safe=draining and not left and known,
+            in_flight=tally.in_flight,
+            tunnels=tally.tunnels,
+            cut_in=cut_in,
+            estimate=self._estimate(target, tally, cut_in) if draining else None,
+        )
+
+    def _estimate(self, target: Target, tally: TargetTally, cut_in: float | None) -> float | None:
+        """Seconds until nothing is left, as far as can be told: tunnels go when they are cut, requests take as long as
+        99 of 100 took of late."""
+        if not tally.in_flight and not tally.tunnels:
+            return 0.0
+        if tally.tunnels:
+            return cut_in
+        usual = self._supervisor.rates.of_target(target.id).percentile(0.99)
+        if usual is None:
+            return cut_in
+        return usual if cut_in is None else min(usual, cut_in)
+
+    def wished(self, target: Target) -> TargetDesired:
+        """What operators want of it."""
+        return self._supervisor.desired.targets.get(target.id, TargetDesired())
+
+    def wish(self, target: Target, wanted: TargetDesired) -> None:
+        """Note what is wanted of it."""
+        desired = self._supervisor.desired
+        targets = {**desired.targets, target.id: wanted}
+        if wanted == TargetDesired():
+            del targets[target.id]
+        self._supervisor.wish(replace(desired, targets=targets))
+
+    async def enforce(self, name: str) -> None:
+        """Put the wishes for a service in force; returns when every worker has. Raises `Refused`."""
+        supervisor = self._supervisor
+        supervisor.rotations.touch((name,))
+        version = supervisor.rotations.flush()
+        try:
+            await supervisor.workers.confirm(version, CONFIRM_WITHIN)
+        except TimeoutError:
+            raise Refused(504, "Not confirmed", "a worker has not confirmed the change in time; it will") from None
+
+    def _check_enough_left(self, target: Target) -> None:
+        supervisor = self._supervisor
+        desired = supervisor.desired.services[target.service]
+        with_traffic = {pool for pool, parts in desired.shares if parts} or {desired.active}
+        health = supervisor.monitor.health
+        if target.pool not in with_traffic or not in_rotation(health(target.id)):
+            return
+        service = next(known for known in supervisor.world.snapshot.services if known.name == target.service)
+        pool = next(known for known in service.pools if known.name == target.pool)
+        quorum = supervisor.config.services[target.service].rollout.min_ready
+        all_of_them = not quorum.count and quorum.share >= 1.0
+        needed = 1 if all_of_them else quorum.needed(len(pool.targets))
+        others = [other.id for other in pool.targets if other.id != target.id]
+        left = sum(1 for id in others if in_rotation(health(id)))
+        if left < needed:
+            now = time.monotonic()
+            reasons = [
+                {"target": id, "reason": f"{shown(health(id), now)}: {health(id).text}"}
+                for id in others
+                if not in_rotation(health(id))
+            ]
+            number = f"{left} ready target{'' if left == 1 else 's'}"
+            detail = f"without {target.id} pool {pool.name}, which has traffic, has {number}; {needed} must be left"
+            raise Refused(409, "Too few would be left", detail, reasons)
+
+    # --- what comes of them -----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """See when targets are empty, and when containers are back, for as long as lb runs."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            healths = self._supervisor.monitor.healths
+            draining = [id for id, health in healths.items() if health.admin == "draining"]
+            if draining:
+                await self._look(draining)
+            for id, wanted in list(self._supervisor.desired.targets.items()):
+                if wanted.returns and id in healths and not self._supervisor.busy:
+                    await self._look_for_return(id)
+
+    async def _look(self, draining: list[str]) -> None:
+        supervisor = self._supervisor
+        for id in draining:
+            target = supervisor.targets.get(id)
+            if target is None or not self.wished(target).draining:
+                continue
+            if (await self.state(target)).safe:
+                supervisor.monitor.feed(id, Emptied())
+                if self.wished(target).returns:
+                    self._told_safe.setdefault(id, time.monotonic())
+
+    async def _look_for_return(self, id: str) -> None:
+        supervisor = self._supervisor
+        target, health = supervisor.targets[id], supervisor.monitor.health(id)
+        if health.admin == "drained":
+            self._told_safe.setdefault(id, time.monotonic())
+        if health.streak < 0 or health.probe != "ready":
+            if id in self._told_safe:
+                self._seen_down.add(id)
+            return
+        safe_since = self._told_safe.get(id)
+        if id in self._seen_down or (safe_since is not None and time.monotonic() - safe_since > BACK_AFTER):
+            with suppress(Refused):
+                await self.end(target, "it is back")
