@@ -102,7 +102,7 @@ def _services(before: World, after: World) -> Iterator[Change]:
         for pool in old[name].pools:
             if pool not in new[name].pools:
                 yield Change("drain", f"pool {name}/{pool}", "is gone; its targets drain")
-        if old[name] != new[name]:
+        if old[name] != new[name] or old[name].readiness.kind() != new[name].readiness.kind():
             yield from _values(f"services.{name}", _written_out(old[name]), _written_out(new[name]))
     for name in old:
         if name not in new:

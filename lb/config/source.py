@@ -12,6 +12,7 @@ thousand opening brackets).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,13 +28,15 @@ MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 32
 MAX_NODES = 500_000
 
+#: Where YAML 1.1 ends a line (`str.splitlines` ends it in more places).
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 #: libyaml where PyYAML was built with it: ten times as fast.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read(text: str, name: str, environ: Mapping[str, str]) -> Source:
     """The tree of `text`; raises `ConfigError` when there is none to be had. Lesser errors are in `problems`."""
-    source = Source(name, text.splitlines(), Node(Place(1, 1)))
+    source = Source(name, _lines(text), Node(Place(1, 1)))
     if len(text) > MAX_BYTES:
         raise ConfigError([Problem(name, 0, 0, f"the file is larger than {MAX_BYTES // 1024 // 1024} MiB")])
     if hidden := HIDDEN.search(text):
@@ -219,6 +222,11 @@ class _Builder:
         if event.tag is not None and event.tag not in harmless and event.tag != "!":
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
             self._fault(_place(event), f"the tag {tag} is not supported", "Remove it; the key decides what a value is.")
+
+
+def _lines(text: str) -> list[str]:
+    lines = _LINE_BREAK.split(text)
+    return lines if lines[-1] else lines[:-1]
 
 
 def _place(event: Any) -> Place:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import re
 
@@ -60,13 +61,11 @@ def route_path(value: str) -> str:
 def route_host(value: str) -> str:
     lowered = value.lower().rstrip(".")
     if not _ROUTE_HOST.fullmatch(lowered):
-        bare = re.sub(r"^https?://", "", lowered).partition("/")[0]
-        bare = re.sub(r":[0-9]+$", "", bare)
-        refuse(
-            f"{value!r} is not a host",
-            "a host name without port, or *.suffix",
-            bare if _ROUTE_HOST.fullmatch(bare) else "",
-        )
+        meant = re.sub(r":[0-9]+$", "", re.sub(r"^https?://", "", lowered).partition("/")[0])
+        with contextlib.suppress(UnicodeError):
+            meant = meant.encode("idna").decode()  # what clients send of a name that is not ASCII
+        meant = meant if _ROUTE_HOST.fullmatch(meant) else ""
+        refuse(f"{value!r} is not a host", "a host name without port, or *.suffix", meant)
     return lowered
 
 

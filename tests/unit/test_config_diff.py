@@ -75,6 +75,13 @@ def test_timing_changes_say_what_they_come_to() -> None:
     assert "at worst 7s → never" in lines(OLD.replace("{path: /r, interval: 2s}", "none"))[-1]
 
 
+def test_a_check_that_becomes_another_kind_by_a_default_written_down() -> None:
+    assert lines("backends: [h:1]\nreadiness: {path: /}", "backends: [h:1]\nreadiness: {rise: 2}") == [
+        "~ services.default.readiness.protocol: tcp → http",
+        "~ default/default/h:1: asked another question; until it is answered well, the old check decides",
+    ]
+
+
 def test_an_edit_of_active_wins() -> None:
     assert lines(OLD.replace("active: blue", "active: green")) == [
         "~ services.s.active: blue → green; an edit wins over an earlier switch"

@@ -296,6 +296,7 @@ watch: yes
         ("    outlier: {max_ejection: 1s}", "1s", "Allowed: 30s or more."),
         ("    host_header: !!binary eA==", "!!binary eA==", "Remove it"),
         ("routes: [{host: 'http://a.org', service: greeting}]", "'http://a.org'", "Did you mean a.org?"),
+        ("routes: [{host: bücher.eu, service: greeting}]", "bücher.eu", "Did you mean xn--bcher-kva.eu?"),
         ("routes: [{path: /a*, service: greeting}]", "/a*", "Did you mean /a?"),
         ("routes: [{path: /a?b, service: greeting}]", "/a?b", "without query"),
         ("trusted_proxies: [10.0.0.1/8]", "10.0.0.1/8", "Did you mean 10.0.0.0/8?"),
