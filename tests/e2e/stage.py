@@ -213,7 +213,15 @@ class Stage:
         errors = self.folder / f"lb-{len(self.running)}.err"
         with errors.open("wb") as sink:
             process = subprocess.Popen(
-                [sys.executable, "-m", "lb", "run", str(path), "--workers", str(workers), *arguments],
+                [
+                    sys.executable,
+                    "-m",
+                    "lb",
+                    "run",
+                    str(path),
+                    *(["--workers", str(workers)] if workers else []),
+                    *arguments,
+                ],
                 stdout=subprocess.DEVNULL,
                 stderr=sink,
                 cwd=self.folder,
@@ -227,9 +235,12 @@ class Stage:
 
 
 class Load:
-    """Clients that ask again and again, each on a kept connection, and count what they get."""
+    """Clients that ask again and again, each on a kept connection (or a new one each time), and count what they get."""
 
-    def __init__(self, url: str, clients: int = 4, path: str = "/greeting", body: bytes | None = None) -> None:
+    def __init__(
+        self, url: str, clients: int = 4, path: str = "/greeting", body: bytes | None = None, keep: bool = True
+    ) -> None:
+        self._keep = keep
         host, _, port = url.removeprefix("http://").partition(":")
         self._address = (host, int(port))
         method = b"POST" if body is not None else b"GET"
@@ -274,7 +285,7 @@ class Load:
                 status, close = read_answer(sock)
                 with self._lock:
                     self.statuses[status] = self.statuses.get(status, 0) + 1
-                if close:
+                if close or not self._keep:
                     sock.close()
                     sock = None
             except (OSError, ValueError) as error:
