@@ -123,8 +123,9 @@ def service_lines(service: Json, now: float, ink: Ink) -> list[str]:
     if service["p50"] is not None:
         facts.append(f"p50 {span(service['p50'])}, p99 {span(service['p99'])}")
     lines = [f"{ink(service['name'], 'bold')}  {' · '.join(facts)}"]
-    lines += [f"  {note}" for note in notes(service, now, ink)]
     room = width()
+    for note, style in notes(service, now):
+        lines += [f"  {ink(line, *style)}" for line in textwrap.wrap(note, room - 2, subsequent_indent="  ")]
     addresses = [len(target["address"]) for pool in service["pools"] for target in pool["targets"]]
     size = min(max(addresses, default=0), max(15, room - 59))
     lines.append(ink(f"    {table([HEADINGS], size)[0]}", "dim"))
@@ -134,30 +135,24 @@ def service_lines(service: Json, now: float, ink: Ink) -> list[str]:
     return lines
 
 
-def notes(service: Json, now: float, ink: Ink) -> list[str]:
-    """What is worth knowing beyond the figures."""
-    found = []
-    if service["active"] != service["configured"]:
-        when = f", {age(now - service['since'])} ago" if service["since"] else ""
-        found.append(f"switched to {service['active']}{when}; the file says {service['configured']}")
-    elif service["since"]:
-        found.append(f"switched to {service['active']} {age(now - service['since'])} ago")
-    if service["previous"]:
-        found[-1:] = [f"{found[-1]} (lb rollback returns to {service['previous']})"] if found else []
+def notes(service: Json, now: float) -> list[tuple[str, tuple[str, ...]]]:
+    """What is worth knowing beyond the figures, and how it is painted."""
+    found: list[tuple[str, tuple[str, ...]]] = []
+    if service["since"] or service["active"] != service["configured"]:
+        text = f"switched to {service['active']}"
+        if service["since"]:
+            text += f" {age(now - service['since'])} ago"
+        if service["active"] != service["configured"]:
+            text += f"; the file says {service['configured']}"
+        if service["previous"]:
+            text += f" (lb rollback returns to {service['previous']})"
+        found.append((text, ()))
     if service["rollout"]:
-        found.append(ink(rollout_line(service["rollout"]), "yellow"))
+        found.append((service["rollout"]["text"], ("yellow",)))
     if service["detection"]:
         worst, expected = service["detection"]["worst"], service["detection"]["expected"]
-        found.append(ink(f"a dead target is out after {span(worst)} at worst, {span(expected)} on average", "dim"))
+        found.append((f"a dead target is out after {span(worst)} at worst, {span(expected)} on average", ("dim",)))
     return found
-
-
-def rollout_line(rollout: Json) -> str:
-    text = rollout.get("text") or rollout.get("summary")
-    if text:
-        return str(text)
-    facts = [f"{key} {value}" for key, value in rollout.items() if isinstance(value, str | int) and value != ""]
-    return "rollout: " + ", ".join(facts)
 
 
 def pool_line(pool: Json, ink: Ink) -> str:

@@ -512,7 +512,9 @@ class Supervisor:
         if target is None:
             return
         before, after = shown(old, now), shown(new, now)
-        text = "; ".join(effect.text for effect in effects if effect.text) or new.text
+        # What the lifecycle says is for people; the other effects repeat the probe's finding.
+        said = [effect.text for effect in effects if effect.kind == "say"] or [effect.text for effect in effects]
+        text = "; ".join(dict.fromkeys(filter(None, said))).removeprefix(f"{after}: ") or new.text
         if before != after:
             self.transitions[id, after] += 1
             self.note("transition", f"{before} → {after}: {text}", id, before=before, after=after)
