@@ -81,6 +81,10 @@ def large(folder: Path, size: int = 10 << 30) -> None:
     """10 GiB each way through lb; download to a slow reader for a while."""
 
     async def origin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await serve(reader, writer)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         if head.startswith(b"POST"):
             left = size
