@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from bisect import bisect_left
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -407,6 +409,13 @@ FOLLOWS = {
     "done": {"rolled_back"},
     "rolled_back": set(),
 }
+
+
+def test_the_table_in_the_docs_is_this_one():
+    page = (Path(__file__).parents[2] / "docs" / "blue-green.md").read_text()
+    rows = re.findall(r"^(\w+) +\| [^|]+\| (\w+)$", page, re.MULTILINE)
+    told = {(before, after) for before, after in rows if before != after}
+    assert told == {(before, after) for before, follows in FOLLOWS.items() for after in follows if before != after}
 
 
 @settings(max_examples=300, deadline=None)
