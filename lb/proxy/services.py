@@ -113,7 +113,8 @@ class LiveService:
         self.pools: dict[str, LivePool] = {
             pool.name: LivePool(plane, self, pool.name, plane.pool_tally(rules.name, pool.name)) for pool in rules.pools
         }
-        self.split: Split[LivePool] = Split((("none", 100),), {"none": self.nobody})
+        # Each worker begins elsewhere, so that the first requests of a step are not all the new pool's, or none.
+        self.split: Split[LivePool] = Split((("none", 100),), {"none": self.nobody}, plane.worker * 37)
         self.fallback: LivePool | None = None
         self.budget = RetryBudget(rules.retries.budget, rules.retries.budget_floor, plane.now)
         self.retried: dict[str, int] = {}
@@ -128,6 +129,7 @@ class LiveService:
     def inherit(self, old: LiveService) -> None:
         """Take over what a service of the same name knows: a reload must not forget."""
         self.retried, self.mirrored = old.retried, old.mirrored
+        self.split.position = old.split.position
         self.in_flight = 0  # requests that began under the old rules end there
         self.budget.requests, self.budget.retries = old.budget.requests, old.budget.retries
         if self.limiter is not None and old.limiter is not None:
