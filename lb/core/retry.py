@@ -7,7 +7,8 @@ The rules, each learnt from a peer:
 - sent, no response byte: idempotent requests (RFC 9110 section 9.2.2), and to another target alone: a target that
   received a request and broke off would be asked the same again, and nobody would see that it breaks off;
 - any other request only with the kernel's proof that the target never received it (`unprocessed`);
-- a pooled connection that the target closed as we wrote to it is not the client's problem: one such replay is free;
+- a pooled connection that the target closed as we wrote to it is not the client's problem: such replays are free, and
+  bounded only so that they end;
 - 502, 503, 504 as answers: idempotent requests, if the service lists the status;
 - a retry budget bounds all the others, so that retries cannot multiply an outage (Finagle, Linkerd).
 """
@@ -24,6 +25,8 @@ PHASES = ("connect", "send", "head", "body")
 REFUSED, UNREACHABLE, TIMEOUT, RESET, GARBAGE, STATUS = range(6)
 CAUSES = ("refused", "unreachable", "timeout", "reset", "garbage", "status")
 
+#: Tries beyond `attempts` that a request gets whose connections were closed before it reached anybody.
+FREE = 8
 #: The decision to try again; any other value is the status to answer.
 RETRY = 0
 #: The decision to cut the client's connection, because its answer has begun.
@@ -98,10 +101,12 @@ def decide(
     status = _answer(failure)
     if not replayable:
         return status
-    if failure.phase == CONNECT or (failure.unprocessed and not failure.reused):
+    if failure.unprocessed:
+        return RETRY if attempt < attempts + FREE else status
+    if failure.phase == CONNECT:
         return RETRY if attempt < attempts else status
-    if failure.reused and (failure.unprocessed or (idempotent and failure.cause == RESET)):
-        # The pooled connection was stale. One per request may be replayed beyond `attempts`; then they count.
+    if failure.reused and idempotent and failure.cause == RESET:
+        # Most likely the pooled connection was stale: one replay beyond `attempts`.
         return RETRY if attempt <= attempts else status
     if not idempotent or not elsewhere or attempt >= attempts:
         return status

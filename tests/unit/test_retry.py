@@ -12,6 +12,7 @@ from lb.core.retry import (
     BODY,
     CONNECT,
     CUT,
+    FREE,
     GARBAGE,
     HEAD,
     REFUSED,
@@ -107,7 +108,7 @@ def test_never_once_a_byte_went_to_the_client(
     assert budget.retries == 0
 
 
-@given(st.sampled_from([REFUSED_CONNECT, RESET_HEAD, STALE_PROVEN, BUSY]), st.integers(0, 6), st.integers(0, 3))
+@given(st.sampled_from([REFUSED_CONNECT, RESET_HEAD, STALE_PROVEN, BUSY]), st.integers(0, 14), st.integers(0, 3))
 def test_attempts_are_bounded(failure: Failure, attempt: int, attempts: int) -> None:
     decision = decide(
         failure,
@@ -121,7 +122,7 @@ def test_attempts_are_bounded(failure: Failure, attempt: int, attempts: int) -> 
         budget=RetryBudget(1.0, 100, 0.0),
         now=0.0,
     )
-    free = 1 if failure.reused else 0  # one replay of a stale connection is on the house
+    free = FREE if failure.unprocessed else 0  # what reached nobody is sent again on the house
     assert (decision == RETRY) == (attempt < attempts + free)
 
 
