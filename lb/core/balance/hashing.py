@@ -2,7 +2,8 @@
 
 - `ring` (ketama, as in nginx's `hash … consistent`, HAProxy and Envoy): each lane owns points on a circle, a key
   belongs to the next point. Only a leaving lane's keys move. The points of a lane vary in how much they cover: with
-  160 of them a lane's share is within about 8 % of its weight (one standard deviation).
+  160 of them a lane's share is within about 8 % of its weight (one standard deviation); pools of more than 128 lanes
+  get fewer points each, and had better use maglev.
 - `maglev` (Eisenbud et al., Maglev: A Fast and Reliable Software Network Load Balancer, 2016): lanes fill a table in
   turns, each in its own order. Shares are within about 1 % and a pick is one look-up; when a lane leaves, a few keys
   of the others move as well. Weights as in Envoy: a lane takes its turn when its weight has added up to one.
@@ -28,7 +29,7 @@ from lb.core.balance.policy import Member
 POINTS = 160
 #: …while the pool is not larger than this; a pool twice as large gives each lane half as many, so that building stays
 #: a matter of milliseconds. Fewer points are the first ones of more, so most keys stay when the pool crosses a border.
-POINTS_LANES = 64
+POINTS_LANES = 128
 #: Table sizes (primes). The larger one serves pools of more than `SMALL_LANES`.
 SMALL_TABLE, LARGE_TABLE = 4099, 16411
 SMALL_LANES = 40
@@ -80,15 +81,14 @@ class Ring(Generic[L]):
         limit = POINTS_LANES
         while len(lanes) > limit and points_each > 10:
             limit, points_each = limit * 2, points_each // 2
-        circle: dict[int, int] = {}
+        circle: dict[int, L] = {}
         # Against the heaviest, not the sum: a lane's points do not change because another one came or left (unless
         # that was the only heaviest one: then the others get more points, and keep those they had).
-        for index in sorted(range(len(lanes)), key=lambda i: lanes[i].id):
-            count = max(1, round(points_each * members[index][1] / heaviest))
-            for point in _points(lanes[index].id, count):
-                circle.setdefault(point, index)
+        for lane, weight in sorted(members, key=lambda member: member[0].id):
+            count = max(1, round(points_each * weight / heaviest))
+            circle.update(dict.fromkeys(_points(lane.id, count), lane))
         self._points = sorted(circle)
-        self._owners = [lanes[circle[point]] for point in self._points]
+        self._owners = list(map(circle.__getitem__, self._points))
         self._lanes = lanes
 
     def pick(self, key: int = 0, avoid: Collection[L] = (), now: float = 0.0) -> L | None:
