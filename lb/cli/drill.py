@@ -182,7 +182,7 @@ async def one_fault(
     victim_id, victim = max(ids.items(), key=lambda known: known[1].requests)
     broken_at = time.monotonic()
     await victim.become(fault)
-    bound = 2.0 * worst_case(spec) + 3.0 if result.noticed_by else 5.0
+    bound = 2.0 * worst_case(spec) + 3.0 if result.noticed_by else 3.0
     if result.noticed_by == "requests":
         bound = max(bound, 15.0)
     found = await stage.until(lambda: stage.left_at.get(victim_id, 0.0) > broken_at, bound)
