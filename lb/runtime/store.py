@@ -21,6 +21,7 @@ from lb.core.desired import Desired
 
 FILE = "desired.json"
 LAST_GOOD = "desired.last.json"
+DAMAGED = "desired.damaged.json"
 LOCK = "lock"
 #: Grows when the meaning of the file changes.
 FORMAT = 1
@@ -77,16 +78,24 @@ class Store:
             self._lock = None
 
     def load(self) -> tuple[Desired | None, str]:
-        """(the newest good state, what was wrong with a newer one); None when there is none at all."""
-        complaint = ""
+        """(the newest good state, what was wrong with a newer one); None when there is none at all.
+
+        A damaged file is put aside, so that it is there to be looked at and never becomes the last good one.
+        """
+        complaints = []
         for name in (FILE, LAST_GOOD):
+            path = self.directory / name
             try:
-                return _read(self.directory / name), complaint
+                state = _read(path)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
-                complaint = complaint or f"{self.directory / name}: {error}"
-        return None, complaint
+                complaints.append(f"{path}: {error.strerror if isinstance(error, OSError) else error}")
+                with suppress(OSError):
+                    path.replace(self.directory / DAMAGED)
+                continue
+            return state, "; ".join([*complaints, "the state before it is used"]) if complaints else ""
+        return None, "; ".join([*complaints, "lb begins as the file says"]) if complaints else ""
 
     def save(self, desired: Desired) -> bool:
         """Write a new state; False when the disk does not take it (`trouble` says why). Never raises."""
@@ -124,15 +133,17 @@ def _read(path: Path) -> Desired:
     """The state in a file. Raises ValueError for a damaged one."""
     try:
         envelope: dict[str, Any] = json.loads(path.read_bytes())
-        body: str = envelope["body"]
+        body = str(envelope["body"])
         if envelope["checksum"] != _checksum(body):
-            raise ValueError("its checksum does not match")
+            raise ValueError("it is damaged: its checksum does not match")
         content = json.loads(body)
         if content["format"] != FORMAT:
             raise ValueError(f"it has format {content['format']}, this lb reads format {FORMAT}")
         return msgspec.convert(content["state"], Desired)
-    except (KeyError, TypeError, json.JSONDecodeError, msgspec.ValidationError) as error:
-        raise ValueError(f"it is damaged ({error})") from None
+    except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        raise ValueError(f"it is damaged: {error!r}") from None
+    except (json.JSONDecodeError, msgspec.ValidationError) as error:
+        raise ValueError(f"it is damaged: {error}") from None
 
 
 def _checksum(body: str) -> str:
