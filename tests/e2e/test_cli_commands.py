@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -213,8 +214,11 @@ def test_events_are_followed_as_they_happen(clean: Running) -> None:
         env=environment(LB_ADMIN=clean.admin),
     )
     try:
-        clean.lb("weight", clean.green[0], "3")
         assert process.stdout is not None
+        for weight in range(3, 30):  # until it listens
+            clean.lb("weight", clean.green[0], str(weight))
+            if select.select([process.stdout], [], [], 1.0)[0]:
+                break
         event = json.loads(process.stdout.readline())
         assert event["kind"] == "weight" and clean.green[0] in event["subject"]
     finally:
