@@ -1,0 +1,111 @@
+"""Real worker processes under a supervisor's hand, without the rest of the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot
+from lb.runtime.sockets import open_listener
+from lb.runtime.totals import Totals
+from lb.runtime.workers import Workers
+
+BIND = "127.0.0.1:0"
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that the supervisor runs on."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+async def eventually(condition: Callable[[], object], within: float = 10.0, what: str = "") -> None:
+    """Wait until `condition()` is true; fail when it is not in time."""
+    deadline = time.monotonic() + within
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within} s: {what or condition}")
+        await asyncio.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that waits to be asked for has ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+class Crew:
+    """Some workers on one address; they answer 503, as no target is ready."""
+
+    def __init__(self, directory: Path, count: int) -> None:
+        self.told: list[str] = []
+        self.hopeless = 0
+        self.totals = Totals()
+        self.workers = Workers(
+            count, self.totals, directory=directory, tell=self.told.append, on_hopeless=self._on_hopeless
+        )
+        sockets = open_listener(BIND, count)
+        self.address = sockets[0].getsockname()
+        self.workers.sockets[BIND] = sockets
+        self.version = 1
+
+    def _on_hopeless(self) -> None:
+        self.hopeless += 1
+
+    def snapshot(self, binds: tuple[str, ...] = (BIND,)) -> Snapshot:
+        self.version += 1
+        return Snapshot(
+            self.version,
+            listeners=tuple(Listener(bind) for bind in binds),
+            services=(Service("s", (Pool("p", ()),)),),
+            routes=(Route("s"),),
+            rotations=(Rotation("s", self.version, (("p", 100),), ()),),
+            access_log=AccessLog("off"),
+        )
+
+    async def start(self) -> None:
+        await self.workers.start(self.snapshot())
+        self.workers.settle()
+
+    async def ask(self, times: int = 1, within: float = 5.0, address: tuple[str, int] | None = None) -> int:
+        """So many requests, each on a connection of its own; how many were answered in time."""
+        answered = 0
+        for _ in range(times):
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(within):
+                    reader, writer = await asyncio.open_connection(*(address or self.address))
+                    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                    answered += (await reader.read()).startswith(b"HTTP/1.1 503")
+                    writer.close()
+        return answered
+
+    def requests(self) -> int:
+        """As workers have told."""
+        return sum(tally.requests for tally in self.totals.sums().pools.values())
+
+
+@pytest.fixture
+async def crew(tmp_path: Path) -> AsyncIterator[Callable[[int], Crew]]:
+    made: list[Crew] = []
+
+    def make(count: int) -> Crew:
+        made.append(Crew(tmp_path, count))
+        return made[-1]
+
+    yield make
+    for each in made:
+        lives = [life.pid for life in each.workers._lives]
+        for pid in lives:
+            with suppress(ProcessLookupError):
+                os.kill(pid, 18)  # SIGCONT: a stopped one could not end
+        await each.workers.stop(1.0)
+        assert not any(alive(pid) for pid in lives)

@@ -1,0 +1,274 @@
+"""Workers that die, hang, grow and do not start: their sockets are attended to all the time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from lb.runtime import doors, workers
+from lb.runtime.channel import Order
+from lb.runtime.sockets import open_listener
+from lb.runtime.workers import resident
+from tests.runtime.conftest import BIND, Crew, alive, eventually
+
+Make = Callable[[int], Crew]
+
+
+async def test_a_worker_at_rest_is_small(crew: Make) -> None:
+    one = crew(1)
+    await one.start()
+    assert await one.ask(20) == 20
+    assert resident(one.workers.pids[0]) < 45 << 20
+
+
+async def test_a_dead_worker_is_replaced_within_a_second_and_its_queue_is_attended_to(crew: Make) -> None:
+    two = crew(2)
+    await two.start()
+    victim = two.workers.pids[0]
+    os.kill(victim, signal.SIGKILL)
+    began = time.monotonic()
+    # Both sockets get connections; those to the dead worker's are served by its neighbour.
+    assert await two.ask(40, within=1.0) == 40
+    await eventually(lambda: len(two.workers.pids) == 2 and victim not in two.workers.pids)
+    await eventually(lambda: two.workers._seats[0].keeper is None and two.workers._seats[0].life is not None)
+    assert time.monotonic() - began < 3.0, "a second on a quiet machine"
+    assert await two.ask(20, within=1.0) == 20
+    assert two.workers.restarts == 1
+    assert "was killed by SIGKILL" in two.told[0]
+
+
+async def test_exact_sums_over_the_living_and_the_dead(crew: Make) -> None:
+    two = crew(2)
+    await two.start()
+    asked = await two.ask(30)
+    await two.workers.poll()
+    assert two.requests() == asked == 30
+    os.kill(two.workers.pids[1], signal.SIGKILL)
+    await eventually(lambda: two.workers.restarts == 1)
+    assert two.requests() == 30
+    asked += await two.ask(30)
+    assert await two.workers.poll(5.0)
+    assert two.requests() == asked
+
+
+async def test_one_that_dies_at_once_again_and_again_is_given_up_and_its_neighbour_serves_for_it(
+    crew: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = crew(2)
+    await two.start()
+    monkeypatch.setattr(workers, "GIVE_UP", 4)
+    monkeypatch.setattr(workers, "BACKOFF", (0.0, 0.01, 0.02))
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/bin/false")
+        os.kill(two.workers.pids[0], signal.SIGKILL)
+        await eventually(lambda: two.workers.empty_seats == 1)
+    assert "its seat stays empty" in two.told[-1]
+    assert await two.ask(40, within=1.0) == 40
+    assert not two.hopeless
+    two.workers.retry()
+    await eventually(lambda: len(two.workers.pids) == 2 and two.workers._seats[0].keeper is None)
+    assert two.workers.empty_seats == 0
+    assert await two.ask(40, within=1.0) == 40
+
+
+async def test_when_all_are_given_up_there_is_no_hope(crew: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = crew(2)
+    await two.start()
+    monkeypatch.setattr(workers, "GIVE_UP", 3)
+    monkeypatch.setattr(workers, "BACKOFF", (0.0,))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    for pid in two.workers.pids:
+        os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: two.hopeless)
+    assert two.hopeless == 1
+
+
+async def test_one_that_cannot_be_started_is_tried_again(crew: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = crew(1)
+    await one.start()
+    monkeypatch.setattr(workers, "BACKOFF", (0.0, 0.05))
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/nowhere/python")
+        os.kill(one.workers.pids[0], signal.SIGKILL)
+        await eventually(lambda: any("cannot be started: No such file" in text for text in one.told))
+    await eventually(lambda: one.workers.pids)
+    assert await one.ask(1) == 1
+
+
+async def test_early_deaths_count_only_in_a_row(crew: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "STEADY_AFTER", 0.05)
+    one = crew(1)
+    await one.start()
+    for number in range(3):
+        await asyncio.sleep(0.1)  # it has served for long enough
+        os.kill(one.workers.pids[0], signal.SIGKILL)
+        await eventually(lambda number=number: one.workers.restarts == number + 1)  # type: ignore[misc]
+        await eventually(lambda: one.workers.pids and one.workers._seats[0].life.served_since)  # type: ignore[union-attr]
+    assert all("starts at once" in text for text in one.told)
+
+
+async def test_one_that_hangs_is_helped_out_and_then_replaced(crew: Make) -> None:
+    two = crew(2)
+    two.workers.hung_after = 2.0
+    await two.start()
+    victim = two.workers.pids[0]
+    os.kill(victim, signal.SIGSTOP)
+    await eventually(lambda: two.workers._seats[0].keeper is not None)
+    assert await two.ask(40, within=1.0) >= 30, "but for those that the kernel gave to the one that hangs"
+    await eventually(lambda: not alive(victim))
+    await eventually(lambda: len(two.workers.pids) == 2 and victim not in two.workers.pids)
+    assert any("gave no sign of life" in text for text in two.told)
+    await eventually(lambda: two.workers._seats[0].keeper is None)
+    assert await two.ask(20, within=1.0) == 20
+
+
+async def test_one_that_comes_round_keeps_its_seat(crew: Make) -> None:
+    two = crew(2)
+    await two.start()
+    victim = two.workers.pids[0]
+    os.kill(victim, signal.SIGSTOP)
+    await eventually(lambda: two.workers._seats[0].keeper is not None)
+    os.kill(victim, signal.SIGCONT)
+    await eventually(lambda: two.workers._seats[0].keeper is None)
+    assert victim in two.workers.pids
+    assert await two.ask(20, within=1.0) == 20
+    assert two.workers.restarts == 0
+
+
+async def test_a_supervisor_that_stood_still_blames_nobody(crew: Make) -> None:
+    two = crew(2)
+    two.workers.hung_after = 0.8
+    await two.start()
+    time.sleep(2.0)  # noqa: ASYNC251 - the loop is to stand still
+    await asyncio.sleep(0.7)
+    assert two.workers.restarts == 0
+    assert not two.told
+
+
+async def test_one_that_has_grown_too_large_is_recycled_without_a_lost_request(crew: Make) -> None:
+    two = crew(2)
+    await two.start()
+    old = two.workers.pids
+    two.workers.memory = 1 << 20  # every worker is larger than that
+    answered = asked = 0
+    while set(old) & set(two.workers.pids) or two.workers.leaving:
+        answered, asked = answered + await two.ask(5), asked + 5
+        assert asked < 5000
+    assert answered == asked
+    assert not any(alive(pid) for pid in old)
+    assert sum("takes its place" in text for text in two.told) == 2
+    heirs = two.workers.pids
+    await asyncio.sleep(0.6)
+    assert two.workers.pids == heirs, "one that is born too large is not replaced for ever"
+    assert two.workers.restarts == 0, "that is for deaths"
+    assert await two.workers.poll(5.0)
+    assert two.requests() == asked
+
+
+async def test_an_heir_that_does_not_start_leaves_the_old_one_in_place(
+    crew: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = crew(1)
+    await one.start()
+    old = one.workers.pids
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    one.workers.memory = 1 << 20
+    await eventually(lambda: any("heir died at once" in text for text in one.told))
+    assert one.workers.pids == old
+    assert await one.ask(3) == 3
+
+
+async def test_one_of_another_version_is_not_used(crew: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = crew(1)
+    await one.start()
+    monkeypatch.setattr(workers, "VERSION", 99)
+    monkeypatch.setattr(workers, "GIVE_UP", 2)
+    os.kill(one.workers.pids[0], signal.SIGKILL)
+    await eventually(lambda: one.hopeless)
+    assert any("lb upgrade" in text for text in one.told)
+
+
+async def test_listeners_come_and_go_while_workers_serve(crew: Make) -> None:
+    two = crew(2)
+    await two.start()
+    pids = two.workers.pids
+    other = "127.0.0.1:00"  # another name for a free port
+    sockets = open_listener(other, 2)
+    address = sockets[0].getsockname()
+    two.workers.open(other, sockets)
+    two.workers.apply(two.snapshot((BIND, other)))
+    await two.workers.confirm(two.version)
+    assert await two.ask(10, address=address) == 10
+    two.workers.close(other)
+    two.workers.apply(two.snapshot())
+    await two.workers.confirm(two.version)
+    assert await two.ask(1, address=address) == 0, "refused"
+    assert await two.ask(10) == 10
+    assert two.workers.pids == pids
+
+
+async def test_workers_outlive_a_supervisor_only_when_it_had_started_well(crew: Make) -> None:
+    two = crew(2)
+    await two.workers.start(two.snapshot())
+    pids = two.workers.pids
+    for life in two.workers._lives:
+        assert life.channel is not None
+        life.channel.close()
+    await eventually(lambda: not any(alive(pid) for pid in pids), what="nobody said that all is well: they end")
+
+
+async def test_they_can_be_adopted(crew: Make, tmp_path: object) -> None:
+    two, heir = crew(2), crew(2)
+    await two.start()
+    pids = two.workers.pids
+    asked = await two.ask(10)
+    assert two.workers.directory is not None
+    visits, _ = await asyncio.to_thread(doors.visit_all, two.workers.directory)
+    assert sorted(visit.pid for visit in visits) == sorted(pids)
+    heir.version = 50
+    await heir.start()
+    for visit in visits:
+        for sock in visit.sockets.values():
+            sock.close()
+        await heir.workers.adopt(visit)
+    two.workers.let_go()
+    await eventually(lambda: not any(alive(pid) for pid in pids), what="they drain and end")
+    await eventually(lambda: not heir.workers.leaving)
+    assert heir.requests() == asked, "what they had counted is the heir's now"
+    assert heir.workers.pids != pids
+
+
+async def test_stop_ends_all_in_order(crew: Make) -> None:
+    two = crew(2)
+    await two.start()
+    pids = two.workers.pids
+    began = time.monotonic()
+    await two.workers.stop(5.0)
+    assert time.monotonic() - began < 4.0, "nothing was under way"
+    assert not any(alive(pid) for pid in pids)
+    assert two.workers.directory is not None
+    assert not list((two.workers.directory / doors.FOLDER).iterdir())
+
+
+async def test_stop_does_not_wait_for_one_that_hangs(crew: Make) -> None:
+    two = crew(2)
+    await two.start()
+    pids = two.workers.pids
+    os.kill(pids[0], signal.SIGSTOP)
+    await two.workers.stop(0.2)
+    assert not any(alive(pid) for pid in pids)
+
+
+async def test_an_order_reaches_all(crew: Make) -> None:
+    two = crew(2)
+    await two.start()
+    pids = two.workers.pids
+    two.workers.order(Order("stop"))
+    await eventually(lambda: not any(alive(pid) for pid in pids))
+    await eventually(lambda: two.workers.restarts == 2)
