@@ -31,7 +31,8 @@ bench: bench-env ## compare with nginx, HAProxy, Envoy and Caddy (ARGS=--help)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 docs: dev-env ## write the generated reference pages again
-	$(BIN)/python -m tests.docs.generate
+	@mkdir -p build
+	$(BIN)/python -m lb.config.reference > build/page.md && mv build/page.md docs/configuration.md
 
 clean: ## remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
