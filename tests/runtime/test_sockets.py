@@ -1,0 +1,135 @@
+"""Listening sockets: a taken address is found out, a chosen port is everybody's, given ones are used."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from lb.runtime.descriptors import open_now
+from lb.runtime.sockets import CannotListen, bound_name, is_at, listen_once, open_listener, parse_bind
+
+
+def close(sockets: list[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    ("bind", "family", "address"),
+    [
+        ("127.0.0.1:80", socket.AF_INET, ("127.0.0.1", 80)),
+        (":80", socket.AF_INET, ("0.0.0.0", 80)),
+        ("[::1]:80", socket.AF_INET6, ("::1", 80)),
+        ("[::]:0", socket.AF_INET6, ("::", 0)),
+        ("unix:/run/lb.sock", socket.AF_UNIX, "/run/lb.sock"),
+    ],
+)
+def test_binds(bind: str, family: int, address: object) -> None:
+    assert parse_bind(bind) == (family, address)
+
+
+def test_each_seat_has_a_socket_on_the_same_port() -> None:
+    sockets = open_listener("127.0.0.1:0", 3)
+    assert len({sock.getsockname() for sock in sockets}) == 1
+    assert len({sock.fileno() for sock in sockets}) == 3
+    assert bound_name("127.0.0.1:0", sockets[0]) == f"127.0.0.1:{sockets[0].getsockname()[1]}"
+    assert is_at(sockets[0], f"127.0.0.1:{sockets[0].getsockname()[1]}")
+    close(sockets)
+
+
+@pytest.mark.parametrize("reuse", [False, True], ids=["alone", "with SO_REUSEPORT"])
+def test_an_address_in_use_is_named(reuse: bool) -> None:
+    """SO_REUSEPORT would let a second lb of the same user take it silently."""
+    with socket.socket() as other:
+        if reuse:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        bind = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(CannotListen, match=f"{bind}: the address is in use"):
+            open_listener(bind, 2)
+
+
+def test_an_address_whose_last_connections_still_close_is_free(tmp_path: Path) -> None:
+    """TIME_WAIT after a restart is no reason not to start."""
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = server.getsockname()
+        with socket.create_connection(address) as client:
+            accepted, _ = server.accept()
+            accepted.close()  # the server closes first: its side waits
+            assert client.recv(1) == b""
+    close(open_listener(f"127.0.0.1:{address[1]}", 2))
+
+
+def test_an_address_that_is_not_ours_is_named() -> None:
+    with pytest.raises(CannotListen, match=r"192\.0\.2\.1:80: this machine does not have the address"):
+        open_listener("192.0.2.1:80", 1)
+
+
+def test_given_sockets_are_used_first_and_what_is_missing_is_opened_beside_them() -> None:
+    given = open_listener("127.0.0.1:0", 2)
+    sockets = open_listener("127.0.0.1:0", 3, given)
+    assert sockets[:2] == given
+    assert len({sock.getsockname() for sock in sockets}) == 1
+    fewer = open_listener("127.0.0.1:0", 1, sockets)
+    assert fewer == sockets[:1]
+    assert [sock.fileno() for sock in sockets[1:]] == [-1, -1], "too many would keep connections nobody accepts"
+    close(fewer)
+
+
+def test_a_given_socket_that_cannot_be_shared_is_one_queue_for_all() -> None:
+    """systemd opens one socket without SO_REUSEPORT."""
+    alone = listen_once("127.0.0.1:0")
+    sockets = open_listener("127.0.0.1:0", 3, [alone])
+    assert len({sock.getsockname() for sock in sockets}) == 1
+    client = socket.create_connection(alone.getsockname())
+    accepted, _ = sockets[2].accept()
+    accepted.close()
+    client.close()
+    close(sockets)
+
+
+class TestUnix:
+    def test_one_queue_for_all(self, tmp_path: Path) -> None:
+        path = tmp_path / "lb.sock"
+        sockets = open_listener(f"unix:{path}", 3)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            sockets[1].accept()[0].close()
+        close(sockets)
+
+    def test_a_left_over_file_is_replaced(self, tmp_path: Path) -> None:
+        path = tmp_path / "lb.sock"
+        close(open_listener(f"unix:{path}", 1))
+        assert path.exists()
+        close(open_listener(f"unix:{path}", 1))
+
+    def test_one_that_is_listened_on_is_not(self, tmp_path: Path) -> None:
+        path = tmp_path / "lb.sock"
+        sockets = open_listener(f"unix:{path}", 1)
+        with pytest.raises(CannotListen, match="in use"):
+            open_listener(f"unix:{path}", 1)
+        close(sockets)
+
+    def test_a_file_that_is_no_socket_is_left_alone(self, tmp_path: Path) -> None:
+        path = tmp_path / "notes"
+        path.write_text("mine")
+        with pytest.raises(CannotListen, match="in use"):
+            open_listener(f"unix:{path}", 1)
+        assert path.read_text() == "mine"
+
+
+def test_a_refusal_leaks_no_descriptor() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        before = open_now()
+        for _ in range(20):
+            with pytest.raises(CannotListen):
+                open_listener(f"127.0.0.1:{other.getsockname()[1]}", 4)
+        assert open_now() == before
