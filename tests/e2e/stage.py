@@ -235,7 +235,12 @@ class Stage:
 
 
 class Load:
-    """Clients that ask again and again, each on a kept connection (or a new one each time), and count what they get."""
+    """Clients that ask again and again, each on a kept connection (or a new one each time), and count what they get.
+
+    They pause a little in between: what is to be seen is whether requests fail, and others need the processor too.
+    """
+
+    PAUSE = 0.001
 
     def __init__(
         self, url: str, clients: int = 4, path: str = "/greeting", body: bytes | None = None, keep: bool = True
@@ -277,7 +282,7 @@ class Load:
 
     def _run(self) -> None:
         sock: socket.socket | None = None
-        while not self._stop.is_set():
+        while not self._stop.wait(self.PAUSE):
             try:
                 if sock is None:
                     sock = socket.create_connection(self._address, 10)
