@@ -211,13 +211,15 @@ class Rollouts:
         pools = {pool.name: pool for pool in service.pools}
         new, old = pools[rollout.plan.new], pools[rollout.plan.old]
         rotation = supervisor.rotations.current[service.name]
+        new_ready, new_total = self._readiness(new)
+        old_ready, old_total = self._readiness(old)
         return Sample(
             new=_tally(sums, service.name, new.name),
             old=_tally(sums, service.name, old.name),
-            new_ready=self._ready(new),
-            new_total=len(new.targets),
-            old_ready=self._ready(old),
-            old_total=len(old.targets),
+            new_ready=new_ready,
+            new_total=new_total,
+            old_ready=old_ready,
+            old_total=old_total,
             applied=supervisor.workers.serves(rotation.version),
         )
 
@@ -256,7 +258,7 @@ class Rollouts:
     def _recover(self, service: Service, rollout: Rollout, now: float) -> None:
         """Decide when the old pool is known to be ready, or has had the time to become so."""
         old = next(pool for pool in service.pools if pool.name == rollout.plan.old)
-        ready = self._ready(old)
+        ready, _ = self._readiness(old)
         if ready or now >= self._recovering[service.name]:
             del self._recovering[service.name]
             new, effects = resume(rollout, can_go_back=ready > 0)
@@ -281,8 +283,7 @@ class Rollouts:
 
     def _measure_from_now(self, name: str) -> None:
         """Every worker has confirmed: what comes from now on counts."""
-        service = next(known for known in self._supervisor.world.snapshot.services if known.name == name)
-        sample = self._sample(service, self._rollouts[name], self._supervisor.totals.sums())
+        sample = self._sample(self._service(name), self._rollouts[name], self._supervisor.totals.sums())
         self._rollouts[name], _ = advance(self._rollouts[name], sample, monotonic())
 
     def _take(self, name: str, rollout: Rollout, effects: tuple[Effect, ...], *, actor: str = "") -> None:
@@ -381,6 +382,11 @@ class Rollouts:
             "share": rollout.share,
             "lasted": round(lasted, 1),
             "length": length,
+            "ready": {
+                pool.name: list(self._readiness(pool))
+                for pool in self._service(name).pools
+                if pool.name in (plan.old, plan.new)
+            },
             "held": rollout.held,
             "needed": rollout.needed,
             "analysis": rollout.outlook,
@@ -412,15 +418,24 @@ class Rollouts:
             self._supervisor.note("rollout", "it ended: the new configuration decides who gets the traffic", name)
         return None
 
+    def _service(self, name: str) -> Service:
+        return next(known for known in self._supervisor.world.snapshot.services if known.name == name)
+
     def _desired(self, name: str) -> ServiceDesired:
         return self._supervisor.desired.services[name]
 
-    def _ready(self, pool: Pool) -> int:
-        return sum(1 for target in pool.targets if in_rotation(self._supervisor.monitor.health(target.id)))
+    def _readiness(self, pool: Pool) -> tuple[int, int]:
+        """(targets that are ready, targets that could be): one that is drained on purpose, or was added just now and
+        never ready yet, says nothing about the version."""
+        healths = [self._supervisor.monitor.health(target.id) for target in pool.targets]
+        known = [
+            health for health in healths if health.ever_ready and health.admin == "normal" and not health.asks_drain
+        ]
+        return sum(1 for health in known if in_rotation(health)), len(known)
 
     def _ready_share(self, service: Service, name: str) -> float:
-        pool = next(pool for pool in service.pools if pool.name == name)
-        return self._ready(pool) / len(pool.targets) if pool.targets else 0.0
+        ready, total = self._readiness(next(pool for pool in service.pools if pool.name == name))
+        return ready / total if total else 0.0
 
 
 def _tally(sums: Sums, service: str, pool: str) -> Tally:

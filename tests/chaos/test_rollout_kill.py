@@ -83,7 +83,7 @@ def share_of_green(lb: Lb) -> int:
 def test_the_supervisor_is_killed_at_any_moment_of_a_rollout(stage: Stage, number: int) -> None:
     rng = random.Random(number)
     lb, _, _ = two_pools(
-        stage, f"steps: {STEPS}, step_time: 100ms, analysis: {{min_requests: 1, latency: 100}}, bake: 0s", count=1
+        stage, f"steps: {STEPS}, step_time: 100ms, analysis: {{min_requests: 1, latency: 100}}, bake: 0s"
     )
     seen = 0
     with Fleet(lb.url, clients=4, rps=200) as load:

@@ -55,7 +55,7 @@ def two_pools(
 
 
 def test_a_switch_to_a_pool_that_is_not_ready_is_refused_with_reasons(stage: Stage) -> None:
-    lb, _, green = two_pools(stage)
+    lb, _, green = two_pools(stage, count=2)
     green[1].toggle()
     eventually(lambda: lb.state(green[1].address) == "unready")
     refused = order(lb, "switch", {"to": "green"})
@@ -77,7 +77,7 @@ def test_a_switch_to_a_pool_that_is_not_ready_is_refused_with_reasons(stage: Sta
 
 
 def test_a_lower_min_ready_opens_the_gate(stage: Stage) -> None:
-    lb, _, green = two_pools(stage, "min_ready: 50%")
+    lb, _, green = two_pools(stage, "min_ready: 50%", count=2)
     green[1].toggle()
     eventually(lambda: lb.state(green[1].address) == "unready")
     assert order(lb, "switch", {"to": "green"}).status == 200
@@ -107,7 +107,7 @@ def test_nonsense_is_refused_and_changes_nothing(shared: Lb, body: dict, status:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     with Stage(tmp_path_factory.mktemp("shared")) as made:
-        yield two_pools(made, count=1)[0]
+        yield two_pools(made)[0]
 
 
 def test_nobody_notices_forty_switches(stage: Stage) -> None:
@@ -314,12 +314,13 @@ def test_a_hook_that_hangs_is_killed(stage: Stage) -> None:
 
 
 def test_a_rollback_waits_for_no_hook(stage: Stage) -> None:
-    lb, _, _ = two_pools(stage, "bake: 60s, pre: {command: '[ $LB_TO = green ] || sleep 3', timeout: 10s}")
+    lb, _, _ = two_pools(stage, "bake: 60s, pre: {command: '[ $LB_TO = green ] || (touch runs; sleep 3)', timeout: 9s}")
     assert order(lb, "switch", {"to": "green"}).status == 200
     answers = []
     slow = threading.Thread(target=lambda: answers.append(order(lb, "switch", {"to": "blue"})))
     slow.start()
-    eventually(lambda: order(lb, "switch", {"to": "blue"}).status == 409, what="the hook runs")
+    eventually((stage.folder / "runs").exists, what="the hook runs")
+    assert order(lb, "switch", {"to": "blue"}).status == 409
     began = time.monotonic()
     assert order(lb, "rollback").status == 200
     assert time.monotonic() - began < 2

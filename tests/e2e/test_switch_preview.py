@@ -62,7 +62,6 @@ def test_chosen_requests_see_the_next_version_first(stage: Stage) -> None:
         stage,
         more="previews: [{pool: green, header: X-Version, value: next}, {pool: green, cookie: version, value: next},"
         " {pool: green, host: next.example.org}]",
-        count=1,
     )
 
     def version(**headers: str) -> str:
@@ -127,7 +126,7 @@ def test_an_asset_that_only_the_other_version_has(stage: Stage) -> None:
 
 
 def test_a_pool_with_previews_is_not_called_safe(stage: Stage) -> None:
-    lb, _, _ = two_pools(stage, "bake: 0s", "previews: [{pool: blue, header: X-Version, value: old}]", count=1)
+    lb, _, _ = two_pools(stage, "bake: 0s", "previews: [{pool: blue, header: X-Version, value: old}]")
     order(lb, "switch", {"to": "green"})
     text = "blue is drained, but previews go to it"
     eventually(lambda: any(text in event["text"] for event in ask(f"{lb.admin}/api/v1/events").json), what=text)

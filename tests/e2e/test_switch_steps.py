@@ -33,7 +33,7 @@ def test_the_share_of_each_step_is_exact(stage: Stage) -> None:
 
 
 def test_steps_follow_one_another_and_are_told(stage: Stage) -> None:
-    lb, _, _ = two_pools(stage, f"{QUICK}, steps: [5, 25, 50, 100], step_time: 1s")
+    lb, _, _ = two_pools(stage, f"{QUICK}, steps: [5, 25, 50, 100], step_time: 500ms")
     with Fleet(lb.url, clients=4, rps=200) as load:
         eventually(lambda: len(load.seen) > 50)
         done = lb.cli("switch", "greeting", "green", "--wait", timeout=40)
@@ -56,19 +56,15 @@ def test_steps_follow_one_another_and_are_told(stage: Stage) -> None:
     assert lb.metrics()['lb_pool_traffic_ratio{pool="green",service="greeting"}'] == 1
 
 
-@pytest.mark.parametrize("by", ["header:X-Client", "cookie:session"])
-def test_sticky_clients_never_flip_back(stage: Stage, by: str) -> None:
-    lb, _, _ = two_pools(stage, f"{QUICK}, step_time: 1s", f"sticky: {{by: '{by}'}}")
-    kind, name = by.split(":")
+def test_sticky_clients_never_flip_back(stage: Stage) -> None:
+    lb, _, _ = two_pools(stage, f"{QUICK}, step_time: 500ms", "sticky: {by: 'cookie:session'}")
 
     def header(client: int) -> str:
-        return f"{name}: c{client}\r\n" if kind == "header" else f"Cookie: a=1; {name}=c{client}\r\n"
+        return f"Cookie: a=1; session=c{client}\r\n"
 
-    began: dict[str, float] = {}
     with Fleet(lb.url, clients=8, rps=1200, headers=header, names=300) as load:
         eventually(lambda: len(load.seen) > 600)
         order(lb, "switch", {"to": "green", "steps": [5, 25, 50, 75, 100]})
-        began["steps"] = time.monotonic()
         eventually(lambda: service(lb)["active"] == "green", within=30)
         now = time.monotonic()
         eventually(lambda: load.versions(since=now)["green"] > 400)
@@ -83,7 +79,7 @@ def test_sticky_clients_never_flip_back(stage: Stage, by: str) -> None:
         assert versions[0] == "blue"
         assert versions[-1] == "green"
     # They did not all move at once: the steps moved some each.
-    assert len({versions.count("blue") // 20 for versions in by_client.values()}) > 1
+    assert len({versions.count("blue") for versions in by_client.values()}) > 2
 
 
 @pytest.mark.parametrize(("broken", "reason"), [("errors=20", "green fails"), ("delay=0.3", "p99 of green")])
@@ -158,7 +154,7 @@ def test_another_order_while_steps_are_under_way(stage: Stage) -> None:
 
 def test_no_target_of_the_new_pool_is_left(stage: Stage) -> None:
     """The release dies altogether: its clients are served by blue meanwhile, and the release is rolled back."""
-    lb, _, green = two_pools(stage, "bake: 0s")
+    lb, _, green = two_pools(stage, "bake: 0s", count=2)
     with Fleet(lb.url, clients=4, rps=200) as load:
         order(lb, "switch", {"to": "green", "steps": [50, 100]})
         eventually(lambda: load.versions()["green"] > 20)
@@ -177,7 +173,7 @@ def test_no_target_of_the_new_pool_is_left(stage: Stage) -> None:
 
 @pytest.mark.parametrize("policy", ["resume", "rollback"])
 def test_a_rollout_goes_on_or_back_after_kill_9(stage: Stage, policy: str) -> None:
-    lb, _, _ = two_pools(stage, f"{QUICK}, steps: [25, 50, 100], step_time: 1s, after_restart: {policy}")
+    lb, _, _ = two_pools(stage, f"{QUICK}, steps: [25, 50, 100], step_time: 500ms, after_restart: {policy}")
     with Fleet(lb.url, clients=4, rps=100):
         order(lb, "switch", {"to": "green"})
         eventually(lambda: service(lb)["rollout"]["share"] == 50)
@@ -217,3 +213,16 @@ def test_a_reload_that_keeps_the_pools_keeps_the_rollout(stage: Stage) -> None:
     view = service(lb)
     assert (view["rollout"]["share"], view["active"]) == (50, "blue")
     eventually(lambda: {ask(f"{lb.url}/greeting").json["instance"] for _ in range(30)} >= {more.address})
+
+
+def test_a_drained_or_newly_added_target_is_no_reason_to_go_back(stage: Stage) -> None:
+    lb, blue, green = two_pools(stage, count=2)
+    order(lb, "switch", {"to": "green", "steps": [50, 100]})
+    assert lb.cli("drain", green[0].address).returncode == 0
+    late = stage.backend("green")
+    late.toggle()
+    stage.config({"blue": blue, "green": [*green, late]})
+    assert lb.cli("reload").returncode == 0
+    assert service(lb)["rollout"]["ready"] == {"blue": [2, 2], "green": [1, 1]}
+    green[1].toggle()
+    eventually(lambda: service(lb)["rollout"] is None, what="the last one that counts is gone")
