@@ -128,9 +128,8 @@ def large(folder: Path, size: int = 10 << 30) -> None:
                         moved += len(sock.recv(1 << 20))
             seconds = time.monotonic() - began
             print(f"large: {head[:4].decode()} {moved / (1 << 30):.1f} GiB in {seconds:.0f} s")
-        print(
-            f"large: {at_rest >> 20} MiB at rest, {highest >> 20} MiB at most: {(highest - at_rest) / (1 << 20):.1f} more"
-        )
+        more = (highest - at_rest) / (1 << 20)
+        print(f"large: {at_rest >> 20} MiB at rest, {highest >> 20} MiB at most: {more:.1f} more")
     finally:
         stop(lb.process)
 
