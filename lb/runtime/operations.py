@@ -173,6 +173,9 @@ class LiveOperations:
             f"{members.get(pool.name, 0)} of {len(pool.targets)} targets in rotation"
             for pool in service.pools
         ]
+        rollout = self._supervisor.rollouts.view(service.name)
+        if rollout is not None:
+            lines.append(f"rollout {rollout['text']}")
         serving = any(parts and members.get(name) for name, parts in rotation.shares)
         summary = f"{service.name} is served" if serving else f"{service.name} has no ready target: clients get 503"
         return Explanation(subject=service.name, kind="service", summary=summary, lines=lines)

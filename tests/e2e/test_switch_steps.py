@@ -118,6 +118,7 @@ def test_silence_is_not_enough_data(stage: Stage) -> None:
     assert view["needed"] == 30
     assert view["analysis"] == "NOT ENOUGH DATA, about 30 more requests needed: green has answered 0 of 30 requests"
     assert "NOT ENOUGH DATA" in lb.cli("status").stdout
+    assert "NOT ENOUGH DATA" in lb.cli("explain", "greeting").stdout
     assert lb.metrics()['lb_rollout_requests_needed{service="greeting"}'] == 30
     assert lb.metrics()['lb_rollout_state{service="greeting",state="held"}'] == 1
     assert "green stays at 50 %. NOT ENOUGH DATA" in events(lb, "rollout")[-1]["text"]
