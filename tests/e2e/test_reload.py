@@ -1,0 +1,270 @@
+"""Reloads under load: whole or not at all, what stays the same stays untouched, nobody notices."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.echo import EchoBackend, Tunnel
+from tests.e2e.stage import Lb, Load, Stage, ask, eventually
+
+
+@pytest.fixture
+def echo() -> Iterator[EchoBackend]:
+    made = EchoBackend()
+    yield made
+    made.close()
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def targets(lb: Lb) -> dict[str, dict]:
+    return {t["id"]: t for s in lb.status()["services"] for p in s["pools"] for t in p["targets"]}
+
+
+def test_targets_come_and_go_and_no_request_fails(stage: Stage) -> None:
+    one, two, three = stage.pool("blue", 3)
+    path = stage.config({"blue": [one, two]})
+    lb = stage.start(path)
+    workers = lb.status()["workers"]
+    since = targets(lb)[f"greeting/blue/{one.address}"]["since"]
+    with Load(lb.url, clients=4) as load:
+        eventually(lambda: load.count > 100)
+        edit(path, two.url, three.url)
+        told = lb.cli("reload")
+        assert told.returncode == 0
+        assert f"+ greeting/blue/{three.address}" in told.stdout
+        assert f"- greeting/blue/{two.address}" in told.stdout
+        eventually(lambda: lb.state(three.address) == "ready")
+        seen = {ask(f"{lb.url}/greeting").json["instance"] for _ in range(12)}
+        assert seen == {one.address, three.address}
+        counted = load.count
+        eventually(lambda: load.count > counted + 100)
+    assert not load.failed
+    assert lb.status()["workers"] == workers, "nobody was restarted for it"
+    kept = targets(lb)[f"greeting/blue/{one.address}"]
+    assert abs(kept["since"] - since) < 0.1, "its health was not begun anew"
+    assert kept["requests"] > 50, "nor were its counters"
+    assert not [name for name in lb.metrics() if two.address in name], "a target that is gone has no series"
+
+
+def test_tunnels_and_slow_answers_live_on(stage: Stage, echo: EchoBackend) -> None:
+    slow = stage.backend()
+    path = stage.file(
+        f"""
+listeners: [127.0.0.1:0]
+admin: {{bind: 127.0.0.1:0}}
+state_dir: state
+access_log: off
+services:
+  ws: {{pools: {{blue: [{echo.url}]}}}}
+  slow: {{pools: {{blue: [{slow.url}]}}, retries: {{attempts: 1}}}}
+routes: [{{path: /ws, service: ws}}, {{path: /, service: slow}}]
+"""
+    )
+    lb = stage.start(path)
+    eventually(lambda: all(t["state"] == "ready" for t in targets(lb).values()))
+    tunnel = Tunnel(lb.url)
+    with Load(lb.url, clients=1, path="/slow?seconds=1.5") as load:
+        eventually(lambda: lb.status()["in_flight"])
+        for number in (2, 3, 4):
+            edit(path, f"attempts: {number - 1}", f"attempts: {number}")
+            assert lb.cli("reload").returncode == 0
+            assert tunnel.echo(b"still here") == b"still here"
+        eventually(lambda: load.count)
+    assert not load.failed
+    tunnel.close()
+
+
+def test_an_invalid_file_changes_nothing_and_says_why_everywhere(stage: Stage) -> None:
+    backend = stage.backend()
+    path = stage.config({"blue": [backend]})
+    lb = stage.start(path)
+    text = path.read_text()
+    path.write_text(text + "drain: soon\nnonsense: 1\n")
+    refused = lb.cli("reload")
+    assert refused.returncode == 1
+    assert re.search(r"lb\.yaml:\d+:\d+", refused.stderr)
+    assert "drain" in refused.stderr
+    assert "nonsense" in refused.stderr
+    assert not lb.status()["config"]["last_reload_ok"]
+    assert "soon" in lb.status()["config"]["last_error"]
+    metrics = lb.metrics()
+    assert metrics["lb_config_last_reload_successful"] == 0
+    assert metrics['lb_config_reloads_total{result="failed"}'] == 1
+    assert "refused, nothing has changed" in lb.errors.read_text()
+    assert ask(f"{lb.url}/greeting").status == 200
+    path.write_text(text)
+    assert lb.cli("reload").stdout == "Nothing to change.\n"
+    assert lb.metrics()["lb_config_last_reload_successful"] == 1
+
+
+def test_by_signal_and_by_watch(stage: Stage) -> None:
+    one, two = stage.pool("blue", 2)
+    path = stage.config({"blue": [one]})
+    lb = stage.start(path)
+    edit(path, one.url, f"{one.url}, {two.url}")
+    lb.process.send_signal(signal.SIGHUP)
+    eventually(lambda: lb.state(two.address) == "ready")
+    path.write_text(path.read_text() + "watch: true\n")
+    lb.process.send_signal(signal.SIGHUP)
+    eventually(lambda: lb.metrics()['lb_config_reloads_total{result="ok"}'] == 2)
+    edit(path, f"{one.url}, ", "")
+    eventually(lambda: len(targets(lb)) == 1, what="nobody had to ask for it")
+    path.write_text(path.read_text() + "nonsense: 1\n")
+    eventually(lambda: not lb.status()["config"]["last_reload_ok"])
+    assert len(targets(lb)) == 1
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_listeners_come_and_go(stage: Stage) -> None:
+    path = stage.config({"blue": stage.pool("blue", 1)})
+    lb = stage.start(path)
+    workers, port = lb.status()["workers"], free_port()
+    with Load(lb.url, clients=2) as load:
+        edit(path, "[127.0.0.1:0]", f"[127.0.0.1:0, 127.0.0.1:{port}]")
+        assert lb.cli("reload").returncode == 0
+        with Load(f"http://127.0.0.1:{port}", clients=2) as other:
+            eventually(lambda: other.count > 50)
+            edit(path, f", 127.0.0.1:{port}", "")
+            told = lb.cli("reload")
+            assert "closes" in told.stdout
+            eventually(lambda: other.trouble, what="its connections end, and new ones are refused")
+        assert not [status for status in other.statuses if status >= 400]
+        ends = [text for text in other.trouble if "Refused" not in text and "within a head: b''" not in text]
+        assert not ends, "each request was answered before its connection closed"
+        counted = load.count
+        eventually(lambda: load.count > counted + 50)
+    assert not load.failed
+    assert lb.status()["workers"] == workers
+
+
+def test_a_listener_in_use_refuses_the_whole_reload(stage: Stage) -> None:
+    one, two = stage.pool("blue", 2)
+    path = stage.config({"blue": [one]})
+    lb = stage.start(path)
+    edit(path, "[127.0.0.1:0]", f"[127.0.0.1:0, '{two.address}']")
+    edit(path, one.url, f"{one.url}, {two.url}")
+    refused = lb.cli("reload")
+    assert refused.returncode == 1
+    assert two.address in refused.stderr
+    assert len(targets(lb)) == 1, "not even the target was added"
+    assert len(lb.status()["listeners"]) == 1
+
+
+def test_limits_of_a_listener_change_for_new_connections(stage: Stage) -> None:
+    path = stage.config({"blue": stage.pool("blue", 1)})
+    lb = stage.start(path)
+    long = "/greeting?" + "x" * 500
+    assert ask(f"{lb.url}{long}").status == 200
+    edit(path, "[127.0.0.1:0]", "[{bind: '127.0.0.1:0', limits: {request_line: 256}}]")
+    told = lb.cli("reload")
+    assert "request_line" in told.stdout
+    assert ask(f"{lb.url}{long}").status == 414
+    assert ask(f"{lb.url}/greeting").status == 200
+
+
+def test_a_renewed_certificate_is_served_after_a_reload(stage: Stage) -> None:
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+
+    def renew() -> str:
+        issued = authority.issue_cert("localhost")
+        issued.cert_chain_pems[0].write_to_path(stage.folder / "cert.pem")
+        issued.private_key_pem.write_to_path(stage.folder / "key.pem")
+        return issued.cert_chain_pems[0].bytes().decode().split()[3][:40]
+
+    def served() -> str:
+        asked = ["openssl", "s_client", "-connect", lb.url.removeprefix("https://"), "-servername", "localhost"]
+        said = subprocess.run(asked, input=b"", capture_output=True, timeout=10, check=False).stdout.decode()
+        return said.partition("-----BEGIN CERTIFICATE-----")[2].split()[0][:40]
+
+    renew()
+    path = stage.config({"blue": stage.pool("blue", 1)})
+    edit(path, "[127.0.0.1:0]", "[{bind: '127.0.0.1:0', tls: {cert_file: cert.pem, key_file: key.pem}}]")
+    lb = stage.start(path)
+    before = served()
+    renew()
+    assert lb.cli("reload").returncode == 0
+    eventually(lambda: served() not in ("", before), what="the new certificate")
+
+
+class TestOverrides:
+    """What an operator set at run time stands beside the value that it replaced: a later edit of the file wins."""
+
+    def test_a_weight(self, stage: Stage) -> None:
+        backend = stage.backend()
+        path = stage.config({"blue": [backend]})
+        edit(path, f"[{backend.url}]", f"[{{url: {backend.url}, weight: 2}}]")
+        lb = stage.start(path)
+        assert lb.cli("weight", backend.address, "7").returncode == 0
+        [target] = targets(lb).values()
+        assert (target["weight"], target["configured_weight"]) == (7, 2)
+        edit(path, "interval: 200ms", "interval: 300ms")
+        assert lb.cli("reload").returncode == 0
+        assert next(iter(targets(lb).values()))["weight"] == 7, "another edit leaves it alone"
+        edit(path, "weight: 2", "weight: 3")
+        assert lb.cli("reload").returncode == 0
+        assert next(iter(targets(lb).values()))["weight"] == 3
+
+    def test_a_switch(self, stage: Stage) -> None:
+        path = stage.config(
+            {"blue": stage.pool("blue", 1), "green": stage.pool("green", 1)}, service="rollout: {bake: 0s}"
+        )
+        lb = stage.start(path)
+        eventually(lambda: all(t["state"] == "ready" for t in targets(lb).values()))
+        assert lb.cli("switch", "greeting", "green").returncode == 0
+        edit(path, "interval: 200ms", "interval: 300ms")
+        assert lb.cli("reload").returncode == 0
+        assert lb.status()["services"][0]["active"] == "green"
+        edit(path, "active: blue", "active: green")
+        assert lb.cli("reload").returncode == 0
+        edit(path, "active: green", "active: blue")
+        assert lb.cli("reload").returncode == 0
+        assert lb.status()["services"][0]["active"] == "blue"
+
+    def test_they_survive_a_restart_and_an_edit_meanwhile_wins(self, stage: Stage) -> None:
+        one, two = stage.pool("blue", 2)
+        path = stage.config({"blue": [one, two]})
+        lb = stage.start(path)
+        assert lb.cli("weight", one.address, "7").returncode == 0
+        assert lb.cli("drain", two.address, "--wait").returncode == 0
+        assert lb.stop() == 0
+        lb = stage.start(path)
+        assert targets(lb)[f"greeting/blue/{one.address}"]["weight"] == 7
+        eventually(lambda: lb.state(two.address) == "drained")
+        assert lb.stop() == 0
+        edit(path, one.url, f"{{url: {one.url}, weight: 4}}")
+        lb = stage.start(path)
+        assert targets(lb)[f"greeting/blue/{one.address}"]["weight"] == 4
+
+
+def test_reloads_in_a_row_are_done_one_after_the_other(stage: Stage) -> None:
+    path = stage.config({"blue": stage.pool("blue", 1)})
+    lb = stage.start(path)
+    with Load(lb.url, clients=2) as load:
+        for _ in range(30):
+            lb.process.send_signal(signal.SIGHUP)
+            time.sleep(0.005)
+        eventually(lambda: lb.metrics()['lb_config_reloads_total{result="ok"}'] >= 2)
+        assert lb.cli("reload").returncode == 0
+        counted = load.count
+        eventually(lambda: load.count > counted + 20)
+    assert not load.failed
