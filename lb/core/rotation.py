@@ -103,8 +103,10 @@ def living_shares(shares: tuple[tuple[str, int], ...], living: set[str]) -> tupl
     """The parts of 100 with those of pools without a target given to the others, in proportion, still 100 in sum."""
     kept = [(pool, parts) for pool, parts in shares if pool in living and parts > 0]
     total = sum(parts for _, parts in kept)
-    if not kept or total == 100:
+    if not kept:
         return tuple(shares)
+    if total == 100:
+        return tuple(kept)
     exact = [parts * 100 / total for _, parts in kept]
     whole = [int(part) for part in exact]
     for index in sorted(range(len(kept)), key=lambda i: (whole[i] - exact[i], i))[: 100 - sum(whole)]:
