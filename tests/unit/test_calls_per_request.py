@@ -1,0 +1,80 @@
+"""The hot path is measured by count, not by time: Python and C calls for one small GET, with the access log on.
+
+It needs no quiet machine. A change that adds calls changes the bound here, and says why in its commit.
+"""
+
+from __future__ import annotations
+
+import sys
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot, Target
+from lb.proxy.plane import DataPlane
+from lb.proxy.upstream import Upstream
+from tests.unit.test_exchange import QUIET, Loop, Transport
+
+#: Calls per request: (of Python functions, of C functions). Recorded with Python 3.11.
+PYTHON_CALLS, C_CALLS = 28, 18
+
+REQUEST = b"GET /hello HTTP/1.1\r\nHost: example.org\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n"
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nServer: origin\r\nDate: Sat, 21 Nov 2026 05:01:46 GMT\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 5\r\nConnection: keep-alive\r\n\r\nhello"
+)
+
+
+class ClientTransport(Transport):
+    """What a Downstream writes to."""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 1234)
+
+
+def test_calls_per_request() -> None:
+    plane = DataPlane(worker=0, loop=Loop(), alarm=lambda alarm: None)  # type: ignore[arg-type]
+    targets = tuple(Target(f"s/p/h:{i}", "s", "p", "h", i) for i in (1, 2))
+    weights = (("p", tuple((target.id, 1.0) for target in targets)),)
+    plane.apply(
+        Snapshot(
+            1,
+            services=(Service("s", (Pool("p", targets),)),),
+            routes=(Route("s"),),
+            rotations=(Rotation("s", 1, (("p", 100),), weights),),
+            access_log=AccessLog("json", "/dev/null"),
+        )
+    )
+    for lane in plane.lanes.values():
+        upstream = Upstream(lane, QUIET)
+        upstream.connection_made(Transport())  # type: ignore[arg-type]
+        upstream.idle_since = monotonic()
+        lane.idle.append(upstream)
+    client = plane.downstream(Listener("test"))()
+    client.connection_made(ClientTransport())  # type: ignore[arg-type]
+
+    def one() -> None:
+        client.data_received(REQUEST)
+        exchange = client.exchange
+        assert exchange is not None
+        assert exchange.upstream is not None
+        exchange.upstream.data_received(ANSWER)
+
+    for _ in range(10):
+        one()
+    counts = {"call": 0, "c_call": 0}
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        if event in counts:
+            counts[event] += 1
+
+    rounds = 100
+    sys.setprofile(count)
+    try:
+        for _ in range(rounds):
+            one()
+    finally:
+        sys.setprofile(None)
+    plane.close()
+    assert counts["call"] / rounds <= PYTHON_CALLS, counts
+    assert counts["c_call"] / rounds <= C_CALLS, counts
