@@ -196,6 +196,8 @@ class Drains:
                 self._seen_down.add(id)
             return
         safe_since = self._told_safe.get(id)
+        if safe_since is not None and id not in self._seen_down:
+            supervisor.monitor.nudge(id)  # it stops at any moment, and may be back before its next probe is due
         if id in self._seen_down or (safe_since is not None and time.monotonic() - safe_since > BACK_AFTER):
             with suppress(Refused):
                 await self.end(target, "it is back")
