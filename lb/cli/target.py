@@ -59,8 +59,8 @@ def await_drain(client: Client, target: str, timeout: float, quiet: bool) -> Jso
         if answer["safe"]:
             break
         left = f"{answer['in_flight']} requests, {answer['tunnels']} tunnels left"
-        if answer["cut_in"] is not None:
-            left += f", cut in {span(answer['cut_in'])}"
+        if answer["estimate"] is not None:
+            left += f", about {span(answer['estimate'])} more"
         if timeout and time.monotonic() - began > timeout:
             raise Failure(f"{target} is not drained after {span(timeout)}: {left}. It goes on draining.")
         if live:
