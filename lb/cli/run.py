@@ -5,6 +5,8 @@ What is worth trying next is printed once everything listens, with the addresses
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,10 +116,21 @@ def greeting(started: Supervisor, demo: Demo | None, ink: Ink) -> list[str]:
         tries += [(f"lb switch {name} {other}", "blue/green in one step"), (f"lb rollback {name}", "and back")]
     if admin != DEFAULT_ADMIN:
         tries.insert(2, (f"export LB_ADMIN={admin}", "where lb's commands find it"))
+    if shutil.which("lb") is None:
+        tries.insert(2, (put_on_path(), "puts lb on the path"))
     size = max(len(command) for command, _ in tries)
     lines += ["", "Try, in another terminal:"]
     lines += [f"   {ink(command.ljust(size), 'bold')}  # {why}" for command, why in tries]
     return [*lines, "", "Ctrl-C ends it all.", ""]
+
+
+def put_on_path() -> str:
+    """What to type so that the shell finds `lb`, which runs from an environment that is not on its path."""
+    folder = Path(sys.executable).parent
+    if not (folder / "activate").exists():
+        return f"export PATH=$PATH:{folder}"
+    near = os.path.relpath(folder / "activate")
+    return f"source {folder / 'activate' if near.startswith('..') else near}"
 
 
 def listening(started: Supervisor) -> list[tuple[str, bool]]:

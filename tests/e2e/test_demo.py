@@ -59,13 +59,17 @@ def test_what_is_printed_can_be_typed(tmp_path: Path) -> None:
         running.all_ready()
         tips = running.printed().partition("Try, in another terminal:")[2].splitlines()
         commands = [line.partition("#")[0].strip() for line in tips if "#" in line]
-        assert [command.split()[0] for command in commands] == ["curl", "curl", "export", "lb", "lb", "lb", "lb"]
+        first = [command.split()[0] for command in commands if not command.startswith("source ")]
+        assert first == ["curl", "curl", "export", "lb", "lb", "lb", "lb"]
         for command in commands:
             if command.startswith("lb "):
                 words = [word for word in command.split()[1:] if word != "--watch"]
                 assert running.lb(*words).returncode == 0, command
             elif command.startswith("curl"):
                 assert subprocess.run([*command.split(), "-sf"], stdout=subprocess.DEVNULL, timeout=5).returncode == 0
+            elif command.startswith("source "):
+                found = subprocess.run(["bash", "-c", f"{command} && command -v lb"], capture_output=True, text=True)
+                assert Path(found.stdout.strip()).name == "lb", command
             else:
                 assert command == f"export LB_ADMIN={running.admin}"
     finally:
