@@ -186,7 +186,8 @@ def _values(path: str, old: Any, new: Any) -> Iterator[Change]:
             yield Change("change", path, "is new" if old is None else "is gone" if new is None else "has changed")
             return
         kind: Kind = "restart" if path.partition(".")[0] in AT_START else "change"
-        said = f"{_written(old)} → {_written(new)}"
+        secret = ".headers." in path or path.endswith((".webhook", ".command"))  # this goes to the log
+        said = "has changed" if secret else f"{_written(old)} → {_written(new)}"
         yield Change(kind, path, f"{said}; needs a restart" if kind == "restart" else said)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from lb.core.checks import OnFailure
 from lb.core.targets import Target
@@ -38,6 +39,13 @@ def body(target: Target, said: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def without_secrets(url: str) -> str:
+    """A webhook's address as it may be told: its path and query are often the secret itself (Slack, Teams)."""
+    parts = urlsplit(url)
+    more = "/…" if parts.path.strip("/") or parts.query else parts.path
+    return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{more}"
+
+
 async def _command(rules: OnFailure, target: Target, said: Mapping[str, Any]) -> str:
     output = Output()
     variables = {
@@ -63,7 +71,7 @@ async def _command(rules: OnFailure, target: Target, said: Mapping[str, Any]) ->
 async def _webhook(rules: OnFailure, target: Target, said: Mapping[str, Any]) -> str:
     import aiohttp  # dear to import, and needed on bad days only
 
-    where = rules.webhook.partition("?")[0]  # what stands behind it may be a secret
+    where = without_secrets(rules.webhook)
     try:
         timeout = aiohttp.ClientTimeout(total=rules.timeout)
         async with (
@@ -74,5 +82,7 @@ async def _webhook(rules: OnFailure, target: Target, said: Mapping[str, Any]) ->
             return text if answer.status < 300 else f"failed: {text}"
     except TimeoutError:
         return f"failed: {where} did not answer within {rules.timeout:g} s"
+    except aiohttp.InvalidURL:
+        return f"failed: {where}: this is no URL"
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return f"failed: {where}: {error or type(error).__name__}"

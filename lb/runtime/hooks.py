@@ -14,6 +14,7 @@ import aiohttp
 from lb.config.checking import Hook
 from lb.health.probes.command import Output, run_command
 from lb.health.probes.http import AGENT
+from lb.health.restart import without_secrets
 
 
 class HookFailed(Exception):  # noqa: N818 - it says what happened
@@ -55,7 +56,7 @@ async def _command(hook: Hook, said: Mapping[str, str | int | bool]) -> str:
 
 
 async def _webhook(hook: Hook, said: Mapping[str, str | int | bool]) -> str:
-    where = hook.webhook.partition("?")[0]  # what stands behind it may be a secret
+    where = without_secrets(hook.webhook)
     try:
         async with (
             aiohttp.ClientSession(
@@ -66,6 +67,8 @@ async def _webhook(hook: Hook, said: Mapping[str, str | int | bool]) -> str:
             status = answer.status
     except TimeoutError:
         raise HookFailed(f"{where} did not answer within {hook.timeout:g} s") from None
+    except aiohttp.InvalidURL:
+        raise HookFailed(f"{where}: this is no URL") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise HookFailed(f"{where}: {error or type(error).__name__}") from None
     if not 200 <= status < 300:

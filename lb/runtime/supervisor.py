@@ -78,6 +78,10 @@ class CannotStart(Exception):  # noqa: N818 - it says what happened
     """Why `lb run` ends with 1 before it has served anybody."""
 
 
+class StoppedEarly(Exception):  # noqa: N818 - it says what happened
+    """A signal, or workers that all die, ended the start."""
+
+
 class Supervisor:
     """One running lb."""
 
@@ -158,6 +162,9 @@ class Supervisor:
             await self._over.wait()
             if not self.successor:
                 await self._wind_down()
+        except StoppedEarly:
+            if self.exit_code:
+                raise CannotStart("the workers die at once") from None
         except CannotStart as error:
             if predecessor is not None:
                 predecessor.fail(str(error))
@@ -229,7 +236,7 @@ class Supervisor:
         hopeless.cancel()
         if not starting.done():
             starting.cancel()
-            raise CannotStart("stopped before it served")
+            raise StoppedEarly
         try:
             await starting
         except TimeoutError:

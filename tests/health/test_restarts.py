@@ -75,7 +75,7 @@ async def test_the_webhook_gets_json(watcher: Watcher, backend):
         "failures": 2,
         "attempt": 1,
     }
-    assert watcher.notices[2].text == f"http://127.0.0.1:{receiver.port}/hook: HTTP 202"  # and not the token
+    assert watcher.notices[2].text == f"http://127.0.0.1:{receiver.port}/…: HTTP 202"  # and not the token
 
 
 async def test_an_action_that_fails_says_why(watcher: Watcher, backend):

@@ -1,0 +1,292 @@
+"""`lb` as a process among others: signals, systemd, logs, workers that hang or grow."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.stage import Lb, Load, Stage, ask, eventually
+
+
+def all_ready(lb: Lb) -> bool:
+    return all(t["state"] == "ready" for s in lb.status()["services"] for p in s["pools"] for t in p["targets"])
+
+
+def asking(lb: Lb, path: str) -> socket.socket:
+    """A connection with a request on it."""
+    host, _, port = lb.url.removeprefix("http://").partition(":")
+    sock = socket.create_connection((host, int(port)), 5)
+    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    sock.settimeout(10)
+    return sock
+
+
+def refused(lb: Lb) -> bool:
+    try:
+        asking(lb, "/").close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+class TestStopping:
+    def test_lame_duck_then_drain(self, stage: Stage) -> None:
+        lb = stage.start(stage.config({"blue": stage.pool("blue", 1)}, top="lame_duck: 1s\ndrain: 10s"))
+        eventually(lambda: all_ready(lb))
+        with asking(lb, "/slow?seconds=2.5") as slow:
+            eventually(lambda: lb.status()["in_flight"])
+            began = time.monotonic()
+            lb.process.terminate()
+            eventually(lambda: ask(f"{lb.admin}/readyz").status == 503, what="a balancer in front is told at once")
+            assert ask(f"{lb.url}/greeting").status == 200, "and clients are served on meanwhile"
+            assert ask(f"{lb.admin}/livez").status == 200
+            eventually(lambda: refused(lb), 5.0, "then nobody is let in")
+            assert time.monotonic() - began > 0.9
+            answer = slow.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"Connection: close" in answer
+        assert lb.process.wait(5) == 0
+        assert time.monotonic() - began < 6.0
+
+    def test_the_drain_is_bounded(self, stage: Stage) -> None:
+        lb = stage.start(stage.config({"blue": stage.pool("blue", 1)}, top="drain: 1s"))
+        eventually(lambda: all_ready(lb))
+        with asking(lb, "/slow?seconds=60") as slow:
+            eventually(lambda: lb.status()["in_flight"])
+            began = time.monotonic()
+            assert lb.stop() == 0
+            assert 0.8 < time.monotonic() - began < 5.0
+            assert b" 200 " not in slow.recv(65536)
+
+    def test_a_second_signal_is_at_once(self, stage: Stage) -> None:
+        lb = stage.start(stage.config({"blue": stage.pool("blue", 1)}, top="lame_duck: 60s\ndrain: 60s"))
+        workers = lb.status()["workers"]
+        with asking(lb, "/slow?seconds=60"):
+            eventually(lambda: lb.status()["in_flight"])
+            lb.process.send_signal(signal.SIGINT)
+            eventually(lambda: ask(f"{lb.admin}/readyz").status == 503)
+            began = time.monotonic()
+            assert lb.stop(signal.SIGINT) == 0
+            assert time.monotonic() - began < 3.0
+        for pid in workers:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+
+    def test_during_the_start(self, stage: Stage) -> None:
+        path = stage.config({"blue": stage.pool("blue", 1)})
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lb", "run", str(path)], stderr=subprocess.DEVNULL, cwd=stage.folder
+        )
+        eventually(lambda: (stage.folder / "state" / "lock").exists())
+        process.terminate()
+        assert process.wait(10) == 0
+        assert not list((stage.folder / "state").rglob("*.sock"))
+
+    def test_unix_sockets_leave_no_files(self, stage: Stage) -> None:
+        path = stage.config({"blue": stage.pool("blue", 1)})
+        where = stage.folder / "clients.sock"
+        path.write_text(path.read_text().replace("[127.0.0.1:0]", f"[127.0.0.1:0, 'unix:{where}']"))
+        lb = stage.start(path)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(where))
+            client.sendall(b"GET /greeting HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+        assert lb.stop() == 0
+        assert not where.exists()
+
+
+class Systemd:
+    """The socket that systemd listens on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "notify"
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.sock.bind(str(self.path))
+        self.told: list[str] = []
+
+    def heard(self, line: str) -> bool:
+        while select.select([self.sock], [], [], 0)[0]:
+            self.told += self.sock.recv(4096).decode().splitlines()
+        return line in self.told
+
+
+class TestSystemd:
+    def test_type_notify_and_watchdog(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        systemd = Systemd(stage.folder)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(systemd.path))
+        monkeypatch.setenv("WATCHDOG_USEC", "600000")
+        lb = stage.start(stage.config({"blue": stage.pool("blue", 1)}))
+        eventually(lambda: systemd.heard("READY=1"))
+        assert f"MAINPID={lb.process.pid}" in systemd.told
+        eventually(lambda: systemd.heard("") or systemd.told.count("WATCHDOG=1") >= 3, what="a sign of life")
+        systemd.told.clear()
+        lb.process.send_signal(signal.SIGHUP)
+        eventually(lambda: systemd.heard("RELOADING=1"))
+        eventually(lambda: systemd.heard("READY=1"))
+        assert any(line.startswith("MONOTONIC_USEC=") for line in systemd.told)
+        assert lb.stop() == 0
+        assert systemd.heard("STOPPING=1")
+
+    def test_an_upgrade_names_the_new_main_process_and_the_old_one_ends(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        systemd = Systemd(stage.folder)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(systemd.path))
+        lb = stage.start(stage.config({"blue": stage.pool("blue", 1)}))
+        assert lb.cli("upgrade", timeout=60).returncode == 0
+        pid = lb.status()["pid"]
+        eventually(lambda: systemd.heard(f"MAINPID={pid}"))
+        assert lb.process.wait(10) == 0
+        os.kill(pid, signal.SIGTERM)
+        eventually(lambda: not Path(f"/proc/{pid}/cwd").exists())
+
+    def test_socket_activation(self, stage: Stage) -> None:
+        """systemd has opened both addresses; a client that came before lb did is served when it is there."""
+        backend = stage.backend()
+        with socket.socket() as clients, socket.socket() as admin:
+            for sock in (clients, admin):
+                sock.bind(("127.0.0.1", 0))
+                sock.listen(16)
+            ports = clients.getsockname()[1], admin.getsockname()[1]
+            path = stage.file(
+                f"listeners: ['127.0.0.1:{ports[0]}']\nadmin: {{bind: '127.0.0.1:{ports[1]}'}}\n"
+                f"backends: [{backend.url}]\naccess_log: off\nstate_dir: state\n"
+            )
+            early = socket.create_connection(clients.getsockname())
+            early.sendall(b"GET /greeting HTTP/1.1\r\nHost: a\r\n\r\n")
+
+            def place() -> None:
+                one, two = os.dup(clients.fileno()), os.dup(admin.fileno())
+                os.dup2(one, 3)
+                os.dup2(two, 4)
+
+            errors = stage.folder / "activated.err"
+            with errors.open("wb") as sink:
+                process = subprocess.Popen(
+                    ["/bin/sh", "-c", 'LISTEN_PID=$$ exec "$0" -m lb run "$@"', sys.executable, str(path)],
+                    env={**os.environ, "LISTEN_FDS": "2"},
+                    stderr=sink,
+                    close_fds=False,
+                    preexec_fn=place,
+                    cwd=stage.folder,
+                )
+        lb = Lb(process, errors, stage.folder / "none")
+        stage.running.append(lb)
+        lb.await_start()
+        assert lb.url.endswith(f":{ports[0]}")
+        assert lb.admin.endswith(f":{ports[1]}")
+        early.settimeout(10)
+        assert early.recv(4096).startswith(b"HTTP/1.1 200 ")
+        early.close()
+        with Load(lb.url, clients=4, keep=False) as load:
+            eventually(lambda: load.count > 50)
+        assert not load.failed
+
+
+class TestWorkers:
+    def test_one_that_hangs_is_replaced(self, stage: Stage) -> None:
+        lb = stage.start(stage.config({"blue": stage.pool("blue", 1)}, top="worker_limits: {hang: 2s}"))
+        victim = lb.status()["workers"][0]
+        os.kill(victim, signal.SIGSTOP)
+        eventually(lambda: victim not in lb.status()["workers"] and len(lb.status()["workers"]) == 2, 15)
+        assert "gave no sign of life" in lb.errors.read_text()
+        with Load(lb.url, clients=4, keep=False) as load:
+            eventually(lambda: load.count > 50)
+        assert not load.failed
+
+    def test_one_that_is_too_large_is_recycled(self, stage: Stage) -> None:
+        path = stage.config({"blue": stage.pool("blue", 1)})
+        lb = stage.start(path)
+        old = lb.status()["workers"]
+        with Load(lb.url, clients=4) as load:
+            path.write_text(path.read_text() + "worker_limits: {memory: 1MiB}\n")
+            assert lb.cli("reload").returncode == 0
+            eventually(lambda: not set(old) & set(lb.status()["workers"]), 15)
+            eventually(lambda: not lb.status()["workers_leaving"], 15)
+            counted = load.count
+            eventually(lambda: load.count > counted + 50)
+        assert not load.failed
+        assert lb.metrics()["lb_worker_restarts_total"] == 0
+        total = sum(value for name, value in lb.metrics().items() if name.startswith("lb_requests_total{"))
+        assert total == load.count
+
+
+class TestLogs:
+    def test_json_lines_one_per_change(self, stage: Stage) -> None:
+        backend = stage.backend()
+        lb = stage.start(stage.config({"blue": [backend]}, top="log: {format: json}"))
+        backend.toggle()
+        eventually(lambda: lb.state(backend.address) == "unready")
+        assert lb.stop() == 0
+        lines = [json.loads(line) for line in lb.errors.read_text().splitlines() if line.startswith("{")]
+        changes = [line for line in lines if line.get("kind") == "transition"]
+        assert [(line["before"], line["after"]) for line in changes] == [("starting", "ready"), ("ready", "unready")]
+        assert changes[1]["subject"] == f"greeting/blue/{backend.address}"
+        assert "503" in changes[1]["text"]
+        assert {line["level"] for line in lines} == {"info"}
+
+    def test_a_level_takes_effect_at_a_reload(self, stage: Stage) -> None:
+        backend = stage.backend()
+        path = stage.config({"blue": [backend]})
+        lb = stage.start(path)
+        path.write_text(path.read_text() + "log: {level: error}\n")
+        assert lb.cli("reload").returncode == 0
+        said = len(lb.errors.read_text())
+        backend.toggle()
+        eventually(lambda: lb.state(backend.address) == "unready")
+        assert len(lb.errors.read_text()) == said
+        assert any(e["after"] == "unready" for e in ask(f"{lb.admin}/api/v1/events").json), (
+            "it is an event all the same"
+        )
+
+    def test_sigusr1_reopens_the_access_log_and_no_line_is_lost(self, stage: Stage) -> None:
+        lb = stage.start(stage.config({"blue": stage.pool("blue", 1)}))
+        with Load(lb.url, clients=4) as load:
+            for number in range(3):
+                counted = load.count
+                eventually(lambda counted=counted: load.count > counted + 50)
+                lb.access.rename(stage.folder / f"access.{number}")
+                lb.process.send_signal(signal.SIGUSR1)
+                eventually(lb.access.exists, what="a new file")
+        assert lb.stop() == 0
+        lines = [line for path in stage.folder.glob("access.*") for line in path.read_text().splitlines()]
+        assert len(lines) == load.count
+        assert all(json.loads(line)["status"] == 200 for line in lines)
+
+    def test_secrets_are_never_said(self, stage: Stage) -> None:
+        secret = "s3cr3t-" + os.urandom(8).hex()
+        (stage.folder / "token").write_text(secret + "\n")
+        backend = stage.backend()
+        path = stage.config({"blue": [backend]}, service=f"""
+readiness: {{path: /health/readiness, interval: 200ms, timeout: 500ms, fall: 1, headers: {{Authorization: {secret}}}}}
+liveness: {{path: /health/liveness, interval: 200ms, fall: 1, on_failure: {{webhook: "http://127.0.0.1:1/{secret}?{secret}"}}}}
+""")  # fmt: skip
+        path.write_text(path.read_text().replace("admin: {bind", "admin: {token_file: token, bind"))
+        lb = stage.start(path)
+        headers = {"Authorization": f"Bearer {secret}"}
+        assert ask(f"{lb.admin}/api/v1/status").status == 401
+        ask(f"{lb.url}/greeting?key=1", headers={"Authorization": f"Bearer {secret}", "Cookie": secret})
+        ask(f"{lb.admin}/api/v1/reload", "POST", b"{}", {**headers, "Content-Type": "application/json"})
+        path.write_text(path.read_text().replace(f"Authorization: {secret}", f"Authorization: x{secret}"))
+        ask(f"{lb.admin}/api/v1/reload", "POST", b"{}", {**headers, "Content-Type": "application/json"})
+        backend.kill()
+        eventually(lambda: "unready" in lb.errors.read_text())
+        eventually(lambda: "webhook" in lb.errors.read_text() or "liveness" in lb.errors.read_text())
+        said = [
+            ask(f"{lb.admin}/{path}", headers=headers).body.decode()
+            for path in ("api/v1/status", "api/v1/events", "metrics", f"api/v1/explain/{backend.address}")
+        ]
+        lb.process.terminate()
+        lb.process.wait(10)
+        said += [lb.errors.read_text(), lb.access.read_text()]
+        said += [path.read_text() for path in (stage.folder / "state").iterdir() if path.is_file()]
+        assert not [text for text in said if secret in text]
