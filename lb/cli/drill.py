@@ -31,7 +31,7 @@ from lb.config.problems import ConfigError
 from lb.config.resolve import resolve
 from lb.core.detection import worst_case
 from lb.demo.faults import FAULTS, FakeTarget
-from lb.demo.rehearsal import Rehearsal, copy_name, document, passing, rehearse, signature
+from lb.demo.rehearsal import SILENT, Rehearsal, copy_name, document, passing, rehearse, signature
 
 #: Seconds of load before a target breaks, and after it was found out.
 CALM = 1.0
@@ -182,9 +182,10 @@ async def one_fault(
     victim_id, victim = max(ids.items(), key=lambda known: known[1].requests)
     broken_at = time.monotonic()
     await victim.become(fault)
-    bound = 2.0 * worst_case(spec) + 3.0 if result.noticed_by else 3.0
-    if result.noticed_by == "requests":
-        bound = max(bound, 15.0)
+    # A little longer than promised, so that what is late is seen to be late.
+    bound = worst_case(spec) + 5.0 if result.noticed_by == "probe" else 15.0 if result.noticed_by else 3.0
+    if fault in SILENT:
+        bound += rehearsal.patience
     found = await stage.until(lambda: stage.left_at.get(victim_id, 0.0) > broken_at, bound)
     out_at = stage.left_at[victim_id] if found else float("inf")
     await asyncio.sleep(CALM)
