@@ -18,8 +18,19 @@ help: ## this list
 run: env ## start lb with demo backends (FILE=backends.yaml)
 	@exec $(BIN)/lb run $(FILE) --demo $(ARGS)
 
+# Most tests of the second part wait for processes; the first part computes meanwhile. Both outputs are shown whole.
+COMPUTING = tests/unit tests/wire tests/docs
+WAITING   = $(filter-out $(COMPUTING) tests/third_party tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
+
 test: lint ## everything: ruff, mypy, import contracts, pytest (TESTS=tests/unit to pick)
+ifeq ($(TESTS),tests)
+	@mkdir -p build
+	@$(BIN)/python -m pytest $(COMPUTING) $(ARGS) >build/computing.log 2>&1 & first=$$!; \
+	$(BIN)/python -m pytest $(WAITING) $(ARGS); second=$$?; \
+	wait $$first; first=$$?; cat build/computing.log; exit $$((first | second))
+else
 	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+endif
 
 lint: dev-env ## ruff, formatting, mypy --strict, import contracts
 	$(BIN)/ruff check .
