@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -88,7 +89,8 @@ def report(results: list[Result], ink: Ink) -> Iterator[str]:
         yield from (f"  {line}" for line in table[1:])
         for result in results:
             if result.service == service:
-                yield from remarks(result)
+                for remark in remarks(result):
+                    yield from textwrap.wrap(remark, 80, initial_indent="  ", subsequent_indent="    ")
     broken = sum(bool(result.broken_promises) for result in results)
     blind = sum(not result.noticed_by for result in results)
     yield ""
@@ -106,9 +108,9 @@ def verdict(result: Result, ink: Ink) -> str:
 
 def remarks(result: Result) -> Iterator[str]:
     for remark in (*result.broken_promises, *result.remarks):
-        yield f"  {result.fault}: {remark}."
+        yield f"{result.fault}: {remark}."
     if result.failures:
         seen = ", ".join(f"{count} × {what}" for what, count in sorted(result.failures.items()))
-        yield f"  {result.fault}: clients saw {seen}."
+        yield f"{result.fault}: clients saw {seen}."
     if not result.noticed_by:
-        yield f"  {result.fault}: neither the readiness check nor outlier ejection looks for this."
+        yield f"{result.fault}: neither the readiness check nor outlier ejection looks for this."
