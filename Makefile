@@ -45,6 +45,7 @@ docs: dev-env ## write the generated reference pages again
 	@mkdir -p build
 	$(BIN)/python -m lb.config.reference > build/page.md && mv build/page.md docs/configuration.md
 	$(BIN)/python -m lb.control.reference
+	$(BIN)/python -m lb.control.reference
 
 clean: ## remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
