@@ -5,6 +5,7 @@ What is worth trying next is printed once everything listens, with the addresses
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -55,8 +56,9 @@ def serve(path: Path, config: Config, workers: int | None, demo: Demo | None) ->
     logs.to_stderr(config.log.level, config.log.format)
 
     def announce(started: Supervisor) -> None:
-        for line in greeting(started, demo, Ink(colours(sys.stderr))):
-            print(line, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # nobody may be there to read it, or the disk be full
+            for line in greeting(started, demo, Ink(colours(sys.stderr))):
+                print(line, file=sys.stderr, flush=True)
 
     def read(again: Path) -> Config:
         from lb.config.load import load

@@ -39,7 +39,7 @@ class Log:
     def __init__(self, spec: AccessLog, wall_offset: float) -> None:
         self.spec = spec
         self.lost = 0  # lines that no reader took in time, or that could not be written
-        self._wall = wall_offset  # Unix time less monotonic time
+        self.wall = wall_offset  # Unix time less monotonic time
         self._lines: list[str] = []
         self._json = spec.format == "json"
         self._sample = spec.sample
@@ -57,7 +57,7 @@ class Log:
                 return
             self._sampled -= 1.0
         started = exchange.started
-        wall = started + self._wall
+        wall = started + self.wall
         second = int(wall)
         if second != self._second:
             self._second = second
@@ -114,7 +114,7 @@ class Log:
 
     def refused(self, peer: bytes, request_id: bytes, status: int, reason: str, size: int, now: float) -> None:
         """Add the line of a request that was refused before it was understood."""
-        wall = now + self._wall
+        wall = now + self.wall
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S" if self._json else "%d/%b/%Y:%H:%M:%S +0000", time.gmtime(wall))
         if self._json:
             self._lines.append(
@@ -160,6 +160,7 @@ class _Writer:
         self.lost = 0
         self._path = path
         self._pending = 0
+        self._torn = False  # the disk became full within a line: the next one is not to hang on it
         self._queue: queue.SimpleQueue[list[str] | str] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
         self._thread.start()
@@ -212,19 +213,25 @@ class _Writer:
         if fd < 0:
             raise OSError("the log file cannot be opened")
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
-            _write_all(fd, "".join(lines).encode("latin-1", "replace"))
+            self._write_all(fd, "".join(lines).encode("latin-1", "replace"))
             return
         batch = b""
         for line in lines:
             raw = line.encode("latin-1", "replace")
             if batch and len(batch) + len(raw) > _PIPE_BUF:
-                _write_all(fd, batch)
+                self._write_all(fd, batch)
                 batch = b""
             batch += raw
-        _write_all(fd, batch)
+        self._write_all(fd, batch)
 
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    def _write_all(self, fd: int, data: bytes) -> None:
+        if self._torn:
+            os.write(fd, b"\n")
+            self._torn = False
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(fd, view) :]
+        except OSError:
+            self._torn = data[: len(data) - len(view)][-1:] not in (b"", b"\n")
+            raise

@@ -67,6 +67,7 @@ class DataPlane:
         self._id_next = 0
         self.names = Names(loop)
         self.tasks: set[asyncio.Task[None]] = set()
+        self.log: Log | None = None
         self.clients: set[Downstream] = set()
         self.tunnels: set[Tunnel] = set()
         self.shadows: set[Exchange] = set()  # copies of mirrored requests, under way
@@ -85,7 +86,6 @@ class DataPlane:
         self.unasked = 0  # bytes that no request asked for, from targets
         self.rejected: dict[str, int] = {}
         self.records: deque[RequestRecord] = deque(maxlen=RECORDS)
-        self.log: Log | None = None
         self._trusted: tuple[str, ...] = ()
         self._sequence = 0
         self._reported_pools: dict[tuple[str, str], int] = {}
@@ -226,6 +226,8 @@ class DataPlane:
         """Once per pass: the Date field, which changes by the second, and the wall clock, which may jump."""
         wall = time.time()
         self.wall_offset = wall - now
+        if self.log is not None:
+            self.log.wall = self.wall_offset
         second = int(wall)
         if second != self._date_second:
             self._date_second = second
