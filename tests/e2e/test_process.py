@@ -81,16 +81,6 @@ class TestStopping:
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
 
-    def test_during_the_start(self, stage: Stage) -> None:
-        path = stage.config({"blue": stage.pool("blue", 1)})
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lb", "run", str(path)], stderr=subprocess.DEVNULL, cwd=stage.folder
-        )
-        eventually(lambda: (stage.folder / "state" / "lock").exists())
-        process.terminate()
-        assert process.wait(10) == 0
-        assert not list((stage.folder / "state").rglob("*.sock"))
-
     def test_unix_sockets_leave_no_files(self, stage: Stage) -> None:
         path = stage.config({"blue": stage.pool("blue", 1)})
         where = stage.folder / "clients.sock"
