@@ -36,6 +36,38 @@ class TargetTally:
     closes_idle_after: float = 0.0  # learnt keep-alive limit of the target, seconds; 0: none learnt
     tunnels: int = 0  # upgraded connections open now
 
+    def add(self, other: TargetTally, gauges: bool = True) -> None:
+        """Add another one's counters; with `gauges`, what it has open now as well."""
+        codes = self.codes
+        for code, count in other.codes.items():
+            codes[code] = codes.get(code, 0) + count
+        self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
+        self.seconds += other.seconds
+        self.opened += other.opened
+        self.connect_failures += other.connect_failures
+        self.resets += other.resets
+        self.timeouts += other.timeouts
+        self.server_errors += other.server_errors
+        self.successes += other.successes
+        self.closes_idle_after = min(filter(None, (self.closes_idle_after, other.closes_idle_after)), default=0.0)
+        if gauges:
+            self.in_flight += other.in_flight
+            self.idle += other.idle
+            self.active += other.active
+            self.tunnels += other.tunnels
+            self.streak = max(self.streak, other.streak)
+
+
+def empty_tally(target: str) -> TargetTally:
+    """The counters of a target that has done nothing."""
+    return TargetTally(target, buckets=[0] * (len(BUCKETS) + 1))
+
+
+def removed_id(service: str, pool: str) -> str:
+    """Under this id a pool's targets that the configuration no longer has are counted on, all together: so sums stay
+    exact, and the number of series stays bounded."""
+    return f"{service}/{pool}/removed"
+
 
 @dataclass(slots=True)
 class PoolTally:
@@ -86,6 +118,7 @@ class Report:
     log_lines_lost: int = 0
     mirrored: dict[str, dict[str, int]] = field(default_factory=dict)  # service → outcome → count
     records: list[RequestRecord] = field(default_factory=list)  # new ones only
+    folded: list[str] = field(default_factory=list)  # targets whose counters are in `removed_id`'s since this report
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from lb.core.report import BUCKETS, Alarm, PoolTally, Report, RequestRecord
+from lb.core.report import BUCKETS, Alarm, PoolTally, Report, RequestRecord, TargetTally, empty_tally, removed_id
 from lb.core.routing import RouteTable
 from lb.core.targets import Listener, Rotation, Service, Snapshot
 from lb.http1.rules import Refusal
@@ -74,6 +74,9 @@ class DataPlane:
         self.per_client: dict[bytes, int] = {}
         self.lanes: dict[str, Lane] = {}
         self._leaving: list[Lane] = []  # lanes of removed targets, until their last request is over
+        self._removed: dict[str, TargetTally] = {}  # what was counted for removed targets, by pool
+        self._moving: set[str] = set()  # those of them that may have changed since the last report
+        self._folded: list[str] = []  # targets removed since the last report
         self._pool_tallies: dict[tuple[str, str], PoolTally] = {}
         self.nowhere = LiveService(self, Service("none", ()))
         self.services: dict[str, LiveService] = {}
@@ -115,6 +118,7 @@ class DataPlane:
             if lanes.get(id) is not lane:
                 lane.leave(self.now)
                 self._leaving.append(lane)
+                self._fold(lane)
         waiting = [exchange for service in old_services.values() for exchange in service.waiting]
         self.lanes, self.services = lanes, services
         for rotation in snapshot.rotations:
@@ -130,6 +134,15 @@ class DataPlane:
         self.applied = max(self.applied, snapshot.version)
         for exchange in waiting:
             exchange.leave_queue()
+
+    def _fold(self, lane: Lane) -> None:
+        """The target is gone: what was counted for it, and still will be, is counted for all such of its pool."""
+        id = removed_id(lane.target.service, lane.target.pool)
+        removed = self._removed.setdefault(id, empty_tally(id))
+        removed.add(lane.tally, gauges=False)
+        lane.tally = removed
+        self._moving.add(id)
+        self._folded.append(lane.id)
 
     def rotate(self, rotation: Rotation) -> None:
         """Take a new rotation of one service."""
@@ -254,11 +267,20 @@ class DataPlane:
         """The state of everything that has changed since the last report; with `full` of everything."""
         self._sequence += 1
         report = Report(self.worker, self.incarnation, self._sequence, self.applied)
-        for lane in (*self.lanes.values(), *self._leaving):
+        for lane in self.lanes.values():
             state = lane.state_of()
             if full or state != lane.reported:
                 lane.reported = state
                 report.targets.append(lane.read_tally())
+        for id, removed in self._removed.items():
+            leaving = [lane for lane in self._leaving if lane.tally is removed]
+            if full or leaving or id in self._moving:
+                removed.in_flight = sum(lane.in_flight for lane in leaving)
+                removed.active = sum(lane.active for lane in leaving)
+                removed.tunnels = sum(lane.tunnels for lane in leaving)
+                report.targets.append(removed)
+                (self._moving.add if leaving else self._moving.discard)(id)
+        report.folded, self._folded = self._folded, []
         reported = self._reported_pools
         for key, tally in self._pool_tallies.items():
             if full or reported.get(key) != tally.requests:

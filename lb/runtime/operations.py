@@ -33,7 +33,7 @@ from lb.control.models import (
 from lb.control.operations import Refused
 from lb.core.explain import explain
 from lb.core.lifecycle import in_rotation, shown
-from lb.core.report import RequestRecord, TargetTally
+from lb.core.report import RequestRecord, empty_tally
 from lb.core.rotation import rules_of
 from lb.core.targets import Pool, Service, Target
 from lb.runtime.reloads import NotNow
@@ -69,7 +69,7 @@ class LiveOperations:
 
     async def _sums(self) -> Sums:
         await self._supervisor.workers.poll()
-        return self._supervisor.totals.sums()
+        return self._supervisor.totals.sums(self._supervisor.targets)
 
     async def status(self) -> Status:
         return status_view(self._supervisor, await self._sums())
@@ -99,11 +99,11 @@ class LiveOperations:
             for pool in service.pools:
                 shares[service.name, pool.name] = parts.get(pool.name, 0) / 100
         for id in supervisor.targets:
-            sums.targets.setdefault(id, TargetTally(id, buckets=[0] * 17))
+            sums.targets.setdefault(id, empty_tally(id))
         return exposition(
             Figures(
                 targets=sums.targets,
-                places={id: (t.service, t.pool, id.rsplit("/", 1)[-1]) for id, t in supervisor.targets.items()},
+                places={id: _place(id) for id in sums.targets},
                 pools=sums.pools,
                 states={id: shown(health, now) for id, health in supervisor.monitor.healths.items()},
                 shares=shares,
@@ -111,8 +111,8 @@ class LiveOperations:
                 retries=sums.retries,
                 mirrored=sums.mirrored,
                 rejected=sums.rejected,
-                transitions=supervisor.transitions,
-                probes=supervisor.probes,
+                transitions={key: n for key, n in supervisor.transitions.items() if key[0] in supervisor.targets},
+                probes={key: n for key, n in supervisor.probes.items() if key[0] in supervisor.targets},
                 probe_seconds=supervisor.probe_seconds,
                 switches=supervisor.switches,
                 rollouts=supervisor.rollouts.states(),
@@ -350,6 +350,12 @@ class LiveOperations:
         weights = dict(dict(rotation.weights).get(target.pool, ()))
         total = sum(weights.values())
         return weights.get(target.id, 0.0) / total if total else 0.0
+
+
+def _place(id: str) -> tuple[str, str, str]:
+    """Service, pool and target as the metrics name them."""
+    service, pool, target = id.split("/", 2)
+    return service, pool, target
 
 
 def _explain_request(record: RequestRecord) -> Explanation:

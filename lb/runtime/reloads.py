@@ -111,7 +111,6 @@ class Reloads:
 
     async def _apply(self, config: Config, world: World, opened: dict[str, list[socket.socket]]) -> None:
         supervisor, workers = self._supervisor, self._supervisor.workers
-        old = set(supervisor.targets)
         supervisor.take(config, world)
         supervisor.save()
         wanted = {listener.bind for listener in world.snapshot.listeners}
@@ -122,9 +121,12 @@ class Reloads:
         supervisor.watch_targets()
         workers.apply(supervisor.snapshot())
         workers.retry()
+        for counts in (supervisor.transitions, supervisor.probes):
+            for key in [key for key in counts if key[0] not in supervisor.targets]:
+                del counts[key]
         with contextlib.suppress(TimeoutError):
             await workers.confirm(supervisor.rotations.version)
-            self._supervisor.totals.forget(old - set(supervisor.targets))
+            supervisor.totals.forget(supervisor.targets)
             return
         supervisor.note("worker", "a worker has not confirmed the new configuration in time; it will, or be replaced")
 

@@ -7,13 +7,15 @@ gone its counters are added to a base, and its gauges (requests in flight, open 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from lb.core.report import BUCKETS, PoolTally, Report, RequestRecord, TargetTally
+from lb.core.report import BUCKETS, PoolTally, Report, RequestRecord, TargetTally, empty_tally, removed_id
 
 #: Requests of the recent past that `explain REQUEST-ID` can tell about.
 RECORDS = 5000
+#: The last part of `removed_id`.
+REMOVED = "removed"
 
 
 @dataclass(slots=True)
@@ -32,6 +34,8 @@ class Sums:
 
     def take(self, report: Report) -> None:
         """A newer report of the same worker replaces what it names."""
+        for id in report.folded:
+            self.targets.pop(id, None)
         for tally in report.targets:
             self.targets[tally.target] = tally
         for pool in report.pools:
@@ -47,7 +51,7 @@ class Sums:
     def add(self, other: Sums, gauges: bool = True) -> None:
         """Add another worker's counters, and its gauges unless it is gone."""
         for id, tally in other.targets.items():
-            _add_target(self.targets.setdefault(id, _empty_target(id)), tally, gauges)
+            self.targets.setdefault(id, empty_tally(id)).add(tally, gauges)
         for key, pool in other.pools.items():
             _add_pool(self.pools.setdefault(key, PoolTally(*key, buckets=[0] * (len(BUCKETS) + 1))), pool)
         _add_nested(self.retries, other.retries)
@@ -59,6 +63,15 @@ class Sums:
         if gauges:
             self.downstream += other.downstream
             self.in_flight += other.in_flight
+
+    def fold(self, known: Collection[str]) -> None:
+        """Count targets that the configuration no longer has together, by pool."""
+        for id in [id for id in self.targets if id not in known]:
+            service, pool, name = id.split("/", 2)
+            if name != REMOVED:
+                gone = self.targets.pop(id)
+                place = removed_id(service, pool)
+                self.targets.setdefault(place, empty_tally(place)).add(gone)
 
 
 class Totals:
@@ -91,44 +104,19 @@ class Totals:
         """Add what the workers of a predecessor had counted before they were gone."""
         self._gone.add(sums, gauges=False)
 
-    def sums(self) -> Sums:
-        """Everything added up, as a value of its own."""
+    def sums(self, known: Collection[str] | None = None) -> Sums:
+        """Everything added up, as a value of its own; with `known`, all other targets together by pool."""
         total = Sums()
         total.add(self._gone, gauges=False)
         for sums in self._live.values():
             total.add(sums)
+        if known is not None:
+            total.fold(known)
         return total
 
-    def forget(self, targets: Iterable[str]) -> None:
-        """Drop targets that are not in the configuration any more, so that series do not pile up."""
-        for id in targets:
-            self._gone.targets.pop(id, None)
-            for sums in self._live.values():
-                sums.targets.pop(id, None)
-
-
-def _empty_target(id: str) -> TargetTally:
-    return TargetTally(id, buckets=[0] * (len(BUCKETS) + 1))
-
-
-def _add_target(to: TargetTally, tally: TargetTally, gauges: bool) -> None:
-    to.codes = Counter(to.codes)
-    to.codes.update(tally.codes)
-    to.buckets = [a + b for a, b in zip(to.buckets, tally.buckets, strict=True)]
-    to.seconds += tally.seconds
-    to.opened += tally.opened
-    to.connect_failures += tally.connect_failures
-    to.resets += tally.resets
-    to.timeouts += tally.timeouts
-    to.server_errors += tally.server_errors
-    to.successes += tally.successes
-    to.closes_idle_after = min(filter(None, (to.closes_idle_after, tally.closes_idle_after)), default=0.0)
-    if gauges:
-        to.in_flight += tally.in_flight
-        to.idle += tally.idle
-        to.active += tally.active
-        to.tunnels += tally.tunnels
-        to.streak = max(to.streak, tally.streak)
+    def forget(self, known: Collection[str]) -> None:
+        """Targets but these are not in the configuration any more. The living workers have seen to theirs."""
+        self._gone.fold(known)
 
 
 def _add_pool(to: PoolTally, tally: PoolTally) -> None:

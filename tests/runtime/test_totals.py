@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lb.core.report import BUCKETS, PoolTally, Report, TargetTally
+from lb.core.report import BUCKETS, PoolTally, Report, TargetTally, empty_tally, removed_id
 from lb.runtime.rates import Rates
 from lb.runtime.totals import Sums, Totals
 
@@ -19,23 +19,35 @@ class Worker:
     def __init__(self, incarnation: int) -> None:
         self.report = Report(0, incarnation, 0, 0)
         self.tallies: dict[str, TargetTally] = {}
+        self.folded: list[str] = []
         self.pool = PoolTally("s", "p", buckets=[0] * (len(BUCKETS) + 1))
 
     def serve(self, target: str) -> None:
-        tally = self.tallies.setdefault(target, TargetTally(target, buckets=[0] * (len(BUCKETS) + 1)))
+        tally = self.tallies.setdefault(target, empty_tally(target))
         tally.codes[200] = tally.codes.get(200, 0) + 1
         tally.buckets[3] += 1
         tally.in_flight = 1
         self.pool.requests += 1
 
+    def remove(self, target: str) -> None:
+        """As `DataPlane` does with a target that is gone."""
+        if target in self.tallies:
+            place = removed_id("s", "p")
+            self.tallies.setdefault(place, empty_tally(place)).add(self.tallies.pop(target), gauges=False)
+            self.folded.append(target)
+
     def tell(self) -> Report:
         self.report.targets = list(self.tallies.values())
+        self.report.folded, self.folded = self.folded, []
         self.report.pools = [self.pool]
         self.report.in_flight = 1
         return copy.deepcopy(self.report)
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["serve", "tell", "die", "twice"]), st.booleans())))
+ACTS = ["serve", "serve", "tell", "die", "twice", "remove"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(ACTS), st.booleans())))
 def test_any_history_adds_up(history: list[tuple[int, str, bool]]) -> None:
     totals, counted = Totals(), 0
     incarnations = iter(range(1, 10_000))
@@ -43,8 +55,13 @@ def test_any_history_adds_up(history: list[tuple[int, str, bool]]) -> None:
     for number, what, first in history:
         worker = workers[number]
         if what == "serve":
-            worker.serve("a" if first else "b")
+            worker.serve("s/p/a" if first else "s/p/b")
             counted += 1
+        elif what == "remove":  # a reload without the target; it may come back
+            for each in workers.values():
+                each.remove("s/p/a")
+                totals.take(each.tell())
+            totals.forget({"s/p/b"})
         elif what in ("tell", "twice"):
             for _ in range(1 + (what == "twice")):
                 totals.take(worker.tell())
@@ -59,6 +76,9 @@ def test_any_history_adds_up(history: list[tuple[int, str, bool]]) -> None:
     assert sum(tally.buckets[3] for tally in sums.targets.values()) == counted
     assert sum(pool.requests for pool in sums.pools.values()) == counted
     assert sums.in_flight == 3, "gauges are those of the living"
+    known = totals.sums({"s/p/b"})
+    assert set(known.targets) <= {"s/p/b", "s/p/removed"}, "series do not pile up"
+    assert sum(sum(tally.codes.values()) for tally in known.targets.values()) == counted
     heir = Totals()
     heir.inherit(totals.gone_sums())
     for worker in workers.values():
