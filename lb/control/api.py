@@ -20,6 +20,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ValidationError
 
+from lb.control import pages
 from lb.control.models import ConfigText, DrainRequest, SwitchRequest, UpgradeRequest, WeightRequest
 from lb.control.operations import Operations, Refused
 
@@ -37,6 +38,7 @@ def build(operations: Operations, *, token: str = "", allowed_hosts: tuple[str, 
     """The application of the admin port."""
     app = web.Application(middlewares=[_guard(token, allowed_hosts), _problems], client_max_size=BODY_LIMIT)
     app[OPERATIONS] = operations
+    app.add_routes(pages.routes())
     app.add_routes(
         [
             web.get("/livez", livez),
@@ -290,7 +292,7 @@ def _guard(token: str, allowed_hosts: tuple[str, ...]) -> Middleware:
         origin = request.headers.get("Origin")
         if origin is not None and origin.partition("://")[2] != request.host:
             return _problem(403, "Foreign origin", "pages of other sites may not use this port")
-        if token and request.path not in ("/livez", "/readyz"):
+        if token and request.path not in ("/livez", "/readyz") and not pages.is_page(request.method, request.path):
             given = request.headers.get("Authorization", "").encode()
             if not hmac.compare_digest(given, expected):
                 response = _problem(401, "Token needed", "send Authorization: Bearer with the token of token_file")
