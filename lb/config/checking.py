@@ -8,10 +8,11 @@ from pydantic import BeforeValidator, Field
 
 from lb.config.fields import (
     Argument,
-    Body,
     Bounds,
     CheckPath,
     Duration,
+    ExpectedText,
+    ExpectedValue,
     FilePath,
     Flag,
     HeaderName,
@@ -57,9 +58,10 @@ class Expect(Section):
     status: Statuses = ((200, 299),)
     """Status codes and ranges. Redirects are not followed: list 301 or so if that is an answer to expect.
     Kubernetes and Marathon: 200-399; Envoy and Caddy: 200."""
-    body: Body = ""
-    """A text that the body must contain, or a `/regular expression/` that must match somewhere in it."""
-    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
+    body: ExpectedText = ""
+    """A text that the body must contain, or a `/regular expression/` that must match somewhere in it.
+    The search has a quarter of a second; a pattern that takes longer on an answer is a failure that says so."""
+    headers: dict[HeaderName, ExpectedValue] = Field(default_factory=dict)
     """Headers that the answer must have, with these values; a value may be a `/regular expression/` as well."""
 
 

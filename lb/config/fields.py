@@ -121,7 +121,8 @@ Method = Annotated[Word, AfterValidator(texts.method)]
 Url = Annotated[
     Word, AfterValidator(texts.url), _schema(r"https?://.+", examples=["https://hooks.example.org/restart"])
 ]
-Body = Annotated[Text, AfterValidator(texts.body)]
+ExpectedText = Annotated[Text, AfterValidator(texts.expected)]
+ExpectedValue = Annotated[Text, AfterValidator(texts.header_value), AfterValidator(texts.expected)]
 HashKey = Annotated[
     Word, AfterValidator(texts.hash_key), _schema(r"client|path|(?:header|cookie):.+", examples=["client"])
 ]

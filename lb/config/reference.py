@@ -40,7 +40,7 @@ _KINDS: dict[str, str] = {
     "header_value": "text",
     "method": "method",
     "url": "URL",
-    "body": "text or /regex/",
+    "expected": "text or /regex/",
     "hash_key": "key",
     "client_key": "key",
     "bind": "address",
@@ -173,7 +173,7 @@ def _item(annotation: Any, homes: dict[type[Section], str]) -> str:
     if kind == "section":
         return _link(what, homes)
     item = _of_metadata(list(getattr(annotation, "__metadata__", ()))) or "text"
-    return item if item.endswith("s") else f"{item}s"
+    return item if item.endswith(("s", "/")) else f"{item}s"
 
 
 def _link(section: type[Section], homes: dict[type[Section], str]) -> str:

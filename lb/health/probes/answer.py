@@ -17,6 +17,7 @@ import re
 
 from lb.core.checks import CheckSpec, Expect
 from lb.core.lifecycle import Verdict
+from lb.core.patterns import Pattern
 from lb.http1.chunked import BadChunk, ChunkedBody
 from lb.http1.head import CHUNKED, LENGTH, NONE, ResponseHead
 from lb.http1.rules import BadResponse, check_partial_response, read_response, read_response_fields
@@ -130,8 +131,8 @@ class Answer:
         return f"{line}\n{printable(self.body)}" if self.body else line
 
 
-def judge(answer: Answer, spec: CheckSpec, seconds: float, wanted: Wanted) -> Verdict:
-    """Pass or fail of an answer that is `done`."""
+def judge(answer: Answer, spec: CheckSpec, seconds: float, wanted: Wanted, limit: float) -> Verdict:
+    """Pass or fail of an answer that is `done`. Raises `TooCostly` where a pattern needs more than `limit` seconds."""
     head = answer.head
     if answer.broken == "closed":
         return Verdict(False, seconds, "closed the connection without an answer", "reset")
@@ -146,11 +147,11 @@ def judge(answer: Answer, spec: CheckSpec, seconds: float, wanted: Wanted) -> Ve
         return Verdict(False, seconds, f"{text}, expected {wanted.statuses}", "status", got=answer.sketch())
     for name, value in spec.expect.headers:
         values = answer.value(name.lower().encode())
-        if not any(wanted.fits_header(name, found) for found in values):
+        if not any(wanted.fits_header(name, found, limit) for found in values):
             got = f"{name}: {', '.join(values)}" if values else f"no {name}"
             text = f"{text}, but {got}; expected {value or 'it to be there'}"
             return Verdict(False, seconds, text, "header", got=answer.sketch())
-    if spec.expect.body and not wanted.fits_body(answer.body):
+    if spec.expect.body and not wanted.fits_body(answer.body, limit):
         text = f"{text}, but its body ({len(answer.body)} bytes) has no {spec.expect.body}"
         return Verdict(False, seconds, text, "body", got=answer.sketch())
     weight, drain = agent_words(answer)
@@ -167,33 +168,19 @@ class Wanted:
 
     def __init__(self, expect: Expect) -> None:
         self.statuses = ",".join(f"{low}" if low == high else f"{low}-{high}" for low, high in expect.status)
-        self._body = _pattern(expect.body)
-        self._headers = {name: _pattern(value) for name, value in expect.headers}
-        for name, value in expect.headers:
-            if self._headers[name] is None:
-                self._headers[name] = value
+        self._body = Pattern(expect.body)
+        self._headers = {name: Pattern(value) for name, value in expect.headers}
 
-    def fits_header(self, name: str, value: str) -> bool:
+    def fits_header(self, name: str, value: str, limit: float) -> bool:
         """Equal to what is expected, or found by its /regex/; anything where only its presence is."""
         wanted = self._headers[name]
-        if isinstance(wanted, re.Pattern):
-            return wanted.search(value) is not None
-        return not wanted or value == wanted
+        if wanted.is_text:
+            return not wanted.text or value == wanted.text
+        return wanted.found_in(value, limit)
 
-    def fits_body(self, body: bytes) -> bool:
+    def fits_body(self, body: bytes, limit: float) -> bool:
         """Whether the expected text, or the /regex/, is found in it."""
-        text = body.decode("utf-8", "replace")
-        if isinstance(self._body, re.Pattern):
-            return self._body.search(text) is not None
-        return self._body is None or self._body in text
-
-
-def _pattern(text: str) -> re.Pattern[str] | str | None:
-    if not text:
-        return None
-    if len(text) > 2 and text.startswith("/") and text.endswith("/"):
-        return re.compile(text[1:-1], re.DOTALL)
-    return text
+        return self._body.found_in(body.decode("utf-8", "replace"), limit)
 
 
 def agent_words(answer: Answer) -> tuple[float | None, bool]:

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import ssl
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from lb.core.checks import CheckSpec
@@ -32,6 +33,8 @@ class Dialer:
         self.clock = clock
         self.names = Names(clock)
         self._contexts: dict[tuple[TlsClient, tuple[str, ...]], asyncio.Future[ssl.SSLContext]] = {}
+        #: For what would hold up the loop. Two threads: those who need them wait for one another, not others for them.
+        self.aside = ThreadPoolExecutor(2, "probe-aside")
 
     def forget(self) -> None:
         """Certificates and names may have changed: read them again when next needed."""
@@ -40,6 +43,7 @@ class Dialer:
 
     def close(self) -> None:
         self.names.close()
+        self.aside.shutdown(wait=False, cancel_futures=True)
 
     async def tls(self, tls: TlsClient, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
         """The context for `tls`, made once and off the loop: reading the system's trust store takes a while."""

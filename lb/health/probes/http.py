@@ -3,6 +3,9 @@
 It is an `asyncio.Protocol` and not an HTTP client because a supervisor asks thousands of times a second: this way a
 probe costs a fifth of one made with aiohttp's client, and both schemes share every rule. Redirects are not followed:
 a target that sends its checker elsewhere has said nothing about itself; its 3xx is judged as a status.
+
+A pattern is looked for right here, for a moment; if that is not enough, this time and from then on in a thread, so that
+a target that feeds a costly pattern what it is worst at waits for nobody but its like.
 """
 
 from __future__ import annotations
@@ -14,12 +17,17 @@ from typing import cast
 from lb import __version__
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
+from lb.core.patterns import TooCostly
 from lb.core.targets import Target, TlsClient
 from lb.health.probes.answer import Answer, Wanted, judge
 from lb.health.probes.dial import Dialer, place_of, spell
 
 #: How our probes name themselves, so that targets can tell them from clients in their logs.
 AGENT = f"lb-health/{__version__}"
+#: Seconds that a pattern may take on the event loop; ordinary ones take microseconds.
+AT_ONCE = 0.005
+#: Seconds that it may take in a thread: then the probe has failed.
+ASIDE = 0.25
 
 
 class HttpProbe:
@@ -35,6 +43,7 @@ class HttpProbe:
         self._wanted = Wanted(spec.expect)
         self._request = request_bytes(spec, self._host, self._port, self._tls is not None)
         self._conversation: _Conversation | None = None
+        self._costly = False  # a pattern once took longer than `AT_ONCE` on what this target answered
         self.where = spell(self._host, self._port)
 
     @property
@@ -62,9 +71,24 @@ class HttpProbe:
             name = self._tls.server_name if self._tls is not None else ""
             await self._dialer.open(lambda: conversation, self._host, self._port, context, name)
             await done
-            return judge(answer, self._spec, monotonic() - began, self._wanted)
+            return await self._judge(answer, monotonic() - began)
         finally:
             conversation.leave()
+
+    async def _judge(self, answer: Answer, seconds: float) -> Verdict:
+        if not self._costly:
+            try:
+                return judge(answer, self._spec, seconds, self._wanted, AT_ONCE)
+            except TooCostly:
+                self._costly = True
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(
+                self._dialer.aside, judge, answer, self._spec, seconds, self._wanted, ASIDE
+            )
+        except TooCostly as pattern:
+            text = f"{_found(answer)}, but to look for {pattern} takes longer than {ASIDE:g} s: given up"
+            return Verdict(False, seconds, text, "body", got=answer.sketch())
 
     def late(self) -> str:
         """How far it had come when its time was over."""
@@ -76,6 +100,8 @@ class HttpProbe:
         head = conversation.answer.head
         if head is None:
             return "connected, but no answer"
+        if conversation.answer.done:
+            return f"{_found(conversation.answer)}, but what is expected was neither found nor ruled out"
         if head.status < 200:
             return f"connected, but nothing came after HTTP {head.status}"
         return f"HTTP {head.status}, but its body ({len(conversation.answer.body)} bytes so far) did not end"
@@ -128,6 +154,12 @@ class _Conversation(asyncio.Protocol):
                 self._done.set_result(None)
             else:
                 self._done.set_exception(error)
+
+
+def _found(answer: Answer) -> str:
+    """An answer that came whole, for people."""
+    status = answer.head.status if answer.head is not None else 0
+    return f"HTTP {status} with a body of {len(answer.body)} bytes"
 
 
 def request_bytes(spec: CheckSpec, host: str, port: int, tls: bool) -> bytes:
