@@ -332,7 +332,13 @@ class Workers:
         life = Life(seat.number, process.pid, process)
         life.doors = our_doors
         self._lives.append(life)
-        life.channel = await Channel.over(ours, lambda message: self._on_message(life, message), self._wake)
+        try:
+            life.channel = await Channel.over(ours, lambda message: self._on_message(life, message), self._wake)
+        except BaseException:  # a stop in the middle of the start: nobody will ever talk to it
+            ours.close()
+            self._kill(life)
+            self._go(self._await_end(seat, life, process))
+            raise
         for bind, sockets in self.sockets.items():
             life.hand((bind, seat.number), sockets[seat.number])
         life.say(self._whole())

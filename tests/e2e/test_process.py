@@ -81,6 +81,19 @@ class TestStopping:
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
 
+    @pytest.mark.parametrize("after", [0.0, 0.02, 0.05])
+    def test_during_the_start(self, stage: Stage, after: float) -> None:
+        path = stage.config({"blue": stage.pool("blue", 1)})
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lb", "run", str(path)], stderr=subprocess.PIPE, cwd=stage.folder, text=True
+        )
+        eventually(lambda: (stage.folder / "state" / "lock").exists())
+        time.sleep(after)  # anything may be under way: a worker half started as well
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+        assert process.returncode == 0, said
+        assert not list((stage.folder / "state").rglob("*.sock"))
+
     def test_unix_sockets_leave_no_files(self, stage: Stage) -> None:
         path = stage.config({"blue": stage.pool("blue", 1)})
         where = stage.folder / "clients.sock"
