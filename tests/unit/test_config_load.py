@@ -267,7 +267,7 @@ watch: yes
         ("    readiness: {fall: '3'}", "'3'", "Did you mean 3?"),
         ("    readiness: {rise: 1_000}", "1_000", "Did you mean 1000?"),
         ("    readiness: {expect: 2xx}", "2xx", "Did you mean 200-299?"),
-        ("    readiness: {expect: {body: /(/}}", "/(/", "Allowed: a substring, or a /regular expression/."),
+        ("    readiness: {expect: {body: /(/}}", "/(/", "Allowed: a text, or a /regular expression/."),
         ("    readiness: health", "health", "Did you mean /health?"),
         ("    readiness: [a]", "readiness", "Allowed keys: protocol"),
         ("    readiness: {protocol: tcp, path: /x}", "/x", "protocol: http or https"),
