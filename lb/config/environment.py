@@ -33,9 +33,14 @@ def veil(text: str) -> str:
     return _REFERENCE.sub(lambda match: match[0].translate(_VEIL) if match[0] != "$$" else match[0], text)
 
 
+def unveil(veiled: str) -> str:
+    """What `veil` hid."""
+    return veiled.translate(_UNVEIL)
+
+
 def substitute(veiled: str, environ: Mapping[str, str]) -> Substituted:
     """The text of a scalar as YAML gave it, with `$$` and the references replaced."""
-    text = veiled.translate(_UNVEIL)
+    text = unveil(veiled)
     done = Substituted(text)
     if "$" not in text:
         return done
