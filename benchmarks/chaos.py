@@ -1,0 +1,505 @@
+"""Everything goes wrong, on a beat, under steady load: what do clients lose, and does the proxy know?
+
+    python -m benchmarks.chaos [--minutes 10]
+
+One lb with two workers, four backends and one that comes and goes. Every second a reload (half of them with changed
+targets, every tenth invalid), every three seconds a backend is killed and started again, every five a worker is killed,
+every sixty the supervisor, and a new `lb run` is started. All kills are SIGKILL. Clients (`benchmarks.chaos_clients`)
+send GETs, POSTs, streams of server-sent events and WebSocket messages all the while, each under an id of its own.
+
+Afterwards three books are laid side by side: the clients', the proxy's (access log and events) and the backends'.
+
+- A GET is asked again when its connection breaks off without an answer (RFC 9110 section 9.2.2). None may fail.
+- Whatever else failed was in the hands of a killed process. A backend's: the access log has the same id with the same
+  end. A worker's: the request was sent on a connection which that worker held when it died, and there are as many as
+  the proxy says were under way in it, and those that lay unread in the kernel.
+- No POST came to a backend twice.
+- Between the third minute and the last, descriptors, connections and memory grew by less than a tenth.
+
+A worker is stopped for a few milliseconds before it is killed, so that it can be seen which connections it holds.
+Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processes import await_answer, free_port, resident
+
+RELOAD_EVERY, KILL_WORKER_EVERY, KILL_SUPERVISOR_EVERY, RESTART_BACKEND_EVERY = 1.0, 5.0, 60.0, 3.0
+SAMPLE_EVERY = 5.0
+STEADY = 4
+GROWTH = 1.1
+#: Minutes of a run from which on growth is judged: the second minute against the last one.
+LONG = 4.0
+#: The beats begin at different moments, so that most of what goes wrong goes wrong alone; not all of it does.
+OFFSETS = {"reload": 0.0, "kill_worker": 2.3, "restart_backend": 0.7, "kill_supervisor": 0.5}
+
+
+@dataclass
+class Kill:
+    """A killed worker, as it was seen just before."""
+
+    pid: int
+    began: float  # CLOCK_MONOTONIC: it was stopped
+    seen: float  # its connections had been read
+    ended: float  # it was gone
+    ports: set[int]  # the clients' ports of the connections that it held
+    unread: set[int]  # those with bytes that it had not read
+    account: int | None = None  # requests under way in it, by the proxy's account
+
+
+@dataclass
+class Sample:
+    """What must not grow."""
+
+    at: float
+    supervisor: int
+    workers: int
+    descriptors: int
+    connections: float
+
+
+@dataclass
+class Line:
+    """A try in the clients' book."""
+
+    id: str
+    kind: str
+    outcome: str
+    port: int
+    sent: float
+    ended: float
+
+
+@dataclass
+class Storm:
+    """The running stage, and what was done to it."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    admin: int = field(default_factory=free_port)
+    rng: random.Random = field(default_factory=lambda: random.Random(1))
+    done: Counter[str] = field(default_factory=Counter)
+    kills: list[Kill] = field(default_factory=list)
+    backend_kills: list[tuple[float, int]] = field(default_factory=list)  # when, port
+    trouble: list[str] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.ports = [free_port() for _ in range(STEADY + 1)]
+        self.backends = {port: self._backend(port) for port in self.ports}
+        for port, process in self.backends.items():
+            await_answer(f"http://127.0.0.1:{port}/health", process)
+        self.file = self.folder / "lb.yaml"
+        self.write(guest=False)
+        self.lb = self._lb()
+        await_answer(f"http://127.0.0.1:{self.admin}/readyz", self.lb)
+        self.victim = 0
+        self.began = time.monotonic()
+
+    # --- the stage --------------------------------------------------------------------------------------------------
+
+    def _backend(self, port: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "benchmarks.chaos_backend", str(port), str(self.folder / "posts.log")]
+        return subprocess.Popen(command)
+
+    def _lb(self) -> subprocess.Popen[bytes]:
+        with (self.folder / "lb.out").open("ab") as out:
+            command = [sys.executable, "-m", "lb", "run", str(self.file), "--workers", "2"]
+            return subprocess.Popen(command, stdout=out, stderr=out)
+
+    def write(self, guest: bool, more: str = "") -> None:
+        targets = ", ".join(f"http://127.0.0.1:{port}" for port in (self.ports if guest else self.ports[:-1]))
+        self.file.write_text(
+            f"listeners: [127.0.0.1:{self.port}]\n"
+            f"admin: {{bind: 127.0.0.1:{self.admin}}}\n"
+            f"state_dir: {self.folder}/state\n"
+            f"access_log: {{path: {self.folder}/access.log}}\n"
+            "trusted_proxies: [127.0.0.0/8]\n"
+            "services:\n"
+            "  chaos:\n"
+            f"    pools: {{steady: [{targets}]}}\n"
+            "    readiness: {path: /health, interval: 500ms, timeout: 2s}\n"
+            "    retries: {attempts: 3, budget: 100%}\n"
+            f"# {self.done['reload']}\n{more}"
+        )
+
+    def ask(self, path: str, method: str = "GET") -> Any:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin}{path}", method=method)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            text = response.read().decode()
+            return json.loads(text) if path.startswith("/api") else text
+
+    # --- what goes wrong --------------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        number = self.done["reload"]
+        invalid = number % 10 == 9
+        self.write(guest=number % 4 in (2, 3), more="nonsense: 1\n" if invalid else "")
+        try:
+            self.ask("/api/v1/reload", "POST")
+        except urllib.error.HTTPError as error:
+            if not invalid:
+                self.trouble.append(f"reload {number}: {error.code} {error.read()[:200]!r}")
+            self.done["refused reload"] += 1
+        except OSError:
+            self.done["reload without a supervisor"] += 1
+        else:
+            if invalid:
+                self.trouble.append(f"reload {number} was invalid, and taken")
+            self.done["changed" if number % 2 == 0 else "unchanged"] += 1
+
+    def kill_worker(self) -> None:
+        doorways = [int(path.stem) for path in (self.folder / "state" / "workers").glob("*.sock")]
+        pid = self.rng.choice([pid for pid in doorways if is_alive(pid)])
+        began = time.monotonic()
+        os.kill(pid, signal.SIGSTOP)
+        while state_of(pid) not in "TtZX":
+            pass
+        ports, unread = held_by(pid, self.port)
+        seen = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        while is_alive(pid):
+            time.sleep(0.0005)
+        self.kills.append(Kill(pid, began, seen, time.monotonic(), ports, unread))
+
+    def kill_supervisor(self) -> None:
+        self.write(guest=False)
+        self.lb.kill()
+        self.lb.wait(10)
+        self.lb = self._lb()
+
+    def restart_backend(self) -> None:
+        self.victim = (self.victim + 1) % STEADY
+        port = self.ports[self.victim]
+        self.backend_kills.append((time.monotonic(), port))
+        self.backends[port].kill()
+        self.backends[port].wait(10)
+        self.backends[port] = self._backend(port)
+
+    def sample(self) -> None:
+        status = self.ask("/api/v1/status")
+        text = self.ask("/metrics")
+        found = re.findall(r"^lb_(?:up|down)stream_connections(?:\{.*\})? (\S+)$", text, re.MULTILINE)
+        pids = [status["pid"], *status["workers"]]
+        if len(pids) < 3 or status["workers_leaving"]:
+            return  # a worker is just being replaced: not the same to compare
+        self.samples.append(
+            Sample(
+                time.monotonic() - self.began,
+                resident(status["pid"]),
+                sum(map(resident, status["workers"])),
+                sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids),  # noqa: PTH208 - names alone
+                sum(map(float, found)),
+            )
+        )
+
+    def run(self, minutes: float) -> None:
+        beats = {
+            self.reload: RELOAD_EVERY,
+            self.kill_worker: KILL_WORKER_EVERY,
+            self.restart_backend: RESTART_BACKEND_EVERY,
+            self.kill_supervisor: KILL_SUPERVISOR_EVERY if minutes >= 2 else KILL_SUPERVISOR_EVERY / 4,
+            self.sample: SAMPLE_EVERY,
+        }
+        self.began = time.monotonic()
+        due = {act: self.began + every + OFFSETS.get(act.__name__, 0.0) for act, every in beats.items()}
+        told = self.began
+        while time.monotonic() < self.began + minutes * 60:
+            act = min(due, key=lambda one: due[one])
+            time.sleep(max(0.0, due[act] - time.monotonic()))
+            due[act] = max(due[act] + beats[act], time.monotonic())
+            try:
+                act()
+            except (OSError, IndexError, KeyError):
+                self.done[f"{act.__name__} not possible"] += 1
+            else:
+                self.done[act.__name__] += 1
+            if self.lb.poll() is not None:
+                raise SystemExit(f"lb ended with {self.lb.returncode}; see {self.folder}/lb.out")
+            if time.monotonic() - told > 30:
+                told = time.monotonic()
+                print(f"{told - self.began:4.0f} s: {dict(self.done)}", file=sys.stderr, flush=True)
+
+    def calm_down(self) -> None:
+        """Let everything be replaced, drained and written."""
+        self.write(guest=False)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError):
+                self.ask("/api/v1/reload", "POST")
+                status = self.ask("/api/v1/status")
+                if len(status["workers"]) == 2 and not status["workers_leaving"]:
+                    return
+            time.sleep(0.5)
+        self.trouble.append("the workers were not whole again within a minute")
+
+    def end(self) -> None:
+        self.lb.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.lb.wait(40)
+        self.lb.kill()
+        for path in (self.folder / "state" / "workers").glob("*.sock"):
+            with contextlib.suppress(OSError):
+                os.kill(int(path.stem), signal.SIGKILL)
+        for process in self.backends.values():
+            process.kill()
+            process.wait(10)
+
+    # --- the proxy's books ------------------------------------------------------------------------------------------
+
+    def read_accounts(self) -> None:
+        """What the proxy says was under way in each killed worker."""
+        text = ""
+        for name in ("events.old.jsonl", "events.jsonl"):
+            with contextlib.suppress(OSError):
+                text += (self.folder / "state" / name).read_text()
+        told = dict(re.findall(r"\(process (\d+)\)[^\"]*? with (\d+) requests? under way", text))
+        for kill in self.kills:
+            if str(kill.pid) in told:
+                kill.account = int(told[str(kill.pid)])
+
+    def read_access_log(self) -> dict[str, dict[str, Any]]:
+        lines = {}
+        for raw in (self.folder / "access.log").read_bytes().splitlines():
+            try:
+                line = json.loads(raw)
+            except ValueError:
+                self.done["torn log lines"] += 1
+                continue
+            lines[line["id"]] = line
+        return lines
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
+
+
+def is_alive(pid: int) -> bool:
+    return state_of(pid) not in "ZX"
+
+
+def held_by(pid: int, port: int) -> tuple[set[int], set[int]]:
+    """The clients' ports of a process's connections on a port, and those of them with unread bytes."""
+    mine = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - names alone
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/{pid}/fd/{name}")  # noqa: PTH115
+            if target.startswith("socket:["):
+                mine.add(target[8:-1])
+    ports, unread = set(), set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *rest = line.split()
+        if int(local.rpartition(":")[2], 16) == port and rest[4] in mine:
+            client = int(remote.rpartition(":")[2], 16)
+            if client:
+                ports.add(client)
+                if int(queues.partition(":")[2], 16):
+                    unread.add(client)
+    return ports, unread
+
+
+# --- the verdict -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Verdict:
+    """What was found, and what of it must not be."""
+
+    rows: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    faults: list[str] = field(default_factory=list)
+    lost_per_kill: dict[int, list[Line]] = field(default_factory=lambda: defaultdict(list))
+    unlogged: int = 0
+
+
+WHOLE = {"get": {"200"}, "post": {"200"}, "stream": {"200"}, "socket": {"1000", "1001"}}
+BROKEN = {"none", "cut"}
+
+
+def judge(storm: Storm, book: Path) -> Verdict:
+    """Lay the books side by side."""
+    verdict = Verdict()
+    log = storm.read_access_log()
+    storm.read_accounts()
+    lines = [
+        Line(id, kind, outcome, int(port), float(sent), float(ended))
+        for id, kind, outcome, port, sent, ended in map(str.split, book.read_text().splitlines())
+    ]
+    finals: dict[str, Line] = {}
+    for line in lines:
+        row = verdict.rows[line.kind]
+        row["tries"] += 1
+        if line.kind == "get":
+            finals[line.id.partition(".")[0]] = line
+        known = log.pop(line.id, None)
+        if line.outcome == "open":
+            row["open at the end"] += 1
+        elif line.outcome in WHOLE[line.kind]:
+            row["whole"] += 1
+            row["sent elsewhere (1001)"] += line.outcome == "1001"
+            if known is None:
+                row["whole, not in the log"] += 1
+                if not any(line.port in kill.ports and kill.began - 1 < line.ended for kill in storm.kills):
+                    verdict.faults.append(f"not in the log, though no worker of it was killed: {line}")
+            elif line.outcome.startswith("2") and str(known["status"]) != line.outcome:
+                verdict.faults.append(f"the log says {known['status']}: {line}")
+        else:
+            _judge_loss(storm, verdict, line, known)
+    row = verdict.rows["get"]
+    for name, line in finals.items():
+        row["asked"] += 1
+        if line.outcome not in ("200", "open"):
+            row["failed"] += 1
+            verdict.faults.append(f"GET {name} failed at last: {line}")
+        elif "." in line.id:
+            row["asked again"] += 1
+    for line in log.values():  # of ids that no client knows
+        if line["id"].startswith("c") and line["id"][1:2].isdecimal() and len(line["id"]) < 10:
+            verdict.faults.append(f"the proxy tells of a request that no client knows: {line}")
+    for kill in storm.kills:
+        _judge_kill(verdict, kill)
+    posts = Counter(line.split()[0] for line in (storm.folder / "posts.log").read_text().splitlines())
+    verdict.rows["post"]["came twice"] = sum(count > 1 for count in posts.values())
+    verdict.faults += [f"POST {id} came to backends {count} times" for id, count in posts.items() if count > 1]
+    if len(storm.samples) > 2 and storm.samples[-1].at >= LONG * 60:
+        _judge_growth(storm, verdict)
+    verdict.faults += storm.trouble
+    return verdict
+
+
+def _judge_loss(storm: Storm, verdict: Verdict, line: Line, known: dict[str, Any] | None) -> None:
+    row = verdict.rows[line.kind]
+    if known is not None and (known.get("reason") or known["status"] >= 500):
+        # The proxy has ended it itself: the client must have seen just that, and a backend must have died.
+        row["by a backend's death"] += 1
+        near = [at for at, port in storm.backend_kills if str(port) in str(known) and line.sent - 1 < at < line.ended]
+        if not near:
+            verdict.faults.append(f"no backend was killed then: {line}, log {known}")
+        if line.outcome.isdecimal() and line.outcome != str(known["status"]):
+            verdict.faults.append(f"the log says otherwise: {line}, log {known}")
+        return
+    for kill in storm.kills:
+        if line.port in kill.ports and line.sent < kill.ended and line.ended > kill.began:
+            row["by a worker's death"] += 1
+            verdict.lost_per_kill[kill.pid].append(line)
+            return
+    row["for no reason"] += 1
+    verdict.faults.append(f"lost, though nothing that had it was killed: {line}, log {known}")
+
+
+def _judge_kill(verdict: Verdict, kill: Kill) -> None:
+    """Requests sent before the worker stood still are under way in it or unread; later ones may have become unread."""
+    lost = verdict.lost_per_kill[kill.pid]
+    before = sum(line.sent <= kill.began for line in lost)
+    if kill.account is None:
+        verdict.faults.append(f"the proxy does not say what was under way in worker process {kill.pid}")
+    elif not before <= kill.account + len(kill.unread) <= len(lost):
+        verdict.faults.append(
+            f"process {kill.pid}: {kill.account} under way by the proxy's account and {len(kill.unread)} unread, "
+            f"but clients lost {before} to {len(lost)}"
+        )
+
+
+def _judge_growth(storm: Storm, verdict: Verdict) -> None:
+    last = storm.samples[-1].at
+    for name in ("supervisor", "workers", "descriptors", "connections"):
+        early = [getattr(one, name) for one in storm.samples if 120 <= one.at < 180]
+        late = [getattr(one, name) for one in storm.samples if one.at > last - 60]
+        if not early or not late:
+            verdict.faults.append(f"{name}: no samples")
+            continue
+        first, then = statistics.median(early), statistics.median(late)
+        verdict.rows["growth"][name] = round(1000 * then / first)
+        if then > GROWTH * first:
+            verdict.faults.append(f"{name} grew from {first} to {then}")
+
+
+def show(storm: Storm, verdict: Verdict) -> None:
+    print("\n| | GET | POST | event stream | WebSocket |\n| --- | --- | --- | --- | --- |")
+    kinds = ("get", "post", "stream", "socket")
+    for name in (
+        "tries", "whole", "sent elsewhere (1001)", "open at the end", "by a backend's death", "by a worker's death",
+        "for no reason", "asked again", "failed", "came twice", "whole, not in the log",
+    ):  # fmt: skip
+        cells = [str(verdict.rows[kind][name]) for kind in kinds]
+        if name in ("asked again", "failed"):
+            cells[1:] = ["–"] * 3
+        elif name == "came twice":
+            cells = ["–", cells[1], "–", "–"]
+        print(f"| {name} | {' | '.join(cells)} |")
+    lost = sum(len(lines) for lines in verdict.lost_per_kill.values())
+    account = sum(kill.account or 0 for kill in storm.kills)
+    unread = sum(len(kill.unread) for kill in storm.kills)
+    print(
+        f"\nworkers killed: {len(storm.kills)}; what clients lost by it: {lost}; "
+        f"by the proxy's account: {account} under way; {unread} lay unread in the kernel"
+    )
+    print(f"done: {dict(storm.done)}")
+    for name, value in verdict.rows["growth"].items():
+        print(f"{name}, last minute against the third: {value / 10:.1f} %")
+    for one in storm.samples[:: max(1, len(storm.samples) // 8)]:
+        print(
+            f"  {one.at:4.0f} s: supervisor {one.supervisor / 2**20:.1f} MiB, workers {one.workers / 2**20:.1f} MiB, "
+            f"{one.descriptors} descriptors, {one.connections:.0f} connections"
+        )
+    for fault in verdict.faults[:30]:
+        print(f"FAULT {fault}")
+    if len(verdict.faults) > 30:
+        print(f"… and {len(verdict.faults) - 30} more")
+    print("FAILED" if verdict.faults else "PASSED")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--keep", action="store_true", help="keep the folder with all the books")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="lb-chaos-"))
+    storm = Storm(folder)
+    clients = None
+    try:
+        command = [sys.executable, "-m", "benchmarks.chaos_clients", f"http://127.0.0.1:{storm.port}"]
+        clients = subprocess.Popen([*command, str(folder / "clients.log")])
+        storm.run(options.minutes)
+        clients.terminate()
+        clients.wait(15)
+        storm.calm_down()
+    finally:
+        if clients is not None:
+            clients.kill()
+        storm.end()
+    verdict = judge(storm, folder / "clients.log")
+    show(storm, verdict)
+    if options.keep or verdict.faults:
+        print(f"the books are in {folder}")
+    else:
+        shutil.rmtree(folder)
+    return 1 if verdict.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
