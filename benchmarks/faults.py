@@ -403,7 +403,8 @@ async def run(count: int, clients: int) -> int:
     for what, times in strikers.wrong.most_common():
         print(f"! {what} ({times} times)")
     print(
-        f"{sum(strikers.wrong.values())} wrong outcomes, {sum(twice.values())} POSTs that reached a target twice {twice or ''}"
+        f"{sum(strikers.wrong.values())} wrong outcomes, "
+        f"{sum(twice.values())} POSTs that reached a target twice {twice or ''}"
     )
     leaked = [name for name in before if name != "KiB" and after[name] > before[name]]
     grown = after["KiB"] - before["KiB"]

