@@ -1,74 +1,77 @@
 """The admin port: status, explanations, events, metrics, and orders, over HTTP.
 
-Errors are problem documents (RFC 9457). Orders may carry If-Match with the revision they are based on; answers carry
-it as ETag. The Host header must name this machine, and a browser's Origin must be this port itself: a page of another
-site can neither rebind its name to it nor post to it. With a token file every request but the health of lb itself
-needs the token.
+`ENDPOINTS` is the whole of it: routes and the OpenAPI document are made from it. Errors are problem documents
+(`refusals`); who may ask at all is `guard`'s to say. Orders may carry If-Match with the ETag that they are based on.
+What an order needs is read first, then its base is compared, and from there to the change nobody else gets a turn.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import hmac
-import ipaddress
 import json
-import time
-from typing import TypeVar
+import logging
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
-from pydantic import BaseModel, ValidationError
+from aiohttp.typedefs import Handler
 
-from lb.control import pages
-from lb.control.models import ConfigText, DrainRequest, SwitchRequest, UpgradeRequest, WeightRequest
+import lb
+from lb.control import openapi, refusals, streams
+from lb.control.answers import OPERATIONS, Body, actor, bases, body, number, problem, query, send, view, whole
+from lb.control.endpoint import TEXT, Answer, Endpoint, Parameter
+from lb.control.guard import HEALTH, guard
+from lb.control.models import (
+    LAST_ID,
+    ConfigDraft,
+    ConfigText,
+    DrainRequest,
+    DrainState,
+    Event,
+    Explanation,
+    ProbeResult,
+    ReloadResult,
+    ServiceView,
+    Status,
+    SwitchRequest,
+    TargetView,
+    UpgradeRequest,
+    UpgradeResult,
+    Validation,
+    WeightRequest,
+)
 from lb.control.operations import Operations, Refused
 
-#: Seconds between two signs of life on an event stream.
-HEARTBEAT = 15.0
+log = logging.getLogger("lb.admin")
+
 #: Bytes of a request's body.
 BODY_LIMIT = 4 << 20
 
-OPERATIONS: web.AppKey[Operations] = web.AppKey("operations", Operations)
+SECURED: web.AppKey[bool] = web.AppKey("secured", bool)
+SPEC: web.AppKey[list[Body]] = web.AppKey("spec", list)
 
-M = TypeVar("M", bound=BaseModel)
+#: On every answer, unless a page says otherwise: nothing of it is to be guessed at, run, framed or loaded by others.
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 def build(operations: Operations, *, token: str = "", allowed_hosts: tuple[str, ...] = ()) -> web.Application:
     """The application of the admin port."""
-    app = web.Application(middlewares=[_guard(token, allowed_hosts), _problems], client_max_size=BODY_LIMIT)
+    app = web.Application(middlewares=[_problems, guard(token, allowed_hosts, _is_open)], client_max_size=BODY_LIMIT)
     app[OPERATIONS] = operations
-    app.add_routes(pages.routes())
-    app.add_routes(
-        [
-            web.get("/livez", livez),
-            web.get("/readyz", readyz),
-            web.get("/metrics", metrics),
-            web.get("/api/v1/status", status),
-            web.get("/api/v1/services", services),
-            web.get("/api/v1/services/{name}", service),
-            web.post("/api/v1/services/{name}/switch", switch),
-            web.post("/api/v1/services/{name}/rollback", rollback),
-            web.get("/api/v1/targets/{id:.+}/drain", drain_state),
-            web.post("/api/v1/targets/{id:.+}/drain", drain),
-            web.post("/api/v1/targets/{id:.+}/undrain", undrain),
-            web.put("/api/v1/targets/{id:.+}/weight", weight),
-            web.post("/api/v1/targets/{id:.+}/probe", probe),
-            web.get("/api/v1/targets/{id:.+}", target),
-            web.get("/api/v1/explain/{subject:.+}", explain),
-            web.get("/api/v1/events", events),
-            web.get("/api/v1/prestop", prestop),
-            web.post("/api/v1/prestop", prestop),
-            web.post("/api/v1/reload", reload),
-            web.post("/api/v1/upgrade", upgrade),
-            web.get("/api/v1/config", config),
-            web.post("/api/v1/config/validate", validate),
-        ]
-    )
+    app[SECURED] = bool(token)
+    app[SPEC] = []
+    app[streams.OPEN] = set()
+    for endpoint in ENDPOINTS:
+        app.router.add_route(endpoint.method, endpoint.route, endpoint.run)
+        if endpoint.method == "GET":
+            app.router.add_route("HEAD", endpoint.route, endpoint.run)
+    app.on_response_prepare.append(_add_headers)
     return app
 
 
-# --- health and metrics ----------------------------------------------------------------------------------------------
+# --- health, metrics, and the API about itself -----------------------------------------------------------------------
 
 
 async def livez(request: web.Request) -> web.Response:
@@ -81,190 +84,317 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    body = await request.app[OPERATIONS].metrics()
-    return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+    data = await request.app[OPERATIONS].metrics()
+    return web.Response(body=data, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+async def spec(request: web.Request) -> web.Response:
+    kept = request.app[SPEC]
+    if not kept:
+        said = openapi.document(ENDPOINTS, lb.__version__, request.app[SECURED])
+        kept.append(Body(json.dumps(said, ensure_ascii=False).encode()))
+    return send(request, kept[0])
+
+
+async def problem_kind(request: web.Request) -> web.Response:
+    kind = refusals.BY_NAME.get(request.match_info["kind"])
+    if kind is None:
+        raise Refused(404, "Not found", f"there is {', '.join(refusals.BY_NAME)}")
+    return web.Response(text=refusals.explained(kind))
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
 async def status(request: web.Request) -> web.Response:
-    return _answer(request, await request.app[OPERATIONS].status())
+    query(request, ())
+    return view(request, await request.app[OPERATIONS].status())
 
 
 async def services(request: web.Request) -> web.Response:
-    view = await request.app[OPERATIONS].status()
-    return _json(request, [service.model_dump() for service in view.services])
+    query(request, ())
+    seen = await request.app[OPERATIONS].status()
+    return send(request, Body(b"[%s]" % b",".join(_json(service) for service in seen.services)))
 
 
 async def service(request: web.Request) -> web.Response:
-    return _answer(request, await request.app[OPERATIONS].service(request.match_info["name"]))
+    query(request, ())
+    return view(request, await request.app[OPERATIONS].service(request.match_info["name"]))
 
 
 async def target(request: web.Request) -> web.Response:
-    return _answer(request, await request.app[OPERATIONS].target(request.match_info["id"]))
+    query(request, ())
+    return view(request, await request.app[OPERATIONS].target(request.match_info["id"]))
 
 
 async def explain(request: web.Request) -> web.Response:
-    return _answer(request, await request.app[OPERATIONS].explain(request.match_info["subject"]))
+    query(request, ())
+    return view(request, await request.app[OPERATIONS].explain(request.match_info["subject"]))
 
 
 async def config(request: web.Request) -> web.Response:
-    return _answer(request, request.app[OPERATIONS].config_text())
+    query(request, ())
+    operations = request.app[OPERATIONS]
+    return send(request, Body(_json(operations.config_text()), operations.config_mark))
 
 
 async def validate(request: web.Request) -> web.Response:
-    wanted = await _body(request, ConfigText)
-    return _answer(request, await request.app[OPERATIONS].validate(wanted.text))
+    query(request, ())
+    wanted = await body(request, ConfigDraft)
+    return view(request, await request.app[OPERATIONS].validate(wanted.text))
 
 
 async def events(request: web.Request) -> web.StreamResponse:
     """JSON; or, with `Accept: text/event-stream`, a stream that goes on where Last-Event-ID says."""
-    log = request.app[OPERATIONS].events
-    since = _number(request.query.get("since", "0"))
-    if "text/event-stream" not in request.headers.get("Accept", ""):
-        return _json(request, [event.model_dump() for event in log.since(since)])
-    after = int(_number(request.headers.get("Last-Event-ID", "0")))
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-    await response.prepare(request)
-    with log.listen() as queue, contextlib.suppress(ConnectionError):
-        past = log.since(since if since or after else time.time(), after)
-        for event in past:
-            await response.write(_sse(event.id, event.model_dump_json()))
-        told = past[-1].id if past else 0
-        while True:
-            try:
-                async with asyncio.timeout(HEARTBEAT):
-                    event_or_end = await queue.get()
-            except TimeoutError:
-                await response.write(b": still here\n\n")
-                continue
-            if event_or_end is None:
-                break  # it read too slowly; it will come again with Last-Event-ID
-            if event_or_end.id > told:
-                await response.write(_sse(event_or_end.id, event_or_end.model_dump_json()))
-    return response
+    given = query(request, [parameter.name for parameter in EVENT_QUERY])
+    chosen = streams.Choice(
+        since=number("since", given["since"]) if "since" in given else None,
+        after=whole("after", given["after"], 0, LAST_ID) if "after" in given else None,
+        limit=whole("limit", given["limit"], 1, 10_000) if "limit" in given else None,
+        kinds=frozenset(filter(None, given.get("kind", "").split(","))),
+        subject=given.get("subject", ""),
+    )
+    event_log = request.app[OPERATIONS].events
+    if "text/event-stream" in request.headers.get("Accept", ""):
+        return await streams.stream(request, event_log, chosen)
+    return send(request, Body(b"[%s]" % b",".join(_json(event) for event in streams.known(event_log, chosen))))
 
 
 # --- orders ----------------------------------------------------------------------------------------------------------
 
 
 async def switch(request: web.Request) -> web.Response:
-    wanted = await _body(request, SwitchRequest)
-    name = request.match_info["name"]
-    return _answer(request, await request.app[OPERATIONS].switch(name, wanted, _actor(request), _base(request)))
+    query(request, ())
+    wanted = await body(request, SwitchRequest)
+    operations = _as_seen(request)
+    return view(request, await operations.switch(request.match_info["name"], wanted, actor(request)))
 
 
 async def rollback(request: web.Request) -> web.Response:
-    name = request.match_info["name"]
-    return _answer(request, await request.app[OPERATIONS].rollback(name, _actor(request), _base(request)))
+    query(request, ())
+    operations = _as_seen(request)
+    return view(request, await operations.rollback(request.match_info["name"], actor(request)))
 
 
 async def drain(request: web.Request) -> web.Response:
-    wanted = await _body(request, DrainRequest)
-    state = await request.app[OPERATIONS].drain(request.match_info["id"], wanted.force, _actor(request))
-    return _answer(request, state, 200 if state.safe else 202)
+    query(request, ())
+    wanted = await body(request, DrainRequest)
+    state = await _as_seen(request).drain(request.match_info["id"], wanted.force, actor(request))
+    return view(request, state, 200 if state.safe else 202)
 
 
 async def drain_state(request: web.Request) -> web.Response:
+    query(request, ())
     state = await request.app[OPERATIONS].drain_state(request.match_info["id"])
-    return _answer(request, state, 200 if state.safe else 202)
+    return view(request, state, 200 if state.safe else 202)
 
 
 async def prestop(request: web.Request) -> web.Response:
     """For a container's preStop hook, which may be unable to do more than a GET: it names itself, or just calls."""
-    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
-        raise Refused(403, "Foreign page", "a page of another site may not drain targets")
-    subject = request.query.get("target", "") or request.remote or ""
-    wait = _number(request.query.get("wait", "30"))
-    state = await request.app[OPERATIONS].prestop(subject, wait, _actor(request))
-    return _answer(request, state, 200 if state.safe else 202)
+    given = query(request, [parameter.name for parameter in PRESTOP_QUERY])
+    subject = given.get("target", "") or request.remote or ""
+    wait = number("wait", given.get("wait", "30"), 600)
+    state = await request.app[OPERATIONS].prestop(subject, wait, actor(request))
+    return view(request, state, 200 if state.safe else 202)
 
 
 async def undrain(request: web.Request) -> web.Response:
-    return _answer(request, await request.app[OPERATIONS].undrain(request.match_info["id"], _actor(request)))
+    query(request, ())
+    return view(request, await _as_seen(request).undrain(request.match_info["id"], actor(request)))
 
 
 async def weight(request: web.Request) -> web.Response:
-    wanted = await _body(request, WeightRequest)
-    id = request.match_info["id"]
-    return _answer(request, await request.app[OPERATIONS].weight(id, wanted.weight, _actor(request)))
+    query(request, ())
+    wanted = await body(request, WeightRequest)
+    return view(request, await _as_seen(request).weight(request.match_info["id"], wanted.weight, actor(request)))
 
 
 async def probe(request: web.Request) -> web.Response:
-    return _answer(request, await request.app[OPERATIONS].probe(request.match_info["id"]))
+    query(request, ())
+    return view(request, await request.app[OPERATIONS].probe(request.match_info["id"]))
 
 
 async def reload(request: web.Request) -> web.Response:
-    return _answer(request, await request.app[OPERATIONS].reload(_actor(request)))
+    query(request, ())
+    return view(request, await _as_seen(request, config=True).reload(actor(request)))
 
 
 async def upgrade(request: web.Request) -> web.Response:
-    wanted = await _body(request, UpgradeRequest)
-    return _answer(request, await request.app[OPERATIONS].upgrade(wanted.within, _actor(request)))
+    query(request, ())
+    wanted = await body(request, UpgradeRequest)
+    return view(request, await request.app[OPERATIONS].upgrade(wanted.within, actor(request)))
 
 
-# --- requests and answers --------------------------------------------------------------------------------------------
+def _as_seen(request: web.Request, *, config: bool = False) -> Operations:
+    """The operations, when what the order is based on is still so. Raises `Refused`."""
+    operations = request.app[OPERATIONS]
+    given = bases(request)
+    if given is not None:
+        operations.check_base(given, config=config)
+    return operations
 
 
-async def _body(request: web.Request, model: type[M]) -> M:
-    raw = await request.read()
-    if raw and request.content_type != "application/json":
-        raise Refused(415, "Unsupported media type", "the body must be application/json")
-    try:
-        return model.model_validate_json(raw or b"{}")
-    except ValidationError as error:
-        reasons = [
-            {"where": ".".join(map(str, item["loc"])) or "body", "reason": str(item["msg"])} for item in error.errors()
-        ]
-        raise Refused(422, "Invalid request", "the body does not say what is wanted", reasons) from None
+def _json(said: object) -> bytes:
+    return said.model_dump_json(by_alias=True).encode()  # type: ignore[attr-defined, no-any-return]
 
 
-def _actor(request: web.Request) -> str:
-    """Who asks, for the events: what the client calls itself, and from where."""
-    name = request.headers.get("X-LB-Actor", "")[:64]
-    return f"{name} ({request.remote})" if name.isprintable() and name else f"admin API ({request.remote})"
+# --- the whole of it -------------------------------------------------------------------------------------------------
+
+EVENT_QUERY = (
+    Parameter("since", "Only what happened at this Unix time or later.", {"type": "number", "minimum": 0}, 0),
+    Parameter("after", "Only events with a larger id.", {"type": "integer", "minimum": 0, "maximum": LAST_ID}, 0),
+    Parameter("limit", "Only the newest ones, so many.", {"type": "integer", "minimum": 1, "maximum": 10_000}, 100),
+    Parameter("kind", "Only these kinds, with commas between them.", {"type": "string"}, "switch,rollout"),
+    Parameter("subject", "Only what happened to this, or to something in it.", {"type": "string"}, "greeting"),
+)
+PRESTOP_QUERY = (
+    Parameter("target", "The target; left out: the one whose address the request comes from.", {"type": "string"}),
+    Parameter("wait", "Seconds that the answer may wait for.", {"type": "number", "minimum": 0, "maximum": 600}, 0),
+)
+LAST_EVENT = Parameter(
+    "Last-Event-ID",
+    "For streams: the id of the last event that was seen.",
+    {"type": "string", "pattern": "^[0-9]{0,15}$"},
+)
+DRAINS = {
+    200: Answer("Nothing is in flight there: it may be stopped.", DrainState),
+    202: Answer("It still works on something, or does not drain.", DrainState),
+}
+PRESTOP_ABOUT = (
+    "Drains the target and answers when nothing is in flight there, or after `wait`. The drain ends by itself when the "
+    "target is back."
+)
+BUSY = ("Not now", "Not confirmed")
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "GET", "/api/v1/status", status, "getStatus", "looking", "Everything at a glance",
+        {200: Answer("All of it.", Status)},
+    ),
+    Endpoint(
+        "GET", "/api/v1/services", services, "listServices", "looking", "All services",
+        {200: Answer("In the order of the file.", ServiceView, many=True)},
+    ),
+    Endpoint(
+        "GET", "/api/v1/services/{name}", service, "getService", "looking", "One service with its pools",
+        {200: Answer("The service.", ServiceView)},
+    ),
+    Endpoint(
+        "GET", "/api/v1/targets/{id}", target, "getTarget", "looking", "One target",
+        {200: Answer("The target.", TargetView)},
+    ),
+    Endpoint(
+        "GET", "/api/v1/explain/{subject}", explain, "explain", "looking", "Why it is or is not getting traffic",
+        {200: Answer("The reasons, and what has to happen next.", Explanation)},
+    ),
+    Endpoint(
+        "GET", "/api/v1/events", events, "listEvents", "looking", "The timeline, as a list or as a stream",
+        {200: Answer("Oldest first.", Event, many=True, also="text/event-stream")},
+        "With `Accept: text/event-stream` the answer goes on for as long as the client listens. It begins with what "
+        "`since`, `after` or `Last-Event-ID` ask for, otherwise with what happens next. Each event has its `id` and, "
+        "as `data`, the JSON of the list. Where events are missing, because lb keeps the newest 5000, a note says so.",
+        query=EVENT_QUERY, headers=(LAST_EVENT,), refusals=("Too many streams",),
+    ),
+    Endpoint(
+        "POST", "/api/v1/services/{name}/switch", switch, "switchService", "switching",
+        "Send a service's traffic to another pool, at once or in steps",
+        {200: Answer("How the service stands now; every worker has confirmed it.", ServiceView)},
+        takes=SwitchRequest, changes=True,
+        refusals=("No such pool", "Not ready", "A rollout is under way", "Another order is under way",
+                  "The service has changed", "The pre hook failed", *BUSY),
+    ),
+    Endpoint(
+        "POST", "/api/v1/services/{name}/rollback", rollback, "rollBackService", "switching",
+        "Back to the previous pool, at once",
+        {200: Answer("How the service stands now; every worker has confirmed it.", ServiceView)},
+        "Nothing is asked about readiness: this is the way out. A rollout under way ends.",
+        changes=True, refusals=("Nothing to roll back to", *BUSY),
+    ),
+    Endpoint(
+        "GET", "/api/v1/targets/{id}/drain", drain_state, "getDrain", "targets", "How far a drain has come", DRAINS,
+    ),
+    Endpoint(
+        "POST", "/api/v1/targets/{id}/drain", drain, "drainTarget", "targets", "No new requests for a target", DRAINS,
+        "It stays drained until it is undrained, also across restarts of lb.",
+        takes=DrainRequest, takes_nothing_too=True, changes=True, refusals=("Too few would be left", *BUSY),
+    ),
+    Endpoint(
+        "POST", "/api/v1/targets/{id}/undrain", undrain, "undrainTarget", "targets", "Take a drain back",
+        {200: Answer("The target, which gets requests again if it is ready.", TargetView)},
+        changes=True, refusals=BUSY,
+    ),
+    Endpoint(
+        "PUT", "/api/v1/targets/{id}/weight", weight, "weighTarget", "targets", "Give a target more or less traffic",
+        {200: Answer("The target with its new weight.", TargetView)},
+        "The weight of the file counts again when it is set to that, or when the file's is changed.",
+        takes=WeightRequest, changes=True, refusals=BUSY,
+    ),
+    Endpoint(
+        "POST", "/api/v1/targets/{id}/probe", probe, "probeTarget", "targets", "Probe a target now",
+        {200: Answer("What was asked, got and expected.", ProbeResult)}, refusals=("Not probed",),
+    ),
+    Endpoint(
+        "GET", "/api/v1/prestop", prestop, "prestop", "targets", "For a container that is about to stop", DRAINS,
+        PRESTOP_ABOUT, query=PRESTOP_QUERY, refusals=("No such target", "Ambiguous target", *BUSY),
+    ),
+    Endpoint(
+        "POST", "/api/v1/prestop", prestop, "postPrestop", "targets", "For a container that is about to stop", DRAINS,
+        PRESTOP_ABOUT, query=PRESTOP_QUERY, refusals=("No such target", "Ambiguous target", *BUSY),
+    ),
+    Endpoint(
+        "GET", "/api/v1/config", config, "getConfig", "configuration", "The text of the configuration that runs",
+        {200: Answer("As it was loaded; the file may have been edited since.", ConfigText)},
+        refusals=("The file cannot be read",),
+    ),
+    Endpoint(
+        "POST", "/api/v1/config/validate", validate, "validateConfig", "configuration",
+        "What a configuration text would do, or all that is wrong with it",
+        {200: Answer("Its errors, or what it would change. Nothing was changed.", Validation)}, takes=ConfigDraft,
+    ),
+    Endpoint(
+        "POST", "/api/v1/reload", reload, "reload", "configuration", "Read the file again",
+        {200: Answer("What has changed; every worker has confirmed it.", ReloadResult)},
+        "The file is taken whole or not at all. `If-Match` takes the ETag of `GET /api/v1/config`.",
+        changes=True, refusals=("The file is invalid", "Cannot listen", "Not now"),
+    ),
+    Endpoint(
+        "POST", "/api/v1/upgrade", upgrade, "upgrade", "configuration",
+        "Put the installed code in the place of the running one",
+        {200: Answer("The new lb serves; this one only ends what is under way.", UpgradeResult)},
+        takes=UpgradeRequest, takes_nothing_too=True, refusals=("No upgrade", "Backed out", "Not now"),
+    ),
+    Endpoint(
+        "GET", "/livez", livez, "livez", "health", "Whether lb is alive",
+        {200: Answer("It is.", media=TEXT)}, open=True,
+    ),
+    Endpoint(
+        "GET", "/readyz", readyz, "readyz", "health", "Whether lb can serve",
+        {200: Answer("It can.", media=TEXT), 503: Answer("It drains, or no service has a ready target.", media=TEXT)},
+        open=True,
+    ),
+    Endpoint(
+        "GET", "/metrics", metrics, "metrics", "health", "Figures for Prometheus",
+        {200: Answer("The text format.", media=TEXT)},
+    ),
+    Endpoint(
+        "GET", "/openapi.json", spec, "getDescription", "health", "This description",
+        {200: Answer("OpenAPI 3.1.")}, open=True,
+    ),
+    Endpoint(
+        "GET", "/problems/{kind}", problem_kind, "getProblemKind", "health", "What a kind of problem means",
+        {200: Answer("In plain text.", media=TEXT)}, open=True, refusals=("Not found",),
+    ),
+)  # fmt: skip
+
+_OPEN = frozenset((*HEALTH, "/openapi.json"))
 
 
-def _base(request: web.Request) -> int | None:
-    value = request.headers.get("If-Match", "").strip()
-    if not value or value == "*":
-        return None
-    digits = value.removeprefix("W/").strip('"')
-    if not digits.isdigit():
-        raise Refused(400, "Bad If-Match", "If-Match must be the ETag of an earlier answer")
-    return int(digits)
+def _is_open(request: web.Request) -> bool:
+    """What needs no token: it says nothing about what runs."""
+    return request.path in _OPEN or request.path.startswith("/problems/")
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise Refused(400, "Bad number", f"{text!r} is not a number") from None
-
-
-def _answer(request: web.Request, view: BaseModel, code: int = 200) -> web.Response:
-    headers = {"ETag": f'"{request.app[OPERATIONS].revision}"', "Cache-Control": "no-store"}
-    return web.Response(
-        status=code, body=view.model_dump_json().encode(), content_type="application/json", headers=headers
-    )
-
-
-def _json(request: web.Request, value: object) -> web.Response:
-    return web.json_response(value, headers={"Cache-Control": "no-store"})
-
-
-def _sse(id: int, data: str) -> bytes:
-    return f"id: {id}\ndata: {data}\n\n".encode()
-
-
-def _problem(code: int, title: str, detail: str, reasons: list[dict[str, str]] | None = None) -> web.Response:
-    document: dict[str, object] = {"type": "about:blank", "title": title, "status": code, "detail": detail}
-    if reasons:
-        document["reasons"] = reasons
-    return web.Response(
-        status=code, body=json.dumps(document).encode(), headers={"Content-Type": "application/problem+json"}
-    )
+# --- around every answer ---------------------------------------------------------------------------------------------
 
 
 @web.middleware
@@ -272,44 +402,23 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
     try:
         return await handler(request)
     except Refused as refused:
-        return _problem(refused.status, refused.title, refused.detail, refused.reasons)
+        response = problem(refused)
+        if refused.status == 401:
+            response.headers["WWW-Authenticate"] = 'Bearer realm="lb admin"'
+        return response
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        response = _problem(error.status, error.reason, f"{request.method} {request.path}: {error.reason}")
+        response = problem(refusals.of_status(error.status, f"{request.method} {request.path}: {error.reason}"))
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
+    except Exception as error:
+        log.exception("%s %s failed", request.method, request.path)
+        return problem(Refused(500, "Internal error", f"{type(error).__name__}; the log has the details"))
 
 
-def _guard(token: str, allowed_hosts: tuple[str, ...]) -> Middleware:
-    expected = f"Bearer {token}".encode()
-
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not _is_ours(request.host, allowed_hosts):
-            return _problem(421, "Misdirected request", f"this admin port is not called {request.host!r}")
-        origin = request.headers.get("Origin")
-        if origin is not None and origin.partition("://")[2] != request.host:
-            return _problem(403, "Foreign origin", "pages of other sites may not use this port")
-        if token and request.path not in ("/livez", "/readyz") and not pages.is_page(request.method, request.path):
-            given = request.headers.get("Authorization", "").encode()
-            if not hmac.compare_digest(given, expected):
-                response = _problem(401, "Token needed", "send Authorization: Bearer with the token of token_file")
-                response.headers["WWW-Authenticate"] = 'Bearer realm="lb admin"'
-                return response
-        return await handler(request)
-
-    return guard
-
-
-def _is_ours(host: str, allowed: tuple[str, ...]) -> bool:
-    """An address, localhost, or a name that was allowed: no name that a foreign site could bind to us."""
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
-    if name.lower().rstrip(".") in ("localhost", *map(str.lower, allowed)):
-        return True
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return False
-    return True
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "lb"
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)

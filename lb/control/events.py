@@ -61,6 +61,16 @@ class EventLog:
                 queue.put_nowait(None)
         return event
 
+    @property
+    def newest(self) -> int:
+        """The id of the last event; 0: there was none."""
+        return self._next - 1
+
+    @property
+    def oldest(self) -> int:
+        """The id of the oldest event that is still known; the next one's when there is none."""
+        return self._ring[0].id if self._ring else self._next
+
     def since(self, at: float = 0.0, after: int = 0) -> list[Event]:
         """Events not older than `at` (Unix time) with an id above `after`, oldest first."""
         return [event for event in self._ring if event.at >= at and event.id > after]

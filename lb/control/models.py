@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from lb.config.quantities import DURATION_PATTERN
+
+#: Largest number of an event: what a browser's number holds exactly.
+LAST_ID = 2**53 - 1
 
 State = Literal["starting", "ready", "slow_start", "unready", "ejected", "draining", "drained"]
 
@@ -12,7 +17,17 @@ State = Literal["starting", "ready", "slow_start", "unready", "ejected", "draini
 class View(BaseModel):
     """Something the API says."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
+
+
+class Wanted(BaseModel):
+    """Something the API is told. Values are taken as they are: `"5"` is no number, and 1 is not `true`."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, strict=True)
+
+
+Duration = Annotated[str, Field(pattern=f"^{DURATION_PATTERN}$", max_length=40)]
+Percentage = Annotated[int, Field(ge=1, le=100)]
 
 
 class ProbeView(View):
@@ -104,6 +119,41 @@ class DetectionView(View):
     """Seconds on average."""
 
 
+class RolloutView(View):
+    """A switch that is under way, watched, or frozen."""
+
+    from_: str = Field(alias="from")
+    """The pool that the traffic comes from."""
+    to: str
+    """The pool that it goes to."""
+    phase: Literal["stepping", "baking", "frozen", "done", "rolled_back"]
+    """Where it stands: in its steps, watched after the last one, or stopped until somebody decides."""
+    steps: list[int]
+    """Percentages, the last one 100."""
+    step: int
+    """The step under way, counted from 1."""
+    share: int
+    """Percentage of the requests that go to the new pool now."""
+    lasted: float
+    """Seconds that the step, or the watch, has lasted."""
+    length: float
+    """Seconds that it takes at least."""
+    ready: dict[str, tuple[int, int]]
+    """For both pools: targets that are ready, and targets that could be."""
+    held: bool
+    """Whether the next step waits for more requests or ready targets."""
+    needed: int
+    """Requests still needed to tell whether the new pool is as good as the old one."""
+    analysis: str
+    """What the comparison says now."""
+    reason: str
+    """Why it was frozen or rolled back, if so."""
+    actor: str
+    """Who asked for it."""
+    text: str
+    """All this in one sentence."""
+
+
 class ServiceView(TrafficView):
     """What clients want."""
 
@@ -123,7 +173,7 @@ class ServiceView(TrafficView):
     """Its pools."""
     detection: DetectionView | None = None
     """How long a dead target can stay in."""
-    rollout: dict[str, Any] | None = None
+    rollout: RolloutView | None = None
     """The rollout under way, with its steps and its analysis."""
 
 
@@ -224,34 +274,34 @@ class Event(View):
     """What is."""
 
 
-class SwitchRequest(View):
+class SwitchRequest(Wanted):
     """Send a service's traffic to another pool."""
 
-    to: str
+    to: str = Field(examples=["green"])
     """The pool."""
-    steps: list[int] | None = None
-    """Percentages, the last one 100; left out: as configured."""
-    step_time: str | None = None
+    steps: list[Percentage] | None = Field(default=None, min_length=1, max_length=100, examples=[[5, 25, 50, 100]])
+    """Growing percentages, the last one 100; left out: as configured."""
+    step_time: Duration | None = Field(default=None, examples=["60s"])
     """Length of each step, such as `60s`; left out: as configured."""
     force: bool = False
     """Even if targets are not ready."""
     freeze_on_fail: bool | None = None
     """Stop and tell instead of rolling back, for releases that cannot go back; left out: as configured."""
-    bake: str | None = None
+    bake: Duration | None = Field(default=None, examples=["15m"])
     """How long the new pool is watched after the last step, such as `15m`; left out: as configured."""
 
 
-class DrainRequest(View):
+class DrainRequest(Wanted):
     """Take a target out gently."""
 
     force: bool = False
     """Even if fewer than min_ready targets are left."""
 
 
-class WeightRequest(View):
+class WeightRequest(Wanted):
     """Give a target more or less traffic."""
 
-    weight: int = Field(ge=0, le=1000)
+    weight: int = Field(ge=0, le=1000, examples=[2])
     """Relative to the others of its pool."""
 
 
@@ -300,7 +350,7 @@ class ReloadResult(View):
     """The changes, in words."""
 
 
-class UpgradeRequest(View):
+class UpgradeRequest(Wanted):
     """Put the installed code in the place of the running one."""
 
     within: float = Field(default=30.0, gt=0, le=600)
@@ -321,15 +371,37 @@ class ConfigText(View):
     """YAML."""
 
 
+class ConfigDraft(Wanted):
+    """A text that may become the configuration."""
+
+    text: str = Field(max_length=4 << 20, examples=["backends: [http://127.0.0.1:5001, http://127.0.0.1:5002]\n"])
+    """YAML."""
+
+
+class ConfigOrder(ConfigDraft):
+    """A text that is to become the configuration."""
+
+    force: bool = False
+    """Even if the file was edited since it was loaded: that edit is lost, but for the copy FILE~."""
+
+
 class ConfigProblem(View):
-    """One error of a configuration file."""
+    """One error, or one warning, of a configuration file."""
 
     line: int
-    """Counted from 1."""
+    """Counted from 1; 0: the file as a whole."""
     column: int
     """Counted from 1."""
     message: str
-    """What is wrong, and what is allowed."""
+    """What is wrong, with the value."""
+    hint: str = ""
+    """What is allowed, what was probably meant, what to do."""
+    quote: str = ""
+    """The offending line as it stands in the file."""
+    width: int = 1
+    """Columns that are to be underlined."""
+    path: str = ""
+    """Where in the file's structure, such as `services.greeting.readiness.interval`."""
 
 
 class Validation(View):
@@ -339,5 +411,50 @@ class Validation(View):
     """Whether it could be loaded."""
     problems: list[ConfigProblem]
     """All its errors."""
+    warnings: list[ConfigProblem] = Field(default_factory=list)
+    """What is valid, but may not be what was meant."""
     changes: list[str]
     """What it would change of what runs."""
+    summary: str = ""
+    """The changes in one sentence."""
+
+
+class Reason(View):
+    """One of the reasons of a refusal: what is in the way, and why."""
+
+    target: str | None = None
+    """A target's id, if it is one."""
+    where: str | None = None
+    """A place in the body or in a file, if it is one."""
+    reason: str
+    """Why."""
+
+
+class Problem(View):
+    """Why the answer is no (RFC 9457, `application/problem+json`)."""
+
+    type: str = Field(examples=["/problems/not-ready"])
+    """The kind of problem: an address on this port that says more, always the same for one kind."""
+    title: str = Field(examples=["Not ready"])
+    """The kind in words."""
+    status: int = Field(ge=400, le=599, examples=[409])
+    """The answer's status code."""
+    detail: str = Field(examples=["1 of 2 targets of green are ready, 2 are needed"])
+    """What happened this time."""
+    reasons: list[Reason] = Field(default_factory=list)
+    """One for each target, field or place that is in the way."""
+    problems: list[ConfigProblem] = Field(default_factory=list)
+    """The errors of a configuration text, with their places."""
+
+
+class Preview(View):
+    """What an order would do. Nothing was changed."""
+
+    allowed: bool
+    """Whether the order would be carried out."""
+    lines: list[str]
+    """What would happen, one thing after the other."""
+    refusal: Problem | None = None
+    """Why it would be refused, if so."""
+    forcible: bool = False
+    """Whether `force` would carry it out all the same."""

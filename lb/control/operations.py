@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Collection
+from typing import NamedTuple, Protocol
 
 from lb.control.events import EventLog
 from lb.control.models import (
+    ConfigProblem,
     ConfigText,
     DrainState,
     Explanation,
@@ -21,24 +23,48 @@ from lb.control.models import (
 
 
 class Refused(Exception):  # noqa: N818 - it says what happened
-    """The runtime says no: the HTTP status, a title, why, and a reason per target or field."""
+    """The answer is no: the HTTP status, a title (`control.refusals` knows them all), why, and a reason for each
+    target or field."""
 
-    def __init__(self, status: int, title: str, detail: str, reasons: list[dict[str, str]] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        reasons: list[dict[str, str]] | None = None,
+        problems: list[ConfigProblem] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.title = title
         self.detail = detail
         self.reasons = reasons or []
+        self.problems = problems or []
+
+
+class Base(NamedTuple):
+    """What an order is based on (If-Match): the revision, and what told the contents of that answer apart."""
+
+    revision: int
+    mark: str
 
 
 class Operations(Protocol):
-    """Questions and orders. `base` is the revision that an order was based on (If-Match), or None."""
+    """Questions and orders. Those that are refused raise `Refused`."""
 
     @property
     def events(self) -> EventLog: ...
 
     @property
-    def revision(self) -> int: ...
+    def revision(self) -> int:
+        """Grows by one with each change."""
+
+    @property
+    def config_mark(self) -> str:
+        """Tells the configuration texts that ran apart."""
+
+    def check_base(self, bases: Collection[Base], *, config: bool = False) -> None:
+        """Refuse an order that is based on none of what is so now: of the configuration's text, or of everything."""
 
     async def status(self) -> Status: ...
 
@@ -52,9 +78,9 @@ class Operations(Protocol):
 
     def readyz(self) -> tuple[bool, str]: ...
 
-    async def switch(self, name: str, wanted: SwitchRequest, actor: str, base: int | None) -> ServiceView: ...
+    async def switch(self, name: str, wanted: SwitchRequest, actor: str) -> ServiceView: ...
 
-    async def rollback(self, name: str, actor: str, base: int | None) -> ServiceView: ...
+    async def rollback(self, name: str, actor: str) -> ServiceView: ...
 
     async def drain(self, id: str, force: bool, actor: str) -> DrainState: ...
 

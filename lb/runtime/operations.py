@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from lb.config.diff import diff
 from lb.config.load import load_text
 from lb.config.problems import ConfigError
+from lb.control.answers import digest
 from lb.control.events import EventLog
 from lb.control.metrics import Figures, exposition
 from lb.control.models import (
@@ -30,7 +32,7 @@ from lb.control.models import (
     UpgradeResult,
     Validation,
 )
-from lb.control.operations import Refused
+from lb.control.operations import Base, Refused
 from lb.core.explain import explain
 from lb.core.lifecycle import in_rotation, shown
 from lb.core.report import RequestRecord, empty_tally
@@ -64,6 +66,28 @@ class LiveOperations:
     @property
     def revision(self) -> int:
         return self._supervisor.desired.version
+
+    @property
+    def config_mark(self) -> str:
+        return digest(self._supervisor.text.encode())
+
+    def check_base(self, bases: Collection[Base], *, config: bool = False) -> None:
+        mark, revision = self.config_mark, self.revision
+        if config:
+            if any(base.mark == mark for base in bases):
+                return
+            changes = [event for event in self.events.since() if event.kind == "reload"]
+            what = "the configuration that runs is another one now"
+        else:
+            if any(base.revision == revision for base in bases):
+                return
+            changes = [event for event in self.events.since() if event.kind in CHANGES]
+            seen = " or ".join(str(base.revision) for base in bases)
+            what = f"the order is based on revision {seen}, now it is {revision}"
+        if changes:
+            by = f" (by {changes[-1].actor})" if changes[-1].actor else ""
+            what += f"; the last change: {changes[-1].subject}: {changes[-1].text}{by}"
+        raise Refused(412, "Somebody was faster", what)
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
@@ -120,6 +144,7 @@ class LiveOperations:
                 downstream=sums.downstream,
                 accepted=sums.accepted,
                 log_lines_lost=sums.log_lines_lost,
+                requests_lost=sums.lost,
                 reload_ok=supervisor.reloads.ok,
                 worker_restarts=supervisor.workers.restarts,
                 workers=len(supervisor.workers.pids),
@@ -182,9 +207,8 @@ class LiveOperations:
 
     # --- switching --------------------------------------------------------------------------------------------------
 
-    async def switch(self, name: str, wanted: SwitchRequest, actor: str, base: int | None) -> ServiceView:
+    async def switch(self, name: str, wanted: SwitchRequest, actor: str) -> ServiceView:
         service = self._service(name)
-        self._check_base(base)
         pools = {pool.name: pool for pool in service.pools}
         if wanted.to not in pools:
             raise Refused(404, "No such pool", f"{name} has no pool {wanted.to}; it has {', '.join(pools)}")
@@ -196,9 +220,8 @@ class LiveOperations:
         await self._supervisor.rollouts.switch(service, wanted, actor, gate)
         return await self.service(name)
 
-    async def rollback(self, name: str, actor: str, base: int | None) -> ServiceView:
+    async def rollback(self, name: str, actor: str) -> ServiceView:
         service = self._service(name)
-        self._check_base(base)
         await self._supervisor.rollouts.roll_back(service, actor)
         return await self.service(name)
 
@@ -218,17 +241,6 @@ class LiveOperations:
             ]
             detail = f"{ready} of {len(healths)} targets of {pool.name} are ready, {needed} are needed"
             raise Refused(409, "Not ready", detail, reasons)
-
-    def _check_base(self, base: int | None) -> None:
-        revision = self.revision
-        if base is not None and base != revision:
-            changes = [event for event in self.events.since() if event.kind in CHANGES]
-            last = changes[-1] if changes else None
-            by = f" (by {last.actor})" if last is not None and last.actor else ""
-            what = f"; the last change: {last.subject}: {last.text}{by}" if last is not None else ""
-            raise Refused(
-                412, "Somebody was faster", f"the order is based on revision {base}, now it is {revision}{what}"
-            )
 
     # --- one target -------------------------------------------------------------------------------------------------
 

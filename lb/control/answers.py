@@ -1,0 +1,165 @@
+"""Reading requests and writing answers: bodies, queries, ETags, conditions, compression, problem documents."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import re
+from collections.abc import Collection
+from typing import TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from lb.control import refusals
+from lb.control.operations import Base, Operations, Refused
+
+OPERATIONS: web.AppKey[Operations] = web.AppKey("operations", Operations)
+
+#: Bytes below which an answer is not compressed.
+SMALL = 4096
+
+M = TypeVar("M", bound=BaseModel)
+
+_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
+_ETAG = re.compile(r'(?:W/)?"([0-9]{1,15})(?:-([0-9a-f]{1,64}))?"')
+_UNQUOTED = re.compile(r"[0-9]{1,15}")
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+async def body(request: web.Request, model: type[M]) -> M:
+    """What the body says. No body at all stands for `{}`."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Refused(415, "Unsupported media type", "the body must not be compressed")
+    raw = await request.read()
+    if raw and request.content_type != "application/json":
+        raise Refused(415, "Unsupported media type", f"the body must be application/json, not {request.content_type}")
+    try:
+        return model.model_validate_json(raw or b"{}")
+    except ValidationError as error:
+        reasons = [
+            {"where": ".".join(map(str, item["loc"])) or "body", "reason": str(item["msg"])}
+            for item in error.errors(include_url=False, include_input=False, include_context=False)
+        ]
+        raise Refused(422, "Invalid request", "the body does not say what is wanted", reasons) from None
+
+
+def query(request: web.Request, known: Collection[str]) -> dict[str, str]:
+    """The values of the query, each known and there once."""
+    found: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name not in known:
+            there = f"there is {', '.join(known)}" if known else "there is none here"
+            raise Refused(400, "Bad parameter", f"there is no parameter {name!r}; {there}")
+        if name in found:
+            raise Refused(400, "Bad parameter", f"{name} is there twice")
+        found[name] = value
+    return found
+
+
+def number(name: str, text: str, most: float = math.inf) -> float:
+    """A number of the query, 0 or more."""
+    if not _NUMBER.fullmatch(text):
+        raise Refused(400, "Bad parameter", f"{name}: {text!r} is not a number of 0 or more")
+    value = float(text)
+    if value > most:
+        raise Refused(400, "Bad parameter", f"{name}: {text} is more than {most:g}")
+    return value
+
+
+def whole(name: str, text: str, least: int, most: int) -> int:
+    """A whole number of the query."""
+    if not (text.isascii() and text.isdigit() and len(text) < 17 and least <= int(text) <= most):
+        raise Refused(400, "Bad parameter", f"{name}: {text!r} is not a whole number from {least} to {most}")
+    return int(text)
+
+
+def actor(request: web.Request) -> str:
+    """Who asks, for the events: what the client calls itself, and from where."""
+    name = request.headers.get("X-LB-Actor", "")[:64]
+    where = request.remote or "a local socket"
+    return f"{name} ({where})" if name.isprintable() and name else f"admin API ({where})"
+
+
+def bases(request: web.Request) -> tuple[Base, ...] | None:
+    """What an order says it is based on; None: on whatever there is."""
+    text = ", ".join(request.headers.getall("If-Match", [])).strip()
+    if not text or text == "*":
+        return None
+    found = []
+    for tag in map(str.strip, text.split(",")):
+        if _UNQUOTED.fullmatch(tag):
+            found.append(Base(int(tag), ""))
+        elif match := _ETAG.fullmatch(tag):
+            found.append(Base(int(match[1]), match[2] or ""))
+        else:
+            raise Refused(400, "Bad If-Match", f"{tag[:80]!r} is no ETag of an earlier answer")
+    return tuple(found)
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+def digest(data: bytes) -> str:
+    """Tells contents apart."""
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+class Body:
+    """The bytes of an answer, with what is derived from them once, however often they are sent."""
+
+    def __init__(self, data: bytes, mark: str = "") -> None:
+        self.data = data
+        self.mark = mark or digest(data)
+        self._packed: bytes | None = None
+
+    def packed(self) -> bytes:
+        """Compressed, at the level that costs least."""
+        if self._packed is None:
+            self._packed = gzip.compress(self.data, compresslevel=1, mtime=0)
+        return self._packed
+
+
+def view(request: web.Request, said: BaseModel, code: int = 200) -> web.Response:
+    """An answer of one model."""
+    return send(request, Body(said.model_dump_json(by_alias=True).encode()), code)
+
+
+def send(request: web.Request, content: Body, code: int = 200, media: str = "application/json") -> web.Response:
+    """An answer with its ETag: the revision that orders may be based on, and what tells contents apart."""
+    etag = f'"{request.app[OPERATIONS].revision}-{content.mark}"'
+    headers = {"ETag": etag, "Cache-Control": "no-cache", "Content-Type": media}
+    if request.method in ("GET", "HEAD") and code == 200 and _known(request, etag):
+        return web.Response(status=304, headers=headers)
+    data = content.data
+    if len(data) >= SMALL:
+        headers["Vary"] = "Accept-Encoding"
+        if _takes_gzip(request):
+            data = content.packed()
+            headers["Content-Encoding"] = "gzip"
+    return web.Response(status=code, body=data, headers=headers)
+
+
+def _known(request: web.Request, etag: str) -> bool:
+    text = request.headers.get("If-None-Match", "")
+    return text.strip() == "*" or etag in [tag.strip().removeprefix("W/") for tag in text.split(",")]
+
+
+def _takes_gzip(request: web.Request) -> bool:
+    for part in request.headers.get("Accept-Encoding", "").lower().split(","):
+        name, _, options = part.partition(";")
+        if name.strip() == "gzip":
+            return options.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+def problem(refused: Refused) -> web.Response:
+    """The answer of a refusal."""
+    return web.Response(
+        status=refused.status,
+        body=refusals.problem(refused).model_dump_json().encode(),
+        headers={"Content-Type": "application/problem+json", "Cache-Control": "no-store"},
+    )

@@ -1,0 +1,71 @@
+"""What one operation of the admin API is: its address, what it takes, what it answers, and who carries it out.
+
+The routes and the OpenAPI document are both made from these values, so that neither can say what the other does not do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel
+
+Run = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+JSON = "application/json"
+TEXT = "text/plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One value of the query."""
+
+    name: str
+    text: str
+    schema: dict[str, Any]
+    example: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What comes back when it was not refused."""
+
+    text: str
+    model: type[BaseModel] | None = None
+    many: bool = False  # a list of them
+    media: str = JSON
+    also: str = ""  # another media type that can be asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One operation. `path` is an OpenAPI template."""
+
+    method: str
+    path: str
+    run: Run
+    id: str
+    tag: str
+    summary: str
+    answers: dict[int, Answer]
+    about: str = ""  # more than the summary says
+    takes: type[BaseModel] | None = None
+    takes_nothing_too: bool = False  # the body may be left out
+    query: tuple[Parameter, ...] = ()
+    refusals: tuple[str, ...] = ()  # titles of the kinds that are its own
+    changes: bool = False  # takes If-Match
+    base_needed: bool = False  # and does not go without
+    open: bool = False  # answers without a token
+    headers: tuple[Parameter, ...] = ()
+
+    @property
+    def strict(self) -> bool:
+        """Whether an unknown parameter is refused: not by what monitoring asks, which adds its own."""
+        return self.path.startswith("/api/")
+
+    @property
+    def route(self) -> str:
+        """The address as the router writes it: ids and subjects have slashes in them."""
+        return self.path.replace("{id}", "{id:.+}").replace("{subject}", "{subject:.+}")

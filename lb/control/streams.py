@@ -1,0 +1,130 @@
+"""Events as a list, or as a stream (server-sent events) that a client can take up where it was cut.
+
+A stream begins with what the client has missed. What is no longer known is said in a note, with the id of the last
+event that is missing: when the ring has gone on, and when the numbers began anew because the state was lost. A comment
+every few seconds shows that the connection lives. A client that does not read is let go, and comes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from lb.control.answers import whole
+from lb.control.events import EventLog
+from lb.control.models import LAST_ID, Event
+from lb.control.operations import Refused
+
+#: Seconds between two signs of life.
+HEARTBEAT = 15.0
+#: Seconds that a write may wait for a client that does not read.
+PATIENCE = 10.0
+#: Streams at a time.
+MOST = 100
+#: Milliseconds after which a browser comes again.
+RETRY = 2000
+
+OPEN: web.AppKey[set[object]] = web.AppKey("streams", set)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which events a client wants."""
+
+    since: float | None = None  # Unix time
+    after: int | None = None  # id
+    limit: int | None = None
+    kinds: frozenset[str] = frozenset()
+    subject: str = ""
+
+    def of(self, events: Iterable[Event]) -> list[Event]:
+        """Those of `events` that are wanted."""
+        found = [event for event in events if self.wants(event)]
+        return found[-self.limit :] if self.limit is not None else found
+
+    def wants(self, event: Event) -> bool:
+        """Whether its kind and its subject are asked for."""
+        if self.kinds and event.kind not in self.kinds:
+            return False
+        return not self.subject or event.subject == self.subject or event.subject.startswith(f"{self.subject}/")
+
+
+def known(log: EventLog, choice: Choice) -> list[Event]:
+    """What has happened, oldest first."""
+    return choice.of(log.since(choice.since or 0.0, choice.after or 0))
+
+
+async def stream(request: web.Request, log: EventLog, choice: Choice) -> web.StreamResponse:
+    """What the client has missed, then what happens, for as long as it listens."""
+    last = request.headers.get("Last-Event-ID", "").strip()
+    after = whole("Last-Event-ID", last, 0, LAST_ID) if last else choice.after
+    streams = request.app[OPEN]
+    if len(streams) >= MOST:
+        raise Refused(503, "Too many streams", f"{MOST} event streams are open")
+    response = web.StreamResponse(
+        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    )
+    me = object()
+    streams.add(me)
+    try:
+        with log.listen() as queue, contextlib.suppress(ConnectionError, TimeoutError):
+            await response.prepare(request)
+            if request.method == "HEAD":
+                return response
+            await _send(response, f"retry: {RETRY}\n\n".encode())
+            missed, past = _past(log, choice, after)
+            if missed is not None:
+                await _send(response, _frame(missed))
+            for event in past:
+                await _send(response, _frame(event))
+            told = past[-1].id if past else 0
+            await _follow(response, queue, choice, told)
+    finally:
+        streams.discard(me)
+    return response
+
+
+async def _follow(response: web.StreamResponse, queue: asyncio.Queue[Event | None], choice: Choice, told: int) -> None:
+    while True:
+        try:
+            async with asyncio.timeout(HEARTBEAT):
+                event = await queue.get()
+        except TimeoutError:
+            await _send(response, b": still here\n\n")
+            continue
+        if event is None:
+            return  # it read too slowly; it will come again with Last-Event-ID
+        if event.id > told and choice.wants(event):
+            await _send(response, _frame(event))
+
+
+def _past(log: EventLog, choice: Choice, after: int | None) -> tuple[Event | None, list[Event]]:
+    """A note about what is missing, if anything is, and what the client is told first."""
+    if after is None:
+        since = time.time() if choice.since is None and choice.limit is None else choice.since or 0.0
+        return None, choice.of(log.since(since))
+    if after > log.newest:
+        text = f"the events are counted anew: the last one was number {log.newest}, not {after}"
+        return _note(0, text), choice.of(log.since(choice.since or 0.0))
+    if after < log.oldest - 1:
+        text = f"the events from {after + 1} to {log.oldest - 1} are not known any more"
+        return _note(log.oldest - 1, text), choice.of(log.since(choice.since or 0.0))
+    return None, choice.of(log.since(choice.since or 0.0, after))
+
+
+def _note(id: int, text: str) -> Event:
+    return Event(id=id, at=time.time(), kind="note", subject="lb", text=text)
+
+
+def _frame(event: Event) -> bytes:
+    return f"id: {event.id}\ndata: {event.model_dump_json(by_alias=True)}\n\n".encode()
+
+
+async def _send(response: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(PATIENCE):
+        await response.write(data)
