@@ -3,6 +3,7 @@
 `http.client` because it is quick to import: `lb status` must answer in the time a person does not notice.
 The address comes from `--admin` (before or after the command), then `$LB_ADMIN`, then the default; the token from
 `--token-file` or `$LB_TOKEN_FILE`. Every request has a timeout. Nothing is retried: the operator sees what happened.
+An error says what was tried and what to do; with `--json` it is a document on stdout as well (see `main`).
 """
 
 from __future__ import annotations
@@ -13,36 +14,62 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import click
 
+from lb.cli.terminal import working, wrapped
+
 DEFAULT_ADMIN = "http://127.0.0.1:9900"
 TIMEOUT = 10.0  # seconds for an answer; commands that wait longer ask again instead
+#: Seconds for the answer to an order: a switch may wait for a hook, a reload for names.
+ORDER_TIMEOUT = 300.0
 
 Json = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Failure(click.ClickException):
-    """Refused or failed: the reason goes to stderr, the exit code is 1."""
+    """Refused or failed: the reason goes to stderr, the exit code is 1. `more` is what --json says beside it."""
 
     exit_code = 1
 
+    def __init__(self, message: str, **more: Any) -> None:
+        super().__init__(message)
+        self.more = more
+
+    def document(self) -> Json:
+        """What --json prints of it."""
+        return {"title": "Failed", "detail": self.message, **self.more}
+
     def show(self, file: Any = None) -> None:
-        click.echo(f"lb: {self.message}", err=True)
+        for line in f"lb: {self.message}".splitlines():
+            for part in wrapped(line, "  ", sys.stderr):
+                click.echo(part, err=True)
 
 
 class Refusal(Failure):
     """The admin API said no (RFC 9457 problem); `problem` holds its whole answer."""
 
-    def __init__(self, status: int, problem: Json) -> None:
+    def __init__(self, status: int, problem: Json, advice: str = "") -> None:
         self.status = status
         self.problem = problem
-        super().__init__(told(status, problem))
+        super().__init__(told(status, problem) + (f"\n  {advice}" if advice else ""))
+
+    def document(self) -> Json:
+        return {"status": self.status, **self.problem}
+
+
+class Unreachable(Failure):
+    """Nobody answered, or nobody who could be understood; `why` is the reason in a few words."""
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message)
+        self.why = why
 
 
 def told(status: int, problem: Json) -> str:
@@ -52,8 +79,6 @@ def told(status: int, problem: Json) -> str:
     lines = [f"{title}: {detail}" if detail and detail != title else title]
     reasons = problem.get("reasons") or problem.get("errors") or []
     lines += [f"  {line_of(reason)}" for reason in reasons]
-    if status == 401:
-        lines.append("  This admin port wants a token: give the file that holds it with --token-file FILE.")
     return "\n".join(lines)
 
 
@@ -80,6 +105,8 @@ class Client:
         self.tls = url.scheme == "https"
         self.prefix = url.path.rstrip("/")
         self.timeout = timeout
+        self.quiet = False  # no progress on stderr
+        self.token_file = token_file
         self.token = self._read_token(token_file) if token_file else ""
 
     @staticmethod
@@ -92,48 +119,64 @@ class Client:
     def get(self, path: str) -> Any:
         return self.ask("GET", path)
 
-    def post(self, path: str, body: Json | None = None, *, headers: dict[str, str] | None = None) -> Any:
-        return self.ask("POST", path, body if body is not None else {}, headers=headers)
+    def post(self, path: str, body: Json | None = None, *, doing: str = "", within: float = ORDER_TIMEOUT) -> Any:
+        """An order; `doing` is what a terminal shows while it takes its time."""
+        with working(doing or "waiting for lb", self.quiet):
+            return self.ask("POST", path, body if body is not None else {}, within=within)
 
-    def put(self, path: str, body: Json, *, headers: dict[str, str] | None = None) -> Any:
-        return self.ask("PUT", path, body, headers=headers)
+    def put(self, path: str, body: Json, *, doing: str = "") -> Any:
+        with working(doing or "waiting for lb", self.quiet):
+            return self.ask("PUT", path, body, within=ORDER_TIMEOUT)
 
-    def ask(self, method: str, path: str, body: Json | None = None, *, headers: dict[str, str] | None = None) -> Any:
-        """One request; the parsed JSON of a 2xx answer. Raises `Refusal` for the rest, `Failure` when unreachable."""
-        with_headers = {"Accept": "application/json", **self._authority(), **(headers or {})}
+    def ask(self, method: str, path: str, body: Json | None = None, *, within: float = 0.0) -> Any:
+        """One request; the parsed JSON of a 2xx answer. Raises `Refusal` for the rest, `Unreachable` without one.
+
+        `within`: seconds for the answer, if it may take longer than to connect.
+        """
+        headers = {"Accept": "application/json", **self._authority()}
         data = None
         if body is not None:
             data = json.dumps(body).encode()
-            with_headers["Content-Type"] = "application/json"
-        connection = self._connection(self.timeout)
+            headers["Content-Type"] = "application/json"
+        connection = self._connect(self.timeout)
         try:
-            connection.request(method, self.prefix + path, body=data, headers=with_headers)
+            connection.sock.settimeout(within or self.timeout)
+            connection.request(method, self.prefix + path, body=data, headers=headers)
             answer = connection.getresponse()
             raw = answer.read()
+        except TimeoutError:
+            raise self._silent(within or self.timeout, order=body is not None) from None
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from None
         finally:
             connection.close()
         if answer.status // 100 != 2:
-            raise Refusal(answer.status, problem_of(raw))
+            raise self._refusal(answer, raw, path)
         if not raw:
             return {}
         try:
             return json.loads(raw)
         except ValueError:
-            raise Failure(f"{self.where} answered something that is not JSON: is it lb's admin port?") from None
+            raise self._stranger(answer, path) from None
 
-    def stream(self, path: str, last_id: str = "") -> Iterator[tuple[str, str]]:
-        """Server-sent events: (id, data) as they come. A silence of a minute means the connection is gone."""
-        connection = self._connection(60.0)
+    def stream(self, path: str, last_id: str = "", connected: Callable[[], object] = str) -> Iterator[tuple[str, str]]:
+        """Server-sent events: (id, data) as they come; `connected` is called once the stream stands.
+
+        A silence of a minute means that the connection is gone: lb gives a sign of life four times as often.
+        """
         headers = {"Accept": "text/event-stream", **self._authority()}
         if last_id:
             headers["Last-Event-ID"] = last_id
+        connection = self._connect(self.timeout)
         try:
+            connection.sock.settimeout(60.0)
             connection.request("GET", self.prefix + path, headers=headers)
             answer = connection.getresponse()
             if answer.status != 200:
-                raise Refusal(answer.status, problem_of(answer.read()))
+                raise self._refusal(answer, answer.read(), path)
+            if "event-stream" not in answer.headers.get("Content-Type", ""):
+                raise self._stranger(answer, path)
+            connected()
             identity = ""
             data: list[str] = []
             for raw in answer:
@@ -145,6 +188,8 @@ class Client:
                     identity = line[3:].strip()
                 elif line.startswith("data:"):
                     data.append(line[5:].removeprefix(" "))
+        except BrokenPipeError:
+            raise  # (of whoever reads our output)
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from None
         finally:
@@ -158,26 +203,77 @@ class Client:
     def _authority(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
-    def _connection(self, timeout: float) -> http.client.HTTPConnection:
-        if self.tls:
-            return http.client.HTTPSConnection(self.host, self.port, timeout=timeout)
-        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+    def _connect(self, timeout: float) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self.tls else http.client.HTTPConnection
+        connection = kind(self.host, self.port, timeout=timeout)
+        try:
+            connection.connect()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from None
+        return connection
 
-    def _unreachable(self, error: Exception) -> Failure:
+    # --- what went wrong, and what to do about it -----------------------------------------------------------------
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        advice = (
+            "Is `lb run` up there? Say where it is with --admin URL or LB_ADMIN=URL;\n"
+            f"  the file's `admin: bind:` sets it (default {DEFAULT_ADMIN})."
+        )
         if isinstance(error, ssl.SSLCertVerificationError):
             why = f"its certificate is not trusted ({error.verify_message})"
+            advice = "SSL_CERT_FILE=FILE names the certificates to trust."
+        elif isinstance(error, ssl.SSLError):
+            why = "it does not speak TLS"
+            advice = f"lb's admin port speaks plain HTTP: try --admin {self._other_scheme()}."
         elif isinstance(error, socket.gaierror):
             why = f"no such host ({self.host})"
         elif isinstance(error, TimeoutError):
             why = f"no answer within {self.timeout:g} s"
         elif isinstance(error, ConnectionRefusedError):
             why = "connection refused"
+        elif isinstance(error, (http.client.HTTPException, ConnectionResetError)) and not self.tls:
+            why = "something listens there, but it does not answer in HTTP"
+            advice = f"If it speaks TLS, try --admin {self._other_scheme()}. {advice}"
         else:
-            why = str(error) or type(error).__name__
-        return Failure(
-            f"no admin port answers at {self.where}: {why}.\n"
-            "  Is `lb run` up there? Say where it is with --admin URL or LB_ADMIN=URL;\n"
-            f"  the file's `admin: bind:` sets it (default {DEFAULT_ADMIN})."
+            why = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+        return Unreachable(f"no admin port answers at {self.where}: {why}.\n  {advice}", why)
+
+    def _silent(self, seconds: float, order: bool) -> Unreachable:
+        why = f"no answer within {seconds:g} s"
+        advice = (
+            "The order may still be carried out: `lb events` tells."
+            if order
+            else "Is it overloaded, or stopped (Ctrl-Z)?"
+        )
+        return Unreachable(f"{self.where} was reached, but gave {why}.\n  {advice}", why)
+
+    def _refusal(self, answer: http.client.HTTPResponse, raw: bytes, path: str) -> Failure:
+        """An answer that is no success: the admin port's own words, or those of somebody else on that port."""
+        problem = problem_of(raw)
+        if "title" not in problem and answer.status not in (401, 403):
+            return self._stranger(answer, path)
+        advice = ""
+        if answer.status == 401:
+            advice = (
+                f"The token in {self.token_file} is not the one that it wants."
+                if self.token_file
+                else "This admin port wants a token: give the file that holds it with --token-file FILE\n"
+                "  or LB_TOKEN_FILE=FILE; it is the `admin: token_file:` of the configuration."
+            )
+        return Refusal(answer.status, problem, advice)
+
+    def _stranger(self, answer: http.client.HTTPResponse, path: str) -> Unreachable:
+        why = f"it answered {path} with {answer.status}, but not as lb's admin port does"
+        return Unreachable(
+            f"{self.where} is no admin port: {why}.\n"
+            "  It may be a listener of lb, where clients come in, or another server. Say where\n"
+            f"  the admin port is with --admin URL or LB_ADMIN=URL (default {DEFAULT_ADMIN}).",
+            why,
+        )
+
+    def _other_scheme(self) -> str:
+        return (
+            self.where.replace("https://", "http://", 1) if self.tls else self.where.replace("http://", "https://", 1)
         )
 
 
@@ -203,8 +299,19 @@ def match_target(tail: str, ids: list[str]) -> str:
             return found[0]
         if found:
             raise Failure(f"{tail!r} could be any of these; say more of it:\n  " + "\n  ".join(found))
-    listed = "\n  ".join(ids[:20]) + ("\n  …" if len(ids) > 20 else "")
-    raise Failure(f"no target ends in {tail!r}. There are:\n  {listed}" if ids else "this lb has no targets at all")
+    if not ids:
+        raise Failure("this lb has no targets at all")
+    listed = "\n  ".join(ids[:20]) + (f"\n  … and {len(ids) - 20} more" if len(ids) > 20 else "")
+    ends = {known.split("/", skipped)[-1]: known for known in ids for skipped in (0, 1, 2)}
+    raise Failure(f"no target ends in {tail!r}.{did_you_mean(tail, ends)} There are:\n  {listed}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` Did you mean greeting?`, or nothing."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def in_path(name: str) -> str:
@@ -223,7 +330,9 @@ def admin_options(function: F) -> F:
         given = ctx.obj or {}
         where = admin or given.get("admin") or os.environ.get("LB_ADMIN") or DEFAULT_ADMIN
         token = token_file or given.get("token_file") or os.environ.get("LB_TOKEN_FILE") or ""
-        return function(Client(where, token), *args, **kw)
+        client = Client(where, token)
+        client.quiet = bool(kw.get("as_json"))
+        return function(client, *args, **kw)
 
     return with_client  # type: ignore[return-value]
 

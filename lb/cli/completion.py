@@ -1,4 +1,8 @@
-"""`lb completion SHELL`: the script that makes a shell complete commands, options and, where lb runs, names."""
+"""`lb completion SHELL`: the script that makes a shell complete commands, options and, where lb runs, names.
+
+The scripts for zsh and fish are click's. Bash gets one of its own: it takes `:` for the border of a word, so that
+`127.0.0.1:50` would reach lb as `50`, and what comes back would be put after the colon a second time.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,42 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 from lb.cli.client import Client, Failure
 
+BASH = """\
+_lb_completion() {
+    local line=${COMP_LINE:0:COMP_POINT} IFS=$' \\t\\n' count word kept type value
+    local -a typed
+    read -ra typed <<< "$line"
+    count=${#typed[@]} word=
+    if [[ $line != *[[:space:]] ]]; then
+        count=$((count - 1)) word=${typed[count]}
+    fi
+    # What stands before the last colon of a word is no part of it for bash.
+    kept=
+    if [[ $COMP_WORDBREAKS == *:* && $word == *:* ]]; then
+        kept=${word%"${word##*:}"}
+    fi
+    COMPREPLY=()
+    while IFS=, read -r type value; do
+        case $type in
+            dir) compopt -o dirnames ;;
+            file) compopt -o default ;;
+            plain) COMPREPLY+=("${value#"$kept"}") ;;
+        esac
+    done < <(COMP_WORDS=$line COMP_CWORD=$count _LB_COMPLETE=bash_complete "$1" 2> /dev/null)
+}
+complete -o nosort -F _lb_completion lb
+"""
+
 
 @click.command(
     epilog="""\b
-Examples:
+Try it in this shell:
+  source <(lb completion bash)
+  source <(lb completion zsh)
+  lb completion fish | source
+
+\b
+Examples, to keep it:
   lb completion bash > ~/.local/share/bash-completion/completions/lb
   lb completion zsh > "${fpath[1]}/_lb"
   lb completion fish > ~/.config/fish/completions/lb.fish"""
@@ -25,30 +61,38 @@ def completion(shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(group, {}, "lb", "_LB_COMPLETE").source())
+    click.echo(BASH if shell == "bash" else kind(group, {}, "lb", "_LB_COMPLETE").source(), nl=shell != "bash")
 
 
 def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Services, pools or targets of the running lb, by the parameter's name; nothing when it does not answer fast."""
     import os
 
-    from lb.cli.client import DEFAULT_ADMIN, target_ids
+    from lb.cli.client import DEFAULT_ADMIN
 
-    where = ctx.params.get("admin") or os.environ.get("LB_ADMIN") or DEFAULT_ADMIN
+    # A group's own options are its context's, and those of a word before this one this command's.
+    given = {**(ctx.parent.params if ctx.parent is not None else {}), **{k: v for k, v in ctx.params.items() if v}}
+    where = given.get("admin") or os.environ.get("LB_ADMIN") or DEFAULT_ADMIN
+    token_file = given.get("token_file") or os.environ.get("LB_TOKEN_FILE") or ""
     try:
-        client = Client(where, os.environ.get("LB_TOKEN_FILE", ""), timeout=0.5)
-        status = client.get("/api/v1/status")
+        services = Client(where, token_file, timeout=0.5).get("/api/v1/status")["services"]
     except Failure:
         return []
+    known = [service["name"] for service in services]
     if param.name == "service":
-        found = [service["name"] for service in status["services"]]
-    elif param.name == "pool":
-        chosen = ctx.params.get("service")
-        found = [
-            pool["name"] for service in status["services"] if service["name"] == chosen for pool in service["pools"]
-        ]
-    else:
-        ids = target_ids(status)
-        tails = [known.rsplit("/", 1)[-1] if "unix:" not in known else known for known in ids]
-        found = [tail for tail in tails if tails.count(tail) == 1] + ids
-    return [CompletionItem(name) for name in found if name.startswith(incomplete)]
+        return offered([(service["name"], f"active: {service['active']}") for service in services], incomplete)
+    if param.name == "pool":
+        chosen = [service for service in services if service["name"] == ctx.params.get("service")]
+        return offered([(pool["name"], f"{pool['share']} %") for s in chosen for pool in s["pools"]], incomplete)
+    targets = [target for service in services for pool in service["pools"] for target in pool["targets"]]
+    addresses = [target["address"] for target in targets]
+    found = [(name, "service") for name in known] if param.name == "subject" else []
+    found += [(t["address"], t["state"]) for t in targets if addresses.count(t["address"]) == 1]
+    # Whole names once somebody types one: both forms at once would only be twice as long.
+    if "/" in incomplete or not offered(found, incomplete):
+        found += [(target["id"], target["state"]) for target in targets]
+    return offered(found, incomplete)
+
+
+def offered(found: list[tuple[str, str]], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name, help=told) for name, told in found if name.startswith(incomplete)]

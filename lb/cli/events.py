@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from lb.cli.client import Client, Failure, Json, admin_options, json_option
-from lb.cli.terminal import Ink, colours
+from lb.cli.client import Client, Json, Unreachable, admin_options, json_option
+from lb.cli.terminal import Ink, age, colours, span, wrapped
 
 #: What an event's kind looks like.
 KINDS = {"switch": "blue", "rollout": "blue", "drain": "blue", "weight": "blue", "reload": "yellow", "worker": "yellow"}
+#: Seconds that a follower waits for an lb that went away, and between two tries.
+PATIENCE, AGAIN = 60.0, 0.5
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -25,12 +28,20 @@ def duration(value: str) -> float:
     return float(found[1]) * UNITS[found[2]]
 
 
+def seconds(value: str) -> float:
+    """A duration, or a plain number of seconds."""
+    return float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else duration(value)
+
+
 @click.command(
     epilog="""\b
 Examples:
   lb events --since 1h
   lb events --follow
-  lb events --follow --json | jq -r 'select(.kind == "switch") | .text'"""
+  lb events --follow --json | jq -r 'select(.kind == "switch") | .text'
+
+With --json each line is a document. A follower outlives restarts of lb: it goes
+on where it was, and says on stderr that it lost the connection and found it."""
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on with what happens from now on.")
 @click.option("--since", type=duration, metavar="DURATION", help="Not older than this, such as 1h. Default: 1d.")
@@ -42,12 +53,15 @@ def events(client: Client, follow: bool, since: float | None, as_json: bool) -> 
     oldest = time.time() - (since if since is not None else 3600.0 if follow else 86400.0)
     ink = Ink(colours())
     last = 0
-    for event in listed(client.get(f"/api/v1/events?since={oldest:.3f}")):
-        if event["at"] >= oldest:
-            click.echo(line_of(event, ink, as_json))
-            last = max(last, event["id"])
-    if follow:
-        following(client, last, ink, as_json)
+    try:
+        for event in listed(client.get(f"/api/v1/events?since={oldest:.3f}")):
+            if event["at"] >= oldest:
+                tell(event, ink, as_json)
+                last = max(last, event["id"])
+        if follow:
+            following(client, last, lambda event: tell(event, ink, as_json))
+    except KeyboardInterrupt:
+        return
 
 
 def listed(answer: Any) -> list[Json]:
@@ -55,38 +69,61 @@ def listed(answer: Any) -> list[Json]:
     return found
 
 
-def following(client: Client, last: int, ink: Ink, as_json: bool) -> None:
-    """The stream; when it breaks off it is taken up where it was, as long as lb comes back within a minute."""
+def following(client: Client, last: int, say: Callable[[Json], object]) -> None:
+    """The stream; when it breaks off it is taken up after the last event, as long as lb comes back in time.
+
+    That it broke off, and that it goes on, is said once each: silence is to mean that nothing happens.
+    """
     lost_at = 0.0
-    try:
-        while True:
-            try:
-                for identity, data in client.stream("/api/v1/events", str(last)):
-                    lost_at = 0.0
-                    event = json.loads(data)
-                    if int(identity or event["id"]) > last:
-                        last = int(identity or event["id"])
-                        click.echo(line_of(event, ink, as_json))
-            except Failure as failure:
-                lost_at = lost_at or time.monotonic()
-                if time.monotonic() - lost_at > 60.0:
-                    raise
-                click.echo(f"lb: {failure.message.splitlines()[0]} Trying again.", err=True)
-            time.sleep(1.0)
-    except KeyboardInterrupt:
-        return
+
+    def connected() -> None:
+        nonlocal lost_at
+        if lost_at:
+            click.echo(f"lb: connected again after {span(time.monotonic() - lost_at)}; nothing was missed.", err=True)
+            lost_at = 0.0
+
+    while True:
+        why = "lb closed it"
+        try:
+            for identity, data in client.stream("/api/v1/events", str(last), connected):
+                event = json.loads(data)
+                last = int(identity or event["id"])
+                say(event)
+        except Unreachable as failure:
+            why = failure.why
+            if lost_at and time.monotonic() - lost_at > PATIENCE:
+                raise
+        if not lost_at:
+            lost_at = time.monotonic()
+            click.echo(
+                f"lb: lost the connection to {client.where} ({why}); trying again for {age(PATIENCE)}.", err=True
+            )
+        time.sleep(AGAIN)
 
 
-def line_of(event: Json, ink: Ink, as_json: bool) -> str:
+def tell(event: Json, ink: Ink, as_json: bool) -> None:
     if as_json:
-        return json.dumps(event)
+        click.echo(json.dumps(event))
+        return
+    line = line_of(event)
+    # 16 columns are the clock's; the rest of a long line stands under its beginning.
+    for number, part in enumerate(wrapped(line, " " * 27)):
+        click.echo(painted(part, event, ink) if number == 0 else part)
+
+
+def line_of(event: Json) -> str:
     clock = time.strftime("%m-%d %H:%M:%S", time.localtime(event["at"]))
+    by = f" (by {event['actor']})" if event["actor"] else ""
+    subject = event["subject"]
+    text = event["text"] if event["text"].startswith(subject) or not subject else f"{subject}: {event['text']}"
+    return f"{clock}  {event['kind']:10} {text}{by}"
+
+
+def painted(line: str, event: Json, ink: Ink) -> str:
+    """The clock and the kind in their colours."""
     kind = event["kind"]
     colour = KINDS.get(kind, "")
     if kind == "transition":
         colour = "green" if event["after"] in ("ready", "slow_start") else "red"
-    by = f" (by {event['actor']})" if event["actor"] else ""
-    told = ink(f"{kind:10}", colour) if colour else f"{kind:10}"
-    subject = event["subject"]
-    text = event["text"] if event["text"].startswith(subject) or not subject else f"{subject}: {event['text']}"
-    return f"{ink(clock, 'dim')}  {told} {text}{by}"
+    told = ink(line[16:26], colour) if colour else line[16:26]
+    return f"{ink(line[:14], 'dim')}  {told}{line[26:]}"

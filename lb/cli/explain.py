@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
 import click
 
-from lb.cli.client import Client, Failure, Json, Refusal, admin_options, in_path, json_option, match_target, target_ids
+from lb.cli.client import (
+    Client,
+    Failure,
+    Json,
+    Refusal,
+    admin_options,
+    did_you_mean,
+    in_path,
+    json_option,
+    match_target,
+    target_ids,
+)
 from lb.cli.completion import names
-from lb.cli.terminal import Ink, age, colours, columns, span
+from lb.cli.terminal import Ink, age, colours, columns, shorten, span, width, wrapped
 
 
 @click.command(
@@ -48,16 +60,14 @@ def asked(client: Client, subject: str) -> Json:
         if refusal.status != 404:
             raise
         status = client.get("/api/v1/status")
-        try:
-            known = match_target(subject, target_ids(status))
-        except Failure as failure:
-            services = ", ".join(service["name"] for service in status["services"])
-            if "say more of it" in failure.message:
-                raise
+        services, ids = [service["name"] for service in status["services"]], target_ids(status)
+        if not any(known.endswith(subject) for known in ids):
+            near = did_you_mean(subject, services) or did_you_mean(subject, ids)
             raise Failure(
-                f"nothing is known of {subject!r}: no service ({services}), no target that ends so, "
-                "and no request of the recent past.\n  `lb status` lists services and targets."
+                f"nothing is known of {subject!r}: no service ({', '.join(services)}), no target that ends so, "
+                f"and no request of the recent past.{near}\n  `lb status` lists services and targets."
             ) from None
+        known = match_target(subject, ids)
     completed: Json = client.get(f"/api/v1/explain/{in_path(known)}")
     return completed
 
@@ -65,8 +75,9 @@ def asked(client: Client, subject: str) -> Json:
 def told(answer: Json, now: float, ink: Ink) -> list[str]:
     subject, summary = answer["subject"], answer["summary"]
     about = summary.removeprefix(subject) if summary.startswith(subject) else f": {summary}"
-    lines = [f"{ink(subject, 'bold')}{about}"]
-    lines += [f"  {line}" for line in answer["lines"]]
+    first, *more = wrapped(subject + about, "  ")
+    lines = [f"{ink(subject, 'bold')}{first[len(subject) :]}" if first.startswith(subject) else first, *more]
+    lines += [part for line in answer["lines"] for part in wrapped(f"  {line}", "  ")]
     if answer["probes"]:
         lines += ["", "  Last probes:"]
         rows = [
@@ -74,9 +85,15 @@ def told(answer: Json, now: float, ink: Ink) -> list[str]:
                 ink("✔ passed", "green") if probe["ok"] else ink("✖ failed", "red"),
                 f"{age(now - probe['at'])} ago",
                 span(probe["seconds"]),
-                probe["text"].strip().replace("\n", " "),
+                shown(probe["text"]),
             ]
             for probe in answer["probes"]
         ]
         lines += [f"    {line}" for line in columns(rows, "<>><")]
     return lines
+
+
+def shown(text: str) -> str:
+    """What a probe said, in one line; a terminal shows as much as fits beside the rest."""
+    line = " ".join(text.split())
+    return shorten(line, max(20, width() - 32)) if sys.stdout.isatty() else line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import textwrap
 from pathlib import Path
@@ -27,8 +28,9 @@ Takes one app, a group, a list of apps, or the answer of /v2/apps. With
 embed=app.tasks the addresses of the tasks are known and become targets."""
 )
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option("--json", "as_json", is_flag=True, help="Print the file and the remarks as JSON.")
 @click.option("--target", "targets", multiple=True, metavar="URL", help="An address of the app. May be repeated.")
-def marathon(file: str, targets: tuple[str, ...]) -> None:
+def marathon(file: str, targets: tuple[str, ...], as_json: bool) -> None:
     """A Marathon app definition's health checks as a backends.yaml.
 
     The file goes to stdout. What has no equivalent, and what behaves otherwise
@@ -47,6 +49,9 @@ def marathon(file: str, targets: tuple[str, ...]) -> None:
     except ConfigError as error:
         # What Marathon takes and lb does not: an odd path, a target that was mistyped.
         raise Failure(f"{file} leads to a file that is not valid:\n{error}") from None
+    if as_json:
+        click.echo(json.dumps({"file": imported.text, "notes": list(imported.notes)}, indent=2))
+        return
     click.echo(imported.text, nl=False)
     for note in imported.notes:
         wrapped = textwrap.fill(note, 78, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

@@ -58,6 +58,8 @@ Client commands talk to the admin port: --admin URL or $LB_ADMIN, by default
 http://127.0.0.1:9900. A TARGET is service/pool/host:port or any unambiguous
 tail of that. Exit codes: 0 done, 1 refused or failed, 2 wrong usage."""
 
+WORDS = "lb.cli.words"
+
 
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports one only to run it."""
@@ -73,6 +75,23 @@ class LazyGroup(click.Group):
                 assert isinstance(command, click.Command)
                 return command
         return None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Whoever asked for JSON gets JSON, also of what went wrong; the reason is on stderr besides."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            if "--json" in ctx.meta[WORDS]:
+                import json
+
+                document = getattr(error, "document", None)
+                usage = {"title": "Wrong usage", "detail": error.format_message()}
+                click.echo(json.dumps(document() if document else usage, indent=2))
+            raise
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

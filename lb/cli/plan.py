@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,10 @@ def _loaded(file: str, base: str) -> Config:
         return examine(read_text(Path(file)), file, os.environ, base=base).config
     except ConfigError as error:
         count = len(error.problems)
-        raise Failure(f"{file} has {count} error{'s' * (count != 1)}:\n{error}") from None
+        raise Failure(
+            f"{file} has {count} error{'s' * (count != 1)}:\n{error}",
+            errors=[asdict(problem) for problem in error.problems],
+        ) from None
 
 
 def _running(text: str, base: str, client: Client) -> Config:

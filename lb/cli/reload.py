@@ -7,6 +7,7 @@ import json
 import click
 
 from lb.cli.client import Client, Json, admin_options, json_option
+from lb.cli.terminal import wrapped
 
 
 @click.command(
@@ -25,12 +26,13 @@ def reload(client: Client, as_json: bool) -> None:
     The file is validated whole first. If it is wrong, nothing changes, its
     errors are listed and the exit code is 1.
     """
-    answer = client.post("/api/v1/reload")
+    answer = client.post("/api/v1/reload", doing="reading the file again")
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return
     for line in told(answer):
-        click.echo(line)
+        for part in wrapped(line, "  "):
+            click.echo(part)
 
 
 def told(answer: Json) -> list[str]:

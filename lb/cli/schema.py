@@ -12,7 +12,8 @@ import click
 Examples:
   lb schema > lb.schema.json
 
-Then, as the first line of backends.yaml, for editors with yaml-language-server:
+\b
+Then, as the first line of the file, for editors with yaml-language-server:
   # yaml-language-server: $schema=lb.schema.json"""
 )
 def schema() -> None:

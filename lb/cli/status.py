@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
 import sys
 import textwrap
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from lb.cli.client import Client, Failure, Json, admin_options, json_option
+from lb.cli.client import Client, Failure, Json, Unreachable, admin_options, did_you_mean, json_option
 from lb.cli.completion import names
-from lb.cli.terminal import Ink, age, colours, columns, count, percent, span, width
+from lb.cli.terminal import Ink, age, colours, columns, count, flowing, percent, span, width
+
+if TYPE_CHECKING:
+    from lb.cli.screen import Screen
 
 #: Seconds between two pictures of --watch.
 EVERY = 1.0
@@ -26,10 +30,11 @@ Examples:
   lb status greeting --watch
   lb status --json | jq '.services[].pools[].targets[] | {id, state}'
 
-Rates, errors and latencies are those of the last ten seconds."""
+Rates, errors and latencies are those of the last ten seconds. While watching,
+q or Ctrl-C ends, the arrow keys scroll. `--watch --json` is a document a line."""
 )
 @click.argument("service", required=False, shell_complete=names)
-@click.option("--watch", "-w", is_flag=True, help="Go on until Ctrl-C, a picture a second.")
+@click.option("--watch", "-w", is_flag=True, help="Go on until q or Ctrl-C, a picture a second.")
 @admin_options
 @json_option
 def status(client: Client, service: str | None, watch: bool, as_json: bool) -> None:
@@ -47,50 +52,53 @@ def chosen(answer: Json, service: str | None) -> Json:
         return answer
     found = [known for known in answer["services"] if known["name"] == service]
     if not found:
-        known_names = ", ".join(known["name"] for known in answer["services"])
-        raise Failure(f"there is no service {service!r}. There are: {known_names}")
+        known_names = [known["name"] for known in answer["services"]]
+        near = did_you_mean(service, known_names)
+        raise Failure(f"there is no service {service!r}.{near} There are: {', '.join(known_names)}")
     return {**answer, "services": found}
 
 
 def watching(client: Client, service: str | None, as_json: bool) -> None:
     """A picture a second; a lost connection is said, and tried again."""
-    screen = sys.stdout.isatty() and not as_json
     ink = Ink(colours())
-    if screen:
-        sys.stdout.write("\x1b[?1049h\x1b[?25l")  # the other screen, without a cursor
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
+        if sys.stdout.isatty() and not as_json:
+            from lb.cli.screen import Screen
+
+            lines = picture(chosen(client.get("/api/v1/status"), service), time.time(), ink)
+            with Screen(ink) as screen:
+                painting(client, service, screen, ink, lines)
+            return
         while True:
             began = time.monotonic()
-            try:
-                answer = chosen(client.get("/api/v1/status"), service)
-            except Failure as failure:
-                if not screen:
-                    raise
-                lines = [ink("No connection; trying again.", "red", "bold"), *failure.message.splitlines()]
-            else:
-                lines = [json.dumps(answer)] if as_json else picture(answer, time.time(), ink)
-            if screen:
-                room = shutil.get_terminal_size((80, 24)).lines - 1
-                if len(lines) > room:
-                    lines = [
-                        *lines[: room - 1],
-                        ink(f"… {len(lines) - room + 1} more lines: make the window taller", "dim"),
-                    ]
-                sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
-            else:
-                sys.stdout.write("\n".join(lines) + ("\n" if as_json else "\n\n"))
-            sys.stdout.flush()
+            answer = chosen(client.get("/api/v1/status"), service)
+            click.echo(json.dumps(answer) if as_json else "\n".join(picture(answer, time.time(), ink)) + "\n")
             time.sleep(max(0.05, EVERY - (time.monotonic() - began)))
-    except KeyboardInterrupt:
-        return
-    finally:
-        if screen:
-            sys.stdout.write("\x1b[?25h\x1b[?1049l")
-            sys.stdout.flush()
+
+
+def painting(client: Client, service: str | None, screen: Screen, ink: Ink, lines: list[str]) -> None:
+    """Picture after picture until the reader has had enough. While nobody answers, the last one stays, and says so."""
+    trouble: list[str] = []
+    lost_at = 0.0
+    while True:
+        screen.show(trouble + lines)
+        due = time.monotonic() + EVERY
+        while (left := due - time.monotonic()) > 0:
+            if not screen.wait(left):
+                return
+        try:
+            lines = picture(chosen(client.get("/api/v1/status"), service), time.time(), ink)
+            trouble, lost_at = [], 0.0
+        except Failure as failure:
+            lost_at = lost_at or time.monotonic()
+            why = failure.why if isinstance(failure, Unreachable) else first_line(failure.message)
+            told = f"No connection to {client.where} for {age(time.monotonic() - lost_at)} ({why}); trying again."
+            trouble = [ink(line, "red", "bold") for line in textwrap.wrap(told, width())]
+            trouble += [ink("What was seen last:", "dim"), ""]
 
 
 def picture(answer: Json, now: float, ink: Ink) -> list[str]:
-    lines = [headline(answer, now, ink)]
+    lines = headline(answer, now, ink)
     config = answer["config"]
     if not config["last_reload_ok"]:
         lines.append(ink(f"! the last reload was refused: {first_line(config['last_error'])}", "red"))
@@ -101,7 +109,7 @@ def picture(answer: Json, now: float, ink: Ink) -> list[str]:
     return lines
 
 
-def headline(answer: Json, now: float, ink: Ink) -> str:
+def headline(answer: Json, now: float, ink: Ink) -> list[str]:
     listeners = ", ".join(listener["address"] for listener in answer["listeners"])
     ready = ink("ready", "green") if answer["ready"] else ink("not ready", "red")
     rate = sum(service["rate"] for service in answer["services"])
@@ -115,7 +123,7 @@ def headline(answer: Json, now: float, ink: Ink) -> str:
     ]
     if answer["worker_restarts"]:
         parts.append(ink(f"{answer['worker_restarts']} workers replaced", "yellow"))
-    return " · ".join(parts)
+    return flowing(parts, " · ")
 
 
 def service_lines(service: Json, now: float, ink: Ink) -> list[str]:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 import time
 
 import click
 
-from lb.cli.client import Client, Failure, Json, admin_options, in_path, json_option
+from lb.cli.client import (
+    Client,
+    Failure,
+    Json,
+    Refusal,
+    Unreachable,
+    admin_options,
+    did_you_mean,
+    in_path,
+    json_option,
+)
 from lb.cli.completion import names
-from lb.cli.events import duration
-from lb.cli.terminal import age
+from lb.cli.events import PATIENCE, duration, listed
+from lb.cli.terminal import Ticker, age, wrapped
 
 #: Seconds between two looks at a rollout that is waited for.
 LOOK = 0.5
@@ -75,9 +84,15 @@ def switch(
     if freeze_on_fail:
         body["freeze_on_fail"] = True
     began = time.time()
-    answer = client.post(f"/api/v1/services/{in_path(service)}/switch", body)
+    answer = ordered(client, service, "switch", body, f"switching {service} to {pool}")
     if wait:
-        answer = await_end(client, service, pool, began, quiet=as_json)
+        try:
+            answer = await_end(client, service, pool, began, quiet=as_json)
+        except KeyboardInterrupt:
+            raise Failure(
+                f"no longer watched, but the rollout of {service} goes on.\n"
+                f"  `lb status {service} --watch` shows it, `lb rollback {service}` ends it."
+            ) from None
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     elif answer["rollout"] and answer["active"] != pool and not wait:
@@ -100,8 +115,21 @@ Nothing is asked about readiness: this is the way out. A rollout under way ends.
 @json_option
 def rollback(client: Client, service: str, as_json: bool) -> None:
     """Back to the previous pool, at once."""
-    answer = client.post(f"/api/v1/services/{in_path(service)}/rollback")
+    answer = ordered(client, service, "rollback", {}, f"rolling {service} back")
     click.echo(json.dumps(answer, indent=2) if as_json else shares(answer))
+
+
+def ordered(client: Client, service: str, order: str, body: Json, doing: str) -> Json:
+    """The answer to an order; a name that is not known is answered with the one that was probably meant."""
+    try:
+        answer: Json = client.post(f"/api/v1/services/{in_path(service)}/{order}", body, doing=doing)
+    except Refusal as refusal:
+        if refusal.status == 404:
+            known = {one["name"]: one for one in client.get("/api/v1/status")["services"]}
+            pools = [pool["name"] for pool in known[service]["pools"]] if service in known else []
+            refusal.message += did_you_mean(body.get("to", ""), pools) if pools else did_you_mean(service, known)
+        raise
+    return answer
 
 
 def shares(service: Json) -> str:
@@ -114,30 +142,30 @@ def shares(service: Json) -> str:
 
 def await_end(client: Client, service: str, pool: str, began: float, quiet: bool) -> Json:
     """Show each event of the rollout until it is over; on a terminal, how it stands meanwhile."""
-    live = sys.stderr.isatty() and not quiet
+    ticker = Ticker(quiet)
     seen = 0
-    lost = 0
+    lost_at = 0.0
     while True:
         try:
             answer: Json = client.get(f"/api/v1/services/{in_path(service)}")
             events = client.get(f"/api/v1/events?since={began:.3f}")
-            lost = 0
-        except Failure:
+            lost_at = 0.0
+        except Unreachable as failure:
             # lb may be restarted meanwhile: a rollout survives that, and so does waiting for it.
-            lost += 1
-            if lost > 60 / LOOK:
+            lost_at = lost_at or time.monotonic()
+            if time.monotonic() - lost_at > PATIENCE:
                 raise
+            ticker.show(f"{age(time.time() - began):>6}  no connection ({failure.why}); trying again")
             time.sleep(LOOK)
             continue
-        if live:
-            click.echo("\r\x1b[K", nl=False, err=True)
-        for event in events["events"] if isinstance(events, dict) else events:
+        ticker.clear()
+        for event in listed(events):
             if event["id"] > seen and event["kind"] in ("switch", "rollout"):
                 seen = event["id"]
                 if event["subject"] in (service, f"{service}/{pool}") and not quiet:
-                    click.echo(f"{age(event['at'] - began):>6}  {event['text']}", err=live)
+                    for line in wrapped(f"{age(event['at'] - began):>6}  {event['text']}", "  "):
+                        click.echo(line, err=ticker.live)
         if not answer["rollout"] or answer["rollout"]["phase"] == "frozen":
             return answer
-        if live:
-            click.echo(f"{age(time.time() - began):>6}  {answer['rollout']['text']}"[:100], nl=False, err=True)
+        ticker.show(f"{age(time.time() - began):>6}  {answer['rollout']['text']}")
         time.sleep(LOOK)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 
 import click
 
-from lb.cli.client import Client, Failure, Json, admin_options, in_path, json_option
+from lb.cli.client import Client, Failure, Json, Unreachable, admin_options, in_path, json_option
 from lb.cli.completion import names
-from lb.cli.terminal import Ink, colours, span
+from lb.cli.events import PATIENCE, seconds
+from lb.cli.terminal import Ink, Ticker, colours, span
 
-#: Seconds between two looks at a drain that is waited for.
-LOOK = 0.2
+#: Seconds between two looks at a drain that is waited for, and between two lines about it where no terminal is.
+LOOK, SAY = 0.2, 10.0
 
 target_argument = click.argument("target", shell_complete=names)
 
@@ -28,7 +28,7 @@ It stays drained, also across restarts of lb, until `lb undrain`."""
 )
 @target_argument
 @click.option("--wait", is_flag=True, help="Return when nothing is in flight there: it is safe to kill.")
-@click.option("--timeout", type=float, default=0.0, metavar="SECONDS", help="With --wait: give up after this long.")
+@click.option("--timeout", type=seconds, default="0", metavar="DURATION", help="With --wait: give up after this long.")
 @click.option("--force", is_flag=True, help="Even if fewer than min_ready targets are left.")
 @admin_options
 @json_option
@@ -39,9 +39,12 @@ def drain(client: Client, target: str, wait: bool, timeout: float, force: bool, 
     closed with 1001, and what is left after the drain time is cut.
     """
     known = client.target(target)
-    answer = client.post(f"/api/v1/targets/{in_path(known)}/drain", {"force": force})
+    answer = client.post(f"/api/v1/targets/{in_path(known)}/drain", {"force": force}, doing=f"draining {known}")
     if wait:
-        answer = await_drain(client, known, timeout, quiet=as_json)
+        try:
+            answer = await_drain(client, known, timeout, quiet=as_json)
+        except KeyboardInterrupt:
+            raise Failure(f"no longer watched, but {known} goes on draining; `lb undrain {target}` ends it.") from None
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     elif wait:
@@ -52,23 +55,40 @@ def drain(client: Client, target: str, wait: bool, timeout: float, force: bool, 
 
 def await_drain(client: Client, target: str, timeout: float, quiet: bool) -> Json:
     """Look until the target is safe to kill; on a terminal, show what is left meanwhile."""
-    began = time.monotonic()
-    live = sys.stderr.isatty() and not quiet
+    began = said_at = time.monotonic()
+    lost_at = 0.0
+    ticker = Ticker(quiet)
+    left = "not yet known what is left"
     while True:
-        answer: Json = client.get(f"/api/v1/targets/{in_path(target)}/drain")
-        if answer["safe"]:
-            break
-        left = f"{answer['in_flight']} requests, {answer['tunnels']} tunnels left"
-        if answer["estimate"] is not None:
-            left += f", about {span(answer['estimate'])} more"
-        if timeout and time.monotonic() - began > timeout:
+        now = time.monotonic()
+        try:
+            answer: Json = client.get(f"/api/v1/targets/{in_path(target)}/drain")
+        except Unreachable as failure:
+            # A drain outlives a restart of lb, and so does waiting for it.
+            lost_at = lost_at or now
+            if now - lost_at > PATIENCE:
+                raise
+            ticker.show(f"draining {target}: no connection ({failure.why}); trying again")
+        else:
+            lost_at = 0.0
+            if answer["safe"]:
+                ticker.clear()
+                return answer
+            left = f"{counted(answer['in_flight'], 'request')}, {counted(answer['tunnels'], 'tunnel')} left"
+            if answer["estimate"] is not None:
+                left += f", about {span(answer['estimate'])} more"
+            ticker.show(f"draining {target}: {left}, {span(now - began)}")
+            if not ticker.live and not quiet and now - said_at > SAY:
+                said_at = now
+                click.echo(f"draining {target}: {left}", err=True)
+        if timeout and now - began > timeout:
+            ticker.clear()
             raise Failure(f"{target} is not drained after {span(timeout)}: {left}. It goes on draining.")
-        if live:
-            click.echo(f"\r\x1b[Kdraining {target}: {left}, {span(time.monotonic() - began)}", nl=False, err=True)
         time.sleep(LOOK)
-    if live:
-        click.echo("\r\x1b[K", nl=False, err=True)
-    return answer
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @click.command(epilog="\b\nExample:\n  lb undrain 127.0.0.1:5001")
@@ -81,7 +101,7 @@ def undrain(client: Client, target: str, as_json: bool) -> None:
     What its probes found meanwhile holds: one that is not ready gets no traffic.
     """
     known = client.target(target)
-    answer = client.post(f"/api/v1/targets/{in_path(known)}/undrain")
+    answer = client.post(f"/api/v1/targets/{in_path(known)}/undrain", doing=f"putting {known} back")
     click.echo(json.dumps(answer, indent=2) if as_json else f"{known} may get requests again.")
 
 
@@ -100,7 +120,7 @@ Kept across restarts, until the file's own weight for this target is edited."""
 def weight(client: Client, target: str, weight: int, as_json: bool) -> None:
     """Give a target more or less traffic: N parts (0 to 1000)."""
     known = client.target(target)
-    answer = client.put(f"/api/v1/targets/{in_path(known)}/weight", {"weight": weight})
+    answer = client.put(f"/api/v1/targets/{in_path(known)}/weight", {"weight": weight}, doing=f"weighing {known}")
     click.echo(json.dumps(answer, indent=2) if as_json else f"{known} has weight {weight} now.")
 
 
@@ -114,7 +134,7 @@ def probe(client: Client, target: str, as_json: bool) -> None:
     The result counts as any other probe's. The exit code is 1 if it failed.
     """
     known = client.target(target)
-    answer = client.post(f"/api/v1/targets/{in_path(known)}/probe")
+    answer = client.post(f"/api/v1/targets/{in_path(known)}/probe", doing=f"probing {known}")
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     else:

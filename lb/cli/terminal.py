@@ -6,11 +6,15 @@ No state is told by colour alone: the words are always there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
+import textwrap
+import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TextIO
 
 CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "magenta": "35"}
 
@@ -84,6 +88,77 @@ def columns(rows: Sequence[Sequence[str]], align: str, gap: str = "  ", least: S
         ]
         lines.append(gap.join(cells).rstrip())
     return lines
+
+
+def wrapped(line: str, hanging: str = "", stream: TextIO | None = None) -> list[str]:
+    """A line of plain text as lines that fit a terminal, broken between words; for a pipe it stays whole (`grep`)."""
+    if not (stream or sys.stdout).isatty() or len(line) <= width():
+        return [line]
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.wrap(
+        line, width(), subsequent_indent=indent + hanging, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def flowing(parts: Iterable[str], between: str) -> list[str]:
+    """Painted pieces as lines that fit, broken between pieces only."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and plain_length(lines[-1]) + len(between) + plain_length(part) <= width():
+            lines[-1] += between + part
+        else:
+            lines.append(part)
+    return lines
+
+
+class Ticker:
+    """A line on stderr that says how things stand, as long as they do; only on a terminal, never wider than it."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not quiet
+        self._shown = False
+
+    def show(self, text: str) -> None:
+        if self.live:
+            print(f"\r\x1b[K{shorten(text, width() - 1)}", end="", file=sys.stderr, flush=True)
+            self._shown = True
+
+    def clear(self) -> None:
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._shown = False
+
+
+#: Seconds after which something that is not done yet is worth a word, and between two looks at the clock.
+NOTICED = 0.7
+TICK = 0.2
+
+
+@contextlib.contextmanager
+def working(text: str, quiet: bool = False) -> Iterator[None]:
+    """Shows `text` and the time while the block lasts, if that is long enough to wonder."""
+    ticker = Ticker(quiet)
+    if not ticker.live:
+        yield
+        return
+    from threading import Event, Thread
+
+    over, began = Event(), time.monotonic()
+
+    def tick() -> None:
+        pause = NOTICED
+        while not over.wait(pause):
+            ticker.show(f"{text} … {span(time.monotonic() - began)}")
+            pause = TICK
+
+    ticking = Thread(target=tick, daemon=True)
+    ticking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        ticking.join()
+        ticker.clear()
 
 
 def shorten(text: str, size: int) -> str:

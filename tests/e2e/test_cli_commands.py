@@ -141,7 +141,7 @@ def test_status_as_json_is_the_api_s_answer(running: Running) -> None:
 def test_watching_repaints_and_ends_with_ctrl_c(running: Running) -> None:
     printed, code = in_terminal(["status", "--watch"], running, r"(\x1b\[H.*){2}")
     assert code == 0
-    assert printed.startswith("\x1b[?1049h\x1b[?25l")  # another screen, no cursor…
+    assert printed.startswith("\x1b[?1049h\x1b[?25l\x1b[?7l")  # another screen, no cursor, no wrapping…
     assert printed.endswith("\x1b[?25h\x1b[?1049l")  # …and back
     assert "\x1b[32m● ready\x1b[0m" in printed
 
@@ -334,7 +334,7 @@ def test_a_wait_can_be_given_up(clean: Running) -> None:
     eventually(lambda: clean.json("status")["in_flight"] == 2)
     done = clean.lb("drain", clean.blue[0], "--wait", "--timeout", "0.3")
     assert done.returncode == 1
-    assert "is not drained after" in done.stderr and "1 requests" in done.stderr
+    assert "is not drained after" in done.stderr and "1 request, 0 tunnels left" in done.stderr
     for process in slow:
         process.wait(5)
 

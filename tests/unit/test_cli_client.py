@@ -4,10 +4,11 @@ import http.server
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from lb.cli.client import Client, Failure, Refusal, in_path, match_target
+from lb.cli.client import Client, Failure, Refusal, Unreachable, did_you_mean, in_path, match_target
 
 IDS = [
     "greeting/blue/127.0.0.1:5001",
@@ -154,11 +155,68 @@ def test_a_missing_token_is_explained(admin: tuple[str, type[Scripted]]) -> None
 def test_something_else_listens_there(admin: tuple[str, type[Scripted]]) -> None:
     where, handler = admin
     handler.answer = (200, "text/html", b"<html>hello</html>")
-    with pytest.raises(Failure, match="is it lb's admin port"):
+    with pytest.raises(Unreachable, match="is no admin port: it answered /api/v1/status with 200"):
         Client(where).get("/api/v1/status")
     handler.answer = (404, "text/html", b"<html>not here</html>")
-    with pytest.raises(Refusal, match="not here"):
+    with pytest.raises(Unreachable, match="with 404, but not as lb's admin port does") as raised:
         Client(where).get("/api/v1/status")
+    assert "--admin URL or LB_ADMIN=URL" in raised.value.message
+    with pytest.raises(Unreachable, match="is no admin port"):
+        list(Client(where).stream("/api/v1/events"))
+
+
+def test_tls_spoken_to_a_port_that_does_not(admin: tuple[str, type[Scripted]]) -> None:
+    where = admin[0].replace("http", "https")
+    with pytest.raises(Unreachable, match="it does not speak TLS") as raised:
+        Client(where).get("/api/v1/status")
+    assert f"try --admin {admin[0]}" in raised.value.message
+
+
+def test_a_port_that_answers_gibberish() -> None:
+    """A TLS port that is spoken to in plain HTTP answers with an alert, which is no HTTP."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        where = f"http://127.0.0.1:{server.getsockname()[1]}"
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"\x15\x03\x01\x00\x02\x02\x46\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(Unreachable, match="does not answer in HTTP") as raised:
+            Client(where).get("/api/v1/status")
+        thread.join()
+    assert f"try --admin {where.replace('http', 'https')}" in raised.value.message
+
+
+def test_silence_is_not_taken_for_absence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = Client(f"http://127.0.0.1:{server.getsockname()[1]}", timeout=0.1)
+        with pytest.raises(Unreachable, match=r"was reached, but gave no answer within 0\.1 s"):
+            client.get("/api/v1/status")
+        with pytest.raises(Unreachable, match="The order may still be carried out"):
+            client.post("/api/v1/reload", within=0.1)
+
+
+def test_a_token_that_is_missing_or_wrong(admin: tuple[str, type[Scripted]], tmp_path: Path) -> None:
+    where, handler = admin
+    handler.answer = (401, "application/problem+json", b'{"title": "Unauthorized", "status": 401}')
+    with pytest.raises(Refusal, match=r"wants a token.*--token-file FILE\n.*LB_TOKEN_FILE"):
+        Client(where).get("/api/v1/status")
+    token = tmp_path / "token"
+    token.write_text("guess\n")
+    with pytest.raises(Refusal, match=f"The token in {token} is not the one"):
+        Client(where, str(token)).get("/api/v1/status")
+    assert handler.asked[-1][2] == "Bearer guess"
+
+
+def test_a_name_that_is_nearly_right() -> None:
+    assert did_you_mean("greetin", ["greeting", "shop"]) == " Did you mean greeting?"
+    assert did_you_mean("x", ["greeting", "shop"]) == ""
+    with pytest.raises(Failure, match=r"Did you mean 127\.0\.0\.1:5002\?"):
+        match_target("127.0.0.1:50022", ["greeting/blue/127.0.0.1:5002"])
 
 
 def test_events_come_with_their_ids(admin: tuple[str, type[Scripted]]) -> None:

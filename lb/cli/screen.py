@@ -1,0 +1,137 @@
+"""A terminal as one picture that is repainted in place: `lb status --watch`.
+
+The picture lives on the terminal's other screen, so that what was there before comes back at the end, however it ends:
+q, Ctrl-C, SIGTERM. A new size is painted at once; Ctrl-Z gives the terminal back until `fg`. Each picture is one
+write between the marks of a synchronized update, without erasing first: nothing flickers. What does not fit in height
+is scrolled to; what does not fit in width is cut by the terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import sys
+import termios
+import tty
+from collections.abc import Sequence
+from types import FrameType, TracebackType
+
+from lb.cli.terminal import Ink
+
+#: The other screen, no cursor, no wrapping; and back.
+ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
+#: Begin and end of a synchronized update; terminals that do not know it ignore it.
+BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
+KEYS = {
+    b"q": "quit", b"Q": "quit", b"\x1b": "quit", b"\x04": "quit",
+    b"\x1b[A": "up", b"k": "up", b"\x1b[B": "down", b"j": "down",
+    b"\x1b[5~": "page up", b"b": "page up", b"\x1b[6~": "page down", b" ": "page down",
+    b"\x1b[H": "top", b"g": "top", b"\x1b[F": "end", b"G": "end",
+}  # fmt: skip
+
+
+class Screen:
+    """The terminal that stdout is, as long as the `with` block lasts."""
+
+    def __init__(self, ink: Ink) -> None:
+        self._ink = ink
+        self._first = 0  # the line at the top
+        self._lines: Sequence[str] = ()
+        self._keyboard = sys.stdin.fileno() if sys.stdin.isatty() else None
+        self._before: list[object] | None = None
+        self._signals: dict[int, object] = {}
+        self._wake_out, self._wake_in = os.pipe()
+
+    def __enter__(self) -> Screen:
+        for number, act in (
+            (signal.SIGWINCH, self._wake),
+            (signal.SIGTERM, self._end),
+            (signal.SIGHUP, self._end),
+            (signal.SIGTSTP, self._pause),
+        ):
+            self._signals[number] = signal.signal(number, act)
+        self._take()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._give_back()
+        for number, before in self._signals.items():
+            signal.signal(number, before)  # type: ignore[arg-type]
+        os.close(self._wake_out)
+        os.close(self._wake_in)
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Paint a new picture."""
+        self._lines = lines
+        self._paint()
+
+    def wait(self, seconds: float) -> bool:
+        """Let time pass, scroll and repaint meanwhile as the keys say; false when the reader has had enough."""
+        watched = [self._wake_out] + ([self._keyboard] if self._keyboard is not None else [])
+        ready, _, _ = select.select(watched, [], [], max(0.0, seconds))
+        if self._wake_out in ready:
+            os.read(self._wake_out, 64)
+            self._paint()
+        if self._keyboard is not None and self._keyboard in ready:
+            typed = os.read(self._keyboard, 32)
+            key = KEYS.get(typed, "" if typed else "quit")
+            if key == "quit":
+                return False
+            self._scroll(key)
+        return True
+
+    def _room(self) -> int:
+        """Lines of the picture that fit above the last one, which says how to go on."""
+        return max(1, shutil.get_terminal_size((80, 24)).lines - 1)
+
+    def _scroll(self, key: str) -> None:
+        room = self._room()
+        steps = {"up": -1, "down": 1, "page up": 1 - room, "page down": room - 1}
+        whole = len(self._lines)
+        self._first = {"top": 0, "end": whole}.get(key, self._first + steps.get(key, 0))
+        self._paint()
+
+    def _paint(self) -> None:
+        room, whole = self._room(), len(self._lines)
+        self._first = max(0, min(self._first, whole - room))
+        seen = self._lines[self._first : self._first + room]
+        foot = "q: quit"
+        if whole > room:
+            foot += f" · ↑ ↓ page: lines {self._first + 1} to {self._first + len(seen)} of {whole}"
+        rows = [*seen, *[""] * (room - len(seen)), self._ink(foot, "dim")]
+        sys.stdout.write(f"{BEGIN}\x1b[H" + "\r\n".join(f"{row}\x1b[K" for row in rows) + END)
+        sys.stdout.flush()
+
+    def _take(self) -> None:
+        if self._keyboard is not None:
+            self._before = termios.tcgetattr(self._keyboard)
+            tty.setcbreak(self._keyboard)
+        sys.stdout.write(ENTER)
+        sys.stdout.flush()
+
+    def _give_back(self) -> None:
+        sys.stdout.write(LEAVE)
+        sys.stdout.flush()
+        if self._keyboard is not None and self._before is not None:
+            termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._before)  # type: ignore[arg-type]
+
+    # --- signals --------------------------------------------------------------------------------------------------
+
+    def _wake(self, _number: int, _frame: FrameType | None) -> None:
+        os.write(self._wake_in, b"x")
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    def _pause(self, _number: int, _frame: FrameType | None) -> None:
+        """Ctrl-Z: the shell gets its terminal back; after `fg` the picture is there again."""
+        self._give_back()
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, self._pause)
+        self._take()
+        os.write(self._wake_in, b"x")
