@@ -1,0 +1,163 @@
+"""Settings of a text as forms know them: shorthands are seen through, and written out where there is no room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lb.config.comparing import difference, merge
+from lb.config.edit import REMOVE, Path
+from lb.config.load import load_text
+from lb.config.outline import Unwritable
+from lb.config.setting import change, is_short, write_out
+from lb.config.setting import settings as settings_of
+
+LONG = """\
+services:
+  greeting:
+    pools:
+      blue: [http://127.0.0.1:5001, 'http://127.0.0.1:5002']  # the old one
+      green:
+        targets:
+          - {url: http://127.0.0.1:5003, weight: 2}
+    active: blue
+    readiness: /health/readiness  # asks the database
+    balance: least_request
+"""
+SHORT = """\
+# ours
+backends: [http://127.0.0.1:5001, {url: http://127.0.0.1:5002, weight: 2}]
+readiness: /health
+"""
+
+
+def test_the_long_form_is_seen_through_shorthands() -> None:
+    greeting = settings_of(LONG)["services"]["greeting"]
+    assert greeting["pools"]["blue"] == {
+        "targets": [{"url": "http://127.0.0.1:5001"}, {"url": "http://127.0.0.1:5002"}]
+    }
+    assert greeting["readiness"] == {"path": "/health/readiness"}
+    assert greeting["balance"] == {"policy": "least_request"}
+    assert settings_of(SHORT)["services"]["default"]["readiness"] == {"path": "/health"}
+    assert settings_of("a: &a {b: 1}\nc: {<<: *a, d: '${X}'}\ne: *a\n") == {
+        "a": {"b": "1"},
+        "c": {"d": "${X}", "b": "1"},
+        "e": {"b": "1"},
+    }
+    assert settings_of("# nothing\n") == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "old", "new"),
+    [
+        ("readiness.path", "/ready", "readiness: /health/readiness  #", "readiness: /ready  #"),
+        (
+            "readiness.interval",
+            "5s",
+            "    readiness: /health/readiness  # asks the database\n",
+            "    readiness:  # asks the database\n      path: /health/readiness\n      interval: 5s\n",
+        ),
+        ("readiness.path", REMOVE, "    readiness: /health/readiness  # asks the database\n", ""),
+        ("readiness.fall", REMOVE, "", ""),
+        ("balance.policy", "maglev", "balance: least_request", "balance: maglev"),
+        ("balance.policy", REMOVE, "    balance: least_request\n", ""),
+        (
+            "balance.key",
+            "path",
+            "    balance: least_request\n",
+            "    balance:\n      policy: least_request\n      key: path\n",
+        ),
+        ("pools.blue.targets.1.url", "http://127.0.0.1:9", "'http://127.0.0.1:5002'", "'http://127.0.0.1:9'"),
+        (
+            "pools.blue.targets.0.weight",
+            3,
+            "[http://127.0.0.1:5001, ",
+            "[{url: http://127.0.0.1:5001, weight: 3}, ",
+        ),
+        ("pools.blue.targets.2", "http://127.0.0.1:7", "5002']", "5002', http://127.0.0.1:7]"),
+        ("pools.green.targets.0.weight", REMOVE, ", weight: 2", ""),
+        ("pools.blue", REMOVE, "      blue: [http://127.0.0.1:5001, 'http://127.0.0.1:5002']  # the old one\n", ""),
+        ("timeouts.connect", "2s", "    balance: least_request\n", "    balance: least_request\n    timeouts:\n"
+         "      connect: 2s\n"),
+    ],
+)  # fmt: skip
+def test_a_setting_is_changed_where_it_stands(path: str, value: Any, old: str, new: str) -> None:
+    steps: Path = tuple(int(step) if step.isdigit() else step for step in path.split("."))
+    assert change(LONG, ("services", "greeting", *steps), value) == LONG.replace(old, new)
+
+
+def test_readiness_of_a_pool_that_is_a_list() -> None:
+    changed = change(LONG, ("services", "greeting", "pools", "blue", "readiness", "interval"), "9s")
+    pool = load_text(changed).services["greeting"].pools["blue"]
+    assert pool.readiness is not None
+    assert pool.readiness.interval == 9.0
+    assert [target.url for target in pool.targets] == ["http://127.0.0.1:5001", "http://127.0.0.1:5002"]
+
+
+def test_the_short_form() -> None:
+    assert is_short(SHORT)
+    changed = change(SHORT, ("services", "default", "readiness", "interval"), "9s")
+    assert changed == SHORT.replace("readiness: /health\n", "readiness:\n  path: /health\n  interval: 9s\n")
+    changed = change(SHORT, ("services", "default", "pools", "default", "targets", 1, "weight"), 5)
+    assert changed == SHORT.replace("weight: 2", "weight: 5")
+    with pytest.raises(Unwritable, match="write the file out"):
+        change(SHORT, ("services", "default", "retries", "attempts"), 1)
+    with pytest.raises(Unwritable, match="write the file out"):
+        change(SHORT, ("services", "other"), {})
+    written = write_out(SHORT + "workers: 2  # two\n")
+    assert "workers: 2  # two\n" in written
+    assert not is_short(written)
+    assert load_text(written) == load_text(SHORT + "workers: 2")
+    assert change(written, ("services", "default", "retries", "attempts"), 1).endswith(
+        "    retries:\n      attempts: 1\n"
+    )
+    assert load_text(write_out(SHORT)) == load_text(SHORT)
+    assert write_out(LONG) == LONG
+
+
+# --- comparing -------------------------------------------------------------------------------------------------------
+
+TEXTS = st.lists(st.sampled_from(["a", "b", "c", "d", "e"]), max_size=12).map(
+    lambda lines: "".join(f"{x}\n" for x in lines)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXTS, TEXTS, st.integers(0, 4))
+def test_a_difference_leads_from_one_text_to_the_other(old: str, new: str, around: int) -> None:
+    found = difference(old, new, around)
+    assert bool(found) == (old != new)
+    before, after = old.splitlines(), new.splitlines()
+    for line in found:
+        assert line.old == 0 or before[line.old - 1] == line.text
+        assert line.new == 0 or after[line.new - 1] == line.text
+    gone = {line.old for line in found if line.sign == "-"}
+    came = {line.new for line in found if line.sign == "+"}
+    kept = [text for number, text in enumerate(before, 1) if number not in gone]
+    assert kept == [text for number, text in enumerate(after, 1) if number not in came]
+
+
+@settings(max_examples=400, deadline=None)
+@given(TEXTS, TEXTS, TEXTS)
+def test_merging_loses_nobodys_change(base: str, ours: str, theirs: str) -> None:
+    assert merge(base, ours, base).text == ours
+    assert merge(base, base, theirs).text == theirs
+    assert merge(base, ours, ours).text == ours
+    found = merge(base, ours, theirs)
+    if not found.conflicts:
+        assert found.text == merge(base, theirs, ours).text
+
+
+def test_changes_in_different_places_come_together() -> None:
+    base = "".join(f"{number}\n" for number in range(10))
+    ours, theirs = base.replace("2\n", "two\n"), base.replace("7\n", "seven\nmore\n")
+    merged = merge(base, ours, theirs)
+    assert (merged.text, merged.conflicts) == (base.replace("2\n", "two\n").replace("7\n", "seven\nmore\n"), 0)
+
+
+def test_of_two_changes_of_one_place_ours_stands_and_theirs_is_shown() -> None:
+    merged = merge("a: 1\nb: 2\n", "a: 5\nb: 2\n", "a: 7\nb: 2\n")
+    assert (merged.text, merged.conflicts) == ("# running now: a: 7\na: 5\nb: 2\n", 1)
