@@ -14,9 +14,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 import lb
-from lb.control import openapi, refusals, streams
+from lb.control import configuration, openapi, pages, refusals, streams
 from lb.control.answers import OPERATIONS, Body, actor, bases, body, number, problem, query, send, view, whole
 from lb.control.endpoint import TEXT, Answer, Endpoint, Parameter
+from lb.control.glance import GLANCE, Glance
 from lb.control.guard import HEALTH, guard
 from lb.control.models import (
     LAST_ID,
@@ -63,6 +64,8 @@ def build(operations: Operations, *, token: str = "", allowed_hosts: tuple[str, 
     app[SECURED] = bool(token)
     app[SPEC] = []
     app[streams.OPEN] = set()
+    app[GLANCE] = Glance()
+    app.add_routes(pages.routes())
     for endpoint in ENDPOINTS:
         app.router.add_route(endpoint.method, endpoint.route, endpoint.run)
         if endpoint.method == "GET":
@@ -108,7 +111,7 @@ async def problem_kind(request: web.Request) -> web.Response:
 
 async def status(request: web.Request) -> web.Response:
     query(request, ())
-    return view(request, await request.app[OPERATIONS].status())
+    return send(request, await request.app[GLANCE].status(request))
 
 
 async def services(request: web.Request) -> web.Response:
@@ -351,6 +354,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "What a configuration text would do, or all that is wrong with it",
         {200: Answer("Its errors, or what it would change. Nothing was changed.", Validation)}, takes=ConfigDraft,
     ),
+    *configuration.ENDPOINTS,
     Endpoint(
         "POST", "/api/v1/reload", reload, "reload", "configuration", "Read the file again",
         {200: Answer("What has changed; every worker has confirmed it.", ReloadResult)},
@@ -391,6 +395,8 @@ _OPEN = frozenset((*HEALTH, "/openapi.json"))
 
 def _is_open(request: web.Request) -> bool:
     """What needs no token: it says nothing about what runs."""
+    if pages.is_page(request.method, request.path):
+        return True
     return request.path in _OPEN or request.path.startswith("/problems/")
 
 

@@ -1,17 +1,217 @@
-// The overview: loads the status every two seconds and shows it.
+// The dashboard: asks for the status every two seconds, shows it, and leads from one view to another.
 
-import { call } from "./api.js";
-import { connected } from "./shell.js";
+import { Problem, call, now } from "./api.js";
+import { Actions } from "./actions.js";
+import { keyed, make, say, show } from "./dom.js";
+import { ExplainView } from "./explain.js";
+import { wanted } from "./filter.js";
+import { History } from "./history.js";
+import { ServicesView, TotalsView } from "./services.js";
+import { announce, connected } from "./shell.js";
+import { Events, TimelineView } from "./timeline.js";
+import { clock, count, many } from "./words.js";
 
-async function look() {
-  try {
-    const status = await call("/api/v1/status");
-    connected(true);
-    document.getElementById("main").textContent = `lb ${status.version}`;
-  } catch (error) {
-    connected(false, error.message);
+const EVERY = 2000; // milliseconds between two looks
+const PATIENCE = 6000; // milliseconds that one may take
+
+class Page {
+  #status = null;
+  #listeners = new Set();
+  #timer = 0;
+  #looking = false;
+  #again = false;
+
+  constructor() {
+    this.history = new History();
+    this.actions = new Actions(this);
+    this.events = new Events(announce);
+    this.explainView = new ExplainView(this);
+    this.totals = new TotalsView();
+    this.services = new ServicesView(this);
+    this.warnings = make("div", { class: "warnings" });
+    this.filter = make("input", {
+      id: "filter", type: "search", placeholder: "service, pool, target, state or reason", autocomplete: "off", spellcheck: "false",
+      "aria-keyshortcuts": "/", oninput: () => this.#filtered(),
+    });
+    this.found = make("span", { class: "muted", role: "status" });
+    this.ask = make("button", { type: "button", hidden: true, onclick: () => this.explain(this.filter.value.trim()) });
+    this.latest = new TimelineView(this, this.events, { short: true });
+    this.timeline = new TimelineView(this, this.events, { short: false });
+    this.overview = make("div", { class: "overview" },
+      make("div", { class: "left stack" },
+        make("h2", { class: "hidden-text", tabindex: "-1" }, "Overview"), this.warnings, this.totals.node,
+        make("search", { class: "row filter" }, make("label", { for: "filter" }, "Filter"), this.filter, this.found, this.ask),
+        this.services.node),
+      make("aside", { class: "right", "aria-label": "Latest events" }, this.latest.node));
+    this.main = document.getElementById("main");
+  }
+
+  // --- what the parts ask for ---
+
+  now() {
+    return now();
+  }
+
+  status() {
+    return this.#status;
+  }
+
+  service(name) {
+    return this.#status.services.find((service) => service.name === name);
+  }
+
+  pool(id) {
+    const [service, pool] = id.split("/", 2);
+    return this.service(service)?.pools.find((each) => each.name === pool);
+  }
+
+  target(id) {
+    return this.pool(id)?.targets.find((target) => target.id === id);
+  }
+
+  knows(subject) {
+    return Boolean(this.#status && (this.service(subject) || this.target(subject)));
+  }
+
+  /** Call back with every status; returns how to stop that. */
+  subscribe(listener) {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  explain(subject) {
+    location.hash = `${this.view}~${encodeURI(subject)}`;
+  }
+
+  /** Close the explanation. */
+  close() {
+    location.hash = this.view;
+  }
+
+  // --- views ---
+
+  get view() {
+    return location.hash.slice(1).split("~")[0] === "events" ? "events" : "overview";
+  }
+
+  route() {
+    const subject = decodeURI(location.hash.split("~").slice(1).join("~"));
+    const view = this.view === "events" ? this.timeline.node : this.overview;
+    if (this.main.firstElementChild !== view) {
+      const first = !this.main.firstElementChild;
+      this.main.replaceChildren(view);
+      if (!first && !subject) view.querySelector("h2").focus({ preventScroll: true });
+      this.timeline.update();
+      this.latest.update();
+      if (this.#status) this.#show();
+    }
+    for (const name of ["overview", "events"]) {
+      const link = document.getElementById(`nav-${name}`);
+      if (this.view === name) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    const known = subject && this.#status; // else when there is a status
+    if (known || !subject) this.explainView.open(subject);
+  }
+
+  // --- the status ---
+
+  async start() {
+    window.addEventListener("hashchange", () => this.route());
+    document.addEventListener("visibilitychange", () => { if (!document.hidden) this.look(); });
+    document.addEventListener("keydown", (event) => {
+      const typing = event.target.closest("input, textarea, select, dialog");
+      if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && this.view === "overview") {
+        event.preventDefault();
+        this.filter.focus();
+      }
+    });
+    this.main.replaceChildren(make("p", { class: "muted" }, "Loading…"));
+    await this.look();
+    this.route();
+    this.#followEvents();
+  }
+
+  async #followEvents() {
+    for (;;) {
+      try {
+        await this.events.start();
+        return; // it was started anew elsewhere
+      } catch (error) {
+        await new Promise((resolve) => setTimeout(resolve, EVERY));
+      }
+    }
+  }
+
+  /** Ask for the status now, not older than it is; used after an order. */
+  refresh() {
+    this.#again = true;
+    return this.look();
+  }
+
+  async look() {
+    if (this.#looking) return;
+    this.#looking = true;
+    clearTimeout(this.#timer);
+    try {
+      // Up to a second old will do, so that several dashboards share one answer; but not after an order.
+      const headers = this.#again ? {} : { "Cache-Control": "max-age=1" };
+      this.#again = false;
+      const status = await call("/api/v1/status", { headers, patience: PATIENCE });
+      const restarted = this.#status && status.started_at !== this.#status.started_at;
+      const first = !this.#status;
+      this.#status = status;
+      this.history.take(status, now());
+      connected(true);
+      if (restarted) this.#followEvents();
+      if (first) this.route();
+      this.#show();
+      this.explainView.refresh();
+      for (const listener of this.#listeners) listener();
+    } catch (error) {
+      connected(false, error instanceof Problem ? `${error.status} ${error.title}` : error.message);
+      if (!(error instanceof Problem) && error.name !== "Error") throw error;
+    } finally {
+      this.#looking = false;
+      if (this.#again) this.look();
+      else if (!document.hidden) this.#timer = setTimeout(() => this.look(), EVERY);
+    }
+  }
+
+  #show() {
+    const status = this.#status;
+    say(document.getElementById("about"), `lb ${status.version} · ${status.config.file.split("/").pop()} · process ${status.pid}`);
+    const sick = status.services.flatMap((service) => service.pools.filter((pool) => pool.share > 0))
+      .reduce((sum, pool) => sum + pool.requested - pool.healthy, 0);
+    document.title = sick ? `✕ ${sick} not ready · lb` : "lb";
+    if (this.main.firstElementChild !== this.overview) return;
+    this.#warn();
+    this.totals.update(status, now());
+    this.#filtered();
+  }
+
+  #filtered() {
+    if (!this.#status) return;
+    const text = this.filter.value.trim();
+    const [found, all] = this.services.update(this.#status.services, wanted(text));
+    say(this.found, text ? `${count(found)} of ${many(all, "target")}` : "");
+    show(this.ask, Boolean(text) && !found && !/\s/.test(text));
+    say(this.ask, `Explain request ${text}`);
+  }
+
+  #warn() {
+    const { config, state_trouble: trouble, empty_seats: seats, workers_leaving: leaving, ready } = this.#status;
+    const warnings = [
+      !ready && ["bad", "✕ lb is not ready", "No service has a ready target, or lb is draining: /readyz answers 503."],
+      !config.last_reload_ok && ["bad", "✕ The last reload was refused", `${config.last_error} What was loaded at ${clock(config.loaded_at)} still runs.`],
+      trouble && ["bad", "✕ State cannot be written", trouble],
+      seats > 0 && ["bad", `✕ ${many(seats, "worker")} given up`, "They died again and again; a reload tries them once more."],
+      config.needs_restart.length > 0 && ["warn", "▲ Parts of the file need a restart or an upgrade", config.needs_restart.join("; ")],
+      leaving.length > 0 && ["", `▽ ${many(leaving.length, "replaced worker")} still at work`, "They end what is under way, then leave."],
+    ].filter(Boolean);
+    keyed(this.warnings, warnings, ([, title]) => title, ([kind, title]) => make("div", { class: `message ${kind}` }, make("strong", {}, title), make("span")),
+      (node, [, , text]) => say(node.lastChild, text));
   }
 }
 
-setInterval(look, 2000);
-look();
+new Page().start();

@@ -1,0 +1,120 @@
+// Small charts: lines over the last five minutes, and the last probes as bars.
+
+import { attribute, draw, make, say } from "./dom.js";
+import { SPAN } from "./history.js";
+import { clock, latency, span } from "./words.js";
+
+const WIDTH = 200;
+const HEIGHT = 40;
+const GAP = 7; // seconds without a figure that are drawn as a gap
+
+/**
+ * A chart of one or more lines: `lines` is [{name, of: point => value or null}], `format` says a value, `least` is the
+ * smallest top of the scale. Returns {node, update(points, now)}.
+ */
+export function chart({ title, lines, format, least }) {
+  const paths = lines.map((line, index) => draw("path", { class: `line line${index}` }));
+  const area = draw("path", { class: "area" });
+  const marker = draw("path", { class: "marker" });
+  const svg = draw("svg", {
+    class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img",
+  }, area, ...paths, marker);
+  const values = lines.map((line, index) => make("span", { class: "value" },
+    lines.length > 1 && make("span", { class: `key key${index}`, "aria-hidden": "true" }),
+    line.name && make("span", { class: "of" }, line.name), make("b")));
+  const peak = make("span", { class: "peak" });
+  const node = make("figure", { class: "figure" },
+    make("figcaption", {}, make("span", { class: "title" }, title), peak), make("div", { class: "values" }, values), svg);
+  let shown = [];
+  let end = 0;
+  let looking = null; // the point under the pointer
+
+  const tell = () => {
+    const point = looking || shown[shown.length - 1];
+    lines.forEach((line, index) => say(values[index].lastChild, point ? format(line.of(point)) : "–"));
+    node.classList.toggle("looking", Boolean(looking));
+  };
+
+  svg.addEventListener("pointermove", (event) => {
+    const box = svg.getBoundingClientRect();
+    const at = end - SPAN + ((event.clientX - box.left) / box.width) * SPAN;
+    looking = shown.reduce((best, point) => (!best || Math.abs(point.at - at) < Math.abs(best.at - at) ? point : best), null);
+    if (!looking) return;
+    const x = place(looking.at);
+    attribute(marker, "d", `M${x} 0V${HEIGHT}`);
+    say(peak, clock(looking.at));
+    tell();
+  });
+  svg.addEventListener("pointerleave", () => {
+    looking = null;
+    attribute(marker, "d", null);
+    update(shown, end);
+  });
+
+  const place = (at) => (((at - end + SPAN) / SPAN) * WIDTH).toFixed(1);
+
+  function update(points, now) {
+    shown = points;
+    end = now;
+    const top = Math.max(least, ...points.flatMap((point) => lines.map((line) => line.of(point) ?? 0)));
+    const height = (value) => (HEIGHT - 1.5 - (value / top) * (HEIGHT - 4)).toFixed(1);
+    lines.forEach((line, index) => {
+      const pieces = [];
+      let before = null;
+      for (const point of points) {
+        const value = line.of(point);
+        if (value === null || value === undefined) {
+          before = null;
+          continue;
+        }
+        pieces.push(`${before !== null && point.at - before < GAP ? "L" : "M"}${place(point.at)} ${height(value)}`);
+        before = point.at;
+      }
+      attribute(paths[index], "d", pieces.join("") || null);
+      if (!index && lines.length === 1 && pieces.length > 1) {
+        attribute(area, "d", pieces.some((piece, at) => at && piece[0] === "M") ? null
+          : `${pieces.join("")}V${HEIGHT}H${place(points.find((point) => line.of(point) !== null).at)}Z`);
+      }
+    });
+    if (looking) return;
+    tell();
+    say(peak, points.length > 1 ? `peak ${format(top)}` : "");
+    const said = values.map((value) => value.textContent).join(", ");
+    attribute(svg, "aria-label", `${title}: ${said}; at most ${format(top)} in the last five minutes`);
+  }
+
+  return { node, update };
+}
+
+/** The last probes, newest last: the height is how long each took, the shape below whether it passed. */
+export function probeStrip() {
+  const slots = 10;
+  const step = 34;
+  const tall = 70;
+  const svg = draw("svg", { class: "probes", viewBox: `0 0 ${slots * step} ${tall + 26}`, role: "img" });
+
+  function update(probes, now) {
+    const ordered = [...probes].reverse();
+    const longest = Math.max(0.001, ...ordered.map((probe) => probe.seconds));
+    svg.replaceChildren(
+      draw("path", { class: "base", d: `M0 ${tall + 1}H${slots * step}` }),
+      ...ordered.map((probe, index) => {
+        const x = (slots - ordered.length + index) * step;
+        const height = Math.max(2, (probe.seconds / longest) * (tall - 16));
+        const middle = x + step / 2;
+        const shape = probe.ok
+          ? draw("circle", { cx: middle, cy: tall + 14, r: 5 })
+          : draw("path", { class: "cross", d: `M${middle - 4} ${tall + 10}l8 8m0-8l-8 8` });
+        return draw("g", { class: probe.ok ? "passed" : "failed" },
+          draw("title", {}, `${span(now - probe.at)} ago: ${probe.ok ? "passed" : "failed"} after ${latency(probe.seconds)}: ${probe.text}`),
+          draw("rect", { x: x + 5, y: tall - height, width: step - 10, height, rx: 2 }),
+          draw("text", { x: middle, y: tall - height - 4, "text-anchor": "middle" }, latency(probe.seconds).replace(" ", "\u202f")),
+          shape);
+      }));
+    const failed = ordered.filter((probe) => !probe.ok).length;
+    attribute(svg, "aria-label", ordered.length
+      ? `The last ${ordered.length} probes: ${failed} failed, the longest took ${latency(longest)}` : "No probe yet");
+  }
+
+  return { node: svg, update };
+}
