@@ -66,7 +66,8 @@ def build(operations: Operations, *, token: str = "", allowed_hosts: tuple[str, 
     app[streams.OPEN] = set()
     app[GLANCE] = Glance()
     app.add_routes(pages.routes())
-    for endpoint in ENDPOINTS:
+    # An id holds slashes and would take what follows it, too: what ends in one is looked at last.
+    for endpoint in sorted(ENDPOINTS, key=lambda one: one.route.endswith(".+}")):
         app.router.add_route(endpoint.method, endpoint.route, endpoint.run)
         if endpoint.method == "GET":
             app.router.add_route("HEAD", endpoint.route, endpoint.run)
