@@ -23,6 +23,8 @@ _PRUNED = frozenset((
     "admin", "balance", "bake", "breaker", "damping", "expect", "headers", "limits", "log", "outlier", "readiness",
     "retries", "rollout", "slow_start", "sticky", "timeouts", "worker_limits",
 ))  # fmt: skip
+#: Settings of its service that the short form has room for.
+_ROOM = (("pools",), *((key,) for key in SHORT[1:]))
 #: What a text stands for, by the key that it belongs to.
 _SHORTHANDS = {
     "access_log": "format",
@@ -58,15 +60,16 @@ def is_short(text: str) -> bool:
 
 
 def change(text: str, path: Path, value: Any) -> str:
-    """`text` with a setting of the long form changed, or with `REMOVE` set back to its default. Raises `Unwritable`."""
-    if is_short(text):
-        if path[:2] == ("services", DEFAULT) and path[2:3] not in [("pools",), *((key,) for key in SHORT[1:])]:
-            raise Unwritable("the short form has no room for this setting; write the file out as a service first")
-        if path[0] == "services" and path[:2] != ("services", DEFAULT):
-            raise Unwritable("the short form has one service; write the file out as a service first")
-        path = origin(path)
-        if path == ("backends",) and value is REMOVE:
-            raise Unwritable("without its targets nothing would be left")
+    """`text` with a setting of the long form changed, or with `REMOVE` set back to its default.
+
+    A file of the short form that has no room for it is written out as a service. Raises `Unwritable`."""
+    if is_short(text) and path[0] == "services":
+        if path[:2] != ("services", DEFAULT) or path[2:3] not in _ROOM:
+            text = write_out(text)
+        else:
+            path = origin(path)
+            if path == ("backends",) and value is REMOVE:
+                raise Unwritable("without its targets nothing would be left")
     root = outline(text)
     if root is None or root.null:
         return text if value is REMOVE else edit(text, path, value)
@@ -91,9 +94,10 @@ def write_out(text: str) -> str:
     typed = _Values(root, typed=True)
     said = {key.text: typed.of(value) for key, value in root.entries}
     service = lengthen(said)["services"][DEFAULT]
+    text = edit(text, ("services", DEFAULT), service)
     for key in SHORT:
-        text = edit(text, (key,), REMOVE) if len(_values_of(text)) > 1 or key not in said else "\n"
-    return edit(text, ("services", DEFAULT), service)
+        text = edit(text, (key,), REMOVE)
+    return text
 
 
 # --- the long form ---------------------------------------------------------------------------------------------------

@@ -103,10 +103,11 @@ def test_the_short_form() -> None:
     assert changed == SHORT.replace("readiness: /health\n", "readiness:\n  path: /health\n  interval: 9s\n")
     changed = change(SHORT, ("services", "default", "pools", "default", "targets", 1, "weight"), 5)
     assert changed == SHORT.replace("weight: 2", "weight: 5")
-    with pytest.raises(Unwritable, match="write the file out"):
-        change(SHORT, ("services", "default", "retries", "attempts"), 1)
-    with pytest.raises(Unwritable, match="write the file out"):
-        change(SHORT, ("services", "other"), {})
+    grown = change(SHORT, ("services", "default", "retries", "attempts"), 1)
+    assert grown.startswith("# ours\nservices:\n  default:\n    pools:\n")
+    assert load_text(grown).services["default"].retries.attempts == 1
+    with pytest.raises(Unwritable, match="nothing would be left"):
+        change(SHORT, ("services", "default", "pools"), REMOVE)
     written = write_out(SHORT + "workers: 2  # two\n")
     assert "workers: 2  # two\n" in written
     assert not is_short(written)

@@ -1,0 +1,99 @@
+"""What the configuration page and the API say to each other about a text that is being written."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from lb.control.models import ConfigDraft, Validation, View
+
+_EXAMPLE = "backends: [http://127.0.0.1:5001]\n"
+
+
+class DifferenceLine(View):
+    """One line of the difference between what runs and a text."""
+
+    sign: Literal["+", "-", " ", "…"]
+    """Added, removed, or the same; `…` stands for lines in between that are the same."""
+    old: int
+    """Its number in what runs; 0: it is not there."""
+    new: int
+    """Its number in the text; 0: it is not there."""
+    text: str
+    """The line."""
+
+
+class CheckFiguresView(View):
+    """How fast one kind of check notices trouble."""
+
+    kind: Literal["readiness", "liveness"]
+    """What it decides."""
+    protocol: str
+    """How it asks."""
+    targets: list[str]
+    """Ids of the targets that are checked so; of many, the first ones."""
+    count: int
+    """How many there are."""
+    interval: float
+    """Seconds between two probes."""
+    worst: float | None = None
+    """Seconds until it is noticed at worst; null: never."""
+    expected: float | None = None
+    """Seconds on average, when the target refuses connections."""
+    recovery: float | None = None
+    """Seconds at worst until a target that has recovered gets requests again."""
+    formula: str = ""
+    """The sum behind `worst`."""
+
+
+class ServiceFiguresView(View):
+    """What a service's checks come to."""
+
+    name: str
+    """The service."""
+    probes: float
+    """Probes a second."""
+    checks: list[CheckFiguresView]
+    """Its checks, the slowest first."""
+
+
+class Draft(Validation):
+    """All that can be said about a text that may become the configuration. Nothing was changed."""
+
+    difference: list[DifferenceLine]
+    """From the text that runs to this one."""
+    settings: dict[str, JsonValue] | None = None
+    """What it says, in the long form, also if it is not valid; scalars are the texts that are written. Null: it cannot
+    be read at all."""
+    unreadable: str = ""
+    """Why not."""
+    services: list[ServiceFiguresView] = Field(default_factory=list)
+    """What its checks come to; empty when it is not valid."""
+
+
+class SettingChange(ConfigDraft):
+    """One setting of a text is to be changed where it stands."""
+
+    path: list[Annotated[str, Field(max_length=1000)] | Annotated[int, Field(ge=0, le=100_000)]] = Field(
+        min_length=1, max_length=32, examples=[["services", "default", "readiness", "interval"]]
+    )
+    """Where it is in the long form; entries of lists are numbers from 0, the number behind the last one appends."""
+    value: JsonValue = Field(default=None, examples=["5s"])
+    """What it becomes; null takes it out, so that its default counts."""
+
+
+class MergeRequest(ConfigDraft):
+    """A text whose base is no longer what runs."""
+
+    base: str = Field(max_length=4 << 20, examples=[_EXAMPLE])
+    """The text that it was made from."""
+
+
+class MergedText(View):
+    """Two people's changes in one text."""
+
+    text: str
+    """What runs, with the other changes made in it."""
+    conflicts: int
+    """Places that both have changed: the text's change stands, what runs is in comments above it."""
