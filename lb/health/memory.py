@@ -1,7 +1,7 @@
-"""Verdicts on disk, so that a supervisor that comes back knows who was ready a moment ago.
+"""Verdicts and ejections on disk, so that a supervisor that comes back knows who was ready a moment ago.
 
 The file is replaced whole by a rename and never flushed to the disk: after a power cut the targets are probed first, as
-they are after any restart that took too long (`Monitor.restore`). A file that is damaged or cannot be written costs
+they are after any restart that took too long (`core.continuity`). A file that is damaged or cannot be written costs
 nothing but that.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from lb.health.monitor import Kept
+from lb.core.continuity import Kept
 
 FILE = "verdicts.json"
 

@@ -25,11 +25,13 @@ import resource
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
 
+from lb.core import continuity
 from lb.core.checks import Checks, CheckSpec, definition, identity
+from lb.core.continuity import Kept
 from lb.core.lifecycle import Effect, Event, Health, Probed, Rules, Seen, Verdict, initial, pause, step
 from lb.core.liveness import Liveness
 from lb.core.suspicion import Notice, Suspicion, overloaded, stalled
@@ -44,7 +46,7 @@ Kind = Literal["readiness", "liveness"]
 #: A watch's part: `former` is a readiness check that was replaced and decides until the new one has passed.
 Role = Literal["readiness", "liveness", "former", "canary"]
 OnChange = Callable[[str, Health, Health, tuple[Effect, ...]], None]
-OnProbe = Callable[[str, Kind, Verdict], None]
+OnProbe = Callable[[str, Kind, Seen], None]
 OnNotice = Callable[[Notice], None]
 
 #: Probes remembered per target and kind.
@@ -62,20 +64,10 @@ PROGRAMS = 64
 NUDGE = 0.2
 #: Timers may be a little early; a probe that is wanted at a certain moment must not be.
 SLACK = 0.005
+#: The question that is asked of a target which is not probed.
+UNPROBED = CheckSpec(protocol="none")
 #: Seconds until a standstill of our own is told again.
 TELL_AGAIN = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A verdict as it outlives a restart of the supervisor."""
-
-    target: str
-    identity: str  # `checks.identity`: the same question, asked of the same address
-    ready: bool
-    ever_ready: bool
-    checked: float  # Unix time of the last probe
-    text: str
 
 
 class _Watch:
@@ -355,46 +347,50 @@ class Monitor:
         return task.result()
 
     def keep(self) -> list[Kept]:
-        """What is known of all probed targets, to be restored after a restart."""
-        unix = time.time() - self._clock()
-        kept = []
-        for (target_id, role), watch in self._watches.items():
-            health = self._healths.get(target_id)
-            if role != "readiness" or watch.trial is not None or health is None or health.checked is None:
-                continue
-            if health.probe != "starting":
-                ready, at = health.probe == "ready", health.checked + unix
-                kept.append(Kept(target_id, watch.identity, ready, health.ever_ready, at, health.text))
-        return kept
+        """What is known of all targets, to be restored after a restart."""
+        now, unix = self._clock(), time.time()
+        found = []
+        for target_id in self._targets:
+            watch = self._watches.get((target_id, "readiness"))
+            decided = watch is not None and watch.trial is None
+            found.append(
+                continuity.keep(target_id, self._identity(target_id), self._healths[target_id], decided, now, unix)
+            )
+        return [kept for kept in found if kept is not None]
 
     def restore(self, kept: Iterable[Kept]) -> list[str]:
-        """Take over verdicts from before a restart, before the first probes; returns the ids of those that hold.
-
-        One holds if address and question are unchanged, and it is no older than the time in which a target that died
-        meanwhile would have been found out: interval × fall + timeout. All others are probed first.
-        """
+        """Take over what was known before a restart, before the first probes; returns whose verdicts hold."""
+        kept = list(kept)
         now, unix = self._clock(), time.time()
         held = []
         for each in kept:
             watch = self._watches.get((each.target, "readiness"))
             if watch is None or watch.began or watch.identity != each.identity:
                 continue
-            age = unix - each.checked
-            if not 0 <= age <= watch.spec.interval * max(watch.spec.fall, 1) + watch.spec.timeout:
-                continue
-            self._replace(
-                each.target,
-                replace(
-                    initial(now, self._rules[each.target]),
-                    probe="ready" if each.ready else "unready",
-                    streak=1 if each.ready else -1,
-                    ever_ready=each.ever_ready,
-                    checked=now - age,
-                    text=f"{each.text} (before the restart)",
-                ),
-            )
-            held.append(each.target)
+            health = continuity.verdict(each, watch.spec, self._rules[each.target], now, unix)
+            if health is not None:
+                self._replace(each.target, health)
+                held.append(each.target)
+        self.restore_ejections(kept)
         return held
+
+    def restore_ejections(self, kept: Iterable[Kept]) -> list[str]:
+        """Whoever was ejected before still is; returns their ids. Those ejected since are left as they are."""
+        now, unix = self._clock(), time.time()
+        held = []
+        for each in kept:
+            health = self._healths.get(each.target)
+            if health is None or health.ejections or not each.ejections or each.identity != self._identity(each.target):
+                continue
+            after = continuity.ejected(each, health, self._rules[each.target], now, unix)
+            self._healths[each.target] = after
+            if after.ejected_until:
+                held.append(each.target)
+        return held
+
+    def _identity(self, target_id: str) -> str:
+        watch = self._watches.get((target_id, "readiness"))
+        return watch.identity if watch is not None else identity(self._targets[target_id], UNPROBED)
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -488,13 +484,13 @@ class Monitor:
         if watch.role == "liveness":
             if standstill:
                 verdict = verdict._replace(ignored=True, text=f"{verdict.text}; our own loop stood still")
-            watch.history.append(Seen(watch.started, verdict))
-            self._on_probe(target_id, "liveness", verdict)
+            watch.history.append(seen := Seen(watch.started, verdict))
+            self._on_probe(target_id, "liveness", seen)
             self._lives.saw(target_id, verdict)
             return
         doubt = self._doubt(watch, verdict, standstill)
-        watch.history.append(Seen(watch.started, verdict, doubt))
-        self._on_probe(target_id, "readiness", verdict)
+        watch.history.append(seen := Seen(watch.started, verdict, doubt))
+        self._on_probe(target_id, "readiness", seen)
         if watch.trial is not None:
             self._try(watch, verdict)
         else:

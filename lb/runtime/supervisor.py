@@ -30,10 +30,11 @@ from lb.config.load import load
 from lb.config.model import Config
 from lb.config.resolve import World, resolve
 from lb.control.events import EventLog
+from lb.control.ledger import Ledger
 from lb.control.metrics import Histogram
 from lb.control.operations import Refused
 from lb.core.desired import Desired, reconcile
-from lb.core.lifecycle import Drain, Effect, Eject, Health, Undrain, Verdict, in_rotation, shown
+from lb.core.lifecycle import Drain, Effect, Eject, Health, Seen, Undrain, in_rotation, shown
 from lb.core.report import Alarm, Report
 from lb.core.rotation import rules_of
 from lb.core.suspicion import Notice
@@ -56,6 +57,7 @@ from lb.runtime.sockets import CannotListen, bound_name, is_at, open_listener
 from lb.runtime.store import StateTaken, Store
 from lb.runtime.succession import Estate, Failed, Legacy, Predecessor, Successor
 from lb.runtime.totals import Totals
+from lb.runtime.views import unix
 from lb.runtime.workers import Workers
 
 log = logging.getLogger("lb")
@@ -104,6 +106,7 @@ class Supervisor:
         self.desired = Desired()
         self.store = Store(_under(path, config.state_dir))
         self.events = EventLog()
+        self.ledger = Ledger()
         self.totals = Totals()
         self.rates = Rates()
         self.transitions: Counter[tuple[str, str]] = Counter()
@@ -254,6 +257,8 @@ class Supervisor:
             self.admin.open(self.config.admin, legacy.admin)
         elif legacy.admin is not None:
             legacy.admin.close()
+        for id in self.monitor.restore_ejections(self._memory.read()):  # of while this one was starting
+            self.rotations.touch((self.targets[id].service,))
         self.totals.inherit(legacy.sums)
         self.rotations.version = max(self.rotations.version, legacy.version)
         self._open_books("")
@@ -264,6 +269,7 @@ class Supervisor:
         """From here on what happens is written down: no other supervisor does any more."""
         early = self.events.since()
         self.events = EventLog(self.store.directory)
+        self.ledger.open(self.store.directory)
         for event in early:
             self.events.add(event.kind, event.subject, event.text)
         if complaint:
@@ -352,7 +358,7 @@ class Supervisor:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.lame_duck):
                 await self._stop_now.wait()
-        self._memory.write(self.monitor.keep())
+        self._write_down()
         ending = asyncio.ensure_future(self.workers.stop(self.config.drain))
         hurry = asyncio.ensure_future(self._stop_now.wait())
         await asyncio.wait((ending, hurry), return_when=asyncio.FIRST_COMPLETED)
@@ -369,6 +375,7 @@ class Supervisor:
         await self.monitor.close()
         await self.admin.close()
         if not self.successor:
+            self.ledger.flush(everything=True)
             await self.workers.stop(0.0)
             for bind in (*self.addresses, self.admin.bind):
                 _remove_unix(bind)
@@ -405,9 +412,12 @@ class Supervisor:
             if not await successor.ready(within) and was_ready:
                 raise Failed("it finds no ready target, while there are some")
             await self.admin.pause()
+            self._write_down()
+            self.ledger.pause()
             try:
                 await successor.go(self._legacy())
             except Failed:
+                self.ledger.resume()
                 await self.admin.resume()
                 raise
         except (Failed, OSError) as error:
@@ -443,6 +453,7 @@ class Supervisor:
             {id: target.weight for id, target in self.targets.items()},
         )
         self._ejections.configure(self.targets, world.rules)
+        self.ledger.keep(self.targets)
         self.workers.hung_after = config.worker_limits.hang
         self.workers.memory = config.worker_limits.memory
         self.workers.drain = config.drain
@@ -532,12 +543,14 @@ class Supervisor:
         ):
             self.rotations.touch((target.service,))
 
-    def _on_probe(self, id: str, kind: str, verdict: Verdict) -> None:
+    def _on_probe(self, id: str, kind: str, seen: Seen) -> None:
+        verdict = seen.verdict
         result = "ignored" if verdict.ignored else "passed" if verdict.ok else "failed"
         self.probes[id, kind, result] += 1
         target = self.targets.get(id)
         if target is not None:
             self.probe_seconds.setdefault((target.service, kind), Histogram()).observe(verdict.seconds)
+            self.ledger.saw(id, kind, unix(seen.at), verdict, seen.doubt)
 
     def _on_notice(self, notice: Notice) -> None:
         """What the monitor thinks of many failures at once, a changed check, a target that is not alive."""
@@ -570,10 +583,19 @@ class Supervisor:
                 self.save()  # the disk may have room again
 
     async def _remember(self) -> None:
-        """Keep the verdicts for a supervisor that comes after this one."""
+        """Keep verdicts and probes for a supervisor that comes after this one."""
         while True:
             await asyncio.sleep(REMEMBER_EVERY)
-            self._memory.write(self.monitor.keep())
+            before = self.ledger.trouble
+            self._write_down()
+            if self.ledger.trouble and not before:
+                self.note("state", f"{self.ledger.trouble}; the history of probes is kept in memory alone")
+            elif before and not self.ledger.trouble:
+                self.note("state", "the history of probes can be written again, and is")
+
+    def _write_down(self) -> None:
+        self._memory.write(self.monitor.keep())
+        self.ledger.flush()
 
     def undrain(self, id: str) -> None:
         """Tell the lifecycle that an operator takes a drain back."""

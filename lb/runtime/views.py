@@ -47,7 +47,7 @@ def status_view(supervisor: Supervisor, sums: Sums) -> Status:
         worker_restarts=supervisor.workers.restarts,
         in_flight=sums.in_flight,
         downstream_connections=sums.downstream,
-        state_trouble=supervisor.store.trouble or supervisor.events.trouble,
+        state_trouble=supervisor.store.trouble or supervisor.events.trouble or supervisor.ledger.trouble,
         config=ConfigView(
             file=str(supervisor.path),
             loaded_at=supervisor.reloads.loaded_at,

@@ -111,7 +111,7 @@ class Watcher:
         self.monitor = Monitor(
             rng=random.Random(7),
             on_change=lambda *change: self.changes.append(change),
-            on_probe=lambda *probe: self.probes.append(probe),
+            on_probe=lambda target, kind, seen: self.probes.append((target, kind, seen.verdict)),
             on_notice=self.notices.append,
             **options,  # type: ignore[arg-type]
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lb.health.memory import FILE, Memory
-from lb.health.monitor import Kept
+from lb.core.continuity import Kept
 
 KEPT = [
     Kept("app/blue/b1:1", "0123", True, True, 1.5e9, "HTTP 200"),

@@ -1,0 +1,146 @@
+"""The ledger of probes: every probe ever made, folded into runs, kept over restarts.
+
+A run that has ended is a line of `probes.jsonl`, written with the others of its second; those that go on are in
+`probes.open.json`, which is replaced every few seconds, so that a supervisor killed at any moment loses no more than
+those. The transitions, ejections, switches and changes of the configuration that go with them are in the timeline
+(`control.events`), which has a file of its own: many probes never push those out.
+
+Bounded: `core.runs` bounds the lines a check may cause, `Journal` the file, and here some runs of each target are in
+memory. It costs about a microsecond a probe.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from lb.control.journal import Journal
+from lb.core.lifecycle import Verdict
+from lb.core.runs import Folder, Run
+
+FILE = "probes.jsonl"
+OPEN = "probes.open.json"
+#: Ended runs of one target in memory.
+RING = 30
+#: Targets, those that are gone included, of which runs are in memory.
+TARGETS = 10_000
+#: Seconds between two writings of the runs that go on.
+OPEN_EVERY = 5.0
+
+
+class Ledger:
+    """All probes of this lb. In memory alone until `open`."""
+
+    def __init__(self) -> None:
+        self._folder = Folder()
+        self._past: dict[str, deque[Run]] = {}
+        self._unwritten: list[Run] = []  # ended, and not on the disk yet
+        self._journal: Journal | None = None
+        self._open_path = Path()
+        self._open_trouble = ""
+        self._open_at = 0.0  # monotonic seconds, of the last writing of those that go on
+        self._writes = True
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written; empty: it can."""
+        return (self._journal.trouble if self._journal else "") or self._open_trouble
+
+    def open(self, directory: Path) -> None:
+        """Remember what is on the disk, and write from now on."""
+        self._open_path = directory / OPEN
+        self._journal = Journal(directory / FILE)
+        mine, self._past = self._past, {}
+        known: dict[tuple[str, str, float], int] = {}
+        for line in self._journal.lines():
+            with suppress(msgspec.MsgspecError):
+                run = msgspec.json.decode(line, type=Run)
+                known[run.target, run.check, run.first] = run.count
+                self._remember(run)
+        for run in self._read_open():  # they ended with the lb that wrote them
+            if known.get((run.target, run.check, run.first), 0) < run.count:
+                self._end(run)
+        for runs in mine.values():
+            for run in runs:
+                self._remember(run)
+        self._open_at = float("-inf")
+
+    def saw(self, target: str, check: str, at: float, verdict: Verdict, doubt: str = "") -> None:
+        """A probe that began at `at`, Unix time."""
+        ended = self._folder.saw(target, check, at, verdict, doubt)
+        if ended is not None:
+            self._end(ended)
+
+    def keep(self, targets: Iterable[str]) -> None:
+        """The runs of all targets but these have ended; what they were is kept."""
+        kept = set(targets)
+        for target in {run.target for run in self._folder.open()} - kept:
+            for run in self._folder.end(target):
+                self._end(run)
+
+    def of(self, target: str) -> list[Run]:
+        """The runs of one target, oldest first; those that go on are the last."""
+        return [*self._past.get(target, ()), *self._folder.open_of(target)]
+
+    def since(self, at: float) -> list[Run]:
+        """The runs of all targets that ended, or go on, after `at` (Unix time), in the order in which they began."""
+        found = [run for runs in self._past.values() for run in runs if run.last >= at]
+        found += [run for run in self._folder.open() if run.last >= at]
+        return sorted(found, key=lambda run: run.first)
+
+    def flush(self, *, everything: bool = False) -> None:
+        """Write what has ended since the last time; and what goes on, when it is time for that or for `everything`."""
+        if self._journal is None or not self._writes:
+            return
+        if self._unwritten:
+            encoded = b"".join(msgspec.json.encode(run) + b"\n" for run in self._unwritten)
+            if self._journal.append(encoded) or len(self._unwritten) > TARGETS:
+                self._unwritten.clear()
+        now = time.monotonic()
+        if everything or now - self._open_at >= OPEN_EVERY:
+            self._open_at = now
+            self._write_open()
+
+    def pause(self) -> None:
+        """Write everything, then nothing more: another lb is about to take the files over."""
+        self.flush(everything=True)
+        self._writes = False
+
+    def resume(self) -> None:
+        """It did not."""
+        self._writes = True
+
+    def _end(self, run: Run) -> None:
+        self._remember(run)
+        self._unwritten.append(run)
+
+    def _remember(self, run: Run) -> None:
+        runs = self._past.get(run.target)
+        if runs is None:
+            if len(self._past) >= TARGETS:
+                del self._past[next(iter(self._past))]
+            runs = self._past[run.target] = deque(maxlen=RING)
+        runs.append(run)
+
+    def _read_open(self) -> list[Run]:
+        try:
+            return msgspec.json.decode(self._open_path.read_bytes(), type=list[Run])
+        except (OSError, msgspec.MsgspecError):
+            return []
+
+    def _write_open(self) -> None:
+        temporary = self._open_path.with_name(f".{OPEN}.{os.getpid()}")
+        try:
+            temporary.write_bytes(msgspec.json.encode(self._folder.open()))
+            temporary.replace(self._open_path)
+            self._open_trouble = ""
+        except OSError as error:
+            self._open_trouble = f"{self._open_path}: {error.strerror or error}"
+            with suppress(OSError):
+                temporary.unlink()

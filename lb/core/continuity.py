@@ -1,0 +1,104 @@
+"""What is kept of a target's health over a restart, and when it still holds. Pure.
+
+A verdict holds if the same question would be asked of the same address, and it is no older than the time in which a
+target that died meanwhile would have been found out. Everybody else is probed first.
+
+An ejection says itself how long it is fresh: until its time is over, and then, where there are probes, until one has
+passed. So it holds for as long, given the same question and address; a restart is no way around it. How often in a row
+a target was ejected is kept with it, and so is the penalty of one that flaps.
+
+Times on the disk are Unix seconds, those of a `Health` monotonic ones; `unix` and `now` are the same moment in both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lb.core.checks import CheckSpec
+from lb.core.lifecycle import Health, Rules, initial
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What outlives a restart of the supervisor."""
+
+    target: str
+    identity: str  # `checks.identity`: the same question, asked of the same address
+    ready: bool
+    ever_ready: bool
+    checked: float  # Unix time of the last probe; 0: there is no verdict
+    text: str
+    ejected_until: float = 0.0  # Unix time; 0: it is not ejected
+    ejected_at: float = 0.0  # Unix time
+    ejected_for: str = ""
+    ejections: int = 0  # times in a row, as of `returned_at`
+    returned_at: float = 0.0  # Unix time; 0: it has not
+    penalty: float = 0.0  # of damping, as of `penalty_at`
+    penalty_at: float = 0.0  # Unix time
+    held_until: float = 0.0  # Unix time
+
+
+def keep(target: str, identity: str, health: Health, decided: bool, now: float, unix: float) -> Kept | None:
+    """What is to be kept of it; None: nothing. `decided`: its verdict is an answer to the question `identity`."""
+    decided = decided and health.checked is not None and health.probe != "starting"
+    if not decided and not health.ejections:
+        return None
+
+    def at(moment: float) -> float:
+        return moment - now + unix if moment else 0.0
+
+    kept = Kept(
+        target=target,
+        identity=identity,
+        ready=health.probe == "ready",
+        ever_ready=health.ever_ready,
+        checked=at(health.checked or 0.0) if decided else 0.0,
+        text=health.text,
+        penalty=health.penalty,
+        penalty_at=at(health.penalty_at),
+        held_until=at(health.held_until),
+    )
+    if not health.ejections:
+        return kept
+    return replace(
+        kept,
+        ejected_until=at(health.ejected_until),
+        ejected_at=at(health.ejected_at),
+        ejected_for=health.ejected_for,
+        ejections=health.ejections,
+        returned_at=at(health.returned_at),
+    )
+
+
+def verdict(kept: Kept, spec: CheckSpec, rules: Rules, now: float, unix: float) -> Health | None:
+    """The health that its verdict makes; None: it is not fresh."""
+    age = unix - kept.checked
+    if not 0 <= age <= spec.interval * max(spec.fall, 1) + spec.timeout:
+        return None
+    held = kept.held_until - unix
+    return replace(
+        initial(now, rules),
+        probe="ready" if kept.ready else "unready",
+        streak=1 if kept.ready else -1,
+        ever_ready=kept.ever_ready,
+        checked=now - age,
+        text=f"{kept.text} (before the restart)",
+        penalty=kept.penalty,
+        penalty_at=now - max(0.0, unix - kept.penalty_at),
+        held_until=now + min(held, rules.damping.max_hold) if held > 0 else 0.0,
+    )
+
+
+def ejected(kept: Kept, health: Health, rules: Rules, now: float, unix: float) -> Health:
+    """`health` with the ejection that is kept of it; never for longer than allowed, should the clock have been set."""
+    left = min(kept.ejected_until - unix, rules.ejection.longest)
+    over = left <= 0 and not rules.probed  # then time alone ends it
+    still_out = bool(kept.ejected_until) and not over
+    return replace(
+        health,
+        ejected_until=now + left if still_out else 0.0,
+        ejected_at=now - max(0.0, unix - kept.ejected_at),
+        ejected_for=kept.ejected_for,
+        ejections=kept.ejections,
+        returned_at=0.0 if still_out else now - max(0.0, unix - (kept.returned_at or kept.ejected_until)),
+    )

@@ -1,0 +1,128 @@
+"""What holds over a restart: verdicts while they are fresh, ejections as long as they last, of the same question."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lb.core.checks import CheckSpec
+from lb.core.continuity import Kept, ejected, keep, verdict
+from lb.core.lifecycle import Damping, Eject, Health, Probed, Rules, Verdict, in_rotation, initial, shown, step
+from lb.core.lifecycle import times_ejected as times
+
+SPEC = CheckSpec(interval=2.0, timeout=1.0, fall=3)
+RULES = Rules(grace=0.0)
+PASS = Verdict(True, 0.0, "HTTP 200", "passed")
+FAIL = Verdict(False, 0.0, "connection refused", "refused")
+#: The clocks of the lb that ends and of the one that begins.
+NOW, UNIX, LATER = 5000.0, 1.7e9, 40.0
+
+
+def lived(*events, rules: Rules = RULES) -> Health:
+    health = initial(NOW - 100, rules)
+    for event in events:
+        health, _ = step(health, event, NOW, rules)
+    return health
+
+
+def kept(health: Health, decided: bool = True) -> Kept:
+    found = keep("t", "q", health, decided, NOW, UNIX)
+    assert found is not None
+    return found
+
+
+def restarted(health: Health, after: float, rules: Rules = RULES, now: float = LATER) -> Health:
+    """What the next lb makes of it, `after` seconds later, on a clock of its own."""
+    was = kept(health)
+    found = verdict(was, SPEC, rules, now, UNIX + after) or initial(now, rules)
+    return ejected(was, found, rules, now, UNIX + after) if was.ejections else found
+
+
+@pytest.mark.parametrize(("after", "state"), [(0.1, "ready"), (6.9, "ready"), (7.1, "starting"), (-1.0, "starting")])
+def test_a_verdict_holds_as_long_as_it_takes_to_find_out_better(after, state):
+    assert shown(restarted(lived(Probed(PASS)), after), LATER) == state
+
+
+def test_unready_holds_as_well():
+    health = restarted(lived(Probed(PASS), *[Probed(FAIL)] * 3), 1.0)
+    assert (health.probe, health.ever_ready, health.streak) == ("unready", True, -1)
+    assert health.text == "connection refused (before the restart)"
+
+
+def test_what_was_never_decided_or_is_on_trial_is_not_kept():
+    assert keep("t", "q", lived(), True, NOW, UNIX) is None
+    assert keep("t", "q", lived(Probed(PASS)), False, NOW, UNIX) is None
+
+
+@pytest.mark.parametrize("after", [0.5, 5.0, 20.0])
+def test_an_ejected_target_stays_out_for_the_rest_of_its_time(after):
+    """Also when lb was away for so long that its verdict is stale."""
+    health = restarted(lived(Probed(PASS), Eject("5 requests in a row failed")), after)
+    assert shown(health, LATER) == "ejected"
+    assert health.ejected_until == pytest.approx(LATER + 30 - after, abs=0.001)
+    assert health.ejected_for == "5 requests in a row failed"
+    early, _ = step(health, Probed(PASS), LATER + 1, RULES)
+    assert not in_rotation(early)
+    back, _ = step(early, Probed(PASS), LATER + 31 - after, RULES)
+    assert in_rotation(back)
+
+
+def test_when_its_time_is_over_it_still_returns_through_a_probe():
+    health = restarted(lived(Probed(PASS), Eject("…")), 100.0)
+    assert not in_rotation(health)
+    back, _ = step(health, Probed(PASS), LATER + 1, RULES)
+    assert in_rotation(back)
+
+
+def test_without_probes_its_time_alone_counts():
+    rules = Rules(probed=False)
+    health = lived(Eject("…"), rules=rules)
+    assert not in_rotation(restarted(health, 10.0, rules))
+    assert in_rotation(restarted(health, 31.0, rules))
+
+
+def test_repetition_is_remembered():
+    health = lived(Probed(PASS), Eject("…"))
+    health, _ = step(health, Probed(PASS), NOW + 31, RULES)
+    assert in_rotation(health)
+    was = keep("t", "q", health, True, NOW + 32, UNIX + 32)
+    assert was is not None
+    after = ejected(was, initial(LATER, RULES), RULES, LATER, UNIX + 34)
+    assert times(after, LATER, RULES) == 1
+    assert after.returned_at == pytest.approx(LATER - 3, abs=0.001)
+    again, _ = step(after, Eject("…"), LATER, RULES)
+    assert again.ejected_until == LATER + 60
+
+
+@pytest.mark.parametrize("jump", [-1e6, 1e6])
+def test_a_clock_that_was_set_meanwhile_keeps_nobody_out_for_ever(jump):
+    health = restarted(lived(Probed(PASS), Eject("…")), jump)
+    assert health.ejected_until <= LATER + RULES.ejection.longest
+    assert not in_rotation(health)  # not before it has passed a probe
+
+
+def test_one_that_flaps_is_held_on():
+    rules = replace(RULES, damping=Damping(flaps=1, hold=20.0))
+    health = lived(Probed(PASS), *[Probed(FAIL)] * 3, rules=rules)
+    after = restarted(health, 2.0, rules)
+    assert after.held_until == pytest.approx(LATER + 18, abs=0.001)
+    assert after.penalty == 1
+
+
+EVENTS = st.lists(
+    st.sampled_from([Probed(PASS), Probed(FAIL), Eject("slow"), Eject("refused", quick=True)]), max_size=12
+)
+
+
+@given(EVENTS, st.floats(-1000, 1000), st.floats(0, 1e6))
+def test_a_restart_never_brings_anybody_in_who_was_out(events, after, now):
+    """Whatever happened, however long it took, whatever the clocks say."""
+    health = lived(*events)
+    if keep("t", "q", health, True, NOW, UNIX) is None:
+        return
+    found = restarted(health, after, now=now)
+    assert in_rotation(health) or not in_rotation(found)
+    assert found.ejected_until <= now + RULES.ejection.longest
