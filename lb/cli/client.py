@@ -14,7 +14,6 @@ import json
 import os
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 import click
 
-from lb.cli.terminal import working, wrapped
+from lb.cli.terminal import aside, working
 
 DEFAULT_ADMIN = "http://127.0.0.1:9900"
 TIMEOUT = 10.0  # seconds for an answer; commands that wait longer ask again instead
@@ -47,9 +46,7 @@ class Failure(click.ClickException):
         return {"title": "Failed", "detail": self.message, **self.more}
 
     def show(self, file: Any = None) -> None:
-        for line in f"lb: {self.message}".splitlines():
-            for part in wrapped(line, "  ", sys.stderr):
-                click.echo(part, err=True)
+        aside(f"lb: {self.message}")
 
 
 class Refusal(Failure):

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from lb.cli.client import Client, Json, Unreachable, admin_options, json_option
-from lb.cli.terminal import Ink, age, colours, span, wrapped
+from lb.cli.terminal import Ink, aside, colours, span, wrapped
 
 #: What an event's kind looks like.
 KINDS = {"switch": "blue", "rollout": "blue", "drain": "blue", "weight": "blue", "reload": "yellow", "worker": "yellow"}
@@ -79,13 +79,13 @@ def following(client: Client, last: int, say: Callable[[Json], object]) -> None:
     def connected() -> None:
         nonlocal lost_at
         if lost_at:
-            click.echo(f"lb: connected again after {span(time.monotonic() - lost_at)}; nothing was missed.", err=True)
+            aside(f"lb: connected again after {span(time.monotonic() - lost_at)}; going on after the last event.")
             lost_at = 0.0
 
     while True:
         why = "lb closed it"
         try:
-            for identity, data in client.stream("/api/v1/events", str(last), connected):
+            for identity, data in client.stream("/api/v1/events", str(last or ""), connected):
                 event = json.loads(data)
                 last = int(identity or event["id"])
                 say(event)
@@ -95,9 +95,7 @@ def following(client: Client, last: int, say: Callable[[Json], object]) -> None:
                 raise
         if not lost_at:
             lost_at = time.monotonic()
-            click.echo(
-                f"lb: lost the connection to {client.where} ({why}); trying again for {age(PATIENCE)}.", err=True
-            )
+            aside(f"lb: lost the connection to {client.where} ({why}); trying again for {span(PATIENCE)}.")
         time.sleep(AGAIN)
 
 

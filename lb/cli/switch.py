@@ -124,12 +124,18 @@ def ordered(client: Client, service: str, order: str, body: Json, doing: str) ->
     try:
         answer: Json = client.post(f"/api/v1/services/{in_path(service)}/{order}", body, doing=doing)
     except Refusal as refusal:
-        if refusal.status == 404:
-            known = {one["name"]: one for one in client.get("/api/v1/status")["services"]}
-            pools = [pool["name"] for pool in known[service]["pools"]] if service in known else []
-            refusal.message += did_you_mean(body.get("to", ""), pools) if pools else did_you_mean(service, known)
+        if refusal.status == 404 and (near := meant(client, service, body.get("to", ""))):
+            raise Refusal(404, refusal.problem, near.strip()) from None
         raise
     return answer
+
+
+def meant(client: Client, service: str, pool: str) -> str:
+    """Which service, or which of its pools, was probably meant."""
+    known = {one["name"]: one for one in client.get("/api/v1/status")["services"]}
+    if service not in known:
+        return did_you_mean(service, known)
+    return did_you_mean(pool, [one["name"] for one in known[service]["pools"]])
 
 
 def shares(service: Json) -> str:

@@ -100,6 +100,13 @@ def wrapped(line: str, hanging: str = "", stream: TextIO | None = None) -> list[
     )
 
 
+def aside(text: str) -> None:
+    """Say something on stderr, in lines that fit a terminal."""
+    for line in text.splitlines():
+        for part in wrapped(line, "  ", sys.stderr):
+            print(part, file=sys.stderr, flush=True)
+
+
 def flowing(parts: Iterable[str], between: str) -> list[str]:
     """Painted pieces as lines that fit, broken between pieces only."""
     lines: list[str] = []
