@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lb.core.targets import AccessLog
+from lb.proxy.last_words import OVER, UNWRITTEN, WRITTEN
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
@@ -36,8 +37,10 @@ def quoted(raw: bytes) -> str:
 class Log:
     """One worker's access log."""
 
-    def __init__(self, spec: AccessLog, wall_offset: float) -> None:
+    def __init__(self, spec: AccessLog, wall_offset: float, last_words: memoryview) -> None:
         self.spec = spec
+        self._last_words = last_words
+        last_words[UNWRITTEN] = last_words[OVER] - last_words[WRITTEN]  # of requests before this log, nothing is owed
         self.lost = 0  # lines that no reader took in time, or that could not be written
         self.wall = wall_offset  # Unix time less monotonic time
         self._lines: list[str] = []
@@ -46,7 +49,7 @@ class Log:
         self._sampled = 0.0
         self._second = 0
         self._stamp = ""
-        self._writer = _Writer(spec.path)
+        self._writer = _Writer(spec.path, last_words)
 
     def record(self, exchange: Exchange, seconds: float) -> None:
         """Add the line of a finished exchange."""
@@ -54,6 +57,7 @@ class Log:
         if self._sample < 1.0 and status < 400 and not exchange.tries:
             self._sampled += self._sample
             if self._sampled < 1.0:
+                self._last_words[UNWRITTEN] += 1
                 return
             self._sampled -= 1.0
         started = exchange.started
@@ -156,9 +160,10 @@ class Log:
 class _Writer:
     """A thread that writes batches of lines to a file, standard output or a pipe."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, last_words: memoryview) -> None:
         self.lost = 0
         self._path = path
+        self._last_words = last_words
         self._pending = 0
         self._torn = False  # the disk became full within a line: the next one is not to hang on it
         self._queue: queue.SimpleQueue[list[str] | str] = queue.SimpleQueue()
@@ -169,6 +174,7 @@ class _Writer:
         size = sum(map(len, lines))
         if self._pending + size > PENDING_LIMIT:
             self.lost += len(lines)
+            self._last_words[UNWRITTEN] += len(lines)
             return
         self._pending += size
         self._queue.put(lines)
@@ -199,6 +205,7 @@ class _Writer:
                 self._write(fd, item)
             except OSError:  # disk full, reader gone: the lines are lost, the proxy is not
                 self.lost += len(item)
+            self._last_words[WRITTEN] += len(item)
             self._pending -= size
 
     def _open(self) -> int:

@@ -45,6 +45,7 @@ class Downstream(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
+        "_blank",
         "_block_at",
         "_body_left",
         "_chunked",
@@ -84,6 +85,7 @@ class Downstream(asyncio.Protocol):
         self.served = 0
         self.half_closed = False
         self._held = b""  # bytes that wait for their turn
+        self._blank = False  # an empty line has come before the request that is awaited
         self._paused = False
         self._reading = False
         self._raw = b""  # the last head as it came, and what it means: clients repeat themselves
@@ -220,10 +222,10 @@ class Downstream(asyncio.Protocol):
 
     def _read_head(self, data: bytes) -> bytes:
         """Begin one request; returns the bytes behind it. Raises `Refusal`."""
-        if data[0] == 0x0D and self.exchange is None:
-            # RFC 9112 section 2.2: an empty line before the request line is ignored. One is.
-            if data[:2] == b"\r\n":
-                data = data[2:]
+        if data[0] == 0x0D and not self._blank and data[:2] == b"\r\n":
+            # RFC 9112 section 2.2: an empty line before the request line is ignored. One is, in whatever pieces.
+            self._blank = True
+            data = data[2:]
             if not data:
                 return b""
         listener = self.listener
@@ -257,6 +259,7 @@ class Downstream(asyncio.Protocol):
             self._body_left = fields.length - len(piece)
             done = self._body_left == 0
         self.served += 1
+        self._blank = False
         self.deadline = inf
         self.timer = ""
         self.state = ANSWER

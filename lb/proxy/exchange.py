@@ -27,6 +27,8 @@ from lb.http1.forward import request_bytes
 from lb.http1.head import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, RequestHead, ResponseHead
 from lb.http1.replies import reply
 from lb.http1.rules import host_name
+from lb.proxy.last_words import BEGUN
+from lb.proxy.last_words import OVER as ENDED
 from lb.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -124,6 +126,8 @@ class Exchange:
     def start(self, piece: bytes, done: bool) -> None:
         """The head has been read; `piece` is what came of the body with it, `done` whether that was all."""
         plane = self.plane
+        plane.begun += 1
+        plane.last_words[BEGUN] = plane.begun
         head = self.head
         self.body_done = done
         if piece:
@@ -740,6 +744,8 @@ class Exchange:
                     lane.ewma.observe(seconds, now)
         shadow = self.shadow
         if self.client is not shadow:
+            plane.over += 1
+            plane.last_words[ENDED] = plane.over
             seen = self.pool.tally
             seen.requests += 1
             seen.seconds += seconds

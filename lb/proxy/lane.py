@@ -129,8 +129,7 @@ class Lane:
         upstream: Upstream | None = None
         failure: Failure | None = None
         try:
-            async with asyncio.timeout(exchange.service.rules.timeouts.connect or None):
-                upstream = await self._connect()
+            upstream = await self._connect(exchange.service.rules.timeouts.connect or None)
         except TimeoutError:
             self.tally.timeouts += 1
             failure = Failure(CONNECT, TIMEOUT, f"{self.id} did not accept a connection in time", timer="connect")
@@ -142,6 +141,9 @@ class Lane:
             failure = Failure(CONNECT, UNREACHABLE, f"TLS with {self.id} failed: {error.reason or error}")
         except OSError as error:
             failure = Failure(CONNECT, UNREACHABLE, f"{self.id} cannot be reached: {error.strerror or error}")
+        if upstream is not None and upstream.gone:
+            upstream.abort()
+            failure = Failure(CONNECT, RESET, f"{self.id} closed the connection as soon as it was opened")
         if failure is not None:
             self.active -= 1
             self.tally.connect_failures += 1
@@ -155,28 +157,44 @@ class Lane:
                 upstream.reusable = True
                 upstream.detach(monotonic())
 
-    async def _connect(self) -> Upstream:
+    async def _connect(self, within: float | None) -> Upstream:
+        """Open a connection within so many seconds. Raises OSError, which TimeoutError is one of.
+
+        Only the kernel's part may be cancelled in the middle: a transport that is being made would be left over.
+        """
         loop = self.plane.loop
         target = self.target
-        if target.host.startswith("unix:"):
-            family: int = socket.AF_UNIX
-            address: Any = target.host[5:]
-        else:
-            family, address = await self.plane.names.address(target.host, target.port)
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        until = loop.time() + (within or 0.0)
+        async with asyncio.timeout(within):
+            if target.host.startswith("unix:"):
+                family: int = socket.AF_UNIX
+                address: Any = target.host[5:]
+            else:
+                family, address = await self.plane.names.address(target.host, target.port)
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)
+                if family != socket.AF_UNIX:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                await loop.sock_connect(sock, address)
+            except BaseException:
+                sock.close()
+                raise
+        upstream = Upstream(self, sock)
         try:
-            sock.setblocking(False)
-            if family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.sock_connect(sock, address)
-            upstream = Upstream(self, sock)
             if self.tls is None:
                 await loop.create_connection(lambda: upstream, sock=sock)
             else:
                 name = (target.tls.server_name if target.tls else "") or target.host
-                await loop.create_connection(lambda: upstream, sock=sock, ssl=self.tls, server_hostname=name)
-        except BaseException:
+                left = max(0.05, until - loop.time()) if within else None
+                await loop.create_connection(
+                    lambda: upstream, sock=sock, ssl=self.tls, server_hostname=name, ssl_handshake_timeout=left
+                )
+        except BaseException as error:
+            self.connections.discard(upstream)
             sock.close()
+            if isinstance(error, ConnectionAbortedError):  # the loop's word for a TLS handshake that took too long
+                raise TimeoutError from None
             raise
         self.tally.opened += 1
         return upstream

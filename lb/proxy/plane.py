@@ -11,7 +11,7 @@ import ipaddress
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -24,8 +24,9 @@ from lb.proxy.access_log import Log
 from lb.proxy.deadlines import Sweeper
 from lb.proxy.downstream import Downstream
 from lb.proxy.lane import Lane
+from lb.proxy.last_words import BEGUN, LOGGED, OVER, cells
 from lb.proxy.names import Names
-from lb.proxy.services import LiveService
+from lb.proxy.services import LivePool, LiveService
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
@@ -52,7 +53,13 @@ class DataPlane:
     """One worker's data plane. `alarm` is called at once with what the supervisor should hear before a report."""
 
     def __init__(
-        self, *, worker: int, loop: asyncio.AbstractEventLoop, alarm: Callable[[Alarm], None], seed: int | None = None
+        self,
+        *,
+        worker: int,
+        loop: asyncio.AbstractEventLoop,
+        alarm: Callable[[Alarm], None],
+        seed: int | None = None,
+        last_words: memoryview | None = None,
     ) -> None:
         self.worker = worker
         self.loop = loop
@@ -86,6 +93,8 @@ class DataPlane:
         self.applied = 0
         self.draining = False
         self.accepted = 0
+        self.begun = self.over = 0  # requests, without mirrored copies
+        self.last_words = last_words if last_words is not None else cells()
         self.unasked = 0  # bytes that no request asked for, from targets
         self.rejected: dict[str, int] = {}
         self.records: deque[RequestRecord] = deque(maxlen=RECORDS)
@@ -198,6 +207,9 @@ class DataPlane:
 
     def count_refused(self, refusal: Refusal, peer: bytes, request_id: bytes, size: int) -> None:
         """Count and log a request that was refused before it became an exchange."""
+        self.begun += 1
+        self.over += 1
+        self.last_words[BEGUN], self.last_words[OVER] = self.begun, self.over
         seen = self.nowhere.nobody.tally
         seen.requests += 1
         seen.codes[refusal.status] += 1
@@ -246,17 +258,15 @@ class DataPlane:
             self._date_second = second
             self.date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(second)).encode()
 
-    def end_drains(self, now: float) -> None:
-        """Cut what is left on targets and pools whose drain time is over; forget lanes that are empty."""
-        late = {lane for lane in self.lanes.values() if lane.draining and lane.drained_at <= now}
+    def end_drains(self, now: float, lanes: Iterable[Lane], pools: Iterable[LivePool]) -> None:
+        """Cut what is left on those targets and pools whose drain time is over; forget lanes that are empty."""
+        late = {lane for lane in lanes if lane.draining and lane.drained_at <= now}
         late.update(lane for lane in self._leaving if lane.drained_at <= now)
-        pools = {
-            pool for service in self.services.values() for pool in service.pools.values() if 0.0 < pool.leaves_at <= now
-        }
-        if late or pools:
+        over = {pool for pool in pools if 0.0 < pool.leaves_at <= now}
+        if late or over:
             for client in list(self.clients):
                 exchange = client.exchange
-                if exchange is not None and (exchange.lane in late or exchange.pool in pools):
+                if exchange is not None and (exchange.lane in late or exchange.pool in over):
                     exchange.cut_for_drain()
         if self._leaving:
             self._leaving = [lane for lane in self._leaving if lane.active]
@@ -289,7 +299,7 @@ class DataPlane:
         report.retries = {name: dict(service.retried) for name, service in self.services.items() if service.retried}
         report.rejected = dict(self.rejected)
         report.downstream = len(self.clients)
-        report.in_flight = sum(service.in_flight for service in self.services.values())
+        report.in_flight = self.begun - self.over
         report.accepted = self.accepted
         report.log_lines_lost = self.log.lost if self.log is not None else 0
         report.mirrored = {name: dict(service.mirrored) for name, service in self.services.items() if service.mirrored}
@@ -339,4 +349,5 @@ class DataPlane:
             return
         if self.log is not None:
             self.log.close()
-        self.log = None if spec.format == "off" else Log(spec, self.wall_offset)
+        self.log = None if spec.format == "off" else Log(spec, self.wall_offset, self.last_words)
+        self.last_words[LOGGED] = self.log is not None

@@ -79,9 +79,17 @@ class Tunnel:
                 self.exchange.client.leave()
                 self.exchange.on_tunnel_end(self.client_end.received, self.target_end.received, self.reason)
         elif self.client_end.lost:
+            self._broke_off("client_gone")
             self.target_end.close()
         else:
+            self._broke_off("target_reset")
             self.client_end.close()
+
+    def _broke_off(self, reason: str) -> None:
+        """A side has left; if it was a WebSocket, without a word (RFC 6455 section 7.1.5: code 1006), say so."""
+        frames = self.client_end._frames, self.target_end._frames
+        if self.websocket and not any(each is not None and each.closing for each in frames):
+            self.reason = self.reason or reason
 
 
 class _End(asyncio.Protocol):

@@ -94,7 +94,8 @@ class Upstream(asyncio.Protocol):
     def eof_received(self) -> bool:
         exchange = self.exchange
         if exchange is None or self._state == _IDLE:
-            self.lane.learn_close(self)
+            if self in self.lane.idle:
+                self.lane.learn_close(self)
             return False
         if self._state == _BODY and self._framing == UNTIL_CLOSE:
             self.reusable = False
@@ -172,6 +173,11 @@ class Upstream(asyncio.Protocol):
         """Close an idle connection."""
         if not self._lost:
             self.transport.close()
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection is over, or about to be."""
+        return self._lost or bool(self.transport.is_closing())
 
     def looks_open(self) -> bool:
         """Whether the kernel knows of no end of file, reset or stray bytes on this idle connection."""

@@ -30,6 +30,7 @@ import uvloop
 
 from lb.core.report import Alarm
 from lb.core.targets import Listener, Rotation, Snapshot
+from lb.proxy.last_words import cells as last_words_of
 from lb.proxy.plane import DataPlane
 from lb.runtime import descriptors, doors
 from lb.runtime.channel import VERSION, Applied, Channel, Hello, Message, Order, Poll, Polled, Trouble
@@ -37,6 +38,9 @@ from lb.runtime.doors import Door, Doorway
 
 #: Seconds between two reports; one goes even when nothing has changed, as a sign of life.
 REPORT_EVERY = 0.25
+#: A report on many targets is long, so it comes less often: by this factor at most, and one more for each so many.
+MOST_PATIENT = 4
+AT_ONCE = 200
 #: Seconds that a TLS handshake may take.
 HANDSHAKE_TIME = 10.0
 #: Connections that wait to be accepted (the kernel caps it at net.core.somaxconn). The loop sets it anew on a socket.
@@ -60,10 +64,13 @@ class _Open:
 class Worker:
     """One worker process."""
 
-    def __init__(self, number: int, loop: asyncio.AbstractEventLoop, directory: Path | None) -> None:
+    def __init__(
+        self, number: int, loop: asyncio.AbstractEventLoop, directory: Path | None, last_words: int = -1
+    ) -> None:
         self.number = number
         self.loop = loop
-        self.plane = DataPlane(worker=number, loop=loop, alarm=self._send)
+        self.plane = DataPlane(worker=number, loop=loop, alarm=self._send, last_words=last_words_of(last_words))
+        self._last_words = last_words
         self.sockets: dict[Door, socket.socket] = {}
         self.done = asyncio.Event()
         self._directory = directory
@@ -118,6 +125,7 @@ class Worker:
             "number": self.number,
             "incarnation": self.plane.incarnation,
             "applied": self.plane.applied,
+            "last_words": self._last_words,
         }
 
     def _on_visit(self) -> None:
@@ -345,7 +353,7 @@ class Worker:
 
     async def _report(self) -> None:
         while True:
-            await asyncio.sleep(REPORT_EVERY)
+            await asyncio.sleep(REPORT_EVERY * min(MOST_PATIENT, 1 + len(self.plane.lanes) // AT_ONCE))
             self._send_report()
 
     def _send_report(self) -> None:
@@ -384,10 +392,10 @@ def say(text: str) -> None:
         print(f"lb: {text}", file=sys.stderr, flush=True)
 
 
-async def serve(number: int, channel: int, sockets: int, directory: str) -> None:
+async def serve(number: int, channel: int, sockets: int, directory: str, last_words: int) -> None:
     """Take the descriptors over and serve."""
     loop = asyncio.get_running_loop()
-    worker = Worker(number, loop, Path(directory) if directory else None)
+    worker = Worker(number, loop, Path(directory) if directory else None, last_words)
     loop.add_signal_handler(signal.SIGTERM, worker.on_signal)
     loop.add_signal_handler(signal.SIGUSR1, worker.reopen)
     for quiet in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):  # the supervisor's to handle
@@ -401,7 +409,7 @@ def main() -> None:
     """The process's entry."""
     faulthandler.enable()  # a worker that hangs is ended by SIGABRT, and leaves a trace of where it hung
     told = json.loads(sys.argv[1])
-    uvloop.run(serve(told["number"], told["channel"], told["sockets"], told["directory"]))
+    uvloop.run(serve(told["number"], told["channel"], told["sockets"], told["directory"], told["last_words"]))
 
 
 if __name__ == "__main__":
