@@ -4,6 +4,7 @@ import { call, inPath } from "./api.js";
 import { confirm } from "./confirm.js";
 import { make, show } from "./dom.js";
 import { toast } from "./shell.js";
+import { splitBar } from "./split.js";
 import { STATE_WORDS, many, percent, shortName } from "./words.js";
 
 const inRotation = (target) => target.state === "ready" || target.state === "slow_start";
@@ -13,20 +14,18 @@ function list(...sentences) {
   return make("ul", { class: "will" }, sentences.flat().filter(Boolean).map((each) => make("li", {}, each)));
 }
 
-/** Who has the traffic, as a bar in words: [[pool, percent], …]. */
+/** Who has the traffic: [[pool, percent, place], …]. */
 function split(label, parts) {
-  return make("div", { class: "before-after" }, make("span", { class: "muted" }, label), make("div", { class: "split" },
-    parts.filter(([, share]) => share > 0).map(([name, share, place]) => {
-      const part = make("div", { class: `part part${place % 4}` }, `${name} ${share} %`);
-      part.style.width = `${share}%`;
-      return part;
-    })));
+  const bar = splitBar();
+  bar.update(parts);
+  return make("div", { class: "before-after" }, make("span", { class: "muted" }, label), bar.node);
 }
 
 /** How ready a pool is: a good message, or a warning with those that are not. */
 function readiness(pool) {
   const missing = pool.targets.filter((target) => !inRotation(target));
-  if (!missing.length) return make("p", { class: "message good" }, `● All ${many(pool.targets.length, "target")} of ${pool.name} are ready.`);
+  if (!missing.length) return make("p", { class: "message good" }, pool.targets.length === 1
+    ? `● The one target of ${pool.name} is ready.` : `● All ${many(pool.targets.length, "target")} of ${pool.name} are ready.`);
   return make("div", { class: `message ${pool.healthy ? "warn" : "bad"}` },
     make("strong", {}, `▲ ${pool.healthy} of ${many(pool.targets.length, "target")} of ${pool.name} ${pool.healthy === 1 ? "is" : "are"} ready`),
     make("ul", {}, missing.slice(0, 5).map((target) => make("li", {}, `${shortName(target.id)}: ${STATE_WORDS[target.state]}: ${target.reason}`)),
@@ -190,6 +189,7 @@ export class Actions {
         const pool = this.page.pool(id);
         const wanted = input.valueAsNumber;
         if (!Number.isFinite(wanted)) return [list("A whole number from 0 to 1000.")];
+        if (wanted === target.weight) return [list("It stays as it is.")];
         const after = inRotation(target) ? shareWith(target, pool, wanted) : null;
         return [list(`Its weight goes from ${target.weight} to ${wanted}, also after a restart of lb.`,
           after === null ? `It is ${STATE_WORDS[target.state]}: nothing changes before it is ready.`

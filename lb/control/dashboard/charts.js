@@ -4,6 +4,7 @@ import { attribute, draw, make, say } from "./dom.js";
 import { SPAN } from "./history.js";
 import { clock, latency, span } from "./words.js";
 
+const WINDOWS = [60, 120, SPAN]; // seconds that a chart looks back: the shortest that holds what there is
 const WIDTH = 200;
 const HEIGHT = 40;
 const GAP = 7; // seconds without a figure that are drawn as a gap
@@ -27,6 +28,7 @@ export function chart({ title, lines, format, least }) {
     make("figcaption", {}, make("span", { class: "title" }, title), peak), make("div", { class: "values" }, values), svg);
   let shown = [];
   let end = 0;
+  let back = SPAN;
   let looking = null; // the point under the pointer
 
   const tell = () => {
@@ -37,7 +39,7 @@ export function chart({ title, lines, format, least }) {
 
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();
-    const at = end - SPAN + ((event.clientX - box.left) / box.width) * SPAN;
+    const at = end - back + ((event.clientX - box.left) / box.width) * back;
     looking = shown.reduce((best, point) => (!best || Math.abs(point.at - at) < Math.abs(best.at - at) ? point : best), null);
     if (!looking) return;
     const x = place(looking.at);
@@ -51,12 +53,14 @@ export function chart({ title, lines, format, least }) {
     update(shown, end);
   });
 
-  const place = (at) => (((at - end + SPAN) / SPAN) * WIDTH).toFixed(1);
+  const place = (at) => (((at - end + back) / back) * WIDTH).toFixed(1);
 
   function update(points, now) {
     shown = points;
     end = now;
-    const top = Math.max(least, ...points.flatMap((point) => lines.map((line) => line.of(point) ?? 0)));
+    back = WINDOWS.find((length) => !points.length || now - points[0].at <= length) || SPAN;
+    const highest = Math.max(0, ...points.flatMap((point) => lines.map((line) => line.of(point) ?? 0)));
+    const top = Math.max(least, highest);
     const height = (value) => (HEIGHT - 1.5 - (value / top) * (HEIGHT - 4)).toFixed(1);
     lines.forEach((line, index) => {
       const pieces = [];
@@ -78,9 +82,9 @@ export function chart({ title, lines, format, least }) {
     });
     if (looking) return;
     tell();
-    say(peak, points.length > 1 ? `peak ${format(top)}` : "");
+    say(peak, points.length > 1 ? `peak ${format(highest)}` : "");
     const said = values.map((value) => value.textContent).join(", ");
-    attribute(svg, "aria-label", `${title}: ${said}; at most ${format(top)} in the last five minutes`);
+    attribute(svg, "aria-label", `${title}: ${said}; at most ${format(highest)} in the last ${span(back)}`);
   }
 
   return { node, update };

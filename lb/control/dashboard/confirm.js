@@ -39,7 +39,13 @@ export function confirm({ title, fields = [], describe, verb, danger = false, fo
   };
   tell();
   const stop = subscribe(tell);
-  form.addEventListener("input", tell);
+  form.addEventListener("input", (event) => {
+    tell();
+    if (event.target === force) return;
+    refused.replaceChildren(); // another order is another matter
+    force.checked = false;
+    show(forceLine, false);
+  });
   dialog.addEventListener("close", () => {
     stop();
     dialog.remove();

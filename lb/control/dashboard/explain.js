@@ -28,9 +28,9 @@ export class ExplainView {
     this.probed = make("div", { class: "probed", role: "status" });
     this.node = make("dialog", { class: "drawer", "aria-labelledby": "explain-title", id: "explain" },
       make("div", { class: "inside" },
-        make("div", { class: "row" }, this.title, make("span", { class: "grow" }),
+        make("div", { class: "row head" }, this.title, this.state,
           make("button", { type: "button", class: "quiet", onclick: () => page.close() }, "Close ✕")),
-        this.problem, this.state, this.summary, this.figures, this.actions, this.probed,
+        this.problem, this.summary, this.figures, this.actions, this.probed,
         make("section", {}, make("h3", {}, "Why"), this.lines), this.probeSection));
     this.node.addEventListener("cancel", (event) => { event.preventDefault(); page.close(); });
     this.node.addEventListener("click", (event) => { if (event.target === this.node) page.close(); });
@@ -76,7 +76,9 @@ export class ExplainView {
     if (this.subject !== subject) return;
     show(this.problem, false);
     say(this.title, found.subject);
-    say(this.summary, found.summary);
+    // The title says the name already.
+    const words = found.summary.startsWith(`${found.subject} `) ? found.summary.slice(found.subject.length + 1) : found.summary;
+    say(this.summary, words.charAt(0).toUpperCase() + words.slice(1));
     keyed(this.lines, found.lines.map((text, index) => ({ text, index })), (line) => line.index, () => make("li"), (node, line) => say(node, line.text));
     show(this.lines.parentNode, found.lines.length > 0);
     const now = this.page.now();
@@ -98,7 +100,7 @@ export class ExplainView {
     show(this.figures, Boolean(target));
     if (!target) return;
     this.state.className = `state ${target.state}`;
-    say(this.state, `${STATE_WORDS[target.state]} for ${span(this.page.now() - target.since)}`);
+    say(this.state, STATE_WORDS[target.state]);
     const facts = [
       `${rate(target.rate)} requests/s`, `${percent(target.share)} of its pool`, `${percent(target.error_rate)} errors`,
       `p50 ${latency(target.p50)}`, `p99 ${latency(target.p99)}`, `${target.in_flight} in flight`,

@@ -43,6 +43,7 @@ class Page {
         make("search", { class: "row filter" }, make("label", { for: "filter" }, "Filter"), this.filter, this.found, this.ask),
         this.services.node),
       make("aside", { class: "right", "aria-label": "Latest events" }, this.latest.node));
+    this.connected = false;
     this.main = document.getElementById("main");
   }
 
@@ -162,14 +163,14 @@ class Page {
       const first = !this.#status;
       this.#status = status;
       this.history.take(status, now());
-      connected(true);
+      this.#connected(true);
       if (restarted) this.#followEvents();
       if (first) this.route();
       this.#show();
       this.explainView.refresh();
       for (const listener of this.#listeners) listener();
     } catch (error) {
-      connected(false, error instanceof Problem ? `${error.status} ${error.title}` : error.message);
+      this.#connected(false, error instanceof Problem ? `${error.status} ${error.title}` : error.message);
       if (!(error instanceof Problem) && error.name !== "Error") throw error;
     } finally {
       this.#looking = false;
@@ -178,9 +179,17 @@ class Page {
     }
   }
 
+  #connected(yes, why = "") {
+    connected(yes, why);
+    if (this.connected === yes) return;
+    this.connected = yes;
+    this.latest.update();
+    this.timeline.update();
+  }
+
   #show() {
     const status = this.#status;
-    say(document.getElementById("about"), `lb ${status.version} · ${status.config.file.split("/").pop()} · process ${status.pid}`);
+    say(document.getElementById("about"), `lb ${status.version} · ${status.config.file.split("/").pop()}`);
     const sick = status.services.flatMap((service) => service.pools.filter((pool) => pool.share > 0))
       .reduce((sum, pool) => sum + pool.requested - pool.healthy, 0);
     document.title = sick ? `✕ ${sick} not ready · lb` : "lb";

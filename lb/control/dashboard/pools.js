@@ -50,7 +50,7 @@ export class PoolView {
     const all = pool.targets.length;
     const sick = all - pool.healthy;
     const facts = [
-      [pool.healthy ? "" : pool.share ? "bad" : "", "share", `${pool.share} %`, "of the requests"],
+      [pool.healthy ? "" : pool.share ? "bad" : "", "share", `${pool.share} %`, "traffic"],
       [sick ? "bad" : "", "ready", `${sick ? "✕ " : ""}${count(pool.healthy)} of ${count(all)}`, "ready"],
       ["", "rate", `${rate(pool.rate)}/s`, ""],
       [pool.error_rate ? "bad" : "", "errors", percent(pool.error_rate), "errors"],

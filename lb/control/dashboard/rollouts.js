@@ -1,10 +1,13 @@
 // A rollout under way: its steps, how far the present one has come, and what the analysis says.
 
+import { chart } from "./charts.js";
 import { attribute, keyed, make, say, show } from "./dom.js";
-import { count, span } from "./words.js";
+import { count, latency, percent, span } from "./words.js";
 
 export class RolloutView {
   constructor(page, service) {
+    this.page = page;
+    this.charts = make("div", { class: "figures two" });
     this.title = make("h3");
     this.phase = make("span", { class: "tag" });
     this.steps = make("ol", { class: "steps" });
@@ -16,7 +19,7 @@ export class RolloutView {
     this.back = make("button", { type: "button", class: "danger", onclick: () => page.actions.rollBack(service) }, "Roll back…");
     this.node = make("section", { class: "rollout", hidden: true, "aria-label": `Rollout of ${service}` },
       make("div", { class: "row" }, this.title, this.phase, make("span", { class: "grow" }), this.complete, this.back),
-      this.steps, make("div", { class: "row" }, this.bar, this.time, this.ready), this.analysis);
+      this.steps, make("div", { class: "row" }, this.bar, this.time, this.ready), this.analysis, this.charts);
   }
 
   update(service) {
@@ -45,5 +48,25 @@ export class RolloutView {
     const analysis = [rollout.reason, rollout.analysis, rollout.needed ? `${count(rollout.needed)} more requests are needed to tell` : ""];
     say(this.analysis, [...new Set(analysis.filter(Boolean))].join("; ") || "The analysis has nothing to say yet.");
     show(this.complete, phase !== "baking");
+    this.#compare(service.name, from, to);
+  }
+  /** Both pools side by side, over the same time. */
+  #compare(service, from, to) {
+    const pair = `${from} ${to}`;
+    if (this.pair !== pair) {
+      this.pair = pair;
+      const lines = (of) => [{ name: from, of: (point) => of(point.from) }, { name: to, of: (point) => of(point.to) }];
+      this.errors = chart({ title: "Errors of both", lines: lines((figures) => figures?.errors ?? null), format: (value) => (value === null ? "–" : percent(value)), least: 0.01 });
+      this.tails = chart({ title: "p99 of both", lines: lines((figures) => figures?.p99 ?? null), format: latency, least: 0.001 });
+      this.charts.replaceChildren(this.errors.node, this.tails.node);
+    }
+    const points = new Map();
+    for (const [side, pool] of [["from", from], ["to", to]]) {
+      for (const figures of this.page.history.of(`${service}/${pool}`)) {
+        points.set(figures.at, { ...points.get(figures.at), at: figures.at, [side]: figures.rate ? figures : undefined });
+      }
+    }
+    const ordered = [...points.values()].sort((a, b) => a.at - b.at);
+    for (const each of [this.errors, this.tails]) each.update(ordered, this.page.now());
   }
 }

@@ -4,6 +4,7 @@ import { chart } from "./charts.js";
 import { attribute, keyed, make, say, show } from "./dom.js";
 import { PoolView } from "./pools.js";
 import { RolloutView } from "./rollouts.js";
+import { splitBar } from "./split.js";
 import { age, count, latency, percent, rate, span } from "./words.js";
 
 /** All cards. `page` gives them the history, the time, and what their buttons do. */
@@ -64,7 +65,7 @@ class ServiceCard {
     this.switchButton = make("button", { type: "button", onclick: () => page.actions.switchService(name) }, "Switch…");
     this.backButton = make("button", { type: "button", onclick: () => page.actions.rollBack(name) }, "Roll back…");
     for (const button of [this.switchButton, this.backButton]) attribute(button, "aria-describedby", this.title.id);
-    this.split = make("div", { class: "split" });
+    this.split = splitBar();
     this.charts = [
       chart({ title: "Requests per second", lines: [{ of: (p) => p.rate }], format: rate, least: 1 }),
       chart({ title: "Errors", lines: [{ of: (p) => p.errors }], format: percent, least: 0.01 }),
@@ -78,11 +79,12 @@ class ServiceCard {
     this.pools = make("div", { class: "pools" });
     this.views = new Map();
     this.node = make("section", { class: "card service", "aria-labelledby": this.title.id },
-      make("header", {}, this.title, this.served, this.since, make("span", { class: "grow" }), this.detection,
+      make("header", {}, this.title, this.served, make("span", { class: "grow" }),
         make("div", { class: "row" },
           make("button", { type: "button", class: "quiet", onclick: () => page.explain(name), "aria-describedby": this.title.id }, "Explain"),
-          this.switchButton, this.backButton)),
-      make("div", { class: "body" }, this.split, make("div", { class: "figures" }, this.charts.map((each) => each.node)),
+          this.switchButton, this.backButton),
+        make("p", { class: "about-service" }, this.since, this.detection)),
+      make("div", { class: "body" }, this.split.node, make("div", { class: "figures" }, this.charts.map((each) => each.node)),
         this.rollout.node, this.pools));
   }
 
@@ -99,18 +101,13 @@ class ServiceCard {
     const serving = service.pools.some((pool) => pool.share > 0 && pool.targets.some((target) => target.share > 0));
     say(this.served, serving ? "● served" : "✕ no ready target: clients get 503");
     this.served.className = serving ? "tag on" : "tag bad";
-    say(this.since, `${service.active} has been active ${service.since ? `for ${span(now - service.since)}` : "since the start"}`);
+    say(this.since, `${service.active} has been active ${service.since ? `for ${span(now - service.since)}` : "since the start"}.`);
     say(this.detection, service.detection
-      ? `a dead target is out after ${span(service.detection.expected)}, ${span(service.detection.worst)} at worst` : "");
+      ? `A dead target is out after ${span(service.detection.expected)}, after ${span(service.detection.worst)} at worst.` : "");
     show(this.switchButton, service.pools.length > 1);
-    show(this.backButton, Boolean(service.previous || service.rollout));
-    show(this.split, service.pools.length > 1);
-    keyed(this.split, service.pools.filter((pool) => pool.share > 0), (pool) => pool.name,
-      (pool) => make("div", { class: `part part${service.pools.findIndex((each) => each.name === pool.name) % 4} ease` }),
-      (node, pool) => {
-        node.style.width = `${pool.share}%`;
-        say(node, `${pool.name} ${pool.share} %`);
-      });
+    show(this.backButton, Boolean(service.previous && !service.rollout));
+    show(this.split.node, service.pools.length > 1);
+    this.split.update(service.pools.map((pool, place) => [pool.name, pool.share, place]));
     const points = page.history.of(service.name);
     for (const each of this.charts) each.update(points, now);
     this.rollout.update(service);

@@ -50,7 +50,7 @@ export function announce(text) {
 /** A short message in the corner. It goes by itself, unless it is bad news. */
 export function toast(text, kind = "good") {
   const place = byId("toasts");
-  const message = make("div", { class: `message ${kind} row` }, make("span", { class: "grow" }, text),
+  const message = make("div", { class: `message ${kind}` }, make("span", {}, text),
     make("button", { class: "quiet", type: "button", "aria-label": "Dismiss this message", onclick: () => message.remove() }, "✕"));
   place.append(message);
   announce(text);

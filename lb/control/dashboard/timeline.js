@@ -8,8 +8,8 @@ const KEPT = 2000; // events that the page remembers
 const STEP = 100; // events that are shown at once
 const BACK = 24 * 3600; // seconds that are loaded at the start
 const KINDS = {
-  transition: "State", switch: "Switch", rollout: "Rollout", drain: "Drain", weight: "Weight", reload: "Reload",
-  worker: "Worker", note: "Note",
+  transition: "State", switch: "Switch", rollout: "Rollout", drain: "Drain", weight: "Weight", liveness: "Liveness",
+  reload: "Reload", start: "Start", stop: "Stop", upgrade: "Upgrade", worker: "Worker", state: "State file", note: "Note",
 };
 /** Kinds that are read out when they come in; states of single targets would be too many. */
 const SPOKEN = new Set(["switch", "rollout", "reload"]);
@@ -113,8 +113,9 @@ export class TimelineView {
       say(this.counted, `${count(events.length)} of the last ${count(this.events.all.length)}`);
       show(this.more, events.length > this.limit);
     }
-    say(this.live, this.events.connected ? "● live" : "○ not live");
-    this.live.className = this.events.connected ? "tag on" : "tag";
+    const live = this.events.connected && this.page.connected;
+    say(this.live, live ? "● live" : "○ not live");
+    this.live.className = live ? "tag on" : "tag";
     show(this.empty, !events.length);
     say(this.empty, this.events.all.length ? "Nothing matches." : "Nothing has happened in the last day.");
     keyed(this.list, events.slice(0, this.limit), (event) => event.id, (event) => this.#item(event), () => {});
@@ -125,7 +126,7 @@ export class TimelineView {
     const subject = known
       ? make("button", { type: "button", class: "plain name", onclick: () => this.page.explain(event.subject), title: "Explain" }, event.subject)
       : make("b", {}, event.subject);
-    const change = event.before && event.after && event.before !== event.after && !event.text.includes(event.after)
+    const change = !this.short && event.before && event.after && event.before !== event.after && !event.text.includes(event.after)
       ? make("span", { class: "muted" }, ` (${event.before} → ${event.after})`) : null;
     const when = make("time", { datetime: new Date(event.at * 1000).toISOString() }, clock(event.at));
     const item = make("li", {}, when, make("span", { class: `tag kind-${event.kind}` }, KINDS[event.kind] || event.kind),
