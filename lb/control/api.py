@@ -22,13 +22,16 @@ from lb.control.guard import HEALTH, guard
 from lb.control.models import (
     LAST_ID,
     ConfigDraft,
+    ConfigOrder,
     ConfigText,
     DrainRequest,
     DrainState,
     Event,
     Explanation,
+    Preview,
     ProbeResult,
     ReloadResult,
+    RunView,
     ServiceView,
     Status,
     SwitchRequest,
@@ -164,6 +167,40 @@ async def events(request: web.Request) -> web.StreamResponse:
     return send(request, Body(b"[%s]" % b",".join(_json(event) for event in streams.known(event_log, chosen))))
 
 
+async def probes(request: web.Request) -> web.Response:
+    given = query(request, [parameter.name for parameter in RUN_QUERY])
+    since = number("since", given.get("since", "0"))
+    limit = whole("limit", given.get("limit", "1000"), 1, 10_000)
+    runs = request.app[OPERATIONS].runs(since, given.get("subject", ""))
+    return send(request, Body(b"[%s]" % b",".join(_json(run) for run in runs[-limit:])))
+
+
+# --- what orders would do --------------------------------------------------------------------------------------------
+
+
+async def preview_switch(request: web.Request) -> web.Response:
+    query(request, ())
+    wanted = await body(request, SwitchRequest)
+    return view(request, request.app[OPERATIONS].foresee_switch(request.match_info["name"], wanted))
+
+
+async def preview_rollback(request: web.Request) -> web.Response:
+    query(request, ())
+    return view(request, request.app[OPERATIONS].foresee_rollback(request.match_info["name"]))
+
+
+async def preview_drain(request: web.Request) -> web.Response:
+    query(request, ())
+    wanted = await body(request, DrainRequest)
+    return view(request, request.app[OPERATIONS].foresee_drain(request.match_info["id"], wanted.force))
+
+
+async def preview_weight(request: web.Request) -> web.Response:
+    query(request, ())
+    wanted = await body(request, WeightRequest)
+    return view(request, request.app[OPERATIONS].foresee_weight(request.match_info["id"], wanted.weight))
+
+
 # --- orders ----------------------------------------------------------------------------------------------------------
 
 
@@ -223,6 +260,14 @@ async def reload(request: web.Request) -> web.Response:
     return view(request, await _as_seen(request, config=True).reload(actor(request)))
 
 
+async def configure(request: web.Request) -> web.Response:
+    query(request, ())
+    wanted = await body(request, ConfigOrder)
+    if "If-Match" not in request.headers:
+        raise Refused(428, "If-Match needed", "send the ETag of the configuration that the text was made from, or *")
+    return view(request, await _as_seen(request, config=True).configure(wanted.text, wanted.force, actor(request)))
+
+
 async def upgrade(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, UpgradeRequest)
@@ -251,6 +296,16 @@ EVENT_QUERY = (
     Parameter("kind", "Only these kinds, with commas between them.", {"type": "string"}, "switch,rollout"),
     Parameter("subject", "Only what happened to this, or to something in it.", {"type": "string"}, "greeting"),
 )
+RUN_QUERY = (
+    Parameter("since", "Only runs that went on at this Unix time or later.", {"type": "number", "minimum": 0}, 0),
+    Parameter(
+        "limit",
+        "Only the newest ones, so many; 1000 otherwise.",
+        {"type": "integer", "minimum": 1, "maximum": 10_000},
+        100,
+    ),
+    Parameter("subject", "Only probes of this, or of something in it.", {"type": "string"}, "greeting/blue"),
+)
 PRESTOP_QUERY = (
     Parameter("target", "The target; left out: the one whose address the request comes from.", {"type": "string"}),
     Parameter("wait", "Seconds that the answer may wait for.", {"type": "number", "minimum": 0, "maximum": 600}, 0),
@@ -260,6 +315,7 @@ LAST_EVENT = Parameter(
     "For streams: the id of the last event that was seen.",
     {"type": "string", "pattern": "^[0-9]{0,15}$"},
 )
+PREVIEW = {200: Answer("What would happen, or why it would be refused. Nothing was changed.", Preview)}
 DRAINS = {
     200: Answer("Nothing is in flight there: it may be stopped.", DrainState),
     202: Answer("It still works on something, or does not drain.", DrainState),
@@ -300,12 +356,26 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         query=EVENT_QUERY, headers=(LAST_EVENT,), refusals=("Too many streams",),
     ),
     Endpoint(
+        "GET", "/api/v1/probes", probes, "listProbes", "looking", "The history of probes, folded into runs",
+        {200: Answer("In the order in which they began.", RunView, many=True)},
+        "A run is a stretch of probes of one check that found the same. They outlive restarts of lb.", query=RUN_QUERY,
+    ),
+    Endpoint(
         "POST", "/api/v1/services/{name}/switch", switch, "switchService", "switching",
         "Send a service's traffic to another pool, at once or in steps",
         {200: Answer("How the service stands now; every worker has confirmed it.", ServiceView)},
         takes=SwitchRequest, changes=True,
         refusals=("No such pool", "Not ready", "A rollout is under way", "Another order is under way",
                   "The service has changed", "The pre hook failed", *BUSY),
+    ),
+    Endpoint(
+        "POST", "/api/v1/services/{name}/switch/preview", preview_switch, "previewSwitch", "switching",
+        "What a switch would do", PREVIEW, takes=SwitchRequest,
+        refusals=("No such pool",),
+    ),
+    Endpoint(
+        "POST", "/api/v1/services/{name}/rollback/preview", preview_rollback, "previewRollback", "switching",
+        "What a rollback would do", PREVIEW,
     ),
     Endpoint(
         "POST", "/api/v1/services/{name}/rollback", rollback, "rollBackService", "switching",
@@ -323,6 +393,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         takes=DrainRequest, takes_nothing_too=True, changes=True, refusals=("Too few would be left", *BUSY),
     ),
     Endpoint(
+        "POST", "/api/v1/targets/{id}/drain/preview", preview_drain, "previewDrain", "targets",
+        "What a drain would do", PREVIEW, takes=DrainRequest, takes_nothing_too=True,
+    ),
+    Endpoint(
         "POST", "/api/v1/targets/{id}/undrain", undrain, "undrainTarget", "targets", "Take a drain back",
         {200: Answer("The target, which gets requests again if it is ready.", TargetView)},
         changes=True, refusals=BUSY,
@@ -332,6 +406,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         {200: Answer("The target with its new weight.", TargetView)},
         "The weight of the file counts again when it is set to that, or when the file's is changed.",
         takes=WeightRequest, changes=True, refusals=BUSY,
+    ),
+    Endpoint(
+        "POST", "/api/v1/targets/{id}/weight/preview", preview_weight, "previewWeight", "targets",
+        "What another weight would do", PREVIEW, takes=WeightRequest,
     ),
     Endpoint(
         "POST", "/api/v1/targets/{id}/probe", probe, "probeTarget", "targets", "Probe a target now",
@@ -349,6 +427,18 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "GET", "/api/v1/config", config, "getConfig", "configuration", "The text of the configuration that runs",
         {200: Answer("As it was loaded; the file may have been edited since.", ConfigText)},
         refusals=("The file cannot be read",),
+    ),
+    Endpoint(
+        "PUT", "/api/v1/config", configure, "replaceConfig", "configuration",
+        "Make a text the configuration",
+        {200: Answer("What has changed; every worker has confirmed it.", ReloadResult)},
+        "The text is taken whole or not at all: it is validated, new addresses are opened, then the file is replaced "
+        "in one step (what was there stays as FILE~) and the text is in force. `If-Match` takes the ETag of "
+        "`GET /api/v1/config`. A file that was edited since it was loaded is only replaced with `force`. Without a "
+        "token, commands that lb runs and files that it writes can only be changed in the file itself.",
+        takes=ConfigOrder, changes=True, base_needed=True,
+        refusals=("If-Match needed", "Token needed for commands", "The file is invalid", "The file was edited",
+                  "The file cannot be written", "Cannot listen", "Not now"),
     ),
     Endpoint(
         "POST", "/api/v1/config/validate", validate, "validateConfig", "configuration",

@@ -238,6 +238,39 @@ class Status(View):
     """All services."""
 
 
+class RunView(View):
+    """Probes in a row that found the same."""
+
+    target: str
+    """The target."""
+    check: Literal["readiness", "liveness"]
+    """Which of its checks."""
+    result: Literal["passed", "failed", "ignored", "mixed"]
+    """What they had in common; `mixed`: the target changed too fast to be told one by one."""
+    kind: str
+    """The sort of failure: refused, reset, timeout, status …; otherwise the result again."""
+    count: int
+    """How many there were."""
+    passed: int
+    """How many of them passed."""
+    failed: int
+    """How many failed."""
+    first: float
+    """When the first of them began, Unix time."""
+    last: float
+    """When the last of them began."""
+    fastest: float
+    """Seconds that the fastest took."""
+    slowest: float
+    """Seconds that the slowest took."""
+    text: str
+    """What the last of them found."""
+    doubt: str = ""
+    """Why the failures were not counted: own_fault | shared | overloaded; empty: they were."""
+    told: str
+    """All of this in one sentence."""
+
+
 class Explanation(View):
     """Why something is or is not getting traffic."""
 
@@ -251,6 +284,8 @@ class Explanation(View):
     """The reasons, in order: counters against thresholds, what has to happen next and when."""
     probes: list[ProbeView] = Field(default_factory=list)
     """The last probes, newest first."""
+    runs: list[RunView] = Field(default_factory=list)
+    """All probes that are remembered, folded into runs, newest first; those from before a restart as well."""
 
 
 class Event(View):

@@ -198,7 +198,7 @@ def titles(endpoint: Endpoint, secured: bool = True) -> list[str]:
         found += WITH_TARGET
     if "{name}" in endpoint.path:
         found.append("No such service")
-    return [kind.title for kind in KINDS if kind.title in found]
+    return sorted(set(found), key=list(BY_TITLE).index)
 
 
 def _refused(endpoint: Endpoint, schemas: _Schemas, secured: bool) -> Json:

@@ -11,8 +11,10 @@ from lb.control.models import (
     ConfigText,
     DrainState,
     Explanation,
+    Preview,
     ProbeResult,
     ReloadResult,
+    RunView,
     ServiceView,
     Status,
     SwitchRequest,
@@ -74,6 +76,9 @@ class Operations(Protocol):
 
     async def explain(self, subject: str) -> Explanation: ...
 
+    def runs(self, since: float, subject: str) -> list[RunView]:
+        """The probes of what `subject` names (empty: everything) since then, folded into runs, oldest first."""
+
     async def metrics(self) -> bytes: ...
 
     def readyz(self) -> tuple[bool, str]: ...
@@ -81,6 +86,18 @@ class Operations(Protocol):
     async def switch(self, name: str, wanted: SwitchRequest, actor: str) -> ServiceView: ...
 
     async def rollback(self, name: str, actor: str) -> ServiceView: ...
+
+    def foresee_switch(self, name: str, wanted: SwitchRequest) -> Preview:
+        """What `switch` would do now."""
+
+    def foresee_rollback(self, name: str) -> Preview:
+        """What `rollback` would do now."""
+
+    def foresee_drain(self, id: str, force: bool) -> Preview:
+        """What `drain` would do now."""
+
+    def foresee_weight(self, id: str, weight: int) -> Preview:
+        """What `weight` would do now."""
 
     async def drain(self, id: str, force: bool, actor: str) -> DrainState: ...
 
@@ -96,6 +113,9 @@ class Operations(Protocol):
     async def probe(self, id: str) -> ProbeResult: ...
 
     async def reload(self, actor: str) -> ReloadResult: ...
+
+    async def configure(self, text: str, force: bool, actor: str) -> ReloadResult:
+        """Make `text` the configuration: the file is replaced, and what it says put in force."""
 
     async def upgrade(self, within: float, actor: str) -> UpgradeResult: ...
 

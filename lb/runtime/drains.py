@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lb.config.quantities import format_duration
 from lb.control.models import DrainState
 from lb.control.operations import Refused
 from lb.core.desired import TargetDesired
@@ -55,7 +56,8 @@ class Drains:
         if not before.draining:
             self.wish(target, replace(before, draining=True, returns=returns))
             supervisor.drain(target.id)
-            supervisor.note("drain", "stops soon, and drains" if returns else "drains", target.id, actor=actor)
+            text = "stops soon, and drains" if returns else "drains"
+            supervisor.note("drain", text, target.id, actor=actor, before="in service", after="drained")
             await self.enforce(target.service)
         return await self.state(target)
 
@@ -67,7 +69,8 @@ class Drains:
             self._seen_down.discard(target.id)
             self._told_safe.pop(target.id, None)
             supervisor.undrain(target.id)
-            supervisor.note("drain", "is no longer drained", target.id, actor=actor)
+            text = "is no longer drained"
+            supervisor.note("drain", text, target.id, actor=actor, before="drained", after="in service")
             await self.enforce(target.service)
 
     async def prestop(self, target: Target, wait: float, actor: str) -> DrainState:
@@ -78,6 +81,30 @@ class Drains:
             await asyncio.sleep(LOOK_EVERY)
             state = await self.state(target)
         return state
+
+    def foresee(self, target: Target, force: bool) -> list[str]:
+        """What `begin` would do, in words. Raises the `Refused` that it would raise; nothing is changed."""
+        if not force:
+            self._check_enough_left(target)
+        if self.wished(target).draining:
+            return [f"{target.id} is drained already: nothing changes"]
+        supervisor = self._supervisor
+        tally = supervisor.totals.sums().targets.get(target.id, TargetTally(target.id))
+        bound = supervisor.config.services[target.service].timeouts.drain
+        lines = [f"no new request goes to {target.id}, until it is undrained"]
+        rotation = supervisor.rotations.current[target.service]
+        weights = dict(dict(rotation.weights).get(target.pool, ()))
+        if weights.pop(target.id, 0.0) and weights:
+            others = f"the other {len(weights)} ready targets" if len(weights) > 1 else f"{next(iter(weights))} alone"
+            lines.append(f"{others} of {target.pool} get its share")
+        elif dict(rotation.shares).get(target.pool) and not weights:
+            instead = f"{rotation.fallback} serves them" if rotation.fallback else "its clients get 503"
+            lines.append(f"{target.pool} has no other ready target: {instead}")
+        for count, one, many in ((tally.in_flight, "request", "requests"), (tally.tunnels, "tunnel", "tunnels")):
+            if count:
+                until = f" within {format_duration(bound)}, then it is cut" if bound else ""
+                lines.append(f"{count} {one if count == 1 else many} under way there may end{until}")
+        return lines
 
     # --- looking ----------------------------------------------------------------------------------------------------
 

@@ -6,15 +6,18 @@ Every order goes the same way: checked, written to disk, put in force, confirmed
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lb.config.diff import diff
-from lb.config.load import load_text
-from lb.config.problems import ConfigError
+from lb.config.lint import lint
+from lb.config.load import examine, load_text
+from lb.config.model import Config
+from lb.config.problems import ConfigError, Problem
 from lb.control.answers import digest
 from lb.control.events import EventLog
 from lb.control.metrics import Figures, exposition
@@ -23,8 +26,10 @@ from lb.control.models import (
     ConfigText,
     DrainState,
     Explanation,
+    Preview,
     ProbeResult,
     ReloadResult,
+    RunView,
     ServiceView,
     Status,
     SwitchRequest,
@@ -33,15 +38,16 @@ from lb.control.models import (
     Validation,
 )
 from lb.control.operations import Base, Refused
+from lb.control.refusals import problem
 from lb.core.explain import explain
 from lb.core.lifecycle import in_rotation, shown
 from lb.core.report import RequestRecord, empty_tally
 from lb.core.rotation import rules_of
 from lb.core.targets import Pool, Service, Target
-from lb.runtime.reloads import NotNow
+from lb.runtime.reloads import Edited, NotNow
 from lb.runtime.sockets import CannotListen
 from lb.runtime.totals import Sums
-from lb.runtime.views import probe_view, service_view, status_view, target_view
+from lb.runtime.views import probe_view, run_view, service_view, status_view, target_view
 
 if TYPE_CHECKING:
     from lb.runtime.supervisor import Supervisor
@@ -188,7 +194,12 @@ class LiveOperations:
             summary=found.summary,
             lines=found.lines,
             probes=[probe_view(each) for each in reversed(seen[-10:])],
+            runs=[run_view(run) for run in reversed(supervisor.ledger.of(target.id))],
         )
+
+    def runs(self, since: float, subject: str) -> list[RunView]:
+        found = self._supervisor.ledger.since(since)
+        return [run_view(run) for run in found if not subject or f"{run.target}/".startswith(f"{subject}/")]
 
     def _explain_service(self, service: Service) -> Explanation:
         rotation = self._supervisor.rotations.current[service.name]
@@ -209,13 +220,11 @@ class LiveOperations:
 
     async def switch(self, name: str, wanted: SwitchRequest, actor: str) -> ServiceView:
         service = self._service(name)
-        pools = {pool.name: pool for pool in service.pools}
-        if wanted.to not in pools:
-            raise Refused(404, "No such pool", f"{name} has no pool {wanted.to}; it has {', '.join(pools)}")
+        pool = self._pool(service, wanted.to)
 
         def gate() -> None:
             if not wanted.force:
-                self._gate(service, pools[wanted.to])
+                self._gate(service, pool)
 
         await self._supervisor.rollouts.switch(service, wanted, actor, gate)
         return await self.service(name)
@@ -224,6 +233,23 @@ class LiveOperations:
         service = self._service(name)
         await self._supervisor.rollouts.roll_back(service, actor)
         return await self.service(name)
+
+    def foresee_switch(self, name: str, wanted: SwitchRequest) -> Preview:
+        service, rollouts = self._service(name), self._supervisor.rollouts
+        pool = self._pool(service, wanted.to)
+
+        def look(force: bool) -> list[str]:
+            def gate() -> None:
+                if not force:
+                    self._gate(service, pool)
+
+            return rollouts.foresee_switch(service, wanted, gate)
+
+        return _foreseen(look, wanted.force)
+
+    def foresee_rollback(self, name: str) -> Preview:
+        service = self._service(name)
+        return _foreseen(lambda force: self._supervisor.rollouts.foresee_roll_back(service), True)
 
     def _gate(self, service: Service, pool: Pool) -> None:
         """Refuse a switch to a pool that is not ready."""
@@ -246,6 +272,10 @@ class LiveOperations:
 
     async def drain(self, id: str, force: bool, actor: str) -> DrainState:
         return await self._drains.begin(self._target(id), force, actor)
+
+    def foresee_drain(self, id: str, force: bool) -> Preview:
+        target = self._target(id)
+        return _foreseen(lambda force: self._drains.foresee(target, force), force)
 
     async def drain_state(self, id: str) -> DrainState:
         return await self._drains.state(self._target(id))
@@ -271,6 +301,26 @@ class LiveOperations:
         await self._drains.enforce(target.service)
         return await self.target(target.id)
 
+    def foresee_weight(self, id: str, weight: int) -> Preview:
+        target = self._target(id)
+        wished = self._drains.wished(target)
+        now = wished.weight if wished.weight is not None else target.weight
+        if weight == now:
+            return Preview(allowed=True, lines=[f"{target.id} has the weight {weight} already: nothing changes"])
+        weights = dict(dict(self._supervisor.rotations.current[target.service].weights).get(target.pool, ()))
+        if weight == 0:
+            lines = [f"no new request goes to {target.id}"]
+        elif target.id not in weights:
+            lines = [f"{target.id} gets no requests now; when it does, its weight is {weight}"]
+        else:
+            before = weights[target.id] / sum(weights.values())
+            weights[target.id] *= weight / now if now else 1.0
+            after = weights[target.id] / sum(weights.values())
+            lines = [f"{target.id} gets about {after:.0%} of the requests of {target.pool}, now {before:.0%}"]
+        if weight == target.weight:
+            lines.append("the file's weight counts again")
+        return Preview(allowed=True, lines=lines)
+
     async def probe(self, id: str) -> ProbeResult:
         monitor = self._supervisor.monitor
         target = self._target(id)
@@ -292,16 +342,48 @@ class LiveOperations:
     # --- configuration ----------------------------------------------------------------------------------------------
 
     async def reload(self, actor: str) -> ReloadResult:
+        return await self._reloaded(self._supervisor.reloads.reload(actor))
+
+    async def configure(self, text: str, force: bool, actor: str) -> ReloadResult:
+        supervisor = self._supervisor
+        if supervisor.config.admin.token_file is None:
+            new = await self._reaching(text)
+            if new:
+                reasons = [{"where": where, "reason": "is new, and needs a token"} for where in new]
+                detail = "without a token, what lb runs and which files it writes can only be changed in the file"
+                raise Refused(403, "Token needed for commands", detail, reasons)
+        return await self._reloaded(supervisor.reloads.replace(text, force, actor))
+
+    async def _reloaded(self, reloading: Coroutine[Any, Any, list[str]]) -> ReloadResult:
         try:
-            lines = await self._supervisor.reloads.reload(actor)
+            lines = await reloading
         except ConfigError as error:
             reasons = [{"where": problem.where, "reason": problem.message} for problem in error.problems]
-            raise Refused(422, "The file is invalid", "nothing has changed", reasons) from None
+            problems = [_problem(problem) for problem in error.problems]
+            raise Refused(422, "The file is invalid", "nothing has changed", reasons, problems) from None
         except CannotListen as error:
             raise Refused(409, "Cannot listen", str(error)) from None
         except NotNow as error:
             raise Refused(409, "Not now", str(error)) from None
+        except Edited as error:
+            raise Refused(409, "The file was edited", str(error)) from None
+        except OSError as error:
+            detail = f"{error.filename or self._supervisor.path}: {error.strerror or error}; nothing has changed"
+            raise Refused(409, "The file cannot be written", detail) from None
         return ReloadResult(changed=bool(lines), lines=lines)
+
+    async def _reaching(self, text: str) -> list[str]:
+        """Places of `text` that reach out of lb in ways that what runs does not: commands, and files it writes."""
+        try:
+            config = await self._loaded(text)
+        except ConfigError:
+            return []  # it will be refused for that
+        known = {(key, repr(value)) for key, value, _ in _outward(self._supervisor.config.model_dump())}
+        return [where for key, value, where in _outward(config.model_dump()) if (key, repr(value)) not in known]
+
+    async def _loaded(self, text: str) -> Config:
+        path = self._supervisor.path
+        return await asyncio.to_thread(load_text, text, str(path), base=str(path.resolve().parent))
 
     async def upgrade(self, within: float, actor: str) -> UpgradeResult:
         return UpgradeResult(pid=await self._supervisor.upgrade(actor, within))
@@ -314,16 +396,19 @@ class LiveOperations:
 
     async def validate(self, text: str) -> Validation:
         supervisor = self._supervisor
-        name, base = str(supervisor.path), str(Path(supervisor.path).resolve().parent)
-        try:
-            config = await asyncio.to_thread(load_text, text, name, base=base)
-        except ConfigError as error:
-            problems = [
-                ConfigProblem(line=problem.line, column=problem.column, message=problem.message)
-                for problem in error.problems
-            ]
-            return Validation(ok=False, problems=problems, changes=[])
-        return Validation(ok=True, problems=[], changes=diff(supervisor.config, config).lines())
+        path = supervisor.path
+
+        def look() -> Validation:
+            try:
+                loaded = examine(text, str(path), os.environ, base=str(path.resolve().parent))
+            except ConfigError as error:
+                problems = [_problem(problem) for problem in error.problems]
+                return Validation(ok=False, problems=problems, changes=[])
+            plan = diff(supervisor.config, loaded.config)
+            found = [_problem(warning) for warning in lint(loaded)]
+            return Validation(ok=True, problems=[], warnings=found, changes=plan.lines(), summary=plan.summary())
+
+        return await asyncio.to_thread(look)
 
     # --- names ------------------------------------------------------------------------------------------------------
 
@@ -332,6 +417,12 @@ class LiveOperations:
         if name not in services:
             raise Refused(404, "No such service", f"there is no service {name}; there is {', '.join(services)}")
         return services[name]
+
+    def _pool(self, service: Service, name: str) -> Pool:
+        pools = {pool.name: pool for pool in service.pools}
+        if name not in pools:
+            raise Refused(404, "No such pool", f"{service.name} has no pool {name}; it has {', '.join(pools)}")
+        return pools[name]
 
     def _target(self, id: str) -> Target:
         targets = self._supervisor.targets
@@ -362,6 +453,45 @@ class LiveOperations:
         weights = dict(dict(rotation.weights).get(target.pool, ()))
         total = sum(weights.values())
         return weights.get(target.id, 0.0) / total if total else 0.0
+
+
+def _foreseen(look: Callable[[bool], list[str]], force: bool) -> Preview:
+    """What an order would do; when it is refused, whether it would not be with force."""
+    try:
+        return Preview(allowed=True, lines=look(force))
+    except Refused as refused:
+        forcible = False
+        lines: list[str] = []
+        if not force:
+            with suppress(Refused):
+                lines, forcible = look(True), True
+        return Preview(allowed=False, lines=lines, refusal=problem(refused), forcible=forcible)
+
+
+def _problem(found: Problem) -> ConfigProblem:
+    return ConfigProblem(
+        line=found.line,
+        column=found.column,
+        message=found.message,
+        hint=found.hint,
+        quote=found.quote,
+        width=found.width,
+        path=found.path,
+    )
+
+
+def _outward(value: object, where: tuple[str, ...] = ()) -> Iterator[tuple[str, object, str]]:
+    """What a configuration does outside of lb: (kind, value, place) of each command, and of each file it writes."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            place = (*where, str(key))
+            if (key == "command" and below) or place == ("access_log", "path") or place == ("state_dir",):
+                yield key, below, ".".join(place)
+            else:
+                yield from _outward(below, place)
+    elif isinstance(value, list | tuple):
+        for number, below in enumerate(value):
+            yield from _outward(below, (*where, str(number)))
 
 
 def _place(id: str) -> tuple[str, str, str]:

@@ -3,6 +3,9 @@
 One reload follows another. What does not depend on the event loop (parsing, validation, the difference) runs in a
 thread, so that a file with a thousand services delays no probe. New listeners are opened before anything changes, so
 that an address in use refuses the whole reload.
+
+`replace` does the same for a text that is not in the file yet: the file is written last, when nothing can fail any
+more but the writing itself.
 """
 
 from __future__ import annotations
@@ -13,15 +16,18 @@ import logging
 import socket
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lb.config.diff import Plan, diff
-from lb.config.load import read_text
+from lb.config.load import load_text, read_text
 from lb.config.model import Config
 from lb.config.problems import ConfigError
 from lb.config.resolve import World, resolve
+from lb.control.answers import digest
 from lb.runtime import systemd
+from lb.runtime.replacement import Replacement
 from lb.runtime.sockets import CannotListen, open_listener
 
 if TYPE_CHECKING:
@@ -32,6 +38,20 @@ log = logging.getLogger("lb")
 
 class NotNow(Exception):  # noqa: N818 - it says what happened
     """A reload has to wait for something else; the text says for what."""
+
+
+class Edited(Exception):  # noqa: N818 - it says what happened
+    """The file on the disk is not what runs: replacing it would lose somebody's edit."""
+
+
+class Read(NamedTuple):
+    """A file that was read, and what it comes to."""
+
+    text: str
+    config: Config
+    plan: Plan  # against what runs
+    world: World
+    restart: list[str]  # what only a restart brings about
 
 
 class Reloads:
@@ -50,33 +70,51 @@ class Reloads:
     async def reload(self, actor: str) -> list[str]:
         """Read the file again and do what it says; returns the changes. Raises `ConfigError`, `CannotListen` or
         `NotNow`; then nothing has changed."""
-        supervisor = self._supervisor
         async with self._lock:
-            if supervisor.busy:
-                raise NotNow(supervisor.busy)
+            self._check_free()
             systemd.notify_reloading()
-            supervisor.file_watch.seen()
+            self._supervisor.file_watch.seen()
             try:
-                text, config, plan, world, restart = await asyncio.to_thread(self._read)
-                opened = self._open_new(world)
+                read = await asyncio.to_thread(self._read, self._supervisor.path)
+                opened = self._open_new(read.world)
             except (ConfigError, CannotListen) as error:
                 self.ok, self.error = False, str(error)
                 self.counts["failed"] += 1
-                lines = str(error).splitlines()
-                more = f" (and {len(lines) - 1} more lines; `lb check` shows all)" if len(lines) > 1 else ""
-                supervisor.note("reload", f"refused, nothing has changed: {lines[0]}{more}", actor=actor)
+                self._supervisor.note("reload", f"refused, nothing has changed: {_shortly(error)}", actor=actor)
                 raise
             finally:
                 systemd.notify("READY=1")
-            await self._apply(config, world, opened)
-            supervisor.text = text
-            self.needs_restart = restart
-            self.ok, self.error = True, ""
-            self.loaded_at = time.time()
-            self.counts["ok"] += 1
-            changes = plan.lines()
-            supervisor.note("reload", "; ".join(changes) or "nothing has changed", actor=actor)
-            return changes
+            return await self._take(read, opened, actor)
+
+    async def replace(self, text: str, force: bool, actor: str) -> list[str]:
+        """Make `text` the file, and do what it says; returns the changes. Raises what `reload` does, `Edited` when the
+        file is not what was loaded (unless `force`), and `OSError`; then nothing has changed, nor has the file."""
+        supervisor = self._supervisor
+        path = supervisor.path
+        async with self._lock:
+            self._check_free()
+            if not force and text_of(path) != supervisor.text:
+                raise Edited(f"{path} was edited since it was loaded")
+            try:
+                base = str(path.resolve().parent)
+                await asyncio.to_thread(load_text, text, str(path), base=base, check_files=True)
+                with await asyncio.to_thread(Replacement, path, text) as replacement:
+                    read = await asyncio.to_thread(self._read, replacement.path)
+                    opened = self._open_new(read.world)
+                    try:
+                        replacement.put()
+                    except OSError:
+                        _close(opened)
+                        raise
+            except (ConfigError, CannotListen, OSError) as error:
+                supervisor.note("reload", f"a new text was refused: {_shortly(error)}", actor=actor)
+                raise
+            supervisor.file_watch.seen()
+            return await self._take(read, opened, actor)
+
+    def _check_free(self) -> None:
+        if self._supervisor.busy:
+            raise NotNow(self._supervisor.busy)
 
     async def quietly(self, actor: str) -> None:
         """For those who cannot be answered: a signal, the file's watch. What went wrong has been told."""
@@ -87,13 +125,33 @@ class Reloads:
         except (ConfigError, CannotListen):
             pass
 
-    def _read(self) -> tuple[str, Config, Plan, World, list[str]]:
+    def _read(self, path: Path) -> Read:
         supervisor = self._supervisor
-        text = text_of(supervisor.path)
-        config = supervisor.read(supervisor.path)
+        text = text_of(path)
+        config = supervisor.read(path)
         plan = diff(supervisor.config, config)
         restart = [str(change) for change in diff(self._at_start, config).of("restart")]
-        return text, config, plan, resolve(config, 0), restart
+        return Read(text, config, plan, resolve(config, 0), restart)
+
+    async def _take(self, read: Read, opened: dict[str, list[socket.socket]], actor: str) -> list[str]:
+        """Put what was read in force, and tell it."""
+        supervisor = self._supervisor
+        changes = read.plan.lines()
+        before = supervisor.text
+        await self._apply(read.config, read.world, opened, changed=bool(changes))
+        supervisor.text = read.text
+        self.needs_restart = read.restart
+        self.ok, self.error = True, ""
+        self.loaded_at = time.time()
+        self.counts["ok"] += 1
+        supervisor.note(
+            "reload",
+            "; ".join(changes) or "nothing has changed",
+            actor=actor,
+            before=f"configuration {digest(before.encode())}",
+            after=f"configuration {digest(read.text.encode())}",
+        )
+        return changes
 
     def _open_new(self, world: World) -> dict[str, list[socket.socket]]:
         workers = self._supervisor.workers
@@ -103,15 +161,17 @@ class Reloads:
                 if listener.bind not in workers.sockets:
                     opened[listener.bind] = open_listener(listener.bind, workers.count)
         except CannotListen:
-            for sockets in opened.values():
-                for sock in sockets:
-                    sock.close()
+            _close(opened)
             raise
         return opened
 
-    async def _apply(self, config: Config, world: World, opened: dict[str, list[socket.socket]]) -> None:
+    async def _apply(
+        self, config: Config, world: World, opened: dict[str, list[socket.socket]], *, changed: bool
+    ) -> None:
         supervisor, workers = self._supervisor, self._supervisor.workers
         supervisor.take(config, world)
+        if changed:  # what orders were based on is no longer so
+            supervisor.desired = replace(supervisor.desired, version=supervisor.desired.version + 1)
         supervisor.save()
         wanted = {listener.bind for listener in world.snapshot.listeners}
         for bind in set(workers.sockets) - wanted:
@@ -129,6 +189,18 @@ class Reloads:
             supervisor.totals.forget(supervisor.targets)
             return
         supervisor.note("worker", "a worker has not confirmed the new configuration in time; it will, or be replaced")
+
+
+def _close(opened: dict[str, list[socket.socket]]) -> None:
+    for sockets in opened.values():
+        for sock in sockets:
+            sock.close()
+
+
+def _shortly(error: Exception) -> str:
+    """The first line; the event of a file with a hundred errors is one line as well."""
+    first, *rest = str(error).splitlines()
+    return f"{first} (and {len(rest)} more lines; `lb check` shows all)" if rest else first
 
 
 def text_of(path: Path) -> str:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from lb.config.quantities import Unreadable, parse_duration
+from lb.config.quantities import Unreadable, format_duration, parse_duration
 from lb.config.resolve import release_plan
 from lb.control.models import SwitchRequest
 from lb.control.operations import Refused
@@ -76,44 +76,78 @@ class Rollouts:
         """Send the traffic of `service` to another pool, at once or in steps. `gate` refuses one that is not ready."""
         name = service.name
         with self._order(name):
-            desired = self._desired(name)
-            rollout = self._current(name)
-            if rollout is not None and rollout.phase in ("stepping", "frozen"):
-                if wanted.to == rollout.plan.old and rollout.share < 100:
-                    await self._enter(name, roll_back(rollout, "an operator switched back"), actor)
-                    return
-                if wanted.to == rollout.plan.new and wanted.steps in (None, [100]):
-                    self._check(name, gate)
-                    await self._enter(name, promote(rollout), actor)
-                    return
-                if rollout.share < 100:
-                    self._refuse(
-                        name,
-                        409,
-                        "A rollout is under way",
-                        f"{name} goes from {rollout.plan.old} to {rollout.plan.new} and is at {rollout.share} %; "
-                        f"`lb rollback {name}` ends it, `lb switch {name} {rollout.plan.new}` completes it",
-                    )
-            if wanted.to == desired.active:
-                return
-            plan = self._plan(name, desired.active, wanted, actor)
-            self._check(name, gate)
-            await self._prepare(name, plan, gate)
-            before = self._before(name, plan.old)
-            await self._enter(name, begin(plan, self._ready_share(service, plan.new), before), actor)
+            try:
+                rollout = self._intended(service, wanted, actor, gate)
+            except Refused as refused:
+                self._count(name, "refused")
+                self._supervisor.note("switch", f"to {wanted.to} refused: {refused.detail}", name, actor=actor)
+                raise
+            if isinstance(rollout, Plan):
+                await self._prepare(name, rollout, gate)
+                before = self._before(name, rollout.old)
+                await self._enter(name, begin(rollout, self._ready_share(service, rollout.new), before), actor)
+            elif rollout is not None:
+                await self._enter(name, rollout, actor)
+
+    def foresee_switch(self, service: Service, wanted: SwitchRequest, gate: Callable[[], None]) -> list[str]:
+        """What `switch` would do, in words. Raises the `Refused` that it would raise; nothing is changed or told."""
+        name = service.name
+        with self._order(name):
+            intended = self._intended(service, wanted, "", gate)
+        if intended is None:
+            return [f"{wanted.to} has the traffic of {name} already: nothing changes"]
+        if isinstance(intended, Plan):
+            hook = self._supervisor.config.services[name].rollout.pre
+            first = ["the pre hook is run; when it fails, nothing changes"] if hook is not None else []
+            return first + _foreseen(name, intended)
+        rollout, _ = intended
+        return _moved(rollout)
+
+    def foresee_roll_back(self, service: Service) -> list[str]:
+        """What `roll_back` would do, in words. Raises the `Refused` that it would raise."""
+        (rollout, _), plan = self._way_back(service.name, "")
+        return _moved(rollout) if plan is None else _foreseen(service.name, plan)
+
+    def _intended(
+        self, service: Service, wanted: SwitchRequest, actor: str, gate: Callable[[], None]
+    ) -> Plan | tuple[Rollout, tuple[Effect, ...]] | None:
+        """What an order comes to: a new release, the next state of the one under way, or nothing to do."""
+        name = service.name
+        desired = self._desired(name)
+        rollout = self._current(name)
+        if rollout is not None and rollout.phase in ("stepping", "frozen"):
+            if wanted.to == rollout.plan.old and rollout.share < 100:
+                return roll_back(rollout, "an operator switched back")
+            if wanted.to == rollout.plan.new and wanted.steps in (None, [100]):
+                gate()
+                return promote(rollout)
+            if rollout.share < 100:
+                raise Refused(
+                    409,
+                    "A rollout is under way",
+                    f"{name} goes from {rollout.plan.old} to {rollout.plan.new} and is at {rollout.share} %; "
+                    f"`lb rollback {name}` ends it, `lb switch {name} {rollout.plan.new}` completes it",
+                )
+        if wanted.to == desired.active:
+            return None
+        plan = self._plan(name, desired.active, wanted, actor)
+        gate()
+        return plan
 
     async def roll_back(self, service: Service, actor: str) -> None:
         """All traffic back to where it came from, at once, whatever the readiness and whatever else is under way."""
-        name = service.name
+        entered, _ = self._way_back(service.name, actor)
+        await self._enter(service.name, entered, actor)
+
+    def _way_back(self, name: str, actor: str) -> tuple[tuple[Rollout, tuple[Effect, ...]], Plan | None]:
         desired, rollout = self._desired(name), self._current(name)
         if rollout is not None and rollout.phase != "rolled_back":
-            await self._enter(name, roll_back(rollout, "an operator asked for it"), actor)
-            return
+            return roll_back(rollout, "an operator asked for it"), None
         if not desired.previous:
             raise Refused(409, "Nothing to roll back to", f"{name} has no previous pool: it was not switched")
         # Switched by an earlier lb, or the rollout is forgotten: the same change, unwatched.
         plan = Plan(desired.active, desired.previous, bake=Bake(time=0.0), actor=actor)
-        await self._enter(name, begin(plan), actor)
+        return begin(plan), plan
 
     @contextmanager
     def _order(self, name: str) -> Iterator[None]:
@@ -138,22 +172,10 @@ class Rollouts:
             if wanted.freeze_on_fail is not None:
                 plan = replace(plan, freeze_on_fail=wanted.freeze_on_fail)
         except Unreadable as error:
-            self._refuse(name, 422, "Invalid request", f"{error}; write {error.allowed}")
+            raise Refused(422, "Invalid request", f"{error}; write {error.allowed}") from None
         except ValueError as error:
-            self._refuse(name, 422, "Invalid request", str(error))
+            raise Refused(422, "Invalid request", str(error)) from None
         return plan
-
-    def _check(self, name: str, gate: Callable[[], None]) -> None:
-        try:
-            gate()
-        except Refused as refused:
-            self._count(name, "refused")
-            self._supervisor.note("switch", f"refused: {refused.detail}", name)
-            raise
-
-    def _refuse(self, name: str, status: int, title: str, detail: str) -> None:
-        self._count(name, "refused")
-        raise Refused(status, title, detail)
 
     async def _prepare(self, name: str, plan: Plan, gate: Callable[[], None]) -> None:
         """Run `pre`; nothing changes unless it succeeds."""
@@ -168,9 +190,14 @@ class Rollouts:
             note("rollout", f"pre failed, nothing has changed: {failed}", name, actor=plan.actor)
             raise Refused(409, "The pre hook failed", f"nothing has changed: {failed}") from None
         # It took its time: what was true before need not be now.
-        self._check(name, gate)
-        if self._desired(name).active != plan.old:
-            self._refuse(name, 409, "The service has changed", f"{plan.old} is not the active pool of {name} any more")
+        try:
+            gate()
+            if self._desired(name).active != plan.old:
+                raise Refused(409, "The service has changed", f"{plan.old} is not the active pool of {name} any more")
+        except Refused as refused:
+            self._count(name, "refused")
+            note("switch", f"to {plan.new} refused: {refused.detail}", name, actor=plan.actor)
+            raise
 
     # --- twice a second ---------------------------------------------------------------------------------------------
 
@@ -441,6 +468,34 @@ class Rollouts:
 def _tally(sums: Sums, service: str, pool: str) -> Tally:
     tally = sums.pools.get((service, pool)) or PoolTally(service, pool)
     return Tally(tally.requests, tally.errors, tuple(tally.buckets))
+
+
+def _foreseen(name: str, plan: Plan) -> list[str]:
+    """What a release will do."""
+    lines = []
+    if plan.steps == (100,):
+        lines.append(f"all new requests of {name} go to {plan.new} at once; none enters {plan.old} any more")
+    else:
+        steps = ", ".join(f"{step} %" for step in plan.steps)
+        lines.append(f"{plan.new} gets {steps} of the requests of {name}, each for {format_duration(plan.step_time)}")
+        end = "stops there" if plan.freeze_on_fail else f"goes back to {plan.old} at once"
+        lines.append(f"each step is compared with {plan.old}: when {plan.new} is worse, it {end}")
+    lines.append(f"requests under way in {plan.old} finish there, and it stays warm for a rollback")
+    if plan.bake.time:
+        what = "it stops and tells" if plan.freeze_on_fail else f"all traffic returns to {plan.old}"
+        lines.append(f"then {plan.new} is watched for {format_duration(plan.bake.time)}: when too many fail, {what}")
+    return lines
+
+
+def _moved(rollout: Rollout) -> list[str]:
+    """What the next state of a release that is under way means."""
+    plan = rollout.plan
+    if rollout.phase == "rolled_back":
+        return [
+            f"all new requests go to {plan.old} at once, whatever its readiness",
+            f"the release of {plan.new} ends; requests under way there finish",
+        ]
+    return [f"{plan.new} gets all requests at once; the steps that were left are not taken"]
 
 
 def _said(event: str, service: str, plan: Plan) -> dict[str, str | int | bool]:
