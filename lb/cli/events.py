@@ -38,6 +38,7 @@ def seconds(value: str) -> float:
 Examples:
   lb events --since 1h
   lb events --follow
+  lb events --probes --since 15m
   lb events --follow --json | jq -r 'select(.kind == "switch") | .text'
 
 With --json each line is a document. A follower outlives restarts of lb: it goes
@@ -45,16 +46,23 @@ on where it was, and says on stderr that it lost the connection and found it."""
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on with what happens from now on.")
 @click.option("--since", type=duration, metavar="DURATION", help="Not older than this, such as 1h. Default: 1d.")
+@click.option("--probes", is_flag=True, help="The probes of all targets as well, folded into runs.")
 @admin_options
 @json_option
-def events(client: Client, follow: bool, since: float | None, as_json: bool) -> None:
+def events(client: Client, follow: bool, since: float | None, probes: bool, as_json: bool) -> None:
     """What happened: state changes, switches, reloads."""
+    if probes and follow:
+        raise click.UsageError("--probes tells of runs that are over; leave out --follow, or leave out --probes.")
     # With --follow alone: the last hour first, so that one sees where things stand.
     oldest = time.time() - (since if since is not None else 3600.0 if follow else 86400.0)
     ink = Ink(colours())
     last = 0
     try:
-        for event in listed(client.get(f"/api/v1/events?since={oldest:.3f}")):
+        found = listed(client.get(f"/api/v1/events?since={oldest:.3f}"))
+        if probes:
+            runs = listed(client.get(f"/api/v1/probes?since={oldest:.3f}&limit=10000"))
+            found = sorted(found + [as_event(run, oldest) for run in runs], key=lambda event: float(event["at"]))
+        for event in found:
             if event["at"] >= oldest:
                 tell(event, ink, as_json)
                 last = max(last, event["id"])
@@ -67,6 +75,12 @@ def events(client: Client, follow: bool, since: float | None, as_json: bool) -> 
 def listed(answer: Any) -> list[Json]:
     found: list[Json] = answer["events"] if isinstance(answer, dict) else answer
     return found
+
+
+def as_event(run: Json, oldest: float) -> Json:
+    """A run of probes among the events; one that began before the first of them stands at the beginning."""
+    said = {"id": 0, "at": max(run["first"], oldest), "kind": "probes", "subject": run["target"], "text": run["told"]}
+    return {**said, "actor": "", "before": "", "after": "", "run": run}
 
 
 def following(client: Client, last: int, say: Callable[[Json], object]) -> None:

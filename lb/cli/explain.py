@@ -23,6 +23,9 @@ from lb.cli.client import (
 from lb.cli.completion import names
 from lb.cli.terminal import Ink, age, colours, columns, shorten, span, width, wrapped
 
+#: Runs of probes that are shown.
+RUNS = 12
+
 
 @click.command(
     epilog="""\b
@@ -90,7 +93,40 @@ def told(answer: Json, now: float, ink: Ink) -> list[str]:
             for probe in answer["probes"]
         ]
         lines += [f"    {line}" for line in columns(rows, "<>><")]
+    if answer.get("runs"):
+        lines += ["", "  All of them, folded into runs:"]
+        lines += [f"    {line}" for line in columns([folded(run, now, ink) for run in answer["runs"][:RUNS]], "<>><")]
+        if len(answer["runs"]) > RUNS:
+            lines.append(f"    and {len(answer['runs']) - RUNS} earlier ones: lb events --probes --since 7d")
     return lines
+
+
+def folded(run: Json, now: float, ink: Ink) -> list[str]:
+    """A run in columns: what it was, from when to when, how long its probes took, what the last one found."""
+    colour = {"passed": "green", "failed": "red"}.get(run["result"], "yellow")
+    sign = {"passed": "✔", "failed": "✖"}.get(run["result"], "·")
+    name = run["kind"] if run["result"] != "mixed" else f"{run['passed']} passed, {run['failed']} failed"
+    times = f" ×{run['count']}" if run["count"] > 1 and run["result"] != "mixed" else ""
+    check = "liveness " if run["check"] == "liveness" else ""
+    doubt = f" (not counted: {run['doubt']})" if run["doubt"] else ""
+    low, high = f"{run['fastest'] * 1000:.1f}", f"{run['slowest'] * 1000:.1f}"
+    return [
+        f"{ink(f'{sign} {check}{name}{times}', colour)}{doubt}",
+        from_to(run["first"], run["last"], now),
+        f"{low} ms" if low == high else f"{low}–{high} ms",
+        shown(run["text"]),
+    ]
+
+
+def from_to(first: float, last: float, now: float) -> str:
+    """`10:00:00–10:04:00`, with the date if that is another day's."""
+
+    def clock(at: float) -> str:
+        there = time.localtime(at)
+        today = there[:3] == time.localtime(now)[:3]
+        return time.strftime("%H:%M:%S" if today else "%m-%d %H:%M:%S", there)
+
+    return clock(first) if clock(first) == clock(last) else f"{clock(first)}–{clock(last)}"
 
 
 def shown(text: str) -> str:

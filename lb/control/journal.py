@@ -14,6 +14,8 @@ from pathlib import Path
 
 #: Bytes of the file after which it becomes the old one, and a new one begins.
 FILE_LIMIT = 4 << 20
+#: Bytes of a file beyond that which are read at most: the limit was another one, or it is no file at all.
+MARGIN = 1 << 20
 
 
 class Journal:
@@ -34,8 +36,8 @@ class Journal:
     def lines(self) -> Iterator[bytes]:
         """All lines that there are, oldest first; one may be torn or damaged."""
         for path in (self._old, self._path):
-            with suppress(OSError):
-                yield from path.read_bytes().splitlines()
+            with suppress(OSError), path.open("rb") as file:
+                yield from file.read(FILE_LIMIT + MARGIN).splitlines()
 
     def append(self, lines: bytes) -> bool:
         """Write whole lines, each with its end; False when the disk does not take them."""

@@ -1,9 +1,9 @@
 """The ledger of probes: every probe ever made, folded into runs, kept over restarts.
 
 A run that has ended is a line of `probes.jsonl`, written with the others of its second; those that go on are in
-`probes.open.json`, which is replaced every few seconds, so that a supervisor killed at any moment loses no more than
-those. The transitions, ejections, switches and changes of the configuration that go with them are in the timeline
-(`control.events`), which has a file of its own: many probes never push those out.
+`probes.open.json`, which is replaced every second (of a thousand targets every few), so that a supervisor killed at
+any moment loses no more than that. The transitions, ejections, switches and changes of the configuration that go with
+them are in the timeline (`control.events`), which has a file of its own: many probes never push those out.
 
 Bounded: `core.runs` bounds the lines a check may cause, `Journal` the file, and here some runs of each target are in
 memory. It costs about a microsecond a probe.
@@ -30,8 +30,8 @@ OPEN = "probes.open.json"
 RING = 30
 #: Targets, those that are gone included, of which runs are in memory.
 TARGETS = 10_000
-#: Seconds between two writings of the runs that go on.
-OPEN_EVERY = 5.0
+#: Runs that go on are written each second, or so many of them a second if there are more.
+OPEN_PER_SECOND = 400
 
 
 class Ledger:
@@ -44,7 +44,7 @@ class Ledger:
         self._journal: Journal | None = None
         self._open_path = Path()
         self._open_trouble = ""
-        self._open_at = 0.0  # monotonic seconds, of the last writing of those that go on
+        self._open_at = 0.0  # monotonic seconds: when those that go on are written next
         self._writes = True
 
     @property
@@ -103,9 +103,10 @@ class Ledger:
             if self._journal.append(encoded) or len(self._unwritten) > TARGETS:
                 self._unwritten.clear()
         now = time.monotonic()
-        if everything or now - self._open_at >= OPEN_EVERY:
-            self._open_at = now
-            self._write_open()
+        if everything or now >= self._open_at:
+            runs = self._folder.open()
+            self._open_at = now + len(runs) / OPEN_PER_SECOND
+            self._write_open(runs)
 
     def pause(self) -> None:
         """Write everything, then nothing more: another lb is about to take the files over."""
@@ -134,10 +135,10 @@ class Ledger:
         except (OSError, msgspec.MsgspecError):
             return []
 
-    def _write_open(self) -> None:
+    def _write_open(self, runs: list[Run]) -> None:
         temporary = self._open_path.with_name(f".{OPEN}.{os.getpid()}")
         try:
-            temporary.write_bytes(msgspec.json.encode(self._folder.open()))
+            temporary.write_bytes(msgspec.json.encode(runs))
             temporary.replace(self._open_path)
             self._open_trouble = ""
         except OSError as error:

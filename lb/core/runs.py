@@ -10,10 +10,14 @@ are told one by one as events all the same.)
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from lb.core.explain import span
 from lb.core.lifecycle import Verdict
+
+Result = Literal["passed", "failed", "ignored", "mixed"]
 
 #: Runs that one check may end in a row…
 BURST = 10
@@ -42,9 +46,12 @@ class Run(msgspec.Struct, omit_defaults=True):
         return self.passed + self.failed + self.ignored
 
     @property
-    def result(self) -> str:
-        """passed | failed | ignored | mixed"""
-        return self.kind if self.kind in ("passed", "ignored", "mixed") else "failed"
+    def result(self) -> Result:
+        """What they have in common."""
+        match self.kind:
+            case "passed" | "ignored" | "mixed":
+                return self.kind
+        return "failed"
 
 
 class _Open:

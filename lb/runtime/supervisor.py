@@ -572,8 +572,11 @@ class Supervisor:
         """Eject who fails its clients."""
         while True:
             await asyncio.sleep(SWEEP_EVERY)
-            for found in list(self._ejections.sweep(self.monitor.health, time.monotonic())):
+            ejected = list(self._ejections.sweep(self.monitor.health, time.monotonic()))
+            for found in ejected:
                 self.monitor.feed(found.target, Eject(found.reason, found.quick))
+            if ejected:
+                self._memory.write(self.monitor.keep())  # a restart is to find them out of rotation
 
     async def _sample(self) -> None:
         while True:

@@ -13,12 +13,14 @@ from lb.control.models import (
     ListenerView,
     PoolView,
     ProbeView,
+    RunView,
     ServiceView,
     Status,
     TargetView,
 )
 from lb.core.lifecycle import Health, in_rotation, shown, shown_since
 from lb.core.report import PoolTally, TargetTally
+from lb.core.runs import Run, sentence
 from lb.core.targets import Pool, Service, Target
 from lb.runtime.rates import Traffic
 from lb.runtime.totals import Sums
@@ -161,6 +163,26 @@ def probe_view(seen: object) -> ProbeView:
     """One probe of the monitor's history."""
     at, verdict = seen.at, seen.verdict  # type: ignore[attr-defined]
     return ProbeView(at=unix(at), ok=verdict.ok, seconds=verdict.seconds, text=verdict.text)
+
+
+def run_view(run: Run) -> RunView:
+    """Probes folded into a run."""
+    return RunView(
+        target=run.target,
+        check="liveness" if run.check == "liveness" else "readiness",
+        result=run.result,
+        kind=run.kind,
+        count=run.count,
+        passed=run.passed,
+        failed=run.failed,
+        first=run.first,
+        last=run.last,
+        fastest=run.low,
+        slowest=run.high,
+        text=run.text,
+        doubt=run.doubt,
+        told=sentence(run),
+    )
 
 
 def _figures(traffic: Traffic) -> dict[str, float | None]:

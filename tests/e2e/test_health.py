@@ -271,6 +271,56 @@ def test_fresh_verdicts_outlive_a_restart(stage: Stage) -> None:
     assert again.state(up.address) == "ready"
 
 
+def test_ejections_and_the_history_of_probes_outlive_a_supervisor_that_is_killed(stage: Stage) -> None:
+    """Whoever was out for its own traffic is out afterwards, for the rest of its time and until a probe has passed."""
+    backends = stage.pool("blue", 3)
+    service = "readiness: {path: /health/readiness, interval: 100ms, fall: 2}"
+    config = stage.config({"blue": backends}, service=service)
+    lb = stage.start(config, 1)
+    eventually(lambda: all(lb.state(backend.address) == "ready" for backend in backends))
+    broken, sick, _ = backends
+    with Load(lb.url, clients=4) as load:
+        eventually(lambda: load.count > 100)
+        ask(f"{broken.url}/break?errors=100", "POST")
+        eventually(lambda: lb.state(broken.address) == "ejected")
+    sick.toggle()
+    eventually(lambda: lb.state(sick.address) == "unready")
+    ended = stage.folder / "state" / "probes.jsonl"
+    eventually(lambda: ended.exists() and sick.address in ended.read_text())
+    lb.process.kill()
+    lb.process.wait(5)
+    with ended.open("a") as file:
+        file.write('{"target": "greet')  # torn in the middle of a line
+
+    again = stage.start(config, 1, ready=False)
+    assert again.state(broken.address) == "ejected"
+    assert "requests in a row failed" in again.cli("explain", broken.address).stdout
+    [before, *_] = [line for line in again.cli("explain", sick.address).stdout.splitlines() if "✔ passed ×" in line]
+    assert re.search(r"✔ passed ×\d+  +\d\d:\d\d:\d\d(–\d\d:\d\d:\d\d)?  +[0-9.]+–[0-9.]+ ms  HTTP 200", before)
+    told = again.cli("events", "--probes", "--since", "1h").stdout
+    assert re.search(rf"probes +greeting/blue/{sick.address}: passed ×\d+ within .* ms: HTTP 200", told)
+    kinds = [line.split()[2] for line in told.splitlines() if re.match(r"\d\d-\d\d ", line)]
+    assert {"probes", "transition", "start"} <= set(kinds)
+    assert again.cli("events", "--probes", "--follow").returncode == 2
+    [run, *_] = ask(f"{again.admin}/api/v1/probes?subject=greeting/blue/{sick.address}").json
+    assert (run["result"], run["check"]) == ("passed", "readiness")
+    assert run["count"] == run["passed"] > 1
+    eventually(lambda: ask(f"{again.url}/greeting").status == 200)
+
+
+def test_a_history_that_cannot_be_written_is_said_and_harms_nothing(stage: Stage) -> None:
+    backend = stage.backend()
+    (stage.folder / "state").mkdir()
+    (stage.folder / "state" / "probes.jsonl").symlink_to("/dev/full")
+    lb = stage.start(stage.config({"blue": [backend]}, service="readiness: {path: /health/readiness, interval: 100ms}"))
+    backend.toggle()
+    eventually(lambda: "No space left" in lb.status()["state_trouble"])
+    backend.toggle()
+    eventually(lambda: lb.state(backend.address) == "ready")
+    assert "the history of probes is kept in memory alone" in lb.cli("events").stdout
+    assert "status ×" in lb.cli("explain", backend.address).stdout
+
+
 def test_lb_probe_shows_what_was_asked_got_and_expected(stage: Stage) -> None:
     backend = stage.backend()
     lb = stage.start(stage.config({"blue": [backend]}), 1)
