@@ -7,19 +7,17 @@ no more costs lines of the file, never anything else; the file survives restarts
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lb.control.journal import Journal
 from lb.control.models import Event
 
 #: Events kept in memory.
 RING = 5000
-#: Bytes of the file after which it becomes the old one, and a new one begins.
-FILE_LIMIT = 4 << 20
 #: Events that may wait for a slow listener; more, and it is let go.
 LISTENER_LIMIT = 1000
 
@@ -28,13 +26,16 @@ class EventLog:
     """All events of this lb."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        self.trouble = ""  # why events cannot be written; empty: they are
-        self._path = directory / "events.jsonl" if directory is not None else None
+        self._journal = Journal(directory / "events.jsonl") if directory is not None else None
         self._ring: deque[Event] = deque(maxlen=RING)
         self._listeners: set[asyncio.Queue[Event | None]] = set()
         self._next = 1
-        self._size = 0
         self._load()
+
+    @property
+    def trouble(self) -> str:
+        """Why events cannot be written; empty: they are."""
+        return self._journal.trouble if self._journal is not None else ""
 
     def add(self, kind: str, subject: str, text: str, *, actor: str = "", before: str = "", after: str = "") -> Event:
         """Something happened."""
@@ -86,34 +87,14 @@ class EventLog:
             self._listeners.discard(queue)
 
     def _load(self) -> None:
-        if self._path is None:
+        if self._journal is None:
             return
-        for path in (self._path.with_suffix(".old.jsonl"), self._path):
-            with suppress(OSError):
-                for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                    with suppress(ValueError):
-                        self._ring.append(Event.model_validate_json(line))
+        for line in self._journal.lines():
+            with suppress(ValueError):
+                self._ring.append(Event.model_validate_json(line))
         if self._ring:
             self._next = max(event.id for event in self._ring) + 1
-        with suppress(OSError):
-            self._size = self._path.stat().st_size
-            if self._size and not self._path.read_bytes().endswith(b"\n"):
-                with self._path.open("ab") as file:
-                    file.write(b"\n")  # the last line was torn; the next one is not to hang on it
 
     def _write(self, event: Event) -> None:
-        if self._path is None:
-            return
-        line = event.model_dump_json(exclude_defaults=True).encode() + b"\n"
-        try:
-            if self._size + len(line) > FILE_LIMIT:
-                self._path.replace(self._path.with_suffix(".old.jsonl"))
-                self._size = 0
-            fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-            try:
-                self._size += os.write(fd, line)
-            finally:
-                os.close(fd)
-            self.trouble = ""
-        except OSError as error:
-            self.trouble = f"{self._path}: {error.strerror or error}"
+        if self._journal is not None:
+            self._journal.append(event.model_dump_json(exclude_defaults=True).encode() + b"\n")
