@@ -117,6 +117,8 @@ def _told(name: str, world: World, warnings: list[Problem], ink: Ink) -> list[st
 
 
 def _service_lines(service: ServiceFigures, world: World, ink: Ink) -> list[str]:
+    from lb.core.detection import doubted
+
     rows: list[tuple[str, str]] = []
     for found in service.readiness:
         rows += _rows("readiness", found, len(service.readiness) > 1)
@@ -127,6 +129,11 @@ def _service_lines(service: ServiceFigures, world: World, ink: Ink) -> list[str]
             rows.append(("", f"a dead target is out after at worst {worst} (= {sum_}),"))
             rows.append(("", f"on average {_seconds(found.detection.expected)} if it refuses connections;"))
             rows.append(("", f"one that recovers is back after at most {_seconds(found.detection.recovery)}"))
+            patience = world.rules[service.name].patience
+            if patience:
+                late = _seconds(doubted(found.spec, patience))
+                rows.append(("", "silent with most of its pool at once, or to probes and not to clients:"))
+                rows.append(("", f"doubted for {_seconds(patience)} at first (patience), so out after at worst {late}"))
     for found in service.liveness:
         rows += _rows("liveness", found, len(service.liveness) > 1)
         if found.detection is None:
@@ -197,16 +204,19 @@ def _document(
 
 
 def _figures(service: ServiceFigures, world: World) -> dict[str, Any]:
+    patience = world.rules[service.name].patience
     return {
         "active": world.config.services[service.name].first_active(),
         "detection": _rounded(service.worst),
         "probes_per_second": round(service.probes, 3),
-        "readiness": [_check_document(found) for found in service.readiness],
+        "readiness": [_check_document(found, patience) for found in service.readiness],
         "liveness": [_check_document(found) for found in service.liveness],
     }
 
 
-def _check_document(found: CheckFigures) -> dict[str, Any]:
+def _check_document(found: CheckFigures, patience: float | None = None) -> dict[str, Any]:
+    from lb.core.detection import doubted
+
     spec = found.spec
     return {
         "targets": list(found.targets),
@@ -217,6 +227,8 @@ def _check_document(found: CheckFigures) -> dict[str, Any]:
         "rise": spec.rise,
         "fall": spec.fall,
         "detection": _rounded(found.detection),
+        # Of liveness nothing is doubted but what our own standstill has spoilt.
+        **({"doubted": round(doubted(spec, patience), 3)} if found.detection and patience is not None else {}),
     }
 
 

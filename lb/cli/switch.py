@@ -21,7 +21,7 @@ from lb.cli.client import (
 )
 from lb.cli.completion import names
 from lb.cli.events import PATIENCE, duration, listed
-from lb.cli.terminal import Ticker, age, wrapped
+from lb.cli.terminal import Ticker, age, say, wrapped
 
 #: Seconds between two looks at a rollout that is waited for.
 LOOK = 0.5
@@ -96,9 +96,9 @@ def switch(
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     elif answer["rollout"] and answer["active"] != pool and not wait:
-        click.echo(f"{service}: on the way to {pool}. `lb status {service} --watch` shows it go, or --wait here.")
+        say(f"{service}: on the way to {pool}. `lb status {service} --watch` shows it go, or --wait here.")
     else:
-        click.echo(shares(answer))
+        say(shares(answer))
     if wait and (answer["active"] != pool or answer["rollout"]):
         raise SystemExit(1)
 

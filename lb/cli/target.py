@@ -10,7 +10,7 @@ import click
 from lb.cli.client import Client, Failure, Json, Unreachable, admin_options, in_path, json_option
 from lb.cli.completion import names
 from lb.cli.events import PATIENCE, seconds
-from lb.cli.terminal import Ink, Ticker, colours, span
+from lb.cli.terminal import Ink, Ticker, aside, colours, say, span
 
 #: Seconds between two looks at a drain that is waited for, and between two lines about it where no terminal is.
 LOOK, SAY = 0.2, 10.0
@@ -48,9 +48,9 @@ def drain(client: Client, target: str, wait: bool, timeout: float, force: bool, 
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     elif wait:
-        click.echo(f"{known} is drained: safe to kill. `lb undrain {target}` puts it back.")
+        say(f"{known} is drained: safe to kill. `lb undrain {target}` puts it back.")
     else:
-        click.echo(f"{known} gets no new requests. `lb drain {target} --wait` says when it is safe to kill.")
+        say(f"{known} gets no new requests. `lb drain {target} --wait` says when it is safe to kill.")
 
 
 def await_drain(client: Client, target: str, timeout: float, quiet: bool) -> Json:
@@ -80,7 +80,7 @@ def await_drain(client: Client, target: str, timeout: float, quiet: bool) -> Jso
             ticker.show(f"draining {target}: {left}, {span(now - began)}")
             if not ticker.live and not quiet and now - said_at > SAY:
                 said_at = now
-                click.echo(f"draining {target}: {left}", err=True)
+                aside(f"draining {target}: {left}")
         if timeout and now - began > timeout:
             ticker.clear()
             raise Failure(f"{target} is not drained after {span(timeout)}: {left}. It goes on draining.")

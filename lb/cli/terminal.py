@@ -100,11 +100,16 @@ def wrapped(line: str, hanging: str = "", stream: TextIO | None = None) -> list[
     )
 
 
-def aside(text: str) -> None:
-    """Say something on stderr, in lines that fit a terminal."""
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print text without colours, in lines that fit a terminal."""
     for line in text.splitlines():
-        for part in wrapped(line, "  ", sys.stderr):
-            print(part, file=sys.stderr, flush=True)
+        for part in wrapped(line, "  ", stream):
+            print(part, file=stream or sys.stdout, flush=True)
+
+
+def aside(text: str) -> None:
+    """What is not the answer: it goes to stderr."""
+    say(text, sys.stderr)
 
 
 def flowing(parts: Iterable[str], between: str) -> list[str]:
