@@ -1,6 +1,6 @@
 """The fault matrix, counted: everything a target can do wrong, a hundred thousand times, and nothing may be left over.
 
-    python -m benchmarks.faults [--count 100000] [--clients 96]
+    python -m benchmarks.faults [--count 100000] [--clients 96] [--only FAULT]
 
 Three processes with real sockets between them: clients, a worker's data plane with its listener, and targets that do
 what the path asks for. Each fault is struck with GET and POST, on client connections that are kept and that are not,
@@ -38,7 +38,7 @@ from lb.proxy.upstream import Upstream
 
 RESET = struct.pack("ii", 1, 0)
 #: Seconds after which the data plane gives a silent target up.
-PATIENCE = 0.3
+PATIENCE = 0.5
 HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"
 CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -289,8 +289,9 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer:
 class Clients:
     """Strikes faults at the data plane and checks what comes of them."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, only: list[str]) -> None:
         self.port = port
+        self.matrix = [case for case in MATRIX if case[0] in only] if only else MATRIX
         self.wrong: Counter[str] = Counter()
         self.struck = 0
         self.left = 0
@@ -300,7 +301,7 @@ class Clients:
     async def strike(self, count: int, clients: int) -> None:
         """`count` faults, evenly from the matrix in an order of chance, by so many clients at a time."""
         rng = random.Random(count)
-        order = [MATRIX[number % len(MATRIX)] for number in range(count)]
+        order = [self.matrix[number % len(self.matrix)] for number in range(count)]
         rng.shuffle(order)
         turns = iter(order)
         await asyncio.gather(*(self._client(turns, rng) for _ in range(clients)))
@@ -381,13 +382,13 @@ class Clients:
         return answer.whole and not answer.closes
 
 
-async def run(count: int, clients: int) -> int:
+async def run(count: int, clients: int, only: list[str]) -> int:
     """The whole thing; returns 0 if nothing was wrong and nothing is left over."""
     targets, plane = Child(), Child()
     ports = await targets.start("--targets")
     port = (await plane.start("--front", json.dumps(ports)))["port"]
-    strikers = Clients(port)
-    await strikers.strike(20 * len(MATRIX), clients)  # until everything has been needed once
+    strikers = Clients(port, only)
+    await strikers.strike(20 * len(strikers.matrix), clients)  # until everything has been needed once
     before = await at_rest(plane)
     began = time.monotonic()
     await strikers.strike(count, clients)
@@ -396,7 +397,7 @@ async def run(count: int, clients: int) -> int:
     twice = await targets.counts()
     await plane.stop()
     await targets.stop()
-    print(f"{count} faults of {len(MATRIX)} kinds in {seconds:.0f} s, {strikers.left} clients left early, "
+    print(f"{count} faults of {len(strikers.matrix)} kinds in {seconds:.0f} s, {strikers.left} clients left early, "
           f"{strikers.followed} next requests on the same connection")  # fmt: skip
     for name, value in before.items():
         print(f"  {name:12} {value:8} before {after[name]:8} after")
@@ -427,6 +428,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Strike faults at a data plane and count what is left over.")
     parser.add_argument("--count", type=int, default=100_000, help="faults (default: 100000)")
     parser.add_argument("--clients", type=int, default=96, help="clients at a time (default: 96)")
+    parser.add_argument("--only", action="append", default=[], choices=FAULTS, help="this fault alone; may be repeated")
     parser.add_argument("--targets", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--front", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -435,7 +437,7 @@ def main() -> int:
     elif options.front:
         uvloop.run(front(json.loads(options.front)))
     else:
-        return uvloop.run(run(options.count, options.clients))
+        return uvloop.run(run(options.count, options.clients, options.only))
     return 0
 
 

@@ -37,6 +37,8 @@ VALUE = rb"[\t\x20-\x7e\x80-\xff]"  # RFC 9110 section 5.5: field-vchar, obs-tex
 
 #: method SP request-target SP HTTP-version (RFC 9112 section 3): single spaces, no other white space, no 8-bit bytes.
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"++) ([\x21-\x7e]++) HTTP/1\.([0-9])")
+#: What may still become one, so that somebody who speaks another protocol is told at once.
+_REQUEST_LINE_BEGUN = re.compile(TOKEN + rb"*+(?: (?:[\x21-\x7e]++(?: [HTP/0-9.]{0,8}+)?+)?+)?+")
 #: A field line (RFC 9112 section 5), or, as the third group, everything from the first byte that is none.
 _FIELD = re.compile(rb"(" + TOKEN + rb"++):(" + VALUE + rb"*+)\r\n|([\x00-\xff]++)")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (" + VALUE + rb"*+))?")
@@ -136,11 +138,13 @@ def check_partial(data: bytes, line_limit: int, block_limit: int) -> None:
     broken = _BROKEN.search(data)
     if broken:
         raise Refusal(400, "bad_request", f"byte {data[broken.start()]:#04x} at offset {broken.start()} of the head")
-    line_end = data.find(b"\r\n")
-    if (len(data) if line_end < 0 else line_end) > line_limit:
+    line_end = data.find(b"\r")
+    if line_end < 0:
+        line_end = len(data)
+    if line_end > line_limit:
         raise Refusal(414, "request_line_too_long", f"the request line is longer than {line_limit} bytes")
-    if line_end < 0 and len(data) > 32 and b" " not in data[:32] and not data[:32].isalpha():
-        raise Refusal(400, "bad_request", "this is not HTTP")
+    if not _REQUEST_LINE_BEGUN.fullmatch(data, 0, line_end):
+        raise Refusal(400, "bad_request", "this does not begin like `METHOD target HTTP/1.1`")
     if len(data) > line_limit + block_limit + 4:
         raise Refusal(431, "header_too_large", f"the header block is longer than {block_limit} bytes")
 

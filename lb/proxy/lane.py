@@ -143,7 +143,8 @@ class Lane:
             failure = Failure(CONNECT, UNREACHABLE, f"{self.id} cannot be reached: {error.strerror or error}")
         if upstream is not None and upstream.gone:
             upstream.abort()
-            failure = Failure(CONNECT, RESET, f"{self.id} closed the connection as soon as it was opened")
+            text = f"{self.id} closed the connection as soon as it was opened"
+            failure = Failure(CONNECT, RESET, text, unprocessed=True)
         if failure is not None:
             self.active -= 1
             self.tally.connect_failures += 1

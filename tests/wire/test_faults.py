@@ -16,10 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lb.core.targets import Retries, Timeouts
+from lb.core.targets import AccessLog, Listener, Pool, Retries, Route, Service, Snapshot, Target, Timeouts
+from lb.http1.head import RequestFields, RequestHead
+from lb.proxy.downstream import Downstream
+from lb.proxy.exchange import Exchange
+from lb.proxy.plane import DataPlane
 from tests.wire.front import OK, Front, Origin, Script, answers_ok, read_answer, read_request, status_of
 from tests.wire.request_table import TABLE
 
@@ -243,3 +248,58 @@ def test_noise_never_hangs_or_crosses_over(noisy: Front, pieces: list[bytes], cu
     assert len(mine) == 1
     assert mine[0].startswith(b"GET /" + mark + b" HTTP/1.1\r\nHost: a\r\n")
     noisy.origin.requests.clear()
+
+
+# --- connections that are given up while they are made ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ticks", range(6))
+def test_a_connection_that_comes_just_too_late_leaves_nothing(ticks: int) -> None:
+    uvloop.run(_just_too_late(ticks))
+
+
+async def _just_too_late(ticks: int) -> None:
+    """The loop stands still while a connection is made, and finds it made and too late at the same time."""
+    loop = asyncio.get_running_loop()
+    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    plane = DataPlane(worker=0, loop=loop, alarm=lambda alarm: None)
+    target = Target("s/p/x", "s", "p", "127.0.0.1", server.sockets[0].getsockname()[1])
+    service = Service("s", (Pool("p", (target,)),), timeouts=Timeouts(connect=0.02))
+    plane.apply(Snapshot(1, services=(service,), routes=(Route("s"),), access_log=AccessLog("off")))
+    [lane] = plane.lanes.values()
+    exchange = Exchange(
+        plane, Downstream(plane, Listener("x")), RequestHead(b"GET", b"/", b"/", 1, b"a", RequestFields())
+    )
+    exchange.service = plane.services["s"]
+    for _ in range(30):
+        lane.open(exchange)
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    time.sleep(0.05)  # noqa: ASYNC251 - the point of it
+    for _ in range(500):
+        if not plane.tasks:
+            break
+        await asyncio.sleep(0.01)
+    lane.close_idle()
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+    assert lane.active == 0
+    assert not lane.connections
+    plane.close()
+    server.close()
+
+
+def test_a_target_that_closes_at_once_is_a_failed_connect() -> None:
+    """Nothing was sent, so a POST may go elsewhere; and it tells nothing about idle connections."""
+
+    async def closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
+        reset(writer)
+
+    with Front(origins=2, timeouts=Timeouts(response=5.0)) as front:
+        front.origins[0].script = closes
+        began = time.monotonic()
+        for _ in range(20):
+            assert status_of(front.send(POST % b"Connection: close\r\n")) == 200
+            front.call(lambda: [lane.close_idle() for lane in front.plane.lanes.values()])
+        assert time.monotonic() - began < 4.0, "nobody waited for an answer that cannot come"
+        assert len(front.origins[1].requests) == 20
