@@ -132,8 +132,8 @@ def _service_lines(service: ServiceFigures, world: World, ink: Ink) -> list[str]
             patience = world.rules[service.name].patience
             if patience:
                 late = _seconds(doubted(found.spec, patience))
-                rows.append(("", "silent with most of its pool at once, or to probes and not to clients:"))
-                rows.append(("", f"doubted for {_seconds(patience)} at first (patience), so out after at worst {late}"))
+                rows.append(("", "one silent with most of its pool, or to its probes alone, is"))
+                rows.append(("", f"doubted for {_seconds(patience)} first (patience), and out after at worst {late}"))
     for found in service.liveness:
         rows += _rows("liveness", found, len(service.liveness) > 1)
         if found.detection is None:

@@ -19,9 +19,14 @@ is gone) rather than one that hangs:
 The first term is the mean rest of the wait that the death falls into, E[L²] / 2 E[L]: half the interval without
 jitter. Jitter only ever shortens a wait, so the worst case stays what it is.
 
+Failures in doubt (`core.suspicion`: most of a pool falls silent at once, or a target is silent to probes while it goes
+on answering clients) are not counted for up to `patience`. The doubt begins with the first of them, the first that
+counts comes one pace after it ends at the latest:
+
+    doubted = worst + patience + max(fast_interval, timeout)
+
 What it does not do: passive detection. With traffic on it, a target that refuses is left alone by each worker at
-once and ejected after a few failures, long before its probes agree. Nor does it count failures that are in doubt
-(`core.suspicion`): those wait for up to `patience` longer.
+once and ejected after a few failures, long before its probes agree.
 """
 
 from __future__ import annotations
@@ -61,6 +66,13 @@ def worst_case(spec: CheckSpec) -> float:
     """Seconds that a dead target can stay in rotation at worst; infinite when nobody looks."""
     found = detection(spec)
     return float("inf") if found is None else found.worst
+
+
+def doubted(spec: CheckSpec, patience: float) -> float:
+    """The worst case of a failure that is not believed at first."""
+    if patience <= 0:
+        return worst_case(spec)
+    return worst_case(spec) + patience + max(spec.fast_interval or spec.interval, spec.timeout)
 
 
 def formula(spec: CheckSpec) -> str:

@@ -39,6 +39,7 @@ def test_a_valid_file_and_its_figures(file: Path) -> None:
     assert "is valid: 1 service, 2 pools, 4 targets, 1 route." in result.output
     assert "a dead target is out after at worst 7s (= 2 + 2 × 2 + 1 s)," in result.output
     assert "a dead target is out after at worst 16s (= 5 + 2 × 5 + 1 s)," in result.output
+    assert "doubted for 15s first (patience), and out after at worst 24s" in result.output
     assert "for greeting/green/127.0.0.1:5004" in result.output
     assert "after at worst 31s (= 10 + 2 × 10 + 1 s)" in result.output
     assert all(len(line) <= 80 for line in result.output.splitlines() if str(file) not in line)
@@ -52,6 +53,8 @@ def test_figures_for_programs(file: Path) -> None:
     assert service["detection"]["worst"] == 16.0
     assert [len(one["targets"]) for one in service["readiness"]] == [1, 3]
     assert service["readiness"][1]["detection"] == {"best": 3.6, "expected": 4.751, "worst": 7.0, "recovery": 5.0}
+    assert [one["doubted"] for one in service["readiness"]] == [36.0, 24.0]
+    assert "doubted" not in service["liveness"][0]
     assert service["probes_per_second"] == 2.1
 
 

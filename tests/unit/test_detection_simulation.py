@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lb.core.checks import CheckSpec
-from lb.core.detection import detection
+from lb.core.detection import detection, doubted
 from lb.core.lifecycle import Probed, Rules, Verdict, initial, pause, step
 
 PASS = Verdict(True, 0.0, "HTTP 200", "passed")
 FAIL = Verdict(False, 0.0, "no answer", "timeout")
 
 
-def simulate(spec: CheckSpec, hung: bool, dice: random.Random) -> float:
+def simulate(spec: CheckSpec, hung: bool, dice: random.Random, patience: float = 0.0, doubt: str = "") -> float:
     """Seconds from a failure at a random moment until `step` takes the target out; the monitor's own schedule."""
-    rules = Rules(rise=spec.rise, fall=spec.fall, grace=0.0)
+    rules = Rules(rise=spec.rise, fall=spec.fall, grace=0.0, patience=patience)
     health, _ = step(initial(0.0, rules), Probed(PASS), 0.0, rules)
     fails_at = 10 * spec.interval + dice.random() * 10 * spec.interval
     start = 0.0
@@ -26,7 +26,7 @@ def simulate(spec: CheckSpec, hung: bool, dice: random.Random) -> float:
         failing = start >= fails_at
         took = spec.timeout if failing and hung else 0.0
         end = start + took
-        health, _ = step(health, Probed(FAIL if failing else PASS), end, rules)
+        health, _ = step(health, Probed(FAIL, doubt) if failing else Probed(PASS), end, rules)
         if health.probe == "unready":
             return end - fails_at
         start = max(start + pause(health, spec) * (1 - spec.jitter * dice.random()), end)
@@ -47,6 +47,12 @@ def test_it_never_takes_longer_than_the_worst_case(spec, hung, seed):
     times = detection(spec)
     assert times is not None
     assert simulate(spec, hung, random.Random(seed)) <= times.worst + 1e-6
+
+
+@given(SPECS, st.booleans(), st.floats(0, 60), st.sampled_from(["shared", "overloaded"]), st.integers(0, 9999))
+def test_nor_longer_than_said_where_it_is_doubted_at_first(spec, hung, patience, doubt, seed):
+    took = simulate(spec, hung, random.Random(seed), patience, doubt)
+    assert patience - 1e-6 <= took <= doubted(spec, patience) + 1e-6
 
 
 @given(SPECS, st.integers(0, 9999))
