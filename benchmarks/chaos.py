@@ -51,7 +51,7 @@ GROWTH = 1.1
 #: Minutes of a run from which on growth is judged: the second minute against the last one.
 LONG = 4.0
 #: The beats begin at different moments, so that most of what goes wrong goes wrong alone; not all of it does.
-OFFSETS = {"reload": 0.0, "kill_worker": 2.3, "restart_backend": 0.7, "kill_supervisor": 0.5}
+OFFSETS = {"reload": 0.0, "kill_worker": 3.9, "restart_backend": 0.7, "kill_supervisor": 0.5}
 
 
 @dataclass
@@ -65,6 +65,7 @@ class Kill:
     ports: set[int]  # the clients' ports of the connections that it held
     unread: set[int]  # those with bytes that it had not read
     account: int | None = None  # requests under way in it, by the proxy's account
+    unwritten: int = 0  # lines of the access log that it took with it, by the proxy's account
 
 
 @dataclass
@@ -273,10 +274,10 @@ class Storm:
         for name in ("events.old.jsonl", "events.jsonl"):
             with contextlib.suppress(OSError):
                 text += (self.folder / "state" / name).read_text()
-        told = dict(re.findall(r"\(process (\d+)\)[^\"]*? with (\d+) requests? under way", text))
+        pattern = r"\(process (\d+)\)[^\"]*? with (\d+) requests? under way(?: and (\d+) log lines)?"
+        told = {pid: (int(under_way), int(lines or 0)) for pid, under_way, lines in re.findall(pattern, text)}
         for kill in self.kills:
-            if str(kill.pid) in told:
-                kill.account = int(told[str(kill.pid)])
+            kill.account, kill.unwritten = told.get(str(kill.pid), (None, 0))
 
     def read_access_log(self) -> dict[str, dict[str, Any]]:
         lines = {}
@@ -331,7 +332,7 @@ class Verdict:
     rows: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     faults: list[str] = field(default_factory=list)
     lost_per_kill: dict[int, list[Line]] = field(default_factory=lambda: defaultdict(list))
-    unlogged: int = 0
+    unlogged: list[Line] = field(default_factory=list)  # over, and not in the access log
 
 
 WHOLE = {"get": {"200"}, "post": {"200"}, "stream": {"200"}, "socket": {"1000", "1001"}}
@@ -360,9 +361,7 @@ def judge(storm: Storm, book: Path) -> Verdict:
             row["whole"] += 1
             row["sent elsewhere (1001)"] += line.outcome == "1001"
             if known is None:
-                row["whole, not in the log"] += 1
-                if not any(line.port in kill.ports and kill.began - 1 < line.ended for kill in storm.kills):
-                    verdict.faults.append(f"not in the log, though no worker of it was killed: {line}")
+                verdict.unlogged.append(line)
             elif line.outcome.startswith("2") and str(known["status"]) != line.outcome:
                 verdict.faults.append(f"the log says {known['status']}: {line}")
         else:
@@ -380,6 +379,15 @@ def judge(storm: Storm, book: Path) -> Verdict:
             verdict.faults.append(f"the proxy tells of a request that no client knows: {line}")
     for kill in storm.kills:
         _judge_kill(verdict, kill)
+    for line in verdict.unlogged:
+        verdict.rows[line.kind]["answered, not in the log"] += 1
+        if not any(kill.began - 2 < line.ended < kill.ended + 0.1 for kill in storm.kills):
+            verdict.faults.append(f"not in the log, though no worker had just been killed: {line}")
+    unwritten = sum(kill.unwritten for kill in storm.kills)
+    if unwritten != len(verdict.unlogged):
+        verdict.faults.append(
+            f"{len(verdict.unlogged)} answers are not in the access log, {unwritten} by the proxy's account"
+        )
     posts = Counter(line.split()[0] for line in (storm.folder / "posts.log").read_text().splitlines())
     verdict.rows["post"]["came twice"] = sum(count > 1 for count in posts.values())
     verdict.faults += [f"POST {id} came to backends {count} times" for id, count in posts.items() if count > 1]
@@ -391,6 +399,10 @@ def judge(storm: Storm, book: Path) -> Verdict:
 
 def _judge_loss(storm: Storm, verdict: Verdict, line: Line, known: dict[str, Any] | None) -> None:
     row = verdict.rows[line.kind]
+    if known is None and line.outcome.isdecimal():
+        row["by a backend's death"] += 1
+        verdict.unlogged.append(line)
+        return
     if known is not None and (known.get("reason") or known["status"] >= 500):
         # The proxy has ended it itself: the client must have seen just that, and a backend must have died.
         row["by a backend's death"] += 1
@@ -441,7 +453,7 @@ def show(storm: Storm, verdict: Verdict) -> None:
     kinds = ("get", "post", "stream", "socket")
     for name in (
         "tries", "whole", "sent elsewhere (1001)", "open at the end", "by a backend's death", "by a worker's death",
-        "for no reason", "asked again", "failed", "came twice", "whole, not in the log",
+        "for no reason", "asked again", "failed", "came twice", "answered, not in the log",
     ):  # fmt: skip
         cells = [str(verdict.rows[kind][name]) for kind in kinds]
         if name in ("asked again", "failed"):
@@ -455,6 +467,10 @@ def show(storm: Storm, verdict: Verdict) -> None:
     print(
         f"\nworkers killed: {len(storm.kills)}; what clients lost by it: {lost}; "
         f"by the proxy's account: {account} under way; {unread} lay unread in the kernel"
+    )
+    print(
+        f"answers that are not in the access log: {len(verdict.unlogged)}; "
+        f"by the proxy's account: {sum(kill.unwritten for kill in storm.kills)}"
     )
     print(f"done: {dict(storm.done)}")
     for name, value in verdict.rows["growth"].items():

@@ -73,7 +73,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "lb_downstream_accepted_total": ("counter", (), "Client connections accepted."),
     "lb_upstream_connections": ("gauge", ("service", "state"), "Connections to targets by state (idle, active)."),
     "lb_rejected_total": ("counter", ("reason",), "Answers of the proxy's own and connections turned away, by reason."),
-    "lb_access_log_lines_lost_total": ("counter", (), "Access log lines that no reader or disk took."),
+    "lb_access_log_lines_lost_total": (
+        "counter",
+        (),
+        "Access log lines that no reader or disk took, or that a worker that died had not written yet.",
+    ),
+    "lb_requests_lost_total": ("counter", (), "Requests that were under way in workers when these died."),
     "lb_config_last_reload_successful": ("gauge", (), "1 if the last reading of the configuration succeeded, else 0."),
     "lb_config_reloads_total": ("counter", ("result",), "Readings of the configuration by result (ok, failed)."),
     "lb_worker_restarts_total": ("counter", (), "Workers that had to be replaced."),
@@ -121,6 +126,7 @@ class Figures:
     downstream: int = 0
     accepted: int = 0
     log_lines_lost: int = 0
+    requests_lost: int = 0
     reload_ok: bool = True
     worker_restarts: int = 0
     workers: int = 0
@@ -176,6 +182,7 @@ class _Collector:
         yield _gauge("lb_upstream_connections", self._connections())
         yield _counter("lb_rejected_total", {(reason,): count for reason, count in f.rejected.items()})
         yield _counter("lb_access_log_lines_lost_total", {(): f.log_lines_lost})
+        yield _counter("lb_requests_lost_total", {(): f.requests_lost})
         yield _gauge("lb_config_last_reload_successful", {(): f.reload_ok})
         yield _counter("lb_config_reloads_total", {(result,): f.reloads.get(result, 0) for result in ("ok", "failed")})
         yield _counter("lb_worker_restarts_total", {(): f.worker_restarts})

@@ -14,11 +14,12 @@ GOING_AWAY_MASKED = b"\x88\x82\x00\x00\x00\x00\x03\xe9"
 class Frames:
     """Follows one direction of a WebSocket connection."""
 
-    __slots__ = ("_head", "_left")
+    __slots__ = ("_head", "_left", "closing")
 
     def __init__(self) -> None:
         self._head = b""  # the bytes of an unfinished frame header
         self._left = 0  # payload bytes still to come
+        self.closing = False  # a close frame has been seen
 
     @property
     def between(self) -> bool:
@@ -44,6 +45,7 @@ class Frames:
                 self._head = head
                 return border
             self._head = b""
+            self.closing = self.closing or head[0] & 0x0F == 8
             position += need - shift
             length = head[1] & 0x7F
             if length == 126:

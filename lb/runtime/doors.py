@@ -88,6 +88,7 @@ class Visit:
     incarnation: int
     applied: int  # newest version that it serves by
     connection: socket.socket  # becomes its channel when something is sent
+    last_words: int = -1  # a descriptor of its page (`proxy.last_words`), if it has one
     sockets: dict[Door, socket.socket] = field(default_factory=dict)
 
     def leave(self) -> None:
@@ -95,6 +96,8 @@ class Visit:
         for sock in self.sockets.values():
             sock.close()
         self.connection.close()
+        if self.last_words >= 0:
+            os.close(self.last_words)
 
 
 class Doorway:
@@ -205,6 +208,7 @@ def _visit(path: str) -> Visit:
             int(told["incarnation"]),
             int(told["applied"]),
             connection,
+            _last_words(told),
             dict(zip(doors, sockets, strict=True)),
         )
     except BaseException:
@@ -212,6 +216,16 @@ def _visit(path: str) -> Visit:
             sock.close()
         connection.close()
         raise
+
+
+def _last_words(told: dict[str, Any]) -> int:
+    """The worker's page, through the kernel's list of its descriptors."""
+    if told.get("last_words", -1) < 0:
+        return -1
+    try:
+        return os.open(f"/proc/{int(told['pid'])}/fd/{int(told['last_words'])}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
 
 
 # --- messages with descriptors ---------------------------------------------------------------------------------------

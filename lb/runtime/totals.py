@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from lb.core.report import BUCKETS, PoolTally, Report, RequestRecord, TargetTally, empty_tally, removed_id
+from lb.proxy.last_words import NOTHING, Left
 
 #: Requests of the recent past that `explain REQUEST-ID` can tell about.
 RECORDS = 5000
@@ -31,6 +32,7 @@ class Sums:
     in_flight: int = 0
     accepted: int = 0
     log_lines_lost: int = 0
+    lost: int = 0  # requests that were under way in workers when these died
 
     def take(self, report: Report) -> None:
         """A newer report of the same worker replaces what it names."""
@@ -60,6 +62,7 @@ class Sums:
             self.rejected[reason] = self.rejected.get(reason, 0) + count
         self.accepted += other.accepted
         self.log_lines_lost += other.log_lines_lost
+        self.lost += other.lost
         if gauges:
             self.downstream += other.downstream
             self.in_flight += other.in_flight
@@ -90,8 +93,10 @@ class Totals:
         while len(self.records) > RECORDS:
             del self.records[next(iter(self.records))]
 
-    def gone(self, incarnation: int) -> None:
-        """A worker is gone: keep its counters, drop its gauges."""
+    def gone(self, incarnation: int, left: Left = NOTHING) -> None:
+        """A worker is gone: keep its counters, drop its gauges, count what it took with it."""
+        self._gone.lost += left.under_way
+        self._gone.log_lines_lost += left.lines
         sums = self._live.pop(incarnation, None)
         if sums is not None:
             self._gone.add(sums, gauges=False)

@@ -31,6 +31,8 @@ from typing import Any
 
 from lb.core.report import Alarm, Report
 from lb.core.targets import Rotation, Snapshot
+from lb.proxy import last_words
+from lb.proxy.last_words import NOTHING, Left
 from lb.runtime import doors
 from lb.runtime.channel import VERSION, Applied, Channel, Hello, Message, Order, Poll, Polled, Trouble, pack
 from lb.runtime.totals import Totals
@@ -72,6 +74,7 @@ class Life:
         self.leaving = False  # its successor serves already; it only ends what is under way
         self.doomed = False  # it is being killed
         self.rss = 0
+        self.last_words = -1  # the page of `proxy.last_words`
 
     def say(self, message: Message) -> None:
         if self.channel is not None:
@@ -82,6 +85,20 @@ class Life:
         if self.doors is not None:
             with suppress(OSError):
                 doors.hand(self.doors, door, sock)
+
+    def left(self) -> Left:
+        """What it had under way when it ended, by the page that outlives it."""
+        return (last_words.read(self.last_words) if self.last_words >= 0 else None) or NOTHING
+
+    def close(self) -> None:
+        """Let go of everything that led to it."""
+        if self.channel is not None:
+            self.channel.close()
+        if self.doors is not None:
+            self.doors.close()
+        if self.last_words >= 0:
+            os.close(self.last_words)
+            self.last_words = -1
 
     def close_door(self, door: doors.Door) -> None:
         if self.doors is not None:
@@ -171,6 +188,7 @@ class Workers:
         life = Life(visit.number, visit.pid, None)
         life.incarnation, life.applied, life.leaving = visit.incarnation, visit.applied, True
         life.served_since = life.heard
+        life.last_words = visit.last_words
         self._lives.append(life)
         life.channel = await Channel.over(
             visit.connection, lambda message: self._on_message(life, message), lambda: self._on_end(None, life, None)
@@ -306,10 +324,12 @@ class Workers:
         """A new process for a seat, with its sockets and everything that it has to know. Raises OSError."""
         ours, theirs = socket.socketpair()
         our_doors, their_doors = doors.pair()
+        page = last_words.create()
         told = {
             "number": seat.number,
             "channel": theirs.fileno(),
             "sockets": their_doors.fileno(),
+            "last_words": page,
             "directory": str(self.directory) if self.directory is not None else "",
         }
         try:
@@ -318,19 +338,21 @@ class Workers:
                 "-m",
                 "lb.runtime.worker",
                 json.dumps(told),
-                pass_fds=(theirs.fileno(), their_doors.fileno()),
+                pass_fds=(theirs.fileno(), their_doors.fileno(), *((page,) if page >= 0 else ())),
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
             )
         except BaseException:
             ours.close()
             our_doors.close()
+            if page >= 0:
+                os.close(page)
             raise
         finally:
             theirs.close()
             their_doors.close()
         life = Life(seat.number, process.pid, process)
-        life.doors = our_doors
+        life.doors, life.last_words = our_doors, page
         self._lives.append(life)
         try:
             life.channel = await Channel.over(ours, lambda message: self._on_message(life, message), self._wake)
@@ -358,11 +380,9 @@ class Workers:
         if life not in self._lives:
             return
         self._lives.remove(life)
-        self.totals.gone(life.incarnation)
-        if life.channel is not None:
-            life.channel.close()
-        if life.doors is not None:
-            life.doors.close()
+        left = life.left()
+        self.totals.gone(life.incarnation, left)
+        life.close()
         if self.directory is not None:
             doors.forget(self.directory, life.pid)
         self._wake()
@@ -373,13 +393,15 @@ class Workers:
                 other.keeper = None
                 self._lend(other)
         if seat is None or seat.life is not life:
+            if left.under_way:
+                self._tell_people(f"{_named(life)} {_ended(code)} while it drained, {_with(left)}")
             return
         seat.life = None
         self.restarts += 1
         self._lend(seat)
         lived = time.monotonic() - life.served_since if life.served_since else 0.0
         seat.early_deaths = seat.early_deaths + 1 if lived < STEADY_AFTER else 1
-        self._refill(seat, f"worker {seat.number} (process {life.pid}) {_ended(code)} after {lived:.1f} s of service")
+        self._refill(seat, f"{_named(life)} {_ended(code)} after {lived:.1f} s of service, {_with(left)}")
 
     def _refill(self, seat: Seat, text: str) -> None:
         if seat.early_deaths >= GIVE_UP:
@@ -533,10 +555,7 @@ class Workers:
         """Another supervisor has taken the workers over; this one forgets them."""
         self._stopping = True
         for life in self._lives:
-            if life.channel is not None:
-                life.channel.close()
-            if life.doors is not None:
-                life.doors.close()
+            life.close()
         self._lives.clear()
         self.close_all()
 
@@ -564,6 +583,15 @@ def resident(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
     except (OSError, IndexError, ValueError):
         return 0
+
+
+def _named(life: Life) -> str:
+    return f"worker {life.number} (process {life.pid})"
+
+
+def _with(left: Left) -> str:
+    lines = f" and {left.lines} log lines unwritten" if left.lines else ""
+    return f"with {left.under_way} request{'' if left.under_way == 1 else 's'} under way{lines}"
 
 
 def _ended(code: int | None) -> str:
