@@ -22,7 +22,7 @@ SMALL = 4096
 
 M = TypeVar("M", bound=BaseModel)
 
-_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
+_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,3})?")
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,15})(?:-([0-9a-f]{1,64}))?"')
 _UNQUOTED = re.compile(r"[0-9]{1,15}")
 
@@ -65,7 +65,7 @@ def number(name: str, text: str, most: float = math.inf) -> float:
     if not _NUMBER.fullmatch(text):
         raise Refused(400, "Bad parameter", f"{name}: {text!r} is not a number of 0 or more")
     value = float(text)
-    if value > most:
+    if value > most or math.isinf(value):
         raise Refused(400, "Bad parameter", f"{name}: {text} is more than {most:g}")
     return value
 
@@ -86,8 +86,10 @@ def actor(request: web.Request) -> str:
 
 def bases(request: web.Request) -> tuple[Base, ...] | None:
     """What an order says it is based on; None: on whatever there is."""
-    text = ", ".join(request.headers.getall("If-Match", [])).strip()
-    if not text or text == "*":
+    if "If-Match" not in request.headers:
+        return None
+    text = ", ".join(request.headers.getall("If-Match")).strip()
+    if text == "*":
         return None
     found = []
     for tag in map(str.strip, text.split(",")):

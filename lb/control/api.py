@@ -18,7 +18,7 @@ from lb.control import configuration, openapi, pages, refusals, streams
 from lb.control.answers import OPERATIONS, Body, actor, bases, body, number, problem, query, send, view, whole
 from lb.control.endpoint import TEXT, Answer, Endpoint, Parameter
 from lb.control.glance import GLANCE, Glance
-from lb.control.guard import HEALTH, guard
+from lb.control.guard import HEALTH, KNOWN, guard
 from lb.control.models import (
     LAST_ID,
     ConfigDraft,
@@ -49,7 +49,7 @@ log = logging.getLogger("lb.admin")
 BODY_LIMIT = 4 << 20
 
 SECURED: web.AppKey[bool] = web.AppKey("secured", bool)
-SPEC: web.AppKey[list[Body]] = web.AppKey("spec", list)
+SPEC: web.AppKey[dict[openapi.Examples, Body]] = web.AppKey("spec", dict)
 
 #: On every answer, unless a page says otherwise: nothing of it is to be guessed at, run, framed or loaded by others.
 HEADERS = {
@@ -65,14 +65,13 @@ def build(operations: Operations, *, token: str = "", allowed_hosts: tuple[str, 
     app = web.Application(middlewares=[_problems, guard(token, allowed_hosts, _is_open)], client_max_size=BODY_LIMIT)
     app[OPERATIONS] = operations
     app[SECURED] = bool(token)
-    app[SPEC] = []
+    app[SPEC] = {}
     app[streams.OPEN] = set()
     app[GLANCE] = Glance()
     app.add_routes(pages.routes())
-    # An id holds slashes and would take what follows it, too: what ends in one is looked at last.
-    for endpoint in sorted(ENDPOINTS, key=lambda one: one.route.endswith(".+}")):
+    for endpoint in ENDPOINTS:
         app.router.add_route(endpoint.method, endpoint.route, endpoint.run)
-        if endpoint.method == "GET":
+        if endpoint.method == "GET" and endpoint.run is not prestop:  # that one does something
             app.router.add_route("HEAD", endpoint.route, endpoint.run)
     app.on_response_prepare.append(_add_headers)
     return app
@@ -96,11 +95,16 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 async def spec(request: web.Request) -> web.Response:
+    """With names of what runs as examples, for those who may know them."""
+    examples = openapi.EXAMPLES
+    if request[KNOWN]:
+        examples = openapi.examples_of(request.app[OPERATIONS].names()) or examples
     kept = request.app[SPEC]
-    if not kept:
-        said = openapi.document(ENDPOINTS, lb.__version__, request.app[SECURED])
-        kept.append(Body(json.dumps(said, ensure_ascii=False).encode()))
-    return send(request, kept[0])
+    if examples not in kept:
+        said = openapi.document(ENDPOINTS, lb.__version__, request.app[SECURED], examples)
+        kept.clear()
+        kept[examples] = Body(json.dumps(said, ensure_ascii=False).encode())
+    return send(request, kept[examples])
 
 
 async def problem_kind(request: web.Request) -> web.Response:
@@ -154,9 +158,10 @@ async def validate(request: web.Request) -> web.Response:
 async def events(request: web.Request) -> web.StreamResponse:
     """JSON; or, with `Accept: text/event-stream`, a stream that goes on where Last-Event-ID says."""
     given = query(request, [parameter.name for parameter in EVENT_QUERY])
+    last = request.headers.get("Last-Event-ID") or given.get("after")
     chosen = streams.Choice(
         since=number("since", given["since"]) if "since" in given else None,
-        after=whole("after", given["after"], 0, LAST_ID) if "after" in given else None,
+        after=whole("after or Last-Event-ID", last, 0, LAST_ID) if last else None,
         limit=whole("limit", given["limit"], 1, 10_000) if "limit" in given else None,
         kinds=frozenset(filter(None, given.get("kind", "").split(","))),
         subject=given.get("subject", ""),
@@ -312,7 +317,7 @@ PRESTOP_QUERY = (
 )
 LAST_EVENT = Parameter(
     "Last-Event-ID",
-    "For streams: the id of the last event that was seen.",
+    "The id of the last event that was seen; browsers send it by themselves. It counts before `after`.",
     {"type": "string", "pattern": "^[0-9]{0,15}$"},
 )
 PREVIEW = {200: Answer("What would happen, or why it would be refused. Nothing was changed.", Preview)}

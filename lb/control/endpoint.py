@@ -14,6 +14,9 @@ from pydantic import BaseModel
 
 Run = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+#: A target's id at the end of an address, which does not end in the name of something that can be done with it.
+WHOLE_ID = "{id:(?!.*/(?:drain|undrain|weight|probe)(?:/preview)?$).+}"
+
 JSON = "application/json"
 TEXT = "text/plain"
 
@@ -67,5 +70,7 @@ class Endpoint:
 
     @property
     def route(self) -> str:
-        """The address as the router writes it: ids and subjects have slashes in them."""
-        return self.path.replace("{id}", "{id:.+}").replace("{subject}", "{subject:.+}")
+        """The address as the router writes it: ids and subjects have slashes in them, and what follows an id is none
+        of it."""
+        path = self.path.removesuffix("{id}") + WHOLE_ID if self.path.endswith("{id}") else self.path
+        return path.replace("{id}", "{id:.+}").replace("{subject}", "{subject:.+}")

@@ -24,6 +24,8 @@ from lb.control.operations import Refused
 
 #: Answered without a token, and without a Host: what probes of lb itself may not know.
 HEALTH = ("/livez", "/readyz")
+#: In a request: whether it may know everything, as it came with the token, or none is needed.
+KNOWN = "known"
 
 
 def guard(token: str, allowed_hosts: Collection[str], is_open: Callable[[web.Request], bool]) -> Middleware:
@@ -35,7 +37,8 @@ def guard(token: str, allowed_hosts: Collection[str], is_open: Callable[[web.Req
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         _check_host(request, names)
         _check_site(request)
-        if token and not is_open(request) and not hmac.compare_digest(_token_of(request), expected):
+        request[KNOWN] = not token or hmac.compare_digest(_token_of(request), expected)
+        if not request[KNOWN] and not is_open(request):
             raise Refused(401, "Token needed", "send Authorization: Bearer with the token of token_file")
         return await handler(request)
 

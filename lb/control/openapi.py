@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
@@ -46,37 +46,58 @@ TAGS = {
     "health": "Whether lb itself is well, for those who watch it.",
 }
 
-PATHS: dict[str, Parameter] = {
-    "name": Parameter("name", "The service's name.", {"type": "string", "minLength": 1}, "greeting"),
-    "id": Parameter(
-        "id",
-        "The target: `service/pool/host:port`, or any unambiguous tail of that.",
-        {"type": "string", "minLength": 1},
-        "greeting/blue/127.0.0.1:5001",
-    ),
-    "subject": Parameter(
-        "subject",
-        "A service, a target, or the id of a request that failed, was retried, or was sampled.",
-        {"type": "string", "minLength": 1},
-        "greeting/blue/127.0.0.1:5001",
-    ),
-    "kind": Parameter("kind", "The last part of a problem's `type`.", {"type": "string", "minLength": 1}, "not-ready"),
-}
+
+class Examples(NamedTuple):
+    """Names for examples."""
+
+    service: str
+    pool: str  # one to switch to
+    target: str
+
+
+EXAMPLES = Examples("greeting", "green", "greeting/blue/127.0.0.1:5001")
+
+
+def examples_of(names: dict[str, dict[str, list[str]]]) -> Examples | None:
+    """Examples that exist, of service → pool → targets; None when there are too few."""
+    for service, pools in names.items():
+        targets = [id for ids in pools.values() for id in ids]
+        if targets:
+            return Examples(service, list(pools)[-1], targets[0])
+    return None
+
+
+def _in_path(examples: Examples) -> dict[str, Parameter]:
+    some = {"type": "string", "minLength": 1}
+    target = "The target: `service/pool/host:port`, or any unambiguous tail of that."
+    subject = "A service, a target, or the id of a request that failed, was retried, or was sampled."
+    return {
+        "name": Parameter("name", "The service's name.", some, examples.service),
+        "id": Parameter("id", target, some, examples.target),
+        "subject": Parameter("subject", subject, some, examples.target),
+        "kind": Parameter("kind", "The last part of a problem's `type`.", some, "not-ready"),
+    }
+
+
 BASE = Parameter(
     "If-Match",
     "The `ETag` of an earlier answer, or `*`: the order is refused when somebody has changed something since.",
     {"type": "string", "pattern": r'^(\*|"[0-9]{1,15}(-[0-9a-f]{1,64})?")$'},
-    '"17"',
+    "*",
 )
 
 
-def document(endpoints: Iterable[Endpoint], version: str, secured: bool) -> Json:
+def document(endpoints: Iterable[Endpoint], version: str, secured: bool, examples: Examples = EXAMPLES) -> Json:
     """The whole document; with `secured` it says that a token is needed."""
+    in_path = _in_path(examples)
     known = list(endpoints)
     schemas = _Schemas(known)
     paths: dict[str, Json] = {}
     for endpoint in known:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schemas, secured)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schemas, secured, in_path)
+    switch = schemas.all.get("SwitchRequest", {}).get("properties", {}).get("to")
+    if switch is not None:
+        switch["examples"] = [examples.pool]
     said: Json = {
         "openapi": "3.1.0",
         "info": {
@@ -126,7 +147,7 @@ class _Schemas:
         return dict(self._places[model, mode])
 
 
-def _operation(endpoint: Endpoint, schemas: _Schemas, secured: bool) -> Json:
+def _operation(endpoint: Endpoint, schemas: _Schemas, secured: bool, in_path: dict[str, Parameter]) -> Json:
     said: Json = {
         "operationId": endpoint.id,
         "tags": [endpoint.tag],
@@ -134,7 +155,9 @@ def _operation(endpoint: Endpoint, schemas: _Schemas, secured: bool) -> Json:
     }
     if endpoint.about:
         said["description"] = endpoint.about
-    parameters = [_parameter(PATHS[name], "path") for name in PATHS if f"{{{name}}}" in endpoint.path]
+    parameters = [
+        _parameter(parameter, "path") for name, parameter in in_path.items() if f"{{{name}}}" in endpoint.path
+    ]
     parameters += [_parameter(parameter, "query") for parameter in endpoint.query]
     parameters += [_parameter(parameter, "header") for parameter in endpoint.headers]
     if endpoint.changes:

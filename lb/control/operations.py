@@ -68,6 +68,9 @@ class Operations(Protocol):
     def check_base(self, bases: Collection[Base], *, config: bool = False) -> None:
         """Refuse an order that is based on none of what is so now: of the configuration's text, or of everything."""
 
+    def names(self) -> dict[str, dict[str, list[str]]]:
+        """Service → pool → ids of its targets."""
+
     async def status(self) -> Status: ...
 
     async def service(self, name: str) -> ServiceView: ...

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from lb.control.answers import whole
 from lb.control.events import EventLog
-from lb.control.models import LAST_ID, Event
+from lb.control.models import Event
 from lb.control.operations import Refused
 
 #: Seconds between two signs of life.
@@ -61,8 +60,6 @@ def known(log: EventLog, choice: Choice) -> list[Event]:
 
 async def stream(request: web.Request, log: EventLog, choice: Choice) -> web.StreamResponse:
     """What the client has missed, then what happens, for as long as it listens."""
-    last = request.headers.get("Last-Event-ID", "").strip()
-    after = whole("Last-Event-ID", last, 0, LAST_ID) if last else choice.after
     streams = request.app[OPEN]
     if len(streams) >= MOST:
         raise Refused(503, "Too many streams", f"{MOST} event streams are open")
@@ -77,7 +74,7 @@ async def stream(request: web.Request, log: EventLog, choice: Choice) -> web.Str
             if request.method == "HEAD":
                 return response
             await _send(response, f"retry: {RETRY}\n\n".encode())
-            missed, past = _past(log, choice, after)
+            missed, past = _past(log, choice)
             if missed is not None:
                 await _send(response, _frame(missed))
             for event in past:
@@ -103,8 +100,9 @@ async def _follow(response: web.StreamResponse, queue: asyncio.Queue[Event | Non
             await _send(response, _frame(event))
 
 
-def _past(log: EventLog, choice: Choice, after: int | None) -> tuple[Event | None, list[Event]]:
+def _past(log: EventLog, choice: Choice) -> tuple[Event | None, list[Event]]:
     """A note about what is missing, if anything is, and what the client is told first."""
+    after = choice.after
     if after is None:
         since = time.time() if choice.since is None and choice.limit is None else choice.since or 0.0
         return None, choice.of(log.since(since))

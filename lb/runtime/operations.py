@@ -101,6 +101,12 @@ class LiveOperations:
         await self._supervisor.workers.poll()
         return self._supervisor.totals.sums(self._supervisor.targets)
 
+    def names(self) -> dict[str, dict[str, list[str]]]:
+        return {
+            service.name: {pool.name: [target.id for target in pool.targets] for pool in service.pools}
+            for service in self._supervisor.world.snapshot.services
+        }
+
     async def status(self) -> Status:
         return status_view(self._supervisor, await self._sums())
 

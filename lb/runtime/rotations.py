@@ -33,6 +33,7 @@ class Rotations:
         self._ramps: dict[str, asyncio.TimerHandle] = {}
         self.current: dict[str, Rotation] = {}
         self.version = 0
+        self._told = 0  # the newest version that workers were told
 
     def configure(
         self, snapshot: Snapshot, rules: Mapping[str, ServiceRules], mirrors: Mapping[str, Mirror]
@@ -45,6 +46,7 @@ class Rotations:
         self.current = {name: self._resolve(name) for name in self._services}
         self._dirty.clear()
         self.version += 1
+        self._told = self.version
         return replace(snapshot, version=self.version, rotations=tuple(self.current.values()))
 
     def touch(self, names: Iterable[str]) -> None:
@@ -55,7 +57,7 @@ class Rotations:
             asyncio.get_running_loop().call_soon(self.flush)
 
     def flush(self) -> int:
-        """Tell the workers now; returns the version that is in force then."""
+        """Tell the workers what has changed, now; returns the version that they serve by then."""
         self._flush_planned = False
         dirty, self._dirty = self._dirty, set()
         for name in dirty:
@@ -64,7 +66,8 @@ class Rotations:
             if old is None or replace(old, version=new.version) != new:
                 self.current[name] = new
                 self._workers.rotate(new)
-        return self.version
+                self._told = new.version
+        return self._told
 
     def _resolve(self, name: str) -> Rotation:
         service, rules, desired = self._services[name], self._rules[name], self._desired()
