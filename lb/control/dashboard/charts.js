@@ -82,7 +82,7 @@ export function chart({ title, lines, format, least }) {
     });
     if (looking) return;
     tell();
-    say(peak, points.length > 1 ? `peak ${format(highest)}` : "");
+    say(peak, points.length > 1 && highest ? `peak ${format(highest)}` : "");
     const said = values.map((value) => value.textContent).join(", ");
     attribute(svg, "aria-label", `${title}: ${said}; at most ${format(highest)} in the last ${span(back)}`);
   }

@@ -35,13 +35,14 @@ class Page {
     });
     this.found = make("span", { class: "muted", role: "status" });
     this.ask = make("button", { type: "button", hidden: true, onclick: () => this.explain(this.filter.value.trim()) });
+    this.nothing = make("p", { class: "message", hidden: true }, "No target matches the filter.");
     this.latest = new TimelineView(this, this.events, { short: true });
     this.timeline = new TimelineView(this, this.events, { short: false });
     this.overview = make("div", { class: "overview" },
       make("div", { class: "left stack" },
         make("h2", { class: "hidden-text", tabindex: "-1" }, "Overview"), this.warnings, this.totals.node,
         make("search", { class: "row filter" }, make("label", { for: "filter" }, "Filter"), this.filter, this.found, this.ask),
-        this.services.node),
+        this.nothing, this.services.node),
       make("aside", { class: "right", "aria-label": "Latest events" }, this.latest.node));
     this.connected = false;
     this.main = document.getElementById("main");
@@ -204,7 +205,8 @@ class Page {
     const text = this.filter.value.trim();
     const [found, all] = this.services.update(this.#status.services, wanted(text));
     say(this.found, text ? `${count(found)} of ${many(all, "target")}` : "");
-    show(this.ask, Boolean(text) && !found && !/\s/.test(text));
+    show(this.ask, !found && /^[\w.:-]{8,64}$/.test(text) && /\d/.test(text)); // it may be the id of a request
+    show(this.nothing, Boolean(text) && !found);
     say(this.ask, `Explain request ${text}`);
   }
 

@@ -15,11 +15,10 @@ export class PoolView {
     this.state = ""; // only targets in this state; empty: all
     this.name = make("h3", {}, pool.name);
     this.active = make("span", { class: "tag on" }, "active");
-    this.meter = make("span", { class: "fill ease" });
     this.facts = make("span", { class: "facts" });
     this.body = make("div", { class: "targets" });
     this.node = make("details", { class: "pool" },
-      make("summary", {}, this.name, this.active, make("span", { class: "meter", "aria-hidden": "true" }, this.meter), this.facts),
+      make("summary", {}, this.name, this.active, this.facts),
       this.body);
     this.node.open = open;
     this.node.addEventListener("toggle", () => { if (this.node.open) this.#targets(); });
@@ -35,7 +34,7 @@ export class PoolView {
     this.body.append(this.states, this.picture, this.hint, make("div", { class: "wide" }, make("table", {},
       make("caption", { class: "hidden-text" }, `Targets of ${service.name}/${pool.name}`),
       make("thead", {}, make("tr", {}, column("State", ""), column("Target", ""), column("Since"), column("Share", "num extra"),
-        column("Weight", "num extra"), column("In flight", "num extra"), column("Requests"), column("Errors"),
+        column("Weight", "num extra"), column("In flight", "num extra"), column("Req/s", "num", "Requests per second"), column("Errors"),
         column("p50", "num extra"), column("p99"))),
       this.rows)), this.pager);
     this.#watchPicture();
@@ -46,7 +45,6 @@ export class PoolView {
     this.pool = pool;
     this.filter = filter;
     show(this.active, pool.active);
-    this.meter.style.width = `${pool.share}%`;
     const all = pool.targets.length;
     const sick = all - pool.healthy;
     const facts = [
@@ -132,7 +130,7 @@ export class PoolView {
     say(parts.share, percent(target.share));
     say(parts.weight, target.configured_weight === null ? target.weight : `${target.weight} (file: ${target.configured_weight})`);
     say(parts.flight, count(target.in_flight));
-    say(parts.rate, `${rate(target.rate)}/s`);
+    say(parts.rate, rate(target.rate));
     say(parts.errors, percent(target.error_rate));
     parts.errors.classList.toggle("bad", target.error_rate > 0);
     say(parts.p50, latency(target.p50));

@@ -2,7 +2,7 @@
 
 import { chart } from "./charts.js";
 import { attribute, keyed, make, say, show } from "./dom.js";
-import { count, latency, percent, span } from "./words.js";
+import { latency, percent, span } from "./words.js";
 
 export class RolloutView {
   constructor(page, service) {
@@ -45,7 +45,7 @@ export class RolloutView {
     this.bar.value = Math.min(rollout.lasted, rollout.length);
     say(this.time, phase === "frozen" ? "" : `${span(rollout.lasted)} of ${span(rollout.length)}`);
     say(this.ready, Object.entries(rollout.ready).map(([pool, [ready, all]]) => `${pool}: ${ready} of ${all} ready`).join(" · "));
-    const analysis = [rollout.reason, rollout.analysis, rollout.needed ? `${count(rollout.needed)} more requests are needed to tell` : ""];
+    const analysis = [rollout.reason, rollout.analysis];
     say(this.analysis, [...new Set(analysis.filter(Boolean))].join("; ") || "The analysis has nothing to say yet.");
     show(this.complete, phase !== "baking");
     this.#compare(service.name, from, to);

@@ -67,7 +67,7 @@ class ServiceCard {
     for (const button of [this.switchButton, this.backButton]) attribute(button, "aria-describedby", this.title.id);
     this.split = splitBar();
     this.charts = [
-      chart({ title: "Requests per second", lines: [{ of: (p) => p.rate }], format: rate, least: 1 }),
+      chart({ title: "Requests/s", lines: [{ of: (p) => p.rate }], format: rate, least: 1 }),
       chart({ title: "Errors", lines: [{ of: (p) => p.errors }], format: percent, least: 0.01 }),
       chart({
         title: "Latency", format: latency, least: 0.001,
@@ -103,7 +103,7 @@ class ServiceCard {
     this.served.className = serving ? "tag on" : "tag bad";
     say(this.since, `${service.active} has been active ${service.since ? `for ${span(now - service.since)}` : "since the start"}.`);
     say(this.detection, service.detection
-      ? `A dead target is out after ${span(service.detection.expected)}, after ${span(service.detection.worst)} at worst.` : "");
+      ? `A target that dies is out of rotation after ${span(service.detection.expected)}, at worst after ${span(service.detection.worst)}.` : "");
     show(this.switchButton, service.pools.length > 1);
     show(this.backButton, Boolean(service.previous && !service.rollout));
     show(this.split.node, service.pools.length > 1);

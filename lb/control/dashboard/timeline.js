@@ -2,7 +2,7 @@
 
 import { call, follow, now } from "./api.js";
 import { attribute, keyed, make, say, show } from "./dom.js";
-import { clock, count } from "./words.js";
+import { clock, count, many } from "./words.js";
 
 const KEPT = 2000; // events that the page remembers
 const STEP = 100; // events that are shown at once
@@ -118,7 +118,13 @@ export class TimelineView {
     this.live.className = live ? "tag on" : "tag";
     show(this.empty, !events.length);
     say(this.empty, this.events.all.length ? "Nothing matches." : "Nothing has happened in the last day.");
-    keyed(this.list, events.slice(0, this.limit), (event) => event.id, (event) => this.#item(event), () => {});
+    const shown = this.short ? folded(events, this.limit) : events.slice(0, this.limit).map((event) => ({ event, same: 1 }));
+    keyed(this.list, shown, ({ event }) => event.id, ({ event }) => this.#item(event), (item, { event, same }) => {
+      if (item.same === same) return;
+      item.same = same;
+      const place = event.subject.split("/").slice(0, 2).join("/");
+      item.lastChild.replaceChildren(make("b", {}, place), ` ${many(same, "target")} ${event.text}`);
+    });
   }
 
   #item(event) {
@@ -132,7 +138,30 @@ export class TimelineView {
     const item = make("li", {}, when, make("span", { class: `tag kind-${event.kind}` }, KINDS[event.kind] || event.kind),
       make("span", { class: "what" }, subject, " ", event.text, change,
         event.actor && make("span", { class: "muted" }, ` — ${event.actor}`)));
+    item.same = 1;
     attribute(item, "data-id", event.id);
     return item;
   }
+}
+
+/** Newest first, with what befell many targets of a pool alike as one: [{event, same}]. The event is the oldest of them. */
+function folded(events, limit) {
+  const groups = [];
+  for (const event of events) {
+    const last = groups[groups.length - 1];
+    const place = event.subject.split("/").slice(0, 2).join("/");
+    if (last && event.kind === "transition" && last.event.kind === event.kind && last.place === place && alike(last.event.text, event.text)) {
+      last.event = event;
+      last.same += 1;
+    } else {
+      if (groups.length === limit) break;
+      groups.push({ event, same: 1, place });
+    }
+  }
+  return groups;
+}
+
+/** Whether two texts say the same, of whatever address. */
+function alike(one, other) {
+  return one === other || one.replace(/[\d.:[\]]+/g, "#") === other.replace(/[\d.:[\]]+/g, "#");
 }
