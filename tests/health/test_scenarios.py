@@ -184,3 +184,92 @@ async def test_whoever_waits_for_a_probe_hears_that_it_was_broken_off(watcher: W
     verdict = await asking
     assert verdict.ignored
     assert verdict.text == "broken off: the target or its check has changed"
+
+
+async def test_haproxy_http_check_expect(watcher: Watcher, backend):
+    """Statuses 200-399 and header matches: 202 with them is up; any one rule missed, and the check has failed."""
+    good = await backend(ok(status=b"202 Accepted", headers=b"X-Role: primary\r\nX-Load: 17\r\n"))
+    load = await backend(ok(status=b"202 Accepted", headers=b"X-Role: primary\r\nX-Load: many\r\n"))
+    role = await backend(ok(status=b"202 Accepted", headers=b"X-Load: 17\r\n"))
+    status = await backend(ok(status=b"404 Not Found", headers=b"X-Role: primary\r\nX-Load: 17\r\n"))
+    expect = Expect(((200, 399),), headers=(("X-Role", "primary"), ("X-Load", "/^[0-9]+$/")))
+    servers = (good, load, role, status)
+    watcher.watch(*[(server.target(), replace(ONCE, expect=expect)) for server in servers])
+    await eventually(lambda: len(watcher.probes) >= 4)
+    assert [in_rotation(watcher.monitor.health(server.target().id)) for server in servers] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert [watcher.texts(server.target())[0] for server in servers] == [
+        "HTTP 202",
+        "HTTP 202, but X-Load: many; expected /^[0-9]+$/",
+        "HTTP 202, but no X-Role; expected primary",
+        "HTTP 404, expected 200-399",
+    ]
+
+
+async def test_haproxy_4be_1srv_layer47_errors(watcher: Watcher, backend):
+    """Accepts and never answers, refuses, cannot be reached: each is out, and each says what it was."""
+
+    async def hang(reader, writer):
+        await reader.read()
+
+    hung, gone = await backend(hang), await backend()
+    await gone.stop()
+    far = replace(gone.target(), id="app/blue/far", host="255.255.255.255")
+    spec = replace(HTTP, interval=0.05, timeout=0.1, fall=2)
+    watcher.watch((hung.target(pool="a"), spec), (gone.target(pool="b"), spec), (far, spec))
+    ids = ["app/a/" + hung.target().id.rpartition("/")[2], "app/b/" + gone.target().id.rpartition("/")[2], far.id]
+    await eventually(lambda: all(watcher.monitor.health(id).probe == "unready" for id in ids))
+    kinds = [watcher.monitor.history(id)[-1].verdict.kind for id in ids]
+    assert kinds[:2] == ["timeout", "refused"]
+    assert kinds[2] in ("unreachable", "local")
+    assert len({watcher.monitor.health(id).text for id in ids}) == 3
+
+
+async def test_haproxy_track(watcher: Watcher, backend):
+    """Servers that track another one go down and come up with it: here they name its address in their checks."""
+    leader, follower, other = await backend(), await backend(), await backend()
+    spec = replace(HTTP, rise=1, fall=1)
+    tracks = replace(spec, host="127.0.0.1", port=leader.port)
+    watcher.watch((leader.target(), spec), (follower.target(), tracks), (other.target(), spec))
+
+    def ready(server: Backend) -> bool:
+        return in_rotation(watcher.monitor.health(server.target().id))
+
+    await eventually(lambda: ready(leader) and ready(follower) and ready(other))
+    leader.script = ok(b"", b"503 No")
+    await eventually(lambda: not ready(leader) and not ready(follower))
+    leader.script = ok()
+    await eventually(lambda: ready(leader) and ready(follower))
+    assert ready(other)
+    assert follower.connections == 0
+
+
+async def test_envoy_remote_close_between_checks(watcher: Watcher, backend):
+    """Whatever the target does with a connection once it has answered: the next check is not its victim."""
+
+    async def closes(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n")
+
+    server = await backend(closes)
+    watcher.watch((server.target(), replace(HTTP, interval=0.02)))
+    await eventually(lambda: len(watcher.probes) >= 10)
+    assert all(verdict.ok for _, _, verdict in watcher.probes)
+    assert server.connections >= 10
+
+
+async def test_traefik_port_and_host_of_the_check(watcher: Watcher, backend):
+    """Another host and port are asked, the query is kept, and the `Host` field is as configured."""
+    serves, asked = await backend(), await backend()
+    spec = replace(
+        HTTP, path="/ready?deep=1&a=%20b", host="localhost", port=asked.port, headers=(("Host", "app.example"),)
+    )
+    watcher.watch((serves.target(), spec))
+    await eventually(lambda: asked.asked)
+    assert asked.asked[0].startswith(b"GET /ready?deep=1&a=%20b HTTP/1.1\r\n")
+    assert b"\r\nHost: app.example\r\n" in asked.asked[0]
+    assert serves.connections == 0
