@@ -94,8 +94,7 @@ class Upstream(asyncio.Protocol):
     def eof_received(self) -> bool:
         exchange = self.exchange
         if exchange is None or self._state == _IDLE:
-            if self in self.lane.idle:
-                self.lane.learn_close(self)
+            self.lane.learn_close(self)
             return False
         if self._state == _BODY and self._framing == UNTIL_CLOSE:
             self.reusable = False
