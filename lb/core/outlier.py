@@ -25,6 +25,7 @@ What it does not do: say how long (`lifecycle`), or react at once to a refused c
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log, sqrt
@@ -188,7 +189,8 @@ class Ejector:
         if room <= 0:
             return []
         sums = {target: self._windows[target].sums(now) for target in rotating if target in self._windows}
-        suspects = [found for target in rotating if (found := self._in_a_row(target, sums)) is not None]
+        peers = _Peers(sums)
+        suspects = [found for target in rotating if (found := self._in_a_row(target, peers)) is not None]
         if not suspects:
             suspects = self._against_peers(sums, now)
         suspects.sort(key=lambda found: -_failed_share(sums.get(found.target, (0, 0, 0.0))))
@@ -204,7 +206,7 @@ class Ejector:
         allowed = max(1, int(self.rules.max_ejected * len(states) + 1e-9))
         return min(allowed - ejected, rotating - 1)
 
-    def _in_a_row(self, target: str, sums: Mapping[str, tuple[int, int, float]]) -> Found | None:
+    def _in_a_row(self, target: str, peers: _Peers) -> Found | None:
         rules = self.rules
         workers = self._heard.get(target, {}).values()
         refused = max((min(h.connects - h.connects_floor, h.in_row()) for h in workers), default=0)
@@ -215,7 +217,7 @@ class Ejector:
             found = Found(target, f"{streak} requests in a row failed")
         else:
             return None
-        return found if self._peers_share(target, sums) < 0.5 else None
+        return found if peers.share_without(target) < 0.5 else None
 
     def _against_peers(self, sums: Mapping[str, tuple[int, int, float]], now: float) -> list[Found]:
         rules = self.rules
@@ -226,9 +228,10 @@ class Ejector:
             if (ok + bad) * leniency[target] >= rules.minimum
         }
         found: dict[str, Found] = {}
+        everybody = _Peers(counted)
         for target, (ok, bad, _) in counted.items():
             share = bad / (ok + bad)
-            peers = self._peers_share(target, counted)
+            peers = everybody.share_without(target)
             if (
                 rules.failure_share
                 and len(counted) > 1
@@ -254,10 +257,11 @@ class Ejector:
         if len(rates) < self.rules.peers:
             return []
         limit = success_rate_limit(list(rates.values()), self.rules.deviations)
+        peers = _Peers(counted)
         return [
             Found(target, f"success rate {rate:.1%}, below {limit:.1%}, the limit by its {len(rates)} peers")
             for target, rate in rates.items()
-            if rate < limit and not by_chance(*_failed_of(counted[target]), self._peers_share(target, counted))
+            if rate < limit and not by_chance(*_failed_of(counted[target]), peers.share_without(target))
         ]
 
     def _too_slow(self, counted: Mapping[str, tuple[int, int, float]]) -> list[Found]:
@@ -265,9 +269,9 @@ class Ejector:
             return []
         means = {target: seconds / (ok + bad) for target, (ok, bad, seconds) in counted.items()}
         found = []
+        ordered = sorted(means.values())
         for target, mean in means.items():
-            others = sorted(other for name, other in means.items() if name != target)
-            median = (others[(len(others) - 1) // 2] + others[len(others) // 2]) / 2
+            median = median_without(ordered, mean)
             if mean > median * self.rules.latency and mean - median > 0.001:
                 text = f"takes {mean * 1000:.0f} ms on average, {mean / max(median, 1e-9):.1f} times its peers' median"
                 found.append(Found(target, text))
@@ -287,12 +291,27 @@ class Ejector:
         if window is not None:
             window.clear()
 
-    @staticmethod
-    def _peers_share(target: str, sums: Mapping[str, tuple[int, int, float]]) -> float:
-        """The share of failed requests of all others together; 0 when they had none."""
-        ok = sum(ok for other, (ok, _, _) in sums.items() if other != target)
-        bad = sum(bad for other, (_, bad, _) in sums.items() if other != target)
+
+class _Peers:
+    """Everybody's requests together, so that each target's peers are a subtraction and not a sum of their own."""
+
+    def __init__(self, sums: Mapping[str, tuple[int, int, float]]) -> None:
+        self._sums = sums
+        self._ok = sum(ok for ok, _, _ in sums.values())
+        self._bad = sum(bad for _, bad, _ in sums.values())
+
+    def share_without(self, target: str) -> float:
+        """The share of failed requests of all others; 0 when they had none."""
+        ok, bad, _ = self._sums.get(target, (0, 0, 0.0))
+        ok, bad = self._ok - ok, self._bad - bad
         return bad / (ok + bad) if ok + bad else 0.0
+
+
+def median_without(ordered: Sequence[float], value: float) -> float:
+    """The median of sorted values of which one, equal to `value`, is left out; there must be two at least."""
+    place = bisect_left(ordered, value)
+    low, high = (len(ordered) - 2) // 2, (len(ordered) - 1) // 2
+    return (ordered[low + (low >= place)] + ordered[high + (high >= place)]) / 2
 
 
 def _failed_of(sums: tuple[int, int, float]) -> tuple[int, int]:

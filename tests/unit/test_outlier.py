@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from lb.core.outlier import Ejector, Outlier, Window, by_chance, success_rate_limit
+from lb.core.outlier import Ejector, Outlier, Window, by_chance, median_without, success_rate_limit
 from lb.core.report import Alarm, TargetTally
 
 W1, W2 = (1, 100), (2, 200)
@@ -321,6 +321,13 @@ def test_the_window_against_remembering_everything(history):
         ok_sum, failed_sum, seconds = window.sums(now)
         assert (ok_sum, failed_sum) == (sum(row[1] for row in kept), sum(row[2] for row in kept))
         assert seconds == pytest.approx(0.5 * len(kept))
+
+
+@given(st.lists(st.floats(0, 100), min_size=2, max_size=12), st.data())
+def test_the_median_of_the_others(values, data):
+    index = data.draw(st.integers(0, len(values) - 1))
+    others = values[:index] + values[index + 1 :]
+    assert median_without(sorted(values), values[index]) == pytest.approx(statistics.median(others))
 
 
 class Anything(RuleBasedStateMachine):
