@@ -580,8 +580,8 @@ class Supervisor:
 
     async def _sample(self) -> None:
         while True:
-            await asyncio.sleep(SAMPLE_EVERY)
             self.rates.sample(self.totals.sums(), time.monotonic())
+            await asyncio.sleep(SAMPLE_EVERY)
             if self.store.trouble and not self.busy:
                 self.save()  # the disk may have room again
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -21,6 +25,16 @@ QUICK = CheckSpec(interval=0.2, timeout=0.3, rise=2, fall=2)
 RULES = "interval: 200ms, timeout: 300ms, rise: 2, fall: 2"
 #: Beyond what the arithmetic says: a look at the status, and two noisy cores.
 SLACK = 1.0
+
+
+@pytest.fixture(scope="module")
+def admin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The admin port of an lb with one ready target."""
+    with Stage(tmp_path_factory.mktemp("admin")) as stage:
+        backend = stage.backend()
+        lb = stage.start(stage.config({"blue": [backend]}), 1)
+        eventually(lambda: lb.state(backend.address) == "ready")
+        yield lb.admin
 
 
 class Process:
@@ -77,6 +91,11 @@ def detected(lb: Lb, state: str, targets: dict[str, str], began: float) -> None:
         left = {kind: target for kind, target in left.items() if lb.state(target) != state}
         assert not left or now - began < times.worst + SLACK, f"{left} not {state} after {now - began:.2f} s"
         time.sleep(0.02)
+
+
+def events_of(lb: Lb) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = ask(f"{lb.admin}/api/v1/events").json
+    return found
 
 
 def test_every_protocol_down_hung_unready_and_back(stage: Stage, processes, tmp_path: Path) -> None:
@@ -213,6 +232,10 @@ def test_one_of_ten_that_fails_half_its_requests_is_ejected(stage: Stage) -> Non
     assert 0 < failed < 400
     assert set(load.statuses) == {200, 500}
     assert not load.trouble
+    [ejection] = [event for event in events_of(lb) if event["after"] == "ejected"]
+    told = [json.loads(line) for line in lb.access.read_text().splitlines()]
+    last = max(datetime.fromisoformat(line["time"]).timestamp() for line in told if line["status"] == 500)
+    assert last < ejection["at"] + 1.0 + SLACK  # every worker knew within a second
     said = lb.cli("explain", backends[3].address).stdout
     assert re.search(r"Ejected .* ago for its own traffic: ", said)
     assert [lb.state(backend.address) for backend in backends].count("ejected") == 1
@@ -319,6 +342,38 @@ def test_a_history_that_cannot_be_written_is_said_and_harms_nothing(stage: Stage
     eventually(lambda: lb.state(backend.address) == "ready")
     assert "the history of probes is kept in memory alone" in lb.cli("events").stdout
     assert "status ×" in lb.cli("explain", backend.address).stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [("/readyz", 200), ("http://{host}/readyz", 200), ("/livez", 200), ("/READYZ", 404), ("/readyZ", 404)],
+)
+def test_lb_is_asked_how_it_is_itself(admin: str, target: str, status: int) -> None:
+    """[HAProxy http-monitor-uri] In absolute form as well; names are case-sensitive."""
+    host, _, port = admin.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 5) as sock:
+        wanted = target.format(host=f"{host}:{port}")
+        sock.sendall(f"GET {wanted} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+        assert sock.recv(1000).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_the_admin_port_shows_what_each_target_does(stage: Stage) -> None:
+    """[Caddy TestAdminUpstreams] Failures and requests in flight of each; another method is 405."""
+    backends = stage.pool("blue", 2)
+    lb = stage.start(stage.config({"blue": backends}), 1)
+    eventually(lambda: all(lb.state(backend.address) == "ready" for backend in backends))
+    ask(f"{backends[0].url}/break?errors=100", "POST")
+    with Load(lb.url, clients=2) as load:
+        eventually(lambda: load.statuses.get(500, 0) >= 2)
+
+    def shown() -> Any:
+        return ask(f"{lb.admin}/api/v1/targets/greeting/blue/{backends[0].address}").json
+
+    eventually(lambda: shown()["error_rate"] > 0 and shown()["in_flight"] == 0)
+    failed = f'lb_requests_total{{code="500",pool="blue",service="greeting",target="{backends[0].address}"}}'
+    assert lb.metrics()[failed] == load.statuses[500]
+    refused = ask(f"{lb.admin}/api/v1/status", "DELETE")
+    assert (refused.status, refused.headers["Allow"]) == (405, "GET,HEAD")
 
 
 def test_lb_probe_shows_what_was_asked_got_and_expected(stage: Stage) -> None:
