@@ -23,7 +23,7 @@ export function refusal(error, opening = "Refused") {
  * it has one for this order; `order(force)`: carries it out; `forcible`: the words beside the box that forces it;
  * `done(answer)`: what follows. `subscribe(listener)` calls back with every status and returns how to stop that.
  */
-export function confirm({ title, fields = [], describe, check = () => null, foresee = null, verb, danger = false, forcible = "", order, done, subscribe }) {
+export function confirm({ title, fields = [], describe, check = () => null, foresee = null, verb, danger = false, forcible = "", order, done = () => {}, subscribe }) {
   const id = `confirm-${++number}`;
   const picture = make("div", { class: "what" });
   const lines = make("ul", { class: "will", hidden: true });
@@ -120,4 +120,5 @@ export function confirm({ title, fields = [], describe, check = () => null, fore
   document.body.append(dialog);
   dialog.showModal();
   (form.querySelector("input:not([type=checkbox]):not(:disabled), select") || go).focus();
+  return dialog;
 }
