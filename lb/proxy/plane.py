@@ -130,6 +130,7 @@ class DataPlane:
                 self._fold(lane)
         waiting = [exchange for service in old_services.values() for exchange in service.waiting]
         self.lanes, self.services = lanes, services
+        self._carry_over(old_services)
         for rotation in snapshot.rotations:
             self._rotate(rotation)
         self.routes = [LiveRoute(services[route.service], route.max_body, route.total) for route in snapshot.routes]
@@ -143,6 +144,18 @@ class DataPlane:
         self.applied = max(self.applied, snapshot.version)
         for exchange in waiting:
             exchange.leave_queue()
+
+    def _carry_over(self, old_services: dict[str, LiveService]) -> None:
+        """Requests under way go on by the new rules: bounds count them, drains of pools find them, and what waits is
+        woken by whoever ends."""
+        for exchange in [*(client.exchange for client in self.clients), *self.shadows]:
+            if exchange is None or old_services.get(exchange.service.name) is not exchange.service:
+                continue
+            service = self.services.get(exchange.service.name)
+            if service is not None:
+                service.in_flight += 1
+                exchange.service = service
+                exchange.pool = service.pools.get(exchange.pool.name, exchange.pool)
 
     def _fold(self, lane: Lane) -> None:
         """The target is gone: what was counted for it, and still will be, is counted for all such of its pool."""

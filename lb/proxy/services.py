@@ -130,7 +130,6 @@ class LiveService:
         """Take over what a service of the same name knows: a reload must not forget."""
         self.retried, self.mirrored = old.retried, old.mirrored
         self.split.position = old.split.position
-        self.in_flight = 0  # requests that began under the old rules end there
         self.budget.requests, self.budget.retries = old.budget.requests, old.budget.retries
         if self.limiter is not None and old.limiter is not None:
             self.limiter = old.limiter

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import socket
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -162,9 +163,17 @@ class Stage:
         )
         service = Service("s", pools, **options)
         routes = (Route("s", max_body=max_body),)
-        self.plane.apply(Snapshot(1, services=(service,), routes=routes, access_log=AccessLog("off")))
+        self.snapshot = Snapshot(1, services=(service,), routes=routes, access_log=AccessLog("off"))
+        self.plane.apply(self.snapshot)
         self.version = 1
         self.rotate((("blue", 100),))
+
+    def reload(self) -> None:
+        """The same file is read again."""
+        self.version += 1
+        weights = (("blue", tuple((f"s/blue/{name}", 1.0) for name in self.names)),)
+        rotation = Rotation("s", self.version, (("blue", 100),), weights)
+        self.plane.apply(replace(self.snapshot, version=self.version, rotations=(rotation,)))
 
     def rotate(self, shares: tuple[tuple[str, int], ...], mirror: Mirror | None = None, only: str = "") -> None:
         """Share the traffic; all targets are in rotation, or `only` those of one pool."""
@@ -424,6 +433,27 @@ def test_the_queue_is_bounded_and_served_in_order() -> None:
     upstream.data_received(OK)
     assert [c.status for c in (first, second, third)] == [200, 200, 200]
     assert stage.at_rest()
+
+
+def test_a_reload_forgets_neither_bounds_nor_those_who_wait() -> None:
+    stage = Stage(targets=1, breaker=Breaker(connections=1, pending=2, requests=2))
+    first, waiting = stage.ask(GET), stage.ask(GET)
+    upstream, wire = stage.accept()
+    for client, exchange in (first, waiting):
+        client.exchange = exchange  # type: ignore[attr-defined]
+        stage.plane.clients.add(client)  # type: ignore[arg-type]
+    for _ in range(3):
+        stage.reload()
+    assert stage.plane.services["s"].in_flight == 2
+    assert stage.ask(GET)[0].status == 503, "two are under way, whenever they began"
+    assert list(stage.plane.services["s"].waiting) == [waiting[1]]
+    wire.take()
+    upstream.data_received(OK)
+    assert wire.take().startswith(b"GET /x"), "the end of one that began before a reload wakes who waits"
+    upstream.data_received(OK)
+    assert first[0].status == waiting[0].status == 200
+    assert stage.at_rest()
+    assert stage.plane.report().in_flight == 0
 
 
 def test_the_queue_has_a_deadline() -> None:
