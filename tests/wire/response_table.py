@@ -133,6 +133,12 @@ FIELDS = [
         "RFC 9110 7.8; nginx proxy_connection_headers.t",
     ),
     Row(
+        "Upgrade offer in a 200",
+        ok(b"Upgrade: foo\r\nConnection: Upgrade\r\n"),
+        Gets(parts=(b"Upgrade: foo\r\n", b"Connection: Upgrade"), end=b"ok"),
+        "RFC 9110 7.8; nginx proxy_connection_headers.t",
+    ),
+    Row(
         "its own Date kept",
         ok(b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"),
         Gets(parts=(b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n",)),
@@ -330,6 +336,13 @@ BODYLESS = [
         HEAD,
     ),
     Row("HEAD answered with a body", ok(), Gets(end=b"\r\n\r\n", pooled=False), "HAProxy http_bodyless_response", HEAD),
+    Row(
+        "HEAD answered with chunks",
+        chunked(b"2\r\nok\r\n0\r\n\r\n"),
+        Gets(parts=(b"Transfer-Encoding: chunked",), end=b"\r\n\r\n", pooled=False),
+        "HAProxy http_bodyless_response",
+        HEAD,
+    ),
     Row(
         "HEAD, chunked",
         chunked(b""),
