@@ -68,11 +68,22 @@ def merge(base: str, ours: str, theirs: str) -> Merged:
             out += their
         elif their == was:
             out += our
+        elif was and (beside := _beside(was, our, their) or _beside(was, their, our)):
+            out += beside
         else:
             conflicts += 1
             out += [f"# running now: {line.rstrip()}\n" for line in their] or ["# running now: (nothing)\n"]
             out += our
     return Merged("".join(out), conflicts)
+
+
+def _beside(was: list[str], adding: list[str], changing: list[str]) -> list[str]:
+    """Lines that one has only added right before or after those that the other one has changed: no conflict."""
+    if adding[: len(was)] == was:
+        return changing + adding[len(was) :]
+    if adding[-len(was) :] == was:
+        return adding[: -len(was)] + changing
+    return []
 
 
 def _chunks(base: list[str], ours: list[str], theirs: list[str]) -> Iterator[tuple[int, int, list[str], list[str]]]:

@@ -162,3 +162,10 @@ def test_changes_in_different_places_come_together() -> None:
 def test_of_two_changes_of_one_place_ours_stands_and_theirs_is_shown() -> None:
     merged = merge("a: 1\nb: 2\n", "a: 5\nb: 2\n", "a: 7\nb: 2\n")
     assert (merged.text, merged.conflicts) == ("# running now: a: 7\na: 5\nb: 2\n", 1)
+
+
+def test_a_line_added_beside_a_changed_one_is_no_conflict() -> None:
+    base = "a: 1\nb: 2\n"
+    for ours, theirs in (("a: 1\nb: 2\nc: 3\n", "a: 1\nb: 5\n"), ("a: 1\nb: 5\n", "a: 1\nb: 2\nc: 3\n")):
+        assert (merge(base, ours, theirs).text, merge(base, ours, theirs).conflicts) == ("a: 1\nb: 5\nc: 3\n", 0)
+    assert merge(base, "x: 0\na: 1\nb: 2\n", "a: 7\nb: 2\n").text == "x: 0\na: 7\nb: 2\n"

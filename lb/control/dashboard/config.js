@@ -139,6 +139,7 @@ function trouble(error) {
 /** Changes from the forms, one after the other; of several to one setting the last one counts. */
 const wanted = new Map();
 let editing = false;
+let removed = {};
 
 async function change(path, value) {
   wanted.set(JSON.stringify(path), [path, value]);
@@ -148,12 +149,15 @@ async function change(path, value) {
     while (wanted.size) {
       const [key, [place, to]] = wanted.entries().next().value;
       wanted.delete(key);
-      const text = editor.text;
+      const now = editor.text;
+      // A setting that was taken out just now and gets another value: its line comes back, with its comment.
+      const text = to !== null && removed.key === key && removed.after === now ? removed.before : now;
       const answer = await call("/api/v1/config/edit", { method: "POST", body: { text, path: place, value: to } });
-      if (editor.text !== text) {
+      if (editor.text !== now) {
         if (!wanted.has(key)) wanted.set(key, [place, to]); // somebody types as well: once more, on that
         continue;
       }
+      removed = to === null ? { key, before: text, after: answer.text } : {};
       editor.replace(answer.text);
       message("");
       if (!wanted.size) soon(0);
@@ -213,7 +217,7 @@ function atCaret(line, column) {
   caret = [line, column];
   say(byId("place"), `line ${line}, column ${column}`);
   const here = [...(draft?.problems || []), ...(draft?.warnings || [])].filter((each) => each.line === line);
-  say(byId("at-caret"), draftOf === editor.text ? here.map((each) => `${each.message}. ${each.hint.replaceAll("\n", " ")}`.trim()).join(" · ") : "");
+  say(byId("at-caret"), draftOf === editor.text ? here.map((each) => `${each.message}. ${each.hint.split("\n")[0]}`.trim()).join(" · ") : "");
 }
 
 function problems(found) {
@@ -244,14 +248,35 @@ function planned() {
   if (!draft.changes.length) return [make("p", { class: "muted" }, editor.text === base.text ? "Nothing: this is what runs." : "The file is replaced; what runs stays as it is.")];
   return [
     make("p", { class: "summary" }, draft.summary || many(draft.changes.length, "change")),
-    make("ul", { class: "plan" }, draft.changes.slice(0, 300).map((line) => {
-      const [word, kind] = SIGNS[line[0]] || ["", ""];
-      const [subject, ...text] = line.slice(2).split(": ");
-      return make("li", { class: kind }, make("span", { class: "sign", "aria-hidden": "true" }, line[0]), make("span", { class: "hidden-text" }, `${word}: `),
-        make("span", {}, make("b", {}, subject), text.length ? `: ${text.join(": ")}` : ""));
+    make("ul", { class: "plan" }, grouped(draft.changes).slice(0, 300).map(({ sign, subject, text, names }) => {
+      const [word, kind] = SIGNS[sign] || ["", ""];
+      return make("li", { class: kind }, make("span", { class: "sign", "aria-hidden": "true" }, sign), make("span", { class: "hidden-text" }, `${word}: `),
+        make("div", {}, make("b", {}, subject), text && `: ${text}`,
+          names.length > 1 && make("details", {}, make("summary", {}, "which"), names.slice(0, 100).join(", "), names.length > 100 && ` and ${names.length - 100} more`)));
     })),
     draft.changes.length > 300 && make("p", { class: "muted" }, `and ${draft.changes.length - 300} more`),
   ].filter(Boolean);
+}
+
+/** The lines of the plan; targets of one pool to which the same happens are one. */
+function grouped(changes) {
+  const found = new Map();
+  for (const line of changes) {
+    const sign = line[0];
+    const at = line.indexOf(": ");
+    const [subject, text] = at < 0 ? [line.slice(2), ""] : [line.slice(2, at), line.slice(at + 2)];
+    const target = (sign === "+" || sign === "-") && subject.match(/^([^/ ]+\/[^/ ]+)\/(.+)$/);
+    const key = target ? `${sign} ${target[1]} ${text}` : line;
+    if (!found.has(key)) found.set(key, { sign, subject: target ? target[1] : subject, text, names: [] });
+    if (target) found.get(key).names.push(target[2]);
+  }
+  for (const group of found.values()) {
+    const count = group.names.length;
+    if (!count) continue;
+    const what = group.sign === "-" ? (count > 1 ? "drain" : "drains") : count > 1 ? "are added" : "is added";
+    group.text = `${count > 1 ? many(count, "target") : group.names[0]} ${what}: ${count > 1 ? group.text.replace(/^takes no new requests, then is gone/, "take no new requests, then are gone").replace("gets traffic after its first", "get traffic after their first") : group.text}`;
+  }
+  return [...found.values()];
 }
 
 function difference() {
@@ -305,6 +330,9 @@ function renderForms() {
     place.replaceChildren(form.node);
   }
   form.update();
+  for (const part of place.querySelectorAll("details.section")) {
+    attribute(part, "data-wrong", part.querySelector("[aria-invalid=true]") ? "" : null);
+  }
 }
 
 function choose(services) {
@@ -347,6 +375,7 @@ function mark(etag) {
 }
 
 async function watch() {
+  if (document.querySelector("dialog[open]")) return; // an order is being decided on; it will hear of it
   try {
     const response = await send("/api/v1/config", { method: "HEAD" });
     connected(true);
@@ -413,46 +442,42 @@ function apply() {
 }
 
 function put(text, force) {
-  const dialog = confirm({
+  confirm({
     title: force ? "Replace the file that somebody has edited?" : "Apply this configuration?",
     danger: force,
     verb: force ? "Replace it" : "Apply",
     subscribe: () => () => {},
     describe: () => [
-      force && make("p", {}, "The file on disk is not what lb has loaded. That edit is lost, but for the copy beside it whose name ends with ~."),
+      force && make("p", {}, "The file on disk is not what lb has loaded: somebody has edited it since. That edit is lost, but for the copy beside it whose name ends with ~. To take it up first, cancel and reload lb."),
       planned(),
       draft.warnings.length > 0 && make("p", { class: "message warn" }, `! ${many(draft.warnings.length, "warning")}: see the list below the text.`),
-      make("p", { class: "muted" }, "The file is written, and all workers take it up at once. No request is lost."),
+      draft.changes.length > 0 && make("p", { class: "muted" }, "The file is written, and all workers take it up at once. No request is lost."),
     ],
     order: async () => {
       try {
-        return await call("/api/v1/config", { method: "PUT", body: { text, force }, headers: { "If-Match": base.etag }, patience: 60_000 });
+        const answer = await call("/api/v1/config", { method: "PUT", body: { text, force }, headers: { "If-Match": base.etag }, patience: 60_000 });
+        return { answer };
       } catch (error) {
-        if (!(error instanceof Problem)) throw error;
-        if (error.status === 412) {
-          dialog.close();
-          await behind(error.message);
-          return null;
-        }
-        if (error.title === "The file was edited" && !force) {
-          dialog.close();
-          put(text, true);
-          return null;
-        }
-        if (error.status === 422) soon(0);
+        if (error instanceof Problem && error.status === 412) return { conflict: error.message };
+        if (error instanceof Problem && error.title === "The file was edited" && !force) return { edited: true };
+        if (error instanceof Problem && error.status === 422) soon(0);
         throw error;
       }
     },
-    done: async (answer) => {
-      if (!answer) return;
-      base = await running();
-      verdict();
-      soon(0);
-      await keepFigures();
-      renderForms();
-      toast(answer.changed ? `Applied: ${many(answer.lines.length, "change")}` : "Applied; nothing that runs has changed");
+    done: ({ answer, conflict, edited }) => {
+      if (edited) put(text, true);
+      else if (conflict) behind(conflict).catch(trouble);
+      else applied(answer).catch(trouble);
     },
   });
+}
+
+async function applied(answer) {
+  toast(answer.changed ? `Applied: ${many(answer.lines.length, "change")}` : "Applied; nothing that runs has changed");
+  base = await running();
+  soon(0);
+  await keepFigures();
+  renderForms();
 }
 
 function revert() {

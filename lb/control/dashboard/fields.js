@@ -3,7 +3,7 @@
 import { attribute, make, say, show } from "./dom.js";
 
 const PAUSE = 350; // milliseconds of quiet after which what is typed is taken
-const UNITS = { duration: "such as 250ms, 2s or 1m", size: "such as 64KiB or 10MiB", percent: "such as 20%" };
+const UNITS = { duration: "ms, s, m, h", size: "KiB, MiB", percent: "%" };
 let number = 0;
 
 /** What the schema says of a setting, without the references to the environment that may stand anywhere. */
@@ -42,10 +42,12 @@ export class Field {
     this.path = path;
     this.said = said;
     this.timer = 0;
+    this.typing = false;
     this.shown = undefined;
     const id = `field-${++number}`;
     const [first, rest] = sentences(said.description);
     const unit = UNITS[said.kind];
+    this.label = label;
     const fallback = said.default === undefined ? "" : written(said.default);
     this.wrong = make("span", { class: "wrong", id: `${id}-wrong`, role: "status" });
     this.more = make("span", { id: `${id}-more`, hidden: true }, " ", words(rest));
@@ -57,14 +59,14 @@ export class Field {
         say(toggle, this.more.hidden ? "more" : "less");
       },
     }, "more");
-    this.input = this.#input(id, fallback, unit);
+    this.input = this.#input(id, fallback);
     attribute(this.input, "aria-describedby", `${id}-wrong${plain ? "" : ` ${id}-hint`}`);
     this.reset = make("button", { type: "button", class: "quiet reset", hidden: true, "aria-label": `${label}: back to the default`, title: "Back to the default", onclick: () => this.#set(null) }, "✕");
     this.node = make("div", { class: `field is-${said.kind}` },
-      make("label", { for: id, class: plain ? "hidden-text" : "" }, label),
+      make("label", { for: id, class: plain ? "hidden-text" : null }, label, unit && " ", unit && make("span", { class: "unit" }, unit)),
       make("div", { class: "value" }, this.input, this.reset),
       this.wrong,
-      !plain && make("span", { class: "hint", id: `${id}-hint` }, words(first), unit && ` ${capital(unit)}.`, this.more, toggle && " ", toggle));
+      !plain && make("span", { class: "hint", id: `${id}-hint` }, words(first), this.more, toggle && " ", toggle));
   }
 
   /** Show what the text says. What is being typed is left alone. */
@@ -74,7 +76,7 @@ export class Field {
     const odd = value !== undefined && value !== null && typeof value === "object" && !fits(value, this.said);
     const text = odd ? "" : shown(value, this.said);
     this.input.disabled = odd || !this.page.readable;
-    if (text !== this.shown && !this.timer && !(this.input === document.activeElement && this.input.value === text)) {
+    if (text !== this.shown && !this.typing && !(this.input === document.activeElement && this.input.value === text)) {
       this.#show(text);
     }
     this.shown = text;
@@ -84,12 +86,21 @@ export class Field {
     say(this.wrong, found[0] || "");
   }
 
-  #input(id, fallback, unit) {
+  /** Another label than the key. */
+  rename(label) {
+    this.node.querySelector("label").firstChild.data = label;
+    for (const button of this.node.querySelectorAll("button")) button.setAttribute("aria-label", button.getAttribute("aria-label").replace(this.label, label));
+    this.label = label;
+  }
+
+  #input(id, fallback) {
     const { kind, choices, examples } = this.said;
     const take = () => this.#take();
     const soon = () => {
       clearTimeout(this.timer);
-      this.timer = setTimeout(take, PAUSE);
+      this.typing = true;
+      // Who has emptied a field is about to type: that takes the line away only when the field is left.
+      if (this.input.value.trim()) this.timer = setTimeout(take, PAUSE);
     };
     if (kind === "choice" || kind === "flag") {
       const options = kind === "flag" ? ["true", "false"] : choices;
@@ -115,7 +126,7 @@ export class Field {
 
   #take() {
     clearTimeout(this.timer);
-    this.timer = 0;
+    this.typing = false;
     const text = this.input.value.trim();
     if (text === (this.shown ?? "")) return;
     this.#set(text === "" && !this.required ? null : meant(text, this.said));

@@ -167,10 +167,10 @@ class CheckForm {
     const expect = (keys) => fieldsOf(page, [...path, "expect"], "Expect", keys);
     const first = fieldsOf(page, path, type, CHECK_FIRST.filter(has));
     const [status, body] = expect(["status", "body"]);
-    say(status.node.querySelector("label"), "Expected status");
-    say(body.node.querySelector("label"), "Expected in the body");
+    status.rename("Expected status");
+    body.rename("Expected in the body");
     const more = [...fieldsOf(page, path, type, CHECK_MORE.filter(has)), ...expect(["headers"])];
-    say(more.at(-1).node.querySelector("label"), "Expected headers");
+    more.at(-1).rename("Expected headers");
     const failure = type === "Liveness" ? fieldsOf(page, [...path, "on_failure"], "OnFailure", ["webhook", "command", "timeout", "backoff", "per_hour"]) : [];
     this.fields = [...first, status, body, ...more, ...failure];
     this.node = make("div", { class: "stack tight" },
@@ -317,7 +317,7 @@ export class CommonForm {
     this.listeners = make("tbody");
     this.fields = fieldsOf(page, [], "", ["workers", "lame_duck", "drain", "watch"]);
     this.fields.push(...fieldsOf(page, ["access_log"], "AccessLog", ["format"]).map((field) => {
-      say(field.node.querySelector("label"), "Access log");
+      field.rename("Access log");
       return field;
     }));
     const columns = (names) => make("thead", {}, make("tr", {}, names.map((name) => make("th", { scope: "col" }, name)), make("th", {}, make("span", { class: "hidden-text" }, "Remove"))));

@@ -1,0 +1,97 @@
+"""A headless Chromium for the tests of the pages: one for all tests of a run, asked in conditions with a deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from axe_core_python.selenium import Axe  # type: ignore[import-untyped]
+from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.e2e.stage import eventually
+
+_FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions")
+
+
+class Browser:
+    """One window."""
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self.driver = driver
+
+    def open(self, url: str) -> None:
+        """Another page. What the log says of the one before is forgotten."""
+        self.driver.get("about:blank")
+        self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        self.driver.get(url)
+
+    def size(self, width: int, height: int) -> None:
+        self.driver.set_window_size(width, height)
+
+    def dark(self, dark: bool) -> None:
+        """Which colours the user prefers."""
+        value = "dark" if dark else "light"
+        features = {"features": [{"name": "prefers-color-scheme", "value": value}]}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", features)
+
+    def all(self, css: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, css)
+
+    def one(self, css: str, within: float = 15.0) -> WebElement:
+        """The first element that is shown."""
+
+        def look() -> WebElement | None:
+            try:
+                return next((each for each in self.all(css) if each.is_displayed()), None)
+            except WebDriverException:
+                return None  # the page was just changing
+
+        found = eventually(look, within, css)
+        assert found is not None
+        return found
+
+    def text(self, css: str) -> str:
+        """What is written in the first one, shown or not."""
+        return str(self.run("return document.querySelector(arguments[0])?.textContent ?? ''", css))
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def faults(self) -> list[str]:
+        """What the console has complained of."""
+        entries: list[dict[str, str]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [entry["message"] for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
+
+    def barriers(self) -> list[str]:
+        """What axe finds in the way of people with disabilities."""
+        found = Axe().run(self.driver)["violations"]
+        return [f"{each['id']}: {node['html'][:200]}" for each in found for node in each["nodes"]]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for flag in _FLAGS:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(service=Service("/usr/bin/chromedriver"), options=options)
+    driver.set_script_timeout(30)
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture
+def browser(chromium: webdriver.Chrome) -> Browser:
+    """A window of usual size, in light colours."""
+    window = Browser(chromium)
+    window.size(1440, 1000)
+    window.dark(False)
+    return window
