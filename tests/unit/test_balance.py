@@ -139,6 +139,17 @@ def test_pick_after_one_leaves_keeps_shares():
     assert got == pytest.approx([40_000, 20_000, 10_000], rel=0.01)
 
 
+def test_who_returns_shares_evenly_again():
+    """Caddy's TestRoundRobinPolicy: strictly in turn, without the one that is out, and with it again."""
+    members = lanes(1, 1, 1)
+    rng = random.Random(5)
+    for there in (members, members[:2], members):
+        balancer = build(Balance(), there, rng)
+        picked = [balancer.pick() for _ in range(12)]
+        assert Counter(picked) == {lane: 12 // len(there) for lane, _ in there}
+        assert picked[: len(there)] == picked[len(there) : 2 * len(there)]
+
+
 def test_avoiding_one_keeps_the_shares_of_the_others():
     members = lanes(5, 3, 2)
     balancer = build(Balance(), members, random.Random(5))
