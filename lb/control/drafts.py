@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from lb.control.models import ConfigDraft, Validation, View
 
@@ -63,7 +63,7 @@ class Draft(Validation):
 
     difference: list[DifferenceLine]
     """From the text that runs to this one."""
-    settings: dict[str, JsonValue] | None = None
+    settings: dict[str, Any] | None = None
     """What it says, in the long form, also if it is not valid; scalars are the texts that are written. Null: it cannot
     be read at all."""
     unreadable: str = ""
@@ -79,7 +79,7 @@ class SettingChange(ConfigDraft):
         min_length=1, max_length=32, examples=[["services", "default", "readiness", "interval"]]
     )
     """Where it is in the long form; entries of lists are numbers from 0, the number behind the last one appends."""
-    value: JsonValue = Field(default=None, examples=["5s"])
+    value: Any = Field(default=None, examples=["5s"])
     """What it becomes; null takes it out, so that its default counts."""
 
 

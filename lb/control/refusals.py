@@ -57,8 +57,6 @@ KINDS: tuple[Kind, ...] = (
     Kind(422, "Cannot be changed from here", "The setting comes from an alias, a merge or a part of the text that is "
          "broken: change it in the text."),
     Kind(422, "The file is invalid", "The configuration has errors; `problems` lists all of them. Nothing changed."),
-    Kind(422, "Cannot be changed from here", "The setting is written in a way that cannot be changed by itself, or the "
-         "text is not YAML; `detail` says which, and where. Change the text."),
     # About the state of things.
     Kind(409, "Ambiguous target", "The name fits several targets: say more of it."),
     Kind(409, "Not ready", "Too few targets of the pool are ready (`min_ready`); `reasons` say why for each. Wait, "
