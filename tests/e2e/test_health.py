@@ -181,6 +181,77 @@ routes: [{{path: /, service: http}}]
     assert all(lb.state(address) == "ready" for address in witnesses)
 
 
+def test_every_protocol_flapping_and_slow(stage: Stage, processes, tmp_path: Path) -> None:
+    """Every other probe fails: nobody is out, as failures in a row are what counts. Too slow: out, and back."""
+    kinds = ("http", "https", "grpc", "tcp")
+    each = {kind: processes(kind) for kind in kinds}
+    each["command"] = processes("http")  # what its command finds in the folder is what counts
+    witness = processes("http")  # stays well: not everything is silent at once
+    folder = each["command"].folder
+    script = tmp_path / "check.sh"
+    script.write_text(
+        f"""[ $LB_TARGET_PORT = {each["command"].port} ] || exit 0
+[ -e {folder}/slow ] && sleep 1
+[ -e {folder}/flap ] || exit 0
+if mkdir {folder}/turn 2>/dev/null; then exit 1; else rmdir {folder}/turn; fi
+"""
+    )
+    rules = "interval: 200ms, timeout: 300ms, rise: 2, fall: 3, jitter: 0%"
+    checks = {
+        "http": "path: /",
+        "https": f"protocol: https, tls: {{ca_file: {tmp_path}/ca.pem}}",
+        "grpc": "protocol: grpc",
+        "tcp": "protocol: tcp",
+        "command": f"protocol: command, command: [/bin/sh, {script}]",
+    }
+    services = "".join(
+        f"""
+  {kind}:
+    pools: {{bad: [{"https" if kind == "https" else "http"}://{each[kind].address}]}}
+    readiness: {{{rules}, {check}}}"""
+        for kind, check in checks.items()
+    )
+    lb = stage.start(
+        stage.file(
+            "listeners: [127.0.0.1:0]\nadmin: {bind: 127.0.0.1:0}\nstate_dir: ./state\n"
+            f"access_log: {{path: {tmp_path}/access.log}}\nservices:{services}\n"
+            f"  well:\n    pools: {{good: [http://{witness.address}]}}\n    readiness: {{path: /}}\n"
+            "routes: [{path: /, service: http}]\n"
+        ),
+        1,
+    )
+    ids = {kind: f"{kind}/bad/{each[kind].address}" for kind in checks}
+    eventually(lambda: all(lb.state(id) == "ready" for id in ids.values()), 20.0)
+
+    for process in each.values():
+        (process.folder / "flap").touch()
+
+    def failed(kind: str) -> float:
+        labels = f'pool="bad",result="failed",service="{kind}",target="{each[kind].address}"'
+        return lb.metrics().get(f'lb_probes_total{{kind="readiness",{labels}}}', 0.0)
+
+    eventually(lambda: all(failed(kind) >= 3 for kind in checks), 20.0)
+    for process in each.values():
+        (process.folder / "flap").unlink()
+    assert not [event["text"] for event in events_of(lb) if event["after"] == "unready"]
+    runs = ask(f"{lb.admin}/api/v1/probes?subject=http/bad").json
+    assert {run["result"] for run in runs} >= {"passed", "failed"}
+
+    slow = {kind: id for kind, id in ids.items() if kind != "tcp"}  # whoever accepts for it is never slow
+    times = detection(CheckSpec(interval=0.2, timeout=0.3, rise=2, fall=3))
+    assert times is not None
+    for wanted, bound in (("unready", times.worst), ("ready", times.recovery)):
+        for process in each.values():
+            (process.folder / "slow").touch() if wanted == "unready" else (process.folder / "slow").unlink()
+        began = time.monotonic()
+        eventually(lambda wanted=wanted: all(lb.state(id) == wanted for id in slow.values()), bound + 5.0)
+        changes = {event["subject"]: event["at"] for event in events_of(lb) if event["after"] == wanted}
+        late = max(changes[id] for id in slow.values()) - (time.time() - time.monotonic() + began)
+        assert late < bound + SLACK
+    assert "within 0.3 s" in lb.cli("events").stdout
+    assert lb.state(ids["tcp"]) == "ready"
+
+
 def test_a_flapping_target_is_seen_however_short_its_outages(stage: Stage) -> None:
     """Caddy samples its gauge every 10 s and misses short outages: transitions are counted as they happen."""
     first, second = stage.pool("blue", 2)
