@@ -1,13 +1,88 @@
-"""`python -m lb.control.reference` writes docs/metrics.md from the table that the metrics are written from."""
+"""`python -m lb.control.reference` writes docs/metrics.md and docs/api.md from what the code itself goes by."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from lb.control.api import ENDPOINTS
 from lb.control.metrics import METRICS, STATES
+from lb.control.openapi import TAGS
+from lb.control.refusals import BY_TITLE, KINDS
 from lb.core.report import BUCKETS
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = DOCS / "metrics.md"
+API_PAGE = DOCS / "api.md"
+
+API_BEGINNING = """\
+# Admin API
+
+Everything the dashboard and the `lb` command know comes from here: JSON over HTTP on the admin port, by default
+`http://127.0.0.1:9900`. The port describes itself at `/openapi.json` (OpenAPI 3.1), and `/docs` shows that description
+in a browser and tries requests. This page is made from the code by `make docs`.
+
+<!-- test: beside lb run backends.yaml --demo -->
+```sh
+curl http://127.0.0.1:9900/api/v1/status
+curl http://127.0.0.1:9900/api/v1/explain/greeting
+curl -X POST http://127.0.0.1:9900/api/v1/services/greeting/switch \\
+  -H 'Content-Type: application/json' -d '{"to": "green", "steps": [5, 25, 100], "step_time": "60s"}'
+```
+
+A target is named `service/pool/host:port`, or by any unambiguous tail of that; its slashes may stand in a path as they
+are.
+
+## Who may ask
+
+- **Token.** With `admin: token_file:` every request needs `Authorization: Bearer TOKEN`, but for what says nothing of
+  what runs: `/livez`, `/readyz`, `/openapi.json`, `/problems/…` and the files of the pages. A bind that is not loopback
+  needs a token. Tokens are compared in constant time.
+- **Host.** The `Host` header must be an IP address, `localhost`, the name in `admin: bind:`, or one of
+  `admin: allowed_hosts:`, and be there once: a site that lets its own name resolve to this machine (DNS rebinding)
+  gets 421.
+- **Pages of other sites.** An `Origin` must be this port itself (`null` is not), and a browser that says in
+  `Sec-Fetch-Site` that another site asks is refused with 403, also for images and frames. Other sites may link to the
+  pages. No answer has CORS headers.
+- **Commands.** Without a token, `PUT /api/v1/config` refuses new commands to run and new files to write: else whoever
+  reaches the port could run programs as lb's user. What the file says already may stay.
+
+## Changes
+
+Each answer carries an `ETag`. An order with that in `If-Match` is refused with 412 when anything was changed since: a
+switch, a drain, a weight, a reload. The answer says what, and by whom. Without `If-Match`, or with `*`, an order stands
+as it is; only `PUT /api/v1/config` must have one. It and `POST /api/v1/reload` compare the text of the configuration
+alone (the ETag of `GET /api/v1/config`). For `GET` the same ETags work in `If-None-Match`.
+
+`…/preview` beside an order says in words what it would do, or why it would be refused and whether `force` would help;
+nothing is changed, and no event is told.
+
+`PUT /api/v1/config` with `{"text": "…"}` makes a text the configuration, whole or not at all: it is validated, new
+listeners are opened, then the file is replaced in one step and the text is in force. What was in the file stays beside
+it as `FILE~`. When the file is not what was loaded, because somebody has edited it, that takes `"force": true`.
+
+An answer to a change means that every worker serves by it.
+
+## Events
+
+`GET /api/v1/events` lists the newest 5000 events: state changes, switches, drains, reloads. Each order's event says who
+(`actor`: what `X-LB-Actor` says, and the address), when, and what was `before` and is `after`. `since`, `after`,
+`limit`, `kind` and `subject` choose.
+
+With `Accept: text/event-stream` the same comes as server-sent events, as it happens. A client that comes again with
+`Last-Event-ID`, as browsers do, misses nothing; if events are not known any more, a note says which. A comment comes
+every 15 seconds when nothing else does. A client that does not read is let go after 10 seconds, or when 1000 events
+wait for it. 100 streams can be open.
+
+<!-- test: background -->
+```sh
+curl -N -H 'Accept: text/event-stream' 'http://127.0.0.1:9900/api/v1/events?kind=switch,rollout'
+```
+
+## Status for many
+
+A status is made for each request, and asks all workers. Who polls says `Cache-Control: max-age=1` in the request, and
+shares one that is not older than a second with all others who do so.
+"""
 
 
 def page() -> str:
@@ -35,5 +110,35 @@ def page() -> str:
     return "\n".join([*lines, ""])
 
 
+def api_page() -> str:
+    """The whole page about the admin API."""
+    lines = [API_BEGINNING, "## Operations", ""]
+    for tag, text in TAGS.items():
+        lines += [f"**{tag.capitalize()}.** {text}", "", "| request | does | answers |", "| --- | --- | --- |"]
+        for endpoint in ENDPOINTS:
+            if endpoint.tag == tag:
+                refused = {BY_TITLE[title].status for title in endpoint.refusals}
+                codes = ", ".join(map(str, sorted({*endpoint.answers, *refused})))
+                lines.append(f"| `{endpoint.method} {endpoint.path}` | {endpoint.summary} | {codes} |")
+        lines.append("")
+    lines += [
+        "Any of them may also be answered with 400, 401, 403, 421 and 500; those with a body with 413, 415 and 422;",
+        "those with a name in the path with 404, and with 409 when it is ambiguous; changes with 412.",
+        "",
+        "## Problems",
+        "",
+        "Refusals are `application/problem+json` (RFC 9457). `type` is the address of the kind on this port, always",
+        "the same for one kind; `title` is the kind in words; `detail` says what happened this time; `reasons` names",
+        "each target, field or place that is in the way; `problems` lists the errors of a configuration text with",
+        "line, column, quote and hint.",
+        "",
+        "| type | status | what it means |",
+        "| --- | --- | --- |",
+        *(f"| `{kind.type}` | {kind.status} | {kind.text} |" for kind in KINDS),
+    ]
+    return "\n".join([*lines, ""])
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    API_PAGE.write_text(api_page(), encoding="utf-8")

@@ -54,8 +54,8 @@ KINDS: tuple[Kind, ...] = (
     Kind(421, "Misdirected request", "The Host header names another machine. IP addresses, `localhost`, the name in "
          "`admin: bind:` and those in `admin: allowed_hosts:` are taken."),
     Kind(422, "Invalid request", "The body does not say what is wanted; `reasons` say where."),
-    Kind(422, "Cannot be changed from here", "The setting comes from an alias, a merge or a part of the text that is "
-         "broken: change it in the text."),
+    Kind(422, "Cannot be changed from here", "The setting is written in a way that cannot be changed by itself, or the "
+         "text is not YAML; `detail` says which, and where. Change the text."),
     Kind(422, "The file is invalid", "The configuration has errors; `problems` lists all of them. Nothing changed."),
     # About the state of things.
     Kind(409, "Ambiguous target", "The name fits several targets: say more of it."),

@@ -37,7 +37,7 @@ class AdminPort:
 
     async def serve(self, operations: Operations, admin: Admin, token: str) -> None:
         """Let requests in."""
-        app = api.build(operations, token=token, allowed_hosts=tuple(admin.allowed_hosts))
+        app = api.build(operations, token=token, allowed_hosts=(*admin.allowed_hosts, _name_in(admin.bind)))
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE)
         await self._runner.setup()
         await self.resume()
@@ -63,6 +63,11 @@ class AdminPort:
         if self.sock is not None:
             self.sock.close()
             self.sock = None
+
+
+def _name_in(bind: str) -> str:
+    """The host part of a bind, by which the port may be called; `localhost` for a socket in the file system."""
+    return "localhost" if bind.startswith("unix:") else bind.rpartition(":")[0].strip("[]")
 
 
 def read_token(path: Path | None) -> str:

@@ -35,13 +35,13 @@ def guarded(folder: Path, stage: Stage) -> Lb:
         {"blue": stage.pool("blue", 2), "green": stage.pool("green", 1)}, service="rollout: {bake: 0s, min_ready: 1}"
     )
     path.write_text(path.read_text().replace("admin: {bind", "admin: {token_file: token, bind"))
-    lb = stage.start(path, 1)
+    lb = stage.start(path, 1, ready=False)
 
     def all_ready() -> bool:
         found = ask(f"{lb.admin}/api/v1/status", headers={"Authorization": f"Bearer {TOKEN}"}).json
         return all(pool["healthy"] == pool["requested"] for pool in found["services"][0]["pools"])
 
-    eventually(all_ready)
+    eventually(all_ready, 40.0, "all targets are ready")
     return lb
 
 

@@ -1,0 +1,143 @@
+"""The OpenAPI document: valid, complete, and about nothing that is not there."""
+
+from __future__ import annotations
+
+import ast
+import json
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+import jsonschema
+import pytest
+from schemathesis.specs.openapi.definitions import OPENAPI_31
+
+from lb.control import openapi, pages
+from lb.control.api import ENDPOINTS, build
+from lb.control.operations import Operations
+from lb.control.reference import API_PAGE, api_page
+from lb.control.refusals import BY_STATUS, BY_TITLE, KINDS
+from tests.control.conftest import Api
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@cache
+def document(secured: bool = True) -> dict:
+    return json.loads(json.dumps(openapi.document(ENDPOINTS, "1.2.3", secured)))
+
+
+def test_the_document_is_openapi_3_1() -> None:
+    for secured in (False, True):
+        said = document(secured)
+        jsonschema.Draft202012Validator(OPENAPI_31).validate(said)
+        for schema in said["components"]["schemas"].values():
+            jsonschema.Draft202012Validator.check_schema(schema)
+        assert [name for name, schema in said["components"]["schemas"].items() if not schema.get("description")] == [
+            "JsonValue"
+        ]
+
+
+def test_every_reference_leads_somewhere() -> None:
+    said = document()
+
+    def references(value: object):
+        if isinstance(value, dict):
+            if "$ref" in value:
+                yield value["$ref"]
+            for below in value.values():
+                yield from references(below)
+        elif isinstance(value, list):
+            for below in value:
+                yield from references(below)
+
+    for reference in references(said):
+        place: object = said
+        for step in reference.removeprefix("#/").split("/"):
+            place = place[step]  # type: ignore[index]
+
+
+def test_every_route_is_in_the_document_and_the_reverse() -> None:
+    routes = set()
+    for route in build(cast("Operations", None)).router.routes():
+        path = route.resource.canonical if route.resource is not None else ""
+        if path not in pages.pages() and route.method != "HEAD":
+            routes.add((route.method.lower(), path))
+    said = {(method, path) for path, operations in document()["paths"].items() for method in operations}
+    assert routes == said
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.id)
+def test_every_operation_says_all_about_itself(endpoint) -> None:
+    operation = document()["paths"][endpoint.path][endpoint.method.lower()]
+    assert operation["operationId"] == endpoint.id
+    assert operation["summary"]
+    assert not operation["summary"].endswith(".")
+    assert operation["tags"] == [endpoint.tag]
+    assert endpoint.tag in openapi.TAGS
+    for parameter in operation.get("parameters", []):
+        assert parameter["description"]
+        assert parameter["schema"]
+    for code, answer in operation["responses"].items():
+        if code >= "400" and (code, endpoint.id) != ("503", "readyz"):
+            schema = answer["content"]["application/problem+json"]
+            assert schema["schema"] == {"$ref": "#/components/schemas/Problem"}
+            assert schema["examples"]
+    changes = endpoint.method != "GET" and endpoint.tag in ("switching", "targets") and "preview" not in endpoint.path
+    if changes and endpoint.id not in ("probeTarget", "postPrestop"):
+        assert endpoint.changes, "orders take If-Match"
+        assert "412" in operation["responses"]
+    assert (operation.get("security") == []) == endpoint.open
+
+
+def test_operations_have_names_of_their_own() -> None:
+    assert len({endpoint.id for endpoint in ENDPOINTS}) == len(ENDPOINTS)
+
+
+def test_without_a_token_none_is_asked_for() -> None:
+    said = document(secured=False)
+    assert "security" not in said
+    assert not any("401" in o["responses"] for operations in said["paths"].values() for o in operations.values())
+
+
+def test_examples_are_right_by_their_schemas() -> None:
+    said = document()
+    for operations in said["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", []):
+                if "example" in parameter:
+                    jsonschema.validate(parameter["example"], parameter["schema"])
+    for name, schema in said["components"]["schemas"].items():
+        for field, inner in schema.get("properties", {}).items():
+            for example in inner.get("examples", []):
+                validator = jsonschema.Draft202012Validator({**inner, "components": said["components"]})
+                assert validator.is_valid(example), (name, field)
+
+
+def test_every_refusal_in_the_code_has_its_kind() -> None:
+    """`Refused(409, "Not ready", …)`: the title is a known kind, and the status its own."""
+    used = set()
+    for path in (ROOT / "lb").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refused":
+                status, title = node.args[0], node.args[1]
+                if isinstance(status, ast.Constant) and isinstance(title, ast.Constant):
+                    assert title.value in BY_TITLE, f"{path}:{node.lineno}"
+                    assert BY_TITLE[title.value].status == status.value, f"{path}:{node.lineno}"
+                    used.add(title.value)
+    assert {kind.title for kind in KINDS} - used - set(BY_STATUS.values()) == set(), "these are never said"
+    assert len({kind.name for kind in KINDS}) == len(KINDS)
+
+
+def test_the_page_is_current() -> None:
+    assert API_PAGE.read_text(encoding="utf-8") == api_page(), "run `make docs`"
+
+
+def test_the_served_document_names_what_runs_to_those_who_may_know(guarded: Api) -> None:
+    known = guarded.ask("GET", "/openapi.json").json
+    stranger = guarded.ask("GET", "/openapi.json", token="").json
+    text = json.dumps(known)
+    assert guarded.ids["blue"][0] in text
+    assert guarded.ids["blue"][0] not in json.dumps(stranger)
+    assert known["security"] == stranger["security"] == [{"token": []}]
+    assert known["components"]["schemas"] != {}
