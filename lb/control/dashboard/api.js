@@ -97,15 +97,19 @@ function noteClock(date) {
 
 /**
  * The events from `after` (an id) on, for as long as `signal` lets it: reconnects by itself, and goes on where it was.
+ * It lets go while nobody looks at the page: a browser has but six connections to one host, for all its tabs together.
  * `onEvent(event)` gets each one; `onState(connected)` hears whether the stream stands.
  */
 export async function follow({ after = 0, since = 0, onEvent, onState = () => {}, signal }) {
   let last = after;
   let pause = 500;
   while (!signal?.aborted) {
+    await shown();
     const limit = new AbortController();
     const stop = () => limit.abort();
+    const hide = () => { if (document.hidden) stop(); };
     signal?.addEventListener("abort", stop, { once: true });
+    document.addEventListener("visibilitychange", hide);
     let timer = 0;
     try {
       const headers = { Accept: "text/event-stream" };
@@ -138,10 +142,20 @@ export async function follow({ after = 0, since = 0, onEvent, onState = () => {}
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener("abort", stop);
+      document.removeEventListener("visibilitychange", hide);
+      stop();
     }
     if (signal?.aborted) return;
+    if (document.hidden) continue;
     onState(false);
     await new Promise((resolve) => setTimeout(resolve, pause * (0.75 + Math.random() / 2)));
     pause = Math.min(pause * 2, 10_000);
+  }
+}
+
+/** Until somebody looks at the page. */
+async function shown() {
+  while (document.hidden) {
+    await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
   }
 }

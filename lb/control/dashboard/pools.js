@@ -23,7 +23,7 @@ export class PoolView {
     this.node.open = open;
     this.node.addEventListener("toggle", () => { if (this.node.open) this.#targets(); });
     this.states = make("div", { class: "row states", role: "group", "aria-label": "Show only targets that are" });
-    this.picture = make("canvas", { class: "picture", role: "img" });
+    this.picture = make("canvas", { class: "picture", role: "img", "aria-label": "No target yet" });
     this.hint = make("p", { class: "muted hint" });
     this.rows = make("tbody");
     this.counted = make("span", { class: "muted", role: "status" });

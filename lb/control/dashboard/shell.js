@@ -89,6 +89,10 @@ function askForToken(wrong) {
   });
 }
 
+const messages = byId("toasts");
+messages?.setAttribute("role", "region");
+messages?.setAttribute("aria-label", "Messages");
+
 onTokenNeeded(askForToken);
 const signOut = byId("sign-out");
 if (signOut) {
