@@ -5,40 +5,56 @@ What a block is follows from its language:
 - `sh`: commands; each block is run by bash and must succeed. Of `make` only what it would run is looked at, since a
   test must not build the environment it runs in; `make run` is then started as the Makefile says.
 - `console`: lines that begin with `$ ` are commands, the lines under one are what it prints; `…` stands for anything.
-- `yaml` whose first line is a comment with a file name: that file, and a valid one: `lb check` is run on it.
-- `nginx`, `haproxy`: a configuration that the program itself accepts.
-- others (`json`, `toml`, …) must parse.
+- `yaml` whose first line is a comment with a file name: that file, and a valid one, as the program says that reads it;
+  or manifests for Kubernetes, which must fit together (manifests.py).
+- `nginx`, `haproxy`: a configuration that the program itself accepts; `traefik`: one whose names lead somewhere.
+- `promql`: queries that `promtool` accepts; `json`, `toml`: must parse; `python`: must run.
+- `text`: a drawing or a formula; a command in it is an error, because nobody would run it.
 
-A comment in front of a block says what the reader is told in words: `<!-- test: background -->` (a command that goes
-on in a terminal of its own), `<!-- test: exit 1 -->`, `<!-- test: eventually -->` (repeat until it is as shown),
-`<!-- test: file NAME -->` (a block that is saved under that name), `<!-- test: docker -->` (looked at, not run). Ports
-of the pages are replaced by free ones, here and in what is expected.
+Everything else is an error, as are a directive that is not known and a block that carries nothing out: no block of a
+page goes unchecked. A comment in front of a block says what the reader is told in words: `<!-- test: background -->` (a
+command that goes on in a terminal of its own), `<!-- test: exit 1 -->`, `<!-- test: eventually -->` (repeat until it is
+as shown), `<!-- test: file NAME -->` (a block that is saved under that name), `<!-- test: docker -->` (looked at, not
+run), `<!-- test: container -->` (a piece of a Kubernetes container, whose commands are run),
+`<!-- test: beside COMMAND -->` (the running lb that a reference page speaks of; it is ready before the block begins).
+Ports of the pages are replaced by free ones, here and in what is expected.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import re
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import yaml
+
+from tests.docs import manifests
 
 REPO = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w-]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```[ ]*$", re.M | re.S)
 DIRECTIVE = re.compile(r"<!-- test: (?P<what>[^>]*?) -->\s*\Z")
+DIRECTIVES = {"background": 0, "exit": 1, "eventually": 0, "file": 1, "docker": 0, "container": 0}
+#: A line of a drawing that is a command after all.
+COMMAND = re.compile(r"^\s*(\$ |lb |curl |make |python |docker |kubectl )", re.M)
 #: Ports that the pages use.
 PORTS = ("5001", "5002", "5003", "5004", "5005", "5006", "8080", "8081", "9090", "9900")
+#: Where free ones are looked for: below those that systems give to connections, so that nobody else gets one by chance.
+FROM_PORT, TO_PORT = 20000, 32000
 PORT = re.compile(r"(?<![\d.])(?:" + "|".join(PORTS) + r")(?!\d)")
 #: System directories of the pages; here they lie in the reader's own.
 PLACES = re.compile(r"(?<![\w.-])/(?:etc/lb|var/lib/lb)")
@@ -49,8 +65,8 @@ CHECKERS = (
     ("alerts", "promtool check rules"),
 )
 #: Seconds for one command, and for something to become as shown.
-COMMAND_TIME = 60.0
-EVENTUALLY = 20.0
+COMMAND_TIME = 120.0
+EVENTUALLY = 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +81,7 @@ class Block:
         return f"{self.page}:{self.line}"
 
 
-def blocks(page: Path) -> list[Block]:
+def blocks(page: Path, root: Path = REPO) -> list[Block]:
     source = page.read_text()
     found = []
     for match in FENCE.finditer(source):
@@ -73,32 +89,44 @@ def blocks(page: Path) -> list[Block]:
         directive = DIRECTIVE.search(before)
         indent = len(match["indent"])
         text = "".join(line[indent:] if line.strip() else line for line in match["text"].splitlines(keepends=True))
-        name = str(page.relative_to(REPO))
+        name = str(page.relative_to(root))
         found.append(
             Block(name, before.count("\n") + 1, match["language"], text, directive["what"] if directive else "")
         )
     return found
 
 
+_given: set[int] = set()
+_giving = threading.Lock()
+
+
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        # In order, so that what a page sorts is in the same order here.
-        return sorted(sock.getsockname()[1] for sock in sockets)
-    finally:
-        for sock in sockets:
-            sock.close()
+    """Ports that nobody has, and that no other page of this run is given."""
+    found: list[int] = []
+    with _giving:
+        while len(found) < count:
+            port = random.randrange(FROM_PORT, TO_PORT)
+            with socket.socket() as sock:
+                try:
+                    sock.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            if port not in _given:
+                _given.add(port)
+                found.append(port)
+    # In order, so that what a page sorts is in the same order here.
+    return sorted(found)
 
 
 class Desk:
     """A reader's directory, with the repository's files in it, and the programs the reader started."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, root: Path = REPO) -> None:
         self.directory = directory
+        self.root = root
         self.ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
         self.running: list[subprocess.Popen[str]] = []
+        self.manifests: list[dict[str, Any]] = []
         for name in ("examples", "contrib"):
             shutil.copytree(REPO / name, directory / name)
         self.write("backends.yaml", (REPO / "backends.yaml").read_text())
@@ -161,8 +189,26 @@ class Desk:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait(5)
 
+    def read(self, page: Path) -> None:
+        """Carry out a page from its first block to its last."""
+        source = page.read_text()
+        found = blocks(page, self.root)
+        fences = len(re.findall(r"^\s*(?:```|~~~)", source, re.M))
+        assert fences == 2 * len(found), f"{page}: {fences} fences, but {len(found)} blocks"
+        indented = re.search(r"\n\n(?:\t| {4,})\S.*", FENCE.sub("", source))
+        assert not indented, f"{page}: a block without a fence: {indented[0].strip()}"
+        for block in found:
+            self.carry_out(block)
+        if self.manifests:
+            manifests.check_together(self.manifests)
+
     def carry_out(self, block: Block) -> None:
         words = block.directive.split()
+        if words[:1] == ["beside"]:
+            self.start_beside(block, words[1:])
+            words = []
+        self.check_directive(block, words)
+        assert block.text.strip(), f"{block}: an empty block"
         if block.language == "sh":
             if block.text.startswith("make "):
                 self.make(block)
@@ -173,6 +219,7 @@ class Desk:
             else:
                 self.repeat(block, lambda: self.check_run(block, block.text, None, wanted_exit(words)), words)
         elif block.language == "console":
+            assert block.text.startswith("$ "), f"{block}: it does not begin with a command"
             for command, expected in dialogue(block.text):
                 self.repeat(block, lambda c=command, e=expected: self.check_run(block, c, e, wanted_exit(words)), words)
         elif block.language == "yaml":
@@ -183,12 +230,33 @@ class Desk:
                 self.write(words[words.index("file") + 1], block.text)
         elif block.language == "toml":
             tomllib.loads(block.text)
-        elif block.language in ("nginx", "haproxy"):
+        elif block.language in ("nginx", "haproxy", "traefik"):
             self.check_peer(block)
-        elif block.language in ("", "text", "promql", "python", "dockerfile", "traefik"):
-            self.check_other(block)
+        elif block.language == "promql":
+            self.check_queries(block)
+        elif block.language == "python":
+            self.write("block.py", block.text)
+            self.check_run(block, "python block.py", None, wanted_exit(words))
+        elif block.language == "text":
+            assert not COMMAND.search(block.text), f"{block}: a command in a drawing is run by nobody"
         else:
             raise AssertionError(f"{block}: nobody checks blocks of the language {block.language!r}")
+
+    def start_beside(self, block: Block, command: list[str]) -> None:
+        """A page that speaks of a running lb without saying which: this one, and everything in it is ready."""
+        self.start(shlex.join(command))
+        done = self.shell(
+            "for i in {1..300}; do curl -sf http://127.0.0.1:9900/readyz && exit; sleep 0.1; done; exit 1"
+        )
+        assert done.returncode == 0, f"{block}: {shlex.join(command)}{self.terminals()}"
+
+    def check_directive(self, block: Block, words: list[str]) -> None:
+        rest = list(words)
+        while rest:
+            word = rest.pop(0)
+            assert word in DIRECTIVES, f"{block}: {word!r} is none of {', '.join(DIRECTIVES)}"
+            assert len(rest) >= DIRECTIVES[word], f"{block}: {word} of what?"
+            del rest[: DIRECTIVES[word]]
 
     def check_docker(self, block: Block) -> None:
         """No engine runs here (test_container.py looks at the Dockerfile's steps): what is named must be there."""
@@ -248,46 +316,73 @@ class Desk:
     def check_yaml(self, block: Block, words: list[str]) -> None:
         named = re.match(r"# (?P<name>[\w./-]+\.ya?ml)\b", block.text)
         documents = list(yaml.safe_load_all(block.text))
-        assert documents, f"{block}: an empty block"
-        for document in documents:
-            if (
-                isinstance(document, dict)
-                and document.get("kind") == "ConfigMap"
-                and "backends.yaml" in document["data"]
-            ):
-                self.write("configmap/backends.yaml", document["data"]["backends.yaml"])
-                done = self.shell("lb check configmap/backends.yaml")
-                assert done.returncode == 0, f"{block}: lb check on the ConfigMap's file\n{done.stdout}"
-        if not named:
-            return
-        name = named["name"]
-        self.write(name, block.text)
-        for beginning, command in CHECKERS:
-            if Path(name).name.startswith(beginning):
-                done = self.shell(f"{command} {name}")
-                assert done.returncode == wanted_exit(words), f"{block}: {command} {name}\n{done.stdout}"
+        if named:
+            self.check_file(block, named["name"], words)
+        elif "container" in words:
+            manifests.check_lifecycle(documents[0])
+            self.check_stop(block, documents[0]["lifecycle"]["preStop"]["exec"]["command"])
+        else:
+            for document in documents:
+                assert manifests.is_manifest(document), f"{block}: neither a named file nor a manifest"
+                manifests.check_shape(document)
+                self.manifests.append(document)
+                if document["kind"] == "ConfigMap":
+                    for name, text in document["data"].items():
+                        self.check_file(block, f"configmap/{name}", words, text)
+
+    def check_file(self, block: Block, name: str, words: list[str], text: str = "") -> None:
+        """Save the block, and let the program look at it that reads such files."""
+        self.write(name, text or block.text)
+        commands = [command for beginning, command in CHECKERS if Path(name).name.startswith(beginning)]
+        assert commands, f"{block}: nobody checks a file called {name}"
+        done = self.shell(f"{commands[0]} {name}")
+        assert done.returncode == wanted_exit(words), f"{block}: {commands[0]} {name}\n{done.stdout}"
+
+    def check_stop(self, block: Block, command: list[str]) -> None:
+        """What a pod of blue runs before it is stopped, beside lb with the page's file."""
+        self.start("lb run configmap/backends.yaml")
+        script = command[-1].replace("//lb:", "//127.0.0.1:")
+        assert command[:-1] == ["sh", "-c"] and script != command[-1], f"{block}: {command}"
+        stateful = [one["metadata"]["name"] for one in self.manifests if one["kind"] == "StatefulSet"]
+        pod = next(name for name in stateful if name.endswith("-blue"))
+        once = Block(block.page, block.line, "sh", f"HOSTNAME={pod}-0 sh -c {shlex.quote(script)}", "")
+
+        def stopped() -> None:
+            self.check_run(once, once.text, '…"safe":…true…', 0)
+
+        self.repeat(once, stopped, ["eventually"])
 
     def check_peer(self, block: Block) -> None:
         path = self.directory / f"{block.language}.conf"
+        if block.language == "traefik":
+            check_traefik(yaml.safe_load(block.text)["http"], str(block))
+            return
         if block.language == "nginx":
             frame = "pid {}/nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{}\n}}\n"
             path.write_text(frame.format(self.directory, self.local(block.text)))
-            done = self.shell(f"nginx -t -q -p {self.directory} -c {path}")
+            done = self.shell(f"nginx -t -p {self.directory} -c {path}")
         else:
             path.write_text(self.local(block.text))
-            done = self.shell(f"haproxy -c -q -f {path}")
+            done = self.shell(f"haproxy -c -f {path}")
         assert done.returncode == 0, f"{block}: {done.stdout}"
 
-    def check_other(self, block: Block) -> None:
-        if block.language == "promql":
-            rules = {"groups": [{"name": "page", "rules": [{"record": f"q{n}", "expr": q} for n, q in queries(block)]}]}
-            self.write("rules.yaml", yaml.safe_dump(rules))
-            done = self.shell("promtool check rules rules.yaml")
-            assert done.returncode == 0, f"{block}: {done.stdout}"
-        elif block.language == "python":
-            compile(block.text, str(block), "exec")
-        elif block.language == "traefik":
-            assert yaml.safe_load(block.text), str(block)
+    def check_queries(self, block: Block) -> None:
+        rules = {"groups": [{"name": "page", "rules": [{"record": f"q{n}", "expr": q} for n, q in queries(block)]}]}
+        self.write("rules.yaml", yaml.safe_dump(rules))
+        done = self.shell("promtool check rules rules.yaml")
+        assert done.returncode == 0, f"{block}: {done.stdout}"
+
+
+def check_traefik(http: dict[str, Any], name: str) -> None:
+    """Traefik is not at hand: every name must lead somewhere, and nothing be there that nobody names."""
+    services, middlewares = set(http["services"]), set(http.get("middlewares", {}))
+    named = {router["service"] for router in http["routers"].values()}
+    for service in http["services"].values():
+        assert len(service) == 1 and set(service) <= {"loadBalancer", "weighted"}, f"{name}: {service}"
+        named |= {one["name"] for one in service.get("weighted", {}).get("services", ())}
+    assert named == services, f"{name}: services {services}, named are {named}"
+    used = {one for router in http["routers"].values() for one in router.get("middlewares", ())}
+    assert used == middlewares, f"{name}: middlewares {middlewares}, used are {used}"
 
 
 def queries(block: Block) -> Iterator[tuple[int, str]]:
