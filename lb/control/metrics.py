@@ -52,6 +52,11 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     ),
     "lb_probe_duration_seconds": ("histogram", ("service", "kind"), "Time that probes took."),
     "lb_pool_active": ("gauge", ("service", "pool"), "1 for the active pool of a service, else 0."),
+    "lb_pool_targets": (
+        "gauge",
+        ("service", "pool", "stage"),
+        "Targets by how far they are: requested (configured), running (somebody answers there), healthy (in rotation).",
+    ),
     "lb_pool_traffic_ratio": ("gauge", ("service", "pool"), "The pool's share of the service's requests, 0 to 1."),
     "lb_switches_total": (
         "counter",
@@ -114,6 +119,7 @@ class Figures:
     states: Mapping[str, str]  # id → state
     shares: Mapping[tuple[str, str], float]  # (service, pool) → 0..1
     active: Mapping[str, str]  # service → pool
+    stages: Mapping[tuple[str, str, str], int]  # (service, pool, requested | running | healthy) → targets
     retries: Mapping[str, Mapping[str, int]]
     mirrored: Mapping[str, Mapping[str, int]]
     rejected: Mapping[str, int]
@@ -172,6 +178,7 @@ class _Collector:
             _add(probes, labels, histogram.buckets, histogram.seconds)
         yield probes
         yield _gauge("lb_pool_active", {key: f.active.get(key[0]) == key[1] for key in f.shares})
+        yield _gauge("lb_pool_targets", f.stages)
         yield _gauge("lb_pool_traffic_ratio", f.shares)
         yield _counter("lb_switches_total", f.switches)
         yield _gauge("lb_rollout_state", {(name, state): 1 for name, (state, _) in f.rollouts.items()})

@@ -47,7 +47,7 @@ from lb.core.targets import Pool, Service, Target
 from lb.runtime.reloads import Edited, NotNow
 from lb.runtime.sockets import CannotListen
 from lb.runtime.totals import Sums
-from lb.runtime.views import probe_view, run_view, service_view, status_view, target_view
+from lb.runtime.views import probe_view, run_view, service_view, stages, state_trouble, status_view, target_view
 
 if TYPE_CHECKING:
     from lb.runtime.supervisor import Supervisor
@@ -144,6 +144,12 @@ class LiveOperations:
                 states={id: shown(health, now) for id, health in supervisor.monitor.healths.items()},
                 shares=shares,
                 active={name: desired.active for name, desired in supervisor.desired.services.items()},
+                stages={
+                    (service.name, pool.name, stage): count
+                    for service in supervisor.world.snapshot.services
+                    for pool in service.pools
+                    for stage, count in stages(supervisor, pool).items()
+                },
                 retries=sums.retries,
                 mirrored=sums.mirrored,
                 rejected=sums.rejected,
@@ -160,7 +166,7 @@ class LiveOperations:
                 reload_ok=supervisor.reloads.ok,
                 worker_restarts=supervisor.workers.restarts,
                 workers=len(supervisor.workers.pids),
-                state_writable=not supervisor.store.trouble,
+                state_writable=not state_trouble(supervisor),
             )
         )
 

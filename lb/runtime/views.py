@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import lb
@@ -18,7 +19,7 @@ from lb.control.models import (
     Status,
     TargetView,
 )
-from lb.core.lifecycle import Health, in_rotation, shown, shown_since
+from lb.core.lifecycle import Health, Seen, in_rotation, shown, shown_since
 from lb.core.report import PoolTally, TargetTally
 from lb.core.runs import Run, sentence
 from lb.core.targets import Pool, Service, Target
@@ -27,6 +28,9 @@ from lb.runtime.totals import Sums
 
 if TYPE_CHECKING:
     from lb.runtime.supervisor import Supervisor
+
+#: Failures that say that there is nobody.
+NOBODY = frozenset({"refused", "unreachable", "dns"})
 
 
 def unix(monotonic: float) -> float:
@@ -49,7 +53,7 @@ def status_view(supervisor: Supervisor, sums: Sums) -> Status:
         worker_restarts=supervisor.workers.restarts,
         in_flight=sums.in_flight,
         downstream_connections=sums.downstream,
-        state_trouble=supervisor.store.trouble or supervisor.events.trouble or supervisor.ledger.trouble,
+        state_trouble=state_trouble(supervisor),
         config=ConfigView(
             file=str(supervisor.path),
             loaded_at=supervisor.reloads.loaded_at,
@@ -61,6 +65,11 @@ def status_view(supervisor: Supervisor, sums: Sums) -> Status:
         admin=supervisor.admin_address,
         services=[service_view(supervisor, service, sums) for service in supervisor.world.snapshot.services],
     )
+
+
+def state_trouble(supervisor: Supervisor) -> str:
+    """Why something of the state directory cannot be written; empty: all of it can."""
+    return supervisor.store.trouble or supervisor.events.trouble or supervisor.ledger.trouble
 
 
 def service_view(supervisor: Supervisor, service: Service, sums: Sums) -> ServiceView:
@@ -98,7 +107,6 @@ def _detection(supervisor: Supervisor, service: str) -> DetectionView | None:
 
 
 def _pool_view(supervisor: Supervisor, service: Service, pool: Pool, share: int, active: bool, sums: Sums) -> PoolView:
-    healths = [supervisor.monitor.healths.get(target.id) for target in pool.targets]
     weights = dict(dict(supervisor.rotations.current[service.name].weights).get(pool.name, ()))
     total = sum(weights.values())
     tally = sums.pools.get((service.name, pool.name), PoolTally(service.name, pool.name))
@@ -106,9 +114,7 @@ def _pool_view(supervisor: Supervisor, service: Service, pool: Pool, share: int,
         name=pool.name,
         active=active,
         share=share,
-        requested=len(pool.targets),
-        running=sum(1 for health in healths if health is not None and _runs(health)),
-        healthy=sum(1 for health in healths if health is not None and in_rotation(health)),
+        **stages(supervisor, pool),
         targets=[
             target_view(supervisor, target, weights.get(target.id, 0.0) / total if total else 0.0, sums)
             for target in pool.targets
@@ -118,9 +124,20 @@ def _pool_view(supervisor: Supervisor, service: Service, pool: Pool, share: int,
     )
 
 
-def _runs(health: Health) -> bool:
-    """Whether something answers there, ready or not: its last probe was no silence."""
-    return health.probe == "ready" or (health.checked is not None and "refused" not in health.text)
+def stages(supervisor: Supervisor, pool: Pool) -> dict[str, int]:
+    """How many of its targets are requested (configured), running (somebody answers there), healthy (in rotation)."""
+    healths = {target.id: supervisor.monitor.healths.get(target.id) for target in pool.targets}
+    found = {"requested": len(healths), "running": 0, "healthy": 0}
+    for id, health in healths.items():
+        if health is not None:
+            found["running"] += _runs(health, supervisor.monitor.history(id))
+            found["healthy"] += in_rotation(health)
+    return found
+
+
+def _runs(health: Health, history: Sequence[Seen]) -> bool:
+    """Whether somebody answers there, ready or not; one that hangs may still run."""
+    return history[-1].verdict.kind not in NOBODY if history else health.probe == "ready"
 
 
 def target_view(supervisor: Supervisor, target: Target, share: float, sums: Sums) -> TargetView:

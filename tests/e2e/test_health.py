@@ -441,6 +441,22 @@ def test_the_admin_port_shows_what_each_target_does(stage: Stage) -> None:
         return ask(f"{lb.admin}/api/v1/targets/greeting/blue/{backends[0].address}").json
 
     eventually(lambda: shown()["error_rate"] > 0 and shown()["in_flight"] == 0)
+    backends[1].toggle()
+    stage.config({"blue": [*backends, stage.backend()]})
+    backends[0].kill()
+    assert lb.cli("reload").returncode == 0
+
+    def stages() -> dict[str, float]:
+        labels = 'pool="blue",service="greeting"'
+        told = lb.metrics()
+        return {
+            name: told[f'lb_pool_targets{{{labels},stage="{name}"}}'] for name in ("requested", "running", "healthy")
+        }
+
+    wanted = {"requested": 3, "running": 2, "healthy": 1}
+    eventually(lambda: stages() == wanted)
+    [pool] = [pool for service in lb.status()["services"] for pool in service["pools"]]
+    assert {name: pool[name] for name in wanted} == wanted
     failed = f'lb_requests_total{{code="500",pool="blue",service="greeting",target="{backends[0].address}"}}'
     assert lb.metrics()[failed] == load.statuses[500]
     refused = ask(f"{lb.admin}/api/v1/status", "DELETE")
