@@ -121,7 +121,6 @@ async function ask() {
     draft = said;
     draftOf = text;
     connected(true);
-    told = "";
     render();
   } catch (error) {
     if (number !== asked) return;
@@ -192,8 +191,9 @@ function render() {
   plan();
   difference();
   renderForms();
-  const summary = `${draft.ok ? "The text is valid" : many(draft.problems.length, "error")}`;
-  if (summary !== told && document.activeElement !== byId("yaml")) told = summary;
+  const summary = draft.ok ? "The text is valid" : many(draft.problems.length, "error");
+  if (told && summary !== told) announce(summary);
+  told = summary;
 }
 
 function verdict() {
@@ -332,6 +332,8 @@ function renderForms() {
   form.update();
   for (const part of place.querySelectorAll("details.section")) {
     attribute(part, "data-wrong", part.querySelector("[aria-invalid=true]") ? "" : null);
+    const set = part.querySelectorAll(".reset:not([hidden])").length;
+    attribute(part.firstElementChild, "data-set", set && !part.querySelector("table") ? `${set} set` : null);
   }
 }
 
@@ -505,6 +507,12 @@ async function begin() {
   byId("undo").addEventListener("click", () => editor.move(-1));
   byId("redo").addEventListener("click", () => editor.move(1));
   for (const button of document.querySelectorAll(".views button")) button.addEventListener("click", () => look(button.dataset.view));
+  document.addEventListener("keydown", (event) => {
+    if ((event.ctrlKey || event.metaKey) && !event.altKey && event.key.toLowerCase() === "s") {
+      event.preventDefault(); // saving is applying here
+      if (!document.querySelector("dialog[open]")) byId("apply").click();
+    }
+  });
   window.addEventListener("beforeunload", (event) => {
     if (editor.text !== base.text) event.preventDefault();
   });

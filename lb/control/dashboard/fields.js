@@ -93,6 +93,20 @@ export class Field {
     this.label = label;
   }
 
+  /** Choose among these names, which the text itself gives; `none` says what leaving it out means. */
+  offer(names, none = "") {
+    if (this.input.tagName !== "SELECT") {
+      const select = make("select", { id: this.input.id, "aria-describedby": this.input.getAttribute("aria-describedby"), onchange: () => this.#take() });
+      this.input.replaceWith(select);
+      this.input = select;
+    }
+    const key = [none, ...names].join("\n");
+    if (this.offered === key) return;
+    this.offered = key;
+    this.input.replaceChildren(make("option", { value: "" }, none), ...names.map((each) => make("option", { value: each }, each)));
+    this.shown = undefined;
+  }
+
   #input(id, fallback) {
     const { kind, choices, examples } = this.said;
     const take = () => this.#take();

@@ -61,11 +61,11 @@ export class ServiceForm {
       form.node.form = form;
       return form.node;
     }, (node) => node.form.update());
-    this.active.offer(pools);
+    this.active.offer(pools, pools.length > 1 ? "(not said)" : "(the only one)");
     for (const field of this.fields) field.update();
     this.readiness.update();
     const alive = service.liveness !== undefined;
-    say(this.liveToggle, alive ? "Ask no more" : "Ask whether targets are alive");
+    say(this.liveToggle, alive ? "Stop asking" : "Ask whether targets are alive");
     show(this.livenessFields, alive);
     if (alive) this.liveness.update();
     for (const kind of ["readiness", "liveness"]) this.#tell(kind, alive);
@@ -74,21 +74,6 @@ export class ServiceForm {
   #field(section, keys, label) {
     const said = describe(this.page.schema, section, keys.at(-1));
     const field = new Field(this.page, [...this.path, ...keys], said, { label });
-    field.offer = (names) => {
-      if (field.input.tagName !== "SELECT") {
-        const select = make("select", { id: field.input.id, "aria-describedby": field.input.getAttribute("aria-describedby") });
-        select.addEventListener("change", () => this.page.change(field.path, select.value || null));
-        field.input.replaceWith(select);
-        field.input = select;
-        field.shown = undefined;
-      }
-      const wanted = ["", ...names].join("\n");
-      if (field.offered !== wanted) {
-        field.offered = wanted;
-        field.input.replaceChildren(make("option", { value: "" }, names.length > 1 ? "(not said)" : "(the only one)"), ...names.map((each) => make("option", { value: each }, each)));
-        field.shown = undefined;
-      }
-    };
     this.fields.push(field);
     return field;
   }
@@ -344,7 +329,10 @@ export class CommonForm {
 
   update() {
     const list = (body, items, key, type, keys, what) => keyed(body, items.map((_, at) => at), (at) => at, (at) => this.#row(key, at, type, keys, what),
-      (node) => node.fields.forEach((field) => field.update()));
+      (node) => node.fields.forEach((field) => {
+        if (field.path.at(-1) === "service") field.offer(Object.keys(this.page.value(["services"]) || {}), "(missing)");
+        field.update();
+      }));
     list(this.listeners, this.bound, "listeners", "Listener", ["bind"], "listener");
     list(this.routes, this.routed, "routes", "Route", ["host", "path", "service"], "route");
     for (const field of this.fields) field.update();
@@ -353,7 +341,8 @@ export class CommonForm {
   #row(key, at, type, keys, what) {
     const { page } = this;
     const fields = keys.map((name) => {
-      const field = new Field(page, [key, at, name], describe(page.schema, type, name), { label: `${labelOf(name)} of ${what} ${at + 1}`, plain: true });
+      const said = describe(page.schema, type, name);
+      const field = new Field(page, [key, at, name], name === "host" ? { ...said, examples: [], default: "any" } : said, { label: `${labelOf(name)} of ${what} ${at + 1}`, plain: true });
       field.required = name === "bind" || name === "service";
       return field;
     });
