@@ -5,7 +5,8 @@ target that died meanwhile would have been found out. Everybody else is probed f
 
 An ejection says itself how long it is fresh: until its time is over, and then, where there are probes, until one has
 passed. So it holds for as long, given the same question and address; a restart is no way around it. How often in a row
-a target was ejected is kept with it, and so is the penalty of one that flaps.
+a target was ejected is kept with it, and so is the penalty of one that flaps, and when a dead one was restarted: what
+bounds restarts is not to begin anew with each lb.
 
 Times on the disk are Unix seconds, those of a `Health` monotonic ones; `unix` and `now` are the same moment in both.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Health, Rules, initial
+from lb.core.liveness import Liveness
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,9 @@ class Kept:
     penalty: float = 0.0  # of damping, as of `penalty_at`
     penalty_at: float = 0.0  # Unix time
     held_until: float = 0.0  # Unix time
+    life: str = ""  # identity of its liveness check
+    tries: tuple[float, ...] = ()  # Unix times of the restarts within the last hour
+    tries_in_a_row: int = 0  # restarts since it was last alive
 
 
 def keep(target: str, identity: str, health: Health, decided: bool, now: float, unix: float) -> Kept | None:
@@ -87,6 +92,18 @@ def verdict(kept: Kept, spec: CheckSpec, rules: Rules, now: float, unix: float) 
         penalty_at=now - max(0.0, unix - kept.penalty_at),
         held_until=now + min(held, rules.damping.max_hold) if held > 0 else 0.0,
     )
+
+
+def with_life(kept: Kept, identity: str, life: Liveness, now: float, unix: float) -> Kept:
+    """`kept` with the restarts of its target."""
+    tries = tuple(moment - now + unix for moment in life.tries)
+    return replace(kept, life=identity, tries=tries, tries_in_a_row=life.in_a_row)
+
+
+def restarts(kept: Kept, life: Liveness, now: float, unix: float) -> Liveness:
+    """`life` with the restarts that are kept of it; a clock that was set back makes them recent, not to come."""
+    tries = tuple(now - max(0.0, unix - moment) for moment in kept.tries)
+    return replace(life, tries=tries, in_a_row=kept.tries_in_a_row)
 
 
 def ejected(kept: Kept, health: Health, rules: Rules, now: float, unix: float) -> Health:

@@ -39,6 +39,10 @@ class Lives:
             self._lives[target.id] = Liveness(started=now, since=now)
         self._targets[target.id] = (target, spec, rules)
 
+    def resume(self, target_id: str, life: Liveness) -> None:
+        """What was known of its life before a restart of lb."""
+        self._lives[target_id] = life
+
     def forget(self, target_id: str) -> None:
         self._lives.pop(target_id, None)
         self._targets.pop(target_id, None)

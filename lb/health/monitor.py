@@ -353,10 +353,15 @@ class Monitor:
         for target_id in self._targets:
             watch = self._watches.get((target_id, "readiness"))
             decided = watch is not None and watch.trial is None
-            found.append(
-                continuity.keep(target_id, self._identity(target_id), self._healths[target_id], decided, now, unix)
-            )
-        return [kept for kept in found if kept is not None]
+            asked = self._identity(target_id)
+            kept = continuity.keep(target_id, asked, self._healths[target_id], decided, now, unix)
+            life, watch = self.lives.get(target_id), self._watches.get((target_id, "liveness"))
+            if life is not None and life.tries and watch is not None:
+                kept = kept or Kept(target_id, asked, False, False, 0.0, "")
+                kept = continuity.with_life(kept, watch.identity, life, now, unix)
+            if kept is not None:
+                found.append(kept)
+        return found
 
     def restore(self, kept: Iterable[Kept]) -> list[str]:
         """Take over what was known before a restart, before the first probes; returns whose verdicts hold."""
@@ -372,6 +377,10 @@ class Monitor:
                 self._replace(each.target, health)
                 held.append(each.target)
         self.restore_ejections(kept)
+        for each in kept:
+            watch = self._watches.get((each.target, "liveness"))
+            if each.tries and watch is not None and watch.identity == each.life:
+                self._lives.resume(each.target, continuity.restarts(each, self.lives[each.target], now, unix))
         return held
 
     def restore_ejections(self, kept: Iterable[Kept]) -> list[str]:

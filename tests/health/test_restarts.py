@@ -107,6 +107,22 @@ async def test_the_second_try_waits_and_says_so(watcher: Watcher, backend, tmp_p
     assert held[0].text.startswith("not restarted yet: 1 tries within the hour, the next in ")
 
 
+async def test_a_restart_of_lb_does_not_begin_the_hour_anew(watcher: Watcher, backend, tmp_path: Path):
+    """A checker that is restarted again and again would otherwise restart what it watches without a bound."""
+    server = await backend(DEAD)
+    pair = (server.target(), Checks(READY, LIVE, run(f"echo x >> {tmp_path}/out", backoff=0.0, per_hour=1)))
+    watcher.watch(pair)
+    await eventually(lambda: "held" in causes(watcher))
+    heir = Watcher()
+    heir.watch(pair)
+    heir.monitor.restore(watcher.monitor.keep())
+    await heir.monitor.start()
+    await eventually(lambda: "held" in causes(heir))
+    await heir.monitor.close()
+    assert (tmp_path / "out").read_text() == "x\n"
+    assert "restart" not in causes(heir)
+
+
 async def test_one_of_a_pool_at_a_time(watcher: Watcher, backend, tmp_path: Path):
     """Five targets behind one broken dependency: they are not all restarted at once."""
     servers = [await backend(DEAD) for _ in range(5)]

@@ -186,6 +186,41 @@ async def test_stale_changed_or_unknown_verdicts_do_not(watcher: Watcher, backen
     assert held == [target.id]  # another pace is the same question
 
 
+async def test_an_ejection_outlives_a_restart_if_address_and_check_are_unchanged(watcher: Watcher, backend):
+    server, plain, new = await backend(), await backend(), await backend()
+    target, unprobed = server.target(), plain.target(pool="green")
+    none = CheckSpec(protocol="none")
+    watcher.watch((target, HTTP), (unprobed, none))
+    await eventually(lambda: in_rotation(watcher.monitor.health(target.id)))
+    for each in (target, unprobed):
+        watcher.monitor.feed(each.id, Eject("half of its requests failed"))
+    heir, _ = await restarted(watcher, (target, HTTP), (unprobed, none), aged=100.0)  # its verdict is stale
+    for each in (target, unprobed):
+        health = heir.monitor.health(each.id)
+        assert shown(health, time.monotonic()) == "ejected"
+        assert 25 < health.ejected_until - time.monotonic() <= 30
+        assert health.ejected_for == "half of its requests failed"
+    await heir.monitor.start()
+    await eventually(lambda: len(heir.monitor.history(target.id)) >= 2)
+    assert not in_rotation(heir.monitor.health(target.id))  # passes do not end it before its time
+    await heir.monitor.close()
+    for changed in ((target, replace(HTTP, path="/other")), (replace(target, port=new.port), HTTP)):
+        heir, _ = await restarted(watcher, changed, (unprobed, HTTP))
+        assert not any(heir.monitor.health(each.id).ejected_until for each in (target, unprobed))
+
+
+async def test_an_ejection_that_came_while_the_next_lb_was_starting_is_taken_over(watcher: Watcher, backend):
+    server = await backend()
+    target = server.target()
+    watcher.watch((target, HTTP))
+    await eventually(lambda: in_rotation(watcher.monitor.health(target.id)))
+    heir, _ = await restarted(watcher, (target, HTTP))
+    watcher.monitor.feed(target.id, Eject("half of its requests failed"))
+    assert heir.monitor.restore_ejections(watcher.monitor.keep()) == [target.id]
+    assert not in_rotation(heir.monitor.health(target.id))
+    assert heir.monitor.restore_ejections(watcher.monitor.keep()) == []
+
+
 async def test_what_was_never_decided_is_not_kept(watcher: Watcher, backend):
     async def hang(reader, writer):
         await reader.read()
