@@ -18,19 +18,11 @@ help: ## this list
 run: env ## start lb with demo backends (FILE=backends.yaml)
 	@exec $(BIN)/lb run $(FILE) --demo $(ARGS)
 
-# Most tests of the second part wait for processes; the first part computes meanwhile. Both outputs are shown whole.
-COMPUTING = tests/unit tests/wire tests/docs
-WAITING   = $(filter-out $(COMPUTING) tests/third_party tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
+# Most tests wait for processes more than they compute, so there are more of them at a time than processors.
+JOBS ?= 4
 
 test: lint ## everything: ruff, mypy, import contracts, pytest (TESTS=tests/unit to pick)
-ifeq ($(TESTS),tests)
-	@mkdir -p build
-	@$(BIN)/python -m pytest $(COMPUTING) $(ARGS) >build/computing.log 2>&1 & first=$$!; \
-	$(BIN)/python -m pytest $(WAITING) $(ARGS); second=$$?; \
-	wait $$first; first=$$?; cat build/computing.log; exit $$((first | second))
-else
-	$(BIN)/python -m pytest $(TESTS) $(ARGS)
-endif
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS) $(ARGS)
 
 lint: dev-env ## ruff, formatting, mypy --strict, import contracts
 	$(BIN)/ruff check .
@@ -44,7 +36,6 @@ bench: bench-env ## compare with nginx, HAProxy, Envoy and Caddy (ARGS=--help)
 docs: dev-env ## write the generated reference pages again
 	@mkdir -p build
 	$(BIN)/python -m lb.config.reference > build/page.md && mv build/page.md docs/configuration.md
-	$(BIN)/python -m lb.control.reference
 	$(BIN)/python -m lb.control.reference
 
 clean: ## remove the environment and all caches
