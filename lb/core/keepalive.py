@@ -4,6 +4,9 @@ The 502 that users of every peer report most is a request written to a pooled co
 closing (Node closes after 5 s, many proxies keep for 60). Two sources tell: the `Keep-Alive: timeout=N` field of an
 answer, and the age at which idle connections were seen to close. The shortest of the last minute or two counts:
 a target that restarts closes young connections, and that is to be forgotten again.
+
+A target that is killed closes everything at one moment, whatever its age. That is no habit: it teaches nothing, and a
+request that breaks off then may have been worked on.
 """
 
 from __future__ import annotations
@@ -23,12 +26,27 @@ TRUST = 1.0
 SLACK = 0.01
 #: A connection that broke off later than this (seconds) after a request was written did not break off by coincidence.
 COINCIDENCE = 1.0
+#: Seconds within which the connections of a target that ends are seen to close.
+TOGETHER = 0.01
 
 
 class IdleLimit:
     """What is known of one target."""
 
-    __slots__ = ("_before", "_longest", "_now", "_rotated", "hint", "retire_after", "safe_for", "survived")
+    __slots__ = (
+        "_before",
+        "_ended",
+        "_kept",
+        "_last",
+        "_longest",
+        "_now",
+        "_rotated",
+        "_since",
+        "hint",
+        "retire_after",
+        "safe_for",
+        "survived",
+    )
 
     def __init__(self, configured: float, now: float) -> None:
         self.hint = inf  # Keep-Alive: timeout=N
@@ -38,6 +56,10 @@ class IdleLimit:
         self._rotated = now
         self.retire_after = configured or inf  # seconds: an idle connection of this age is closed
         self.safe_for = TRUST  # seconds: an idle connection up to this age may carry a request that is not idempotent
+        self._last = (-inf, 0.0)  # when the last connection was closed, and its age
+        self._since = -inf  # when the first of those that were closed together was
+        self._kept = (inf, 0.0, 0.0)  # what was known before that
+        self._ended = -inf  # when the target was last seen to close all at once
         self.survived = 0.0  # longest age at which an idle connection was seen to be open still
 
     @property
@@ -52,9 +74,13 @@ class IdleLimit:
             self.hint = seconds
             self._derive(configured)
 
-    def closed(self, age: float, now: float, configured: float) -> None:
-        """The target closed a connection that had been idle for `age` seconds."""
+    def closed(self, age: float, now: float, configured: float, *, last: bool = False) -> None:
+        """The target closed a connection that had been idle for `age` seconds; `last`: it keeps no other open."""
         self.rotate(now, configured)
+        if self.ends(age, now, last):
+            self._now, self._longest, self.survived = self._kept
+            self._derive(configured)
+            return
         self._longest = max(self._longest, age)
         self.survived = min(self.survived, age)
         if age < self._now:
@@ -68,12 +94,26 @@ class IdleLimit:
             if self.learnt == 0.0:
                 self.safe_for = max(TRUST, age * SAFE)
 
-    def explains(self, idle: float, elapsed: float) -> bool:
+    def ends(self, age: float, now: float, last: bool) -> bool:
+        """A connection broke off, `age` seconds after its last use. Whether the target ends: another one of another age
+        broke off at the same moment, and none is left."""
+        before, other = self._last
+        self._last = now, age
+        if now - before > TOGETHER or now - self._since > TOGETHER:
+            self._since = now
+            self._kept = self._now, self._longest, self.survived
+        if last and now - before <= TOGETHER and abs(age - other) > SLACK:
+            self._ended = now
+        return now - self._ended <= TOGETHER
+
+    def explains(self, idle: float, elapsed: float, at: float) -> bool:
         """Whether a connection that broke off under a request was most likely just being closed for idleness.
 
-        It had been idle for `idle` seconds when the request was written, and broke off `elapsed` seconds later. The
-        target must be known to close connections of that age, and the two events must have met.
+        It had been idle for `idle` seconds when the request was written, and broke off `elapsed` seconds later, at the
+        moment `at`. The target must be known to close connections of that age, and the two events must have met.
         """
+        if abs(at - self._ended) <= TOGETHER:
+            return False
         shortest = min(self._now, self._before)
         if shortest == inf or elapsed > COINCIDENCE:
             return False

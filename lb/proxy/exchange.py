@@ -87,6 +87,7 @@ class Exchange:
         "tries",
         "tunnel",
         "upstream",
+        "wary",
         "wrap",
     )
 
@@ -111,6 +112,7 @@ class Exchange:
         self.fresh = False  # the next try may not ride a pooled connection
         self.asset_tried = False
         self.keep_alive = False
+        self.wary = False  # the target may leave the body unread: its connection serves nobody else
         self.wrap = False  # the answer is delimited by close and goes to the client in chunks
         self.own = False  # the proxy answered by itself
         self.tried: list[Lane] | tuple[()] = ()
@@ -274,6 +276,8 @@ class Exchange:
             data += body[0] if len(body) == 1 else b"".join(body)
         timeouts = service.rules.timeouts
         if self.body_done or head.fields.expect_continue:
+            # A final answer instead of 100: some servers then forget that a body follows.
+            self.wary = head.fields.expect_continue and bool(head.minor)
             self.timer = "response"
             per_try = service.rules.retries.per_try
             if per_try and self.replayable:
@@ -342,9 +346,11 @@ class Exchange:
         """A 1xx answer: passed on, but never to HTTP/1.0 (RFC 9110 section 15.2)."""
         if self.head.minor:
             self.client.write(head.line + head.fields.kept + b"\r\n")
-            if head.status == 100 and not self.body_done:
-                self.deadline = inf
-                self.client.expect_body()
+            if head.status == 100:
+                self.wary = False
+                if not self.body_done:
+                    self.deadline = inf
+                    self.client.expect_body()
 
     def on_response(self, head: ResponseHead, piece: bytes, done: bool) -> None:
         """The answer's head, with what came of its body in the same read."""
@@ -473,14 +479,14 @@ class Exchange:
             # Was it an idle close that met our request? The target's other connections may tell in a moment.
             self.phase = DOUBTING
             self.deadline = inf
-            self.plane.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure)
+            self.plane.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure, now)
             return
         self._decide(lane, failure, now)
 
-    def _doubt_over(self, lane: Lane, failure: Failure) -> None:
+    def _doubt_over(self, lane: Lane, failure: Failure, at: float) -> None:
         """Judge by what is known of the target by now."""
         if self.phase == DOUBTING:
-            known = lane.idle_limit.explains(failure.idle, failure.elapsed)
+            known = lane.idle_limit.explains(failure.idle, failure.elapsed, at)
             self._decide(lane, failure._replace(unprocessed=known), monotonic())
 
     def _decide(self, lane: Lane, failure: Failure, now: float) -> None:
@@ -724,7 +730,7 @@ class Exchange:
         upstream = self.upstream
         if upstream is not None:
             self.upstream = None
-            if not self.body_done:
+            if self.wary or not self.body_done:
                 upstream.reusable = False
             upstream.detach(now)
         if lane is not None:

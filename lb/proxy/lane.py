@@ -240,9 +240,13 @@ class Lane:
     def learn_close(self, upstream: Upstream) -> None:
         """The target closed an idle connection."""
         now = monotonic()
-        self.idle_limit.closed(now - upstream.idle_since, now, self.service.timeouts.idle)
         with contextlib.suppress(ValueError):
             self.idle.remove(upstream)
+        self.idle_limit.closed(now - upstream.idle_since, now, self.service.timeouts.idle, last=self.is_deserted())
+
+    def is_deserted(self) -> bool:
+        """Whether no idle connection is open any more (a few are looked at: it is all or nothing that matters)."""
+        return not any(upstream.looks_open() for upstream in self.idle[-4:])
 
     def retire(self, now: float) -> None:
         """Close idle connections that are about to reach the target's or the configured limit."""

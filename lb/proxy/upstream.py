@@ -326,9 +326,11 @@ class Upstream(asyncio.Protocol):
         idle = max(0.0, exchange.written_at - self.idle_since)
         elapsed = now - exchange.written_at
         unsent = not answered and self._unsent(ended)
-        stale = unsent or (not answered and lane.idle_limit.explains(idle, elapsed))
+        deserted = lane.is_deserted()
         if unsent and ended:
-            lane.idle_limit.closed(idle + elapsed, now, lane.service.timeouts.idle)
+            lane.idle_limit.closed(idle + elapsed, now, lane.service.timeouts.idle, last=deserted)
+        ends = lane.idle_limit.ends(idle + elapsed, now, deserted) or (bool(lane.idle) and deserted)
+        stale = unsent or (not answered and not ends and lane.idle_limit.explains(idle, elapsed, now))
         what = "closed the connection" if ended else "reset the connection"
         if not stale:
             lane.tally.resets += 1

@@ -12,7 +12,7 @@ def test_nothing_is_known_at_first_and_little_is_trusted() -> None:
     assert limit.learnt == 0.0
     assert limit.retire_after == 60.0
     assert limit.safe_for == TRUST
-    assert not limit.explains(5.0, 0.0)
+    assert not limit.explains(5.0, 0.0, 0.0)
 
 
 def test_what_survives_is_trusted_by_half_until_a_close_is_seen() -> None:
@@ -48,11 +48,39 @@ def test_observed_closes_shorten_the_limit_and_are_forgotten_again() -> None:
 def test_only_an_idle_close_at_about_that_age_explains_anything() -> None:
     limit = IdleLimit(60.0, now=0.0)
     limit.closed(5.0, 10.0, 60.0)
-    assert limit.explains(4.0, 0.01)
-    assert limit.explains(9.0, 0.0)
-    assert not limit.explains(0.5, 0.01), "far too young"
-    assert not limit.explains(20.0, 0.01), "far too old"
-    assert not limit.explains(4.9, 3.0), "it worked on the request for seconds: no coincidence"
+    assert limit.explains(4.0, 0.01, 20.0)
+    assert limit.explains(9.0, 0.0, 20.0)
+    assert not limit.explains(0.5, 0.01, 20.0), "far too young"
+    assert not limit.explains(20.0, 0.01, 20.0), "far too old"
+    assert not limit.explains(4.9, 3.0, 20.0), "it worked on the request for seconds: no coincidence"
+
+
+def test_a_target_that_is_killed_shows_no_habit() -> None:
+    limit = IdleLimit(60.0, now=0.0)
+    limit.closed(5.0, 10.0, 60.0)
+    # One that closes by age closes one now and then; what has been used later stays open.
+    limit.closed(5.0, 20.0, 60.0, last=True)
+    assert limit.learnt == 5.0
+    for age, at in ((3.0, 30.000), (0.2, 30.001), (0.004, 30.002)):
+        limit.closed(age, at, 60.0, last=age == 0.004)
+    assert limit.learnt == 5.0, "what was known before counts"
+    assert not limit.explains(4.0, 0.01, 30.003), "it was killed with the request in hand"
+    assert limit.explains(4.0, 0.01, 40.0)
+
+
+def test_a_request_in_hand_is_part_of_the_death() -> None:
+    limit = IdleLimit(60.0, now=0.0)
+    assert not limit.ends(0.01, 30.0, last=False)  # the request's own connection breaks first
+    limit.closed(0.7, 30.001, 60.0, last=True)
+    assert limit.learnt == 0.0
+    assert not limit.explains(0.7, 0.01, 30.0)
+
+
+def test_many_that_close_at_once_while_others_stay_are_closed_by_age() -> None:
+    limit = IdleLimit(60.0, now=0.0)
+    for number in range(20):
+        limit.closed(5.0 - number / 50, 30.0 + number / 1000, 60.0, last=False)
+    assert limit.explains(4.7, 0.001, 30.02)
 
 
 def test_no_configured_limit_means_the_targets_own() -> None:
