@@ -346,6 +346,7 @@ def judge(storm: Storm, book: Path) -> Verdict:
     verdict = Verdict()
     log = storm.read_access_log()
     storm.read_accounts()
+    (storm.folder / "kills.txt").write_text("".join(f"{kill}\n" for kill in storm.kills))
     lines = [
         Line(id, kind, outcome, int(port), float(sent), float(ended))
         for id, kind, outcome, port, sent, ended in map(str.split, book.read_text().splitlines())
@@ -427,7 +428,9 @@ def _judge_kill(verdict: Verdict, kill: Kill) -> None:
     """Requests sent before the worker stood still are under way in it or unread; later ones may have become unread."""
     lost = verdict.lost_per_kill[kill.pid]
     before = sum(line.sent <= kill.began for line in lost)
-    if kill.account is None:
+    if kill.account is None and not lost:
+        kill.account = 0  # nothing to tell
+    elif kill.account is None:
         verdict.faults.append(f"the proxy does not say what was under way in worker process {kill.pid}")
         return
     unread = [line for line in lost if line.port in kill.unread and line.outcome == "none"]
