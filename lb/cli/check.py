@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lb.cli.client import did_you_mean
 from lb.cli.terminal import Ink, colours, columns
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Examples:
   lb check                        validate backends.yaml
   lb check new.yaml --strict      warnings count as errors: for CI
+  lb check --strict --ignore single-target
   lb check --json | jq '.services.greeting.detection.worst'
   cat new.yaml | lb check -       read it from stdin
 
@@ -35,9 +37,10 @@ Exit codes: 0 fine (there may be warnings), 1 errors."""
 )
 @click.argument("file", default="backends.yaml", type=click.Path(allow_dash=True))
 @click.option("--strict", is_flag=True, help="Exit 1 if there are warnings, too.")
+@click.option("--ignore", multiple=True, metavar="CODE", help="Not this warning, such as single-target. Repeatable.")
 @click.option("--no-files", is_flag=True, help="Do not look for the certificates and tokens that it names.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def check(file: str, strict: bool, no_files: bool, as_json: bool) -> None:
+def check(file: str, strict: bool, ignore: tuple[str, ...], no_files: bool, as_json: bool) -> None:
     """Validate a file; say how fast trouble is noticed.
 
     Prints every error with its line and what is allowed there. A valid file is
@@ -45,10 +48,13 @@ def check(file: str, strict: bool, no_files: bool, as_json: bool) -> None:
     the common mistakes of health checking, are warnings. For each service it
     prints how long, at worst and on average, a dead target can stay in rotation.
     """
-    from lb.config.lint import lint
+    from lb.config.lint import CODES, lint
     from lb.config.problems import ConfigError
     from lb.config.resolve import resolve
 
+    for code in ignore:
+        if code not in CODES:
+            raise click.UsageError(f"there is no warning {code!r}.{did_you_mean(code, CODES)} Its code ends a warning.")
     name = "<stdin>" if file == "-" else file
     try:
         loaded = _load(file, not no_files)
@@ -58,7 +64,7 @@ def check(file: str, strict: bool, no_files: bool, as_json: bool) -> None:
         else:
             _tell_errors(name, error.problems)
         raise SystemExit(1) from None
-    warnings = lint(loaded)
+    warnings = [warning for warning in lint(loaded) if warning.code not in ignore]
     world = resolve(loaded.config, 0)
     if as_json:
         click.echo(json.dumps(_document(name, warnings=warnings, world=world), indent=2))

@@ -8,10 +8,11 @@ readiness, no time to start, a liveness check that restarts what readiness would
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lb.config import lint_checks
 from lb.config.addresses import parse_bind, parse_target
-from lb.config.consistency import Finding
+from lb.config.lint_checks import Warned
 from lb.config.load import Loaded
 from lb.config.merging import readiness_of
 from lb.config.model import Config
@@ -28,20 +29,32 @@ BALANCER_IDLE = 60.0
 #: Hosts and networks that mean everybody.
 EVERYBODY = ("0.0.0.0/0", "::/0")
 HASHED = ("ring", "maglev")
+#: The codes of all warnings, which `lb check --ignore` takes.
+CODES = frozenset(
+    """
+    bake-too-short blind-check check-asks-outside drain-too-short expect-no-success fall-1 fallback-active
+    fast-interval-slow forwarded-open idle-too-long idle-too-short key-unused listener-twice
+    liveness-asks-outside liveness-asks-readiness liveness-before-readiness min-ready-too-many mirror-active
+    never-restarted no-check no-check-of-its-own no-grace no-jitter no-route no-weight panic-spread
+    panic-threshold per-try-unreachable port-0 probed-too-often proxy-protocol-open response-unreachable
+    retries-do-not-fit same-check single-target slow-check slow-detection state-lost timeout-over-interval
+    too-many-probes unsafe-method unverified
+    """.split()  # noqa: SIM905 - a list of so many is harder to read
+)
 
 
 def lint(loaded: Loaded) -> list[Problem]:
     """All warnings, in the order of the file."""
     world = resolve(loaded.config, 0)
     found: dict[tuple[int, int, str], Problem] = {}
-    for finding in warnings(loaded.config, world):
-        problem = loaded.problem(finding)
+    for code, path, message, hint in warnings(loaded.config, world):
+        problem = replace(loaded.problem((path, message, hint)), code=code)
         # A block that several aliases share is warned of once.
         found.setdefault((problem.line, problem.column, problem.message), problem)
     return [found[place] for place in sorted(found)]
 
 
-def warnings(config: Config, world: World) -> Iterator[Finding]:
+def warnings(config: Config, world: World) -> Iterator[Warned]:
     yield from _doors(config)
     yield from _routes(config)
     yield from lint_checks.of_all(world)
@@ -58,12 +71,13 @@ def warnings(config: Config, world: World) -> Iterator[Finding]:
 # --- who comes in ----------------------------------------------------------------------------------------------------
 
 
-def _doors(config: Config) -> Iterator[Finding]:
+def _doors(config: Config) -> Iterator[Warned]:
     binds = [parse_bind(listener.bind) for listener in config.listeners]
     for index, bind in enumerate(binds):
         wide = [other for other in binds if other.host in ("0.0.0.0", "::") and other.port == bind.port and other.port]
         if bind.host not in ("0.0.0.0", "::") and wide:
             yield (
+                "listener-twice",
                 ("listeners", index, "bind"),
                 f"{bind.text} is part of {wide[0].text} already",
                 "Remove one of them, or give them different ports.",
@@ -72,12 +86,14 @@ def _doors(config: Config) -> Iterator[Finding]:
         for position, network in enumerate(listener.proxy_protocol):
             if network in EVERYBODY:
                 yield (
+                    "proxy-protocol-open",
                     ("listeners", index, "proxy_protocol", position),
                     "anybody may claim any client address by a PROXY header",
                     "Name the networks of the proxies in front.",
                 )
         if config.trusted_proxies and listener.timeouts.idle <= BALANCER_IDLE:
             yield (
+                "idle-too-short",
                 ("listeners", index, "timeouts", "idle"),
                 f"the proxy in front may send a request just as its connection is closed after "
                 f"{format_duration(listener.timeouts.idle)}",
@@ -86,23 +102,26 @@ def _doors(config: Config) -> Iterator[Finding]:
     for index, network in enumerate(config.trusted_proxies):
         if network in EVERYBODY:
             yield (
+                "forwarded-open",
                 ("trusted_proxies", index),
                 "anybody may forge X-Forwarded-For",
                 "Name the networks of the proxies in front.",
             )
     if "state_dir" in config.model_fields_set and config.state_dir.startswith(("/tmp/", "/run/")):
         yield (
+            "state-lost",
             ("state_dir",),
             f"{config.state_dir} does not survive a restart of the machine, and switches and drains go with it",
             "Use a folder that stays: /var/lib/lb.",
         )
 
 
-def _routes(config: Config) -> Iterator[Finding]:
+def _routes(config: Config) -> Iterator[Warned]:
     reached = {route.service for route in config.route_list()}
     for name in config.services:
         if name not in reached:
             yield (
+                "no-route",
                 ("services", name),
                 f"no route leads to {name}: it is probed, but gets no requests",
                 "Add a route, or remove the service.",
@@ -112,18 +131,25 @@ def _routes(config: Config) -> Iterator[Finding]:
 # --- pools and requests ----------------------------------------------------------------------------------------------
 
 
-def _pool(path: Path, service: Service, pool: Pool) -> Iterator[Finding]:
+def _pool(path: Path, service: Service, pool: Pool) -> Iterator[Warned]:
     if len(pool.targets) == 1:
         yield (
+            "single-target",
             path,
             f"pool {path[-1]} has one target: when it is down, there is nobody to take over",
             "Add a second one, or name a `fallback` pool." if service.fallback is None else "Add a second one.",
         )
     if all(target.weight == 0 for target in pool.targets):
-        yield path, f"all targets of pool {path[-1]} have weight 0: it cannot serve", "Give one of them a weight."
+        yield (
+            "no-weight",
+            path,
+            f"all targets of pool {path[-1]} have weight 0: it cannot serve",
+            "Give one of them a weight.",
+        )
     count = service.rollout.min_ready.count
     if count > len(pool.targets) and len(service.pools) > 1:
         yield (
+            "min-ready-too-many",
             (*path[:2], "rollout", "min_ready"),
             f"min_ready asks for {count} ready targets, but pool {path[-1]} has {len(pool.targets)}",
             "All of them must be ready then. Write a percentage if the pools differ in size.",
@@ -132,6 +158,7 @@ def _pool(path: Path, service: Service, pool: Pool) -> Iterator[Finding]:
         address = parse_target(target.url)
         if not address.port and not address.unix:
             yield (
+                "port-0",
                 (*path, "targets", index),
                 f"{target.url} has port 0, which stands for a free one with `lb run --demo` only",
                 "Write the port that the target listens on.",
@@ -140,7 +167,7 @@ def _pool(path: Path, service: Service, pool: Pool) -> Iterator[Finding]:
             yield from lint_checks.unverified((*path, "targets", index, "tls", "verify"))
 
 
-def _requests(at: Path, service: Service, config: Config) -> Iterator[Finding]:
+def _requests(at: Path, service: Service, config: Config) -> Iterator[Warned]:
     timeouts, retries = service.timeouts, service.retries
     one = timeouts.connect + (min(retries.per_try, timeouts.response) if retries.per_try else timeouts.response)
     totals: list[tuple[Path, float]] = [((*at, "timeouts", "total"), timeouts.total)] if timeouts.total else []
@@ -153,6 +180,7 @@ def _requests(at: Path, service: Service, config: Config) -> Iterator[Finding]:
         allowed = format_duration(total)
         if total < timeouts.response:
             yield (
+                "response-unreachable",
                 path,
                 f"a request may take {allowed} in all, so `timeouts.response` "
                 f"({format_duration(timeouts.response)}) is never reached",
@@ -160,6 +188,7 @@ def _requests(at: Path, service: Service, config: Config) -> Iterator[Finding]:
             )
         elif retries.attempts and one * (retries.attempts + 1) > total:
             yield (
+                "retries-do-not-fit",
                 path,
                 f"{retries.attempts + 1} tries of up to {format_duration(_rounded(one))} do not fit into {allowed}: "
                 f"slow targets leave no time for another one",
@@ -167,6 +196,7 @@ def _requests(at: Path, service: Service, config: Config) -> Iterator[Finding]:
             )
     if retries.per_try > timeouts.response:
         yield (
+            "per-try-unreachable",
             (*at, "retries", "per_try"),
             f"per_try ({format_duration(retries.per_try)}) is longer than `timeouts.response` "
             f"({format_duration(timeouts.response)}), which ends the try before",
@@ -174,6 +204,7 @@ def _requests(at: Path, service: Service, config: Config) -> Iterator[Finding]:
         )
     if timeouts.idle > LONG_IDLE:
         yield (
+            "idle-too-long",
             (*at, "timeouts", "idle"),
             f"pooled connections wait {format_duration(timeouts.idle)}; most servers close theirs sooner (nginx after "
             f"75s, Node and uvicorn after 5s), and a request may meet the close",
@@ -181,6 +212,7 @@ def _requests(at: Path, service: Service, config: Config) -> Iterator[Finding]:
         )
     if config.drain < timeouts.response and "drain" in config.model_fields_set:
         yield (
+            "drain-too-short",
             ("drain",),
             f"a stop cuts requests after {format_duration(config.drain)}, but {at[-1]} may take "
             f"{format_duration(timeouts.response)} to answer",
@@ -190,21 +222,24 @@ def _requests(at: Path, service: Service, config: Config) -> Iterator[Finding]:
         yield from lint_checks.unverified((*at, "tls", "verify"))
 
 
-def _choices(at: Path, service: Service) -> Iterator[Finding]:
+def _choices(at: Path, service: Service) -> Iterator[Warned]:
     if "key" in service.balance.model_fields_set and service.balance.policy not in HASHED:
         yield (
+            "key-unused",
             (*at, "balance", "key"),
             f"{service.balance.policy} hashes nothing, so the key has no effect",
             "Use `policy: ring` or `policy: maglev`, or remove the key.",
         )
     if service.panic_choice() == "spread":
         yield (
+            "panic-spread",
             (*at, "panic"),
             "in a panic, requests go to targets that said they are not ready",
             "Keep `fail`, or name a `fallback` pool, unless a wrong answer is better than none.",
         )
     elif service.panic_threshold > 0:
         yield (
+            "panic-threshold",
             (*at, "panic_threshold"),
             f"with fewer than {format_percent(service.panic_threshold)} of the targets ready, the ready ones get no "
             f"requests either",
@@ -212,6 +247,7 @@ def _choices(at: Path, service: Service) -> Iterator[Finding]:
         )
     if service.fallback is not None and service.fallback == service.first_active():
         yield (
+            "fallback-active",
             (*at, "fallback"),
             f"{service.fallback} is the active pool, and cannot stand in for itself",
             "Name another pool.",
@@ -219,16 +255,18 @@ def _choices(at: Path, service: Service) -> Iterator[Finding]:
     readiness = {readiness_of(service, pool).kind() for pool in service.pools.values()}
     if not service.outlier.enabled and readiness <= {"tcp", "none"}:
         yield (
+            "blind-check",
             (*at, "outlier", "enabled"),
             "nothing notices a target that answers errors: its check sees connections alone, and ejection is off",
             "Use an HTTP readiness check, or leave `outlier` on.",
         )
 
 
-def _release(at: Path, service: Service) -> Iterator[Finding]:
+def _release(at: Path, service: Service) -> Iterator[Warned]:
     rollout = service.rollout
     if 0 < rollout.bake.time < rollout.bake.long_window:
         yield (
+            "bake-too-short",
             (*at, "rollout", "bake"),
             f"the watch after a switch ({format_duration(rollout.bake.time)}) ends before its long window "
             f"({format_duration(rollout.bake.long_window)}) is full: it can hardly find anything",
@@ -236,6 +274,7 @@ def _release(at: Path, service: Service) -> Iterator[Finding]:
         )
     if service.mirror is not None and service.mirror.pool == service.first_active():
         yield (
+            "mirror-active",
             (*at, "mirror", "pool"),
             f"{service.mirror.pool} is the active pool: it gets its own requests twice",
             "Name the pool that is to be tried out.",

@@ -23,6 +23,7 @@ class Problem:
     hint: str = ""  # what is allowed, what was probably meant, what to do
     width: int = 1  # columns that the caret underlines
     path: str = ""  # where in the file's structure, such as services.greeting.readiness.interval
+    code: str = ""  # of a warning: what `lb check --ignore` takes
 
     @property
     def where(self) -> str:
@@ -30,7 +31,7 @@ class Problem:
 
     def __str__(self) -> str:
         """One line, as compilers write it."""
-        return f"{self.where}: {self.message}"
+        return f"{self.where}: {self.message}" + (f" [{self.code}]" if self.code else "")
 
 
 class ConfigError(Exception):

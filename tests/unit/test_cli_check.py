@@ -83,6 +83,15 @@ def test_warnings_do_not_fail_unless_strict(file: Path) -> None:
     assert len(json.loads(run("check", file, "--json").output)["warnings"]) == 1
 
 
+def test_a_warning_that_is_meant_is_left_out_by_its_code(file: Path) -> None:
+    file.write_text(GOOD + "trusted_proxies: [0.0.0.0/0]\n")
+    assert "X-Forwarded-For [forwarded-open]" in run("check", file).output
+    assert json.loads(run("check", file, "--json").output)["warnings"][0]["code"] == "forwarded-open"
+    assert run("check", file, "--strict", "--ignore", "forwarded-open").exit_code == 0
+    result = run("check", file, "--ignore", "forwarded-opn")
+    assert result.exit_code == 2 and "Did you mean forwarded-open?" in result.stderr
+
+
 def test_a_file_that_is_not_there() -> None:
     result = run("check", "/nonexistent/backends.yaml")
     assert result.exit_code == 1

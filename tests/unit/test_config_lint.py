@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from lb.config.lint import lint
+from lb.config import lint as lint_module
+from lb.config import lint_checks
+from lb.config.lint import CODES, lint
 from lb.config.load import examine
 from lb.config.problems import Problem
 
@@ -98,6 +101,58 @@ def test_each_warning_and_its_place(change: str, marked: str, said: str) -> None
     one = matching[0]
     assert one.quote[one.column - 1 : one.column - 1 + one.width] == marked
     assert one.hint
+
+
+#: The common mistakes that the two articles on health checks name, as a file makes them, and the warning for each.
+MISTAKES = [
+    ("Not implementing health checks at all", " readiness: none", "no-check"),
+    ("omit a health check", "services: {s: {pools: {a: [h:1, h:2]}}}", "no-check-of-its-own"),
+    ("Making health checks too complex", " readiness: {path: /health/full}", "check-asks-outside"),
+    ("Making health checks too complex", " readiness: {path: /health, interval: 20s, timeout: 10s}", "slow-check"),
+    ("dependent on external services", " liveness: {path: /health/db}", "liveness-asks-outside"),
+    ("dependent on external services", " readiness: {path: '/health?deep=1'}", "check-asks-outside"),
+    ("Using the same endpoint for liveness and readiness", " liveness: {path: /health/readiness}", "same-check"),
+    ("Using the same endpoint for liveness and readiness", " liveness: {path: /ready}", "liveness-asks-readiness"),
+    ("Not handling exceptions in health checks", " readiness: {path: /r, expect: 200-599}", "expect-no-success"),
+    ("Not handling exceptions in health checks", " readiness: {path: /r, expect: [200, 500]}", "expect-no-success"),
+    ("an agreed upon success or failure value", " liveness: {path: /l, expect: 200-404}", "expect-no-success"),
+    ("an agreed upon success or failure value", " readiness: {path: /r, expect: 200-399}", "expect-no-success"),
+    ("Ignoring startup time", " readiness: {path: /r, grace: 0s}", "no-grace"),
+    ("Ignoring startup time", " liveness: {path: /l, grace: 0s, on_failure: {command: x}}", "no-grace"),
+    ("interval of 15 seconds, timeout of 20", " readiness: {path: /r, interval: 15s, timeout: 20s}",
+     "timeout-over-interval"),
+    ("it can instantly detect a failed server", " readiness: {path: /r, interval: 60s, timeout: 20s}",
+     "slow-detection"),
+    ("scaled to a single instance", "services: {s: {pools: {a: [h:1]}, readiness: /r}}", "single-target"),
+    ("tasks will not be killed", " liveness: {path: /l, fall: 0, on_failure: {command: x}}", "never-restarted"),
+    ("stop sending traffic and, ideally, try to restart it",
+     " liveness: {path: /l, interval: 2s, fall: 1, on_failure: {command: x}}", "liveness-before-readiness"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mistake", "change", "code"), MISTAKES)
+def test_the_articles_mistakes_are_told(mistake: str, change: str, code: str) -> None:
+    text = change if change.startswith("services:") else with_(change)
+    found = {one.code: one for one in warnings(text)}
+    assert code in found, f"{mistake}: {sorted(found)}"
+    assert found[code].hint and found[code].line, "it says where, and what to do"
+    assert str(found[code]).endswith(f" [{code}]")
+
+
+@pytest.mark.parametrize("path", ["/health/readiness", "/healthz", "/ready", "/install", "/ball", "/dbus"])
+def test_a_path_that_only_sounds_so_is_not_suspected(path: str) -> None:
+    assert warnings(with_(f" readiness: {{path: '{path}'}}")) == []
+
+
+def test_what_is_expected_on_purpose_is_named() -> None:
+    found = warnings(with_(" readiness: {path: /r, expect: [200-299, 401]}"))
+    assert [one.message.partition(":")[0] for one in found] == ["401 is expected"]
+
+
+def test_codes_are_what_the_warnings_have() -> None:
+    places = (Path(lint_module.__file__), Path(lint_checks.__file__))
+    used = [code for place in places for code in re.findall(r'yield \(?\s*"([a-z0-9-]+)",', place.read_text())]
+    assert set(used) == set(CODES)
 
 
 def test_one_target_weight_0_and_port_0() -> None:
