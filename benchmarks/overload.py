@@ -11,7 +11,7 @@ then.
 Three settings of the service, all as documented: `adaptive` (`breaker: {adaptive: true}`), `queue` (a bound on
 connections and a bounded queue) and, to see what it is good for, `none` (nothing but lb's defaults; it is not judged).
 
-1. Capacity: as many clients as slots ask one request after the other.
+1. Capacity: twice as many clients as slots ask one request after the other, so that no slot is ever free.
 2. Overload: `times` the capacity. Goodput (answers with 200) must be at least 90 % of the capacity, the 99th percentile
    of the accepted below ten times that of capacity, and every refusal a 503 with Retry-After.
 3. Afterwards half the capacity: within two seconds every request must be answered with 200 again.
@@ -38,6 +38,7 @@ import uvloop
 from benchmarks.processes import await_answer, free_port, stop
 
 TARGETS, SLOTS, SERVICE_TIME = 2, 8, 0.025
+CLIENTS = 2 * TARGETS * SLOTS
 CAPACITY_SECONDS = 6.0
 SETTLE = 3.0  # seconds of the overload before it is judged
 AFTERWARDS = 6.0
@@ -250,9 +251,9 @@ class Outcome:
 
 async def measure(port: int, times: float, seconds: float) -> Outcome:
     load = Load(port)
-    await load.closed(TARGETS * SLOTS, 1.0)
+    await load.closed(CLIENTS, 1.0)
     await asyncio.sleep(0.5)
-    seen = await load.closed(TARGETS * SLOTS, CAPACITY_SECONDS)
+    seen = await load.closed(CLIENTS, CAPACITY_SECONDS)
     capacity = len(seen.good) / CAPACITY_SECONDS
     usual = percentile([latency for _, latency in seen.good], 0.99)
     await asyncio.sleep(0.5)
