@@ -33,9 +33,7 @@ def test_the_document_is_openapi_3_1() -> None:
         jsonschema.Draft202012Validator(OPENAPI_31).validate(said)
         for schema in said["components"]["schemas"].values():
             jsonschema.Draft202012Validator.check_schema(schema)
-        assert [name for name, schema in said["components"]["schemas"].items() if not schema.get("description")] == [
-            "JsonValue"
-        ]
+            assert schema["description"]
 
 
 def test_every_reference_leads_somewhere() -> None:
