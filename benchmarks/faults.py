@@ -38,7 +38,7 @@ from lb.proxy.upstream import Upstream
 
 RESET = struct.pack("ii", 1, 0)
 #: Seconds after which the data plane gives a silent target up.
-PATIENCE = 0.5
+PATIENCE = 1.0
 HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"
 CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -314,10 +314,10 @@ class Clients:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             leaves = rng.random() < 0.05
             try:
-                async with asyncio.timeout(15):
+                async with asyncio.timeout(30):
                     alive = await self._one(reader, writer, name, method, kept, leaves)
             except TimeoutError:
-                self.wrong[f"{name} {method}: no answer in 15 s"] += 1
+                self.wrong[f"{name} {method}: no answer in 30 s"] += 1
                 alive = False
             except (ConnectionError, ValueError) as error:
                 self.wrong[f"{name} {method}: {error!r}"] += 1

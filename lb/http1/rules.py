@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from ipaddress import IPv6Address
 
 from lb.http1.head import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, RequestFields, RequestHead, ResponseFields, ResponseHead
 
@@ -49,7 +50,8 @@ _TOKEN_LIST = re.compile(rb"[ \t]*+(?:" + TOKEN + rb"*+[ \t]*+,[ \t]*+)*+" + TOK
 #: uri-host [":" port] (RFC 9110 section 7.2), without RFC 3986's sub-delims and percent-encoding: no host name in use
 #: has them, and "a,b" is what a merged pair of Host lines looks like.
 _HOST = re.compile(rb"((?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\]))(?::([0-9]{0,5}))?")
-_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*+)([/?][\x21-\x7e]*+)?")
+_ABSOLUTE = re.compile(rb"(?i:http(s?))://([^/?#]*+)([/?][\x21-\x7e]*+)?")
+_PROTOCOL = re.compile(TOKEN + rb"++(?:/" + TOKEN + rb"++)?+")  # RFC 9110 section 7.8: name ["/" version]
 _REQUEST_ID = re.compile(rb"[0-9A-Za-z._~+/=:-]{1,128}")
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?i)(?:^|[,\s])timeout\s*=\s*([0-9]{1,6})")
 
@@ -196,9 +198,9 @@ def _unusual_target(method: bytes, target: bytes, host: bytes, fields: RequestFi
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
         raise Refusal(400, "bad_target", "the request target is neither a path nor an http(s) URL")
-    authority, rest = match.groups()
+    secure, authority, rest = match.groups()
     check_host(authority)
-    if fields.host is not None and fields.host.lower() != authority.lower():
+    if fields.host is not None and not _same_host(fields.host, authority, b":443" if secure else b":80"):
         # RFC 9112 section 3.2.2 would let the authority win; a target that reads Host instead would be misled.
         raise Refusal(400, "bad_host", "the Host field differs from the host in the request target")
     if not rest:
@@ -206,11 +208,27 @@ def _unusual_target(method: bytes, target: bytes, host: bytes, fields: RequestFi
     return (b"/" + rest if rest[0] == 0x3F else rest), authority
 
 
+def _same_host(one: bytes, other: bytes, default: bytes) -> bool:
+    """Whether both name the same host and port (RFC 9110 section 4.2.3: in any case, with or without `default`)."""
+    one, other = one.lower(), other.lower()
+    return one == other or one.removesuffix(default) == other.removesuffix(default)
+
+
 def check_host(value: bytes) -> None:
     """Refuse a Host value that is not one host name or address with an optional port (RFC 9110 section 7.2)."""
     match = _HOST.fullmatch(value)
-    if match is None or (match[2] and int(match[2]) > 65535) or b".." in match[1]:
+    if match is None or (match[2] and int(match[2]) > 65535) or not _is_host(match[1]):
         raise Refusal(400, "bad_host", "the Host field does not name one host")
+
+
+def _is_host(name: bytes) -> bool:
+    if name[0] != 0x5B:
+        return b".." not in name and name[0] != 0x2E
+    try:
+        IPv6Address(name[1:-1].decode())
+    except ValueError:
+        return False
+    return True
 
 
 def host_name(host: bytes) -> bytes:
@@ -260,7 +278,7 @@ def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> Req
             if fields.length >= 0:
                 raise Refusal(400, "bad_framing", "more than one Content-Length")  # RFC 9112 section 6.3, step 5
             fields.length = _read_length(value)
-            kept.append(name + b": " + value + b"\r\n")
+            kept.append(name + b": %d\r\n" % fields.length)  # without leading zeros, which some read as octal
         elif kind == TRANSFER_ENCODING:
             encodings += 1
             _check_transfer_encoding(value)
@@ -290,11 +308,16 @@ def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> Req
             fields.request_id = value
     if encodings > 1:
         raise Refusal(400, "bad_framing", "more than one Transfer-Encoding")
+    if fields.expect_continue and not (fields.chunked or fields.length > 0):
+        fields.expect_continue = False  # RFC 9110 section 10.1.1: there is nothing to wait for
     if fields.chunked and fields.length >= 0:
         # RFC 9112 section 6.3, step 3: ought to be handled as an error. It is.
         raise Refusal(400, "bad_framing", "both Content-Length and Transfer-Encoding")
     if upgrade_asked and upgrade:
-        fields.upgrade = b", ".join(item for item in _items(upgrade) if not item.lower().startswith(b"h2c"))
+        protocols = _items(upgrade)
+        if not all(map(_PROTOCOL.fullmatch, protocols)):
+            raise Refusal(400, "bad_upgrade", "Upgrade is not a list of protocols")
+        fields.upgrade = b", ".join(item for item in protocols if not item.lower().startswith(b"h2c"))
     if fields.connection_named:
         _drop_named(fields)
     return fields
@@ -441,7 +464,7 @@ def read_response_fields(block: bytes, block_limit: int = 65536, count_limit: in
             if not _LENGTH.fullmatch(value):
                 raise BadResponse("Content-Length is not a number")
             fields.length = int(value)
-            kept.append((lower, name + b": " + value + b"\r\n"))
+            kept.append((lower, name + b": %d\r\n" % fields.length))
         elif kind == CONNECTION:
             options = _items(value.lower())
             for option in options:

@@ -285,7 +285,11 @@ class Downstream(asyncio.Protocol):
         if not head.minor or head.host is not fields.host:
             if last is not None and fields is last.fields:
                 # HTTP/1.0 or an absolute-form target: what is remembered of the fields was for another kind.
-                head.fields = self._parse_fields(block)
+                fields = head.fields = self._parse_fields(block)
+            if not head.minor and fields.upgrade:
+                # RFC 9110 section 7.8: an Upgrade of HTTP/1.0 is ignored.
+                fields.upgrade = b""
+                fields.suffix = request_suffix(fields, self.peer, self.proto, self.trusted)
         elif len(raw) <= MEMO_LIMIT:
             self._raw, self._head, self._block_at = raw, head, line_end + 2
         return head

@@ -603,7 +603,7 @@ class Exchange:
         """Let go of the connection whose answer is not wanted; keep it only if the answer is over."""
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
-            upstream.reusable = upstream.reusable and done
+            upstream.reusable = upstream.reusable and done and not self.wary
             upstream.detach(now)
 
     def on_deadline(self, now: float) -> None:

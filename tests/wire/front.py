@@ -115,11 +115,14 @@ class Origin:
 class Front:
     """One data plane with one listener, in a thread."""
 
-    def __init__(self, origins: int = 1, listener: Listener | None = None, **service: Any) -> None:
+    def __init__(
+        self, origins: int = 1, listener: Listener | None = None, ports: tuple[int, ...] = (), **service: Any
+    ) -> None:
         self.alarms: list[Alarm] = []
         self.origins = [Origin() for _ in range(origins)]
         self._listener = listener or Listener("test")
         self._service = service
+        self._ports = ports  # targets that are there already, instead of origins
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: uvloop.run(self._run()), daemon=True)
         self.port = 0
@@ -144,7 +147,8 @@ class Front:
             await origin.start()
         self.plane = DataPlane(worker=0, loop=self.loop, alarm=self.alarms.append)
         self.targets = tuple(
-            Target(f"s/p/127.0.0.1:{origin.port}", "s", "p", "127.0.0.1", origin.port) for origin in self.origins
+            Target(f"s/p/127.0.0.1:{port}", "s", "p", "127.0.0.1", port)
+            for port in self._ports or [origin.port for origin in self.origins]
         )
         self.version = 0
         self.apply()

@@ -192,7 +192,7 @@ LENGTHS = (
             "nginx proxy_extra_data.t",
             close=True,
         ),
-        Row("leading zeros", ok(length=b"002"), Gets(end=b"ok"), "RFC 9110 8.6"),
+        Row("leading zeros", ok(length=b"002"), Gets(parts=(b"Content-Length: 2\r\n",), end=b"ok"), "RFC 9110 8.6"),
     ]
     + [
         Row(f"Content-Length {value!r}", ok(length=value), BAD, source)
@@ -456,6 +456,72 @@ INTERIM = [
     Row("refused upgrade", ok(), Gets(end=b"ok"), "RFC 9110 7.8", UPGRADE),
 ]
 
+#: What a target that is broken, or in somebody else's hands, may send to split, smuggle or poison.
+ATTACKS = [
+    Row(
+        "two answers at once",
+        ok() + ok(b"X: evil\r\n"),
+        Gets(without=(b"evil",), end=b"ok", pooled=False),
+        "response queue poisoning",
+    ),
+    Row(
+        "an answer behind a 204",
+        b"HTTP/1.1 204 X\r\n\r\n" + ok(b"X: evil\r\n"),
+        Gets(204, without=(b"evil",), pooled=False),
+        "response queue poisoning",
+    ),
+    Row(
+        "an answer behind a HEAD",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n" + ok(),
+        Gets(end=b"\r\n\r\n", pooled=False),
+        "response queue poisoning",
+        HEAD,
+    ),
+    Row(
+        "an answer behind chunks",
+        chunked(b"0\r\n\r\n") + ok(b"X: evil\r\n"),
+        Gets(end=b"0\r\n\r\n", pooled=False),
+        "response queue poisoning",
+    ),
+    Row(
+        "304 with a body", b"HTTP/1.1 304 X\r\nContent-Length: 2\r\n\r\nok", Gets(304, pooled=False), "RFC 9110 15.4.5"
+    ),
+    Row(
+        "304, chunked, with chunks",
+        b"HTTP/1.1 304 X\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        Gets(304, pooled=False),
+        "RFC 9112 6.3(1)",
+    ),
+] + [
+    Row(name, raw, BAD, source)
+    for name, raw, source in (
+        ("103 with chunks", b"HTTP/1.1 103 X\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + ok(), "RFC 9112 6.3(1)"),
+        ("TERM.EXT", chunked(b"2;\nx\r\nok\r\n0\r\n\r\n"), "TERM.EXT, from a target"),
+        ("EXT.TERM", chunked(b"2;a\nok\r\n0\r\n\r\n"), "EXT.TERM; CVE-2025-22871"),
+        ("negative chunk", chunked(b"-2\r\nok\r\n0\r\n\r\n"), "http-garden: relayd"),
+        ("chunk size with underscore", chunked(b"0_2\r\nok\r\n0\r\n\r\n"), "http-garden"),
+        ("bare CR behind a size", chunked(b"2\rok\r\n0\r\n\r\n"), "RFC 9112 7.1"),
+        ("bare LF behind a size", chunked(b"2\nok\r\n0\r\n\r\n"), "RFC 9112 2.2"),
+        ("chunk size of a size", chunked(b"1" * 40 + b"\r\n"), "overflow"),
+        ("TE with a vertical tab", chunked(b"0\r\n\r\n").replace(b" chunked", b"\x0bchunked"), "TE.TE"),
+        ("TE behind a bare CR", ok(b"X: y\rTransfer-Encoding: chunked\r\n"), "response splitting"),
+        ("TE folded", chunked(b"0\r\n\r\n").replace(b" chunked", b"\r\n chunked"), "RFC 9112 5.2"),
+        ("TE with space before the colon", chunked(b"0\r\n\r\n").replace(b"Encoding:", b"Encoding :"), "RFC 9112 5.1"),
+        ("length with NUL", ok(length=b"2\x00"), "RFC 9110 8.6"),
+        ("length with underscore", ok(length=b"0_2"), "RFC 9110 8.6"),
+        ("length in a fold", ok(length=b"\r\n 2"), "RFC 9112 5.2"),
+        ("LF before the status line", b"\n" + ok(), "RFC 9112 2.2"),
+        ("white space before the first field", b"HTTP/1.1 200 OK\r\n Content-Length: 2\r\n\r\nok", "RFC 9112 2.2"),
+        ("tab in the status line", b"HTTP/1.1\t200 OK\r\nContent-Length: 2\r\n\r\nok", "RFC 9112 4"),
+        ("version 1.10", b"HTTP/1.10 200 OK\r\nContent-Length: 2\r\n\r\nok", "RFC 9112 2.3"),
+        (
+            "101 and an answer",
+            b"HTTP/1.1 101 X\r\nUpgrade: foo\r\nConnection: Upgrade\r\n\r\n" + ok(),
+            "nginx proxy_upgrade.t",
+        ),
+    )
+]
+
 TABLE: list[Row] = [
-    *STATUS_LINES, *FIELDS, *LENGTHS, *CHUNKS, *BODYLESS, *UNTIL_CLOSE, *INTERIM,
+    *STATUS_LINES, *FIELDS, *LENGTHS, *CHUNKS, *BODYLESS, *UNTIL_CLOSE, *INTERIM, *ATTACKS,
 ]  # fmt: skip

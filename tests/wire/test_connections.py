@@ -209,6 +209,28 @@ def test_a_final_answer_instead_of_100_closes(front: Front) -> None:
     assert b"Connection: close" in answer
 
 
+@pytest.mark.parametrize("with_body", [False, True])
+def test_a_target_that_answers_an_expectation_may_not_have_read_the_body(with_body: bool) -> None:
+    """[Kettle 2025, Expect-based desync] A body that the target leaves unread must not begin another's request."""
+
+    async def forgets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
+        while True:
+            origin.requests.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(OK)
+
+    hidden = get(b"/hidden")
+    expects = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(hidden)
+    with Front() as front:
+        front.with_script(forgets)
+        with front.connect() as sock:
+            sock.sendall(expects + (hidden if with_body else b""))
+            assert status_of(read_answer(sock)) == 200
+            if not with_body:
+                sock.sendall(hidden)
+        assert status_of(front.send(get(b"/another"))) == 200
+        assert front.origin.connections == 2, "nobody rides a connection on which a body may lie unread"
+
+
 def test_an_early_answer_while_the_body_is_coming(front: Front) -> None:
     """[nginx proxy_request_buffering_keepalive] The answer gets through; that connection serves nobody again."""
 
