@@ -139,6 +139,14 @@ def test_the_articles_mistakes_are_told(mistake: str, change: str, code: str) ->
     assert str(found[code]).endswith(f" [{code}]")
 
 
+def test_the_guide_lists_the_articles_mistakes_with_their_codes() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "health-checks.md").read_text()
+    table = guide.partition("## The mistakes at a glance")[2].partition("\n## ")[0]
+    named = {code for row in table.splitlines() if row.startswith("|") for code in re.findall(r"`([a-z0-9-]+)`", row)}
+    assert named <= set(CODES)
+    assert {code for _, _, code in MISTAKES} <= named
+
+
 @pytest.mark.parametrize("path", ["/health/readiness", "/healthz", "/ready", "/install", "/ball", "/dbus"])
 def test_a_path_that_only_sounds_so_is_not_suspected(path: str) -> None:
     assert warnings(with_(f" readiness: {{path: '{path}'}}")) == []
