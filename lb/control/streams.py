@@ -21,6 +21,8 @@ from lb.control.operations import Refused
 
 #: Seconds between two signs of life.
 HEARTBEAT = 15.0
+#: Seconds between two looks at whether the client is still there.
+LOOK_EVERY = 1.0
 #: Seconds that a write may wait for a client that does not read.
 PATIENCE = 10.0
 #: Streams at a time.
@@ -80,23 +82,31 @@ async def stream(request: web.Request, log: EventLog, choice: Choice) -> web.Str
             for event in past:
                 await _send(response, _frame(event))
             told = past[-1].id if past else 0
-            await _follow(response, queue, choice, told)
+            await _follow(request, response, queue, choice, told)
     finally:
         streams.discard(me)
     return response
 
 
-async def _follow(response: web.StreamResponse, queue: asyncio.Queue[Event | None], choice: Choice, told: int) -> None:
-    while True:
+async def _follow(
+    request: web.Request, response: web.StreamResponse, queue: asyncio.Queue[Event | None], choice: Choice, told: int
+) -> None:
+    silent = 0.0
+    while request.transport is not None:  # else the client has gone
+        wait = min(LOOK_EVERY, HEARTBEAT)
         try:
-            async with asyncio.timeout(HEARTBEAT):
+            async with asyncio.timeout(wait):
                 event = await queue.get()
         except TimeoutError:
-            await _send(response, b": still here\n\n")
+            silent += wait
+            if silent >= HEARTBEAT:
+                silent = 0.0
+                await _send(response, b": still here\n\n")
             continue
         if event is None:
             return  # it read too slowly; it will come again with Last-Event-ID
         if event.id > told and choice.wants(event):
+            silent = 0.0
             await _send(response, _frame(event))
 
 

@@ -67,12 +67,12 @@ class Api:
         finally:
             connection.close()
 
-    def raw(self, data: bytes) -> bytes:
-        """The answer to bytes."""
+    def raw(self, data: bytes, until: bytes = b"") -> bytes:
+        """The answer to bytes: all of it, or until something was in it."""
         with socket.create_connection(("127.0.0.1", self.port), 20) as sock:
             sock.sendall(data)
             got = b""
-            while more := sock.recv(65536):
+            while (not until or until not in got) and (more := sock.recv(65536)):
                 got += more
         return got
 
