@@ -18,14 +18,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import load, servers
-from benchmarks.servers import PEERS, Setup, stop
+from benchmarks.origin import ANSWER
+from benchmarks.origin import origin as start_origin
+from benchmarks.processes import stop
+from benchmarks.servers import PEERS, Setup
+
+#: What a proxy is asked for until it serves; nothing that a figure stands for.
+_UP = f"HTTP/1.1 200 OK\r\nContent-Length: {len(ANSWER)}\r\n\r\n{ANSWER}".encode()
 
 
 def slow(folder: Path) -> None:
     """2,000 slowloris connections and 2,000 idle ones: what do ordinary clients notice?"""
-    ports = [servers.free_port()]
-    origin = servers.backend(folder, ports)
-    lb = servers.lb(Setup(folder, backends=ports))
+    origin, targets = start_origin(folder)
+    lb = servers.lb(Setup(folder, targets))
     try:
         before = [load.wrk(f"{lb.url}/", 16, 1, folder).latency["p99"] for _ in range(5)]
         socks = [socket.create_connection(("127.0.0.1", lb.port)) for _ in range(4000)]
@@ -56,13 +61,12 @@ def slow(folder: Path) -> None:
 
 def idle(folder: Path) -> None:
     """Memory of 10,000 idle connections, each after one request."""
-    ports = [servers.free_port()]
-    origin = servers.backend(folder, ports)
-    lb = servers.lb(Setup(folder, backends=ports))
+    origin, targets = start_origin(folder)
+    lb = servers.lb(Setup(folder, targets))
     try:
         at_rest = lb.resident()
         socks = []
-        for _ in range(9500):  # below this machine's limit of descriptors, both ends being here
+        for _ in range(10_000):
             sock = socket.create_connection(("127.0.0.1", lb.port))
             sock.sendall(b"GET / HTTP/1.1\r\nHost: example.org\r\nUser-Agent: Mozilla/5.0\r\nAccept: */*\r\n\r\n")
             sock.recv(4096)
@@ -91,6 +95,8 @@ def large(folder: Path, size: int = 10 << 30) -> None:
             while left:
                 left -= len(await reader.read(min(left, 1 << 20)))
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        elif not head.startswith(b"GET /large "):
+            writer.write(_UP)
         else:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
             piece = bytes(1 << 20)
@@ -101,12 +107,12 @@ def large(folder: Path, size: int = 10 << 30) -> None:
         writer.close()
 
     port = _in_thread(origin)
-    lb = servers.lb(Setup(folder, backends=[port]), readiness="tcp")
+    lb = servers.lb(Setup(folder, (f"127.0.0.1:{port}",), readiness="tcp"))
     try:
         at_rest, highest = lb.resident(), 0
         for head in (
             b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size,
-            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n",
         ):
             began, moved = time.monotonic(), 0
             with socket.create_connection(("127.0.0.1", lb.port)) as sock:
@@ -147,14 +153,16 @@ def stale(folder: Path, total: int = 200_000, clients: int = 32) -> None:
                         idle.reschedule(None)
                         if head.startswith(b"POST"):
                             seen[await reader.readexactly(10)] += 1  # noqa: B023
-                        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                        else:
+                            writer.write(_UP)
             except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
                 pass
             finally:
                 writer.close()
 
         port = _in_thread(origin)
-        server = PEERS[name](Setup(folder, backends=[port], log=False))
+        server = PEERS[name](Setup(folder, (f"127.0.0.1:{port}",), log=False, readiness="tcp"))
         share = (total if name == "lb" else total // 10) // clients
         errors: Counter[str] = Counter()
 
