@@ -339,6 +339,13 @@ def test_a_lost_connection_is_said_and_comes_back_by_itself(browser: Browser, st
     first = stage.start(stage.file(text.format("127.0.0.1:0"), "lost.yaml"), 1, ready=False)
     page = Dashboard(browser, first).open()
     page.shows(".warnings", "lb is not ready")
+    # What the client of a failed request was told explains it here.
+    failed = ask(first.url)
+    assert failed.status == 503
+    browser.one("#filter").send_keys(failed.headers["X-Request-Id"])
+    page.press(f"Explain request {failed.headers['X-Request-Id']}")
+    page.shows("#explain .reasons", "answered 503")
+    page.press("Close ✕", "#explain")
     os.kill(first.process.pid, signal.SIGKILL)
     first.process.wait(5)
     page.shows("#banner", "No connection to lb")
@@ -354,6 +361,21 @@ def test_a_lost_connection_is_said_and_comes_back_by_itself(browser: Browser, st
     page.until(lambda: not page.window.run("return document.body.classList.contains('stale')"))
     page.shows(".right .card", "live")
     assert all("ERR_" in fault for fault in browser.faults())
+
+
+def test_a_page_that_nobody_looks_at_holds_no_connection(page: Dashboard) -> None:
+    """A browser opens six connections to one host: the seventh tab would wait for ever."""
+    page.open()
+    page.shows(".right .card", "● live")
+    hide = """
+        const [hidden] = arguments;
+        Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+        document.dispatchEvent(new Event("visibilitychange"));
+    """
+    page.window.run(hide, True)
+    page.shows(".right .card", "○ not live")
+    page.window.run(hide, False)
+    page.shows(".right .card", "● live")
 
 
 def test_a_token_is_asked_for_kept_for_the_tab_and_forgotten(browser: Browser, stage: Stage) -> None:  # noqa: F811

@@ -146,8 +146,8 @@ export async function follow({ after = 0, since = 0, onEvent, onState = () => {}
       stop();
     }
     if (signal?.aborted) return;
-    if (document.hidden) continue;
     onState(false);
+    if (document.hidden) continue;
     await new Promise((resolve) => setTimeout(resolve, pause * (0.75 + Math.random() / 2)));
     pause = Math.min(pause * 2, 10_000);
   }
