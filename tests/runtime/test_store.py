@@ -163,6 +163,18 @@ def test_a_full_disk_is_said_and_costs_nothing_that_is_there(tmp_path: Path) -> 
     assert not store.trouble
 
 
+def test_no_space_left_on_the_device(tmp_path: Path) -> None:
+    """The kernel's own ENOSPC: what is written goes to /dev/full."""
+    store = Store(tmp_path)
+    store.save(ONE)
+    (tmp_path / f".{FILE}.{os.getpid()}").symlink_to("/dev/full")
+    assert not store.save(TWO)
+    assert os.strerror(errno.ENOSPC) in store.trouble
+    assert Store(tmp_path).load() == (ONE, "")
+    assert store.save(TWO)
+    assert Store(tmp_path).load() == (TWO, "")
+
+
 def test_an_unreadable_file_is_said(tmp_path: Path) -> None:
     (tmp_path / FILE).mkdir()
     state, complaint = Store(tmp_path).load()
