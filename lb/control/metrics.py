@@ -51,6 +51,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
         "Probes by kind (readiness, liveness) and result (passed, failed, ignored).",
     ),
     "lb_probe_duration_seconds": ("histogram", ("service", "kind"), "Time that probes took."),
+    "lb_probe_late_seconds": ("gauge", (), "99th percentile of how late the last probes began, by their schedule."),
     "lb_pool_active": ("gauge", ("service", "pool"), "1 for the active pool of a service, else 0."),
     "lb_pool_targets": (
         "gauge",
@@ -126,6 +127,7 @@ class Figures:
     transitions: Mapping[tuple[str, str], int]  # (target id, state) → count
     probes: Mapping[tuple[str, str, str], int]  # (target id, kind, result) → count
     probe_seconds: Mapping[tuple[str, str], Histogram]  # (service, kind)
+    probes_late: float  # seconds
     switches: Mapping[tuple[str, str], int]
     rollouts: Mapping[str, tuple[str, int]]  # service → (state, requests still needed), of those not over
     reloads: Mapping[str, int]
@@ -177,6 +179,7 @@ class _Collector:
         for labels, histogram in f.probe_seconds.items():
             _add(probes, labels, histogram.buckets, histogram.seconds)
         yield probes
+        yield _gauge("lb_probe_late_seconds", {(): f.probes_late})
         yield _gauge("lb_pool_active", {key: f.active.get(key[0]) == key[1] for key in f.shares})
         yield _gauge("lb_pool_targets", f.stages)
         yield _gauge("lb_pool_traffic_ratio", f.shares)

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +137,9 @@ class LiveOperations:
                 shares[service.name, pool.name] = parts.get(pool.name, 0) / 100
         for id in supervisor.targets:
             sums.targets.setdefault(id, empty_tally(id))
-        return exposition(
+        # Of thousands of targets it takes half a second, in which probes and workers are to be attended to.
+        return await asyncio.to_thread(
+            exposition,
             Figures(
                 targets=sums.targets,
                 places={id: _place(id) for id in sums.targets},
@@ -155,10 +158,11 @@ class LiveOperations:
                 rejected=sums.rejected,
                 transitions={key: n for key, n in supervisor.transitions.items() if key[0] in supervisor.targets},
                 probes={key: n for key, n in supervisor.probes.items() if key[0] in supervisor.targets},
-                probe_seconds=supervisor.probe_seconds,
-                switches=supervisor.switches,
+                probe_seconds=deepcopy(supervisor.probe_seconds),
+                probes_late=_percentile(supervisor.monitor.late(), 0.99),
+                switches=dict(supervisor.switches),
                 rollouts=supervisor.rollouts.states(),
-                reloads=supervisor.reloads.counts,
+                reloads=dict(supervisor.reloads.counts),
                 downstream=sums.downstream,
                 accepted=sums.accepted,
                 log_lines_lost=sums.log_lines_lost,
@@ -167,7 +171,7 @@ class LiveOperations:
                 worker_restarts=supervisor.workers.restarts,
                 workers=len(supervisor.workers.pids),
                 state_writable=not state_trouble(supervisor),
-            )
+            ),
         )
 
     async def explain(self, subject: str) -> Explanation:
@@ -510,6 +514,10 @@ def _place(id: str) -> tuple[str, str, str]:
     """Service, pool and target as the metrics name them."""
     service, pool, target = id.split("/", 2)
     return service, pool, target
+
+
+def _percentile(values: list[float], share: float) -> float:
+    return sorted(values)[int(share * (len(values) - 1))] if values else 0.0
 
 
 def _explain_request(record: RequestRecord) -> Explanation:
