@@ -62,6 +62,11 @@ class Browser:
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
 
+    def wait_for(self, script: str, *arguments: Any) -> Any:
+        """What the script hands to `done(value)`, at any time."""
+        script = f"const done = arguments[arguments.length - 1]; {script}"
+        return self.driver.execute_async_script(script, *arguments)  # type: ignore[no-untyped-call]
+
     def faults(self) -> list[str]:
         """What the console has complained of."""
         entries: list[dict[str, str]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
@@ -69,7 +74,10 @@ class Browser:
 
     def barriers(self) -> list[str]:
         """What axe finds in the way of people with disabilities."""
-        found = Axe().run(self.driver)["violations"]
+        if not self.run("return 'axe' in window"):
+            self.run(Axe().axe_script)
+        only = "axe.run({ resultTypes: ['violations'] })"  # what passes is long, and of no interest
+        found = self.wait_for(f"{only}.then((results) => done(results.violations))")
         return [f"{each['id']}: {node['html'][:200]}" for each in found for node in each["nodes"]]
 
 

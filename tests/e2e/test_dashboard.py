@@ -39,7 +39,7 @@ class Dashboard:
 
     def open(self, fragment: str = "") -> Dashboard:
         self.window.open(f"{self.lb.admin}/{fragment}")
-        self.until(lambda: self.window.text("#link-state") == "connected")
+        self.shows("#link-state", "connected")
         return self
 
     def until(self, condition: Callable[[], Any], what: str = "") -> Any:
@@ -47,19 +47,27 @@ class Dashboard:
 
     def button(self, text: str, within: str = "body") -> WebElement:
         """The button that is called so."""
-        wanted = f"{within} button"
-
-        def look() -> WebElement | None:
-            found: WebElement | None = self.window.run(
-                """return [...document.querySelectorAll(arguments[0])].find((each) =>
-                     each.textContent.trim() === arguments[1] && each.checkVisibility() && !each.disabled)""",
-                wanted,
-                text,
-            )
-            return found
-
-        found: WebElement = self.until(look, f"a button {text!r} in {within}")
+        found: WebElement | None = self.look(
+            """[...document.querySelectorAll(wanted[0])].find((each) =>
+                 each.textContent.trim() === wanted[1] && each.checkVisibility() && !each.disabled)""",
+            f"{within} button",
+            text,
+        )
+        assert found, f"there is no button {text!r} in {within}"
         return found
+
+    def look(self, script: str, *wanted: Any) -> Any:
+        """The first true value of a JavaScript expression, waited for within the page; a false one at the end."""
+        return self.window.wait_for(
+            f"""const wanted = arguments, until = performance.now() + {1000 * SOON};
+            const look = () => {{
+              const value = {script};
+              if (value || performance.now() > until) done(value);
+              else setTimeout(look, 40);
+            }};
+            look();""",
+            *wanted,
+        )
 
     def press(self, text: str, within: str = "body") -> None:
         button = self.button(text, within)
@@ -68,15 +76,13 @@ class Dashboard:
 
     def shows(self, css: str, text: str) -> str:
         """Wait until what matches `css` says `text` somewhere; returns all that it says."""
-        script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.innerText).join('\\n')"
-        said: str = self.until(
-            lambda: (lambda all_of_it: all_of_it if text in all_of_it else "")(str(self.window.run(script, css))),
-            f"{css} says {text!r}",
-        )
-        return said
+        said = "[...document.querySelectorAll(wanted[0])].map((each) => each.innerText).join('\\n')"
+        found = self.look(f"((said) => said.includes(wanted[1]) && said)({said})", css, text)
+        assert found, f"{css} does not say {text!r} but {self.window.text(css)!r}"
+        return str(found)
 
     def gone(self, css: str) -> None:
-        self.until(lambda: not self.window.run("return document.querySelectorAll(arguments[0]).length", css), css)
+        assert self.look("!document.querySelector(wanted[0])", css), f"{css} is still there"
 
     def explain(self, target: Backend) -> None:
         """Open a target's explanation by its name in the table."""
