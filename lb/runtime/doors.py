@@ -91,10 +91,15 @@ class Visit:
     last_words: int = -1  # a descriptor of its page (`proxy.last_words`), if it has one
     sockets: dict[Door, socket.socket] = field(default_factory=dict)
 
-    def leave(self) -> None:
-        """Close everything: the worker goes on as before."""
+    def close_sockets(self) -> None:
+        """Close those that nobody has taken: the worker keeps its own."""
         for sock in self.sockets.values():
             sock.close()
+        self.sockets.clear()
+
+    def leave(self) -> None:
+        """Close everything: the worker goes on as before."""
+        self.close_sockets()
         self.connection.close()
         if self.last_words >= 0:
             os.close(self.last_words)

@@ -144,9 +144,7 @@ class Estate:
     def close_rest(self) -> None:
         """Close the sockets that nobody wanted: the workers keep theirs until they end."""
         for visit in self.visits:
-            for sock in visit.sockets.values():
-                sock.close()
-            visit.sockets.clear()
+            visit.close_sockets()
 
     def leave(self) -> None:
         """Let them be."""

@@ -305,7 +305,14 @@ class Workers:
             self._tell_people(message.text)
         elif isinstance(message, Hello):
             life.incarnation = message.incarnation
-            if message.version != VERSION:
+            if message.version != VERSION and life.process is None:
+                # An upgrade's: what it has under way is not to be lost. It knows how to drain without being talked to.
+                self._tell_people(
+                    f"{_named(life)} of the lb before speaks version {message.version} of the channel, this one "
+                    f"{VERSION}: it drains by itself, and what it counts from now on is not known"
+                )
+                end([life.pid], signal.SIGTERM)
+            elif message.version != VERSION:
                 self._tell_people(
                     f"worker {life.number} speaks version {message.version} of the channel, this lb {VERSION}: the "
                     "installed code has changed; `lb upgrade` (or a restart) brings them together"

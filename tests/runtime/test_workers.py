@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -242,6 +243,30 @@ async def test_they_can_be_adopted(crew: Make, tmp_path: object) -> None:
     await eventually(lambda: not heir.workers.leaving)
     assert heir.requests() == asked, "what they had counted is the heir's now"
     assert heir.workers.pids != pids
+
+
+def listens(address: tuple[str, int]) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(address) == 0
+
+
+async def test_those_of_another_version_drain_by_themselves(crew: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, heir = crew(1), crew(1)
+    await old.start()
+    [pid] = old.workers.pids
+    reader, writer = await asyncio.open_connection(*old.address)
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")  # under way, and not to be lost
+    assert old.workers.directory is not None
+    [visit], _ = await asyncio.to_thread(doors.visit_all, old.workers.directory)
+    visit.close_sockets()
+    monkeypatch.setattr(workers, "VERSION", 99)
+    await heir.workers.adopt(visit)
+    old.workers.let_go()
+    await eventually(lambda: any("drains by itself" in text for text in heir.told))
+    await eventually(lambda: not listens(old.address))
+    writer.write(b"cde")
+    assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 503")
+    await eventually(lambda: not alive(pid))
 
 
 async def test_stop_ends_all_in_order(crew: Make) -> None:
