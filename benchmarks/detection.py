@@ -39,9 +39,9 @@ class Trial:
 
     def __init__(self, protocol: str, folder: Path, context: ssl.SSLContext) -> None:
         self.protocol = protocol
-        self.port = free_port()
+        self.port = free_port() if protocol == "command" else 0
         self.died = 0.0  # Unix time
-        self._file = folder / f"{self.port}"
+        self._file = folder / f"{self.port}"  # of a command's target
         self._context = context if protocol == "https" else None
         self._hangs = False
         self._server: asyncio.Server | None = None
@@ -55,8 +55,13 @@ class Trial:
         self._hangs = False
         if self.protocol == "command":
             self._file.write_text("ok")
-        elif self._server is None:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._context)
+        while self._server is None and self.protocol != "command":
+            try:
+                self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._context)
+            except OSError:  # somebody's connection has got that port for a moment
+                await asyncio.sleep(0.1)
+            else:
+                self.port = self._server.sockets[0].getsockname()[1]
 
     def die(self, how: str) -> None:
         """Refuse, or hang, from this moment on."""

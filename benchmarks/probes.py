@@ -4,8 +4,8 @@
 
 `lb run` is pinned to one processor; a small server on the other answers for all targets. What is measured: how late
 probes began by their schedule (lb's own `lb_probe_late_seconds`, read every few seconds, over the last 4,096 probes),
-and the CPU time of lb's supervisor for each probe, its ledger on the disk included. With `--flapping` every other answer
-is a failure, which is the ledger's worst case. On a machine with other work, run it as `chrt -r 1 python -m …`.
+and the CPU time of lb's supervisor for each probe, its ledger on the disk included. With `--flapping` each second
+answer is a failure, the ledger's worst case. On a machine with other work, run it as `chrt -r 1 python -m …`.
 """
 
 from __future__ import annotations
