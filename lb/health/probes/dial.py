@@ -18,6 +18,7 @@ from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
 from lb.core.targets import Target, TlsClient
 from lb.health.names import Names, Place, literal
+from lb.health.probes.lines import Lines
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -32,6 +33,7 @@ class Dialer:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.names = Names(clock)
+        self.lines = Lines()
         self._contexts: dict[tuple[TlsClient, tuple[str, ...]], asyncio.Future[ssl.SSLContext]] = {}
         #: For what would hold up the loop. Two threads: those who need them wait for one another, not others for them.
         self.aside = ThreadPoolExecutor(2, "probe-aside")
@@ -43,6 +45,7 @@ class Dialer:
 
     def close(self) -> None:
         self.names.close()
+        self.lines.close()
         self.aside.shutdown(wait=False, cancel_futures=True)
 
     async def tls(self, tls: TlsClient, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:

@@ -19,8 +19,10 @@ from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
 from lb.core.patterns import TooCostly
 from lb.core.targets import Target, TlsClient
+from lb.health.names import literal
 from lb.health.probes.answer import Answer, Wanted, judge
 from lb.health.probes.dial import Dialer, place_of, spell
+from lb.health.probes.lines import Line
 
 #: How our probes name themselves, so that targets can tell them from clients in their logs.
 AGENT = f"lb-health/{__version__}"
@@ -40,6 +42,8 @@ class HttpProbe:
         self._tls: TlsClient | None = None
         if spec.protocol == "https":
             self._tls = spec.tls or target.tls or TlsClient()
+        #: Where a plain question can go without more ado.
+        self._place = literal(self._host, self._port) if self._tls is None else None
         self._wanted = Wanted(spec.expect)
         self._request = request_bytes(spec, self._host, self._port, self._tls is not None)
         self._conversation: _Conversation | None = None
@@ -67,13 +71,20 @@ class HttpProbe:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         answer = Answer(self._spec.method, self._spec.max_body)
         conversation = self._conversation = _Conversation(self._request, answer, done)
+        line: Line | None = None
         try:
-            name = self._tls.server_name if self._tls is not None else ""
-            await self._dialer.open(lambda: conversation, self._host, self._port, context, name)
+            if self._place is not None:
+                line = self._dialer.lines.open(conversation, self._place)
+            else:
+                name = self._tls.server_name if self._tls is not None else ""
+                await self._dialer.open(lambda: conversation, self._host, self._port, context, name)
             await done
             return await self._judge(answer, monotonic() - began)
         finally:
-            conversation.leave()
+            if line is not None:
+                line.abort()
+            else:
+                conversation.leave()
 
     async def _judge(self, answer: Answer, seconds: float) -> Verdict:
         if not self._costly:
@@ -117,17 +128,20 @@ class HttpProbe:
 class _Conversation(asyncio.Protocol):
     """One question and its answer."""
 
-    __slots__ = ("_done", "_request", "answer", "transport")
+    __slots__ = ("_done", "answer", "question", "transport")
 
     def __init__(self, request: bytes, answer: Answer, done: asyncio.Future[None]) -> None:
-        self._request = request
+        self.question = request
         self._done = done
         self.answer = answer
-        self.transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | Line | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.write(self._request)
+        self.transport.write(self.question)
+
+    def connected(self, line: Line) -> None:
+        self.transport = line
 
     def data_received(self, data: bytes) -> None:
         self.answer.feed(data)
