@@ -422,11 +422,11 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         "GET", "/api/v1/prestop", prestop, "prestop", "targets", "For a container that is about to stop", DRAINS,
-        PRESTOP_ABOUT, query=PRESTOP_QUERY, refusals=("No such target", "Ambiguous target", *BUSY),
+        PRESTOP_ABOUT, query=PRESTOP_QUERY, acts=True, refusals=("No such target", "Ambiguous target", *BUSY),
     ),
     Endpoint(
         "POST", "/api/v1/prestop", prestop, "postPrestop", "targets", "For a container that is about to stop", DRAINS,
-        PRESTOP_ABOUT, query=PRESTOP_QUERY, refusals=("No such target", "Ambiguous target", *BUSY),
+        PRESTOP_ABOUT, query=PRESTOP_QUERY, acts=True, refusals=("No such target", "Ambiguous target", *BUSY),
     ),
     Endpoint(
         "GET", "/api/v1/config", config, "getConfig", "configuration", "The text of the configuration that runs",
@@ -461,7 +461,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "POST", "/api/v1/upgrade", upgrade, "upgrade", "configuration",
         "Put the installed code in the place of the running one",
         {200: Answer("The new lb serves; this one only ends what is under way.", UpgradeResult)},
-        takes=UpgradeRequest, takes_nothing_too=True, refusals=("No upgrade", "Backed out", "Not now"),
+        takes=UpgradeRequest, takes_nothing_too=True, acts=True, refusals=("No upgrade", "Backed out", "Not now"),
     ),
     Endpoint(
         "GET", "/livez", livez, "livez", "health", "Whether lb is alive",

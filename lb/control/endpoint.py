@@ -60,8 +60,14 @@ class Endpoint:
     refusals: tuple[str, ...] = ()  # titles of the kinds that are its own
     changes: bool = False  # takes If-Match
     base_needed: bool = False  # and does not go without
+    acts: bool = False  # does something all the same
     open: bool = False  # answers without a token
     headers: tuple[Parameter, ...] = ()
+
+    @property
+    def order(self) -> bool:
+        """Whether it changes something: a person is asked before it is sent."""
+        return self.changes or self.acts
 
     @property
     def strict(self) -> bool:

@@ -153,6 +153,8 @@ def _operation(endpoint: Endpoint, schemas: _Schemas, secured: bool, in_path: di
         "tags": [endpoint.tag],
         "summary": endpoint.summary,
     }
+    if endpoint.order:
+        said["x-lb-order"] = True  # for the page that tries requests
     if endpoint.about:
         said["description"] = endpoint.about
     parameters = [
