@@ -1,0 +1,133 @@
+"""The access log's lines: what is in them, which are left out, and what a worker that is killed takes with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lb.core.targets import AccessLog
+from lb.proxy import last_words
+from lb.proxy.access_log import Log
+from lb.proxy.last_words import BEGUN, LOGGED, OVER, Left, cells
+from tests.unit.test_exchange import GET, OK, POST, Stage
+
+
+class Written:
+    """A stage whose log is a file."""
+
+    def __init__(self, path: Path, sample: float = 1.0, page: int = -1) -> None:
+        self.path = path
+        self.stage = Stage()
+        self.plane = self.stage.plane
+        self.plane.last_words = cells(page)
+        self.plane.last_words[LOGGED] = 1
+        self.log = self.plane.log = Log(AccessLog("json", str(path), sample), 0.0, self.plane.last_words)
+
+    def serve(self, head: bytes = GET, body: bytes = b"") -> None:
+        client, _ = self.stage.ask(head, body)
+        while self.stage.loop.opening:
+            self.stage.accept()
+        for lane in self.plane.lanes.values():
+            for upstream in list(lane.connections):
+                if upstream.exchange is not None:
+                    upstream.data_received(OK)
+        assert client.status == 200
+
+    def lines(self) -> list[dict[str, Any]]:
+        self.log.close()
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+
+def test_what_a_line_says(tmp_path: Path) -> None:
+    one = Written(tmp_path / "log")
+    client, _ = one.stage.ask(POST, b"hello")
+    refused = one.stage.refuse()
+    one.stage.accept()[0].data_received(OK)
+    assert client.status == 200
+    [line] = one.lines()
+    assert line["method"] == "POST"
+    assert line["path"] == "/x"
+    assert line["status"] == 200
+    assert line["bytes_in"] == 5
+    assert line["target"] != refused
+    assert line["attempts"] == 2
+    assert line["tries"] == [f"{refused}: {refused} refused the connection"]
+    assert 0 <= line["connect_seconds"] <= line["seconds"]
+    assert len(line["id"]) == 20
+    assert "reason" not in line
+
+
+def test_an_answer_of_our_own_has_a_reason(tmp_path: Path) -> None:
+    one = Written(tmp_path / "log")
+    one.stage.rotate((("blue", 100),), only="green")
+    client, _ = one.stage.ask(GET)
+    assert client.status == 503
+    [line] = one.lines()
+    assert line["reason"] == "no_target"
+    assert line["target"] == "none"
+
+
+def test_a_sample_keeps_its_share_of_the_good_and_all_of_the_others(tmp_path: Path) -> None:
+    one = Written(tmp_path / "log", sample=0.25)
+    for _ in range(100):
+        one.serve()
+    one.stage.rotate((("blue", 100),), only="green")
+    for _ in range(5):
+        one.stage.ask(GET)
+    statuses = [line["status"] for line in one.lines()]
+    assert statuses.count(200) == 25
+    assert statuses.count(503) == 5
+    assert one.plane.last_words[OVER] == 105
+
+
+@pytest.fixture
+def page() -> Iterator[int]:
+    fd = last_words.create()
+    yield fd
+    os.close(fd)
+
+
+def test_what_a_killed_worker_had_under_way_and_unwritten_is_known(tmp_path: Path, page: int) -> None:
+    one = Written(tmp_path / "log", sample=0.5, page=page)
+    assert last_words.read(page) == Left(0, 0)
+    for _ in range(10):
+        one.serve()
+    one.stage.ask(GET)
+    one.stage.ask(POST, b"hel", done=False)
+    assert last_words.read(page) == Left(2, 5), "five of ten are to be written, and wait for the next pass"
+    one.log.flush()
+    until = time.monotonic() + 10
+    while last_words.read(page) != Left(2, 0):
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    assert one.plane.last_words[BEGUN] == 12
+    one.log.close()
+
+
+def test_lines_that_nobody_takes_are_lost_once(page: int) -> None:
+    one = Written(Path("/dev/full"), page=page)
+    for _ in range(3):
+        one.serve()
+    one.log.close()
+    one.log.flush()
+    assert one.log.lost == 3
+    assert last_words.read(page) == Left(0, 0), "they are counted already"
+
+
+def test_without_a_log_nothing_is_owed(page: int) -> None:
+    one = Written(Path(os.devnull), page=page)
+    one.log.close()
+    one.plane.log = None
+    one.plane.last_words[LOGGED] = 0
+    one.serve()
+    assert last_words.read(page) == Left(0, 0)
+
+
+def test_no_page_no_account() -> None:
+    assert last_words.read(-1) is None
