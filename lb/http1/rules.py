@@ -52,6 +52,8 @@ _TOKEN_LIST = re.compile(rb"[ \t]*+(?:" + TOKEN + rb"*+[ \t]*+,[ \t]*+)*+" + TOK
 _HOST = re.compile(rb"((?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\]))(?::([0-9]{0,5}))?")
 _ABSOLUTE = re.compile(rb"(?i:http(s?))://([^/?#]*+)([/?][\x21-\x7e]*+)?")
 _PROTOCOL = re.compile(TOKEN + rb"++(?:/" + TOKEN + rb"++)?+")  # RFC 9110 section 7.8: name ["/" version]
+#: Methods that had no body before HTTP/1.1.
+_BODYLESS_10 = frozenset((b"GET", b"HEAD", b"DELETE"))
 _REQUEST_ID = re.compile(rb"[0-9A-Za-z._~+/=:-]{1,128}")
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?i)(?:^|[,\s])timeout\s*=\s*([0-9]{1,6})")
 
@@ -168,6 +170,9 @@ def read_request(data: bytes, line_end: int, fields: RequestFields, line_limit: 
     if minor == 0 and fields.chunked:
         # RFC 9112 section 6.1: Transfer-Encoding in an HTTP/1.0 message means that its framing is faulty.
         raise Refusal(400, "bad_framing", "Transfer-Encoding in an HTTP/1.0 request")
+    if minor == 0 and fields.length > 0 and method in _BODYLESS_10:
+        # RFC 1945 section 7.2: they have no body; servers that know that leave it unread. HAProxy refuses it, too.
+        raise Refusal(400, "bad_framing", f"{method.decode()} of HTTP/1.0 with a body")
     if target[0] != 0x2F or b"#" in target or method == b"CONNECT" or method == b"TRACE":
         target, host = _unusual_target(method, target, host, fields)
     query = target.find(b"?")
@@ -262,6 +267,7 @@ def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> Req
             kept.append(name + b":" + value + b"\r\n")
             fields.pairs.append((lower, value.strip(b" \t")))
             continue
+        raw = value
         value = value.strip(b" \t")
         if kind == HOST:
             if fields.host is not None:
@@ -277,11 +283,11 @@ def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> Req
         elif kind == CONTENT_LENGTH:
             if fields.length >= 0:
                 raise Refusal(400, "bad_framing", "more than one Content-Length")  # RFC 9112 section 6.3, step 5
-            fields.length = _read_length(value)
+            fields.length = _read_length(value, raw)
             kept.append(name + b": %d\r\n" % fields.length)  # without leading zeros, which some read as octal
         elif kind == TRANSFER_ENCODING:
             encodings += 1
-            _check_transfer_encoding(value)
+            _check_transfer_encoding(value, raw)
             fields.chunked = True
         elif kind == EXPECT:
             if value.lower() != b"100-continue":
@@ -337,14 +343,18 @@ def _bad_field(rest: bytes) -> Refusal:
     return Refusal(400, "bad_header", "a header name that is not a token")
 
 
-def _read_length(value: bytes) -> int:
+def _read_length(value: bytes, raw: bytes) -> int:
+    if b"\t" in raw:
+        raise Refusal(400, "bad_framing", "a tab beside Content-Length")  # RFC 9112 section 5 has it; nginx does not
     if not _LENGTH.fullmatch(value):  # RFC 9110 section 8.6: digits alone; 18 of them stay below 2**63
         raise Refusal(400, "bad_framing", "Content-Length is not a number")
     return int(value)
 
 
-def _check_transfer_encoding(value: bytes) -> None:
+def _check_transfer_encoding(value: bytes, raw: bytes) -> None:
     """Exactly `chunked` (RFC 9112 section 6.1); another known-looking coding is 501, anything odd is 400."""
+    if b"\t" in raw:
+        raise Refusal(400, "bad_framing", "a tab beside Transfer-Encoding")  # as for Content-Length
     if value.lower() == b"chunked":
         return
     items = _items(value)
@@ -454,6 +464,7 @@ def read_response_fields(block: bytes, block_limit: int = 65536, count_limit: in
         if kind == KEEP:
             kept.append((lower, name + b":" + value + b"\r\n"))
             continue
+        raw = value
         value = value.strip(b" \t")
         if kind == DATE:
             fields.has_date = True
@@ -461,7 +472,7 @@ def read_response_fields(block: bytes, block_limit: int = 65536, count_limit: in
         elif kind == CONTENT_LENGTH:
             if fields.length >= 0:
                 raise BadResponse("more than one Content-Length")
-            if not _LENGTH.fullmatch(value):
+            if b"\t" in raw or not _LENGTH.fullmatch(value):
                 raise BadResponse("Content-Length is not a number")
             fields.length = int(value)
             kept.append((lower, name + b": %d\r\n" % fields.length))
@@ -475,7 +486,7 @@ def read_response_fields(block: bytes, block_limit: int = 65536, count_limit: in
                 elif option not in ESSENTIAL and option != b"keep-alive":
                     named.add(option)
         elif kind == TRANSFER_ENCODING:
-            if fields.chunked or value.lower() != b"chunked":
+            if fields.chunked or b"\t" in raw or value.lower() != b"chunked":
                 raise BadResponse("Transfer-Encoding is not `chunked`")
             fields.chunked = True
         elif kind == UPGRADE:

@@ -183,7 +183,7 @@ class Exchange:
     def _upgrade_is_sound(self) -> bool:
         """RFC 6455 section 4.1: a WebSocket handshake is a GET with a key; other protocols are not ours to judge."""
         head = self.head
-        if head.fields.upgrade.lower() != b"websocket":
+        if b"websocket" not in head.fields.upgrade.lower().split(b", "):
             return True
         return head.method == b"GET" and bool(head.fields.value(b"sec-websocket-key")) and head.minor == 1
 

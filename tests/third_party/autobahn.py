@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import websockets
@@ -71,7 +72,8 @@ async def run(wstest: str, cases: list[str]) -> int:
         for case, result in straight.items()
         if (result["behavior"], result["behaviorClose"]) != (ours[case]["behavior"], ours[case]["behaviorClose"])
     ]
-    print(f"{len(straight)} cases, {len(differ)} verdicts differ {differ}")
+    counted = dict(Counter(result["behavior"] for result in ours.values()))
+    print(f"{len(straight)} cases, {len(differ)} verdicts differ {differ}; through lb: {counted}")
     return len(differ)
 
 

@@ -54,6 +54,7 @@ async def run(folder: Path) -> int:
         front = await loop.create_server(plane.downstream(Listener("front")), "localhost", 0)
         straight = await client(folder, ORIGIN_PORT)
         ours = await client(folder, front.sockets[0].getsockname()[1])
+        retried = plane.services["ct"].retried
         plane.close()
     finally:
         origin.terminate()
@@ -66,7 +67,7 @@ async def run(folder: Path) -> int:
         explained = "502" in str(other) or "fetch failed" in str(result)
         unexplained += not explained
         print(f"{'  ' if explained else '! '}{name}: {result} through lb {other}")
-    print(f"{len(straight)} tests, {unexplained} unexplained differences")
+    print(f"{len(straight)} tests, {unexplained} unexplained differences; sent again by lb: {retried or 'nothing'}")
     return unexplained
 
 

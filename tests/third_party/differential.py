@@ -6,7 +6,8 @@ Needs `nginx` and `haproxy`. Sends raw requests through all three: the rows of t
 control byte in and around the fields that frame a message, rows with a few bytes changed by chance, and the files of
 FOLDER (one raw request each, whatever its name). Where lb passes a message on, it must be the same message that each
 of the others passes on in that place, if it passes one on at all. Differences are listed; so is what lb passes
-on and another refuses, for a person to judge.
+on and another refuses, for a person to judge. Then the same with targets' answers: what a client gets whole through lb
+must be what it gets through each of the others, if they pass it on whole.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import h11
 
 from benchmarks.processes import nginx_binary
 from lb.core.targets import Retries
-from tests.wire import request_table
+from tests.wire import request_table, response_table
 from tests.wire.front import Front
 from tests.wire.test_dialogues import spiced
 
@@ -86,6 +87,7 @@ class Target:
         self.port: int = self.server.getsockname()[1]
         self.connections: list[bytearray] = []
         self.open = 0
+        self.answer = b""  # what to answer the first request of a connection with, before it is closed; b"": 200
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -105,6 +107,9 @@ class Target:
             while data := sock.recv(65536):
                 seen += data
                 whole, _ = strict(bytes(seen))
+                if whole and self.answer and whole[0].target != b"/sentinel":
+                    sock.sendall(self.answer)
+                    break
                 while answered < len(whole):
                     answered += 1
                     sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -119,7 +124,7 @@ class Target:
         broken = False
         for seen in self.connections:
             messages, bad = strict(bytes(seen))
-            found += messages
+            found += [message for message in messages if message.target != b"/sentinel"]
             broken |= bad
         self.connections = []
         return found, broken
@@ -172,15 +177,30 @@ def await_port(port: int) -> None:
             time.sleep(0.05)
 
 
+SENTINEL = b"GET /sentinel HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+
 def send(port: int, raw: bytes) -> bytes:
-    """All that comes back until nothing has come for a moment."""
+    """All that comes back until nothing has come for a moment, and another client has been served meanwhile.
+
+    Each proxy is one event loop: what it had read before that client came, it has dealt with.
+    """
     answer = b""
-    with socket.create_connection(("127.0.0.1", port), 5) as sock, contextlib.suppress(OSError):
+    with socket.create_connection(("127.0.0.1", port), 20) as sock, contextlib.suppress(OSError):
         sock.sendall(raw)
-        sock.settimeout(1.0)
+        sock.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):
+            while data := sock.recv(65536):
+                answer += data
+                sock.settimeout(0.1)
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", port), 20) as other:
+                other.sendall(SENTINEL)
+                while other.recv(65536):
+                    pass
+        sock.setblocking(False)
         while data := sock.recv(65536):
             answer += data
-            sock.settimeout(0.15)
     return answer
 
 
@@ -206,6 +226,78 @@ class Lane:
             messages, broken = target.take()
             found[name] = Verdict(tuple(messages), statuses(answer), broken)
         return found
+
+
+class Answer(NamedTuple):
+    """An answer as a strict parser at the client reads it."""
+
+    status: int
+    body: bytes
+    whole: bool
+
+
+def read_answer(raw: bytes) -> Answer:
+    """What h11 makes of the bytes that a client got, which end with the connection."""
+    parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
+    parser.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
+    parser.send(h11.EndOfMessage())
+    status, body = 0, b""
+    try:
+        parser.receive_data(raw)
+        parser.receive_data(b"")
+        while True:
+            event = parser.next_event()
+            if isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                return Answer(status, body, True)
+            elif not isinstance(event, h11.InformationalResponse):
+                return Answer(status, body, False)
+    except h11.RemoteProtocolError:
+        return Answer(status, body, False)
+
+
+def compare_answers(cases: dict[str, bytes], lanes: list[Lane]) -> int:
+    """The same the other way round: what a client gets of a target's bytes."""
+    free = list(lanes)
+    differ, passed = 0, 0
+
+    def play(item: tuple[str, bytes]) -> tuple[str, bytes, dict[str, Answer]]:
+        name, raw = item
+        lane = free.pop()
+        found = {"h11": read_answer(raw)}
+        try:
+            for peer, target in lane.targets.items():
+                target.answer = raw
+                port = lane.front.port if peer == "lb" else lane.ports[peer]
+                with socket.create_connection(("127.0.0.1", port), 20) as sock:
+                    sock.settimeout(20)
+                    data = b""
+                    with contextlib.suppress(OSError):
+                        sock.sendall(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                        while more := sock.recv(65536):
+                            data += more
+                found[peer] = read_answer(data)
+                target.answer = b""
+                target.take()
+        finally:
+            free.append(lane)
+        return name, raw, found
+
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        for name, raw, found in pool.map(play, cases.items()):
+            ours = found.pop("lb")
+            if not ours.whole or ours.status == 502:
+                continue
+            passed += 1
+            for peer, other in found.items():
+                if other.whole and other.status != 502 and ours != other:
+                    differ += 1
+                    print(f"! {name}: {raw!r}\n    lb {ours}\n    {peer} {other}")
+    print(f"{len(cases)} answers, {passed} of them passed on whole; {differ} differences")
+    return int(differ > 0)
 
 
 def generated() -> dict[str, bytes]:
@@ -274,6 +366,9 @@ def main() -> int:
     for number in range(options.spiced):
         seed = options.seed * 1_000_003 + number
         cases[f"spiced {seed}"] = spiced(rows[seed % len(rows)] + rows[seed * 7 % len(rows)], seed)
+    answers = {row.name: row.raw for row in response_table.TABLE if b" 101 " not in row.raw[:13]}
+    for number, raw in enumerate(list(answers.values()) * (options.spiced // len(answers))):
+        answers[f"spiced {number}"] = spiced(raw, options.seed * 1_000_003 + number)
     lanes = [Lane() for _ in range(LANES)]
     with tempfile.TemporaryDirectory(prefix="lb-differential-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -287,7 +382,7 @@ def main() -> int:
         for lane in lanes:
             for port in lane.ports.values():
                 await_port(port)
-        return compare(cases, lanes)
+        return compare(cases, lanes) | compare_answers(answers, lanes)
 
 
 def compare(cases: dict[str, bytes], lanes: list[Lane]) -> int:
@@ -312,6 +407,8 @@ def compare(cases: dict[str, bytes], lanes: list[Lane]) -> int:
             if ours.broken:
                 differ += 1
                 print(f"! {name}: lb sent its target something broken: {raw!r}")
+            if b"max-forwards: 0" in raw.lower():
+                continue  # RFC 9110 section 7.6.2: lb answers some of these itself, so that places do not match
             for peer, theirs in others.items():
                 for mine, other in zip(ours.messages, theirs, strict=False):
                     if _normal(mine) != _normal(other):
