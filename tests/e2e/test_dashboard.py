@@ -188,6 +188,8 @@ def test_one_click_explains_a_target_and_draws_its_probes(page: Dashboard, pools
     assert "Gets traffic: ready for" in page.shows("#explain .summary", "Gets traffic")
     page.shows("#explain .reasons", "probes passed in a row")
     page.until(lambda: len(page.window.all("#explain svg.probes rect")) == 10, "ten probes are drawn")
+    page.until(lambda: page.window.all("#explain svg.band .passed rect"), "and all that are remembered")
+    page.shows("#explain .probe-list .passed", "readiness: passed ×")
     page.press("Probe now")
     said = page.shows("#explain .probed", "Expected")
     assert "GET /health/readiness" in said

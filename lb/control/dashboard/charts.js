@@ -2,7 +2,7 @@
 
 import { attribute, draw, make, say } from "./dom.js";
 import { SPAN } from "./history.js";
-import { clock, latency, span } from "./words.js";
+import { clock, count, latency, span } from "./words.js";
 
 const WINDOWS = [60, 120, SPAN]; // seconds that a chart looks back: the shortest that holds what there is
 const WIDTH = 200;
@@ -118,6 +118,33 @@ export function probeStrip() {
     const failed = ordered.filter((probe) => !probe.ok).length;
     attribute(svg, "aria-label", ordered.length
       ? `The last ${ordered.length} probes: ${failed} failed, the longest took ${latency(longest)}` : "No probe yet");
+  }
+
+  return { node: svg, update };
+}
+
+/** Runs of probes over time: what passed stands above the line, what failed hangs below it. */
+export function runBand() {
+  const [wide, high, middle] = [480, 50, 18];
+  const svg = draw("svg", { class: "band", viewBox: `0 0 ${wide} ${high}`, role: "img" });
+
+  function update(runs, now) {
+    const from = Math.min(now - 1, ...runs.map((run) => run.first));
+    const place = (at) => ((at - from) / (now - from)) * wide;
+    svg.replaceChildren(
+      draw("path", { class: "base", d: `M0 ${middle}H${wide}` }),
+      ...runs.map((run) => {
+        const x = place(run.first);
+        const width = Math.max(2, place(run.last) - x);
+        const up = run.result === "passed";
+        const [y, height] = up ? [2, middle - 3] : run.result === "failed" ? [middle + 1, middle - 3] : [middle - 6, 12];
+        return draw("g", { class: run.result }, draw("title", {}, run.told), draw("rect", { x, y, width, height, rx: 1 }));
+      }),
+      draw("text", { x: 0, y: high - 3 }, `${span(now - from)} ago`),
+      draw("text", { x: wide, y: high - 3, "text-anchor": "end" }, "now"));
+    const failed = runs.reduce((sum, run) => sum + run.failed, 0);
+    const all = runs.reduce((sum, run) => sum + run.count, 0);
+    attribute(svg, "aria-label", `${count(failed)} of ${count(all)} probes failed in the last ${span(now - from)}; told one by one below`);
   }
 
   return { node: svg, update };

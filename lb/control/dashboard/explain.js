@@ -1,10 +1,13 @@
 // Why a target, a service or a request is or is not getting traffic: beside the page, kept up to date while it is open.
 
 import { Problem, call, inPath } from "./api.js";
-import { probeStrip } from "./charts.js";
+import { probeStrip, runBand } from "./charts.js";
 import { keyed, make, say, show } from "./dom.js";
 import { announce } from "./shell.js";
-import { STATE_WORDS, latency, percent, rate, span } from "./words.js";
+import { STATE_WORDS, clock, latency, percent, rate, span } from "./words.js";
+
+const HISTORY_EVERY = 10; // seconds between two looks at the earlier probes
+const RUNS = 30; // of them that are shown
 
 export class ExplainView {
   constructor(page) {
@@ -18,6 +21,10 @@ export class ExplainView {
     this.strip = probeStrip();
     this.probes = make("ol", { class: "probe-list" });
     this.probeSection = make("section", {}, make("h3", {}, "Last probes"), this.strip.node, this.probes);
+    this.band = runBand();
+    this.runs = make("ol", { class: "probe-list" });
+    this.runSection = make("section", {}, make("h3", {}, "Its probes over time"), this.band.node, this.runs);
+    this.asked = 0; // when the earlier ones were asked for
     this.problem = make("p", { class: "message bad", role: "alert", hidden: true });
     const button = (text, act, kind = "") => make("button", { type: "button", class: kind, onclick: act }, text);
     this.drain = button("Drain…", () => page.actions.drain(this.subject));
@@ -31,7 +38,7 @@ export class ExplainView {
         make("div", { class: "row head" }, this.title, this.state,
           make("button", { type: "button", class: "quiet", onclick: () => page.close() }, "Close ✕")),
         this.problem, this.summary, this.figures, this.actions, this.probed,
-        make("section", {}, make("h3", {}, "Why"), this.lines), this.probeSection));
+        make("section", {}, make("h3", {}, "Why"), this.lines), this.probeSection, this.runSection));
     this.node.addEventListener("cancel", (event) => { event.preventDefault(); page.close(); });
     this.node.addEventListener("click", (event) => { if (event.target === this.node) page.close(); });
     document.body.append(this.node);
@@ -53,7 +60,9 @@ export class ExplainView {
     this.probes.replaceChildren();
     show(this.problem, false);
     show(this.probeSection, false);
+    show(this.runSection, false);
     show(this.actions, false);
+    this.asked = 0;
     if (!this.node.open) this.node.showModal();
     this.title.focus();
     await this.refresh();
@@ -92,6 +101,24 @@ export class ExplainView {
         });
     }
     this.#figures(found.kind === "target" ? this.page.target(subject) : null);
+    if (found.kind === "target" && now - this.asked > HISTORY_EVERY) await this.#history(subject, now);
+  }
+
+  /** What is remembered of its probes, in runs of the same result, the newest first. */
+  async #history(subject, now) {
+    this.asked = now;
+    let runs;
+    try {
+      runs = await call(`/api/v1/probes?limit=${RUNS}&subject=${encodeURIComponent(subject)}`);
+    } catch (error) {
+      return; // the page says when there is no connection
+    }
+    if (this.subject !== subject) return;
+    runs = runs.filter((run) => run.target === subject);
+    show(this.runSection, runs.length > 0);
+    this.band.update(runs, now);
+    this.runs.replaceChildren(...runs.reverse().map((run) => make("li", { class: run.result },
+      `${{ passed: "●", failed: "✕" }[run.result] || "◐"} ${clock(run.first)} ${run.check}: ${run.told}`)));
   }
 
   #figures(target) {
