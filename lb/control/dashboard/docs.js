@@ -154,8 +154,9 @@ function tryForm(operation) {
   });
   const medias = Object.keys(said.responses["200"]?.content ?? {});
   const accept = medias.length > 1 ? make("select", { id: id("accept") }, medias.map((media) => make("option", {}, media))) : null;
+  const draft = said.requestBody ? JSON.stringify(sample(said.requestBody.content["application/json"].schema), null, 2) : "";
   const body = said.requestBody
-    ? make("textarea", { id: id("body"), spellcheck: "false", rows: 6 }, JSON.stringify(sample(said.requestBody.content["application/json"].schema), null, 2))
+    ? make("textarea", { id: id("body"), spellcheck: "false", rows: Math.min(12, draft.split("\n").length + 1) }, draft)
     : null;
   const button = make("button", { type: "submit", class: said["x-lb-order"] ? "danger" : "primary" }, said["x-lb-order"] ? "Send this order…" : "Send");
   const stop = make("button", { type: "button", hidden: true }, "Stop");
@@ -308,18 +309,19 @@ function build() {
     Object.entries(methods).map(([method, said]) => ({ path, method, said })));
   for (const tag of tags) {
     const list = make("ul", {});
+    const heading = make("h3", {}, tag.name[0].toUpperCase() + tag.name.slice(1));
     const group = make("section", { class: "stack", "aria-labelledby": `tag-${tag.name}` },
       make("div", {}, make("h3", { id: `tag-${tag.name}` }, tag.name[0].toUpperCase() + tag.name.slice(1)), make("p", { class: "muted" }, tag.description)));
     for (const operation of all.filter(({ said }) => said.tags.includes(tag.name))) {
       const details = operationView(operation);
       const { said, method, path } = operation;
-      const link = make("li", {}, make("a", { href: `#${said.operationId}` }, make("span", { class: `verb ${method}` }, method.toUpperCase()), ` ${said.summary}`));
+      const link = make("li", {}, make("a", { href: `#${said.operationId}` }, make("span", { class: `verb ${method}` }, method.toUpperCase()), make("span", {}, said.summary)));
       link.addEventListener("click", () => reveal(said.operationId));
       list.append(link);
       group.append(details);
-      entries.push({ details, link, group, words: `${method} ${path} ${said.operationId} ${said.summary} ${said.description ?? ""}`.toLowerCase() });
+      entries.push({ details, link, group, heading, words: `${method} ${path} ${said.operationId} ${said.summary} ${said.description ?? ""}`.toLowerCase() });
     }
-    byId("contents").append(make("h3", {}, tag.name[0].toUpperCase() + tag.name.slice(1)), list);
+    byId("contents").append(heading, list);
     byId("operations").append(group);
   }
 }
@@ -333,8 +335,10 @@ function filter() {
     show(entry.link, fits);
     count += fits ? 1 : 0;
   }
-  for (const group of new Set(entries.map((entry) => entry.group))) {
-    show(group, entries.some((entry) => entry.group === group && !entry.details.hidden));
+  for (const { group, heading } of entries) {
+    const some = entries.some((entry) => entry.group === group && !entry.details.hidden);
+    show(group, some);
+    show(heading, some);
   }
   say(byId("found"), wanted.length ? `${count} of ${entries.length} operations` : `${entries.length} operations`);
 }
