@@ -23,8 +23,11 @@ _PRUNED = frozenset((
     "admin", "balance", "bake", "breaker", "damping", "expect", "headers", "limits", "log", "outlier", "readiness",
     "retries", "rollout", "slow_start", "sticky", "timeouts", "worker_limits",
 ))  # fmt: skip
-#: Settings of its service that the short form has room for.
-_ROOM = (("pools",), *((key,) for key in SHORT[1:]))
+#: Settings that the short form has room for.
+_ROOM: tuple[Path, ...] = (
+    ("services", DEFAULT, "pools", DEFAULT, "targets"),
+    *(("services", DEFAULT, key) for key in SHORT[1:]),
+)
 #: What a text stands for, by the key that it belongs to.
 _SHORTHANDS = {
     "access_log": "format",
@@ -64,7 +67,7 @@ def change(text: str, path: Path, value: Any) -> str:
 
     A file of the short form that has no room for it is written out as a service. Raises `Unwritable`."""
     if is_short(text) and path[0] == "services":
-        if path[:2] != ("services", DEFAULT) or path[2:3] not in _ROOM:
+        if not any(path[: len(room)] == room for room in _ROOM):
             text = write_out(text)
         else:
             path = origin(path)
@@ -147,7 +150,7 @@ def _placed(written: Any, path: Path) -> tuple[Path, list[tuple[Path, Any]]]:
             item = _ITEMS.get(key, "") if real and isinstance(real[-1], int) else ""
             long = {item: node} if item else _expanded(key, node)
             if long == node:
-                break
+                return (*real, *path[at:]), []  # a text where none can be; to change it will be refused
             where = tuple(real)
             if list(long) == [step] and last:
                 return where, []  # the shorthand itself is replaced
@@ -162,7 +165,7 @@ def _placed(written: Any, path: Path) -> tuple[Path, list[tuple[Path, Any]]]:
         key = step if isinstance(step, str) else key
         if node is None:
             return (*real, *path[at + 1 :]), []
-    return (*real, *path[len(real) :]) if len(real) < len(path) else tuple(real), []
+    return tuple(real), []
 
 
 def _pruned(written: Any, path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,10 +81,14 @@ def test_the_long_form_is_seen_through_shorthands() -> None:
         ("pools.blue.targets.2", "http://127.0.0.1:7", "5002']", "5002', http://127.0.0.1:7]"),
         ("pools.green.targets.0.weight", REMOVE, ", weight: 2", ""),
         ("pools.blue", REMOVE, "      blue: [http://127.0.0.1:5001, 'http://127.0.0.1:5002']  # the old one\n", ""),
-        ("timeouts.connect", "2s", "    balance: least_request\n", "    balance: least_request\n    timeouts:\n"
-         "      connect: 2s\n"),
+        (
+            "timeouts.connect",
+            "2s",
+            "    balance: least_request\n",
+            "    balance: least_request\n    timeouts:\n      connect: 2s\n",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_setting_is_changed_where_it_stands(path: str, value: Any, old: str, new: str) -> None:
     steps: Path = tuple(int(step) if step.isdigit() else step for step in path.split("."))
     assert change(LONG, ("services", "greeting", *steps), value) == LONG.replace(old, new)
@@ -107,7 +112,11 @@ def test_the_short_form() -> None:
     assert grown.startswith("# ours\nservices:\n  default:\n    pools:\n")
     assert load_text(grown).services["default"].retries.attempts == 1
     with pytest.raises(Unwritable, match="nothing would be left"):
-        change(SHORT, ("services", "default", "pools"), REMOVE)
+        change(SHORT, ("services", "default", "pools", "default", "targets"), REMOVE)
+    two = load_text(
+        change(SHORT, ("services", "default", "pools", "green"), ["http://127.0.0.1:9"]) + "    active: green"
+    )
+    assert list(two.services["default"].pools) == ["default", "green"]
     written = write_out(SHORT + "workers: 2  # two\n")
     assert "workers: 2  # two\n" in written
     assert not is_short(written)
@@ -169,3 +178,98 @@ def test_a_line_added_beside_a_changed_one_is_no_conflict() -> None:
     for ours, theirs in (("a: 1\nb: 2\nc: 3\n", "a: 1\nb: 5\n"), ("a: 1\nb: 5\n", "a: 1\nb: 2\nc: 3\n")):
         assert (merge(base, ours, theirs).text, merge(base, ours, theirs).conflicts) == ("a: 1\nb: 5\nc: 3\n", 0)
     assert merge(base, "x: 0\na: 1\nb: 2\n", "a: 7\nb: 2\n").text == "x: 0\na: 7\nb: 2\n"
+
+
+# --- any file, any setting -------------------------------------------------------------------------------------------
+
+URLS = st.sampled_from(["http://127.0.0.1:5001", "http://[::1]:80", "unix:/run/x.sock", "${URL:-http://a:1}"])
+TARGETS = st.lists(
+    URLS | st.fixed_dictionaries({"url": URLS}, optional={"weight": st.integers(0, 9)}), min_size=1, max_size=3
+)
+CHECKS = st.sampled_from(["/health", "tcp", "none"]) | st.fixed_dictionaries(
+    {}, optional={"path": st.just("/ready"), "interval": st.just("5s"), "expect": st.sampled_from([200, "200-299"])}
+)
+SERVICES = st.fixed_dictionaries(
+    {
+        "pools": st.dictionaries(
+            st.sampled_from(["blue", "green"]), TARGETS | st.fixed_dictionaries({"targets": TARGETS}), min_size=1
+        )
+    },
+    optional={
+        "readiness": CHECKS,
+        "liveness": CHECKS,
+        "balance": st.just("maglev") | st.just({"policy": "ring"}),
+        "slow_start": st.just("5s"),
+    },
+)
+FILES = st.fixed_dictionaries(
+    {"services": st.dictionaries(st.sampled_from(["greeting", "cart.v2"]), SERVICES, min_size=1)},
+    optional={
+        "listeners": st.lists(st.sampled_from(["0.0.0.0:8080", "[::]:80"]), min_size=1),
+        "workers": st.integers(0, 4),
+    },
+) | st.fixed_dictionaries({"backends": TARGETS}, optional={"readiness": CHECKS, "balance": st.just("ring")})
+SETTINGS: list[tuple[Path, Any]] = [
+    (("readiness", "interval"), "7s"),
+    (("readiness", "expect", "status"), 204),
+    (("readiness", "expect", "body"), "ok"),
+    (("readiness", "fall"), 4),
+    (("liveness", "on_failure", "webhook"), "https://x/y"),
+    (("balance", "key"), "path"),
+    (("balance", "policy"), "random_two"),
+    (("slow_start", "window"), "9s"),
+    (("slow_start", "floor"), "5%"),
+    (("timeouts", "connect"), "3s"),
+    (("rollout", "bake", "time"), "1m"),
+    (("active",), "blue"),
+]
+
+
+def found_at(value: Any, path: Path) -> Any:
+    for step in path:
+        if isinstance(value, dict):
+            value = value.get(step)
+        else:
+            value = value[step] if isinstance(value, list) and isinstance(step, int) and step < len(value) else None
+    return value
+
+
+@settings(max_examples=250, deadline=None)
+@given(FILES, st.booleans(), st.data())
+def test_what_a_form_sets_is_what_it_reads_back(file: dict[str, Any], flow: bool, data: st.DataObject) -> None:
+    text = yaml.safe_dump(file, default_flow_style=flow, sort_keys=False)
+    before = settings_of(text)
+    name = data.draw(st.sampled_from(sorted(before["services"])))
+    pool = data.draw(st.sampled_from(sorted(before["services"][name]["pools"])))
+    size = len(before["services"][name]["pools"][pool]["targets"])
+    own, value = data.draw(
+        st.sampled_from(SETTINGS)
+        | st.tuples(
+            st.tuples(st.just("pools"), st.just(pool), st.just("targets"), st.integers(0, size - 1), st.just("weight")),
+            st.integers(0, 9),
+        )
+        | st.just((("pools", pool, "targets", size, "url"), "http://new:1"))
+        | st.just((("pools", pool, "readiness", "interval"), "7s"))
+    )
+    path: Path = ("services", name, *own)
+    changed = change(text, path, value)
+    after = settings_of(changed)
+    assert found_at(after, path) == str(value)
+    # Nothing else has changed: with the setting taken out again (or put back), the rest is what it was.
+    was = found_at(before, path)
+    if own[-1] == "url":
+        back = settings_of(change(changed, path[:-1], REMOVE))
+    else:
+        back = settings_of(change(changed, path, REMOVE if was is None else was))
+    for leaf in leaves(before):
+        assert found_at(back, leaf) == found_at(before, leaf), leaf
+    extra = [leaf for leaf in leaves(back) if found_at(before, leaf) is None]
+    assert all(leaf == ("services", name, "liveness") for leaf in extra)
+
+
+def leaves(value: Any, above: Path = ()) -> list[Path]:
+    if isinstance(value, dict) and value:
+        return [leaf for key, one in value.items() for leaf in leaves(one, (*above, key))]
+    if isinstance(value, list) and value:
+        return [leaf for at, one in enumerate(value) for leaf in leaves(one, (*above, at))]
+    return [above] if value not in ({}, []) else []  # an empty section says nothing
