@@ -331,7 +331,7 @@ class Worker:
             return
         for door in list(self.sockets):
             self._leave(door)
-        self.plane.drain()
+        self.plane.drain(within)
         self._go(self._stop_when_idle(within))
 
     async def _stop_when_idle(self, within: float) -> None:
@@ -352,9 +352,15 @@ class Worker:
     # --- reports ----------------------------------------------------------------------------------------------------
 
     async def _report(self) -> None:
+        passed = 0
         while True:
-            await asyncio.sleep(REPORT_EVERY * min(MOST_PATIENT, 1 + len(self.plane.lanes) // AT_ONCE))
-            self._send_report()
+            await asyncio.sleep(REPORT_EVERY)
+            passed += 1
+            if passed >= min(MOST_PATIENT, 1 + len(self.plane.lanes) // AT_ONCE):
+                passed = 0
+                self._send_report()
+            elif self._channel is not None and self._channel.open:
+                self._send(Applied(self.plane.applied))  # a sign of life
 
     def _send_report(self) -> None:
         if self._channel is not None and self._channel.open:

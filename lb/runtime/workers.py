@@ -53,6 +53,9 @@ SILENT_AFTER = 1.5
 SERVE_WITHIN = 15.0
 #: Seconds before a seat's worker is recycled again: one that is born too large must not be replaced for ever.
 RECYCLE_EVERY = 60.0
+#: glibc gives memory back to the kernel, and takes it anew, with nearly every piece of a large answer: half of what
+#: such an answer costs. With a margin it does so rarely; what is set in the environment already stays.
+MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_TOP_PAD_": str(1 << 20)}
 #: Seconds that a worker has to leave a trace of where it hangs, before it is killed.
 TRACE_TIME = 0.3
 
@@ -346,6 +349,7 @@ class Workers:
                 "lb.runtime.worker",
                 json.dumps(told),
                 pass_fds=(theirs.fileno(), their_doors.fileno(), *((page,) if page >= 0 else ())),
+                env={**MALLOC, **os.environ},
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
             )
