@@ -322,14 +322,16 @@ class DataPlane:
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
-    def drain(self) -> None:
-        """From now on answers carry Connection: close; connections without a request are closed soon."""
+    def drain(self, within: float) -> None:
+        """From now on answers carry Connection: close; connections without a request are closed soon. WebSockets are
+        told to go elsewhere one after the other, early enough to do so before they are cut `within` seconds from now.
+        """
         self.draining = True
         for client in list(self.clients):
             client.drain()
         tunnels = list(self.tunnels)
         for number, tunnel in enumerate(tunnels):
-            spread = 0.5 * tunnel.exchange.service.rules.timeouts.drain
+            spread = 0.5 * min(within, tunnel.exchange.service.rules.timeouts.drain)
             tunnel.goodbye_at = self.now + spread * number / len(tunnels)
 
     def idle(self) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.echo import EchoBackend, Tunnel
 from tests.e2e.stage import Lb, Load, Stage, ask, eventually
 
 
@@ -66,6 +67,19 @@ class TestStopping:
             assert lb.stop() == 0
             assert 0.8 < time.monotonic() - began < 5.0
             assert b" 200 " not in slow.recv(65536)
+
+    def test_websockets_are_told_to_go_before_a_short_drain_cuts_them(self, stage: Stage) -> None:
+        echo = EchoBackend()
+        text = "readiness: {protocol: tcp, interval: 200ms}"
+        lb = stage.start(stage.config({"blue": [echo]}, service=text, top="drain: 3s"), 1)  # type: ignore[list-item]
+        eventually(lambda: all_ready(lb))
+        tunnels = [Tunnel(lb.url) for _ in range(4)]
+        lb.process.terminate()
+        assert [tunnel.goodbye(8.0) for tunnel in tunnels] == [1001] * 4
+        for tunnel in tunnels:
+            tunnel.close()
+        assert lb.process.wait(10) == 0
+        echo.close()
 
     def test_a_second_signal_is_at_once(self, stage: Stage) -> None:
         lb = stage.start(stage.config({"blue": stage.pool("blue", 1)}, top="lame_duck: 60s\ndrain: 60s"))
