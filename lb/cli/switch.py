@@ -169,8 +169,10 @@ def await_end(client: Client, service: str, pool: str, began: float, quiet: bool
             if event["id"] > seen and event["kind"] in ("switch", "rollout"):
                 seen = event["id"]
                 if event["subject"] in (service, f"{service}/{pool}") and not quiet:
-                    for line in wrapped(f"{age(event['at'] - began):>6}  {event['text']}", "  "):
-                        click.echo(line, err=ticker.live)
+                    line = f"{age(event['at'] - began):>6}  {event['text']}"
+                    indent = len(line) - len(line.lstrip())
+                    for part in wrapped(line, " " * (8 - indent)):
+                        click.echo(part, err=ticker.live)
         if not answer["rollout"] or answer["rollout"]["phase"] == "frozen":
             return answer
         ticker.show(f"{age(time.time() - began):>6}  {answer['rollout']['text']}")

@@ -74,7 +74,8 @@ def await_drain(client: Client, target: str, timeout: float, quiet: bool) -> Jso
             if answer["safe"]:
                 ticker.clear()
                 return answer
-            left = f"{counted(answer['in_flight'], 'request')}, {counted(answer['tunnels'], 'tunnel')} left"
+            tunnels = f", {counted(answer['tunnels'], 'tunnel')}" if answer["tunnels"] else ""
+            left = f"{counted(answer['in_flight'], 'request')}{tunnels} left"
             if answer["estimate"] is not None:
                 left += f", about {span(answer['estimate'])} more"
             ticker.show(f"draining {target}: {left}, {span(now - began)}")

@@ -46,7 +46,7 @@ def lb(*words: str, stdin: str = "", cwd: Path | None = None, **env: str) -> sub
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         env=environment(**env),
         cwd=cwd,
         check=False,
@@ -81,7 +81,7 @@ class Running:
                 start_new_session=True,
             )
         try:
-            eventually(lambda: "Ctrl-C ends it all" in self.printed() or self.process.poll() is not None, 20.0)
+            eventually(lambda: "Ctrl-C ends it all" in self.printed() or self.process.poll() is not None, 60.0)
         except AssertionError:
             self.stop()
             raise

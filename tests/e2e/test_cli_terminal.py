@@ -59,7 +59,7 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self.end, keys.encode())
 
-    def until(self, pattern: str, within: float = 15.0) -> str:
+    def until(self, pattern: str, within: float = 40.0) -> str:
         """Read until `pattern` is among what was printed since the last call; what that is."""
         deadline = time.monotonic() + within
         found = ""
@@ -160,11 +160,11 @@ def test_a_follower_outlives_a_restart_and_misses_nothing(tmp_path: Path) -> Non
         return [json.loads(line)["kind"] for line in (tmp_path / "out").read_text().splitlines()]
 
     try:
-        eventually(lambda: "start" in kinds(), 15.0)
+        eventually(lambda: "start" in kinds(), 40.0)
         started.stop()
-        eventually(lambda: "lost the connection" in (tmp_path / "err").read_text(), 15.0)
+        eventually(lambda: "lost the connection" in (tmp_path / "err").read_text(), 40.0)
         started = Running(tmp_path, text)
-        eventually(lambda: kinds().count("start") == 2, 15.0)
+        eventually(lambda: kinds().count("start") == 2, 40.0)
         ids = [json.loads(line)["id"] for line in (tmp_path / "out").read_text().splitlines()]
         assert ids == sorted(set(ids)), "one came twice, or in another order"
         said = (tmp_path / "err").read_text()
@@ -188,7 +188,7 @@ def test_a_drain_on_a_terminal_shows_what_is_left(running: Running) -> None:
         terminal = Terminal(
             [sys.executable, "-m", "lb", "drain", address, "--wait"], columns=60, LB_ADMIN=running.admin
         )
-        shown = terminal.until("request, 0 tunnels left")
+        shown = terminal.until("request left")
         assert "\x1b[K" in shown
         assert terminal.close() == 0
         assert "is drained: safe to kill" in terminal.printed
