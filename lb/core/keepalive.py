@@ -106,13 +106,14 @@ class IdleLimit:
             self._ended = now
         return now - self._ended <= TOGETHER
 
-    def explains(self, idle: float, elapsed: float, at: float) -> bool:
+    def explains(self, idle: float, elapsed: float, at: float, *, alive: bool = False) -> bool:
         """Whether a connection that broke off under a request was most likely just being closed for idleness.
 
         It had been idle for `idle` seconds when the request was written, and broke off `elapsed` seconds later, at the
         moment `at`. The target must be known to close connections of that age, and the two events must have met.
+        `alive`: it has accepted a connection since, so that several closes at one moment were chance, and not its end.
         """
-        if abs(at - self._ended) <= TOGETHER:
+        if abs(at - self._ended) <= TOGETHER and not alive:
             return False
         shortest = min(self._now, self._before)
         if shortest == inf or elapsed > COINCIDENCE:

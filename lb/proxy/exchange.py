@@ -476,9 +476,13 @@ class Exchange:
         self._note(f"{lane.id}: {failure.text}")
         doubtful = failure.idle >= 0.0 and failure.elapsed <= COINCIDENCE and self.phase == WAITING and self.replayable
         if doubtful and not (self.head.idempotent and self._elsewhere(lane)):
-            # Was it an idle close that met our request? The target's other connections may tell in a moment.
+            # Was it an idle close that met our request? The target's other connections may tell in a moment; and
+            # whether it is there at all, a new one.
             self.phase = DOUBTING
             self.deadline = inf
+            limit = self.service.rules.breaker.connections
+            if not limit or lane.active < limit:
+                lane.open(self)
             self.plane.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure, now)
             return
         self._decide(lane, failure, now)
@@ -486,7 +490,8 @@ class Exchange:
     def _doubt_over(self, lane: Lane, failure: Failure, at: float) -> None:
         """Judge by what is known of the target by now."""
         if self.phase == DOUBTING:
-            known = lane.idle_limit.explains(failure.idle, failure.elapsed, at)
+            alive = lane.opened_at > at
+            known = lane.idle_limit.explains(failure.idle, failure.elapsed, at, alive=alive)
             self._decide(lane, failure._replace(unprocessed=known), monotonic())
 
     def _decide(self, lane: Lane, failure: Failure, now: float) -> None:

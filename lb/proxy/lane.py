@@ -43,6 +43,7 @@ class Lane:
         "idle_limit",
         "in_flight",
         "latency",
+        "opened_at",
         "plane",
         "reply_head",
         "reply_raw",
@@ -77,6 +78,7 @@ class Lane:
         self.reply_raw = b""
         self.reply_head: ResponseHead | None = None
         self.said = f'"service":"{target.service}","pool":"{target.pool}","target":"{target.id}"'  # for the access log
+        self.opened_at = -inf  # when the newest connection was opened
         self.tally = TargetTally(target.id, buckets=[0] * (len(BUCKETS) + 1))
         self.streak = 0  # failures in a row
         self.reported = -1  # `state_of()` at the last report
@@ -198,6 +200,7 @@ class Lane:
                 raise TimeoutError from None
             raise
         self.tally.opened += 1
+        self.opened_at = upstream.idle_since
         return upstream
 
     # --- coming and going -------------------------------------------------------------------------------------------

@@ -330,6 +330,8 @@ def test_a_reset_in_doubt_waits_for_evidence() -> None:
         upstream, _ = stage.accept()
         exchange.on_failure(Failure(HEAD, RESET, "reset", idle=5.0, elapsed=0.01))
         assert not client.got
+        assert stage.loop.opening.pop() == (upstream.lane, exchange), "is the target there at all?"
+        upstream.lane.active -= 1
         if evidence:
             upstream.lane.idle_limit.closed(5.0, stage.plane.now, 60.0)
         stage.loop.fire()

@@ -65,6 +65,7 @@ def test_a_target_that_is_killed_shows_no_habit() -> None:
         limit.closed(age, at, 60.0, last=age == 0.004)
     assert limit.learnt == 5.0, "what was known before counts"
     assert not limit.explains(4.0, 0.01, 30.003), "it was killed with the request in hand"
+    assert limit.explains(4.0, 0.01, 30.003, alive=True), "it takes connections: it was not"
     assert limit.explains(4.0, 0.01, 40.0)
 
 

@@ -122,7 +122,7 @@ def test_fault(fault: str, method: str, kept: bool) -> None:
             assert b"<silence>" not in answer
             assert sock.recv(1) == b"", "a cut answer ends the connection"
         elif b"Connection: close" not in answer:
-            front.origin.script = answers_ok
+            front.with_script(answers_ok)
             sock.sendall(GET % b"")
             assert status_of(read_answer(sock)) == 200, "the connection serves on"
         until = time.monotonic() + 3
