@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lb.cli.client import did_you_mean
 from lb.cli.terminal import Ink, colours, columns
 
 if TYPE_CHECKING:
@@ -54,6 +53,8 @@ def check(file: str, strict: bool, ignore: tuple[str, ...], no_files: bool, as_j
 
     for code in ignore:
         if code not in CODES:
+            from lb.cli.client import did_you_mean  # (not needed otherwise, and it brings in TLS)
+
             raise click.UsageError(f"there is no warning {code!r}.{did_you_mean(code, CODES)} Its code ends a warning.")
     name = "<stdin>" if file == "-" else file
     try:

@@ -96,7 +96,8 @@ class Client:
         try:
             self.host, self.port = url.hostname or "", url.port
         except ValueError as error:
-            raise Failure(f"{where!r} is no address of an admin port: {error}") from None
+            why = "its port is no number" if "cast" in str(error) else str(error)
+            raise Failure(f"{where!r} is no address of an admin port: {why}; it looks like {DEFAULT_ADMIN}") from None
         if url.scheme not in ("http", "https") or not self.host:
             raise Failure(f"{where!r} is no address of an admin port; it looks like {DEFAULT_ADMIN}")
         self.tls = url.scheme == "https"
@@ -111,7 +112,8 @@ class Client:
         try:
             return Path(path).read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise Failure(f"cannot read the token file {path}: {error}") from None
+            why = (error.strerror or "").lower() if isinstance(error, OSError) else "it is no text"
+            raise Failure(f"cannot read the token file {path}: {why or error}") from None
 
     def get(self, path: str) -> Any:
         return self.ask("GET", path)

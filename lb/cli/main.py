@@ -77,6 +77,8 @@ class LazyGroup(click.Group):
         return None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args[:1] == ["help"]:  # as in git and docker
+            args = [*args[1:], "--help"]
         ctx.meta[WORDS] = tuple(args)
         return super().parse_args(ctx, args)
 

@@ -67,7 +67,7 @@ def read_text(path: FilePath) -> str:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        hint = "Give its name: lb run FILE. Or begin with a file of one line:\nbackends: [http://127.0.0.1:5001]"
+        hint = "Name the file after the command. Or begin with one of one line:\nbackends: [http://127.0.0.1:5001]"
         raise ConfigError([Problem(name, 0, 0, "there is no such file", hint=hint)]) from None
     except OSError as error:
         raise ConfigError([Problem(name, 0, 0, f"cannot be read: {(error.strerror or str(error)).lower()}")]) from None

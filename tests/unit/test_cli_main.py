@@ -70,6 +70,13 @@ def test_a_mistyped_command_gets_a_suggestion() -> None:
     assert "`lb --help` lists them" in done.output
 
 
+def test_help_is_a_command_as_well() -> None:
+    for words in (["help"], ["help", "switch"], ["help", "import", "marathon"]):
+        done = CliRunner().invoke(group, words, prog_name="lb")
+        assert done.exit_code == 0
+        assert done.output == CliRunner().invoke(group, [*words[1:], "--help"], prog_name="lb").output
+
+
 def test_the_version() -> None:
     from lb import __version__
 
