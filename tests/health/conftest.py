@@ -7,6 +7,7 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -33,6 +34,11 @@ async def eventually(condition: Callable[[], object], within: float = 5.0, what:
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within} s: {what or condition}")
         await asyncio.sleep(0.005)
+
+
+def waited_for_a_processor() -> float:
+    """Seconds that this thread could have run while others did: they use this machine as well."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
 class Backend:

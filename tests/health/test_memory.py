@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lb.health.memory import FILE, Memory
 from lb.core.continuity import Kept
+from lb.health.memory import FILE, Memory
 
 KEPT = [
     Kept("app/blue/b1:1", "0123", True, True, 1.5e9, "HTTP 200"),

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -19,7 +18,7 @@ from lb.core.lifecycle import in_rotation
 from lb.core.targets import Target
 from lb.health import monitor as monitor_module
 from lb.health.schedule import Schedule
-from tests.health.conftest import Watcher, eventually, ok
+from tests.health.conftest import Watcher, eventually, ok, waited_for_a_processor
 
 HTTP = CheckSpec(protocol="http", path="/health", interval=0.1, timeout=0.5, rise=2, fall=3, grace=0.0)
 
@@ -151,11 +150,6 @@ async def main():
     await asyncio.sleep(120)
 uvloop.run(main())
 """
-
-
-def waited_for_a_processor() -> float:
-    """Seconds that this thread could have run while others did: they use this machine as well."""
-    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
 async def test_two_thousand_targets_start_on_time(watcher: Watcher):
