@@ -11,4 +11,4 @@ from pydantic import BaseModel, ConfigDict
 class Section(BaseModel):
     """A mapping of the file."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", defer_build=True, strict=True, frozen=True, use_attribute_docstrings=True)

@@ -17,13 +17,13 @@ State = Literal["starting", "ready", "slow_start", "unready", "ejected", "draini
 class View(BaseModel):
     """Something the API says."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", defer_build=True, use_attribute_docstrings=True, populate_by_name=True)
 
 
 class Wanted(BaseModel):
     """Something the API is told. Values are taken as they are: `"5"` is no number, and 1 is not `true`."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, strict=True)
+    model_config = ConfigDict(extra="forbid", defer_build=True, use_attribute_docstrings=True, strict=True)
 
 
 Duration = Annotated[str, Field(pattern=f"^{DURATION_PATTERN}$", max_length=40)]
