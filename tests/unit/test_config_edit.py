@@ -204,10 +204,12 @@ class Scribe:
         self.step = self.rng.choice([2, 2, 4])
         self.dashes_in = self.rng.random() < 0.5
         self.comments = 0
+        self.literal = False
 
     def text(self, value: dict[str, Any]) -> str:
         lines = self.block(value, 0)
-        return "\n".join(lines) + self.rng.choice(["\n", "\n\n# end\n", ""])
+        # A block scalar at the very end needs its line break: without it the text says something else.
+        return "\n".join(lines) + self.rng.choice(["\n", "\n\n# end\n", "\n" if self.literal else ""])
 
     def remark(self) -> str:
         self.comments += 1
@@ -268,6 +270,7 @@ class Scribe:
                 if body.endswith("\n") or "\n " in one:
                     lines.append(f"{begin} {repr_of(one)}{self.tail()}")
                 else:
+                    self.literal = True
                     lines += [f"{begin} {keep}", *(f"{pad}    {line}" if line else "" for line in body.split("\n"))]
             elif isinstance(one, dict | list):
                 lines.append(f"{begin} {self.flow(one, indent)}{self.tail()}")
@@ -331,7 +334,7 @@ def holders(value: Any, above: Path = ()) -> list[tuple[Path, Any]]:
     return found
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(DOCUMENTS, st.integers(0, 10**6), st.data())
 def test_an_edited_text_loads_as_the_edited_value(document: dict[str, Any], seed: int, data: st.DataObject) -> None:
     text = Scribe(seed).text(document)
@@ -354,7 +357,7 @@ def test_an_edited_text_loads_as_the_edited_value(document: dict[str, Any], seed
         assert yaml.safe_load(edited) == with_(document, path, value)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(DOCUMENTS, st.integers(0, 10**6), st.data())
 def test_lines_that_are_not_about_it_stay_as_they_are(document: dict[str, Any], seed: int, data: st.DataObject) -> None:
     text = Scribe(seed).text(document)
@@ -382,7 +385,7 @@ def at(value: Any, path: Path) -> Any:
     return value
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.text("ab:-#'\"[]{}&*|>? \n,<!%1", max_size=40), st.lists(st.sampled_from(["a", "b", 0, 1]), max_size=3), VALUES
 )

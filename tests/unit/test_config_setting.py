@@ -135,7 +135,7 @@ TEXTS = st.lists(st.sampled_from(["a", "b", "c", "d", "e"]), max_size=12).map(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(TEXTS, TEXTS, st.integers(0, 4))
 def test_a_difference_leads_from_one_text_to_the_other(old: str, new: str, around: int) -> None:
     found = difference(old, new, around)
@@ -150,7 +150,7 @@ def test_a_difference_leads_from_one_text_to_the_other(old: str, new: str, aroun
     assert kept == [text for number, text in enumerate(after, 1) if number not in came]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(TEXTS, TEXTS, TEXTS)
 def test_merging_loses_nobodys_change(base: str, ours: str, theirs: str) -> None:
     assert merge(base, ours, base).text == ours
@@ -234,7 +234,7 @@ def found_at(value: Any, path: Path) -> Any:
     return value
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(FILES, st.booleans(), st.data())
 def test_what_a_form_sets_is_what_it_reads_back(file: dict[str, Any], flow: bool, data: st.DataObject) -> None:
     text = yaml.safe_dump(file, default_flow_style=flow, sort_keys=False)
