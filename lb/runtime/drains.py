@@ -23,6 +23,7 @@ from lb.core.desired import TargetDesired
 from lb.core.lifecycle import Emptied, in_rotation, shown
 from lb.core.report import TargetTally
 from lb.core.targets import Target
+from lb.runtime.totals import Sums
 
 if TYPE_CHECKING:
     from lb.runtime.supervisor import Supervisor
@@ -110,9 +111,12 @@ class Drains:
 
     async def state(self, target: Target) -> DrainState:
         """What is left, and for how long."""
+        answered = await self._supervisor.workers.poll()
+        return self._state(target, self._supervisor.totals.sums(), answered)
+
+    def _state(self, target: Target, sums: Sums, answered: bool) -> DrainState:
         supervisor = self._supervisor
-        answered = await supervisor.workers.poll()
-        tally = supervisor.totals.sums().targets.get(target.id, TargetTally(target.id))
+        tally = sums.targets.get(target.id, TargetTally(target.id))
         draining = self.wished(target).draining
         left = tally.in_flight + tally.tunnels
         rotation = supervisor.rotations.current[target.service]
@@ -204,11 +208,13 @@ class Drains:
 
     async def _look(self, draining: list[str]) -> None:
         supervisor = self._supervisor
+        answered = await supervisor.workers.poll()
+        sums = supervisor.totals.sums()  # once for all: a whole service may drain
         for id in draining:
             target = supervisor.targets.get(id)
             if target is None or not self.wished(target).draining:
                 continue
-            if (await self.state(target)).safe:
+            if self._state(target, sums, answered).safe:
                 supervisor.monitor.feed(id, Emptied())
                 if self.wished(target).returns:
                     self._told_safe.setdefault(id, time.monotonic())

@@ -86,9 +86,10 @@ def service_view(supervisor: Supervisor, service: Service, sums: Sums) -> Servic
         previous=desired.previous or None,
         since=desired.since,
         in_flight=sum(
-            tally.in_flight
-            for id, tally in sums.targets.items()
-            if id in supervisor.targets and supervisor.targets[id].service == service.name
+            sums.targets[target.id].in_flight
+            for pool in service.pools
+            for target in pool.targets
+            if target.id in sums.targets
         ),
         pools=[
             _pool_view(supervisor, service, pool, shares.get(pool.name, 0), pool.name == desired.active, sums)
