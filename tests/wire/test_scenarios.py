@@ -68,7 +68,7 @@ def test_the_last_answers_of_a_draining_worker_say_so() -> None:
         front.with_script(gated)
         sock.sendall(GET)
         eventually(lambda: front.origin.requests)
-        front.call(front.plane.drain)
+        front.call(lambda: front.plane.drain(5.0))
         front.loop.call_soon_threadsafe(gate.set)
         answer = read_answer(sock)
         assert status_of(answer) == 200
