@@ -6,7 +6,7 @@ page; trusted types make it impossible to turn data into markup. An HTML file `x
 `/`), everything else is `/static/NAME`. Answers carry an ETag of their content and are asked about each time
 (`no-cache`), so that an upgrade of lb shows at once.
 
-What it does not do: it knows nothing of what the pages show, and reads no file but at its first request.
+What it does not do: it knows nothing of what the pages show, and reads no file before its first request.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import gzip
 import hashlib
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
 from aiohttp import web
@@ -60,18 +61,23 @@ class Page(NamedTuple):
 
 
 @cache
-def pages() -> dict[str, Page]:
+def pages() -> dict[str, Traversable]:
     """All files by the path they are served at."""
     found = {}
     for file in files("lb.control").joinpath("dashboard").iterdir():
         stem, _, ending = file.name.rpartition(".")
-        if ending not in TYPES or not file.is_file():
-            continue
-        body = file.read_bytes()
-        path = f"/static/{file.name}" if ending != "html" else "/" if stem == "index" else f"/{stem}"
-        etag = hashlib.sha256(body).hexdigest()[:20]
-        found[path] = Page(TYPES[ending], body, gzip.compress(body, 9, mtime=0), etag)
+        if ending in TYPES:
+            found[f"/static/{file.name}" if ending != "html" else "/" if stem == "index" else f"/{stem}"] = file
     return found
+
+
+@cache
+def page(path: str) -> Page:
+    """The file served at a path, read once."""
+    file = pages()[path]
+    body = file.read_bytes()
+    etag = hashlib.sha256(body).hexdigest()[:20]
+    return Page(TYPES[file.name.rpartition(".")[2]], body, gzip.compress(body, 9, mtime=0), etag)
 
 
 def is_page(method: str, path: str) -> bool:
@@ -86,14 +92,14 @@ def routes() -> list[web.RouteDef]:
 
 async def serve(request: web.Request) -> web.Response:
     """One of the files."""
-    page = pages()[request.path]
+    sent = page(request.path)
     zipped = "gzip" in request.headers.get("Accept-Encoding", "")
     # The zipped form is another sequence of bytes, so its strong ETag is another one.
-    etag = f"{page.etag}-gz" if zipped else page.etag
+    etag = f"{sent.etag}-gz" if zipped else sent.etag
     headers = {**HEADERS, "ETag": f'"{etag}"'}
     if request.if_none_match is not None and any(tag.value in (etag, "*") for tag in request.if_none_match):
         return web.Response(status=304, headers=headers)
-    headers["Content-Type"] = page.type
+    headers["Content-Type"] = sent.type
     if zipped:
         headers["Content-Encoding"] = "gzip"
-    return web.Response(body=page.zipped if zipped else page.body, headers=headers)
+    return web.Response(body=sent.zipped if zipped else sent.body, headers=headers)

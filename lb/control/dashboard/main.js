@@ -1,6 +1,6 @@
 // The dashboard: asks for the status every two seconds, shows it, and leads from one view to another.
 
-import { Problem, call, now } from "./api.js";
+import { Problem, Unreachable, call, now } from "./api.js";
 import { Actions } from "./actions.js";
 import { keyed, make, say, show } from "./dom.js";
 import { ExplainView } from "./explain.js";
@@ -12,6 +12,7 @@ import { Events, TimelineView } from "./timeline.js";
 import { clock, count, many } from "./words.js";
 
 const EVERY = 2000; // milliseconds between two looks
+const CALM = 80; // milliseconds after the last key before the filter is applied: the keys come first
 const PATIENCE = 6000; // milliseconds that one may take
 
 class Page {
@@ -20,6 +21,7 @@ class Page {
   #timer = 0;
   #looking = false;
   #again = false;
+  #typing = 0;
 
   constructor() {
     this.history = new History();
@@ -31,7 +33,10 @@ class Page {
     this.warnings = make("div", { class: "warnings" });
     this.filter = make("input", {
       id: "filter", type: "search", placeholder: "service, pool, target, state or reason", autocomplete: "off", spellcheck: "false",
-      "aria-keyshortcuts": "/", oninput: () => this.#filtered(),
+      "aria-keyshortcuts": "/", oninput: () => {
+        clearTimeout(this.#typing);
+        this.#typing = setTimeout(() => this.#filtered(), CALM);
+      },
     });
     this.found = make("span", { class: "muted", role: "status" });
     this.ask = make("button", { type: "button", hidden: true, onclick: () => this.explain(this.filter.value.trim()) });
@@ -171,8 +176,8 @@ class Page {
       this.explainView.refresh();
       for (const listener of this.#listeners) listener();
     } catch (error) {
+      if (!(error instanceof Problem || error instanceof Unreachable)) throw error;
       this.#connected(false, error instanceof Problem ? `${error.status} ${error.title}` : error.message);
-      if (!(error instanceof Problem) && error.name !== "Error") throw error;
     } finally {
       this.#looking = false;
       if (this.#again) this.look();

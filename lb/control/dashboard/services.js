@@ -1,4 +1,5 @@
-// One card for each service: its figures, its rollout, its pools. Cards that are off the screen are not kept up to date.
+// One card for each service: its figures, its rollout, its pools. A card is filled when it comes near the screen, and
+// kept up to date while it is there: a thousand services cost no more than a dozen.
 
 import { chart } from "./charts.js";
 import { attribute, keyed, make, say, show } from "./dom.js";
@@ -6,6 +7,8 @@ import { PoolView } from "./pools.js";
 import { RolloutView } from "./rollouts.js";
 import { splitBar } from "./split.js";
 import { age, count, latency, percent, rate, span } from "./words.js";
+
+const FIRST = 12; // cards that are filled at once
 
 /** All cards. `page` gives them the history, the time, and what their buttons do. */
 export class ServicesView {
@@ -37,7 +40,7 @@ export class ServicesView {
     }
     const few = all <= 60;
     keyed(this.node, shown, (service) => service.name, (service) => {
-      const card = new ServiceCard(this.page, service, few);
+      const card = new ServiceCard(this.page, service, few, this.cards.size < FIRST);
       this.cards.set(card.node, card);
       this.seen.observe(card.node);
       return card.node;
@@ -53,12 +56,16 @@ export class ServicesView {
 }
 
 class ServiceCard {
-  constructor(page, service, few) {
-    const name = service.name;
+  constructor(page, service, few, visible) {
     this.page = page;
-    this.visible = true;
+    this.visible = visible;
     this.few = few;
-    this.title = make("h2", { id: `service-${name}`, tabindex: "-1" }, name);
+    this.title = make("h2", { id: `service-${service.name}`, tabindex: "-1" }, service.name);
+    this.node = make("section", { class: "card service", "aria-labelledby": this.title.id }, make("header", {}, this.title));
+  }
+
+  #fill() {
+    const { page, service: { name } } = this;
     this.served = make("span", { class: "tag" });
     this.since = make("span", { class: "muted" });
     this.detection = make("span", { class: "muted", title: "How long a target that dies can stay in rotation, from the settings of its check" });
@@ -78,7 +85,7 @@ class ServiceCard {
     this.rollout = new RolloutView(page, name);
     this.pools = make("div", { class: "pools" });
     this.views = new Map();
-    this.node = make("section", { class: "card service", "aria-labelledby": this.title.id },
+    this.node.replaceChildren(
       make("header", {}, this.title, this.served, make("span", { class: "grow" }),
         make("div", { class: "row" },
           make("button", { type: "button", class: "quiet", onclick: () => page.explain(name), "aria-describedby": this.title.id }, "Explain"),
@@ -97,6 +104,7 @@ class ServiceCard {
   refresh() {
     const { service, page } = this;
     if (!service) return;
+    if (!this.pools) this.#fill();
     const now = page.now();
     const serving = service.pools.some((pool) => pool.share > 0 && pool.targets.some((target) => target.share > 0));
     say(this.served, serving ? "● served" : "✕ no ready target: clients get 503");

@@ -7,6 +7,8 @@ import { clock, count, many } from "./words.js";
 const KEPT = 2000; // events that the page remembers
 const STEP = 100; // events that are shown at once
 const BACK = 24 * 3600; // seconds that are loaded at the start
+const TOGETHER = 5; // seconds between two events that may be told as one
+const LOOK_BACK = 6; // lines above that it may join
 const KINDS = {
   transition: "State", switch: "Switch", rollout: "Rollout", drain: "Drain", weight: "Weight", liveness: "Liveness",
   reload: "Reload", start: "Start", stop: "Stop", upgrade: "Upgrade", worker: "Worker", state: "State file", note: "Note",
@@ -144,15 +146,19 @@ export class TimelineView {
   }
 }
 
-/** Newest first, with what befell many targets of a pool alike as one: [{event, same}]. The event is the oldest of them. */
+/**
+ * Newest first, with what befell many targets of a pool alike within a few seconds as one: [{event, same}]. The event
+ * is the oldest of them.
+ */
 function folded(events, limit) {
   const groups = [];
   for (const event of events) {
-    const last = groups[groups.length - 1];
     const place = event.subject.split("/").slice(0, 2).join("/");
-    if (last && event.kind === "transition" && last.event.kind === event.kind && last.place === place && alike(last.event.text, event.text)) {
-      last.event = event;
-      last.same += 1;
+    const near = event.kind === "transition" && groups.slice(-LOOK_BACK).find((group) => group.place === place
+      && group.event.kind === event.kind && group.event.at - event.at < TOGETHER && alike(group.event.text, event.text));
+    if (near) {
+      near.event = event;
+      near.same += 1;
     } else {
       if (groups.length === limit) break;
       groups.push({ event, same: 1, place });
