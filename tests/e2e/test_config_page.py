@@ -237,6 +237,22 @@ def test_somebody_elses_change_is_merged(page: Page) -> None:
     eventually(lambda: page.file.read_text() == theirs + "      fall: 5\n", 15, "applied")
 
 
+def test_a_file_that_somebody_edited_is_replaced_only_when_told(page: Page) -> None:
+    window = page.window
+    page.fill("Readiness", "Fall", "4")
+    page.settled("✓ valid")
+    theirs = page.before + "# by hand\n"
+    page.file.write_text(theirs)
+    window.one("#yaml").send_keys(Keys.CONTROL, "s")
+    window.one("dialog[open] button[type=submit]").click()
+    eventually(lambda: "Replace the file" in window.text("dialog[open] h2"), 15, "the second question")
+    page.keep()
+    assert page.file.read_text() == theirs
+    window.one("dialog[open] button.danger").click()
+    eventually(lambda: page.file.read_text() == page.before + "      fall: 4\n", 15, "replaced")
+    assert page.file.with_name("lb.yaml~").read_text() == theirs
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_on_a_phone(page: Page, dark: bool) -> None:
     window = page.window
