@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import math
@@ -17,6 +18,8 @@ from lb.control.operations import Base, Operations, Refused
 
 OPERATIONS: web.AppKey[Operations] = web.AppKey("operations", Operations)
 
+#: Seconds that a body may take to come.
+BODY_TIME = 20.0
 #: Bytes below which an answer is not compressed.
 SMALL = 4096
 
@@ -34,7 +37,11 @@ async def body(request: web.Request, model: type[M]) -> M:
     """What the body says. No body at all stands for `{}`."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Refused(415, "Unsupported media type", "the body must not be compressed")
-    raw = await request.read()
+    try:
+        async with asyncio.timeout(BODY_TIME):
+            raw = await request.read()
+    except TimeoutError:
+        raise Refused(408, "Body too slow", f"it was not there after {BODY_TIME:g} s") from None
     if raw and request.content_type != "application/json":
         raise Refused(415, "Unsupported media type", f"the body must be application/json, not {request.content_type}")
     try:
@@ -142,6 +149,7 @@ def send(request: web.Request, content: Body, code: int = 200, media: str = "app
         if _takes_gzip(request):
             data = content.packed()
             headers["Content-Encoding"] = "gzip"
+            headers["ETag"] = f"W/{etag}"  # other bytes, the same content
     return web.Response(status=code, body=data, headers=headers)
 
 

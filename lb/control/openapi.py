@@ -34,7 +34,7 @@ stand as they are, or as `%2F`.
 #: What any operation of the API may be answered with.
 ALWAYS = ("Bad request", "Foreign origin", "Foreign page", "Misdirected request", "Internal error")
 WITH_QUERY = ("Bad parameter",)
-WITH_BODY = ("Body too large", "Unsupported media type", "Invalid request")
+WITH_BODY = ("Body too slow", "Body too large", "Unsupported media type", "Invalid request")
 WITH_BASE = ("Bad If-Match", "Somebody was faster")
 WITH_TARGET = ("No such target", "Ambiguous target")
 
@@ -82,7 +82,7 @@ def _in_path(examples: Examples) -> dict[str, Parameter]:
 BASE = Parameter(
     "If-Match",
     "The `ETag` of an earlier answer, or `*`: the order is refused when somebody has changed something since.",
-    {"type": "string", "pattern": r'^(\*|"[0-9]{1,15}(-[0-9a-f]{1,64})?")$'},
+    {"type": "string", "pattern": r'^(\*|(W/)?"[0-9]{1,15}(-[0-9a-f]{1,64})?")$'},
     "*",
 )
 

@@ -122,7 +122,7 @@ def api_page() -> str:
                 lines.append(f"| `{endpoint.method} {endpoint.path}` | {endpoint.summary} | {codes} |")
         lines.append("")
     lines += [
-        "Any of them may also be answered with 400, 401, 403, 421 and 500; those with a body with 413, 415 and 422;",
+        "Any of them may also be answered with 400, 401, 403, 421 and 500; those with a body with 408, 413, 415, 422;",
         "those with a name in the path with 404, and with 409 when it is ambiguous; changes with 412.",
         "",
         "## Problems",

@@ -49,6 +49,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(404, "No such pool", "The service has no pool of that name."),
     Kind(404, "No such target", "The configuration has no target of that name; an id is `service/pool/host:port`."),
     Kind(405, "Method not allowed", "The Allow header says what can be done with this address."),
+    Kind(408, "Body too slow", "The body did not come in time."),
     Kind(413, "Body too large", "A body may have 4 MiB."),
     Kind(415, "Unsupported media type", "The body must be `application/json`, and not compressed."),
     Kind(421, "Misdirected request", "The Host header names another machine. IP addresses, `localhost`, the name in "

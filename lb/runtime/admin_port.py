@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from pathlib import Path
 
@@ -37,7 +38,9 @@ class AdminPort:
 
     async def serve(self, operations: Operations, admin: Admin, token: str) -> None:
         """Let requests in."""
-        app = api.build(operations, token=token, allowed_hosts=(*admin.allowed_hosts, _name_in(admin.bind)))
+        app = api.build(operations, token=token, allowed_hosts=(*admin.allowed_hosts, name_in(admin.bind)))
+        # What goes wrong in an answer is told by the API; a request that cannot be read is its client's affair.
+        logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE)
         await self._runner.setup()
         await self.resume()
@@ -65,7 +68,7 @@ class AdminPort:
             self.sock = None
 
 
-def _name_in(bind: str) -> str:
+def name_in(bind: str) -> str:
     """The host part of a bind, by which the port may be called; `localhost` for a socket in the file system."""
     return "localhost" if bind.startswith("unix:") else bind.rpartition(":")[0].strip("[]")
 

@@ -426,7 +426,8 @@ class Supervisor:
             self.busy = ""
             self.note("upgrade", f"backed out, this lb goes on: {error}", actor=actor)
             raise Refused(409, "Backed out", f"the new lb did not get ready: {error}") from None
-        self.note("upgrade", f"process {successor.pid} has taken over", actor=actor)
+        before, after = f"process {os.getpid()}", f"process {successor.pid}"
+        self.note("upgrade", f"{after} has taken over", actor=actor, before=before, after=after)
         self.workers.let_go()
         self.successor = successor.pid
         self._over.set()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 
 import pytest
+from aiohttp import web
 
+from lb.control import answers
+from lb.control.models import SwitchRequest
+from lb.control.operations import Refused
 from lb.control.refusals import BY_NAME
 from tests.control.conftest import Api
 
@@ -145,7 +150,33 @@ def test_long_answers_are_compressed_for_those_who_can_read_it(shared: Api) -> N
     assert packed.headers["Content-Encoding"] == "gzip"
     assert packed.headers["Vary"] == plain.headers["Vary"] == "Accept-Encoding"
     assert gzip.decompress(packed.body) == plain.body == refused.body
+    assert packed.headers["ETag"] == f"W/{plain.headers['ETag']}", "other bytes"
     assert len(packed.body) < len(plain.body) / 4
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "BODY_TIME", 0.1)
+    refused: list[Refused] = []
+
+    async def take(request: web.Request) -> web.Response:
+        try:
+            await answers.body(request, SwitchRequest)
+        except Refused as reason:
+            refused.append(reason)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{")
+    async with asyncio.timeout(20):
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+    writer.close()
+    await runner.cleanup()
+    assert [(each.status, each.title) for each in refused] == [(408, "Body too slow")]
 
 
 # --- previews --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from lb.control.api import ENDPOINTS
 from lb.control.endpoint import Endpoint
 from lb.control.guard import is_ours
+from lb.runtime.admin_port import name_in
 from tests.control.conftest import TOKEN, Api
 
 #: What answers without a token: it holds nothing secret.
@@ -157,3 +158,16 @@ def test_hosts_that_are_missing_double_or_elsewhere(guarded: Api, head: bytes, s
 )
 def test_names_that_are_ours(host: str, ours: bool) -> None:
     assert is_ours(host, {"localhost", "named"}) is ours
+
+
+@pytest.mark.parametrize(
+    ("bind", "name"),
+    [
+        ("127.0.0.1:9900", "127.0.0.1"),
+        ("lb.example:9900", "lb.example"),
+        ("[::1]:9900", "::1"),
+        ("unix:/run/lb.sock", "localhost"),
+    ],
+)
+def test_the_name_in_bind_is_ours(bind: str, name: str) -> None:
+    assert name_in(bind) == name
