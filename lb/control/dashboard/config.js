@@ -156,6 +156,9 @@ async function change(path, value) {
         if (!wanted.has(key)) wanted.set(key, [place, to]); // somebody types as well: once more, on that
         continue;
       }
+      if (/^backends\s*:/m.test(text) && !/^backends\s*:/m.test(answer.text)) {
+        toast("The short form has no room for this: the file is written out as a service. Undo brings the short form back");
+      }
       removed = to === null ? { key, before: text, after: answer.text } : {};
       editor.replace(answer.text);
       message("");
