@@ -184,7 +184,8 @@ function sentences(text) {
 }
 
 function fits(value, said) {
-  if (Array.isArray(value)) return said.many && value.every((each) => typeof each === "string");
+  // A list of words, such as a command's, is not a text with commas in it; one of numbers and ranges is.
+  if (Array.isArray(value)) return said.many && value.every((each) => typeof each === "string" && (said.kind === "list" || /^[\d-]+$/.test(each)));
   return said.kind === "mapping" && Object.values(value).every((each) => typeof each === "string");
 }
 
