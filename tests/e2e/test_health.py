@@ -230,7 +230,7 @@ if mkdir {folder}/turn 2>/dev/null; then exit 1; else rmdir {folder}/turn; fi
         labels = f'pool="bad",result="failed",service="{kind}",target="{each[kind].address}"'
         return lb.metrics().get(f'lb_probes_total{{kind="readiness",{labels}}}', 0.0)
 
-    eventually(lambda: all(failed(kind) >= 3 for kind in checks), 20.0)
+    eventually(lambda: all(failed(kind) >= 2 for kind in checks), 20.0)
     for process in each.values():
         (process.folder / "flap").unlink()
     assert not [event["text"] for event in events_of(lb) if event["after"] == "unready"]

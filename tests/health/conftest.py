@@ -89,6 +89,22 @@ class Backend:
             writer.close()
 
 
+def delays(server: Backend, spec: CheckSpec) -> list[float]:
+    """Seconds by which the probes that a target got came later than an interval after the one before."""
+    return [later - earlier - spec.interval for earlier, later in zip(server.at, server.at[1:], strict=False)]
+
+
+async def never_late(server: Backend, spec: CheckSpec, probes: int, tries: int = 4) -> None:
+    """`probes` in a row none of which was late by an interval, without the time that others had the processor."""
+    for left in range(tries, 0, -1):
+        server.at.clear()
+        kept_waiting = waited_for_a_processor()
+        await eventually(lambda: len(server.at) >= probes, within=30.0)
+        if max(delays(server, spec)) - (waited_for_a_processor() - kept_waiting) < spec.interval:
+            return
+        assert left > 1, delays(server, spec)
+
+
 def ok(body: bytes = b"ok", status: bytes = b"200 OK", headers: bytes = b"") -> bytes:
     return b"HTTP/1.1 %b\r\n%bContent-Length: %d\r\n\r\n%b" % (status, headers, len(body), body)
 

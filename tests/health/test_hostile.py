@@ -17,27 +17,11 @@ from lb.core.lifecycle import in_rotation
 from lb.core.patterns import BadPattern, Pattern, TooCostly
 from lb.core.targets import Target
 from lb.health.probes.http import ASIDE
-from tests.health.conftest import Backend, Watcher, eventually, ok, waited_for_a_processor
+from tests.health.conftest import Backend, Watcher, eventually, never_late, ok
 
-HTTP = CheckSpec(protocol="http", path="/health", interval=0.3, timeout=0.5, grace=0.0)
+HTTP = CheckSpec(protocol="http", path="/health", interval=0.3, timeout=0.8, grace=0.0)
 BODY = b"a" * 60000 + b"b"
 HARD = "/(a|aa)+$/"
-
-
-def delays(server: Backend, spec: CheckSpec) -> list[float]:
-    """Seconds by which the probes that a target got came later than an interval after the one before."""
-    return [later - earlier - spec.interval for earlier, later in zip(server.at, server.at[1:], strict=False)]
-
-
-async def never_late(server: Backend, spec: CheckSpec, probes: int, tries: int = 4) -> None:
-    """`probes` in a row none of which was late by an interval, without the time that others had the processor."""
-    for left in range(tries, 0, -1):
-        server.at.clear()
-        kept_waiting = waited_for_a_processor()
-        await eventually(lambda: len(server.at) >= probes, within=30.0)
-        if max(delays(server, spec)) - (waited_for_a_processor() - kept_waiting) < spec.interval:
-            return
-        assert left > 1, delays(server, spec)
 
 
 # --- patterns --------------------------------------------------------------------------------------------------------
@@ -59,7 +43,7 @@ def test_what_is_no_pattern_says_why():
 
 async def test_a_costly_pattern_is_a_failure_that_says_so_and_holds_up_nobody(watcher: Watcher, backend):
     """Three targets answer with the body that their pattern is worst at; each of the others is probed on time."""
-    spec = replace(HTTP, timeout=2.0, expect=Expect(body=HARD))
+    spec = replace(HTTP, timeout=20.0, expect=Expect(body=HARD))
     hostile = [await backend(ok(BODY)) for _ in range(3)]
     good = await backend(ok(b"aaaa"))
     pairs = [(each.target(pool=f"p{number}"), spec) for number, each in enumerate(hostile)]
@@ -157,8 +141,12 @@ async def test_everything_bad_at_once_delays_nobody(watcher: Watcher, backend, t
             pairs.append((target, spec))
             kinds[target.id] = kind
     watcher.watch(*pairs, (good.target(), HTTP))
-    await eventually(lambda: {target for target, _, _ in watcher.probes} >= kinds.keys(), within=20.0)
+
+    def found() -> dict[str, str]:
+        """What was found of each, and was to be found: on a busy machine one of them may be too late for once."""
+        told = {(target, verdict.kind) for target, _, verdict in watcher.probes}
+        return {target: kind for target, kind in kinds.items() if (target, kind) in told}
+
+    await eventually(lambda: found() == kinds, within=30.0)
     await never_late(good, HTTP, 6)
     assert in_rotation(watcher.monitor.health(good.target().id))
-    found = {target: verdict.kind for target, _, verdict in watcher.probes if target in kinds}
-    assert found == kinds
