@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 import click
 
-from lb.cli.terminal import aside, working
+from lb.cli.terminal import aside, say, working
 
 DEFAULT_ADMIN = "http://127.0.0.1:9900"
 TIMEOUT = 10.0  # seconds for an answer; commands that wait longer ask again instead
@@ -200,7 +200,12 @@ class Client:
         return match_target(tail, target_ids(status))
 
     def _authority(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        """Who asks, and by what right."""
+        name = who()
+        return {
+            **({"Authorization": f"Bearer {self.token}"} if self.token else {}),
+            **({"X-LB-Actor": name} if name else {}),
+        }
 
     def _connect(self, timeout: float) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self.tls else http.client.HTTPConnection
@@ -276,6 +281,32 @@ class Client:
         )
 
 
+def who() -> str:
+    """Whose name the events tell: LB_ACTOR (a deployment's, say), else the user's, also behind sudo."""
+    found = next(
+        (os.environ[name] for name in ("LB_ACTOR", "SUDO_USER", "USER", "LOGNAME") if os.environ.get(name)), ""
+    )
+    return found[:64] if found.isascii() and found.isprintable() else ""
+
+
+def foresee(client: Client, path: str, body: Json, as_json: bool) -> None:
+    """What an order would do, or why it would be refused; nothing is changed. The exit code is that of the order."""
+    found = client.post(f"{path}/preview", body)
+    refusal = found["refusal"]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        for line in found["lines"]:
+            say(line)
+        if refusal:
+            forced = "\n  --force would do it all the same." if found["forcible"] else ""
+            aside(f"lb: it would be refused. {told(refusal.get('status', 0), refusal)}{forced}")
+        else:
+            aside("Nothing was changed (--dry-run).")
+    if not found["allowed"]:
+        raise SystemExit(1)
+
+
 def problem_of(raw: bytes) -> Json:
     try:
         parsed = json.loads(raw)
@@ -334,6 +365,10 @@ def admin_options(function: F) -> F:
         return function(client, *args, **kw)
 
     return with_client  # type: ignore[return-value]
+
+
+def dry_run_option(function: F) -> F:
+    return click.option("--dry-run", "-n", is_flag=True, help="Say what would happen; change nothing.")(function)
 
 
 def json_option(function: F) -> F:

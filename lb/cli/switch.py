@@ -16,6 +16,8 @@ from lb.cli.client import (
     Unreachable,
     admin_options,
     did_you_mean,
+    dry_run_option,
+    foresee,
     in_path,
     json_option,
 )
@@ -41,6 +43,7 @@ def percentages(value: str) -> list[int]:
 @click.command(
     epilog="""\b
 Examples:
+  lb switch greeting green -n      what would happen, or why it would not
   lb switch greeting green
   lb switch greeting green --steps 5,25,50,100 --step-time 60s --wait
   lb switch greeting green --force     although targets are not ready
@@ -59,6 +62,7 @@ pool. Requests in flight there finish; it stays warm for `lb rollback`."""
 @click.option("--freeze-on-fail", is_flag=True, help="Stop and tell instead of rolling back.")
 @click.option("--bake", type=duration, metavar="DURATION", help="How long it is watched after the last step.")
 @click.option("--wait", is_flag=True, help="Show the progress; exit 1 if it was rolled back or frozen.")
+@dry_run_option
 @admin_options
 @json_option
 def switch(
@@ -71,6 +75,7 @@ def switch(
     freeze_on_fail: bool,
     bake: float | None,
     wait: bool,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Send a service's traffic to another pool: at once, or in steps."""
@@ -83,6 +88,9 @@ def switch(
         body["bake"] = f"{round(bake * 1000)}ms"
     if freeze_on_fail:
         body["freeze_on_fail"] = True
+    if dry_run:
+        foresee(client, f"/api/v1/services/{in_path(service)}/switch", body, as_json)
+        return
     began = time.time()
     answer = ordered(client, service, "switch", body, f"switching {service} to {pool}")
     if wait:
@@ -111,10 +119,14 @@ Example:
 Nothing is asked about readiness: this is the way out. A rollout under way ends."""
 )
 @click.argument("service", shell_complete=names)
+@dry_run_option
 @admin_options
 @json_option
-def rollback(client: Client, service: str, as_json: bool) -> None:
+def rollback(client: Client, service: str, dry_run: bool, as_json: bool) -> None:
     """Back to the previous pool, at once."""
+    if dry_run:
+        foresee(client, f"/api/v1/services/{in_path(service)}/rollback", {}, as_json)
+        return
     answer = ordered(client, service, "rollback", {}, f"rolling {service} back")
     click.echo(json.dumps(answer, indent=2) if as_json else shares(answer))
 

@@ -7,7 +7,17 @@ import time
 
 import click
 
-from lb.cli.client import Client, Failure, Json, Unreachable, admin_options, in_path, json_option
+from lb.cli.client import (
+    Client,
+    Failure,
+    Json,
+    Unreachable,
+    admin_options,
+    dry_run_option,
+    foresee,
+    in_path,
+    json_option,
+)
 from lb.cli.completion import names
 from lb.cli.events import PATIENCE, seconds
 from lb.cli.terminal import Ink, Ticker, aside, colours, say, span
@@ -30,15 +40,19 @@ It stays drained, also across restarts of lb, until `lb undrain`."""
 @click.option("--wait", is_flag=True, help="Return when nothing is in flight there: it is safe to kill.")
 @click.option("--timeout", type=seconds, default="0", metavar="DURATION", help="With --wait: give up after this long.")
 @click.option("--force", is_flag=True, help="Even if fewer than min_ready targets are left.")
+@dry_run_option
 @admin_options
 @json_option
-def drain(client: Client, target: str, wait: bool, timeout: float, force: bool, as_json: bool) -> None:
+def drain(client: Client, target: str, wait: bool, timeout: float, force: bool, dry_run: bool, as_json: bool) -> None:
     """Take a target out gently, until it is safe to kill.
 
     It gets no new request from now on; requests in flight finish, WebSockets are
     closed with 1001, and what is left after the drain time is cut.
     """
     known = client.target(target)
+    if dry_run:
+        foresee(client, f"/api/v1/targets/{in_path(known)}/drain", {"force": force}, as_json)
+        return
     answer = client.post(f"/api/v1/targets/{in_path(known)}/drain", {"force": force}, doing=f"draining {known}")
     if wait:
         try:
@@ -116,11 +130,15 @@ Kept across restarts, until the file's own weight for this target is edited."""
 )
 @target_argument
 @click.argument("weight", type=click.IntRange(0, 1000), metavar="N")
+@dry_run_option
 @admin_options
 @json_option
-def weight(client: Client, target: str, weight: int, as_json: bool) -> None:
+def weight(client: Client, target: str, weight: int, dry_run: bool, as_json: bool) -> None:
     """Give a target more or less traffic: N parts (0 to 1000)."""
     known = client.target(target)
+    if dry_run:
+        foresee(client, f"/api/v1/targets/{in_path(known)}/weight", {"weight": weight}, as_json)
+        return
     answer = client.put(f"/api/v1/targets/{in_path(known)}/weight", {"weight": weight}, doing=f"weighing {known}")
     click.echo(json.dumps(answer, indent=2) if as_json else f"{known} has weight {weight} now.")
 

@@ -269,6 +269,36 @@ def test_a_refused_switch_lists_each_reason(clean: Running) -> None:
     assert clean.json("status")["services"][0]["active"] == "green"
 
 
+def test_a_dry_run_says_what_would_happen_and_changes_nothing(clean: Running) -> None:
+    before = clean.json("status")["services"][0]
+    for words, said in (
+        (["switch", "greeting", "green"], "all new requests of greeting go to green at once"),
+        (["switch", "greeting", "green", "--steps", "5,100"], "5 %"),
+        (["drain", clean.blue[0]], "until it is undrained"),
+        (["weight", clean.blue[0], "3"], "75% of the requests of blue"),
+    ):
+        done = clean.lb(*words, "--dry-run")
+        assert done.returncode == 0 and said in done.stdout, done
+        assert "Nothing was changed" in done.stderr
+    not_ready(clean, *clean.green)
+    done = clean.lb("switch", "greeting", "green", "-n")
+    assert done.returncode == 1
+    assert "it would be refused. Not ready" in done.stderr and "--force would do it all the same" in done.stderr
+    done = clean.lb("switch", "greeting", "green", "-n", "--json")
+    assert done.returncode == 1 and json.loads(done.stdout)["allowed"] is False
+    after = clean.json("status")["services"][0]
+    assert (after["active"], after["rollout"]) == (before["active"], None)
+    assert all(not t["draining"] and t["weight"] == 1 for pool in after["pools"] for t in pool["targets"])
+
+
+def test_the_events_tell_who_gave_an_order(clean: Running) -> None:
+    clean.lb("weight", clean.blue[0], "2", LB_ACTOR="deployment 42")
+    clean.lb("weight", clean.blue[0], "1", USER="mia", LB_ACTOR="", SUDO_USER="")
+    orders = [json.loads(line) for line in clean.lb("events", "--json").stdout.splitlines()]
+    actors = [event["actor"] for event in orders if event["kind"] == "weight"]
+    assert actors[-2].startswith("deployment 42 (") and actors[-1].startswith("mia (")
+
+
 def test_a_stepwise_switch_is_shown_as_it_goes(clean: Running) -> None:
     with traffic(clean):
         done = clean.lb("switch", "greeting", "green", "--steps", "50,100", "--step-time", "1s", "--wait")
