@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ ROWS = {
 }
 
 
+@lru_cache
 def names(path: Path) -> set[str]:
     """The tests of a file: `test_a`, `TestB::test_c`."""
     found = set()

@@ -364,7 +364,7 @@ def test_a_draining_websocket_is_told_to_go_away(front: Front) -> None:
         receive(sock, len(SWITCH))
         sock.sendall(frame(b"hello"))
         receive(sock, len(frame(b"hello")))
-        front.call(front.plane.drain)
+        front.call(lambda: front.plane.drain(5.0))
         assert receive(sock, 4) == GOING_AWAY
 
 
