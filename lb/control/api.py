@@ -237,6 +237,8 @@ async def drain_state(request: web.Request) -> web.Response:
 
 async def prestop(request: web.Request) -> web.Response:
     """For a container's preStop hook, which may be unable to do more than a GET: it names itself, or just calls."""
+    if "Mozilla/" in request.headers.get("User-Agent", "") and "Sec-Fetch-Site" not in request.headers:
+        raise Refused(403, "Foreign page", "a browser that does not say which page asks may not drain a target")
     given = query(request, [parameter.name for parameter in PRESTOP_QUERY])
     subject = given.get("target", "") or request.remote or ""
     wait = number("wait", given.get("wait", "30"), 600)

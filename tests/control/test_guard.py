@@ -109,6 +109,14 @@ def test_no_answer_allows_another_origin_frames_or_guessing(guarded: Api) -> Non
     assert guarded.ask("OPTIONS", "/api/v1/status", headers={"Origin": "http://evil.example"}).status == 403
 
 
+@pytest.mark.usefixtures("unchanged")
+def test_a_browser_that_says_nothing_of_the_page_drains_nothing(guarded: Api) -> None:
+    """An image's address is enough for a GET; browsers of before 2023 do not say whose image it is."""
+    path = f"/api/v1/prestop?target={guarded.ids['blue'][0]}&wait=0"
+    answer = guarded.ask("GET", path, headers={"User-Agent": "Mozilla/5.0 (X11; Linux)"})
+    assert (answer.status, kind(answer.body)) == (403, "foreign-page")
+
+
 @pytest.mark.parametrize(
     ("head", "status"),
     [
