@@ -430,7 +430,8 @@ def _judge_loss(storm: Storm, verdict: Verdict, line: Line, known: dict[str, Any
             verdict.faults.append(f"the log says otherwise: {line}, log {known}")
         return
     for kill in storm.kills:
-        if line.port in kill.ports and line.sent < kill.ended and line.ended > kill.began:
+        # One sent when the connection was dead already, which its client had not noticed, was lost by it as well.
+        if line.port in kill.ports and line.sent < kill.ended + 0.5 and line.ended > kill.began:
             row["by a worker's death"] += 1
             verdict.lost_per_kill[kill.pid].append(line)
             return

@@ -5,8 +5,8 @@ closing (Node closes after 5 s, many proxies keep for 60). Two sources tell: the
 answer, and the age at which idle connections were seen to close. The shortest of the last minute or two counts:
 a target that restarts closes young connections, and that is to be forgotten again.
 
-A target that is killed closes everything at one moment, whatever its age. That is no habit: it teaches nothing, and a
-request that breaks off then may have been worked on.
+A target that is killed closes everything at one moment, whatever its age, and then refuses connections. That is no
+habit: it teaches nothing, and a request that breaks off then may have been worked on.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ SLACK = 0.01
 COINCIDENCE = 1.0
 #: Seconds within which the connections of a target that ends are seen to close.
 TOGETHER = 0.01
+#: Seconds before a refused connection in which a close was the target's death.
+BEFORE_REFUSAL = 2.0
 
 
 class IdleLimit:
@@ -35,11 +37,14 @@ class IdleLimit:
 
     __slots__ = (
         "_before",
+        "_believed",
+        "_believed_at",
         "_ended",
         "_kept",
         "_last",
         "_longest",
         "_now",
+        "_refused",
         "_rotated",
         "_since",
         "hint",
@@ -59,6 +64,9 @@ class IdleLimit:
         self._last = (-inf, 0.0)  # when the last connection was closed, and its age
         self._since = -inf  # when the first of those that were closed together was
         self._kept = (inf, 0.0, 0.0)  # what was known before that
+        self._believed = (inf, 0.0, 0.0)  # what was known a moment ago: it counts when the target turns out to be dead
+        self._believed_at = -inf
+        self._refused = -inf  # when it last refused a connection
         self._ended = -inf  # when the target was last seen to close all at once
         self.survived = 0.0  # longest age at which an idle connection was seen to be open still
 
@@ -77,6 +85,8 @@ class IdleLimit:
     def closed(self, age: float, now: float, configured: float, *, last: bool = False) -> None:
         """The target closed a connection that had been idle for `age` seconds; `last`: it keeps no other open."""
         self.rotate(now, configured)
+        if now - self._believed_at > BEFORE_REFUSAL:
+            self._believed_at, self._believed = now, (self._now, self._longest, self.survived)
         if self.ends(age, now, last):
             self._now, self._longest, self.survived = self._kept
             self._derive(configured)
@@ -86,6 +96,13 @@ class IdleLimit:
         if age < self._now:
             self._now = age
             self._derive(configured)
+
+    def refused(self, now: float, configured: float) -> None:
+        """The target refused a connection: what it closed a moment ago, it closed because it died."""
+        if now - self._believed_at <= BEFORE_REFUSAL:
+            self._now, self._longest, self.survived = self._believed
+            self._derive(configured)
+        self._refused = now
 
     def survives(self, age: float) -> None:
         """A connection was found open after `age` idle seconds: while no close is known, half of that is safe."""
@@ -113,7 +130,7 @@ class IdleLimit:
         moment `at`. The target must be known to close connections of that age, and the two events must have met.
         `alive`: it has accepted a connection since, so that several closes at one moment were chance, and not its end.
         """
-        if abs(at - self._ended) <= TOGETHER and not alive:
+        if at <= self._refused <= at + BEFORE_REFUSAL or (abs(at - self._ended) <= TOGETHER and not alive):
             return False
         shortest = min(self._now, self._before)
         if shortest == inf or elapsed > COINCIDENCE:

@@ -238,6 +238,7 @@ class Lane:
         if self.service.passive and (self.streak == 1 or self.streak % 5 == 0):
             self.plane.alarm(Alarm(self.plane.worker, self.id, kind, self.streak, text))
         if kind in ("refused", "unreachable"):
+            self.idle_limit.refused(monotonic(), self.service.timeouts.idle)
             self.plane.shun(self)
 
     def learn_close(self, upstream: Upstream) -> None:

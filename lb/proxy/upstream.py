@@ -332,6 +332,8 @@ class Upstream(asyncio.Protocol):
         ends = lane.idle_limit.ends(idle + elapsed, now, deserted) or (bool(lane.idle) and deserted)
         stale = unsent or (not answered and not ends and lane.idle_limit.explains(idle, elapsed, now))
         what = "closed the connection" if ended else "reset the connection"
+        # Habits prove nothing: one that must not be sent twice waits a moment for what else becomes of the target.
+        proved = unsent or (stale and exchange.head.idempotent)
         if not stale:
             lane.tally.resets += 1
             lane.failed("reset", f"{lane.id} {what}")
@@ -343,8 +345,8 @@ class Upstream(asyncio.Protocol):
                 f"{lane.id} {what} {where}",
                 # A reset may be the kernel's word for "closed with your request unread"; an end of file is not.
                 reused=self.requests > 1 and not answered and (stale or not ended or lane.tls is not None),
-                unprocessed=stale,
-                idle=idle if not (answered or stale) else -1.0,
+                unprocessed=proved,
+                idle=idle if not (answered or proved) else -1.0,
                 elapsed=elapsed,
             )
         )

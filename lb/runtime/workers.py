@@ -404,7 +404,7 @@ class Workers:
                 other.keeper = None
                 self._lend(other)
         if seat is None or seat.life is not life:
-            if left.under_way:
+            if left != NOTHING:
                 self._tell_people(f"{_named(life)} {_ended(code)} while it drained, {_with(left)}")
             return
         seat.life = None

@@ -69,6 +69,21 @@ def test_a_target_that_is_killed_shows_no_habit() -> None:
     assert limit.explains(4.0, 0.01, 40.0)
 
 
+def test_one_that_refuses_connections_has_died() -> None:
+    limit = IdleLimit(60.0, now=0.0)
+    limit.closed(0.3, 30.0, 60.0, last=True)
+    assert limit.learnt == 0.3, "it may be a habit"
+    limit.refused(30.4, 60.0)
+    assert limit.learnt == 0.0, "it was not"
+    assert limit.safe_for == 1.0
+    limit.closed(5.0, 40.0, 60.0)
+    assert limit.explains(5.0, 0.01, 50.0)
+    limit.refused(50.1, 60.0)
+    assert limit.learnt == 5.0, "what was known long before still counts"
+    assert not limit.explains(5.0, 0.01, 50.0, alive=True), "but not for what broke off when it died"
+    assert limit.explains(5.0, 0.01, 60.0)
+
+
 def test_a_request_in_hand_is_part_of_the_death() -> None:
     limit = IdleLimit(60.0, now=0.0)
     assert not limit.ends(0.01, 30.0, last=False)  # the request's own connection breaks first
