@@ -2,7 +2,8 @@
 
 A client says so as HTTP has it, with `Cache-Control: max-age=N` in its request (RFC 9111, 5.2.1.1). Everybody else,
 such as `lb status` and a dashboard after an order of its own, gets one that was made for them. Those who come while
-one is being made wait for it.
+one is being made wait for it. When something has happened since, even those who would take an older one get a new one:
+dashboards hear of it at once and come for it together.
 
 What it does not do: it asks nobody by itself, so that a status nobody looks at costs nothing.
 """
@@ -17,6 +18,8 @@ from aiohttp import web
 
 from lb.control.answers import OPERATIONS, Body
 
+#: Seconds that a status counts as new although something has happened since: bounds what a storm of events costs.
+STORM = 0.3
 _MAX_AGE = re.compile(r"(?:^|[ ,])max-age=([0-9]{1,6})(?:$|[ ,])")
 
 
@@ -26,17 +29,21 @@ class Glance:
     def __init__(self) -> None:
         self._body = Body(b"")
         self._made = float("-inf")  # when its making began
+        self._newest = 0  # the last event before that
         self._making = asyncio.Lock()
 
     async def status(self, request: web.Request) -> Body:
         """One that is as new as the request wants it."""
         match = _MAX_AGE.search(request.headers.get("Cache-Control", ""))
-        oldest = monotonic() - int(match[1]) if match else monotonic()
+        now = monotonic()
+        oldest = now - int(match[1]) if match else now
+        operations = request.app[OPERATIONS]
         async with self._making:
-            if self._made < oldest:
-                began = monotonic()
-                view = await request.app[OPERATIONS].status()
-                self._body, self._made = Body(view.model_dump_json(by_alias=True).encode()), began
+            newest, began = operations.events.newest, monotonic()
+            if self._made < oldest or (newest != self._newest and self._made < now - STORM):
+                view = await operations.status()
+                self._body = Body(view.model_dump_json(by_alias=True).encode())
+                self._made, self._newest = began, newest
             return self._body
 
 

@@ -12,6 +12,8 @@ import { Events, TimelineView } from "./timeline.js";
 import { clock, count, many } from "./words.js";
 
 const EVERY = 2000; // milliseconds between two looks
+const SOON = 150; // milliseconds after an event before the next look, for the others that come with it
+const SELDOM = 1000; // milliseconds between two looks at least
 const CALM = 80; // milliseconds after the last key before the filter is applied: the keys come first
 const PATIENCE = 6000; // milliseconds that one may take
 
@@ -21,12 +23,14 @@ class Page {
   #timer = 0;
   #looking = false;
   #again = false;
+  #looked = 0;
+  #news = false; // whether something has happened since the last look began
   #typing = 0;
 
   constructor() {
     this.history = new History();
     this.actions = new Actions(this);
-    this.events = new Events(announce);
+    this.events = new Events(announce, () => this.#hurry());
     this.explainView = new ExplainView(this);
     this.totals = new TotalsView();
     this.services = new ServicesView(this);
@@ -156,9 +160,19 @@ class Page {
     return this.look();
   }
 
+  /** Something has happened: look soon, but not much more often than otherwise. */
+  #hurry() {
+    this.#news = true;
+    if (document.hidden || this.#looking) return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.look(), Math.max(SOON, this.#looked + SELDOM - Date.now()));
+  }
+
   async look() {
     if (this.#looking) return;
     this.#looking = true;
+    this.#looked = Date.now();
+    this.#news = false;
     clearTimeout(this.#timer);
     try {
       // Up to a second old will do, so that several dashboards share one answer; but not after an order.
@@ -181,7 +195,7 @@ class Page {
     } finally {
       this.#looking = false;
       if (this.#again) this.look();
-      else if (!document.hidden) this.#timer = setTimeout(() => this.look(), EVERY);
+      else if (!document.hidden) this.#timer = setTimeout(() => this.look(), this.#news ? SELDOM : EVERY);
     }
   }
 

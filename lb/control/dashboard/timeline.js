@@ -23,8 +23,10 @@ export class Events {
   #waiting = false;
   #stop = null;
 
-  constructor(announce) {
+  /** `announce` reads out; `onNews` hears that something has happened. */
+  constructor(announce, onNews) {
     this.announce = announce;
+    this.onNews = onNews;
     this.connected = false;
   }
 
@@ -56,6 +58,7 @@ export class Events {
         this.#events.unshift(event);
         if (this.#events.length > KEPT) this.#events.length = KEPT;
         if (SPOKEN.has(event.kind)) this.announce(`${event.subject}: ${event.text}`);
+        this.onNews();
         this.#changed();
       },
     });
