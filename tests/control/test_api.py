@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 
+import jsonschema
 import pytest
 from aiohttp import web
 
@@ -215,6 +216,39 @@ def test_previews_say_what_would_happen_and_change_nothing(shared: Api) -> None:
     assert "already" in preview(f"targets/{id}/weight", {"weight": 1})["lines"][0]
     assert shared.ask("GET", "/api/v1/status").json["revision"] == before
     assert len(shared.events("?kind=switch,drain,weight")) == events
+
+
+def test_a_rollout_under_way_is_described_and_foreseen(own: Api) -> None:
+    """What schemathesis hardly ever meets: answers with a rollout in them fit their schema, too."""
+    wanted = {"to": "green", "steps": [5, 100], "step_time": "60s"}
+    assert own.ask("POST", "/api/v1/services/greeting/switch", wanted).status == 200
+    assert own.ask("POST", f"/api/v1/targets/{own.ids['blue'][1]}/drain", {}).status in (200, 202)
+    said = own.ask("GET", "/openapi.json").json
+    for path, name in (
+        ("/api/v1/status", "Status"),
+        ("/api/v1/services/greeting", "ServiceView"),
+        (f"/api/v1/targets/{own.ids['blue'][1]}", "TargetView"),
+        (f"/api/v1/targets/{own.ids['blue'][1]}/drain", "DrainState"),
+        ("/api/v1/explain/greeting", "Explanation"),
+    ):
+        schema = {"$ref": f"#/components/schemas/{name}", "components": said["components"]}
+        jsonschema.validate(own.ask("GET", path).json, schema, jsonschema.Draft202012Validator)
+    rollout = own.ask("GET", "/api/v1/services/greeting").json["rollout"]
+    assert (rollout["from"], rollout["to"], rollout["share"], rollout["phase"]) == ("blue", "green", 5, "stepping")
+
+    def preview(what: str, body: object = None) -> dict:
+        found: dict = own.ask("POST", f"/api/v1/services/greeting/{what}/preview", body).json
+        return found
+
+    assert "all new requests go to blue at once" in preview("rollback")["lines"][0]
+    assert "all new requests go to blue at once" in preview("switch", {"to": "blue"})["lines"][0]
+    assert "green gets all requests at once" in preview("switch", {"to": "green"})["lines"][0]
+    again = preview("switch", {"to": "green", "steps": [50, 100]})
+    assert again["refusal"]["type"] == "/problems/a-rollout-is-under-way"
+    assert not again["forcible"]
+    for what, active in (("rollback", "blue"), ("switch", "green")):
+        body = {"to": "green"} if what == "switch" else None
+        assert own.ask("POST", f"/api/v1/services/greeting/{what}", body).json["active"] == active
 
 
 # --- audit -----------------------------------------------------------------------------------------------------------
