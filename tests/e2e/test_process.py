@@ -220,6 +220,16 @@ class TestWorkers:
             eventually(lambda: load.count > 50)
         assert not load.failed
 
+    def test_what_one_had_in_hand_when_it_was_killed_is_told_and_counted(self, stage: Stage) -> None:
+        lb = stage.start(stage.config({"blue": stage.pool("blue", 1)}), 1)
+        eventually(lambda: all_ready(lb))
+        assert ask(f"{lb.url}/greeting").status == 200
+        with asking(lb, "/slow?seconds=60"), asking(lb, "/slow?seconds=60"):
+            eventually(lambda: lb.status()["in_flight"] == 2)
+            os.kill(lb.status()["workers"][0], signal.SIGKILL)
+            eventually(lambda: "with 2 requests under way" in lb.errors.read_text())
+        assert lb.metrics()["lb_requests_lost_total"] == 2
+
     def test_one_that_is_too_large_is_recycled(self, stage: Stage) -> None:
         path = stage.config({"blue": stage.pool("blue", 1)})
         lb = stage.start(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -58,6 +59,22 @@ class TestDeathOfTheSupervisor:
             eventually(lambda: load.count > counted + 200)
         total = sum(value for name, value in heir.metrics().items() if name.startswith("lb_requests_total{"))
         assert total == load.count
+
+    def test_what_an_orphan_had_in_hand_when_it_was_killed_is_told(self, stage: Stage) -> None:
+        path = stage.config({"blue": stage.pool("blue", 1)})
+        lb = stage.start(path, 1)
+        [orphan] = lb.status()["workers"]
+        eventually(lambda: ask(f"{lb.url}/greeting").status == 200)
+        host, _, port = lb.url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), 5) as sock:
+            sock.sendall(b"GET /slow?seconds=60 HTTP/1.1\r\nHost: a\r\n\r\n")
+            eventually(lambda: lb.status()["in_flight"] == 1)
+            kill_supervisor(lb)
+            heir = stage.start(path, 1)
+            eventually(lambda: heir.status()["workers_leaving"] == [orphan])
+            os.kill(orphan, signal.SIGKILL)
+            eventually(lambda: "ended while it drained, with 1 request under way" in heir.errors.read_text())
+        assert heir.metrics()["lb_requests_lost_total"] == 1
 
     def test_orphans_end_on_sigterm(self, stage: Stage) -> None:
         lb = stage.start(stage.config({"blue": stage.pool("blue", 1)}))
