@@ -380,7 +380,7 @@ function mark(etag) {
 }
 
 async function watch() {
-  if (document.querySelector("dialog[open]")) return; // an order is being decided on; it will hear of it
+  if (document.hidden || document.querySelector("dialog[open]")) return; // an order hears of it by itself
   try {
     const response = await send("/api/v1/config", { method: "HEAD" });
     connected(true);
