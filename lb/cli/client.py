@@ -158,8 +158,12 @@ class Client:
         except ValueError:
             raise self._stranger(answer, path) from None
 
-    def stream(self, path: str, last_id: str = "", connected: Callable[[], object] = str) -> Iterator[tuple[str, str]]:
+    def stream(
+        self, path: str, last_id: str = "", connected: Callable[[], object] = str, alive: Callable[[], object] = str
+    ) -> Iterator[tuple[str, str]]:
         """Server-sent events: (id, data) as they come; `connected` is called once the stream stands.
+
+        `alive` is called at each sign of life that comes when nothing else does.
 
         A silence of a minute means that the connection is gone: lb gives a sign of life four times as often.
         """
@@ -180,7 +184,9 @@ class Client:
             data: list[str] = []
             for raw in answer:
                 line = raw.decode("utf-8", "replace").rstrip("\r\n")
-                if not line and data:
+                if line.startswith(":"):
+                    alive()
+                elif not line and data:
                     yield identity, "\n".join(data)
                     data = []
                 elif line.startswith("id:"):

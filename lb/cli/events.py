@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import select
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -99,7 +101,7 @@ def following(client: Client, last: int, say: Callable[[Json], object]) -> None:
     while True:
         why = "lb closed it"
         try:
-            for identity, data in client.stream("/api/v1/events", str(last or ""), connected):
+            for identity, data in client.stream("/api/v1/events", str(last or ""), connected, still_read):
                 event = json.loads(data)
                 last = int(identity or event["id"])
                 say(event)
@@ -111,6 +113,14 @@ def following(client: Client, last: int, say: Callable[[Json], object]) -> None:
             lost_at = time.monotonic()
             aside(f"lb: lost the connection to {client.where} ({why}); trying again for {span(PATIENCE)}.")
         time.sleep(AGAIN)
+
+
+def still_read() -> None:
+    """Raise `BrokenPipeError` if nobody reads what is printed any more (`| head`): the next event may be far away."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)  # (errors are always told)
+    if any(what & (select.POLLERR | select.POLLHUP) for _, what in poll.poll(0)):
+        raise BrokenPipeError
 
 
 def tell(event: Json, ink: Ink, as_json: bool) -> None:

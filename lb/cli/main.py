@@ -6,7 +6,9 @@ a test holds the table against the commands' own summaries.
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import sys
 
@@ -135,10 +137,23 @@ def group(ctx: click.Context, admin: str | None, token_file: str | None) -> None
 
 
 def main() -> None:
-    """Console script. A reader that went away (`lb events | head`) is no error worth a traceback."""
+    """Console script. A reader that went away (`lb events | head`) or a full disk is no error worth a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no ● shows a ? in its place
     try:
         group.main(prog_name="lb")
     except BrokenPipeError:
-        # Python flushes stdout once more at exit: give it somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _let_go()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        _let_go(f"lb: the answer cannot be written: {(error.strerror or '').lower()}")
+
+
+def _let_go(why: str = "") -> None:
+    """Python flushes stdout once more at exit: it gets somewhere to go."""
+    if why:
+        print(why, file=sys.stderr)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)

@@ -9,6 +9,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -234,6 +235,53 @@ def test_a_reader_that_goes_away_is_no_traceback(running: Running) -> None:
     )
     assert len(done.stdout.splitlines()) == 2
     assert done.stderr == ""
+
+
+def test_a_follower_notices_that_nobody_reads_any_more() -> None:
+    """At the next sign of life of the stream, even if nothing happens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        over = threading.Event()
+
+        script = f"{sys.executable} -m lb events --follow | true; echo ${{PIPESTATUS[0]}}"
+
+        def serve() -> None:
+            for body in (b"[]", None):
+                connection, _ = server.accept()
+                connection.recv(65536)
+                if body is not None:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+                    connection.close()
+                    continue
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+                while not over.wait(0.1):
+                    with contextlib.suppress(OSError):
+                        connection.sendall(b": still here\n\n")
+                connection.close()
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        where = f"http://127.0.0.1:{server.getsockname()[1]}"
+        done = subprocess.run(
+            ["bash", "-c", script], capture_output=True, text=True, timeout=60, env=environment(LB_ADMIN=where)
+        )
+        over.set()
+        serving.join()
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_a_full_disk_is_no_traceback(running: Running) -> None:
+    for words in ("status", "events", "schema"):
+        script = f"{sys.executable} -m lb {words} >/dev/full"
+        done = subprocess.run(
+            ["bash", "-c", script], capture_output=True, text=True, timeout=60, env=environment(LB_ADMIN=running.admin)
+        )
+        assert done.returncode == 1
+        assert done.stderr == "lb: the answer cannot be written: no space left on device\n"
+
+
+def test_a_terminal_that_knows_no_signs_gets_question_marks(running: Running) -> None:
+    done = running.lb("status", PYTHONIOENCODING="latin-1")
+    assert done.returncode == 0 and "? ready" in done.stdout and done.stderr == ""
 
 
 def test_probe_shows_asked_got_expected(clean: Running) -> None:
