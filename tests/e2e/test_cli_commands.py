@@ -280,7 +280,13 @@ def test_a_full_disk_is_no_traceback(running: Running) -> None:
 
 
 def test_a_terminal_that_knows_no_signs_gets_question_marks(running: Running) -> None:
-    done = running.lb("status", PYTHONIOENCODING="latin-1")
+    done = subprocess.run(
+        [sys.executable, "-m", "lb", "status"],
+        capture_output=True,
+        encoding="latin-1",
+        timeout=60,
+        env=environment(LB_ADMIN=running.admin, PYTHONIOENCODING="latin-1"),
+    )
     assert done.returncode == 0 and "? ready" in done.stdout and done.stderr == ""
 
 
