@@ -43,7 +43,6 @@ POLICY = "; ".join(
 HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": POLICY,
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "Vary": "Accept-Encoding",

@@ -28,8 +28,8 @@ export class RolloutView {
     if (!rollout) return;
     const { from, to, phase, share } = rollout;
     say(this.title, `${from} → ${to}: ${share} %`);
-    const words = { stepping: `step ${rollout.step} of ${rollout.steps.length}`, baking: "all traffic is there; still watched", frozen: "frozen" };
-    say(this.phase, rollout.held ? "held: not enough data" : words[phase] || phase);
+    const words = { stepping: `step ${rollout.step} of ${rollout.steps.length}`, baking: "all traffic is there; still watched", frozen: "✕ frozen" };
+    say(this.phase, rollout.held ? "◐ held: not enough data" : words[phase] || phase);
     this.phase.className = phase === "frozen" ? "tag bad" : rollout.held ? "tag warn" : "tag on";
     keyed(this.steps, rollout.steps.map((percent, index) => ({ percent, index })), (step) => step.index,
       () => make("li", {}, make("span", { class: "hidden-text" }), make("b")),

@@ -109,6 +109,7 @@ class ServiceCard {
     const serving = service.pools.some((pool) => pool.share > 0 && pool.targets.some((target) => target.share > 0));
     say(this.served, serving ? "● served" : "✕ no ready target: clients get 503");
     this.served.className = serving ? "tag on" : "tag bad";
+    show(this.since, service.pools.length > 1);
     say(this.since, `${service.active} has been active ${service.since ? `for ${span(now - service.since)}` : "since the start"}.`);
     say(this.detection, service.detection
       ? `A target that dies is out of rotation after ${span(service.detection.expected)}, at worst after ${span(service.detection.worst)}.` : "");

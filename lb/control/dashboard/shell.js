@@ -67,6 +67,7 @@ function askForToken(wrong) {
     });
     const form = make("form", { method: "dialog" },
       make("h2", { id: "token-title" }, "This admin port needs its token"),
+      make("input", { type: "text", autocomplete: "username", value: `lb admin at ${location.host}`, hidden: true }), // for password managers
       wrong && make("p", { class: "message bad", role: "alert" }, "That token was not accepted."),
       make("div", { class: "field" },
         make("label", { for: "token" }, "Token"), input,
