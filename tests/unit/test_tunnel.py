@@ -1,0 +1,94 @@
+"""How a tunnel ends, and what the access log says of it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lb.proxy.tunnel import Tunnel
+
+CLOSE = b"\x88\x82\x00\x00\x00\x00\x03\xe8"
+TEXT = b"\x81\x82\x00\x00\x00\x00hi"
+
+
+class Transport:
+    """One side's connection."""
+
+    def __init__(self) -> None:
+        self.protocol: Any = None
+        self.written = b""
+        self.closed = False
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def lose(self) -> None:
+        """It is gone, and the other side is told."""
+        self.protocol.connection_lost(None)
+
+
+class Pipe:
+    """A tunnel between two connections, and what came of it."""
+
+    def __init__(self, websocket: bool = True) -> None:
+        self.client, self.target = Transport(), Transport()
+        self.ended: list[str] = []
+        plane = SimpleNamespace(now=0.0, tunnels=set())
+        port = SimpleNamespace(transport=self.client, become_tunnel=lambda: b"", leave=lambda: None)
+        exchange: Any = SimpleNamespace(
+            client=port,
+            plane=plane,
+            on_tunnel_end=lambda bytes_in, bytes_out, reason: self.ended.append(reason),
+        )
+        upstream: Any = SimpleNamespace(transport=self.target, lane=SimpleNamespace(tunnels=0, connections=set()))
+        self.tunnel = Tunnel(exchange, upstream, websocket)
+        self.tunnel.start(b"")
+
+
+@pytest.mark.parametrize(("first", "reason"), [("target", "target_reset"), ("client", "client_gone")])
+def test_a_websocket_that_breaks_off_without_a_word_has_a_reason(first: str, reason: str) -> None:
+    pipe = Pipe()
+    pipe.client.protocol.data_received(TEXT)
+    assert pipe.target.written == TEXT
+    gone, other = (pipe.target, pipe.client) if first == "target" else (pipe.client, pipe.target)
+    gone.lose()
+    assert other.closed
+    assert not pipe.ended
+    other.lose()
+    assert pipe.ended == [reason]
+
+
+@pytest.mark.parametrize("cut", range(1, len(CLOSE)))
+def test_after_a_close_frame_it_is_an_end_like_any_other(cut: int) -> None:
+    pipe = Pipe()
+    pipe.client.protocol.data_received(TEXT + CLOSE[:cut])
+    pipe.client.protocol.data_received(CLOSE[cut:])
+    pipe.target.lose()
+    pipe.client.lose()
+    assert pipe.ended == [""]
+
+
+def test_of_other_protocols_nothing_is_known() -> None:
+    pipe = Pipe(websocket=False)
+    pipe.target.lose()
+    pipe.client.lose()
+    assert pipe.ended == [""]
+
+
+def test_what_lb_has_ended_itself_says_why() -> None:
+    pipe = Pipe()
+    pipe.tunnel.cut("drain_cut")
+    pipe.client.lose()
+    pipe.target.lose()
+    assert pipe.ended == ["drain_cut"]
