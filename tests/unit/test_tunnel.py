@@ -51,8 +51,9 @@ class Pipe:
             plane=plane,
             on_tunnel_end=lambda bytes_in, bytes_out, reason: self.ended.append(reason),
         )
-        upstream: Any = SimpleNamespace(transport=self.target, lane=SimpleNamespace(tunnels=0, connections=set()))
-        self.tunnel = Tunnel(exchange, upstream, websocket)
+        self.transport = self.target
+        self.lane = SimpleNamespace(tunnels=0, connections=set())
+        self.tunnel = Tunnel(exchange, self, websocket)  # type: ignore[arg-type] - as the target's side it has these two
         self.tunnel.start(b"")
 
 
