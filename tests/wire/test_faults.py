@@ -301,11 +301,11 @@ def test_a_target_that_closes_at_once_is_a_failed_connect() -> None:
     async def closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
         reset(writer)
 
-    with Front(origins=2, timeouts=Timeouts(response=5.0)) as front:
+    with Front(origins=2, timeouts=Timeouts(response=30.0)) as front:
         front.origins[0].script = closes
         began = time.monotonic()
         for _ in range(20):
             assert status_of(front.send(POST % b"Connection: close\r\n")) == 200
             front.call(lambda: [lane.close_idle() for lane in front.plane.lanes.values()])
-        assert time.monotonic() - began < 4.0, "nobody waited for an answer that cannot come"
+        assert time.monotonic() - began < 25.0, "nobody waited for an answer that cannot come"
         assert len(front.origins[1].requests) == 20
