@@ -53,6 +53,14 @@ class Store:
                 "stop it, or give this one a state_dir of its own"
             ) from None
         self.take_lock(fd)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what those who were killed while they wrote have left half done: over years it would be many."""
+        with suppress(OSError):
+            for entry in self.directory.iterdir():
+                if entry.name.startswith(".") and entry.name.rpartition(".")[2].isdecimal():
+                    entry.unlink()
 
     def take_lock(self, fd: int) -> None:
         """Hold a lock that this process or its predecessor has got; from now on it names this process."""

@@ -192,6 +192,17 @@ def test_two_lbs_do_not_share_a_directory(tmp_path: Path) -> None:
     second.unlock()
 
 
+def test_what_the_killed_left_half_written_is_removed(tmp_path: Path) -> None:
+    Store(tmp_path).save(ONE)
+    for name in (f".{FILE}.12345", ".verdicts.json.7", ".hidden"):
+        (tmp_path / name).write_text("half")
+    store = Store(tmp_path)
+    store.lock()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".hidden", FILE, "lock"]
+    assert store.load() == (ONE, "")
+    store.unlock()
+
+
 def test_a_lock_is_held_until_its_last_copy_is_closed(tmp_path: Path) -> None:
     """What an upgrade rests on: the predecessor ends, and the directory stays taken."""
     first, heir, third = Store(tmp_path), Store(tmp_path), Store(tmp_path)
