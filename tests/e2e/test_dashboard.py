@@ -527,6 +527,8 @@ def test_pages_are_sent_with_a_strict_policy_and_cost_nothing_the_second_time(cr
     plain = ask(f"{crowd.admin}/")
     assert plain.headers["ETag"] != first.headers["ETag"]
     assert plain.body == gzip.decompress(first.body)
+    for address in re.findall(r'(?:href|src)="(/[^"#]*)', plain.body.decode()):
+        assert ask(f"{crowd.admin}{address}").status == 200, address
     assert ask(f"{crowd.admin}/static/nothing.js").status == 404
     assert ask(f"{crowd.admin}/static/../api.py").status == 404
 
@@ -542,3 +544,11 @@ def test_pages_ask_nothing_of_other_hosts_and_make_no_markup_of_data() -> None:
         assert not re.search(r"<(script|style)>|\son\w+=\"|style=\"", text) or file.name.endswith(".js"), file.name
         sent += len(gzip.compress(text.encode()))
     assert sent < 150_000
+    # What the page is made of is named in it, so that it comes at once and not one after the other.
+    page = (folder / "index.html").read_text()
+    needed, seen = ["main.js"], set[str]()
+    while needed:
+        name = needed.pop()
+        seen.add(name)
+        needed += set(re.findall(r'from "\./([a-z]+\.js)"', (folder / name).read_text())) - seen
+    assert {f"/static/{name}" for name in seen} == set(re.findall(r'"(/static/[a-z]+\.js)"', page))
