@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from lb.control import journal
-from lb.control import ledger as ledger_module
 from lb.control.journal import Journal
 from lb.control.ledger import FILE, OPEN, RING, Ledger
 from lb.core.lifecycle import Verdict
