@@ -168,7 +168,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
 
     app = web.Application()
     app.router.add_post("/", take)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, lingering_time=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
