@@ -109,6 +109,15 @@ def bases(request: web.Request) -> tuple[Base, ...] | None:
     return tuple(found)
 
 
+def as_seen(request: web.Request, *, config: bool = False) -> Operations:
+    """The operations, when what the order is based on is still so. Raises `Refused`."""
+    operations = request.app[OPERATIONS]
+    given = bases(request)
+    if given is not None:
+        operations.check_base(given, config=config)
+    return operations
+
+
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
@@ -132,9 +141,14 @@ class Body:
         return self._packed
 
 
+def as_json(said: BaseModel) -> bytes:
+    """A model as it is sent."""
+    return said.model_dump_json(by_alias=True).encode()
+
+
 def view(request: web.Request, said: BaseModel, code: int = 200) -> web.Response:
     """An answer of one model."""
-    return send(request, Body(said.model_dump_json(by_alias=True).encode()), code)
+    return send(request, Body(as_json(said)), code)
 
 
 def send(request: web.Request, content: Body, code: int = 200, media: str = "application/json") -> web.Response:

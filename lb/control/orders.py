@@ -1,0 +1,195 @@
+"""What the admin API is told to do with services and targets, and what that would come to.
+
+What an order needs is read first, then what it is based on is compared, and from there to the change nobody else gets
+a turn.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from lb.control.answers import OPERATIONS, actor, as_seen, body, number, query, view
+from lb.control.endpoint import Answer, Endpoint, Parameter
+from lb.control.models import (
+    DrainRequest,
+    DrainState,
+    Preview,
+    ProbeResult,
+    ServiceView,
+    SwitchRequest,
+    TargetView,
+    WeightRequest,
+)
+from lb.control.operations import Refused
+
+PRESTOP_QUERY = (
+    Parameter("target", "The target; left out: the one whose address the request comes from.", {"type": "string"}),
+    Parameter("wait", "Seconds that the answer may wait for.", {"type": "number", "minimum": 0, "maximum": 600}, 0),
+)
+
+PREVIEW = {200: Answer("What would happen, or why it would be refused. Nothing was changed.", Preview)}
+DRAINS = {
+    200: Answer("Nothing is in flight there: it may be stopped.", DrainState),
+    202: Answer("It still works on something, or does not drain.", DrainState),
+}
+
+DRAINS = {
+    200: Answer("Nothing is in flight there: it may be stopped.", DrainState),
+    202: Answer("It still works on something, or does not drain.", DrainState),
+}
+
+PRESTOP_ABOUT = (
+    "Drains the target and answers when nothing is in flight there, or after `wait`. The drain ends by itself when the "
+    "target is back."
+)
+
+BUSY = ("Not now", "Not confirmed")
+
+
+# --- what they would do ----------------------------------------------------------------------------------------------
+
+
+async def preview_switch(request: web.Request) -> web.Response:
+    query(request, ())
+    wanted = await body(request, SwitchRequest)
+    return view(request, request.app[OPERATIONS].foresee_switch(request.match_info["name"], wanted))
+
+
+async def preview_rollback(request: web.Request) -> web.Response:
+    query(request, ())
+    return view(request, request.app[OPERATIONS].foresee_rollback(request.match_info["name"]))
+
+
+async def preview_drain(request: web.Request) -> web.Response:
+    query(request, ())
+    wanted = await body(request, DrainRequest)
+    return view(request, request.app[OPERATIONS].foresee_drain(request.match_info["id"], wanted.force))
+
+
+async def preview_weight(request: web.Request) -> web.Response:
+    query(request, ())
+    wanted = await body(request, WeightRequest)
+    return view(request, request.app[OPERATIONS].foresee_weight(request.match_info["id"], wanted.weight))
+
+
+# --- doing it --------------------------------------------------------------------------------------------------------
+
+
+async def switch(request: web.Request) -> web.Response:
+    query(request, ())
+    wanted = await body(request, SwitchRequest)
+    operations = as_seen(request)
+    return view(request, await operations.switch(request.match_info["name"], wanted, actor(request)))
+
+
+async def rollback(request: web.Request) -> web.Response:
+    query(request, ())
+    operations = as_seen(request)
+    return view(request, await operations.rollback(request.match_info["name"], actor(request)))
+
+
+async def drain(request: web.Request) -> web.Response:
+    query(request, ())
+    wanted = await body(request, DrainRequest)
+    state = await as_seen(request).drain(request.match_info["id"], wanted.force, actor(request))
+    return view(request, state, 200 if state.safe else 202)
+
+
+async def drain_state(request: web.Request) -> web.Response:
+    query(request, ())
+    state = await request.app[OPERATIONS].drain_state(request.match_info["id"])
+    return view(request, state, 200 if state.safe else 202)
+
+
+async def prestop(request: web.Request) -> web.Response:
+    """For a container's preStop hook, which may be unable to do more than a GET: it names itself, or just calls."""
+    if "Mozilla/" in request.headers.get("User-Agent", "") and "Sec-Fetch-Site" not in request.headers:
+        raise Refused(403, "Foreign page", "a browser that does not say which page asks may not drain a target")
+    given = query(request, [parameter.name for parameter in PRESTOP_QUERY])
+    subject = given.get("target", "") or request.remote or ""
+    wait = number("wait", given.get("wait", "30"), 600)
+    state = await request.app[OPERATIONS].prestop(subject, wait, actor(request))
+    return view(request, state, 200 if state.safe else 202)
+
+
+async def undrain(request: web.Request) -> web.Response:
+    query(request, ())
+    return view(request, await as_seen(request).undrain(request.match_info["id"], actor(request)))
+
+
+async def weight(request: web.Request) -> web.Response:
+    query(request, ())
+    wanted = await body(request, WeightRequest)
+    return view(request, await as_seen(request).weight(request.match_info["id"], wanted.weight, actor(request)))
+
+
+async def probe(request: web.Request) -> web.Response:
+    query(request, ())
+    return view(request, await request.app[OPERATIONS].probe(request.match_info["id"]))
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "POST", "/api/v1/services/{name}/switch", switch, "switchService", "switching",
+        "Send a service's traffic to another pool, at once or in steps",
+        {200: Answer("How the service stands now; every worker has confirmed it.", ServiceView)},
+        takes=SwitchRequest, changes=True,
+        refusals=("No such pool", "Not ready", "A rollout is under way", "Another order is under way",
+                  "The service has changed", "The pre hook failed", *BUSY),
+    ),
+    Endpoint(
+        "POST", "/api/v1/services/{name}/switch/preview", preview_switch, "previewSwitch", "switching",
+        "What a switch would do", PREVIEW, takes=SwitchRequest,
+        refusals=("No such pool",),
+    ),
+    Endpoint(
+        "POST", "/api/v1/services/{name}/rollback/preview", preview_rollback, "previewRollback", "switching",
+        "What a rollback would do", PREVIEW,
+    ),
+    Endpoint(
+        "POST", "/api/v1/services/{name}/rollback", rollback, "rollBackService", "switching",
+        "Back to the previous pool, at once",
+        {200: Answer("How the service stands now; every worker has confirmed it.", ServiceView)},
+        "Nothing is asked about readiness: this is the way out. A rollout under way ends.",
+        changes=True, refusals=("Nothing to roll back to", *BUSY),
+    ),
+    Endpoint(
+        "GET", "/api/v1/targets/{id}/drain", drain_state, "getDrain", "targets", "How far a drain has come", DRAINS,
+    ),
+    Endpoint(
+        "POST", "/api/v1/targets/{id}/drain", drain, "drainTarget", "targets", "No new requests for a target", DRAINS,
+        "It stays drained until it is undrained, also across restarts of lb.",
+        takes=DrainRequest, takes_nothing_too=True, changes=True, refusals=("Too few would be left", *BUSY),
+    ),
+    Endpoint(
+        "POST", "/api/v1/targets/{id}/drain/preview", preview_drain, "previewDrain", "targets",
+        "What a drain would do", PREVIEW, takes=DrainRequest, takes_nothing_too=True,
+    ),
+    Endpoint(
+        "POST", "/api/v1/targets/{id}/undrain", undrain, "undrainTarget", "targets", "Take a drain back",
+        {200: Answer("The target, which gets requests again if it is ready.", TargetView)},
+        changes=True, refusals=BUSY,
+    ),
+    Endpoint(
+        "PUT", "/api/v1/targets/{id}/weight", weight, "weighTarget", "targets", "Give a target more or less traffic",
+        {200: Answer("The target with its new weight.", TargetView)},
+        "The weight of the file counts again when it is set to that, or when the file's is changed.",
+        takes=WeightRequest, changes=True, refusals=BUSY,
+    ),
+    Endpoint(
+        "POST", "/api/v1/targets/{id}/weight/preview", preview_weight, "previewWeight", "targets",
+        "What another weight would do", PREVIEW, takes=WeightRequest,
+    ),
+    Endpoint(
+        "POST", "/api/v1/targets/{id}/probe", probe, "probeTarget", "targets", "Probe a target now",
+        {200: Answer("What was asked, got and expected.", ProbeResult)}, refusals=("Not probed",),
+    ),
+    Endpoint(
+        "GET", "/api/v1/prestop", prestop, "prestop", "targets", "For a container that is about to stop", DRAINS,
+        PRESTOP_ABOUT, query=PRESTOP_QUERY, acts=True, refusals=("No such target", "Ambiguous target", *BUSY),
+    ),
+    Endpoint(
+        "POST", "/api/v1/prestop", prestop, "postPrestop", "targets", "For a container that is about to stop", DRAINS,
+        PRESTOP_ABOUT, query=PRESTOP_QUERY, acts=True, refusals=("No such target", "Ambiguous target", *BUSY),
+    ),
+)  # fmt: skip

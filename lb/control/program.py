@@ -1,0 +1,87 @@
+"""The configuration that runs, and lb itself: what is read, replaced, read again, and put in the place of the old."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from lb.control.answers import OPERATIONS, Body, actor, as_json, as_seen, body, query, send, view
+from lb.control.endpoint import Answer, Endpoint
+from lb.control.models import (
+    ConfigDraft,
+    ConfigOrder,
+    ConfigText,
+    ReloadResult,
+    UpgradeRequest,
+    UpgradeResult,
+    Validation,
+)
+from lb.control.operations import Refused
+
+
+async def config(request: web.Request) -> web.Response:
+    query(request, ())
+    operations = request.app[OPERATIONS]
+    return send(request, Body(as_json(operations.config_text()), operations.config_mark))
+
+
+async def validate(request: web.Request) -> web.Response:
+    query(request, ())
+    wanted = await body(request, ConfigDraft)
+    return view(request, await request.app[OPERATIONS].validate(wanted.text))
+
+
+async def configure(request: web.Request) -> web.Response:
+    query(request, ())
+    wanted = await body(request, ConfigOrder)
+    if "If-Match" not in request.headers:
+        raise Refused(428, "If-Match needed", "send the ETag of the configuration that the text was made from, or *")
+    return view(request, await as_seen(request, config=True).configure(wanted.text, wanted.force, actor(request)))
+
+
+async def reload(request: web.Request) -> web.Response:
+    query(request, ())
+    return view(request, await as_seen(request, config=True).reload(actor(request)))
+
+
+async def upgrade(request: web.Request) -> web.Response:
+    query(request, ())
+    wanted = await body(request, UpgradeRequest)
+    return view(request, await request.app[OPERATIONS].upgrade(wanted.within, actor(request)))
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "GET", "/api/v1/config", config, "getConfig", "configuration", "The text of the configuration that runs",
+        {200: Answer("As it was loaded; the file may have been edited since.", ConfigText)},
+        refusals=("The file cannot be read",),
+    ),
+    Endpoint(
+        "PUT", "/api/v1/config", configure, "replaceConfig", "configuration",
+        "Make a text the configuration",
+        {200: Answer("What has changed; every worker has confirmed it.", ReloadResult)},
+        "The text is taken whole or not at all: it is validated, new addresses are opened, then the file is replaced "
+        "in one step (what was there stays as FILE~) and the text is in force. `If-Match` takes the ETag of "
+        "`GET /api/v1/config`. A file that was edited since it was loaded is only replaced with `force`. Without a "
+        "token, commands that lb runs and files that it writes can only be changed in the file itself.",
+        takes=ConfigOrder, changes=True, base_needed=True,
+        refusals=("If-Match needed", "Token needed for commands", "The file is invalid", "The file was edited",
+                  "The file cannot be written", "Cannot listen", "Not now"),
+    ),
+    Endpoint(
+        "POST", "/api/v1/config/validate", validate, "validateConfig", "configuration",
+        "What a configuration text would do, or all that is wrong with it",
+        {200: Answer("Its errors, or what it would change. Nothing was changed.", Validation)}, takes=ConfigDraft,
+    ),
+    Endpoint(
+        "POST", "/api/v1/reload", reload, "reload", "configuration", "Read the file again",
+        {200: Answer("What has changed; every worker has confirmed it.", ReloadResult)},
+        "The file is taken whole or not at all. `If-Match` takes the ETag of `GET /api/v1/config`.",
+        changes=True, refusals=("The file is invalid", "Cannot listen", "Not now"),
+    ),
+    Endpoint(
+        "POST", "/api/v1/upgrade", upgrade, "upgrade", "configuration",
+        "Put the installed code in the place of the running one",
+        {200: Answer("The new lb serves; this one only ends what is under way.", UpgradeResult)},
+        takes=UpgradeRequest, takes_nothing_too=True, acts=True, refusals=("No upgrade", "Backed out", "Not now"),
+    ),
+)  # fmt: skip
