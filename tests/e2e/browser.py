@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests of the pages: one for all tests of a run, asked in conditions with a deadline."""
+"""A headless Chromium for the tests of the pages: one for all tests of a file, asked in conditions with a deadline."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Browser:
         return [f"{each['id']}: {node['html'][:200]}" for each in found for node in each["nodes"]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
