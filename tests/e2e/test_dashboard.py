@@ -509,6 +509,20 @@ def test_five_dashboards_cost_the_admin_server_little(crowd: Lb) -> None:
     assert share < 0.3, f"{share:.0%} of a core"
 
 
+def test_what_a_reload_takes_away_is_said(browser: Browser, crowd: Lb, stage: Stage) -> None:  # noqa: F811
+    page = Dashboard(browser, crowd).open("#overview~crowd/green/127.0.0.1:21003")
+    page.shows("#explain .summary", "Gets traffic")
+    page.press("Drain…", "#explain")
+    page.shows("dialog.confirm", "until it is undrained")
+    file = stage.folder / "many.yaml"
+    file.write_text(file.read_text().replace("http://127.0.0.1:21003, ", ""))
+    assert ask(f"{crowd.admin}/api/v1/reload", "POST").status == 200
+    page.gone("dialog.confirm")
+    page.shows("#toasts", "crowd/green/127.0.0.1:21003 is gone")
+    page.shows("#explain .message.bad", "No such target")
+    page.shows("#explain .summary", "As it was: Gets traffic")
+
+
 # --- the pages as they are sent --------------------------------------------------------------------------------------
 
 

@@ -16,8 +16,9 @@ function split(label, parts) {
   return make("div", { class: "before-after" }, make("span", { class: "muted" }, label), bar.node);
 }
 
-/** How ready a pool is: a good message, or a warning with those that are not. */
+/** How ready a pool is: a good message, or a warning with those that are not; nothing of a pool that is gone. */
 function readiness(pool) {
+  if (!pool) return "";
   const missing = pool.targets.filter((target) => !inRotation(target));
   if (!missing.length) return make("p", { class: "message good readiness" }, pool.targets.length === 1
     ? `● The one target of ${pool.name} is ready.` : `● All ${many(pool.targets.length, "target")} of ${pool.name} are ready.`);
@@ -33,11 +34,23 @@ export class Actions {
     this.page = page;
   }
 
-  #ask(options) {
-    confirm({ ...options, subscribe: (listener) => this.page.subscribe(listener), done: (answer) => {
-      toast(options.said(answer));
-      this.page.refresh();
-    } });
+  /** `subject`: what it is about; when a reload takes that away, there is nothing left to confirm. */
+  #ask(subject, options) {
+    const dialog = confirm({
+      ...options,
+      subscribe: (listener) => this.page.subscribe(() => {
+        if (this.page.knows(subject)) {
+          listener();
+        } else {
+          dialog.close();
+          toast(`${subject} is gone: the configuration has changed.`, "bad");
+        }
+      }),
+      done: (answer) => {
+        toast(options.said(answer));
+        this.page.refresh();
+      },
+    });
   }
 
   /** To another pool: at once, or in steps. */
@@ -70,7 +83,7 @@ export class Actions {
       if (order && chosen(how) === "steps" && time.value.trim()) said.step_time = time.value.trim();
       return said;
     };
-    this.#ask({
+    this.#ask(name, {
       title: `Switch ${name}`,
       fields: [target, how, canary],
       describe: () => {
@@ -102,7 +115,7 @@ export class Actions {
   /** The rest of a rollout at once. */
   complete(name) {
     const { to } = this.page.service(name).rollout;
-    this.#ask({
+    this.#ask(name, {
       title: `Complete the rollout of ${name}`,
       describe: () => {
         const service = this.page.service(name);
@@ -120,7 +133,7 @@ export class Actions {
 
   /** All traffic to where it came from. */
   rollBack(name) {
-    this.#ask({
+    this.#ask(name, {
       title: `Roll ${name} back`,
       describe: () => {
         const service = this.page.service(name);
@@ -139,7 +152,7 @@ export class Actions {
 
   drain(id) {
     const at = `/api/v1/targets/${inPath(id)}/drain`;
-    this.#ask({
+    this.#ask(id, {
       title: `Drain ${shortName(id)}`,
       describe: () => {
         const target = this.page.target(id);
@@ -154,7 +167,7 @@ export class Actions {
   }
 
   undrain(id) {
-    this.#ask({
+    this.#ask(id, {
       title: `Take ${shortName(id)} back in`,
       describe: () => [make("ul", { class: "will" },
         make("li", {}, "It gets requests again when its checks say that it is ready; at once, if they do now."),
@@ -170,7 +183,7 @@ export class Actions {
     const now = this.page.target(id);
     const input = make("input", { id: "weight", type: "number", min: 0, max: 1000, step: 1, value: now.weight, "aria-describedby": "weight-hint" });
     const wanted = () => ({ weight: input.valueAsNumber });
-    this.#ask({
+    this.#ask(id, {
       title: `Weight of ${shortName(id)}`,
       fields: [make("div", { class: "field" }, make("label", { for: "weight" }, "Weight"), input,
         make("span", { class: "hint", id: "weight-hint" }, "Relative to the other targets of its pool, from 0 (no requests) to 1000. It is kept over restarts of lb."))],

@@ -24,6 +24,7 @@ export class ExplainView {
     this.band = runBand();
     this.runs = make("ol", { class: "probe-list" });
     this.runSection = make("section", {}, make("h3", {}, "Its probes over time"), this.band.node, this.runs);
+    this.final = false; // whether there is nothing more to be asked
     this.asked = 0; // when the earlier ones were asked for
     this.problem = make("p", { class: "message bad", role: "alert", hidden: true });
     const button = (text, act, kind = "") => make("button", { type: "button", class: kind, onclick: act }, text);
@@ -63,6 +64,7 @@ export class ExplainView {
     show(this.runSection, false);
     show(this.actions, false);
     this.asked = 0;
+    this.final = false;
     if (!this.node.open) this.node.showModal();
     this.title.focus();
     await this.refresh();
@@ -72,7 +74,7 @@ export class ExplainView {
   /** Ask again; called with every status while it is open. */
   async refresh() {
     const subject = this.subject;
-    if (!subject) return;
+    if (!subject || (this.final && !this.page.knows(subject))) return;
     let found;
     try {
       found = await call(`/api/v1/explain/${inPath(subject)}`);
@@ -80,10 +82,14 @@ export class ExplainView {
       if (this.subject !== subject || !(error instanceof Problem)) return; // a lost connection is told by the page
       say(this.problem, `${error.title}: ${error.detail}`);
       show(this.problem, true);
+      this.#figures(null);
+      if (this.summary.textContent) say(this.summary, `As it was: ${this.summary.textContent}`);
+      this.final = true;
       return;
     }
     if (this.subject !== subject) return;
     show(this.problem, false);
+    this.final = found.kind === "request"; // nothing more will happen to it
     say(this.title, found.subject);
     // The title says the name already.
     const words = found.summary.startsWith(`${found.subject} `) ? found.summary.slice(found.subject.length + 1) : found.summary;

@@ -53,6 +53,8 @@ export function toast(text, kind = "good") {
   const message = make("div", { class: `message ${kind}` }, make("span", {}, text),
     make("button", { class: "quiet", type: "button", "aria-label": "Dismiss this message", onclick: () => message.remove() }, "✕"));
   place.append(message);
+  place.hidePopover(); // and again, to be above a dialog that was opened since
+  place.showPopover();
   announce(text);
   if (kind !== "bad") setTimeout(() => message.remove(), 6000);
   while (place.children.length > 4) place.firstElementChild.remove();
@@ -93,6 +95,7 @@ function askForToken(wrong) {
 const messages = byId("toasts");
 messages?.setAttribute("role", "region");
 messages?.setAttribute("aria-label", "Messages");
+messages?.setAttribute("popover", "manual");
 
 onTokenNeeded(askForToken);
 const signOut = byId("sign-out");
