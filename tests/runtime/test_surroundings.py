@@ -41,11 +41,11 @@ class TestSystemd:
 
     @pytest.mark.parametrize(
         ("usec", "pid", "every"),
-        [("3000000", "", 1.0), ("3000000", str(os.getpid()), 1.0), ("3000000", "1", 0.0), ("", "", 0.0), ("x", "", 0)],
+        [("3000000", "", 1.0), ("3000000", "ours", 1.0), ("3000000", "1", 0.0), ("", "", 0.0), ("x", "", 0)],
     )
     def test_watchdog(self, monkeypatch: pytest.MonkeyPatch, usec: str, pid: str, every: float) -> None:
         monkeypatch.setenv("WATCHDOG_USEC", usec)
-        monkeypatch.setenv("WATCHDOG_PID", pid)
+        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if pid == "ours" else pid)
         assert systemd.watchdog() == every
 
     def test_sockets_are_taken_and_not_passed_on(self) -> None:
