@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import sys
 import termios
@@ -86,7 +85,12 @@ class Screen:
 
     def _room(self) -> int:
         """Lines of the picture that fit above the last one, which says how to go on."""
-        return max(1, shutil.get_terminal_size((80, 24)).lines - 1)
+        try:
+            # Asked of the terminal itself: LINES in the environment, which readline leaves there, is of the start.
+            lines = os.get_terminal_size(sys.stdout.fileno()).lines
+        except OSError:
+            lines = 0
+        return max(1, (lines or 24) - 1)
 
     def _scroll(self, key: str) -> None:
         room = self._room()

@@ -34,7 +34,7 @@ workers: 1
 def environment(**more: str) -> dict[str, str]:
     """What a reader's shell has, without what the tests' own has of lb."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("LB_")}
-    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
         kept.pop(name, None)
     return {**kept, "TERM": "xterm", **more}
 
