@@ -12,7 +12,8 @@ import re
 import stat
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from lb.core.targets import AccessLog
 from lb.proxy.last_words import OVER, UNWRITTEN, WRITTEN
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 #: Bytes that may wait for a slow reader.
 PENDING_LIMIT = 8 << 20
+#: Lines that become bytes at a time.
+PIECE = 12
 _PIPE_BUF = 4096
+_IOV_MAX = 1024
 _PLAIN = re.compile(r'[^"\\\x00-\x1f\x7f-\uffff]*')
 
 
@@ -32,6 +36,14 @@ def quoted(raw: bytes) -> str:
     if _PLAIN.fullmatch(text):
         return f'"{text}"'
     return '"' + "".join(c if c not in '"\\' and " " <= c < "\x7f" else f"\\u{ord(c):04x}" for c in text) + '"'
+
+
+class _Batch(NamedTuple):
+    """What goes to the writing thread at a time."""
+
+    pieces: list[bytes]
+    lines: int
+    size: int  # bytes
 
 
 class Log:
@@ -44,6 +56,8 @@ class Log:
         self.lost = 0  # lines that no reader took in time, or that could not be written
         self.wall = wall_offset  # Unix time less monotonic time
         self._lines: list[str] = []
+        self._packed: list[bytes] = []  # pieces of `PIECE` lines
+        self._count = 0  # lines in them
         self._json = spec.format == "json"
         self._sample = spec.sample
         self._sampled = 0.0
@@ -87,7 +101,10 @@ class Log:
         )
         if exchange.rare:
             line += self._rare(exchange)
-        self._lines.append(line + "}\n")
+        lines = self._lines
+        lines.append(line + "}\n")
+        if len(lines) >= PIECE:
+            self._pack()
 
     @staticmethod
     def _say(exchange: Exchange) -> str:
@@ -140,11 +157,20 @@ class Log:
 
     def flush(self) -> None:
         """Hand the gathered lines to the writing thread."""
+        self._pack()
+        if self._packed:
+            self._writer.put(self._packed, self._count)
+            self._packed = []
+            self._count = 0
+        self.lost = self._writer.lost
+
+    def _pack(self) -> None:
+        """Make bytes of some lines now: all at once would keep every client waiting for a few milliseconds."""
         lines = self._lines
         if lines:
-            self._lines = []
-            self._writer.put(lines)
-        self.lost = self._writer.lost
+            self._packed.append("".join(lines).encode("latin-1", "replace"))
+            self._count += len(lines)
+            lines.clear()
 
     def reopen(self) -> None:
         """Open the file anew (after a log rotation)."""
@@ -158,7 +184,10 @@ class Log:
 
 
 class _Writer:
-    """A thread that writes batches of lines to a file, standard output or a pipe."""
+    """A thread that writes pieces to a file, standard output or a pipe, and does next to nothing else.
+
+    While it runs Python, the loop cannot. So lines come to it ready to be written, and a file takes them in one call.
+    """
 
     def __init__(self, path: str, last_words: memoryview) -> None:
         self.lost = 0
@@ -166,18 +195,19 @@ class _Writer:
         self._last_words = last_words
         self._pending = 0
         self._torn = False  # the disk became full within a line: the next one is not to hang on it
-        self._queue: queue.SimpleQueue[list[str] | str] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Batch | str] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
         self._thread.start()
 
-    def put(self, lines: list[str]) -> None:
-        size = sum(map(len, lines))
+    def put(self, pieces: list[bytes], count: int) -> None:
+        """Write pieces of whole lines, `count` in all."""
+        size = sum(map(len, pieces))
         if self._pending + size > PENDING_LIMIT:
-            self.lost += len(lines)
-            self._last_words[UNWRITTEN] += len(lines)
+            self.lost += count
+            self._last_words[UNWRITTEN] += count
             return
         self._pending += size
-        self._queue.put(lines)
+        self._queue.put(_Batch(pieces, count, size))
 
     def reopen(self) -> None:
         self._queue.put("reopen")
@@ -197,16 +227,15 @@ class _Writer:
                     os.close(fd)
                 fd = self._open()
                 continue
-            assert isinstance(item, list)
-            size = sum(map(len, item))
+            assert isinstance(item, _Batch)
             try:
                 if fd < 0:
                     fd = self._open()
-                self._write(fd, item)
+                self._write(fd, item.pieces)
             except OSError:  # disk full, reader gone: the lines are lost, the proxy is not
-                self.lost += len(item)
-            self._last_words[WRITTEN] += len(item)
-            self._pending -= size
+                self.lost += item.lines
+            self._last_words[WRITTEN] += item.lines
+            self._pending -= item.size
 
     def _open(self) -> int:
         if self._path == "-":
@@ -216,29 +245,40 @@ class _Writer:
         except OSError:
             return -1
 
-    def _write(self, fd: int, lines: list[str]) -> None:
+    def _write(self, fd: int, pieces: list[bytes]) -> None:
         if fd < 0:
             raise OSError("the log file cannot be opened")
-        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
-            self._write_all(fd, "".join(lines).encode("latin-1", "replace"))
-            return
-        batch = b""
-        for line in lines:
-            raw = line.encode("latin-1", "replace")
-            if batch and len(batch) + len(raw) > _PIPE_BUF:
-                self._write_all(fd, batch)
-                batch = b""
-            batch += raw
-        self._write_all(fd, batch)
-
-    def _write_all(self, fd: int, data: bytes) -> None:
         if self._torn:
             os.write(fd, b"\n")
             self._torn = False
-        view = memoryview(data)
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            for piece in pieces:
+                for part in [piece] if len(piece) <= _PIPE_BUF else _parts(piece):
+                    self._write_all(fd, part)
+            return
+        for at in range(0, len(pieces), _IOV_MAX):
+            some = pieces[at : at + _IOV_MAX]
+            written = os.writev(fd, some)
+            if written < sum(map(len, some)):
+                self._write_all(fd, b"".join(some), written)
+
+    def _write_all(self, fd: int, data: bytes, written: int = 0) -> None:
+        """Write `data`, of which so many bytes are written already."""
+        view = memoryview(data)[written:]
         try:
             while view:
                 view = view[os.write(fd, view) :]
         except OSError:
             self._torn = data[: len(data) - len(view)][-1:] not in (b"", b"\n")
             raise
+
+
+def _parts(piece: bytes) -> Iterator[bytes]:
+    """Whole lines, as many at a time as a pipe takes in one; a line that is longer goes alone."""
+    batch = b""
+    for line in piece.splitlines(keepends=True):
+        if batch and len(batch) + len(line) > _PIPE_BUF:
+            yield batch
+            batch = b""
+        batch += line
+    yield batch

@@ -73,6 +73,38 @@ def test_an_answer_of_our_own_has_a_reason(tmp_path: Path) -> None:
     assert line["target"] == "none"
 
 
+@pytest.mark.parametrize("length", [10, 1200, 6000])
+def test_into_a_pipe_go_whole_lines_in_pieces_that_do_not_mix(tmp_path: Path, length: int) -> None:
+    """Two workers write into one pipe: what is longer than PIPE_BUF may be torn, so nothing else is."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    workers = [Written(path), Written(path)]
+    for number in range(30):
+        for one in workers:
+            one.serve(b"GET /%b HTTP/1.1\r\nHost: h\r\n" % (b"%d" % number * length)[:length])
+            one.log.flush()
+    got = b""
+    until = time.monotonic() + 10
+    while got.count(b"\n") < 60 and time.monotonic() < until:
+        try:
+            got += os.read(reader, 1 << 20)
+        except BlockingIOError:
+            time.sleep(0.01)
+    os.close(reader)
+    for one in workers:
+        one.log.close()
+    lines = [json.loads(line) for line in got.splitlines()] if length < 4096 else got.splitlines()
+    assert len(lines) == 60
+
+
+def test_a_long_round_of_lines_is_written_in_order(tmp_path: Path) -> None:
+    one = Written(tmp_path / "log")
+    for number in range(1000):
+        one.serve(b"GET /%d HTTP/1.1\r\nHost: h\r\n" % number)
+    assert [line["path"] for line in one.lines()] == [f"/{number}" for number in range(1000)]
+
+
 def test_a_sample_keeps_its_share_of_the_good_and_all_of_the_others(tmp_path: Path) -> None:
     one = Written(tmp_path / "log", sample=0.25)
     for _ in range(100):
