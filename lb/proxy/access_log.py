@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PENDING_LIMIT = 8 << 20
 #: Lines that become bytes at a time.
 PIECE = 12
+#: Bytes that are written without waiting for the sweeper: a megabyte at once would hold up who shares the processor.
+FULL = 65536
 _PIPE_BUF = 4096
 _IOV_MAX = 1024
 _PLAIN = re.compile(r'[^"\\\x00-\x1f\x7f-\uffff]*')
@@ -58,6 +60,7 @@ class Log:
         self._lines: list[str] = []
         self._packed: list[bytes] = []  # pieces of `PIECE` lines
         self._count = 0  # lines in them
+        self._size = 0  # and bytes
         self._json = spec.format == "json"
         self._sample = spec.sample
         self._sampled = 0.0
@@ -159,18 +162,25 @@ class Log:
         """Hand the gathered lines to the writing thread."""
         self._pack()
         if self._packed:
-            self._writer.put(self._packed, self._count)
-            self._packed = []
-            self._count = 0
+            self._hand_over()
         self.lost = self._writer.lost
+
+    def _hand_over(self) -> None:
+        self._writer.put(self._packed, self._count, self._size)
+        self._packed = []
+        self._count = self._size = 0
 
     def _pack(self) -> None:
         """Make bytes of some lines now: all at once would keep every client waiting for a few milliseconds."""
         lines = self._lines
         if lines:
-            self._packed.append("".join(lines).encode("latin-1", "replace"))
+            piece = "".join(lines).encode("latin-1", "replace")
+            self._packed.append(piece)
             self._count += len(lines)
+            self._size += len(piece)
             lines.clear()
+            if self._size >= FULL:
+                self._hand_over()
 
     def reopen(self) -> None:
         """Open the file anew (after a log rotation)."""
@@ -199,9 +209,8 @@ class _Writer:
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
         self._thread.start()
 
-    def put(self, pieces: list[bytes], count: int) -> None:
-        """Write pieces of whole lines, `count` in all."""
-        size = sum(map(len, pieces))
+    def put(self, pieces: list[bytes], count: int, size: int) -> None:
+        """Write pieces of whole lines: `count` lines, `size` bytes."""
         if self._pending + size > PENDING_LIMIT:
             self.lost += count
             self._last_words[UNWRITTEN] += count
