@@ -159,7 +159,7 @@ class Supervisor:
                 raise CannotStart(str(error)) from None
             gc.collect()
             gc.freeze()  # what was made at start stays: only what probes leave behind is looked through, and rarely
-            gc.set_threshold(20_000, 20, 100)
+            gc.set_threshold(20_000, 20, 10)
             announce(self)
             systemd.notify("READY=1", f"STATUS=serves {self.path}", f"MAINPID={os.getpid()}")
             await self._over.wait()
