@@ -118,6 +118,10 @@ def _services(setup: Setup) -> dict[str, Setup]:
     return {"1 service": setup, "1,000 services": replace(setup, services=1000)}
 
 
+def _routes(setup: Setup) -> dict[str, Setup]:
+    return {"1 route": setup, "1,000 routes": replace(setup, routes=1000)}
+
+
 def _targets(setup: Setup) -> dict[str, Setup]:
     return {
         f"{count:,} target{'s' if count > 1 else ''}": replace(setup, targets=setup.targets[:count])
@@ -144,6 +148,7 @@ def _checks(setup: Setup) -> dict[str, Setup]:
 STAGES = {
     "plain": Stage(),
     "targets": Stage(_targets, targets=1000),
+    "routes": Stage(_routes, peers=("lb", "nginx")),
     "services": Stage(_services, targets=10, peers=("lb", "nginx", "haproxy", "envoy")),
     "features": Stage(_features, peers=("lb",)),
     "workers": Stage(_workers),
@@ -173,6 +178,7 @@ SCENARIOS = {
         Scenario("paced-80", "constant rate, 80 % of each one's capacity", "plain", _paced(0.8), least=2.0),
         Scenario("paced-same", "constant rate, half of the weakest's capacity", "plain", _paced(0.5, True), least=2.0),
         Scenario("targets", "targets in a pool, 32 connections", "targets", _get("/", 32)),
+        Scenario("routes", "routes to one service, 32 connections", "routes", _get("/", 32, load.routes(1000))),
         Scenario("services", "services with routes, 32 connections", "services", _get("/", 32, load.routes(1000))),
         Scenario("features", "features, 32 connections", "features", _get("/", 32)),
         Scenario(

@@ -32,6 +32,7 @@ class Setup:
     log: bool = True
     workers: int = 1
     services: int = 1  # more than one: each with a route /s-N/ and a pool of its own, of one target
+    routes: int = 1  # more than one (lb and nginx): so many routes /s-N/ to the one pool
     checks: str = ""  # interval of each target's health check, as "1s"; "": none
     websocket: bool = False
     features: str = ""  # lb: further lines of each service
@@ -93,6 +94,7 @@ def nginx(setup: Setup) -> Server:
     )
     if setup.services > 1:
         routes += "location / { proxy_pass http://s-0; }"
+    routes += "".join(f"location /s-{i}/ {{ proxy_pass http://all; }}" for i in range(setup.routes) if setup.routes > 1)
     config = folder / f"nginx-{port}.conf"
     config.write_text(
         f"daemon off; worker_processes {setup.workers}; "
@@ -315,6 +317,7 @@ def lb(setup: Setup) -> Server:
         for name, targets in setup.pools.items()
     )
     routes = "".join(f"\n  - {{path: /{name}/, service: {name}}}" for name in setup.pools if setup.services > 1)
+    routes += "".join(f"\n  - {{path: /s-{i}/, service: all}}" for i in range(setup.routes) if setup.routes > 1)
     config = folder / f"lb-{port}.yaml"
     config.write_text(
         f"""

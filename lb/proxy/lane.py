@@ -116,8 +116,9 @@ class Lane:
         if not upstream.looks_open():
             return False
         oldest = self.idle[0]
-        if oldest is not upstream and oldest.looks_open():
-            limit.survives(now - oldest.idle_since)
+        survived = now - oldest.idle_since
+        if survived > limit.survived and oldest is not upstream and oldest.looks_open():
+            limit.survives(survived)
         return age <= limit.safe_for
 
     def open(self, exchange: Exchange) -> None:

@@ -7,6 +7,7 @@ about retries. Bytes or an end of file on an idle connection close it: they belo
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ class Upstream(asyncio.Protocol):
         "_left",
         "_lost",
         "_state",
+        "_watch",
         "exchange",
         "idle_since",
         "lane",
@@ -70,6 +72,7 @@ class Upstream(asyncio.Protocol):
         self._held = b""
         self._interim = 0
         self._lost = False
+        self._watch: select.poll | None = None  # made when it is first asked whether the connection looks open
 
     # --- transport --------------------------------------------------------------------------------------------------
 
@@ -180,13 +183,17 @@ class Upstream(asyncio.Protocol):
 
     def looks_open(self) -> bool:
         """Whether the kernel knows of no end of file, reset or stray bytes on this idle connection."""
-        try:
-            self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
+        if self._lost:
             return False
-        return False
+        watch = self._watch
+        if watch is None:
+            # A fifth of what a peeking recv costs, which says "nothing" by an exception.
+            watch = self._watch = select.poll()
+            try:
+                watch.register(self.sock, select.POLLIN)
+            except ValueError:
+                return False
+        return not watch.poll(0)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
