@@ -18,11 +18,12 @@ help: ## this list
 run: env ## start lb with demo backends (FILE=backends.yaml)
 	@exec $(BIN)/lb run $(FILE) --demo $(ARGS)
 
-# Most tests wait for processes more than they compute, so there are more of them at a time than processors.
+# Most tests wait for processes more than they compute, so there are more of them at a time than processors; the long
+# files come first.
 JOBS ?= 4
 
 test: lint ## everything: ruff, mypy, import contracts, pytest (TESTS=tests/unit to pick)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS) $(ARGS)
 
 lint: dev-env ## ruff, formatting, mypy --strict, import contracts
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ def main() -> int:
         if found:
             print("\n".join(memory.table({name: memory.Memory(**values) for name, values in found.items()})))
         if options.out:
-            report.picture(results, options.out / "ratios.svg")
+            report.picture(results, _folder(options.out) / "ratios.svg")
         return 0
     names = options.only or ([*QUICK] if options.quick else [*SCENARIOS, MEMORY])
     about = {"machine": report.machine(), "options": {k: str(v) for k, v in vars(options).items() if v}}
@@ -52,7 +52,7 @@ def main() -> int:
             print("\n".join(memory.table(idle)), flush=True)
     if options.out:
         report.save(_folder(options.out) / "results.json", about, results, found)
-        if not report.picture(results, options.out / "ratios.svg"):
+        if not report.picture(results, _folder(options.out) / "ratios.svg"):
             print(
                 "no picture: it needs rounds of lb and nginx, and matplotlib (pip install lb[bench])", file=sys.stderr
             )

@@ -35,10 +35,13 @@ def idle(run: Run) -> dict[str, Memory]:
             try:
                 for _ in range(CONNECTIONS):
                     sock = socket.create_connection(("127.0.0.1", server.port), 10)
-                    sock.sendall(_REQUEST)
-                    if not sock.recv(4096).startswith(b"HTTP/1.1 200"):
-                        break
                     socks.append(sock)
+                    sock.sendall(_REQUEST)
+                    try:
+                        if not sock.recv(4096).startswith(b"HTTP/1.1 200"):
+                            break
+                    except OSError:  # it takes no more
+                        break
                 found[name] = Memory(at_rest, server.resident(), len(socks))
             finally:
                 for sock in socks:
