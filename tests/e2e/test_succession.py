@@ -102,7 +102,7 @@ class TestDeathOfTheSupervisor:
         path = stage.config({"blue": [blue], "green": [green]})
         lb = stage.start(path, 1)
         [orphan] = lb.status()["workers"]
-        with Load(lb.url, clients=1, path="/slow?seconds=2") as slow:
+        with Load(lb.url, clients=1, path="/slow?seconds=5") as slow:
             eventually(lambda: lb.status()["in_flight"])
             kill_supervisor(lb)
             heir = stage.start(path, 1)
@@ -110,7 +110,7 @@ class TestDeathOfTheSupervisor:
             eventually(lambda: heir.state(green.address) == "ready")
             assert heir.cli("switch", "greeting", "green").returncode == 0
             counted = slow.count
-            eventually(lambda: slow.count > counted)
+            eventually(lambda: slow.count > counted, 20.0)
         assert not slow.failed
 
 
