@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -81,6 +82,8 @@ def test_no_backend_outlives_an_lb_that_is_killed(tmp_path: Path) -> None:
     running.stop(signal.SIGKILL)
     for address in running.blue + running.green:
         eventually(lambda at=address: refused(at), what=f"{address} has ended")
+    for doorway in tmp_path.rglob("workers/*.sock"):  # the worker has outlived its supervisor, as it should
+        os.kill(int(doorway.stem), signal.SIGKILL)
 
 
 def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
