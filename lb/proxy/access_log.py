@@ -104,8 +104,16 @@ class Log:
         )
         if exchange.rare:
             line += self._rare(exchange)
+        # `_add`, written out: this is the way of nearly every request.
         lines = self._lines
         lines.append(line + "}\n")
+        if len(lines) >= PIECE:
+            self._pack()
+
+    def _add(self, line: str) -> None:
+        """Take a line of whatever form; a dozen become bytes at once."""
+        lines = self._lines
+        lines.append(line)
         if len(lines) >= PIECE:
             self._pack()
 
@@ -141,19 +149,19 @@ class Log:
         wall = now + self.wall
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S" if self._json else "%d/%b/%Y:%H:%M:%S +0000", time.gmtime(wall))
         if self._json:
-            self._lines.append(
+            self._add(
                 f'{{"time":"{stamp}.{int(wall % 1 * 1000):03d}Z","id":"{request_id.decode()}",'
                 f'"client":"{peer.decode()}","status":{status},"bytes_out":{size},"service":"none","pool":"none","target":"none",'
                 f'"reason":"{reason}"}}\n'
             )
         else:
-            self._lines.append(f'{peer.decode()} - - [{stamp}] "-" {status} {size} "-" "-"\n')
+            self._add(f'{peer.decode()} - - [{stamp}] "-" {status} {size} "-" "-"\n')
 
     def _combined(self, exchange: Exchange, status: int) -> None:
         head = exchange.head
         fields = head.fields
         request = quoted(head.method + b" " + head.target + b" HTTP/1.%d" % head.minor)
-        self._lines.append(
+        self._add(
             f"{exchange.client.peer.decode()} - - [{self._stamp}] {request} {status} {exchange.bytes_out} "
             f"{quoted(fields.value(b'referer') or b'-')} {quoted(fields.user_agent or b'-')}\n"
         )

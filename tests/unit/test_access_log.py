@@ -13,7 +13,7 @@ import pytest
 
 from lb.core.targets import AccessLog
 from lb.proxy import last_words
-from lb.proxy.access_log import Log
+from lb.proxy.access_log import PIECE, Log
 from lb.proxy.last_words import BEGUN, LOGGED, OVER, Left, cells
 from tests.unit.test_exchange import GET, OK, POST, Stage
 
@@ -103,6 +103,20 @@ def test_a_long_round_of_lines_is_written_in_order(tmp_path: Path) -> None:
     for number in range(1000):
         one.serve(b"GET /%d HTTP/1.1\r\nHost: h\r\n" % number)
     assert [line["path"] for line in one.lines()] == [f"/{number}" for number in range(1000)]
+
+
+def test_the_combined_form_goes_out_a_dozen_at_a_time_as_well(tmp_path: Path) -> None:
+    one = Written(tmp_path / "unused")
+    path = tmp_path / "log"
+    log = one.plane.log = Log(AccessLog("combined", str(path)), 0.0, one.plane.last_words)
+    for number in range(30):
+        one.serve(b"GET /%d HTTP/1.1\r\nHost: h\r\nUser-Agent: me\r\n" % number)
+    assert len(log._lines) < PIECE
+    log.close()
+    one.log.close()
+    lines = path.read_text().splitlines()
+    assert [line.split()[6] for line in lines] == [f"/{number}" for number in range(30)]
+    assert all(line.endswith('"-" "me"') and " 200 2 " in line for line in lines)
 
 
 def test_a_sample_keeps_its_share_of_the_good_and_all_of_the_others(tmp_path: Path) -> None:
