@@ -13,15 +13,17 @@ Times on the disk are Unix seconds, those of a `Health` monotonic ones; `unix` a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import dataclasses
+
+import msgspec
+from msgspec.structs import replace
 
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Health, Rules, initial
 from lb.core.liveness import Liveness
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True, gc=False):
     """What outlives a restart of the supervisor."""
 
     target: str
@@ -103,7 +105,7 @@ def with_life(kept: Kept, identity: str, life: Liveness, now: float, unix: float
 def restarts(kept: Kept, life: Liveness, now: float, unix: float) -> Liveness:
     """`life` with the restarts that are kept of it; a clock that was set back makes them recent, not to come."""
     tries = tuple(now - max(0.0, unix - moment) for moment in kept.tries)
-    return replace(life, tries=tries, in_a_row=kept.tries_in_a_row)
+    return dataclasses.replace(life, tries=tries, in_a_row=kept.tries_in_a_row)
 
 
 def ejected(kept: Kept, health: Health, rules: Rules, now: float, unix: float) -> Health:

@@ -208,9 +208,14 @@ class Ejector:
 
     def _in_a_row(self, target: str, peers: _Peers) -> Found | None:
         rules = self.rules
-        workers = self._heard.get(target, {}).values()
-        refused = max((min(h.connects - h.connects_floor, h.in_row()) for h in workers), default=0)
-        streak = max((h.in_row() for h in workers), default=0)
+        refused = streak = 0
+        for heard in self._heard.get(target, {}).values():
+            in_row = heard.in_row()
+            if in_row:
+                streak = max(streak, in_row)
+                refused = max(refused, min(heard.connects - heard.connects_floor, in_row))
+        if not streak:
+            return None
         if rules.consecutive_connect and refused >= rules.consecutive_connect:
             found = Found(target, f"{refused} connections in a row could not be made", quick=True)
         elif rules.consecutive_failures and streak >= rules.consecutive_failures:

@@ -29,6 +29,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
 
+import msgspec
+
 from lb.core import continuity
 from lb.core.checks import Checks, CheckSpec, definition, identity
 from lb.core.continuity import Kept
@@ -510,10 +512,11 @@ class Monitor:
         if standstill:
             return "own_fault"
         target_id = watch.target.id
-        busy = self._busy.get(target_id, {})
-        since = sum(max(0, busy[worker][1] - before) for worker, before in watch.completed.items())
-        if overloaded(verdict, sum(in_flight for in_flight, _ in busy.values()), since):
-            return "overloaded"
+        if not verdict.ok:
+            busy = self._busy.get(target_id, {})
+            since = sum(max(0, busy[worker][1] - before) for worker, before in watch.completed.items())
+            if overloaded(verdict, sum(in_flight for in_flight, _ in busy.values()), since):
+                return "overloaded"
         if watch.trial is not None:
             return ""
         finding = self._suspicion.judge(_pool(watch.target), target_id, verdict, self._clock())
@@ -534,7 +537,7 @@ class Monitor:
             if (target_id, "former") not in self._watches or self._passes_elsewhere(watch):
                 failed = watch.trial
                 self._end_trial(watch)
-                now_known = replace(self._healths[target_id], streak=failed.streak + 1)
+                now_known = msgspec.structs.replace(self._healths[target_id], streak=failed.streak + 1)
                 self._healths[target_id] = now_known
                 self._step(target_id, Probed(verdict))
             elif before.probe != "unready":
@@ -573,7 +576,7 @@ class Monitor:
         """What is known of it begins anew, but for what operators and traffic have made of it."""
         known = self._healths.get(target_id)
         if known is not None:
-            health = replace(
+            health = msgspec.structs.replace(
                 health,
                 admin=known.admin,
                 admin_since=known.admin_since,

@@ -741,16 +741,12 @@ class Exchange:
         if lane is not None:
             lane.in_flight -= 1
             if not self.own:
-                tally = lane.tally
-                tally.codes[status] += 1
-                tally.buckets[bucket] += 1
-                tally.seconds += seconds
-                if status >= 500:
-                    tally.server_errors += 1
-                    lane.failed("5xx", f"{lane.id} answered {status}")
-                elif not cut and status != 499:
-                    tally.successes += 1
+                lane.seconds += seconds
+                if status == 200 and not cut:
+                    lane.counts[bucket] += 1
                     lane.streak = 0
+                else:
+                    self._count(lane, bucket, cut)
                 if lane.latency and not cut:
                     lane.ewma.observe(seconds, now)
         shadow = self.shadow
@@ -782,6 +778,19 @@ class Exchange:
         self.body = None
         if phase != TUNNELLING:
             self.client.exchange_done(self.keep_alive, self.body_done)
+
+    def _count(self, lane: Lane, bucket: int, cut: bool) -> None:
+        """What the target did, unless that was a whole 200."""
+        status = self.status
+        tally = lane.tally
+        tally.codes[status] += 1
+        tally.buckets[bucket] += 1
+        if status >= 500:
+            tally.server_errors += 1
+            lane.failed("5xx", f"{lane.id} answered {status}")
+        elif not cut and status != 499:
+            tally.successes += 1
+            lane.streak = 0
 
 
 def _reason_of(failure: Failure) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from lb.core.report import BUCKETS, Alarm, PoolTally, Report, RequestRecord, TargetTally, empty_tally, removed_id
 from lb.core.routing import RouteTable
 from lb.core.targets import Listener, Rotation, Service, Snapshot
+from lb.http1.head import ResponseHead
 from lb.http1.rules import Refusal
 from lb.proxy.access_log import Log
 from lb.proxy.deadlines import Sweeper
@@ -73,6 +74,7 @@ class DataPlane:
         self._id_prefix = b"%012x" % self.rng.getrandbits(48)
         self._id_next = 0
         self.names = Names(loop)
+        self.reply_heads: dict[bytes, ResponseHead] = {}  # see `Upstream`
         self.tasks: set[asyncio.Task[None]] = set()
         self.log: Log | None = None
         self.clients: set[Downstream] = set()
@@ -161,6 +163,7 @@ class DataPlane:
         """The target is gone: what was counted for it, and still will be, is counted for all such of its pool."""
         id = removed_id(lane.target.service, lane.target.pool)
         removed = self._removed.setdefault(id, empty_tally(id))
+        lane.settle()
         removed.add(lane.tally, gauges=False)
         lane.tally = removed
         self._moving.add(id)
@@ -282,6 +285,8 @@ class DataPlane:
                 if exchange is not None and (exchange.lane in late or exchange.pool in over):
                     exchange.cut_for_drain()
         if self._leaving:
+            for lane in self._leaving:
+                lane.settle()
             self._leaving = [lane for lane in self._leaving if lane.active]
 
     # --- reports ----------------------------------------------------------------------------------------------------
@@ -297,6 +302,8 @@ class DataPlane:
                 report.targets.append(lane.read_tally())
         for id, removed in self._removed.items():
             leaving = [lane for lane in self._leaving if lane.tally is removed]
+            for lane in leaving:
+                lane.settle()
             if full or leaving or id in self._moving:
                 removed.in_flight = sum(lane.in_flight for lane in leaving)
                 removed.active = sum(lane.active for lane in leaving)

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 IDLE_LIMIT = 256
 #: More interim (1xx) answers to one request than this are nonsense.
 INTERIM_LIMIT = 64
-#: Heads up to this size are remembered for the next answer.
+#: Answers' heads up to this size are remembered, raw and read: targets repeat themselves, and each other…
 MEMO_LIMIT = 2048
+#: …until there are so many. (The Date field makes new ones each second.)
+MEMO_HEADS = 256
 
 _HEAD, _BODY, _IDLE = range(3)
 
@@ -208,10 +210,13 @@ class Upstream(asyncio.Protocol):
                 self._held = data
                 return
             raw = data[:end]
-            lane = self.lane
-            head = lane.reply_head
-            if head is None or raw != lane.reply_raw or exchange.head.method == b"HEAD":
+            known = exchange.plane.reply_heads
+            if raw in known and exchange.head.method != b"HEAD":
+                head = known[raw]
+            else:
                 head = self._parse_head(raw, exchange)
+            if head.fields.keep_alive_timeout:
+                self.lane.idle_limit.heard(head.fields.keep_alive_timeout, self.lane.service.timeouts.idle)
             data = data[end:]
             if head.status >= 200:
                 break
@@ -264,16 +269,16 @@ class Upstream(asyncio.Protocol):
             exchange.on_response(head, data, False)
 
     def _parse_head(self, raw: bytes, exchange: Exchange) -> ResponseHead:
-        """A head that is not the one that this target sent last. Raises `BadResponse`."""
+        """A head that no target has sent of late. Raises `BadResponse`."""
         line_end = raw.find(b"\r\n")
         fields = read_response_fields(raw[line_end + 2 : -2])
         method = exchange.head.method
         head = read_response(raw, line_end, fields, method)
-        lane = self.lane
-        if fields.keep_alive_timeout:
-            lane.idle_limit.heard(fields.keep_alive_timeout, lane.service.timeouts.idle)
         if len(raw) <= MEMO_LIMIT and method != b"HEAD" and head.status >= 200:
-            lane.reply_raw, lane.reply_head = raw, head
+            heads = exchange.plane.reply_heads
+            if len(heads) >= MEMO_HEADS:
+                heads.clear()
+            heads[raw] = head
         return head
 
     def _read_body(self, exchange: Exchange, data: bytes) -> None:

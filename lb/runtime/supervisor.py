@@ -550,7 +550,10 @@ class Supervisor:
         self.probes[id, kind, result] += 1
         target = self.targets.get(id)
         if target is not None:
-            self.probe_seconds.setdefault((target.service, kind), Histogram()).observe(verdict.seconds)
+            histogram = self.probe_seconds.get((target.service, kind))
+            if histogram is None:
+                histogram = self.probe_seconds[target.service, kind] = Histogram()
+            histogram.observe(verdict.seconds)
             self.ledger.saw(id, kind, unix(seen.at), verdict, seen.doubt)
 
     def _on_notice(self, notice: Notice) -> None:

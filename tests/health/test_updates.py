@@ -6,6 +6,8 @@ import asyncio
 import time
 from dataclasses import replace
 
+from msgspec import structs
+
 from lb.core.checks import Checks, CheckSpec
 from lb.core.lifecycle import Drain, Eject, in_rotation, shown
 from lb.core.targets import TlsClient
@@ -148,7 +150,7 @@ async def test_an_ejected_target_returns_through_a_probe_at_its_time(watcher: Wa
 async def restarted(old: Watcher, *pairs, aged: float = 0.0) -> tuple[Watcher, list[str]]:
     heir = Watcher()
     heir.watch(*pairs)
-    kept = [replace(each, checked=each.checked - aged) for each in old.monitor.keep()]
+    kept = [structs.replace(each, checked=each.checked - aged) for each in old.monitor.keep()]
     held = heir.monitor.restore(kept)
     return heir, held
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec import structs
 
 from lb.core import lifecycle
 from lb.core.checks import CheckSpec
@@ -65,7 +66,7 @@ EJECTED = after(READY, Eject("5 failures in a row"), now=1000.0)
 #: What each row's event text means: (health to begin with, event, now).
 PROBE_ROWS = {
     ("starting", "pass"): (NEW, PASS, 1.0),
-    ("starting", "fail within grace"): (replace(NEW, streak=-2), FAIL, 29.9),
+    ("starting", "fail within grace"): (structs.replace(NEW, streak=-2), FAIL, 29.9),
     ("starting", "fail, fewer than fall"): (after(NEW, FAIL, now=30.0), FAIL, 32.0),
     ("starting", "fail, fall in a row"): (after(NEW, FAIL, FAIL, now=30.0), FAIL, 34.0),
     ("ready", "pass"): (READY, PASS, 1.0),
@@ -74,7 +75,7 @@ PROBE_ROWS = {
     ("unready", "pass, never ready before"): (NEVER_READY, PASS, 1000.0),
     ("unready", "pass, fewer than rise"): (UNREADY, PASS, 1000.0),
     ("unready", "pass, rise in a row"): (after(UNREADY, PASS), PASS, 1000.0),
-    ("unready", "pass, rise in a row, held"): (replace(after(UNREADY, PASS), held_until=1001.0), PASS, 1000.0),
+    ("unready", "pass, rise in a row, held"): (structs.replace(after(UNREADY, PASS), held_until=1001.0), PASS, 1000.0),
     ("unready", "fail"): (after(UNREADY, PASS), FAIL, 1000.0),
 }
 EJECTION_ROWS = {
@@ -355,7 +356,7 @@ def test_ejection_outlasts_a_drain():
 
 def test_precedence_of_the_public_name():
     def named(admin: str, ejected: bool, probe: str, warm: bool) -> str:
-        health = replace(
+        health = structs.replace(
             READY, admin=admin, ejected_until=2000.0 * ejected, probe=probe, warm_at=1010.0 if warm else 0.0
         )
         return shown(health, 1000.0)

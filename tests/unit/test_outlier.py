@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from dataclasses import replace
+from copy import copy
 
 import pytest
 from hypothesis import given, settings
@@ -42,7 +42,7 @@ class Pool:
 
     def report(self) -> None:
         for (worker, _), tally in self.tallies.items():
-            self.ejector.tally(worker, replace(tally), self.now)
+            self.ejector.tally(worker, copy(tally), self.now)
 
     def sweep(self, wait: float = 0.5) -> list[str]:
         self.now += wait

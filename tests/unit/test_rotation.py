@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from lb.core.checks import CheckSpec
 from lb.core.desired import ServiceDesired, TargetDesired
@@ -129,7 +130,7 @@ def test_draining_targets_do_not_count_towards_panic():
 
 def test_a_dead_pools_share_goes_to_the_living():
     """Traefik #7693: a weighted service answers 503 for its dead half."""
-    desired = replace(BLUE, shares=(("blue", 95), ("green", 5)))
+    desired = dataclasses.replace(BLUE, shares=(("blue", 95), ("green", 5)))
     assert rotation({BLUES[0]: READY}, desired=desired).shares == (("blue", 100),)
     assert rotation({GREENS[0]: READY}, desired=desired).shares == (("green", 100),)
     assert rotation({BLUES[0]: READY, GREENS[0]: READY}, desired=desired).shares == desired.shares

@@ -14,6 +14,7 @@ A ready target may ask for less: `X-LB-Weight: 50%` or `X-LB-State: drain` as a 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from lb.core.checks import CheckSpec, Expect
 from lb.core.lifecycle import Verdict
@@ -24,11 +25,22 @@ from lb.http1.rules import BadResponse, check_partial_response, read_response, r
 
 #: Bytes of all heads of one answer, interim ones included.
 HEADS_LIMIT = 65536
+#: Heads up to this size are kept, raw and read.
+MEMO_LIMIT = 2048
 _SHOWN = 200  # characters of a body that are kept for people
 
 _SHARE = re.compile(r"(\d{1,3})%")
 _BARE_SHARE = re.compile(r"(\d{1,3})%?")
 _LONGEST_LINE = 40  # characters of agent words
+
+
+@lru_cache(maxsize=64)
+def _read(raw: bytes, method: bytes) -> tuple[ResponseHead, bytes]:
+    """A head and its field lines. Kept, because the targets of a pool say the same within a second. Raises
+    `BadResponse`."""
+    line_end = raw.find(b"\r\n")
+    fields = raw[line_end + 2 : -2]
+    return read_response(raw, line_end, read_response_fields(fields), method), fields
 
 
 class Answer:
@@ -86,9 +98,7 @@ class Answer:
             if self._heads > HEADS_LIMIT:
                 raise BadResponse(f"its heads are longer than {HEADS_LIMIT} bytes")
             raw, rest = self.raw[: end + 4], self.raw[end + 4 :]
-            line_end = raw.find(b"\r\n")
-            self.fields = raw[line_end + 2 : -2]
-            self.head = read_response(raw, line_end, read_response_fields(self.fields), self._method)
+            self.head, self.fields = (_read if len(raw) <= MEMO_LIMIT else _read.__wrapped__)(raw, self._method)
             self.raw = rest
             if self.head.status >= 200:
                 break
@@ -220,6 +230,8 @@ def _read_words(text: str, share_word: re.Pattern[str]) -> tuple[float | None, b
 
 def printable(data: bytes, limit: int = _SHOWN) -> str:
     """Text of bytes that may be anything, safe for a terminal: control characters are escaped."""
-    text = data[: limit * 4].decode("utf-8", "replace")
-    text = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text[:limit]).strip("\n")
+    text = data[: limit * 4].decode("utf-8", "replace")[:limit]
+    if not text.replace("\n", "").isprintable():
+        text = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+    text = text.strip("\n")
     return f"{text}…" if len(data) > limit else text
