@@ -7,6 +7,7 @@ The supervisor keeps the newest state per worker; of a worker that is gone it ad
 from __future__ import annotations
 
 from collections import Counter
+from copy import copy
 from dataclasses import dataclass, field
 
 import msgspec
@@ -36,6 +37,14 @@ class TargetTally(msgspec.Struct, array_like=True, gc=False):
     streak: int = 0  # failures in a row, of any of the kinds above
     closes_idle_after: float = 0.0  # learnt keep-alive limit of the target, seconds; 0: none learnt
     tunnels: int = 0  # upgraded connections open now
+
+    def copy(self, gauges: bool = True) -> TargetTally:
+        """One of its own with these counters; without `gauges`, as if nothing were open now."""
+        new = copy(self)
+        new.codes, new.buckets = self.codes.copy(), self.buckets.copy()
+        if not gauges:
+            new.in_flight = new.idle = new.active = new.tunnels = new.streak = 0
+        return new
 
     def add(self, other: TargetTally, gauges: bool = True) -> None:
         """Add another one's counters; with `gauges`, what it has open now as well."""

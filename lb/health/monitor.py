@@ -147,6 +147,7 @@ class Monitor:
         self._rooms = {"command": _Room(PROGRAMS), "": _Room(_connections())}
         self._watches: dict[tuple[str, Role], _Watch] = {}
         self._targets: dict[str, Target] = {}
+        self._unprobed: dict[str, tuple[Target, str]] = {}  # identities, as far as they were asked for
         self._rules: dict[str, Rules] = {}
         self._busy: dict[str, dict[int, tuple[int, int]]] = {}  # target → worker → (in flight, completed), as told
         self._healths: dict[str, Health] = {}
@@ -275,6 +276,7 @@ class Monitor:
             self._unwatch((target_id, role))
         self._lives.forget(target_id)
         self._busy.pop(target_id, None)
+        self._unprobed.pop(target_id, None)
         del self._rules[target_id], self._healths[target_id]
         self._notify(self._suspicion.known(_pool(target), target_id, False))
 
@@ -401,7 +403,13 @@ class Monitor:
 
     def _identity(self, target_id: str) -> str:
         watch = self._watches.get((target_id, "readiness"))
-        return watch.identity if watch is not None else identity(self._targets[target_id], UNPROBED)
+        if watch is not None:
+            return watch.identity
+        target = self._targets[target_id]
+        known = self._unprobed.get(target_id)
+        if known is None or known[0] is not target:
+            known = self._unprobed[target_id] = target, identity(target, UNPROBED)
+        return known[1]
 
     # --- running -----------------------------------------------------------------------------------------------------
 

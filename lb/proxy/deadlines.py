@@ -68,7 +68,7 @@ class Sweeper:
                 pool.forgive(now)
         lanes = list(islice(plane.lanes.values(), turn, None, stride))
         for lane in lanes:
-            if lane.idle:
+            if lane.freshest is not None:
                 lane.retire(now)
         plane.end_drains(now, lanes, pools)
         plane.refresh(now)

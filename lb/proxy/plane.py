@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -291,11 +292,12 @@ class DataPlane:
 
     # --- reports ----------------------------------------------------------------------------------------------------
 
-    def report(self, full: bool = False) -> Report:
-        """The state of everything that has changed since the last report; with `full` of everything."""
+    def report(self, full: bool = False, part: int = 0, parts: int = 1) -> Report:
+        """The state of everything that has changed since the last report; with `full` of everything. Of `parts` that
+        the targets and pools make, only `part` (from 0 on) is looked at."""
         self._sequence += 1
         report = Report(self.worker, self.incarnation, self._sequence, self.applied)
-        for lane in self.lanes.values():
+        for lane in islice(self.lanes.values(), part, None, parts):
             state = lane.state_of()
             if full or state != lane.reported:
                 lane.reported = state
@@ -312,7 +314,7 @@ class DataPlane:
                 (self._moving.add if leaving else self._moving.discard)(id)
         report.folded, self._folded = self._folded, []
         reported = self._reported_pools
-        for key, tally in self._pool_tallies.items():
+        for key, tally in islice(self._pool_tallies.items(), part, None, parts):
             if full or reported.get(key) != tally.requests:
                 reported[key] = tally.requests
                 report.pools.append(tally)

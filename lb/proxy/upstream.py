@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
     from lb.proxy.lane import Lane
 
-#: Idle connections kept per target; the oldest is closed when there are more.
-IDLE_LIMIT = 256
 #: More interim (1xx) answers to one request than this are nonsense.
 INTERIM_LIMIT = 64
 #: Answers' heads up to this size are remembered, raw and read: targets repeat themselves, and each other…
@@ -50,7 +48,6 @@ class Upstream(asyncio.Protocol):
         "exchange",
         "idle_since",
         "lane",
-        "requests",
         "reusable",
         "sent",
         "sock",
@@ -63,7 +60,6 @@ class Upstream(asyncio.Protocol):
         self.transport: Any = None
         self.exchange: Exchange | None = None
         self.idle_since = 0.0
-        self.requests = 0  # served or begun on this connection
         self.reusable = False
         self.sent = 0  # bytes written on this connection
         self._before = 0  # of these, before the current request
@@ -130,7 +126,6 @@ class Upstream(asyncio.Protocol):
     def begin(self, exchange: Exchange, data: bytes) -> None:
         """Write the first bytes of a request: its head and what there is of its body."""
         self.exchange = exchange
-        self.requests += 1
         self._state = _HEAD
         self._interim = 0
         self._before = self.sent
@@ -161,9 +156,10 @@ class Upstream(asyncio.Protocol):
         lane.active -= 1
         if self.reusable and self._state == _IDLE and not self._lost and not lane.draining:
             self.idle_since = now
-            lane.idle.append(self)
-            if len(lane.idle) > IDLE_LIMIT:
-                lane.idle.pop(0).close()
+            if lane.freshest is None:
+                lane.freshest = self
+            else:
+                lane.keep(self)
         else:
             self.abort()
 
@@ -319,8 +315,7 @@ class Upstream(asyncio.Protocol):
     def _unasked(self) -> None:
         """Bytes on an idle connection."""
         self.lane.plane.unasked += 1
-        if self in self.lane.idle:
-            self.lane.idle.remove(self)
+        self.lane.forget(self)
         self.abort()
 
     def _broken(self, exchange: Exchange, phase: int, text: str) -> None:
@@ -341,7 +336,7 @@ class Upstream(asyncio.Protocol):
         deserted = lane.is_deserted()
         if unsent and ended:
             lane.idle_limit.closed(idle + elapsed, now, lane.service.timeouts.idle, last=deserted)
-        ends = lane.idle_limit.ends(idle + elapsed, now, deserted) or (bool(lane.idle) and deserted)
+        ends = lane.idle_limit.ends(idle + elapsed, now, deserted) or (lane.freshest is not None and deserted)
         stale = unsent or (not answered and not ends and lane.idle_limit.explains(idle, elapsed, now))
         what = "closed the connection" if ended else "reset the connection"
         # Habits prove nothing: one that must not be sent twice waits a moment for what else becomes of the target.
@@ -356,7 +351,7 @@ class Upstream(asyncio.Protocol):
                 RESET,
                 f"{lane.id} {what} {where}",
                 # A reset may be the kernel's word for "closed with your request unread"; an end of file is not.
-                reused=self.requests > 1 and not answered and (stale or not ended or lane.tls is not None),
+                reused=self._before > 0 and not answered and (stale or not ended or lane.tls is not None),
                 unprocessed=proved,
                 idle=idle if not (answered or proved) else -1.0,
                 elapsed=elapsed,

@@ -53,7 +53,11 @@ class Sums:
     def add(self, other: Sums, gauges: bool = True) -> None:
         """Add another worker's counters, and its gauges unless it is gone."""
         for id, tally in other.targets.items():
-            self.targets.setdefault(id, empty_tally(id)).add(tally, gauges)
+            mine = self.targets.get(id)
+            if mine is None:
+                self.targets[id] = tally.copy(gauges)
+            else:
+                mine.add(tally, gauges)
         for key, pool in other.pools.items():
             _add_pool(self.pools.setdefault(key, PoolTally(*key, buckets=[0] * (len(BUCKETS) + 1))), pool)
         _add_nested(self.retries, other.retries)

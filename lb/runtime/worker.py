@@ -38,9 +38,12 @@ from lb.runtime.doors import Door, Doorway
 
 #: Seconds between two reports; one goes even when nothing has changed, as a sign of life.
 REPORT_EVERY = 0.25
-#: A report on many targets is long, so it comes less often: by this factor at most, and one more for each so many.
+#: A report on more targets than this would keep requests waiting: it goes in parts…
+AT_ONCE = 50
+#: …so many seconds apart, and a target has its turn less often: by this factor at most, and one more for each so many.
+PART_EVERY = 0.05
 MOST_PATIENT = 4
-AT_ONCE = 200
+PATIENCE = 200
 #: Seconds that a TLS handshake may take.
 HANDSHAKE_TIME = 10.0
 #: Connections that wait to be accepted (the kernel caps it at net.core.somaxconn). The loop sets it anew on a socket.
@@ -352,19 +355,21 @@ class Worker:
     # --- reports ----------------------------------------------------------------------------------------------------
 
     async def _report(self) -> None:
-        passed = 0
+        part = 0
         while True:
-            await asyncio.sleep(REPORT_EVERY)
-            passed += 1
-            if passed >= min(MOST_PATIENT, 1 + len(self.plane.lanes) // AT_ONCE):
-                passed = 0
+            targets = len(self.plane.lanes)
+            if targets <= AT_ONCE:
+                await asyncio.sleep(REPORT_EVERY)
                 self._send_report()
-            elif self._channel is not None and self._channel.open:
-                self._send(Applied(self.plane.applied))  # a sign of life
+                continue
+            await asyncio.sleep(PART_EVERY)
+            parts = round(REPORT_EVERY / PART_EVERY) * min(MOST_PATIENT, 1 + targets // PATIENCE)
+            part = (part + 1) % parts
+            self._send_report(part, parts)
 
-    def _send_report(self) -> None:
+    def _send_report(self, part: int = 0, parts: int = 1) -> None:
         if self._channel is not None and self._channel.open:
-            self._send(self.plane.report())
+            self._send(self.plane.report(part=part, parts=parts))
 
 
 def _tls_options(listener: Listener) -> dict[str, Any]:

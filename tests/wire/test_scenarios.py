@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lb.core.targets import Retries, Timeouts
-from lb.proxy import upstream
+from lb.proxy import lane
 from tests.wire.front import OK, Front, Origin, Script, answers, read_all, read_answer, read_request, status_of
 from tests.wire.test_connections import eventually, get
 
@@ -167,7 +167,7 @@ def test_an_idle_connection_to_a_target_is_closed_in_time() -> None:
 
 
 def test_only_so_many_idle_connections_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream, "IDLE_LIMIT", 3)
+    monkeypatch.setattr(lane, "IDLE_LIMIT", 3)
     gate = asyncio.Event()
 
     async def gated(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
@@ -185,7 +185,7 @@ def test_only_so_many_idle_connections_are_kept(monkeypatch: pytest.MonkeyPatch)
             assert [status_of(answer.result()) for answer in statuses] == [200] * 8
         assert front.origin.connections == 8
         eventually(lambda: front.origin.ended == 5)
-        assert front.call(lambda: [len(lane.idle) for lane in front.plane.lanes.values()]) == [3]
+        assert front.call(lambda: [len(each.idle) for each in front.plane.lanes.values()]) == [3]
 
 
 def test_an_answer_in_single_bytes_arrives_whole() -> None:
