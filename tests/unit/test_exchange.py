@@ -458,6 +458,20 @@ def test_a_reload_forgets_neither_bounds_nor_those_who_wait() -> None:
     assert stage.plane.report().in_flight == 0
 
 
+def test_the_parts_of_a_report_are_the_whole() -> None:
+    stage = Stage(targets=7)
+    stage.ask(GET)
+    upstream, _ = stage.accept()
+    upstream.data_received(OK)
+    seen = [stage.plane.report(part=part, parts=3) for part in range(3)]
+    told = [tally.target for report in seen for tally in report.targets]
+    assert sorted(told) == sorted(stage.plane.lanes), "each in one part"
+    assert sum(tally.codes.get(200, 0) for report in seen for tally in report.targets) == 1
+    assert sum(pool.requests for report in seen for pool in report.pools) == 1
+    again = [stage.plane.report(part=part, parts=3) for part in range(3)]
+    assert not any(report.targets or report.pools for report in again), "and then only what has changed"
+
+
 def test_the_queue_has_a_deadline() -> None:
     stage = Stage(targets=1, breaker=Breaker(connections=1))
     stage.ask(GET)
