@@ -79,37 +79,54 @@ class Found(NamedTuple):
 
 
 class Window:
-    """What happened in the last `seconds`: a ring of ten buckets, so that what is old leaves a tenth at a time."""
+    """What happened in the last `seconds`: a ring of ten buckets, so that what is old leaves a tenth at a time.
 
-    __slots__ = ("_at", "_rows", "_width")
+    Its sums are kept, not made: thousands of targets are looked at twice a second.
+    """
+
+    __slots__ = ("_at", "_failed", "_ok", "_rows", "_seconds", "_width")
 
     def __init__(self, seconds: float) -> None:
         self._width = seconds / BUCKETS
         self._at = 0  # number of the newest bucket's span
-        self._rows: list[list[float]] = [[0, 0, 0.0] for _ in range(BUCKETS)]
+        self.clear()
 
     def add(self, ok: int, failed: int, seconds: float, now: float) -> None:
         self._turn(now)
-        row = self._rows[self._at % BUCKETS]
-        row[0] += ok
-        row[1] += failed
-        row[2] += seconds
+        row = self._at % BUCKETS
+        before = self._rows[row]
+        self._rows[row] = before[0] + ok, before[1] + failed, before[2] + seconds
+        self._ok += ok
+        self._failed += failed
+        self._seconds += seconds
 
     def sums(self, now: float) -> tuple[int, int, float]:
         """(succeeded, failed, seconds spent) within the window."""
         self._turn(now)
-        ok, failed, seconds = (sum(column) for column in zip(*self._rows, strict=True))
-        return int(ok), int(failed), seconds
+        return self._ok, self._failed, self._seconds
 
     def clear(self) -> None:
-        for row in self._rows:
-            row[:] = [0, 0, 0.0]
+        self._rows = [_NOTHING] * BUCKETS
+        self._ok = self._failed = 0
+        self._seconds = 0.0
 
     def _turn(self, now: float) -> None:
         at = int(now / self._width)
+        if at <= self._at:
+            return
         for passed in range(max(self._at + 1, at - BUCKETS + 1), at + 1):
-            self._rows[passed % BUCKETS][:] = [0, 0, 0.0]
-        self._at = max(self._at, at)
+            ok, failed, seconds = self._rows[passed % BUCKETS]
+            self._rows[passed % BUCKETS] = _NOTHING
+            self._ok -= ok
+            self._failed -= failed
+            self._seconds -= seconds
+        if not self._ok + self._failed:
+            self._seconds = 0.0  # what rounding has left
+        self._at = at
+
+
+#: A bucket in which nothing has happened.
+_NOTHING = (0, 0, 0.0)
 
 
 class _Heard:
@@ -125,9 +142,6 @@ class _Heard:
         self.streak = 0
         self.floor = 0  # the streak that was held against it already
         self.connects_floor = 0  # connect failures before the present streak
-
-    def in_row(self) -> int:
-        return self.streak - self.floor
 
 
 class Ejector:
@@ -210,7 +224,7 @@ class Ejector:
         rules = self.rules
         refused = streak = 0
         for heard in self._heard.get(target, {}).values():
-            in_row = heard.in_row()
+            in_row = heard.streak - heard.floor
             if in_row:
                 streak = max(streak, in_row)
                 refused = max(refused, min(heard.connects - heard.connects_floor, in_row))

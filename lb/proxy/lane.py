@@ -294,6 +294,9 @@ class Lane:
         if self.draining:
             self.close_idle()
             return
+        oldest = self.older[0] if self.older else self.freshest
+        if oldest is None or now - oldest.idle_since <= limit.retire_after:
+            return
         idle = self.idle
         young = next((i for i, each in enumerate(idle) if now - each.idle_since <= limit.retire_after), len(idle))
         if young:
