@@ -114,14 +114,14 @@ class Window:
         at = int(now / self._width)
         if at <= self._at:
             return
+        if at >= self._at + BUCKETS:
+            self.clear()  # and what rounding has left
         for passed in range(max(self._at + 1, at - BUCKETS + 1), at + 1):
             ok, failed, seconds = self._rows[passed % BUCKETS]
             self._rows[passed % BUCKETS] = _NOTHING
             self._ok -= ok
             self._failed -= failed
             self._seconds -= seconds
-        if not self._ok + self._failed:
-            self._seconds = 0.0  # what rounding has left
         self._at = at
 
 
