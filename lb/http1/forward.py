@@ -17,11 +17,14 @@ _VIA_11 = b"Via: 1.1 lb\r\nX-Request-Id: "
 _VIA_10 = b"Via: 1.0 lb\r\nX-Request-Id: "
 
 
-def request_suffix(fields: RequestFields, peer: bytes, proto: bytes, trusted: bool) -> bytes:
+def request_suffix(
+    fields: RequestFields, peer: bytes, proto: bytes, trusted: bool, last: RequestFields | None = None
+) -> bytes:
     """Everything that the target gets between the value of Host and that of X-Request-Id.
 
     `peer` is the client's address ("192.0.2.1", "2001:db8::1" or "unix"), `proto` is http or https, `trusted` says
-    whether the peer's own forwarding fields are believed and extended or replaced.
+    whether the peer's own forwarding fields are believed and extended or replaced. `last` are the fields of the
+    request before, if that came from the same peer in the same way.
     """
     lines = [b"\r\n", *fields.kept]
     if fields.chunked:
@@ -35,6 +38,16 @@ def request_suffix(fields: RequestFields, peer: bytes, proto: bytes, trusted: bo
         connection.append(b"Upgrade")
     if connection:
         lines.append(b"Connection: " + b", ".join(connection) + b"\r\n")
+    if last is not None and not trusted and last.host == fields.host:
+        fields.tail = last.tail
+    else:
+        fields.tail = _forwarding_lines(fields, peer, proto, trusted)
+    lines.append(fields.tail)
+    return b"".join(lines)
+
+
+def _forwarding_lines(fields: RequestFields, peer: bytes, proto: bytes, trusted: bool) -> bytes:
+    lines = []
     host = fields.host or b""
     node = b'"[' + peer + b']"' if b":" in peer else (b"unknown" if peer == b"unix" else peer)
     element = b"for=" + node + (b';host="' + host + b'"' if host else b"") + b";proto=" + proto

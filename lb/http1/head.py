@@ -9,6 +9,8 @@ Source of the framing steps: RFC 9112 section 6.3.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 # Body framing (RFC 9112 section 6.3). Module ints, not an enum: they are compared for every message.
 NONE = 0
 LENGTH = 1
@@ -35,10 +37,10 @@ class RequestFields:
         "kept",
         "length",
         "max_forwards",
-        "pairs",
         "request_id",
         "said",
         "suffix",
+        "tail",
         "te_trailers",
         "upgrade",
         "user_agent",
@@ -62,25 +64,28 @@ class RequestFields:
         self.forwarded_proto: bytes = b""
         self.user_agent: bytes = b""
         self.kept: list[bytes] = []  # whole lines ("Name: value\r\n") that go on to the target
-        self.pairs: list[tuple[bytes, bytes]] = []  # (lower-case name, value) of the kept lines
         self.suffix: bytes = b""  # kept lines and our own: all between Host and the request id
+        self.tail: bytes = b""  # the end of it that the connection and Host decide
         self.said = ""  # what the access log says of the fields; made when first logged
 
     def value(self, name: bytes) -> bytes:
         """The first kept field called `name` (lower case), or b""."""
-        for key, value in self.pairs:
-            if key == name:
-                return value
-        return b""
+        return next(self.values(name), b"")
+
+    def values(self, name: bytes) -> Iterator[bytes]:
+        """The values of all kept fields called `name` (lower case)."""
+        size = len(name)
+        for line in self.kept:
+            if line[size : size + 1] == b":" and line[:size].lower() == name:
+                yield line[size + 1 :].strip(b" \t\r\n")
 
     def cookie(self, name: bytes) -> bytes:
         """The value of cookie `name` (RFC 6265 section 5.4: pairs joined by "; "), or b""."""
-        for key, value in self.pairs:
-            if key == b"cookie":
-                for pair in value.split(b";"):
-                    left, _, right = pair.strip().partition(b"=")
-                    if left == name:
-                        return right
+        for value in self.values(b"cookie"):
+            for pair in value.split(b";"):
+                left, _, right = pair.strip().partition(b"=")
+                if left == name:
+                    return right
         return b""
 
 

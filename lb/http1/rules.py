@@ -40,8 +40,8 @@ VALUE = rb"[\t\x20-\x7e\x80-\xff]"  # RFC 9110 section 5.5: field-vchar, obs-tex
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"++) ([\x21-\x7e]++) HTTP/1\.([0-9])")
 #: What may still become one, so that somebody who speaks another protocol is told at once.
 _REQUEST_LINE_BEGUN = re.compile(TOKEN + rb"*+(?: (?:[\x21-\x7e]++(?: [HTP/0-9.]{0,8}+)?+)?+)?+")
-#: A field line (RFC 9112 section 5), or, as the third group, everything from the first byte that is none.
-_FIELD = re.compile(rb"(" + TOKEN + rb"++):(" + VALUE + rb"*+)\r\n|([\x00-\xff]++)")
+#: A field line (RFC 9112 section 5), its name and value; or, as the last group, all from the first byte that is none.
+_FIELD = re.compile(rb"((" + TOKEN + rb"++):(" + VALUE + rb"*+)\r\n)|([\x00-\xff]++)")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (" + VALUE + rb"*+))?")
 #: What can never become a head, however it goes on: a bare CR or LF, or a control character.
 _BROKEN = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -119,12 +119,12 @@ def _forwarding_lookalike(lower: bytes) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def request_field(name: bytes) -> tuple[int, bytes]:
-    """(kind, lower-case name) of a request field as it was spelt; the spellings of real clients are few."""
+def request_field(name: bytes) -> int:
+    """The kind of a request field as it was spelt; the spellings of real clients are few."""
     lower = name.lower()
     if _forwarding_lookalike(lower):
-        return HOP, lower
-    return _REQUEST_KINDS.get(lower, KEEP), lower
+        return HOP
+    return _REQUEST_KINDS.get(lower, KEEP)
 
 
 @lru_cache(maxsize=4096)
@@ -226,6 +226,17 @@ def check_host(value: bytes) -> None:
         raise Refusal(400, "bad_host", "the Host field does not name one host")
 
 
+#: Host values that have passed the check: a proxy is asked for the same few. Bounded in number and length.
+_good_hosts: set[bytes] = set()
+
+
+def _remember_host(value: bytes) -> None:
+    if len(value) <= 256:
+        if len(_good_hosts) >= 1024:
+            _good_hosts.clear()
+        _good_hosts.add(value)
+
+
 def _is_host(name: bytes) -> bool:
     if name[0] != 0x5B:
         return b".." not in name and name[0] != 0x2E
@@ -252,8 +263,8 @@ def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> Req
     if len(block) > block_limit:
         raise Refusal(431, "header_too_large", f"the header block is longer than {block_limit} bytes")
     found = _FIELD.findall(block)
-    if found and found[-1][2]:
-        raise _bad_field(found[-1][2])
+    if found and found[-1][3]:
+        raise _bad_field(found[-1][3])
     if len(found) > count_limit:
         raise Refusal(431, "too_many_headers", f"more than {count_limit} header fields")
     fields = RequestFields()
@@ -261,23 +272,23 @@ def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> Req
     upgrade = b""
     encodings = 0
     upgrade_asked = False
-    for name, value, _ in found:
-        kind, lower = request_field(name)
+    for line, name, value, _ in found:
+        kind = request_field(name)
         if kind == KEEP:
-            kept.append(name + b":" + value + b"\r\n")
-            fields.pairs.append((lower, value.strip(b" \t")))
+            kept.append(line)
             continue
         raw = value
         value = value.strip(b" \t")
         if kind == HOST:
             if fields.host is not None:
                 raise Refusal(400, "bad_host", "more than one Host field")  # RFC 9112 section 3.2
-            check_host(value)
+            if value not in _good_hosts:
+                check_host(value)
+                _remember_host(value)
             fields.host = value
         elif kind == USER_AGENT:
-            kept.append(name + b": " + value + b"\r\n")
+            kept.append(line)
             fields.user_agent = value
-            fields.pairs.append((lower, value))
         elif kind == CONNECTION:
             upgrade_asked |= _read_connection(value, fields)
         elif kind == CONTENT_LENGTH:
@@ -398,7 +409,6 @@ def _read_connection(value: bytes, fields: RequestFields) -> bool:
 def _drop_named(fields: RequestFields) -> None:
     named = fields.connection_named
     fields.kept = [line for line in fields.kept if line[: line.find(b":")].lower() not in named]
-    fields.pairs = [(name, value) for name, value in fields.pairs if name not in named]
 
 
 # --- responses -------------------------------------------------------------------------------------------------------
@@ -450,8 +460,8 @@ def read_response_fields(block: bytes, block_limit: int = 65536, count_limit: in
     if len(block) > block_limit:
         raise BadResponse(f"the header block is longer than {block_limit} bytes")
     found = _FIELD.findall(block)
-    if found and found[-1][2]:
-        raise BadResponse(_bad_field(found[-1][2]).detail)
+    if found and found[-1][3]:
+        raise BadResponse(_bad_field(found[-1][3]).detail)
     if len(found) > count_limit:
         raise BadResponse(f"more than {count_limit} header fields")
     fields = ResponseFields()
@@ -459,16 +469,16 @@ def read_response_fields(block: bytes, block_limit: int = 65536, count_limit: in
     named: set[bytes] = set()
     upgrade_value = b""
     upgrade_asked = False
-    for name, value, _ in found:
+    for line, name, value, _ in found:
         kind, lower = response_field(name)
         if kind == KEEP:
-            kept.append((lower, name + b":" + value + b"\r\n"))
+            kept.append((lower, line))
             continue
         raw = value
         value = value.strip(b" \t")
         if kind == DATE:
             fields.has_date = True
-            kept.append((lower, name + b": " + value + b"\r\n"))
+            kept.append((lower, line))
         elif kind == CONTENT_LENGTH:
             if fields.length >= 0:
                 raise BadResponse("more than one Content-Length")
@@ -497,7 +507,7 @@ def read_response_fields(block: bytes, block_limit: int = 65536, count_limit: in
                 fields.keep_alive_timeout = float(match[1])
         elif kind == REQUEST_ID:
             fields.has_request_id = True
-            kept.append((lower, name + b": " + value + b"\r\n"))
+            kept.append((lower, line))
     if fields.chunked and fields.length >= 0:
         raise BadResponse("both Content-Length and Transfer-Encoding")
     if upgrade_value:
@@ -523,8 +533,8 @@ def check_partial_response(data: bytes, limit: int = 65536) -> None:
 def read_trailers(block: bytes, count_limit: int = 100) -> bytes:
     """The trailer lines that may go on (RFC 9110 section 6.5.1), joined. Raises ValueError for a malformed one."""
     found = _FIELD.findall(block)
-    if found and found[-1][2]:
-        raise ValueError(_bad_field(found[-1][2]).detail)
+    if found and found[-1][3]:
+        raise ValueError(_bad_field(found[-1][3]).detail)
     if len(found) > count_limit:
         raise ValueError(f"more than {count_limit} trailer fields")
-    return b"".join(name + b":" + value + b"\r\n" for name, value, _ in found if name.lower() not in TRAILER_FORBIDDEN)
+    return b"".join(line for line, name, _, _ in found if name.lower() not in TRAILER_FORBIDDEN)

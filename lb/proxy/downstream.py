@@ -280,12 +280,13 @@ class Downstream(asyncio.Protocol):
         if last is not None and block == self._raw[self._block_at : -2]:
             fields = last.fields
         else:
-            fields = self._parse_fields(block)
+            fields = self._parse_fields(block, last)
         head = read_request(raw, line_end, fields, listener.request_line)
         if not head.minor or head.host is not fields.host:
             if last is not None and fields is last.fields:
                 # HTTP/1.0 or an absolute-form target: what is remembered of the fields was for another kind.
-                fields = head.fields = self._parse_fields(block)
+                fields = head.fields = self._parse_fields(block, None)
+            fields.said = ""
             if not head.minor and fields.upgrade:
                 # RFC 9110 section 7.8: an Upgrade of HTTP/1.0 is ignored.
                 fields.upgrade = b""
@@ -294,9 +295,13 @@ class Downstream(asyncio.Protocol):
             self._raw, self._head, self._block_at = raw, head, line_end + 2
         return head
 
-    def _parse_fields(self, block: bytes) -> RequestFields:
+    def _parse_fields(self, block: bytes, last: RequestHead | None) -> RequestFields:
+        """What a header block says; what it has in common with the last one is not worked out again."""
         fields = read_request_fields(block, self.listener.header_block, self.listener.header_count)
-        fields.suffix = request_suffix(fields, self.peer, self.proto, self.trusted)
+        before = last.fields if last is not None else None
+        fields.suffix = request_suffix(fields, self.peer, self.proto, self.trusted, before)
+        if before is not None and before.user_agent == fields.user_agent and before.host == fields.host:
+            fields.said = before.said
         return fields
 
     def _read_body(self, data: bytes) -> None:
