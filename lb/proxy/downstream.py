@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +117,8 @@ class Downstream(asyncio.Protocol):
             self._turn_away("connections", "this worker serves as many connections as it may")
             return
         plane.clients.add(self)
+        if listener.bind in plane.left:
+            self.leave()
         self._identify()
 
     def _identify(self) -> None:
@@ -500,6 +503,11 @@ class Downstream(asyncio.Protocol):
             self.state = LINGER
         else:
             self._close_now()
+
+    def leave(self) -> None:
+        """The listener is gone: one more answer, and that says Connection: close."""
+        self.listener = replace(self.listener, requests_per_connection=1)
+        self.drain()
 
     def drain(self) -> None:
         """The worker is to stop. A request under way, or the next one if it comes soon, is answered with Connection:

@@ -80,6 +80,7 @@ class DataPlane:
         self.tasks: set[asyncio.Task[None]] = set()
         self.log: Log | None = None
         self.clients: set[Downstream] = set()
+        self.left: frozenset[str] = frozenset()  # listeners that are gone: the last connections may come after that
         self.tunnels: set[Tunnel] = set()
         self.shadows: set[Exchange] = set()  # copies of mirrored requests, under way
         self.per_client: dict[bytes, int] = {}

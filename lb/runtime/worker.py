@@ -215,12 +215,12 @@ class Worker:
         wanted = {listener.bind: listener for listener in snapshot.listeners}
         gone = self._listeners.keys() - wanted.keys()
         self._listeners = wanted
+        self.plane.left = frozenset((self.plane.left | gone) - wanted.keys())
         for door in [door for door in self.sockets if door[0] in gone]:
             self._leave(door)
         for client in list(self.plane.clients):
             if client.listener.bind in gone:
-                client.listener = replace(client.listener, requests_per_connection=1)
-                client.drain()
+                client.leave()
         self._changed.set()
 
     # --- listening --------------------------------------------------------------------------------------------------

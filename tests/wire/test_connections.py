@@ -253,6 +253,18 @@ def test_an_early_answer_while_the_body_is_coming(front: Front) -> None:
 # --- half-close and clients that leave -------------------------------------------------------------------------------
 
 
+def test_who_comes_through_a_listener_that_has_gone_gets_one_answer(front: Front) -> None:
+    """It was in the queue when the listener was closed: it is let in, but does not stay."""
+
+    assert b"Connection: close" not in front.send(GET)
+    front.call(lambda: setattr(front.plane, "left", frozenset({"test"})))
+    with front.connect() as sock:
+        sock.sendall(GET + GET)
+        answer = read_all(sock)
+    assert answer.count(b"HTTP/1.1 200") == 1
+    assert b"Connection: close" in answer
+
+
 def test_a_half_closed_client_gets_its_answer(front: Front) -> None:
     assert status_of(front.send(GET, half_close=True)) == 200
 
