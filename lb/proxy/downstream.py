@@ -118,7 +118,7 @@ class Downstream(asyncio.Protocol):
             return
         plane.clients.add(self)
         if listener.bind in plane.left:
-            self.leave()
+            self.dismiss()
         self._identify()
 
     def _identify(self) -> None:
@@ -504,7 +504,7 @@ class Downstream(asyncio.Protocol):
         else:
             self._close_now()
 
-    def leave(self) -> None:
+    def dismiss(self) -> None:
         """The listener is gone: one more answer, and that says Connection: close."""
         self.listener = replace(self.listener, requests_per_connection=1)
         self.drain()

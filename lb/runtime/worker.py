@@ -220,7 +220,7 @@ class Worker:
             self._leave(door)
         for client in list(self.plane.clients):
             if client.listener.bind in gone:
-                client.leave()
+                client.dismiss()
         self._changed.set()
 
     # --- listening --------------------------------------------------------------------------------------------------
