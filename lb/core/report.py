@@ -38,13 +38,12 @@ class TargetTally(msgspec.Struct, array_like=True, gc=False):
     closes_idle_after: float = 0.0  # learnt keep-alive limit of the target, seconds; 0: none learnt
     tunnels: int = 0  # upgraded connections open now
 
-    def copy(self, gauges: bool = True) -> TargetTally:
-        """One of its own with these counters; without `gauges`, as if nothing were open now."""
-        new = copy(self)
-        new.codes, new.buckets = self.codes.copy(), self.buckets.copy()
-        if not gauges:
-            new.in_flight = new.idle = new.active = new.tunnels = new.streak = 0
-        return new
+    def plus(self, other: TargetTally, gauges: bool = True) -> TargetTally:
+        """The sum of both, as a value of its own."""
+        total = copy(self)
+        total.codes = self.codes.copy()
+        total.add(other, gauges)
+        return total
 
     def add(self, other: TargetTally, gauges: bool = True) -> None:
         """Add another one's counters; with `gauges`, what it has open now as well."""

@@ -144,6 +144,7 @@ class Monitor:
         self._suspicion = Suspicion()
         self._lives = Lives(clock, self._life)
         self._told_standstill = float("-inf")
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._rooms = {"command": _Room(PROGRAMS), "": _Room(_connections())}
         self._watches: dict[tuple[str, Role], _Watch] = {}
         self._targets: dict[str, Target] = {}
@@ -414,6 +415,7 @@ class Monitor:
     # --- running -----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()  # asking for it each time is a system call each time
         self._schedule.start()
         self._pulse.start()
 
@@ -445,7 +447,8 @@ class Monitor:
         watch.started = self._clock()
         watch.lost = self._pulse.lost()
         watch.completed.clear()
-        watch.task = asyncio.get_running_loop().create_task(self._probe(watch))
+        assert self._loop is not None
+        watch.task = self._loop.create_task(self._probe(watch))
 
     def _room(self, watch: _Watch) -> _Room:
         return self._rooms["command" if watch.spec.protocol == "command" else ""]

@@ -62,8 +62,7 @@ class Rates:
     def sample(self, sums: Sums, now: float) -> None:
         """Take one, about once a second."""
         targets = {
-            id: (sum(tally.codes.values()), tally.server_errors, list(tally.buckets))
-            for id, tally in sums.targets.items()
+            id: (sum(tally.codes.values()), tally.server_errors, tally.buckets) for id, tally in sums.targets.items()
         }
         pools = {key: (tally.requests, tally.errors, list(tally.buckets)) for key, tally in sums.pools.items()}
         self._samples.append(_Sample(now, targets, pools))

@@ -21,7 +21,8 @@ REMOVED = "removed"
 
 @dataclass(slots=True)
 class Sums:
-    """Counters of one worker, or of several added up."""
+    """Counters of one worker, or of several added up. The tallies of targets are never changed, only replaced: so sums
+    share them, and the common case, one worker, costs no copies."""
 
     targets: dict[str, TargetTally] = field(default_factory=dict)
     pools: dict[tuple[str, str], PoolTally] = field(default_factory=dict)
@@ -54,10 +55,10 @@ class Sums:
         """Add another worker's counters, and its gauges unless it is gone."""
         for id, tally in other.targets.items():
             mine = self.targets.get(id)
-            if mine is None:
-                self.targets[id] = tally.copy(gauges)
+            if mine is not None:
+                self.targets[id] = mine.plus(tally, gauges)
             else:
-                mine.add(tally, gauges)
+                self.targets[id] = tally if gauges else empty_tally(id).plus(tally, gauges=False)
         for key, pool in other.pools.items():
             _add_pool(self.pools.setdefault(key, PoolTally(*key, buckets=[0] * (len(BUCKETS) + 1))), pool)
         _add_nested(self.retries, other.retries)
@@ -78,7 +79,7 @@ class Sums:
             if name != REMOVED:
                 gone = self.targets.pop(id)
                 place = removed_id(service, pool)
-                self.targets.setdefault(place, empty_tally(place)).add(gone)
+                self.targets[place] = self.targets.get(place, empty_tally(place)).plus(gone)
 
 
 class Totals:
@@ -116,7 +117,7 @@ class Totals:
     def sums(self, known: Collection[str] | None = None) -> Sums:
         """Everything added up, as a value of its own; with `known`, all other targets together by pool."""
         total = Sums()
-        total.add(self._gone, gauges=False)
+        total.add(self._gone)  # it has no gauges
         for sums in self._live.values():
             total.add(sums)
         if known is not None:
