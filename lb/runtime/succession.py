@@ -104,7 +104,10 @@ class Predecessor:
         lock, book, *rest = fds
         with os.fdopen(book, "rb") as file:
             file.seek(0)
-            sums = msgspec.msgpack.decode(file.read(), type=Sums)
+            try:
+                sums = msgspec.msgpack.decode(file.read(), type=Sums)
+            except msgspec.MsgspecError:  # of another version: counters begin anew, which Prometheus understands
+                sums = Sums()
         admin = socket.socket(fileno=rest[0]) if rest else None
         return Legacy(lock, admin, sums, said["version"])
 

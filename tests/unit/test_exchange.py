@@ -32,6 +32,7 @@ from lb.core.targets import (
 )
 from lb.http1.forward import request_suffix
 from lb.http1.rules import read_request, read_request_fields
+from lb.proxy import upstream as upstream_module
 from lb.proxy.exchange import Exchange
 from lb.proxy.plane import DataPlane
 from lb.proxy.upstream import Upstream
@@ -456,6 +457,32 @@ def test_a_reload_forgets_neither_bounds_nor_those_who_wait() -> None:
     assert first[0].status == waiting[0].status == 200
     assert stage.at_rest()
     assert stage.plane.report().in_flight == 0
+
+
+def test_an_answer_head_that_another_target_sent_before_teaches_as_well() -> None:
+    """It is read once for all of them, but each says for itself how long it keeps connections."""
+    stage = Stage(targets=2)
+    answer = b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=7\r\nContent-Length: 2\r\n\r\nok"
+    for _ in range(2):
+        client, _ = stage.ask(GET)
+        upstream, _ = stage.accept()
+        upstream.data_received(answer)
+        assert client.status == 200
+    assert len(stage.plane.reply_heads) == 1
+    hints = [lane.idle_limit.hint for id, lane in stage.plane.lanes.items() if "/blue/" in id]
+    assert hints == [7.0, 7.0]
+
+
+def test_answer_heads_are_remembered_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_module, "MEMO_HEADS", 3)
+    stage = Stage(targets=1)
+    for number in range(10):
+        client, _ = stage.ask(GET)
+        if number == 0:
+            upstream, _ = stage.accept()
+        upstream.data_received(b"HTTP/1.1 200 OK\r\nETag: %d\r\nContent-Length: 2\r\n\r\nok" % number)
+        assert client.status == 200
+        assert len(stage.plane.reply_heads) <= 3
 
 
 def test_the_parts_of_a_report_are_the_whole() -> None:
