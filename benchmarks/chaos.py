@@ -348,7 +348,10 @@ class Verdict:
     faults: list[str] = field(default_factory=list)
     lost_per_kill: dict[int, list[Line]] = field(default_factory=lambda: defaultdict(list))
     unlogged: list[Line] = field(default_factory=list)  # over, and not in the access log
-    last_moment: dict[int, int] = field(default_factory=Counter)  # cut by a worker that was killed before it was noted
+    last_moment: Counter[int] = field(default_factory=Counter)  # cut by a worker that was killed before it was noted
+    unbooked: Counter[int] = field(
+        default_factory=Counter
+    )  # answered whole by a worker that was killed before that was
 
 
 WHOLE = {"get": {"200"}, "post": {"200"}, "stream": {"200"}, "socket": {"1000", "1001"}}
@@ -401,7 +404,8 @@ def judge(storm: Storm, book: Path) -> Verdict:
         if not any(kill.began - 2 < line.ended < kill.ended + 0.1 for kill in storm.kills):
             verdict.faults.append(f"not in the log, though no worker had just been killed: {line}")
     unwritten = sum(kill.unwritten for kill in storm.kills)
-    if not 0 <= unwritten - len(verdict.unlogged) <= sum(verdict.last_moment.values()):
+    unbooked = sum(verdict.unbooked.values())
+    if not -unbooked <= unwritten - len(verdict.unlogged) <= sum(verdict.last_moment.values()):
         verdict.faults.append(
             f"{len(verdict.unlogged)} answers are not in the access log, {unwritten} by the proxy's account"
         )
@@ -459,6 +463,12 @@ def _judge_kill(verdict: Verdict, kill: Kill) -> None:
     heads = sum(line.kind != "post" for line in unread)  # a POST may have been begun, and its body lie unread
     kill.unbegun = len(lost) - kill.account
     at_last = verdict.last_moment[kill.pid]
+    if kill.account + heads == len(lost) + at_last + 1 and any(
+        line.port in kill.ports and kill.began - 0.05 < line.ended < kill.ended for line in verdict.unlogged
+    ):
+        # It stood still between the answer's last byte and the account: at most one request can be there.
+        verdict.unbooked[kill.pid] = 1
+        at_last += 1
     if not (kill.account + heads <= len(lost) + at_last and before <= kill.account + len(unread)):
         verdict.faults.append(
             f"process {kill.pid}: {kill.account} under way by the proxy's account, {heads} to {len(unread)} unread, "
@@ -503,7 +513,7 @@ def show(storm: Storm, verdict: Verdict) -> None:
     print(
         f"answers that are not in the access log: {len(verdict.unlogged)}; "
         f"by the proxy's account: {sum(kill.unwritten for kill in storm.kills)} "
-        f"(cut in a worker's last moment, and booked as one or the other: {sum(verdict.last_moment.values())})"
+        f"(cut in a worker's last moment, and booked as one or the other: {sum((verdict.last_moment + verdict.unbooked).values())})"
     )
     print(f"done: {dict(storm.done)}")
     for name, value in verdict.rows["growth"].items():
