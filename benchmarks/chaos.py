@@ -351,7 +351,7 @@ class Verdict:
     last_moment: Counter[int] = field(default_factory=Counter)  # cut by a worker that was killed before it was noted
     unbooked: Counter[int] = field(
         default_factory=Counter
-    )  # answered whole by a worker that was killed before that was
+    )  # answered whole, but the worker was killed before it said so
 
 
 WHOLE = {"get": {"200"}, "post": {"200"}, "stream": {"200"}, "socket": {"1000", "1001"}}
@@ -510,10 +510,11 @@ def show(storm: Storm, verdict: Verdict) -> None:
         f"\nworkers killed: {len(storm.kills)}; what clients lost by it: {lost}; "
         f"by the proxy's account: {account} under way; {unbegun} lay unread in the kernel"
     )
+    last = verdict.last_moment + verdict.unbooked
     print(
         f"answers that are not in the access log: {len(verdict.unlogged)}; "
         f"by the proxy's account: {sum(kill.unwritten for kill in storm.kills)} "
-        f"(cut in a worker's last moment, and booked as one or the other: {sum((verdict.last_moment + verdict.unbooked).values())})"
+        f"(cut in a worker's last moment, and booked as one or the other: {last.total()})"
     )
     print(f"done: {dict(storm.done)}")
     for name, value in verdict.rows["growth"].items():
