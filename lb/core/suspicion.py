@@ -128,6 +128,8 @@ class Suspicion:
         group = self._pools.get(pool)
         if group is None or target not in group.ready or verdict.ignored:
             return Finding()
+        if verdict.ok and not group.failing and not group.suspected and not self._everything:
+            return Finding()  # as nearly always
         self._hear(group, target, now, "" if verdict.ok else _sign(verdict))
         notices = self._look(pool, group)
         if verdict.ok or verdict.kind not in SILENT:

@@ -45,7 +45,7 @@ class Line:
     def __init__(self, lines: Lines, sock: socket.socket, asker: Asker) -> None:
         self._lines = lines
         self._sock = sock
-        self._asker = asker
+        self._asker: Asker | None = asker  # until it is over: then the two are no cycle for the collector
         self._left = asker.question
         self._waits = select.EPOLLIN
         self.fd = sock.fileno()
@@ -55,18 +55,23 @@ class Line:
 
         The kernel says EAGAIN while it still connects, and why, if it could not.
         """
+        asker = self._asker
+        assert asker is not None
         try:
             sent = self._sock.send(self._left)
         except BlockingIOError:
             return select.EPOLLOUT
-        whole = len(self._left) == len(self._asker.question)
+        whole = len(self._left) == len(asker.question)
         self._left = self._left[sent:]
         if whole:
-            self._asker.connected(self)
+            asker.connected(self)
         return select.EPOLLOUT if self._left else select.EPOLLIN
 
     def on_event(self) -> None:
         """Something has happened: connected, answered, closed or failed."""
+        asker = self._asker
+        if asker is None:
+            return
         try:
             if self._left:
                 waits = self.send()
@@ -78,13 +83,13 @@ class Line:
             return
         except OSError as error:
             self.abort()
-            self._asker.connection_lost(error)
+            asker.connection_lost(error)
             return
         if data:
-            self._asker.data_received(data)
+            asker.data_received(data)
         else:
             self.abort()
-            self._asker.eof_received()
+            asker.eof_received()
 
     def wait(self, events: int) -> None:
         """Be told of these events."""
@@ -96,6 +101,7 @@ class Line:
         if self.fd >= 0:
             self._lines.drop(self)
             self.fd = -1
+            self._asker = None
             self._sock.close()
 
 
