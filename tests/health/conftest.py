@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -155,6 +156,8 @@ class Watcher:
 @pytest.fixture
 async def watcher() -> AsyncIterator[Watcher]:
     made = Watcher()
+    gc.freeze()  # as the supervisor does: to look through all of pytest's objects would take a tenth of a second
     await made.monitor.start()
     yield made
     await made.monitor.close()
+    gc.unfreeze()
