@@ -349,9 +349,7 @@ class Verdict:
     lost_per_kill: dict[int, list[Line]] = field(default_factory=lambda: defaultdict(list))
     unlogged: list[Line] = field(default_factory=list)  # over, and not in the access log
     last_moment: Counter[int] = field(default_factory=Counter)  # cut by a worker that was killed before it was noted
-    unbooked: Counter[int] = field(
-        default_factory=Counter
-    )  # answered whole, but the worker was killed before it said so
+    unbooked: Counter[int] = field(default_factory=Counter)  # answered whole, and the worker killed before it was noted
 
 
 WHOLE = {"get": {"200"}, "post": {"200"}, "stream": {"200"}, "socket": {"1000", "1001"}}

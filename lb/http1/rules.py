@@ -221,20 +221,19 @@ def _same_host(one: bytes, other: bytes, default: bytes) -> bool:
 
 def check_host(value: bytes) -> None:
     """Refuse a Host value that is not one host name or address with an optional port (RFC 9110 section 7.2)."""
+    if value in _good_hosts:
+        return
     match = _HOST.fullmatch(value)
     if match is None or (match[2] and int(match[2]) > 65535) or not _is_host(match[1]):
         raise Refusal(400, "bad_host", "the Host field does not name one host")
-
-
-#: Host values that have passed the check: a proxy is asked for the same few. Bounded in number and length.
-_good_hosts: set[bytes] = set()
-
-
-def _remember_host(value: bytes) -> None:
     if len(value) <= 256:
         if len(_good_hosts) >= 1024:
             _good_hosts.clear()
         _good_hosts.add(value)
+
+
+#: Host values that have passed the check: a proxy is asked for the same few. Bounded in number and length.
+_good_hosts: set[bytes] = set()
 
 
 def _is_host(name: bytes) -> bool:
@@ -282,9 +281,7 @@ def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> Req
         if kind == HOST:
             if fields.host is not None:
                 raise Refusal(400, "bad_host", "more than one Host field")  # RFC 9112 section 3.2
-            if value not in _good_hosts:
-                check_host(value)
-                _remember_host(value)
+            check_host(value)
             fields.host = value
         elif kind == USER_AGENT:
             kept.append(line)

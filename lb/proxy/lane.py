@@ -23,12 +23,12 @@ from lb.core.retry import CONNECT, REFUSED, RESET, TIMEOUT, UNREACHABLE, Failure
 from lb.core.targets import Service, Target
 from lb.proxy.upstream import Upstream
 
-#: Idle connections kept per target; the oldest is closed when there are more.
-IDLE_LIMIT = 256
-
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
     from lb.proxy.plane import DataPlane
+
+#: Idle connections kept per target; the oldest is closed when there are more.
+IDLE_LIMIT = 256
 
 
 class Lane:
@@ -99,15 +99,14 @@ class Lane:
         limit = self.idle_limit
         while (upstream := self.freshest) is not None:
             age = now - upstream.idle_since
-            if age <= limit.retire_after:
-                if (careful or age > limit.safe_for) and not self._is_safe(upstream, age, now):
-                    return None
-                older = self.older
-                self.freshest = older.pop() if older else None
-                self.active += 1
-                return upstream
+            young = age <= limit.retire_after
+            if young and (careful or age > limit.safe_for) and not self._is_safe(upstream, age, now):
+                return None
             older = self.older
             self.freshest = older.pop() if older else None
+            if young:
+                self.active += 1
+                return upstream
             upstream.close()
         return None
 
@@ -324,8 +323,7 @@ class Lane:
         self.seconds = 0.0
 
     def state_of(self) -> int:
-        """A number that changes whenever something worth a report has happened."""
-        self.settle()
+        """A number that changes whenever something worth a report has happened. `settle` comes first."""
         tally = self.tally
         return hash(
             (
@@ -343,8 +341,7 @@ class Lane:
         )
 
     def read_tally(self) -> TargetTally:
-        """The tally as it is now, with its gauges."""
-        self.settle()
+        """The tally with its gauges as they are now. `settle` comes first."""
         tally = self.tally
         tally.in_flight = self.in_flight
         tally.idle = len(self.older) + (self.freshest is not None)

@@ -300,6 +300,7 @@ class DataPlane:
         self._sequence += 1
         report = Report(self.worker, self.incarnation, self._sequence, self.applied)
         for lane in islice(self.lanes.values(), part, None, parts):
+            lane.settle()
             state = lane.state_of()
             if full or state != lane.reported:
                 lane.reported = state
