@@ -12,7 +12,6 @@ import asyncio
 import heapq
 from collections import deque
 from collections.abc import Callable
-from math import ceil
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -21,9 +20,6 @@ T = TypeVar("T")
 BATCH = 32
 #: Timers may fire this much early: the loop counts whole milliseconds.
 SLACK = 0.001
-#: Seconds by which a start may be put off so that several go together: a thousand wakings a second cost more than the
-#: thousand probes.
-GRAIN = 0.01
 
 
 class Schedule(Generic[T]):
@@ -76,7 +72,7 @@ class Schedule(Generic[T]):
             self._timer, self._wakes_at = None, float("inf")
             return
         self._wakes_at = self._heap[0][0]
-        delay = ceil(self._wakes_at / GRAIN) * GRAIN - self._clock()
+        delay = self._wakes_at - self._clock()
         self._timer = self._loop.call_later(delay, self._wake) if delay > 0 else self._loop.call_soon(self._wake)
 
     def _wake(self) -> None:

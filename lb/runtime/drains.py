@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from lb.config.quantities import format_duration
 from lb.control.models import DrainState
 from lb.control.operations import Refused
 from lb.core.desired import TargetDesired
-from lb.core.lifecycle import Emptied, in_rotation, shown
+from lb.core.lifecycle import Emptied, Seen, in_rotation, shown
 from lb.core.report import TargetTally
 from lb.core.targets import Target
 from lb.runtime.totals import Sums
@@ -81,6 +82,8 @@ class Drains:
         while not state.safe and time.monotonic() < until:
             await asyncio.sleep(LOOK_EVERY)
             state = await self.state(target)
+        if state.safe:
+            self._told_safe.setdefault(target.id, time.monotonic())
         return state
 
     def foresee(self, target: Target, force: bool) -> list[str]:
@@ -222,15 +225,23 @@ class Drains:
     async def _look_for_return(self, id: str) -> None:
         supervisor = self._supervisor
         target, health = supervisor.targets[id], supervisor.monitor.health(id)
+        history = supervisor.monitor.history(id)
         if health.admin == "drained":
             self._told_safe.setdefault(id, time.monotonic())
-        if health.streak < 0 or health.probe != "ready":
-            if id in self._told_safe:
-                self._seen_down.add(id)
-            return
         safe_since = self._told_safe.get(id)
+        up = health.streak >= 0 and health.probe == "ready"
+        if safe_since is not None and (not up or failed_since(history, safe_since)):
+            self._seen_down.add(id)
+        if not up:
+            return
         if safe_since is not None and id not in self._seen_down:
             supervisor.monitor.nudge(id)  # it stops at any moment, and may be back before its next probe is due
         if id in self._seen_down or (safe_since is not None and time.monotonic() - safe_since > BACK_AFTER):
             with suppress(Refused):
                 await self.end(target, "it is back")
+
+
+def failed_since(history: Iterable[Seen], since: float) -> bool:
+    """Whether a probe that began at `since` (monotonic seconds) or later has failed: a container may go and come back
+    between two looks at its state."""
+    return any(seen.at >= since and not seen.verdict.ok and not seen.verdict.ignored for seen in history)
