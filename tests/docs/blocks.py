@@ -24,15 +24,12 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 import tomllib
 from collections.abc import Iterator
@@ -44,6 +41,7 @@ from typing import Any
 import yaml
 
 from tests.docs import manifests
+from tests.ports import free_ports
 
 REPO = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w-]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```[ ]*$", re.M | re.S)
@@ -53,8 +51,6 @@ DIRECTIVES = {"background": 0, "exit": 1, "eventually": 0, "file": 1, "docker": 
 COMMAND = re.compile(r"^\s*(\$ |lb |curl |make |python |docker |kubectl )", re.M)
 #: Ports that the pages use.
 PORTS = ("5001", "5002", "5003", "5004", "5005", "5006", "8080", "8081", "9090", "9900")
-#: Where free ones are looked for: below those that systems give to connections, so that nobody else gets one by chance.
-FROM_PORT, TO_PORT = 20000, 32000
 PORT = re.compile(r"(?<![\d.])(?:" + "|".join(PORTS) + r")(?!\d)")
 #: System directories of the pages; here they lie in the reader's own.
 PLACES = re.compile(r"(?<![\w.-])/(?:etc/lb|var/lib/lb)")
@@ -94,28 +90,6 @@ def blocks(page: Path, root: Path = REPO) -> list[Block]:
             Block(name, before.count("\n") + 1, match["language"], text, directive["what"] if directive else "")
         )
     return found
-
-
-_given: set[int] = set()
-_giving = threading.Lock()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody has, and that no other page of this run is given."""
-    found: list[int] = []
-    with _giving:
-        while len(found) < count:
-            port = random.randrange(FROM_PORT, TO_PORT)
-            with socket.socket() as sock:
-                try:
-                    sock.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-            if port not in _given:
-                _given.add(port)
-                found.append(port)
-    # In order, so that what a page sorts is in the same order here.
-    return sorted(found)
 
 
 class Desk:

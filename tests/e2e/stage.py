@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from tests.ports import free_port
+
 T = TypeVar("T")
 
 
@@ -71,7 +73,7 @@ class Backend:
     def __init__(self, pool: str = "blue", port: int = 0) -> None:
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", port))
+            sock.bind(("127.0.0.1", port or free_port()))
             sock.listen(1024)
             self.port = sock.getsockname()[1]
             self.address = f"127.0.0.1:{self.port}"

@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.terminal import FILE, Running, environment, eventually, lb
+from tests.ports import free_port
 
 #: What each command is given; `run`, `completion` and `schema` are left out, which print no report.
 WORDS = {
@@ -136,13 +137,6 @@ def test_a_watch_outlives_lb_and_says_so(tmp_path: Path) -> None:
 
 
 # --- events --follow -------------------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def test_a_follower_outlives_a_restart_and_misses_nothing(tmp_path: Path) -> None:

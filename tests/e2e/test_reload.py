@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.echo import EchoBackend, Tunnel
 from tests.e2e.stage import Lb, Load, Stage, ask, eventually
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -124,14 +125,6 @@ def test_by_signal_and_by_watch(stage: Stage) -> None:
     path.write_text(path.read_text() + "nonsense: 1\n")
     eventually(lambda: not lb.status()["config"]["last_reload_ok"])
     assert len(targets(lb)) == 1
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def test_listeners_come_and_go(stage: Stage) -> None:
