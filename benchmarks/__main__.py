@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import memory, report
+from benchmarks.processes import MissingError, binary
 from benchmarks.report import Results
 from benchmarks.rounds import run
 from benchmarks.scenarios import SCENARIOS, STAGES, Run, find_capacity
@@ -32,6 +33,12 @@ def main() -> int:
         if options.out:
             report.picture(results, _folder(options.out) / "ratios.svg")
         return 0
+    try:
+        for program in ("nginx", "wrk", *(peer for peer in options.peers if peer != "lb")):
+            binary(program)
+    except MissingError as missing:
+        print(f"benchmarks: {missing}", file=sys.stderr)
+        return 1
     names = options.only or ([*QUICK] if options.quick else [*SCENARIOS, MEMORY])
     about = {"machine": report.machine(), "options": {k: str(v) for k, v in vars(options).items() if v}}
     print(" · ".join(f"{key} {value}" for key, value in about["machine"].items()), end="\n\n", flush=True)

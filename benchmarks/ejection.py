@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.servers import await_answer, free_port, nginx_binary, start, stop
+from benchmarks.processes import await_answer, binary, free_port, start, stop
 
 TARGETS = 10
 BROKEN = 3
@@ -95,7 +95,7 @@ def nginx(folder: Path, ports: list[int]) -> int:
         "proxy_pass http://pool; proxy_http_version 1.1; proxy_set_header Connection '';"
         "proxy_next_upstream error timeout http_502 http_503 http_504; } } }"
     )
-    process = start([nginx_binary(), "-c", str(config)], EVERY_CPU, folder, "nginx")
+    process = start([binary("nginx"), "-c", str(config)], EVERY_CPU, folder, "nginx")
     RUNNING.append(process)
     await_answer(f"http://127.0.0.1:{port}/", process)
     return port

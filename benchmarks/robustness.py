@@ -5,11 +5,11 @@ python -m benchmarks.robustness [slow | idle | large | stale] …
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import random
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -218,10 +218,16 @@ PARTS = {"slow": slow, "idle": idle, "large": large, "stale": stale}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.robustness", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("part", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)} (all)")
+    parts = parser.parse_args().part
+    for name in parts:
+        if name not in PARTS:
+            parser.error(f"{name} is no part; there are {', '.join(PARTS)}")
     with tempfile.TemporaryDirectory(prefix="lb-bench-") as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)
-        for name in sys.argv[1:] or PARTS:
+        for name in parts or PARTS:
             PARTS[name](folder)
 
 

@@ -1,15 +1,15 @@
 """How often a good release is rolled back, and how fast a bad one: simulated releases, thousands of them.
 
-    python benchmarks/rollout_alarms.py [RELEASES]
+    python -m benchmarks.rollout_alarms [RELEASES]
 
 The figures of docs/blue-green.md come from here. No sockets, no clock: `core.rollout` on made-up totals.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 import statistics
-import sys
 from bisect import bisect_left
 from math import log, log1p
 
@@ -84,7 +84,11 @@ def release(seed: int, failing: tuple[float, float], slow: tuple[float, float], 
 
 
 def main() -> None:
-    releases = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.rollout_alarms", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("releases", nargs="?", type=int, default=1000, help="of each good kind (1000)")
+    releases = parser.parse_args().releases
     print(f"| a good release | requests/s | rolled back, of {releases} |\n| --- | --- | --- |")
     for what, failing, failing_now, slow, slow_now, rps in GOOD:
         ends = [release(seed, (failing, failing_now), (slow, slow_now), rps)[0].phase for seed in range(releases)]

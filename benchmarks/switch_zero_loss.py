@@ -28,7 +28,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.servers import _TEMP, await_answer, free_port, nginx_binary, stop
+from benchmarks.origin import TEMPORARY
+from benchmarks.processes import await_answer, binary, free_port, stop
 
 ANY_CPU = {0, 1}
 WRK = """
@@ -109,18 +110,18 @@ def start_nginx(folder: Path, ports: dict[str, int]) -> Proxy:
             f" events {{ worker_connections 4096; }}"
             f"http {{ access_log {folder}/nginx.log combined buffer=64k; client_max_body_size 0;"
             f"keepalive_requests 1000000; client_body_buffer_size 128k;"
-            f"map $http_upgrade $upgrade_or_not {{ default upgrade; '' ''; }} {_TEMP.format(folder=folder)}"
+            f"map $http_upgrade $upgrade_or_not {{ default upgrade; '' ''; }} {TEMPORARY.format(folder)}"
             f"upstream active {{ server 127.0.0.1:{ports[pool]}; keepalive 256; keepalive_requests 1000000; }}"
             f"server {{ listen 127.0.0.1:{port} reuseport backlog=4096; location / {{ proxy_pass http://active;"
             f" proxy_http_version 1.1; proxy_buffering off; {headers} }} }} }}"
         )
 
     write("blue")
-    process = spawn([nginx_binary(), "-c", str(file), "-g", "daemon off;"], folder, "nginx")
+    process = spawn([binary("nginx"), "-c", str(file), "-g", "daemon off;"], folder, "nginx")
 
     def switch(pool: str) -> None:
         write(pool)
-        subprocess.run([nginx_binary(), "-c", str(file), "-s", "reload"], check=True, capture_output=True)
+        subprocess.run([binary("nginx"), "-c", str(file), "-s", "reload"], check=True, capture_output=True)
 
     return Proxy("nginx", f"http://127.0.0.1:{port}", switch, [process])
 

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import h11
 
-from benchmarks.processes import nginx_binary
+from benchmarks.processes import binary
 from lb.core.targets import Retries
 from tests.wire import request_table, response_table
 from tests.wire.front import Front
@@ -152,7 +152,7 @@ def nginx(folder: Path, ports: list[tuple[int, int]]) -> subprocess.Popen[bytes]
         f"daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.err crit; worker_processes 1;\n"
         f"events {{}} http {{ access_log off; {temporary}\n{servers}\n}}"
     )
-    return subprocess.Popen([nginx_binary(), "-c", str(folder / "nginx.conf"), "-p", str(folder)])
+    return subprocess.Popen([binary("nginx"), "-c", str(folder / "nginx.conf"), "-p", str(folder)])
 
 
 def haproxy(folder: Path, ports: list[tuple[int, int]]) -> subprocess.Popen[bytes]:
