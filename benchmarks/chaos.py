@@ -461,11 +461,17 @@ def _judge_kill(verdict: Verdict, kill: Kill) -> None:
     heads = sum(line.kind != "post" for line in unread)  # a POST may have been begun, and its body lie unread
     kill.unbegun = len(lost) - kill.account
     at_last = verdict.last_moment[kill.pid]
+    # WebSockets whose goodbyes have passed, and whose connections were open still: they are under way.
+    verdict.unbooked[kill.pid] = sum(
+        line.kind == "socket" and line.port in kill.ports and kill.began - 0.05 < line.ended < kill.ended + 0.1
+        for line in verdict.unlogged
+    )
+    at_last += verdict.unbooked[kill.pid]
     if kill.account + heads == len(lost) + at_last + 1 and any(
         line.port in kill.ports and kill.began - 0.05 < line.ended < kill.ended for line in verdict.unlogged
     ):
         # It stood still between the answer's last byte and the account: at most one request can be there.
-        verdict.unbooked[kill.pid] = 1
+        verdict.unbooked[kill.pid] += 1
         at_last += 1
     if not (kill.account + heads <= len(lost) + at_last and before <= kill.account + len(unread)):
         verdict.faults.append(
