@@ -461,18 +461,20 @@ def _judge_kill(verdict: Verdict, kill: Kill) -> None:
     heads = sum(line.kind != "post" for line in unread)  # a POST may have been begun, and its body lie unread
     kill.unbegun = len(lost) - kill.account
     at_last = verdict.last_moment[kill.pid]
-    # WebSockets whose goodbyes have passed, and whose connections were open still: they are under way.
-    verdict.unbooked[kill.pid] = sum(
-        line.kind == "socket" and line.port in kill.ports and kill.began - 0.05 < line.ended < kill.ended + 0.1
+    late = [
+        line
         for line in verdict.unlogged
-    )
-    at_last += verdict.unbooked[kill.pid]
-    if kill.account + heads == len(lost) + at_last + 1 and any(
-        line.port in kill.ports and kill.began - 0.05 < line.ended < kill.ended for line in verdict.unlogged
+        if line.port in kill.ports and kill.began - 0.05 < line.ended < kill.ended + 0.1
+    ]
+    # WebSockets whose goodbyes have passed, and whose connections were open still: they are under way.
+    unbooked = sum(line.kind == "socket" for line in late)
+    if kill.account + heads == len(lost) + at_last + unbooked + 1 and any(
+        line.kind != "socket" and line.ended < kill.ended for line in late
     ):
         # It stood still between the answer's last byte and the account: at most one request can be there.
-        verdict.unbooked[kill.pid] += 1
-        at_last += 1
+        unbooked += 1
+    verdict.unbooked[kill.pid] = unbooked
+    at_last += unbooked
     if not (kill.account + heads <= len(lost) + at_last and before <= kill.account + len(unread)):
         verdict.faults.append(
             f"process {kill.pid}: {kill.account} under way by the proxy's account, {heads} to {len(unread)} unread, "

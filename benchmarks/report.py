@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import binary
+from benchmarks.processes import MissingError, binary
 from benchmarks.rounds import Measured, Ratio, Round, ratio
 from benchmarks.scenarios import SCENARIOS, Scenario
 
@@ -160,7 +160,7 @@ def machine() -> dict[str, str]:
     for name, (program, option, pattern) in versions.items():
         try:
             out = subprocess.run([binary(program), option], capture_output=True, text=True, check=False)
-        except RuntimeError:
+        except MissingError:
             continue
         match = re.search(pattern, out.stdout + out.stderr)
         found[name] = match[1] if match else "unknown"

@@ -225,12 +225,11 @@ class Drains:
     async def _look_for_return(self, id: str) -> None:
         supervisor = self._supervisor
         target, health = supervisor.targets[id], supervisor.monitor.health(id)
-        history = supervisor.monitor.history(id)
         if health.admin == "drained":
             self._told_safe.setdefault(id, time.monotonic())
         safe_since = self._told_safe.get(id)
         up = health.streak >= 0 and health.probe == "ready"
-        if safe_since is not None and (not up or failed_since(history, safe_since)):
+        if safe_since is not None and (not up or failed_since(supervisor.monitor.history(id), safe_since)):
             self._seen_down.add(id)
         if not up:
             return

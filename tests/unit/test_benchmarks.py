@@ -45,3 +45,12 @@ def test_a_peer_that_is_not_installed_is_named_at_once(
     monkeypatch.setattr(sys, "argv", ["benchmarks", "--quick"])
     assert front.main() == 1
     assert capsys.readouterr().err == "benchmarks: caddy is needed: apt-get install caddy\n"
+
+
+def test_one_that_is_neither_asked_for_nor_installed_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import report
+
+    monkeypatch.setattr("benchmarks.processes.shutil.which", lambda name, path: None)
+    about = report.machine()
+    assert "python" in about
+    assert "caddy" not in about

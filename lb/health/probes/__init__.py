@@ -56,11 +56,11 @@ def build(target: Target, spec: CheckSpec, dialer: Dialer) -> Probe:
 async def ask(probe: Probe, timeout: float) -> Verdict:
     """One question, `timeout` seconds at most. Raises nothing but `CancelledError`."""
     began = monotonic()
-    limit = asyncio.timeout(timeout)
     try:
-        async with limit:
+        async with asyncio.timeout(timeout) as limit:
             return await probe.run()
     except Exception as error:
-        if limit.expired():
-            return probe.timed_out(monotonic() - began)
-        return failure(error, probe.where, monotonic() - began)
+        seconds = monotonic() - began
+        if isinstance(error, TimeoutError) and limit.expired():
+            return probe.timed_out(seconds)
+        return failure(error, probe.where, seconds)
