@@ -71,7 +71,6 @@ class Ring(Generic[L]):
     """The owner of the next point at or after the key."""
 
     needs_key: ClassVar[bool] = True
-    needs_now: ClassVar[bool] = False
     __slots__ = ("_lanes", "_owners", "_points")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:
@@ -104,7 +103,6 @@ class Maglev(Generic[L]):
     """One look-up in a table that the lanes filled in turns."""
 
     needs_key: ClassVar[bool] = True
-    needs_now: ClassVar[bool] = False
     __slots__ = ("_lanes", "_table")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:

@@ -27,7 +27,6 @@ class LeastRequest(Generic[L]):
     """The lane with the least in flight for its weight."""
 
     needs_key: ClassVar[bool] = False
-    needs_now: ClassVar[bool] = False
     __slots__ = ("_dice", "_first", "_members", "_ring", "_turns")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:

@@ -73,7 +73,6 @@ class PeakEwmaBalancer(Generic[L]):
     """
 
     needs_key: ClassVar[bool] = False
-    needs_now: ClassVar[bool] = True
     __slots__ = ("_dice", "_lanes", "_scales")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:

@@ -29,8 +29,6 @@ class Balancer(Protocol[L]):
 
     #: True when `pick` wants a `key` (`hash_key` of what the service hashes); else computing one is wasted.
     needs_key: ClassVar[bool]
-    #: True when `pick` wants the time.
-    needs_now: ClassVar[bool]
 
     def pick(self, key: int = 0, avoid: Collection[L] = (), now: float = 0.0) -> L | None:
         """The lane for the next request; None only when nobody is in rotation.
@@ -45,7 +43,6 @@ class NoMember(Generic[L]):
     """Nobody is in rotation."""
 
     needs_key: ClassVar[bool] = False
-    needs_now: ClassVar[bool] = False
 
     def pick(self, key: int = 0, avoid: Collection[L] = (), now: float = 0.0) -> L | None:
         return None

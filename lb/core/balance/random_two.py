@@ -22,7 +22,6 @@ class RandomTwo(Generic[L]):
     """The better of two lanes drawn by weight."""
 
     needs_key: ClassVar[bool] = False
-    needs_now: ClassVar[bool] = False
     __slots__ = ("_dice", "_lanes", "_weights")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:

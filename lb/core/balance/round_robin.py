@@ -10,6 +10,8 @@ The sequence is worked out when the balancer is built, so a pick is one step of 
 - Fractional weights (slow start, agent hints), or a cycle that would be very long: the same deadlines, without end,
   worked out lap by lap. The shares are exact in the long run, and memory stays bounded.
 
+With more than 256 lanes, a high rate takes the cycle in stretches (`stretches.py`).
+
 A retry's pick takes further steps until a lane comes that is not to be avoided: that is the same sequence without
 these lanes, so the others keep their shares among themselves.
 """
@@ -18,11 +20,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterator, Sequence
-from itertools import chain, cycle, islice
+from itertools import chain, cycle
 from math import gcd
 from typing import ClassVar, Generic, TypeVar
 
 from lb.core.balance.policy import Member
+from lb.core.balance.stretches import Stretches
 
 #: nginx's scan is used up to this many lanes…
 SCAN_LANES = 100
@@ -32,6 +35,8 @@ SCAN_STEPS = 20_000
 LONGEST_CYCLE = 8192
 #: Slots of one lap at the least; a lap has at least two turns per lane on average.
 LAP = 1024
+#: Above so many lanes, a high rate takes the cycle in stretches.
+STRICT = 256
 #: How far a retry's pick steps on before it draws from the remaining lanes instead.
 REACH = 256
 
@@ -97,45 +102,65 @@ def whole(weights: Sequence[float]) -> list[int] | None:
     return integers if sum(integers) <= LONGEST_CYCLE else None
 
 
+def whole_cycle(weights: Sequence[float], begin: float) -> list[int] | None:
+    """One cycle of indices, begun at `begin` in [0, 1) of it; None if the weights have none of a bearable length."""
+    integers = whole(weights)
+    if integers is None:
+        return None
+    slots = sum(integers)
+    small = len(weights) <= SCAN_LANES and len(weights) * slots <= SCAN_STEPS
+    turns = scan(integers) if small else spread(integers)
+    first = int(begin * slots)
+    return turns[first:] + turns[:first]
+
+
 def sequence(members: Sequence[tuple[T, float]], begin: float) -> Iterator[T]:
     """The endless smooth sequence of `members`; `begin` in [0, 1) says where in its cycle (or first lap) it starts."""
     items = [item for item, _ in members]
     weights = [weight for _, weight in members]
-    integers = whole(weights)
-    if integers is None:
-        start = begin * max(LAP, 2 * len(items)) / sum(weights)
-        return chain.from_iterable([items[i] for i in lap] for lap in laps(weights, start))
-    slots = sum(integers)
-    small = len(items) <= SCAN_LANES and len(items) * slots <= SCAN_STEPS
-    turns = scan(integers) if small else spread(integers)
-    first = int(begin * slots)
-    return cycle([items[i] for i in turns[first:] + turns[:first]])
+    turns = whole_cycle(weights, begin)
+    if turns is not None:
+        return cycle([items[i] for i in turns])
+    start = begin * max(LAP, 2 * len(items)) / sum(weights)
+    return chain.from_iterable([items[i] for i in lap] for lap in laps(weights, start))
 
 
 class RoundRobin(Generic[L]):
     """Weighted round robin."""
 
     needs_key: ClassVar[bool] = False
-    needs_now: ClassVar[bool] = False
-    __slots__ = ("_members", "_next", "_rng", "_sequence")
+    __slots__ = ("_members", "_rng", "_stretches", "_turns")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:
         total = sum(weight for _, weight in members)
         begin = rng.random() if offset is None else (offset % total) / total
         self._members = list(members)
         self._rng = rng
-        self._sequence = sequence(members, begin)
-        self._next = self._sequence.__next__
+        self._turns: Iterator[L]
+        self._stretches: Stretches[L] | None = None
+        if len(members) > STRICT and (turns := whole_cycle([weight for _, weight in members], begin)) is not None:
+            self._stretches = Stretches([members[i][0] for i in turns])
+            self._turns = iter(())
+        else:
+            self._turns = sequence(members, begin)
 
     def pick(self, key: int = 0, avoid: Collection[L] = (), now: float = 0.0) -> L | None:
-        lane = self._next()
-        if not avoid or lane not in avoid:
-            return lane
-        return self._elsewhere(lane, avoid)
+        for lane in self._turns:  # a single step, for which this is the way without a call
+            return lane if not avoid or lane not in avoid else self._elsewhere(lane, avoid, now)
+        self._begin_lap(now)
+        return self.pick(key, avoid, now)
 
-    def _elsewhere(self, lane: L, avoid: Collection[L]) -> L:
-        for other in islice(self._sequence, REACH):
-            if other not in avoid:
+    def _begin_lap(self, now: float) -> None:
+        """Fetch the next turns, where they come in stretches; any other sequence has no end."""
+        if self._stretches is not None:
+            self._turns = iter(self._stretches.next_lap(now))
+
+    def _elsewhere(self, lane: L, avoid: Collection[L], now: float) -> L:
+        for _ in range(REACH):
+            other = next(self._turns, None)
+            if other is None:
+                self._begin_lap(now)
+            elif other not in avoid:
                 return other
         # The lanes that are left have a tiny share, or there are none.
         left = [(other, weight) for other, weight in self._members if other not in avoid]
