@@ -10,6 +10,7 @@ import argparse
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks import memory, report
@@ -77,7 +78,8 @@ def _on_stage(stage: str, names: list[str], this: Run, rounds: int):  # type: ig
             if name.startswith(("paced", "checks-load")) and not this.capacity:
                 find_capacity(this, servers)
             length = replace(this, seconds=max(this.seconds, scenario.least))
-            yield name, run(servers, rounds, lambda server, s=scenario, r=length: s.one(r, server), this.folder)
+            one = partial(scenario.one, length)
+            yield name, run(servers, rounds, one, this.folder, warm=scenario.warm)
 
 
 def _show(results: Results) -> None:

@@ -81,14 +81,20 @@ def measure(server: Server, one: Callable[[Server], Result]) -> Round:
 
 
 def run(
-    servers: Mapping[str, Server], rounds: int, one: Callable[[Server], Result], folder: Path
+    servers: Mapping[str, Server], rounds: int, one: Callable[[Server], Result], folder: Path, *, warm: bool = False
 ) -> dict[str, Measured]:
-    """`rounds` turns, each server once in each; the first turn warms up and is not counted."""
+    """`rounds` turns, each server once in each; the first turn warms up and is not counted.
+
+    `warm`: before each round the server gets the same load for as long, without being measured. It has rested while the
+    others had their turns, and to open a thousand connections again is no part of what a request costs.
+    """
     measured = {label: Measured() for label in servers}
     labels = list(servers)
     for turn in range(rounds + 1):
         for place in range(len(labels)):
             label = labels[(turn + place) % len(labels)]
+            if warm:
+                one(servers[label])
             result = measure(servers[label], one)
             if turn:
                 measured[label].rounds.append(result)

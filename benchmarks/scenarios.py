@@ -83,6 +83,7 @@ class Scenario:
     one: Callable[[Run, Server], Result]
     unit: str = "request"  # what CPU time is counted by: request | MiB | message | second
     least: float = 1.0  # seconds that a round takes at least
+    warm: bool = False  # a round follows a like one that is not counted: connections are open, and nobody has rested
 
 
 def _get(path: str, connections: int, script: str = "") -> Callable[[Run, Server], Result]:
@@ -177,7 +178,7 @@ SCENARIOS = {
         Scenario("paced-50", "constant rate, half of each one's capacity", "plain", _paced(0.5), least=2.0),
         Scenario("paced-80", "constant rate, 80 % of each one's capacity", "plain", _paced(0.8), least=2.0),
         Scenario("paced-same", "constant rate, half of the weakest's capacity", "plain", _paced(0.5, True), least=2.0),
-        Scenario("targets", "targets in a pool, 32 connections", "targets", _get("/", 32)),
+        Scenario("targets", "targets in a pool, 32 connections", "targets", _get("/", 32), warm=True),
         Scenario("routes", "routes to one service, 32 connections", "routes", _get("/", 32, load.routes(1000))),
         Scenario("services", "services with routes, 32 connections", "services", _get("/", 32, load.routes(1000))),
         Scenario("features", "features, 32 connections", "features", _get("/", 32)),
