@@ -111,7 +111,7 @@ def _stays(picked: list[Lane]) -> list[tuple[int, int]]:
 
 
 def test_requests_in_flight_have_room():
-    """Four turns for each: a target has long answered when its next request comes."""
+    """`ROOM` turns for each: a target has answered when its next request comes."""
     members = lanes(1000)
     turn = balancer(members)
     for in_flight in (5, 20, 60):
