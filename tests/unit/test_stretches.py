@@ -122,6 +122,16 @@ def test_requests_in_flight_have_room():
         assert gaps[0] > in_flight
 
 
+@pytest.mark.parametrize("in_flight", [15, 21, 22, 27, 31])
+def test_a_stretch_that_just_fits_goes_on(in_flight):
+    """Else it would be left after one lap, for the next, which fits as little: nothing would be in the cache."""
+    turn = balancer(lanes(1000))
+    drive(turn, 20_000, 40_000, in_flight)
+    picked = drive(turn, 20_000, 40_000, in_flight, start=1.5)
+    first = sum(1 for place, lane in enumerate(picked) if lane not in picked[max(0, place - 100) : place])
+    assert first <= 1.2 * len(picked) / LAPS
+
+
 # ---------------------------------------------------------------------------------------------- what it must not change
 
 

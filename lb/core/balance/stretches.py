@@ -33,7 +33,7 @@ SHORTEST = 2
 LAPS = 16
 #: Seconds that a stretch may have all traffic.
 STAY = 0.03
-#: Turns of a stretch for each request in flight, at the least.
+#: Turns of a stretch for each request in flight, when its length is chosen; it is gone through again while it has one.
 ROOM = 1.5
 #: Turns for each request in flight that are enough in any case: each target is busy for a quarter of the time.
 AMPLE = 4
@@ -82,16 +82,16 @@ class Stretches(Generic[L]):
         """The turns to come. `now` is in seconds, of any origin; a clock that stands still gives the strict order."""
         took = now - self._lap_began
         self._lap_began = now
-        has_room = self._has_room()
-        if has_room and 0.0 < took <= self._began + STAY - now and self._laps < LAPS:
+        crowded = self._is_crowded()
+        fits = not crowded and self._in_flight <= len(self._lap)
+        if fits and 0.0 < took <= self._began + STAY - now and self._laps < LAPS:
             self._laps += 1
             self._repeated = now
         else:
             if now - self._repeated > PATIENCE:
                 self._gone = [0] * len(self._parts)
-            if has_room:  # perhaps a shorter one has room, too; one lap says nothing about what further ones would meet
-                room = ROOM if self._laps >= SMOOTH else AMPLE
-                self._width = max(SHORTEST, ceil(room * self._in_flight / PART), self._width - 1)
+            if not crowded:  # else it is longer already
+                self._width = self._width_for_flight()
             self._stretch = self._least()
             self._lap = [lane for part in self._stretch for lane in self._parts[part]]
             self._laps = 1
@@ -100,16 +100,22 @@ class Stretches(Generic[L]):
             self._gone[part] += 1
         return self._lap
 
-    def _has_room(self) -> bool:
-        """Whether the stretch is long enough for what is in flight. If not, the next one is longer."""
+    def _is_crowded(self) -> bool:
+        """Whether requests stand behind others, more than a few. If so, the next stretch is longer."""
         in_flight = [lane.in_flight for lane in self._lap]
         self._in_flight += (sum(in_flight) - self._in_flight) / SMOOTH
         self._behind += (sum([count - 1 for count in in_flight if count > 1]) - self._behind) / SMOOTH
-        if self._behind > BEHIND * self._in_flight:
-            self._behind = 0.0  # what the longer one does is to be seen afresh
-            self._width = min(len(self._parts), self._width + 1 + self._width // 4)
+        if self._behind <= BEHIND * self._in_flight:
             return False
-        return ROOM * self._in_flight <= len(self._lap)
+        self._behind = 0.0  # what the longer one does is to be seen afresh
+        self._width = min(len(self._parts), self._width + 1 + self._width // 4)
+        return True
+
+    def _width_for_flight(self) -> int:
+        """Parts that the next stretch has: what is in flight needs its room, and a long one gets shorter by and by."""
+        room = ROOM if self._laps >= SMOOTH else AMPLE  # one lap says nothing about what further ones would meet
+        needed = min(len(self._parts), ceil(room * self._in_flight / PART))
+        return max(SHORTEST, needed, self._width - 1)
 
     def _least(self) -> list[int]:
         """The parts for the next stretch: those gone through least; of equal ones, those that are next in turn."""
