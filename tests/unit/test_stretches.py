@@ -63,7 +63,7 @@ def test_at_a_high_rate_a_stretch_is_gone_through_again():
 @pytest.mark.parametrize(
     ("count", "rate", "in_flight"),
     [
-        (1000, 1_500, 0),  # so slow that two laps over the shortest stretch last longer than a stretch may
+        (1000, 1_200, 0),  # so slow that two laps over the shortest stretch last longer than a stretch may
         (1000, 40_000, 400),  # so much in flight that each target is busy most of the time
         (STRICT, 40_000, 0),  # so few targets that they stay in the cache anyway
     ],

@@ -8,7 +8,7 @@ called loop blocking or tiling (Lam, Rothberg, Wolf: The cache performance and o
 
 Nobody waits for it, and nobody is left out:
 
-- A stretch has the traffic for `STAY` seconds at the most. So below about 2,000 requests a second the order is strict.
+- A stretch has the traffic for `STAY` seconds at the most. So below about 1,300 requests a second the order is strict.
 - Hardly ever does a target get a request while it has another one. By Little's law the share of the requests in flight
   that stand behind another one is the share of the time that requests spend waiting, even where a target serves one at
   a time. Where it is more than `BEHIND`, stretches become longer, up to the whole cycle, which is the strict order.
@@ -30,9 +30,9 @@ PART = 16
 #: Parts of the shortest stretch.
 SHORTEST = 2
 #: How many times in a row a stretch is gone through at most.
-LAPS = 16
+LAPS = 32
 #: Seconds that a stretch may have all traffic.
-STAY = 0.03
+STAY = 0.05
 #: Turns of a stretch for each request in flight, when its length is chosen; it is gone through again while it has one.
 ROOM = 1.5
 #: Turns for each request in flight that are enough in any case: each target is busy for a quarter of the time.
