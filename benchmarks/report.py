@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pace import SLOW
 from benchmarks.processes import MissingError, binary
 from benchmarks.rounds import Measured, Ratio, Round, ratio
 from benchmarks.scenarios import SCENARIOS, Scenario
@@ -130,8 +131,12 @@ def _notes(measured: dict[str, Measured], labels: list[str]) -> list[str]:
     """How quiet it was, and whether the client kept its pace."""
     every = [one for label in labels for one in measured[label].rounds]
     share = sum(one.foreign for one in every) / (sum(one.seconds for one in every) or 1.0)
+    slow = sum(one.pace > SLOW for one in every) / (len(every) or 1)
     notes = (
-        [f"{len(measured[labels[0]].rounds)} rounds; others took {share:.0%} of the proxy's processor."]
+        [
+            f"{len(measured[labels[0]].rounds)} rounds; others took {share:.0%} of the proxy's processor; "
+            f"{slow:.0%} of all rounds found the machine slow and no better at a later try."
+        ]
         if labels
         else []
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import sys
@@ -54,3 +55,55 @@ def test_one_that_is_neither_asked_for_nor_installed_is_not_missed(monkeypatch: 
     about = report.machine()
     assert "python" in about
     assert "caddy" not in about
+
+
+def test_a_machine_that_is_slow_for_a_while_is_waited_for() -> None:
+    from benchmarks.pace import Pace
+
+    readings = [2.0, 2.1, 4.0, 4.1, 2.2]
+    pace = Pace(0, read=lambda: readings.pop(0))
+    assert pace.factor() == 1.0
+    assert pace.factor() == pytest.approx(1.05)
+    naps: list[float] = []
+    pace.wait(within=5.0, sleep=naps.append)
+    assert len(naps) == 2  # two readings were slow
+    assert not readings
+
+
+def test_it_is_not_waited_for_longer_than_said() -> None:
+    from benchmarks.pace import LOOK_EVERY, Pace
+
+    readings = iter([2.0])
+    pace = Pace(0, read=lambda: next(readings, 4.0))
+    pace.factor()
+    naps: list[float] = []
+    pace.wait(within=1.0, sleep=naps.append)
+    assert sum(naps) == pytest.approx(1.0, abs=LOOK_EVERY)
+
+
+@pytest.mark.parametrize(
+    ("readings", "kept", "made"),
+    [
+        ([1.0, 1.0, 1.0], 0, 1),  # full pace throughout
+        ([1.0, 1.0, 1.9, 1.0, 1.0, 1.0], 1, 2),  # slow at the end of the first
+        ([1.0, 1.0, 1.9, 1.0, 1.0, 1.5, 1.0, 1.0, 1.8], 1, 3),  # never: the one that came closest
+    ],
+    ids=["at once", "at the second try", "never"],
+)
+def test_a_round_at_a_slow_pace_is_made_again(readings: list[float], kept: int, made: int) -> None:
+    from benchmarks.pace import Pace
+    from benchmarks.rounds import Round, at_full_pace
+
+    rounds = [Round(number, 0, 1.0, 0, {}, 0, 1.0, 0, 0, 0) for number in range(3)]
+    makes = iter(rounds)
+    best = at_full_pace(lambda: next(makes), Pace(0, read=lambda: readings.pop(0)))
+    assert best.requests == kept
+    assert len(list(makes)) == 3 - made
+
+
+def test_the_pace_is_read_where_the_proxies_run() -> None:
+    from benchmarks.pace import Pace
+
+    before = os.sched_getaffinity(0)
+    assert Pace(min(before)).factor() == 1.0
+    assert os.sched_getaffinity(0) == before
