@@ -137,8 +137,14 @@ class Answer:
         """What came, for people: the status line and the body's beginning."""
         if self.head is None:
             return printable(self.raw) if self.raw else ""
-        line = self.head.line.decode("latin-1").strip()
-        return f"{line}\n{printable(self.body)}" if self.body else line
+        return _sketch(self.head.line, self.body[: _SHOWN * 4])
+
+
+@lru_cache(maxsize=64)
+def _sketch(line: bytes, beginning: bytes) -> str:
+    """A status line and what the body begins with, for people. Kept: nearly all answers of a pool are alike."""
+    said = line.decode("latin-1").strip()
+    return f"{said}\n{printable(beginning)}" if beginning else said
 
 
 def judge(answer: Answer, spec: CheckSpec, seconds: float, wanted: Wanted, limit: float) -> Verdict:
@@ -202,10 +208,11 @@ def agent_words(answer: Answer) -> tuple[float | None, bool]:
             share, drain = _read_words(value, _BARE_SHARE)
         drain = drain or any(value.lower() == "drain" for value in answer.value(b"x-lb-state"))
     if share is None and not drain:
-        return agent_line(answer.body)
+        return agent_line(answer.body[: _LONGEST_LINE + 1])
     return share, drain
 
 
+@lru_cache(maxsize=64)
 def agent_line(body: bytes) -> tuple[float | None, bool]:
     """The same from the first line of a text: `50%`, `drain`, `50% drain`; any other text says nothing."""
     line = body[: _LONGEST_LINE + 1].split(b"\n", 1)[0]

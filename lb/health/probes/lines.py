@@ -9,6 +9,8 @@ recv, close, and that is all. No TLS, no names: `Dialer.open` does those.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import select
 import socket
 from typing import Protocol
@@ -17,6 +19,8 @@ from lb.health.names import Place
 
 #: Bytes taken at a time.
 PIECE = 65536
+#: What connecting without waiting may say, if it has not failed.
+UNDER_WAY = frozenset((0, errno.EINPROGRESS, errno.EAGAIN))
 
 
 class Asker(Protocol):
@@ -117,13 +121,10 @@ class Lines:
         """Connect and ask; the asker hears of the rest. Raises `OSError` when that is refused at once."""
         sock = socket.socket(place.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         line = Line(self, sock, asker)
-        try:
-            sock.connect(place.address)
-        except BlockingIOError:
-            pass
-        except OSError:
+        error = sock.connect_ex(place.address)
+        if error not in UNDER_WAY:
             sock.close()
-            raise
+            raise OSError(error, os.strerror(error))
         try:
             line.wait(line.send())
         except OSError:
