@@ -23,8 +23,9 @@ from tests.e2e.stage import Lb, Load, Stage, ask, eventually
 
 QUICK = CheckSpec(interval=0.2, timeout=0.3, rise=2, fall=2)
 RULES = "interval: 200ms, timeout: 300ms, rise: 2, fall: 2"
-#: Beyond what the arithmetic says: a look at the status, and two noisy cores.
-SLACK = 1.0
+#: Beyond what the arithmetic says: a look at the status, and two noisy cores (a time-out that fell together with a
+#: standstill of the checker itself is not held against a target, so a busy machine adds whole probes).
+SLACK = 3.0
 
 
 @pytest.fixture(scope="module")
