@@ -73,7 +73,8 @@ class TestDiskFull:
         assert not load.failed
         said = [event["text"] for event in ask(f"{lb.admin}/api/v1/events").json]
         assert sum("changes hold until lb ends" in text for text in said) == 1, "said once"
-        assert sum("can be written again" in text for text in said) == 1
+        again = "the desired state can be written again"  # perhaps the history of probes as well: it has its own beat
+        assert sum(again in text for text in said) == 1
         assert lb.stop() == 0
         lb = stage.start(stage.folder / "lb.yaml")
         assert lb.status()["services"][0]["active"] == "green"
