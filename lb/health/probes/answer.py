@@ -208,11 +208,10 @@ def agent_words(answer: Answer) -> tuple[float | None, bool]:
             share, drain = _read_words(value, _BARE_SHARE)
         drain = drain or any(value.lower() == "drain" for value in answer.value(b"x-lb-state"))
     if share is None and not drain:
-        return agent_line(answer.body[: _LONGEST_LINE + 1])
+        return agent_line(answer.body)
     return share, drain
 
 
-@lru_cache(maxsize=64)
 def agent_line(body: bytes) -> tuple[float | None, bool]:
     """The same from the first line of a text: `50%`, `drain`, `50% drain`; any other text says nothing."""
     line = body[: _LONGEST_LINE + 1].split(b"\n", 1)[0]
@@ -221,6 +220,7 @@ def agent_line(body: bytes) -> tuple[float | None, bool]:
     return _read_words(line.decode("latin-1"), _SHARE)
 
 
+@lru_cache(maxsize=64)
 def _read_words(text: str, share_word: re.Pattern[str]) -> tuple[float | None, bool]:
     share: float | None = None
     drain = False
