@@ -53,6 +53,9 @@ class Finding(NamedTuple):
     notices: tuple[Notice, ...] = ()
 
 
+NOTHING = Finding()
+
+
 class _Pool:
     """The ready targets of one pool, and which of them fail, by the sign that they fail with, since when."""
 
@@ -127,9 +130,9 @@ class Suspicion:
         """What to think of a verdict on a target that is ready; of others nothing is thought."""
         group = self._pools.get(pool)
         if group is None or target not in group.ready or verdict.ignored:
-            return Finding()
+            return NOTHING
         if verdict.ok and not group.failing and not group.suspected and not self._everything:
-            return Finding()  # as nearly always
+            return NOTHING  # as nearly always
         self._hear(group, target, now, "" if verdict.ok else _sign(verdict))
         notices = self._look(pool, group)
         if verdict.ok or verdict.kind not in SILENT:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from lb.core.checks import CheckSpec
-from lb.core.lifecycle import Drain, Undrain, in_rotation
+from lb.core.lifecycle import Drain, Undrain, Verdict, in_rotation
 from lb.core.targets import Target
+from lb.health.monitor import PROGRAMS
 from tests.health.conftest import Watcher, eventually, ok
 
 HTTP = CheckSpec(protocol="http", path="/health", interval=0.05, timeout=1.0, rise=2, fall=3, grace=0.0)
@@ -122,6 +125,56 @@ async def test_a_removed_target_is_not_probed_any_more(watcher: Watcher, backend
     seen, others = goes.connections, stays.connections
     await eventually(lambda: stays.connections >= others + 3)
     assert goes.connections <= seen + 1  # the one under way
+
+
+class AtOnce:
+    """A probe that waits for nothing: its verdict is there before anybody has heard of it."""
+
+    where = asked = expected = ""
+
+    def begin(self, timeout: float, told: object) -> None:
+        return None
+
+    async def run(self) -> Verdict:
+        return Verdict(True, 0.0, "passed at once", "passed")
+
+    def timed_out(self, seconds: float) -> Verdict:
+        raise AssertionError(seconds)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+async def test_what_is_found_of_a_target_that_was_just_taken_away_counts_for_nothing(
+    watcher: Watcher, backend, turns: int
+):
+    """Whoever waits for it hears that it was broken off, and the room that the probe took is free again."""
+    spec = CheckSpec(protocol="command", command=("sleep", "60"), interval=60.0)
+    target = (await backend()).target()
+    trouble: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: trouble.append(context))
+    watcher.watch((target, spec))
+    watcher.monitor._watches[target.id, "readiness"].probe = AtOnce()  # type: ignore[assignment]
+    asking = asyncio.ensure_future(watcher.monitor.probe_now(target.id))
+    await asyncio.sleep(0)  # it is under way
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    watcher.watch()
+    verdict = await asking
+    assert verdict.ok == bool(watcher.probes)
+    assert verdict.ok or (verdict.ignored and verdict.text.startswith("broken off: "))
+    assert not trouble
+    assert watcher.monitor._rooms["command"].free == PROGRAMS
+
+
+async def test_a_question_to_an_address_needs_no_task(watcher: Watcher, backend):
+    async def never(reader, writer):
+        await reader.read()
+
+    servers = [await backend(never) for _ in range(20)]
+    before = asyncio.all_tasks()
+    watcher.watch(*[(server.target(), replace(HTTP, timeout=30.0)) for server in servers])
+    await eventually(lambda: all(server.open_now for server in servers))
+    new = {str(task.get_coro()) for task in asyncio.all_tasks() - before}
+    assert not [name for name in new if "_serve" not in name]  # the servers' own
 
 
 async def test_same_address_in_two_pools_is_two_targets(watcher: Watcher, backend):

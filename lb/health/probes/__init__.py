@@ -13,6 +13,7 @@ from typing import Protocol
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
 from lb.core.targets import Target
+from lb.health.probes.asking import Asking, Told
 from lb.health.probes.command import CommandProbe
 from lb.health.probes.dial import Dialer, failure
 from lb.health.probes.grpc import GrpcProbe
@@ -33,7 +34,11 @@ class Probe(Protocol):
     def expected(self) -> str:
         """What a pass must be, for people."""
 
-    async def run(self) -> Verdict: ...
+    def begin(self, timeout: float, told: Told) -> Asking | None:
+        """Ask, if that can be done without a task (`asking.Prompt`)."""
+
+    async def run(self) -> Verdict:
+        """Ask where `begin` could not."""
 
     def timed_out(self, seconds: float) -> Verdict:
         """The verdict when `run` was stopped because its time was over."""
@@ -53,8 +58,18 @@ def build(target: Target, spec: CheckSpec, dialer: Dialer) -> Probe:
     raise ValueError(f"there is no probe for the protocol {spec.protocol!r}")
 
 
-async def ask(probe: Probe, timeout: float) -> Verdict:
-    """One question, `timeout` seconds at most. Raises nothing but `CancelledError`."""
+def ask(probe: Probe, timeout: float, told: Told) -> Asking:
+    """One question. `told` hears what came of it, not before this returns and after `timeout` seconds at most."""
+    asking = probe.begin(timeout, told)
+    if asking is not None:
+        return asking
+    task = asyncio.get_running_loop().create_task(_run(probe, timeout))
+    task.add_done_callback(lambda task: told(None if task.cancelled() else task.result()))
+    return task
+
+
+async def _run(probe: Probe, timeout: float) -> Verdict:
+    """Raises nothing but `CancelledError`."""
     began = monotonic()
     try:
         async with asyncio.timeout(timeout) as limit:

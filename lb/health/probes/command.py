@@ -22,6 +22,7 @@ from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
 from lb.core.targets import Target
 from lb.health.probes.answer import agent_line, printable
+from lb.health.probes.asking import Asking, Told
 from lb.health.probes.dial import place_of, spell
 
 #: Bytes of output that are kept: so many of its beginning and as many of its end.
@@ -49,6 +50,9 @@ class CommandProbe:
     @property
     def expected(self) -> str:
         return f"exit status 0 within {self._spec.timeout:g} s"
+
+    def begin(self, timeout: float, told: Told) -> Asking | None:
+        return None
 
     async def run(self) -> Verdict:
         began = monotonic()

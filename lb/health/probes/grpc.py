@@ -17,6 +17,7 @@ from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
 from lb.core.targets import Target
 from lb.health.probes.answer import printable
+from lb.health.probes.asking import Asking, Told
 from lb.health.probes.dial import Dialer, place_of, spell
 from lb.health.probes.http import AGENT
 
@@ -54,6 +55,9 @@ class GrpcProbe:
     @property
     def expected(self) -> str:
         return f"SERVING within {self._spec.timeout:g} s"
+
+    def begin(self, timeout: float, told: Told) -> Asking | None:
+        return None
 
     async def run(self) -> Verdict:
         began = monotonic()

@@ -21,8 +21,8 @@ from lb.core.patterns import TooCostly
 from lb.core.targets import Target, TlsClient
 from lb.health.names import literal
 from lb.health.probes.answer import Answer, Wanted, judge
-from lb.health.probes.dial import Dialer, place_of, spell
-from lb.health.probes.lines import Line
+from lb.health.probes.asking import Asking, Prompt, Told
+from lb.health.probes.dial import Dialer, failure, place_of, spell
 
 #: How our probes name themselves, so that targets can tell them from clients in their logs.
 AGENT = f"lb-health/{__version__}"
@@ -36,8 +36,8 @@ class HttpProbe:
     """`protocol: http` and `https`."""
 
     def __init__(self, target: Target, spec: CheckSpec, dialer: Dialer) -> None:
-        self._spec = spec
-        self._dialer = dialer
+        self.spec = spec
+        self.dialer = dialer
         self._host, self._port = place_of(target, spec)
         self._tls: TlsClient | None = None
         if spec.protocol == "https":
@@ -45,103 +45,160 @@ class HttpProbe:
         #: Where a plain question can go without more ado.
         self._place = literal(self._host, self._port) if self._tls is None else None
         self._wanted = Wanted(spec.expect)
-        self._request = request_bytes(spec, self._host, self._port, self._tls is not None)
+        self.question = request_bytes(spec, self._host, self._port, self._tls is not None)
         self._conversation: _Conversation | None = None
         self._costly = False  # a pattern once took longer than `AT_ONCE` on what this target answered
         self.where = spell(self._host, self._port)
 
     @property
     def asked(self) -> str:
-        lines = self._request.decode("latin-1").strip().replace("\r\n", "\n")
+        lines = self.question.decode("latin-1").strip().replace("\r\n", "\n")
         return f"{'TLS to ' if self._tls else ''}{self.where}\n{lines}"
 
     @property
     def expected(self) -> str:
-        expect = self._spec.expect
+        expect = self.spec.expect
         wanted = [f"status {self._wanted.statuses}"]
         wanted += [f"header {name}{f': {value}' if value else ''}" for name, value in expect.headers]
         if expect.body:
             wanted.append(f"body with {expect.body}")
-        return ", ".join(wanted) + f", within {self._spec.timeout:g} s"
+        return ", ".join(wanted) + f", within {self.spec.timeout:g} s"
+
+    def begin(self, timeout: float, told: Told) -> Asking | None:
+        if self._place is None:
+            return None
+        question = _Question(self, told)
+        question.begin(self.dialer.lines, self._place, timeout)
+        return question
 
     async def run(self) -> Verdict:
         began = monotonic()
         self._conversation = None
-        context = await self._dialer.tls(self._tls) if self._tls is not None else None
+        context = await self.dialer.tls(self._tls) if self._tls is not None else None
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        answer = Answer(self._spec.method, self._spec.max_body)
-        conversation = self._conversation = _Conversation(self._request, answer, done)
-        line: Line | None = None
+        conversation = self._conversation = _Conversation(self.question, self.answer(), done)
         try:
-            if self._place is not None:
-                line = self._dialer.lines.open(conversation, self._place)
-            else:
-                name = self._tls.server_name if self._tls is not None else ""
-                await self._dialer.open(lambda: conversation, self._host, self._port, context, name)
+            name = self._tls.server_name if self._tls is not None else ""
+            await self.dialer.open(lambda: conversation, self._host, self._port, context, name)
             await done
-            return await self._judge(answer, monotonic() - began)
+            seconds = monotonic() - began
+            return self.judge(conversation.answer, seconds) or await self.judge_aside(conversation.answer, seconds)
         finally:
-            if line is not None:
-                line.abort()
-            else:
-                conversation.leave()
+            conversation.leave()
 
-    async def _judge(self, answer: Answer, seconds: float) -> Verdict:
-        if not self._costly:
-            try:
-                return judge(answer, self._spec, seconds, self._wanted, AT_ONCE)
-            except TooCostly:
-                self._costly = True
+    def timed_out(self, seconds: float) -> Verdict:
+        conversation = self._conversation
+        if conversation is None:
+            text = f"before a connection was tried within {self.spec.timeout:g} s"
+            return Verdict(False, seconds, text, "timeout")
+        return self.too_late(conversation.answer, conversation.transport is not None, seconds)
+
+    def answer(self) -> Answer:
+        """Room for an answer."""
+        return Answer(self.spec.method, self.spec.max_body)
+
+    def judge(self, answer: Answer, seconds: float) -> Verdict | None:
+        """The verdict on an answer that came whole; None: a pattern needs time, see `judge_aside`."""
+        if self._costly:
+            return None
+        try:
+            return judge(answer, self.spec, seconds, self._wanted, AT_ONCE)
+        except TooCostly:
+            self._costly = True
+            return None
+
+    async def judge_aside(self, answer: Answer, seconds: float) -> Verdict:
+        """The verdict, found in a thread."""
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(
-                self._dialer.aside, judge, answer, self._spec, seconds, self._wanted, ASIDE
-            )
+            return await loop.run_in_executor(self.dialer.aside, judge, answer, self.spec, seconds, self._wanted, ASIDE)
         except TooCostly as pattern:
             text = f"{_found(answer)}, but to look for {pattern} takes longer than {ASIDE:g} s: given up"
             return Verdict(False, seconds, text, "body", got=answer.sketch())
 
-    def late(self) -> str:
-        """How far it had come when its time was over."""
-        conversation = self._conversation
-        if conversation is None:
-            return "before a connection was tried"
-        if conversation.transport is None:
-            return "no connection" if self._tls is None else "no connection with TLS"
-        head = conversation.answer.head
-        if head is None:
-            return "connected, but no answer"
-        if conversation.answer.done:
-            return f"{_found(conversation.answer)}, but what is expected was neither found nor ruled out"
-        if head.status < 200:
-            return f"connected, but nothing came after HTTP {head.status}"
-        return f"HTTP {head.status}, but its body ({len(conversation.answer.body)} bytes so far) did not end"
+    def too_late(self, answer: Answer, connected: bool, seconds: float) -> Verdict:
+        """The verdict on one that did not end within its time: how far it had come."""
+        head = answer.head
+        interim = head is not None and head.status < 200
+        if not connected:
+            text = "no connection" if self._tls is None else "no connection with TLS"
+        elif head is None:
+            text = "connected, but no answer"
+        elif answer.done:
+            text = f"{_found(answer)}, but what is expected was neither found nor ruled out"
+        elif interim:
+            text = f"connected, but nothing came after HTTP {head.status}"
+        else:
+            text = f"HTTP {head.status}, but its body ({len(answer.body)} bytes so far) did not end"
+        text = f"{text} within {self.spec.timeout:g} s"
+        ignored = interim and self.spec.ignore_1xx
+        return Verdict(False, seconds, text, "timeout", ignored=ignored, got=answer.sketch())
 
-    def timed_out(self, seconds: float) -> Verdict:
-        text = f"{self.late()} within {self._spec.timeout:g} s"
-        answer = self._conversation.answer if self._conversation is not None else None
-        interim = answer is not None and answer.head is not None and answer.head.status < 200
-        got = answer.sketch() if answer is not None else ""
-        return Verdict(False, seconds, text, "timeout", ignored=interim and self._spec.ignore_1xx, got=got)
+
+class _Question(Prompt):
+    """One question and its answer, without TLS, to an address."""
+
+    __slots__ = ("_answer", "_aside", "_probe")
+
+    def __init__(self, probe: HttpProbe, told: Told) -> None:
+        super().__init__(probe.question, probe.where, told)
+        self._probe = probe
+        self._answer = probe.answer()
+        self._aside: asyncio.Task[Verdict] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self._answer.feed(data)
+        if self._answer.done:
+            self._judge()
+
+    def eof_received(self) -> None:
+        self._answer.end()
+        self._judge()
+
+    def too_late(self) -> Verdict:
+        if self._aside is not None:
+            self._aside.cancel()
+        return self._probe.too_late(self._answer, self.is_connected, self.seconds)
+
+    def cancel(self) -> None:
+        if self._aside is not None:
+            self._aside.cancel()
+        super().cancel()
+
+    def _judge(self) -> None:
+        self.leave()
+        seconds = self.seconds
+        try:
+            verdict = self._probe.judge(self._answer, seconds)
+        except Exception as error:
+            verdict = failure(error, self.where, seconds)
+        if verdict is not None:
+            self.tell(verdict)
+            return
+        self._aside = asyncio.get_running_loop().create_task(self._probe.judge_aside(self._answer, seconds))
+        self._aside.add_done_callback(self._on_judged)
+
+    def _on_judged(self, aside: asyncio.Task[Verdict]) -> None:
+        if not aside.cancelled():
+            error = aside.exception()
+            wrong = failure(error, self.where, self.seconds) if isinstance(error, Exception) else None
+            self.tell(wrong or aside.result())
 
 
 class _Conversation(asyncio.Protocol):
-    """One question and its answer."""
+    """The same over TLS, or to a name or a Unix socket."""
 
-    __slots__ = ("_done", "answer", "question", "transport")
+    __slots__ = ("_done", "_question", "answer", "transport")
 
-    def __init__(self, request: bytes, answer: Answer, done: asyncio.Future[None]) -> None:
-        self.question = request
+    def __init__(self, question: bytes, answer: Answer, done: asyncio.Future[None]) -> None:
+        self._question = question
         self._done = done
         self.answer = answer
-        self.transport: asyncio.Transport | Line | None = None
+        self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.write(self.question)
-
-    def connected(self, line: Line) -> None:
-        self.transport = line
+        self.transport.write(self._question)
 
     def data_received(self, data: bytes) -> None:
         self.answer.feed(data)

@@ -17,8 +17,12 @@ from typing import Protocol
 
 from lb.health.names import Place
 
+#: The C class below `socket.socket`, which adds things that no line needs, is asked for one of these.
+STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 #: Bytes taken at a time.
 PIECE = 65536
+#: Events taken at a time, before others of the loop get their turn.
+BATCH = 64
 #: What connecting without waiting may say, if it has not failed.
 UNDER_WAY = frozenset((0, errno.EINPROGRESS, errno.EAGAIN))
 
@@ -44,14 +48,14 @@ class Asker(Protocol):
 class Line:
     """One connection."""
 
-    __slots__ = ("_asker", "_left", "_lines", "_sock", "_waits", "fd")
+    __slots__ = ("_asker", "_left", "_lines", "_sock", "fd", "waits")
 
-    def __init__(self, lines: Lines, sock: socket.socket, asker: Asker) -> None:
+    def __init__(self, lines: Lines, sock: socket.SocketType, asker: Asker) -> None:
         self._lines = lines
         self._sock = sock
         self._asker: Asker | None = asker  # until it is over: then the two are no cycle for the collector
         self._left = asker.question
-        self._waits = select.EPOLLIN
+        self.waits = select.EPOLLIN  # the epoll events it waits for
         self.fd = sock.fileno()
 
     def send(self) -> int:
@@ -77,10 +81,11 @@ class Line:
         if asker is None:
             return
         try:
-            if self._left:
+            if self.waits == select.EPOLLOUT:
                 waits = self.send()
-                if waits != self._waits:
-                    self.wait(waits)
+                if waits != self.waits:
+                    self.waits = waits
+                    self._lines.change(self)
                 return
             data = self._sock.recv(PIECE)
         except BlockingIOError:
@@ -94,11 +99,6 @@ class Line:
         else:
             self.abort()
             asker.eof_received()
-
-    def wait(self, events: int) -> None:
-        """Be told of these events."""
-        self._waits = events
-        self._lines.watch(self, events)
 
     def abort(self) -> None:
         """Close. What still comes is thrown away by the kernel."""
@@ -119,30 +119,35 @@ class Lines:
 
     def open(self, asker: Asker, place: Place) -> Line:
         """Connect and ask; the asker hears of the rest. Raises `OSError` when that is refused at once."""
-        sock = socket.socket(place.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = socket.SocketType(place.family, STREAM)
         line = Line(self, sock, asker)
         error = sock.connect_ex(place.address)
         if error not in UNDER_WAY:
             sock.close()
             raise OSError(error, os.strerror(error))
         try:
-            line.wait(line.send())
+            line.waits = line.send()
+            if self._epoll is None:
+                self._epoll = select.epoll()
+                self.loop.add_reader(self._epoll.fileno(), self._on_events)
+            self._epoll.register(line.fd, line.waits)
         except OSError:
             line.abort()
             raise
+        self._lines[line.fd] = line
         return line
 
-    def watch(self, line: Line, events: int) -> None:
-        """Have `line.on_event` called when one of the events has come."""
-        if self._epoll is None:
-            self._epoll = select.epoll()
-            self._loop = asyncio.get_running_loop()
-            self._loop.add_reader(self._epoll.fileno(), self._on_events)
-        if line.fd in self._lines:
-            self._epoll.modify(line.fd, events)
-        else:
-            self._epoll.register(line.fd, events)
-            self._lines[line.fd] = line
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that all of it runs on."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()  # a system call each time
+        return self._loop
+
+    def change(self, line: Line) -> None:
+        """It waits for something else."""
+        assert self._epoll is not None
+        self._epoll.modify(line.fd, line.waits)
 
     def drop(self, line: Line) -> None:
         """It is about to be closed, by which the kernel forgets it."""
@@ -152,15 +157,15 @@ class Lines:
         """Close all."""
         for line in list(self._lines.values()):
             line.abort()
-        if self._epoll is not None and self._loop is not None:
-            self._loop.remove_reader(self._epoll.fileno())
+        if self._epoll is not None:
+            self.loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
             self._epoll = None
 
     def _on_events(self) -> None:
         if self._epoll is None:
             return
-        for fd, _ in self._epoll.poll(0):
+        for fd, _ in self._epoll.poll(0, BATCH):
             # An earlier one may have closed it, and its number be another line's by now: that one finds nothing there.
             line = self._lines.get(fd)
             if line is not None:

@@ -8,7 +8,10 @@ from time import monotonic
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
 from lb.core.targets import Target
+from lb.health.names import literal
+from lb.health.probes.asking import Asking, Prompt, Told
 from lb.health.probes.dial import Dialer, place_of, spell
+from lb.health.probes.lines import Line
 
 
 class TcpProbe:
@@ -18,6 +21,7 @@ class TcpProbe:
         self._spec = spec
         self._dialer = dialer
         self._host, self._port = place_of(target, spec)
+        self._place = literal(self._host, self._port)
         self.where = spell(self._host, self._port)
 
     @property
@@ -28,17 +32,47 @@ class TcpProbe:
     def expected(self) -> str:
         return f"that it is accepted within {self._spec.timeout:g} s"
 
+    def begin(self, timeout: float, told: Told) -> Asking | None:
+        if self._place is None:
+            return None
+        knock = _Knock(self, told)
+        knock.begin(self._dialer.lines, self._place, timeout)
+        return knock
+
     async def run(self) -> Verdict:
         began = monotonic()
-        connected = await self._dialer.open(_Knock, self._host, self._port)
+        connected = await self._dialer.open(_Visit, self._host, self._port)
         connected.leave()
-        return Verdict(True, monotonic() - began, "connected", "passed", got="the connection was accepted")
+        return accepted(monotonic() - began)
 
     def timed_out(self, seconds: float) -> Verdict:
         return Verdict(False, seconds, f"no connection within {self._spec.timeout:g} s", "timeout")
 
 
-class _Knock(asyncio.Protocol):
+def accepted(seconds: float) -> Verdict:
+    """The verdict when somebody listens."""
+    return Verdict(True, seconds, "connected", "passed", got="the connection was accepted")
+
+
+class _Knock(Prompt):
+    """To an address: nothing is said."""
+
+    __slots__ = ("_probe",)
+
+    def __init__(self, probe: TcpProbe, told: Told) -> None:
+        super().__init__(b"", probe.where, told)
+        self._probe = probe
+
+    def connected(self, line: Line) -> None:
+        asyncio.get_running_loop().call_soon(self.tell, accepted(self.seconds))
+
+    def too_late(self) -> Verdict:
+        return self._probe.timed_out(self.seconds)
+
+
+class _Visit(asyncio.Protocol):
+    """To a name or a Unix socket."""
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
 
