@@ -500,7 +500,21 @@ async def test_client_certificate(backend, probe, authority, trust, tmp_path: Pa
     assert not (await probe(server, replace(HTTPS, tls=TlsClient(ca_file=trust)))).ok
 
 
-async def test_a_server_that_hangs_in_the_handshake(backend, probe):
+@pytest.mark.parametrize("protocol", ["https", "grpc"])
+async def test_certificates_that_are_not_read_in_time_are_no_fault_of_the_target(backend, dialer, probe, protocol: str):
+    """After a reload they are read anew; a slow disk must not take a thousand targets out."""
+    target = replace((await backend()).target(), tls=TlsClient(verify=False))
+    never: asyncio.Future[ssl.SSLContext] = asyncio.get_running_loop().create_future()
+    for alpn in ((), ("h2",)):
+        dialer._contexts[TlsClient(verify=False), alpn] = never
+    verdict = await probe(target, CheckSpec(protocol=protocol, timeout=0.1))
+    assert verdict.kind == "local"
+    where = f"127.0.0.1:{target.port}"
+    assert verdict.text == f"cannot probe {where}, for a reason of our own: its certificates were not read within 0.1 s"
+
+
+async def test_a_server_that_hangs_in_the_handshake(backend, probe, dialer):
+    await dialer.tls(TlsClient(verify=False))
     verdict = await probe(await backend(silent), replace(HTTPS, tls=TlsClient(verify=False), timeout=0.2))
     assert (verdict.kind, verdict.text) == ("timeout", "no connection with TLS within 0.2 s")
 

@@ -120,6 +120,12 @@ def failure(error: Exception, where: str, seconds: float) -> Verdict:
             return Verdict(False, seconds, f"the probe of {where} failed: {error or type(error).__name__}", "error")
 
 
+def unprepared(where: str, seconds: float) -> Verdict:
+    """The verdict when the time was over before the target was asked anything: certificates are read from the disk."""
+    text = f"cannot probe {where}, for a reason of our own: its certificates were not read within {seconds:.1f} s"
+    return Verdict(False, seconds, text, "local")
+
+
 def _context(tls: TlsClient, alpn: tuple[str, ...]) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=tls.ca_file or None)
     if not tls.verify:

@@ -18,7 +18,7 @@ from lb.core.lifecycle import Verdict
 from lb.core.targets import Target
 from lb.health.probes.answer import printable
 from lb.health.probes.asking import Asking, Told
-from lb.health.probes.dial import Dialer, place_of, spell
+from lb.health.probes.dial import Dialer, place_of, spell, unprepared
 from lb.health.probes.http import AGENT
 
 if TYPE_CHECKING:
@@ -87,8 +87,9 @@ class GrpcProbe:
             call.leave()
 
     def timed_out(self, seconds: float) -> Verdict:
-        connected = self._call is not None and self._call.transport is not None
-        text = "connected, but no answer" if connected else "no connection"
+        if self._call is None:
+            return unprepared(self.where, seconds)
+        text = "connected, but no answer" if self._call.transport is not None else "no connection"
         return Verdict(False, seconds, f"{text} within {self._spec.timeout:g} s", "timeout")
 
 

@@ -22,7 +22,7 @@ from lb.core.targets import Target, TlsClient
 from lb.health.names import literal
 from lb.health.probes.answer import Answer, Wanted, judge
 from lb.health.probes.asking import Asking, Prompt, Told
-from lb.health.probes.dial import Dialer, failure, place_of, spell
+from lb.health.probes.dial import Dialer, failure, place_of, spell, unprepared
 
 #: How our probes name themselves, so that targets can tell them from clients in their logs.
 AGENT = f"lb-health/{__version__}"
@@ -89,8 +89,7 @@ class HttpProbe:
     def timed_out(self, seconds: float) -> Verdict:
         conversation = self._conversation
         if conversation is None:
-            text = f"before a connection was tried within {self.spec.timeout:g} s"
-            return Verdict(False, seconds, text, "timeout")
+            return unprepared(self.where, seconds)
         return self.too_late(conversation.answer, conversation.transport is not None, seconds)
 
     def answer(self) -> Answer:
