@@ -152,7 +152,6 @@ class Monitor:
         self._suspicion = Suspicion()
         self._lives = Lives(clock, self._life)
         self._told_standstill = float("-inf")
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._rooms = {"command": _Room(PROGRAMS), "": _Room(_connections())}
         self._watches: dict[tuple[str, Role], _Watch] = {}
         self._targets: dict[str, Target] = {}
@@ -425,7 +424,6 @@ class Monitor:
     # --- running -----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        self._loop = asyncio.get_running_loop()  # asking for it each time is a system call each time
         self._schedule.start()
         self._pulse.start()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
 import ssl
 import sys
 import time
+from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import replace
 from pathlib import Path
@@ -367,53 +369,44 @@ async def test_unreachable_is_not_refused(probe):
     assert verdict.kind != "refused"
 
 
+@contextlib.contextmanager
+def full_listener() -> Iterator[socket.socket]:
+    """A listener whose queue is full: it takes nobody until somebody accepts."""
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        listener.setblocking(False)
+        for _ in range(4):
+            filler = opened.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener
+
+
 async def test_a_full_backlog_is_a_time_out_and_says_that_it_never_connected(probe):
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    port = listener.getsockname()[1]
-    fillers = []
-    for _ in range(4):
-        filler = socket.socket()
-        filler.setblocking(False)
-        filler.connect_ex(("127.0.0.1", port))
-        fillers.append(filler)
-    for spec in (CheckSpec(protocol="tcp", timeout=0.2), replace(HTTP, timeout=0.2)):
-        verdict = await probe(at(port), spec)
-        assert (verdict.kind, verdict.text) == ("timeout", "no connection within 0.2 s")
-    for each in (*fillers, listener):
-        each.close()
+    with full_listener() as listener:
+        for spec in (CheckSpec(protocol="tcp", timeout=0.2), replace(HTTP, timeout=0.2)):
+            verdict = await probe(at(listener.getsockname()[1]), spec)
+            assert (verdict.kind, verdict.text) == ("timeout", "no connection within 0.2 s")
 
 
 @pytest.mark.parametrize("spec", [CheckSpec(protocol="tcp", timeout=10.0), replace(HTTP, timeout=10.0)])
 async def test_a_connection_that_takes_a_while(probe, spec: CheckSpec):
-    """The listener's queue is full at first, so that the kernel has to ask again, a second later."""
+    """The kernel has to ask again, a second later."""
     loop = asyncio.get_running_loop()
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    listener.setblocking(False)
-    fillers = []
-    for _ in range(4):
-        filler = socket.socket()
-        filler.setblocking(False)
-        filler.connect_ex(listener.getsockname())
-        fillers.append(filler)
-    asking = asyncio.ensure_future(probe(at(listener.getsockname()[1]), spec))
-    await asyncio.sleep(0.1)
-    accepted = []
-    while not asking.done():
-        accepting = asyncio.ensure_future(loop.sock_accept(listener))
-        await asyncio.wait((accepting, asking), return_when=asyncio.FIRST_COMPLETED)
-        if accepting.done():
-            accepted.append(accepting.result()[0])
-            accepted[-1].send(ok())
-        else:
-            accepting.cancel()
-    verdict = await asking
-    assert verdict.ok and verdict.seconds > 0.5
-    for each in (*fillers, *accepted, listener):
-        each.close()
+    with full_listener() as listener, contextlib.ExitStack() as accepted:
+        asking = asyncio.ensure_future(probe(at(listener.getsockname()[1]), spec))
+        await asyncio.sleep(0.1)
+        while not asking.done():
+            accepting = asyncio.ensure_future(loop.sock_accept(listener))
+            await asyncio.wait((accepting, asking), return_when=asyncio.FIRST_COMPLETED)
+            if accepting.done():
+                accepted.enter_context(accepting.result()[0]).send(ok())
+            else:
+                accepting.cancel()
+        verdict = await asking
+        assert verdict.ok and verdict.seconds > 0.5
 
 
 async def test_our_own_shortage_is_called_so(probe, monkeypatch):

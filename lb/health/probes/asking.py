@@ -8,6 +8,7 @@ it cost. Questions that look up names, shake hands or run programs first are cor
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
@@ -28,7 +29,7 @@ class Asking(Protocol):
         """Break it off. Whoever asked hears None, at once or when it has let go of what it held."""
 
 
-class Prompt:
+class Prompt(ABC):
     """A question on a line of its own, an `Asker`. Who derives from it says what to make of what comes."""
 
     __slots__ = ("_began", "_line", "_timer", "_told", "is_connected", "question", "where")
@@ -75,18 +76,20 @@ class Prompt:
         if self._line is not None:
             self._line.abort()
 
+    @abstractmethod
     def too_late(self) -> Verdict:
         """The verdict when its time is over."""
-        raise NotImplementedError
 
     def connected(self, line: Line) -> None:
         self.is_connected = True
 
+    @abstractmethod
     def data_received(self, data: bytes) -> None:
-        """What comes unasked says nothing."""
+        """A piece of the answer."""
 
+    @abstractmethod
     def eof_received(self) -> None:
-        """Nor does it when no more comes."""
+        """No more will come; the line is closed."""
 
     def connection_lost(self, error: Exception | None) -> None:
         if error is not None:

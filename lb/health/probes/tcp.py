@@ -66,6 +66,12 @@ class _Knock(Prompt):
     def connected(self, line: Line) -> None:
         asyncio.get_running_loop().call_soon(self.tell, accepted(self.seconds))
 
+    def data_received(self, data: bytes) -> None:
+        """What comes unasked says nothing."""
+
+    def eof_received(self) -> None:
+        """Nor does it that no more comes."""
+
     def too_late(self) -> Verdict:
         return self._probe.timed_out(self.seconds)
 
