@@ -120,9 +120,9 @@ def failure(error: Exception, where: str, seconds: float) -> Verdict:
             return Verdict(False, seconds, f"the probe of {where} failed: {error or type(error).__name__}", "error")
 
 
-def unprepared(where: str, seconds: float) -> Verdict:
+def unprepared(where: str, timeout: float, seconds: float) -> Verdict:
     """The verdict when the time was over before the target was asked anything: certificates are read from the disk."""
-    text = f"cannot probe {where}, for a reason of our own: its certificates were not read within {seconds:.1f} s"
+    text = f"cannot probe {where}, for a reason of our own: its certificates were not read within {timeout:g} s"
     return Verdict(False, seconds, text, "local")
 
 

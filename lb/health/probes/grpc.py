@@ -88,7 +88,7 @@ class GrpcProbe:
 
     def timed_out(self, seconds: float) -> Verdict:
         if self._call is None:
-            return unprepared(self.where, seconds)
+            return unprepared(self.where, self._spec.timeout, seconds)
         text = "connected, but no answer" if self._call.transport is not None else "no connection"
         return Verdict(False, seconds, f"{text} within {self._spec.timeout:g} s", "timeout")
 

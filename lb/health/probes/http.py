@@ -89,7 +89,7 @@ class HttpProbe:
     def timed_out(self, seconds: float) -> Verdict:
         conversation = self._conversation
         if conversation is None:
-            return unprepared(self.where, seconds)
+            return unprepared(self.where, self.spec.timeout, seconds)
         return self.too_late(conversation.answer, conversation.transport is not None, seconds)
 
     def answer(self) -> Answer:
