@@ -49,7 +49,7 @@ def readers(
         yield {name: pool.submit(read, REPO / name, tmp_path_factory.mktemp("reader")) for name in wanted}
 
 
-@pytest.mark.parametrize("page", map(name_of, CARRIED_OUT))
+@pytest.mark.parametrize("page", [name_of(page) for page in CARRIED_OUT])
 def test_a_reader_who_follows_the_page_gets_what_it_says(page: str, readers: dict[str, Future[None]]) -> None:
     readers[page].result(timeout=300)
 
@@ -86,7 +86,7 @@ def a_page(directory: Path, text: str) -> Path:
         ("```nginx\nupstrem a {}\n```\n", "unknown directive"),
         ("```haproxy\nbackend a\n    balanze x\n```\n", "unknown keyword"),
         ("```promql\nrate(x[5m]\n```\n", "parse"),
-        ("```json\n{\n```\n", ""),
+        ("```json\n{\n```\n", "Expecting property name"),
         ("```python\nassert False\n```\n", "AssertionError"),
         ("```traefik\nhttp: {routers: {a: {service: b}}, services: {c: {loadBalancer: {}}}}\n```\n", "named are"),
     ],
