@@ -23,6 +23,7 @@ import ssl
 import sys
 import time
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from lb.proxy.plane import DataPlane
 from lb.runtime import descriptors, doors
 from lb.runtime.channel import VERSION, Applied, Channel, Hello, Message, Order, Poll, Polled, Trouble
 from lb.runtime.doors import Door, Doorway
+from lb.runtime.reception import Reception
 
 #: Seconds between two reports; one goes even when nothing has changed, as a sign of life.
 REPORT_EVERY = 0.25
@@ -58,10 +60,13 @@ OWN_DRAIN = 60.0
 class _Open:
     """One socket that is listened on, by which rules."""
 
-    def __init__(self, listener: Listener, files: tuple[object, ...], server: asyncio.AbstractServer) -> None:
+    def __init__(
+        self, listener: Listener, files: tuple[object, ...], server: asyncio.AbstractServer, reception: Reception
+    ) -> None:
         self.listener = listener
         self.files = files
         self.server = server
+        self.reception = reception
 
 
 class Worker:
@@ -257,23 +262,11 @@ class Worker:
 
         If an heir listens on this very socket it would serve them as well; taking them harms nothing.
         """
-        opened, sock = self._open.get(door), self.sockets[door]
+        opened = self._open.get(door)
         if opened is not None:
             opened.server.close()
-            options = _tls_options(opened.listener)
-            factory = self.plane.downstream(opened.listener)
-            while True:
-                try:
-                    connection, _ = sock.accept()
-                except OSError:
-                    break
-                connection.setblocking(False)
-                self._go(self._welcome(factory, connection, options))
+            opened.reception.let_in(inf)
         self._forget(door)
-
-    async def _welcome(self, factory: Any, connection: socket.socket, options: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):
-            await self.loop.connect_accepted_socket(factory, connection, **options)
 
     async def _follow(self) -> None:
         """Open and close listeners as snapshots and sockets come."""
@@ -316,14 +309,15 @@ class Worker:
                 known.server.close()
                 del self._open[door]
             factory = self.plane.downstream(replace(listener, connections=min(listener.connections, bound)))
+            reception = Reception(self.loop, sock, factory, options)
             # A duplicate is handed over: the server closes what it is given, and the socket may be wanted again.
             copy = sock.dup()
             if sock.family == socket.AF_UNIX:
-                server = await self.loop.create_unix_server(factory, sock=copy, backlog=BACKLOG, **options)
+                server = await self.loop.create_unix_server(reception, sock=copy, backlog=BACKLOG, **options)
             else:
-                server = await self.loop.create_server(factory, sock=copy, backlog=BACKLOG, **options)
+                server = await self.loop.create_server(reception, sock=copy, backlog=BACKLOG, **options)
             if door in self.sockets:
-                self._open[door] = _Open(listener, files, server)
+                self._open[door] = _Open(listener, files, server, reception)
             else:  # it was closed meanwhile
                 server.close()
 

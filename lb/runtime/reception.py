@@ -1,0 +1,65 @@
+"""Reception: clients are let in from a listening socket's queue, also beside a thousand busy ones.
+
+libuv accepts one connection per look at its sockets (libuv pull request 3696). Beside a thousand clients that all have
+requests a look takes tens of milliseconds, so that newcomers would come in at some thirty a second. Who sees that the
+last one is long ago therefore lets in those that stand behind as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from lb.proxy.downstream import Downstream
+
+#: Seconds since the last newcomer from which on others are looked for: the loop's own pace is a thousand a second then.
+LONG_AGO = 0.001
+#: As many come in at once; the others at the loop's next look (HAProxy's tune.maxaccept: 64).
+AT_ONCE = 64
+
+
+class Reception:
+    """The protocol factory of one listening socket. `options` are those of TLS."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        factory: Callable[[], Downstream],
+        options: dict[str, Any],
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._factory = factory
+        self._options = options
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._last = 0.0
+
+    def __call__(self) -> Downstream:
+        """The loop has accepted a connection."""
+        now = monotonic()
+        if now - self._last > LONG_AGO:
+            self.let_in(AT_ONCE)
+        self._last = now
+        return self._factory()
+
+    def let_in(self, most: float) -> None:
+        """Accept those who wait in the queue, up to so many."""
+        while most > 0:
+            most -= 1
+            try:
+                connection, _ = self._sock.accept()
+            except OSError:  # nobody is left, or no descriptor
+                return
+            connection.setblocking(False)
+            task = self._loop.create_task(self._welcome(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _welcome(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            await self._loop.connect_accepted_socket(self._factory, connection, **self._options)

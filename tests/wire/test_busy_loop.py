@@ -1,0 +1,57 @@
+"""What a busy event loop does to those who are not its busiest clients."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+import uvloop
+
+from lb.core.targets import Listener
+from lb.proxy.downstream import Downstream
+from lb.proxy.plane import DataPlane
+from lb.runtime import reception
+from lb.runtime.reception import Reception
+
+
+def looks_until_all_are_in(newcomers: int) -> int:
+    """How often the loop looks at its sockets until so many clients, who come at once, have been let in."""
+
+    async def run() -> int:
+        loop = asyncio.get_running_loop()
+        plane = DataPlane(worker=0, loop=loop, alarm=lambda alarm: None)
+        with socket.socket() as door, socket.socket() as busy:
+            door.bind(("127.0.0.1", 0))
+            door.listen(newcomers)
+            desk = Reception(loop, door, lambda: Downstream(plane, Listener("x")), {})
+            server = await loop.create_server(desk, sock=door.dup(), backlog=newcomers)
+            looks = 0
+
+            def look() -> None:
+                nonlocal looks
+                looks += 1
+                time.sleep(2 * reception.LONG_AGO)  # the others' requests
+
+            busy.bind(("127.0.0.1", 0))
+            loop.add_writer(busy, look)  # always ready: once in each look
+            clients = [socket.create_connection(door.getsockname()) for _ in range(newcomers)]
+            looks = 0
+            while plane.accepted < newcomers:  # noqa: ASYNC110 - each look counts
+                await asyncio.sleep(0)
+            loop.remove_writer(busy)
+            for client in clients:
+                client.close()
+            server.close()
+            plane.close()
+            return looks
+
+    return uvloop.run(run())
+
+
+def test_newcomers_come_in_by_dozens_beside_busy_clients() -> None:
+    assert looks_until_all_are_in(60) < 15, "libuv alone lets one in per look"
+
+
+def test_only_so_many_come_in_at_once() -> None:
+    assert looks_until_all_are_in(4 * reception.AT_ONCE) >= 4, "the others have their turn in between"
