@@ -153,7 +153,7 @@ class Breaker(Section):
     """Bounds towards the service, per worker. What is over them waits in the queue, or is shed with 503."""
 
     connections: Annotated[Whole, Bounds(1)] = 1024
-    """Connections to one target. Envoy: 1024."""
+    """Connections to one target; as many are kept when they are idle. Envoy: 1024."""
     pending: Annotated[Whole, Bounds(0)] = 1024
     """Requests that wait for a target with room. Envoy: 1024."""
     requests: Annotated[Whole, Bounds(0)] = 0

@@ -420,6 +420,11 @@ class Downstream(asyncio.Protocol):
         if self._paused and len(self._held) <= PIPELINE_LIMIT:
             self.resume()
 
+    def rest(self) -> None:
+        """Ask for no request until the loop's next turn: this one has lasted long enough."""
+        if self.state == HEAD and not self._held:
+            self.plane.breather.rest(self)
+
     def cut(self, reset: bool) -> None:
         """End the connection so that a half-sent answer does not look whole."""
         if self.state == CLOSED:

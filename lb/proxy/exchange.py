@@ -27,6 +27,7 @@ from lb.http1.forward import request_bytes
 from lb.http1.head import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, RequestHead, ResponseHead
 from lb.http1.replies import reply
 from lb.http1.rules import host_name
+from lb.proxy.breather import LATE
 from lb.proxy.last_words import BEGUN
 from lb.proxy.last_words import OVER as ENDED
 from lb.proxy.tunnel import Tunnel
@@ -256,9 +257,10 @@ class Exchange:
             pool = self.service.choose_again(self)
             if pool is not self.pool:
                 # Traffic was switched meanwhile: the connection stays warm, the request goes where it belongs now.
-                upstream.reusable = True
-                upstream.detach(self.connected_at)
-                upstream.lane.in_flight -= 1
+                lane = upstream.lane
+                lane.in_flight -= 1
+                lane.active -= 1
+                lane.spare(upstream, self.connected_at)
                 self.lane, self.pool, self.phase = None, pool, NEW
                 self._next_lane()
                 return
@@ -482,7 +484,7 @@ class Exchange:
             self.deadline = inf
             limit = self.service.rules.breaker.connections
             if not limit or lane.active < limit:
-                lane.open(self)
+                lane.begin()
             self.plane.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure, now)
             return
         self._decide(lane, failure, now)
@@ -778,6 +780,8 @@ class Exchange:
         self.body = None
         if phase != TUNNELLING:
             self.client.exchange_done(self.keep_alive, self.body_done)
+            if now - plane.now > LATE:
+                self.client.rest()
 
     def _count(self, lane: Lane, bucket: int, cut: bool) -> None:
         """What the target did, unless that was a whole 200."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import deque
 from math import inf
 from operator import add
 from time import monotonic
@@ -21,14 +22,12 @@ from lb.core.keepalive import IdleLimit
 from lb.core.report import BUCKETS, Alarm, TargetTally
 from lb.core.retry import CONNECT, REFUSED, RESET, TIMEOUT, UNREACHABLE, Failure
 from lb.core.targets import Service, Target
+from lb.http1.head import IDEMPOTENT
 from lb.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
     from lb.proxy.plane import DataPlane
-
-#: Idle connections kept per target; the oldest is closed when there are more.
-IDLE_LIMIT = 256
 
 
 class Lane:
@@ -42,6 +41,7 @@ class Lane:
         "drained_at",
         "draining",
         "ewma",
+        "expecting",
         "freshest",
         "id",
         "idle_limit",
@@ -49,6 +49,7 @@ class Lane:
         "latency",
         "older",
         "opened_at",
+        "opening",
         "plane",
         "reported",
         "said",
@@ -69,6 +70,10 @@ class Lane:
         self.service = service
         self.freshest: Upstream | None = None  # the idle connection that was used last
         self.older: list[Upstream] | tuple[()] = ()  # the other idle ones, the oldest first
+        self.expecting: (
+            deque[tuple[Exchange, float]] | tuple[()]
+        ) = ()  # requests that wait for a connection, since when
+        self.opening = 0  # connections being opened, or to be begun: one at least for each of these requests
         self.in_flight = 0
         self.active = 0  # connections that are not idle: open with a request or tunnel, or being opened
         self.connections: set[Upstream] = set()
@@ -111,7 +116,11 @@ class Lane:
         return None
 
     def keep(self, upstream: Upstream) -> None:
-        """One more idle connection, the freshest; of too many the oldest goes."""
+        """One more idle connection, the freshest; of more than may be in use at once the oldest goes.
+
+        Fewer would not do: of a thousand requests that come at once a thousand connections become idle at once, and
+        whatever is closed then is opened anew for the next thousand.
+        """
         before = self.freshest
         self.freshest = upstream
         if before is not None:
@@ -119,7 +128,7 @@ class Lane:
                 self.older = [before]
                 return
             self.older.append(before)
-            if len(self.older) >= IDLE_LIMIT:
+            while len(self.older) >= self.service.breaker.connections:
                 self.older.pop(0).close()
 
     @property
@@ -156,17 +165,103 @@ class Lane:
         return age <= limit.safe_for
 
     def open(self, exchange: Exchange) -> None:
-        """Open a connection for `exchange`, which is told by `on_connected` or `on_failure`."""
+        """Get a connection for `exchange`, which is told by `on_connected` or `on_failure`.
+
+        One is opened for it, and it gets whichever is there first: that one, another's, or one that becomes idle.
+        """
         self.active += 1
-        task = self.plane.loop.create_task(self._open(exchange))
+        if not self.expecting:
+            self.expecting = deque()
+        self.expecting.append((exchange, monotonic()))
+        self.plane.openings.ask(self)
+
+    def hand_over(self, upstream: Upstream) -> None:
+        """A connection has become idle while requests expect one: it goes to the first, if that may ride it."""
+        self.prune()
+        if self.expecting:
+            exchange, _ = self.expecting[0]
+            if not exchange.fresh and (exchange.head.method in IDEMPOTENT or upstream.looks_open()):
+                self._connected(exchange, upstream)
+                return
+        self.keep(upstream)
+
+    def opened(self, upstream: Upstream) -> None:
+        """A new connection is there: for the first that expects one, or for whoever comes next."""
+        self.opening -= 1
+        self.prune()
+        if self.expecting:
+            self._connected(self.expecting[0][0], upstream)
+        else:
+            self.spare(upstream, monotonic())
+            self._wake()
+
+    def not_opened(self, failure: Failure, begun: float) -> None:
+        """A connection has failed that was begun then."""
+        self.tally.connect_failures += 1
+        self.failed(_ALARMS[failure.cause], failure.text)
+        self.opening -= 1
+        if not self.needs_another() or not self.expecting:
+            return
+        if self.expecting[0][1] <= begun:
+            exchange = self._leaves_first()
+            self.active -= 1
+            exchange.on_failure(failure)
+            self.prune()
+        else:  # it came later, and a connection of its own has gone to an earlier one
+            self.plane.openings.ask(self)
+
+    def needs_another(self) -> bool:
+        """Whether more requests expect a connection than are being opened."""
+        self.prune()
+        return len(self.expecting) > self.opening
+
+    def spare(self, upstream: Upstream, now: float) -> None:
+        """A new connection that nobody needs any more is good for the next request."""
+        if self.draining:
+            upstream.abort()
+        else:
+            upstream.reusable = True
+            upstream.idle_since = now
+            self.keep(upstream)
+
+    def prune(self) -> None:
+        """Those who expect a connection no more make room, once they are the first."""
+        before = self.active
+        while self.expecting and not self.expecting[0][0].awaits(self):
+            self._leaves_first()
+            self.active -= 1
+        if self.active < before:
+            self._wake()
+
+    def _connected(self, exchange: Exchange, upstream: Upstream) -> None:
+        self._leaves_first()
+        exchange.on_connected(upstream)
+        self.prune()
+
+    def _leaves_first(self) -> Exchange:
+        assert self.expecting
+        exchange, _ = self.expecting.popleft()
+        if not self.expecting:
+            self.expecting = ()  # one for all lanes, so that looking at it fetches nothing
+        return exchange
+
+    def _wake(self) -> None:
+        """There is room for one of those who wait for any target of the service."""
+        service = self.plane.services.get(self.target.service)
+        if service is not None and service.waiting:
+            service.wake()
+
+    def begin(self) -> None:
+        """Open a connection now, for whoever expects one when it is there."""
+        self.opening += 1
+        task = self.plane.loop.create_task(self._open(monotonic()))
         self.plane.tasks.add(task)
         task.add_done_callback(self.plane.tasks.discard)
 
-    async def _open(self, exchange: Exchange) -> None:
-        upstream: Upstream | None = None
+    async def _open(self, begun: float) -> None:
         failure: Failure | None = None
         try:
-            upstream = await self._connect(exchange.service.rules.timeouts.connect or None)
+            upstream = await self._connect(self.service.timeouts.connect or None)
         except TimeoutError:
             self.tally.timeouts += 1
             failure = Failure(CONNECT, TIMEOUT, f"{self.id} did not accept a connection in time", timer="connect")
@@ -178,22 +273,15 @@ class Lane:
             failure = Failure(CONNECT, UNREACHABLE, f"TLS with {self.id} failed: {error.reason or error}")
         except OSError as error:
             failure = Failure(CONNECT, UNREACHABLE, f"{self.id} cannot be reached: {error.strerror or error}")
-        if upstream is not None and upstream.gone:
-            upstream.abort()
-            text = f"{self.id} closed the connection as soon as it was opened"
-            failure = Failure(CONNECT, RESET, text, unprocessed=True)
-        if failure is not None:
-            self.active -= 1
-            self.tally.connect_failures += 1
-            self.failed(_ALARMS[failure.cause], failure.text)
-            if exchange.awaits(self):
-                exchange.on_failure(failure)
-        elif upstream is not None:
-            if exchange.awaits(self):
-                exchange.on_connected(upstream)
-            else:  # the client left meanwhile: the connection is good for the next request
-                upstream.reusable = True
-                upstream.detach(monotonic())
+        else:
+            if upstream.gone:
+                upstream.abort()
+                text = f"{self.id} closed the connection as soon as it was opened"
+                failure = Failure(CONNECT, RESET, text, unprocessed=True)
+        if failure is None:
+            self.opened(upstream)
+        else:
+            self.not_opened(failure, begun)
 
     async def _connect(self, within: float | None) -> Upstream:
         """Open a connection within so many seconds. Raises OSError, which TimeoutError is one of.

@@ -122,6 +122,9 @@ class Shadow:
     def exchange_done(self, keep_alive: bool, body_done: bool) -> None:
         """Nothing follows."""
 
+    def rest(self) -> None:
+        """Nothing follows."""
+
     def become_tunnel(self) -> bytes:
         """Upgrades are not copied."""
         return b""

@@ -24,11 +24,13 @@ from lb.core.targets import Listener, Rotation, Service, Snapshot
 from lb.http1.head import ResponseHead
 from lb.http1.rules import Refusal
 from lb.proxy.access_log import Log
+from lb.proxy.breather import Breather
 from lb.proxy.deadlines import Sweeper
 from lb.proxy.downstream import Downstream
 from lb.proxy.lane import Lane
 from lb.proxy.last_words import BEGUN, LOGGED, OVER, cells
 from lb.proxy.names import Names
+from lb.proxy.openings import Openings
 from lb.proxy.services import LivePool, LiveService
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ class DataPlane:
         self._id_prefix = b"%012x" % self.rng.getrandbits(48)
         self._id_next = 0
         self.names = Names(loop)
+        self.openings = Openings(loop)
+        self.breather = Breather(loop)
         self.reply_heads: dict[bytes, ResponseHead] = {}  # see `Upstream`
         self.tasks: set[asyncio.Task[None]] = set()
         self.log: Log | None = None

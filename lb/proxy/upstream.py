@@ -156,7 +156,9 @@ class Upstream(asyncio.Protocol):
         lane.active -= 1
         if self.reusable and self._state == _IDLE and not self._lost and not lane.draining:
             self.idle_since = now
-            if lane.freshest is None:
+            if lane.expecting:
+                lane.hand_over(self)
+            elif lane.freshest is None:
                 lane.freshest = self
             else:
                 lane.keep(self)

@@ -32,6 +32,7 @@ from lb.core.targets import (
 )
 from lb.http1.forward import request_suffix
 from lb.http1.rules import read_request, read_request_fields
+from lb.proxy import openings
 from lb.proxy import upstream as upstream_module
 from lb.proxy.exchange import Exchange
 from lb.proxy.plane import DataPlane
@@ -56,15 +57,25 @@ class Loop:
 
     def __init__(self) -> None:
         self.later: list[tuple[float, Any, tuple[Any, ...]]] = []
-        self.opening: list[tuple[Any, Exchange]] = []
+        self.opening: list[tuple[Any, float]] = []
+        self.soon: list[Any] = []
+
+    def call_soon(self, call: Any) -> None:
+        self.soon.append(call)
+
+    def turn(self) -> None:
+        """What is to happen in the loop's next turn."""
+        due, self.soon = self.soon, []
+        for call in due:
+            call()
 
     def call_later(self, delay: float, call: Any, *args: Any) -> None:
         self.later.append((delay, call, args))
 
     def create_task(self, coroutine: Any) -> Task:
-        """`Lane.open` makes the only task: note who wants a connection to where."""
+        """`Lane.begin` makes the only task: note where a connection is opened to, and since when."""
         wants = coroutine.cr_frame.f_locals
-        self.opening.append((wants["self"], wants["exchange"]))
+        self.opening.append((wants["self"], wants["begun"]))
         coroutine.close()
         return Task()
 
@@ -116,6 +127,7 @@ class Client:
         self.done: bool | None = None  # keep-alive, once the exchange is over
         self.was_cut = False
         self.paused = False
+        self.rests = False
 
     def may_keep_alive(self, head: Any) -> bool:
         return not head.fields.close and bool(head.minor or head.fields.keep_alive)
@@ -144,6 +156,10 @@ class Client:
 
     def leave(self) -> None:
         pass
+
+    def rest(self) -> None:
+        assert self.done is not None
+        self.rests = True
 
     @property
     def status(self) -> int:
@@ -199,19 +215,17 @@ class Stage:
 
     def accept(self) -> tuple[Upstream, Transport]:
         """The target accepts the connection that is being opened."""
-        lane, exchange = self.loop.opening.pop(0)
+        lane, _ = self.loop.opening.pop(0)
         upstream = Upstream(lane, QUIET)
         transport = Transport()
         upstream.connection_made(transport)  # type: ignore[arg-type]
-        assert exchange.awaits(lane)
-        exchange.on_connected(upstream)
+        lane.opened(upstream)
         return upstream, transport
 
     def refuse(self) -> str:
         """The target refuses; returns its id."""
-        lane, exchange = self.loop.opening.pop(0)
-        lane.active -= 1
-        exchange.on_failure(Failure(CONNECT, REFUSED, f"{lane.id} refused the connection"))
+        lane, begun = self.loop.opening.pop(0)
+        lane.not_opened(Failure(CONNECT, REFUSED, f"{lane.id} refused the connection"), begun)
         return str(lane.id)
 
     def at_rest(self) -> bool:
@@ -331,8 +345,7 @@ def test_a_reset_in_doubt_waits_for_evidence() -> None:
         upstream, _ = stage.accept()
         exchange.on_failure(Failure(HEAD, RESET, "reset", idle=5.0, elapsed=0.01))
         assert not client.got
-        assert stage.loop.opening.pop() == (upstream.lane, exchange), "is the target there at all?"
-        upstream.lane.active -= 1
+        assert stage.loop.opening.pop()[0] is upstream.lane, "is the target there at all?"
         if evidence:
             upstream.lane.idle_limit.closed(5.0, stage.plane.now, 60.0)
         stage.loop.fire()
@@ -600,6 +613,124 @@ def test_a_body_over_the_routes_limit_is_refused_before_and_within() -> None:
     assert wire.closed
 
 
+class TestManyAtOnce:
+    """Requests that find no idle connection: a few connections are begun per turn, and what comes first is taken."""
+
+    def test_so_many_connections_are_begun_in_a_turn_and_the_others_later(self) -> None:
+        stage = Stage(targets=1)
+        asked = [stage.ask(GET) for _ in range(40)]
+        assert len(stage.loop.opening) == 16
+        stage.loop.turn()
+        assert len(stage.loop.opening) == 32
+        stage.loop.turn()
+        stage.loop.turn()
+        assert len(stage.loop.opening) == 40
+        wires = [stage.accept()[0] for _ in asked]
+        for upstream in wires:
+            upstream.data_received(OK)
+        assert [client.status for client, _ in asked] == [200] * 40
+        assert stage.at_rest()
+
+    def test_a_connection_that_becomes_idle_serves_whoever_waits_and_no_more_are_begun(self) -> None:
+        stage = Stage(targets=1)
+        asked = [stage.ask(GET) for _ in range(40)]
+        upstream, _ = stage.accept()
+        for client, _ in asked:
+            upstream.data_received(OK)
+            assert client.status == 200, "in the order of their coming"
+        stage.loop.turn()
+        assert len(stage.loop.opening) == 15, "those that had been begun; nobody needs another"
+        for _ in range(15):
+            stage.accept()
+        assert len(upstream.lane.idle) == 16
+        assert stage.at_rest()
+
+    def test_what_may_not_be_sent_twice_rides_no_connection_that_is_not_quiet(self) -> None:
+        stage = Stage(targets=1)
+        first, _ = stage.ask(GET)
+        second, _ = stage.ask(POST, b"hello")
+        upstream, wire = stage.accept()
+        here, there = socket.socketpair()
+        there.close()  # the kernel knows of its end, the loop does not yet
+        upstream.sock = here
+        upstream.data_received(OK)
+        assert first.status == 200
+        assert wire.take().count(b" /x HTTP/1.1") == 1
+        stage.accept()[0].data_received(OK)
+        assert second.status == 200
+
+    def test_a_failure_meets_only_who_waited_when_the_connection_was_begun(self) -> None:
+        stage = Stage(targets=1)
+        first, _ = stage.ask(GET)
+        stage.ask(GET)
+        upstream, _ = stage.accept()
+        lane = upstream.lane
+        upstream.data_received(OK)  # the second rides it as well: its own connection is still being opened
+        upstream.data_received(OK)
+        busy, _ = stage.ask(GET)
+        late, _ = stage.ask(GET)
+        assert [each[0] for each in stage.loop.opening] == [lane, lane]
+        stage.refuse()  # the second's
+        assert not late.got
+        stage.accept()[0].data_received(OK)
+        assert late.status == 200
+        upstream.data_received(OK)
+        assert first.status == busy.status == 200
+        assert stage.at_rest()
+
+    def test_who_leaves_before_its_turn_makes_room(self) -> None:
+        stage = Stage(targets=1, breaker=Breaker(connections=20))
+        asked = [stage.ask(GET) for _ in range(20)]
+        for _, exchange in asked[:16]:
+            exchange.client_lost()
+        for _, exchange in asked[16:]:
+            exchange.client_lost()
+        stage.loop.turn()
+        while stage.loop.opening:
+            stage.refuse()
+        assert stage.at_rest()
+
+    def test_the_room_of_one_that_left_goes_to_the_next_in_the_queue_at_once(self) -> None:
+        for accepted in (True, False):
+            stage = Stage(targets=1, breaker=Breaker(connections=1, pending=1))
+            _, leaves = stage.ask(GET)
+            waits, _ = stage.ask(GET)
+            leaves.client_lost()
+            if accepted:
+                upstream, _ = stage.accept()
+            else:
+                stage.refuse()
+                upstream, _ = stage.accept()
+            upstream.data_received(OK)
+            assert waits.status == 200
+            assert stage.at_rest()
+
+    def test_after_a_switch_the_waiting_go_where_they_belong(self) -> None:
+        stage = Stage(targets=1)
+        asked = [stage.ask(GET) for _ in range(3)]
+        stage.rotate((("green", 100),))
+        for _ in range(3):
+            _, wire = stage.accept()
+            assert not wire.take()
+        wires = [stage.accept()[0] for _ in asked]
+        for upstream in wires:
+            assert upstream.lane.id.startswith("s/green/")
+            upstream.data_received(OK)
+        assert [client.status for client, _ in asked] == [200] * 3
+        assert stage.at_rest()
+
+
+def test_a_client_rests_when_the_loops_turn_has_lasted_long() -> None:
+    for late, rests in ((0.1, False), (0.3, True)):
+        stage = Stage()
+        client, exchange = stage.ask(GET)
+        upstream, _ = stage.accept()
+        stage.plane.now = exchange.started - late  # the timer that sets it has not had its turn since
+        upstream.data_received(OK)
+        assert client.status == 200
+        assert client.rests is rests
+
+
 def test_after_a_switch_nothing_more_enters_the_old_pool() -> None:
     stage = Stage()
     client, _ = stage.ask(GET)  # a connection to blue is being opened
@@ -624,10 +755,8 @@ def test_previews_choose_a_pool_that_is_not_active() -> None:
     )
     for extra, pool in ((b"", "blue"), (b"X-Preview: green\r\n", "green"), (b"Cookie: a=b; v=g\r\n", "green")):
         stage.ask(GET + extra)
-        lane, exchange = stage.loop.opening.pop(0)
+        lane, _ = stage.loop.opening.pop(0)
         assert lane.target.pool == pool
-        lane.active -= 1
-        exchange.client_lost()
 
 
 def test_shares_are_exact_and_sticky_clients_stay() -> None:
@@ -669,12 +798,12 @@ def test_mirrored_copies_never_touch_the_original() -> None:
     mirror = Mirror("green", percent=100.0)
     stage.rotate((("blue", 100),), mirror=mirror)
     client, _ = stage.ask(POST, b"hello")
-    (copy_lane, copy), (lane, exchange) = stage.loop.opening
-    assert (copy_lane.target.pool, lane.target.pool) == ("green", "blue")
-    stage.loop.opening = [(lane, exchange)]
+    copy, original = stage.loop.opening
+    assert [lane.target.pool for lane, _ in (copy, original)] == ["green", "blue"]
+    stage.loop.opening = [original]
     stage.accept()[0].data_received(OK)
     assert client.status == 200
-    stage.loop.opening = [(copy_lane, copy)]
+    stage.loop.opening = [copy]
     upstream, wire = stage.accept()
     assert wire.take().endswith(b"\r\n\r\nhello")
     upstream.data_received(b"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\noops")
@@ -702,33 +831,27 @@ def test_adaptive_concurrency_sheds_early() -> None:
     assert stage.plane.rejected == {"overload": 5}
 
 
-def test_random_trouble_always_ends_at_rest() -> None:
+@pytest.mark.parametrize("per_turn", [1, openings.PER_TURN])
+def test_random_trouble_always_ends_at_rest(per_turn: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever happens, each request gets one answer at most, and nothing stays counted."""
+    monkeypatch.setattr(openings, "PER_TURN", per_turn)
     for seed in range(300):
         rng = random.Random(seed)
         stage = Stage(retries=Retries(statuses=(503,)), breaker=Breaker(connections=2, pending=3))
         live: list[tuple[Client, Exchange]] = []
         wires: list[Upstream] = []
         for _ in range(60):
+            if rng.random() < 0.5:
+                stage.loop.turn()
             deed = rng.randrange(9)
             waiting = [pair for pair in live if pair[0].done is None and not pair[0].was_cut]
             busy = [upstream for upstream in wires if upstream.exchange is not None]
             if deed <= 2:
                 live.append(stage.ask(rng.choice([GET, POST]), b"hello"))
             elif deed == 3 and stage.loop.opening:
-                lane, exchange = stage.loop.opening[0]
-                if exchange.awaits(lane):
-                    wires.append(stage.accept()[0])
-                else:
-                    stage.loop.opening.pop(0)
-                    lane.active -= 1
+                wires.append(stage.accept()[0])
             elif deed == 4 and stage.loop.opening:
-                lane, exchange = stage.loop.opening[0]
-                if exchange.awaits(lane):
-                    stage.refuse()
-                else:
-                    stage.loop.opening.pop(0)
-                    lane.active -= 1
+                stage.refuse()
             elif deed == 5 and busy:
                 answers = [OK, OK.replace(b"200", b"503"), b"nonsense\r\n\r\n", OK[:-1], b"HTTP/1.1 100 Go\r\n\r\n"]
                 rng.choice(busy).data_received(rng.choice(answers))
@@ -747,8 +870,9 @@ def test_random_trouble_always_ends_at_rest() -> None:
             if client.done is None and not client.was_cut:
                 exchange.client_lost()
             assert client.got.count(b"HTTP/1.1 200") + client.got.count(b"HTTP/1.1 50") <= 1
-        while stage.loop.opening:
-            lane, exchange = stage.loop.opening.pop(0)
-            assert not exchange.awaits(lane)
-            lane.active -= 1
+        while stage.loop.opening or stage.loop.soon:
+            stage.loop.turn()
+            if stage.loop.opening:
+                stage.accept() if rng.random() < 0.5 else stage.refuse()
         assert stage.at_rest()
+        assert not any(lane.expecting for lane in stage.plane.lanes.values())

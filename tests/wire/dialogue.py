@@ -17,7 +17,6 @@ import h11
 
 from lb.core.targets import AccessLog, Listener, Pool, Retries, Rotation, Route, Service, Snapshot, Target
 from lb.proxy.downstream import Downstream
-from lb.proxy.exchange import Exchange
 from lb.proxy.lane import Lane
 from lb.proxy.plane import DataPlane
 from lb.proxy.upstream import Upstream
@@ -71,7 +70,10 @@ class _Loop:
 
     def __init__(self) -> None:
         self.later: list[tuple[Any, tuple[Any, ...]]] = []
-        self.opening: list[tuple[Lane, Exchange]] = []
+        self.opening: list[Lane] = []
+
+    def call_soon(self, call: Any) -> None:
+        self.later.append((call, ()))
 
     def call_later(self, delay: float, call: Any, *args: Any) -> None:
         if call.__name__ != "_tick":
@@ -79,7 +81,7 @@ class _Loop:
 
     def create_task(self, coroutine: Any) -> _Task:
         wants = coroutine.cr_frame.f_locals
-        self.opening.append((wants["self"], wants["exchange"]))
+        self.opening.append(wants["self"])
         coroutine.close()
         return _Task()
 
@@ -201,17 +203,13 @@ class Stage:
         while moving:
             moving = False
             opening, self.loop.opening = self.loop.opening, []
-            for lane, exchange in opening:
+            for lane in opening:
                 moving = True
                 upstream = Upstream(lane, QUIET)
                 end = _TargetEnd(self, upstream)
                 self.ends.append(end)
                 upstream.connection_made(end.transport)  # type: ignore[arg-type]
-                if exchange.awaits(lane):
-                    exchange.on_connected(upstream)
-                else:
-                    upstream.reusable = True
-                    upstream.detach(self.plane.now)
+                lane.opened(upstream)
             for end in list(self.ends):
                 moving |= end.read()
                 if end.transport.closing and not end.transport.lost:

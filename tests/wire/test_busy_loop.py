@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import uvloop
 
@@ -13,6 +14,10 @@ from lb.proxy.downstream import Downstream
 from lb.proxy.plane import DataPlane
 from lb.runtime import reception
 from lb.runtime.reception import Reception
+from tests.wire.front import OK, Front, Origin, read_answer, read_request, status_of
+from tests.wire.test_connections import eventually, get
+
+GET = get(b"/")
 
 
 def looks_until_all_are_in(newcomers: int) -> int:
@@ -55,3 +60,40 @@ def test_newcomers_come_in_by_dozens_beside_busy_clients() -> None:
 
 def test_only_so_many_come_in_at_once() -> None:
     assert looks_until_all_are_in(4 * reception.AT_ONCE) >= 4, "the others have their turn in between"
+
+
+def test_the_lull_is_over_with_the_loops_turn() -> None:
+    """A client that is not read from in an overlong turn is read from in the next."""
+    with Front() as front, front.connect() as sock:
+        sock.sendall(GET)
+        assert status_of(read_answer(sock)) == 200
+
+        def rest() -> bool:
+            [client] = front.plane.clients
+            client.rest()
+            return client._paused
+
+        assert front.call(rest) is True
+        sock.sendall(GET)
+        assert status_of(read_answer(sock)) == 200
+        assert front.call(lambda: [client._paused for client in front.plane.clients]) == [False]
+
+
+def test_hundreds_at_once_share_few_connections_to_a_quick_target() -> None:
+    async def quick(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
+        while True:
+            origin.requests.append(await read_request(reader))
+            writer.write(OK)
+
+    with Front() as front:
+        front.with_script(quick)
+        socks = [front.connect() for _ in range(400)]
+        eventually(lambda: front.call(lambda: len(front.plane.clients)) == 400)
+        front.call(lambda: [sock.sendall(GET) for sock in socks])  # the loop finds them all at once
+        with ThreadPoolExecutor(4) as readers:
+            assert set(readers.map(lambda sock: status_of(read_answer(sock)), socks)) == {200}
+        assert len(front.origin.requests) == 400
+        assert front.origin.connections < 200
+        assert front.at_rest()
+        for sock in socks:
+            sock.close()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lb.core.targets import Retries, Timeouts
-from lb.proxy import lane
+from lb.core.targets import Breaker, Retries, Timeouts
 from tests.wire.front import OK, Front, Origin, Script, answers, read_all, read_answer, read_request, status_of
 from tests.wire.test_connections import eventually, get
 
@@ -166,8 +164,7 @@ def test_an_idle_connection_to_a_target_is_closed_in_time() -> None:
         assert front.origin.connections == 2
 
 
-def test_only_so_many_idle_connections_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane, "IDLE_LIMIT", 3)
+def test_what_was_in_use_at_once_is_kept_up_to_the_bound_of_connections() -> None:
     gate = asyncio.Event()
 
     async def gated(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
@@ -176,16 +173,25 @@ def test_only_so_many_idle_connections_are_kept(monkeypatch: pytest.MonkeyPatch)
             await gate.wait()
             writer.write(OK)
 
+    def idle(front: Front) -> list[int]:
+        return front.call(lambda: [len(lane.idle) for lane in front.plane.lanes.values()])
+
     with Front() as front:
         front.with_script(gated)
-        with ThreadPoolExecutor(8) as clients:
-            statuses = [clients.submit(front.send, GET) for _ in range(8)]
-            eventually(lambda: len(front.origin.requests) == 8)
-            front.loop.call_soon_threadsafe(gate.set)
-            assert [status_of(answer.result()) for answer in statuses] == [200] * 8
-        assert front.origin.connections == 8
-        eventually(lambda: front.origin.ended == 5)
-        assert front.call(lambda: [len(each.idle) for each in front.plane.lanes.values()]) == [3]
+        clients = [front.connect() for _ in range(300)]
+        for client in clients:
+            client.sendall(GET)
+        eventually(lambda: len(front.origin.requests) == 300)
+        front.loop.call_soon_threadsafe(gate.set)
+        assert {status_of(read_answer(client)) for client in clients} == {200}
+        assert front.origin.connections == 300
+        assert idle(front) == [300], "the next 300 at once need them again"
+        front.call(lambda: front.apply(breaker=Breaker(connections=3)))
+        assert status_of(front.send(GET)) == 200
+        eventually(lambda: front.origin.ended == 297)
+        assert idle(front) == [3]
+        for client in clients:
+            client.close()
 
 
 def test_an_answer_in_single_bytes_arrives_whole() -> None:

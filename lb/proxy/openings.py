@@ -1,0 +1,58 @@
+"""Openings: connections to targets are begun a few per turn of the event loop.
+
+A thousand requests that come at once find no idle connection. A thousand connections begun at once would keep the
+worker from its answers for a good while and overflow the target's listen queue (nginx's holds 511, many a server's
+128), and whoever is left out there waits a second until its SYN is sent again. So only the first few begin at once; the
+others follow in the next turns, unless their requests have got another one by then (`Lane.hand_over`). A loop that has
+little else to do turns a hundred times while a connection to another machine is made: nobody is held up but by the
+worker's own work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lb.proxy.lane import Lane
+
+#: Connections that are begun in one turn of the loop.
+PER_TURN = 16
+
+
+class Openings:
+    """One worker's connections that are to be begun."""
+
+    __slots__ = ("_due", "_left", "_loop", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: deque[Lane] = deque()
+        self._left = PER_TURN  # connections that may still begin in this turn
+        self._due = False  # whether the next turn is scheduled
+
+    def ask(self, lane: Lane) -> None:
+        """Begin a connection to `lane`'s target, now, or in one of the next turns if it is needed still."""
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._turn)
+        if self._left:
+            self._left -= 1
+            lane.begin()
+        else:
+            lane.opening += 1
+            self._waiting.append(lane)
+
+    def _turn(self) -> None:
+        waiting = self._waiting
+        self._left = PER_TURN
+        self._due = bool(waiting)
+        if self._due:
+            self._loop.call_soon(self._turn)
+        while waiting and self._left:
+            lane = waiting.popleft()
+            lane.opening -= 1
+            if lane.needs_another():
+                self._left -= 1
+                lane.begin()
