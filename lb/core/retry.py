@@ -39,7 +39,7 @@ class Failure(NamedTuple):
     phase: int
     cause: int
     text: str  # for the log, the 502's body and `explain`
-    reused: bool = False  # the connection had served a request before
+    reused: bool = False  # the connection came from the pool
     unprocessed: bool = False  # proof that the target has not received the request
     status: int = 0  # the target's answer, when that is the cause
     timer: str = ""  # which timeout fired: connect | send | response | per_try | read

@@ -220,7 +220,7 @@ class Lane:
         if self.draining:
             upstream.abort()
         else:
-            upstream.reusable = True
+            upstream.reusable = upstream.pooled = True
             upstream.idle_since = now
             self.keep(upstream)
 

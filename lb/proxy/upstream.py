@@ -48,6 +48,7 @@ class Upstream(asyncio.Protocol):
         "exchange",
         "idle_since",
         "lane",
+        "pooled",
         "reusable",
         "sent",
         "sock",
@@ -61,6 +62,7 @@ class Upstream(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.idle_since = 0.0
         self.reusable = False
+        self.pooled = False  # it was kept for the next request without having served one
         self.sent = 0  # bytes written on this connection
         self._before = 0  # of these, before the current request
         self._state = _IDLE
@@ -340,6 +342,7 @@ class Upstream(asyncio.Protocol):
             lane.idle_limit.closed(idle + elapsed, now, lane.service.timeouts.idle, last=deserted)
         ends = lane.idle_limit.ends(idle + elapsed, now, deserted) or (lane.freshest is not None and deserted)
         stale = unsent or (not answered and not ends and lane.idle_limit.explains(idle, elapsed, now))
+        pooled = self._before > 0 or self.pooled
         what = "closed the connection" if ended else "reset the connection"
         # Habits prove nothing: one that must not be sent twice waits a moment for what else becomes of the target.
         proved = unsent or (stale and exchange.head.idempotent)
@@ -353,7 +356,7 @@ class Upstream(asyncio.Protocol):
                 RESET,
                 f"{lane.id} {what} {where}",
                 # A reset may be the kernel's word for "closed with your request unread"; an end of file is not.
-                reused=self._before > 0 and not answered and (stale or not ended or lane.tls is not None),
+                reused=pooled and not answered and (stale or not ended or lane.tls is not None),
                 unprocessed=proved,
                 idle=idle if not (answered or proved) else -1.0,
                 elapsed=elapsed,

@@ -678,6 +678,22 @@ class TestManyAtOnce:
         assert first.status == busy.status == 200
         assert stage.at_rest()
 
+    def test_a_spare_connection_that_turns_out_to_be_stale_is_not_the_clients_problem(self) -> None:
+        stage = Stage(targets=1)
+        asked = [stage.ask(GET) for _ in range(2)]
+        upstream, _ = stage.accept()
+        upstream.data_received(OK)
+        upstream.data_received(OK)
+        spare, wire = stage.accept()
+        upstream.lane.forget(upstream)
+        client, _ = stage.ask(GET)
+        assert wire.take().startswith(b"GET /x"), "it rides the connection that was opened for somebody else"
+        spare.connection_lost(ConnectionResetError())
+        stage.loop.fire()
+        stage.accept()[0].data_received(OK)
+        assert [each.status for each in (asked[0][0], asked[1][0], client)] == [200] * 3
+        assert stage.at_rest()
+
     def test_who_leaves_before_its_turn_makes_room(self) -> None:
         stage = Stage(targets=1, breaker=Breaker(connections=20))
         asked = [stage.ask(GET) for _ in range(20)]
