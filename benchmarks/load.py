@@ -7,8 +7,10 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.processes import LOAD_CPU, binary
@@ -87,6 +89,15 @@ def wrk(url: str, connections: int, seconds: float, folder: Path, *, script: str
     requests, micros, size, errors = (int(match[i]) for i in range(1, 5))
     latency = {name: float(match[i]) / 1e6 for i, name in enumerate(POINTS, 5)}
     return Result(requests, micros / 1e6, size, errors, latency)
+
+
+def newcomers(url: str, connections: int, busy: int, seconds: float, folder: Path) -> Result:
+    """A closed loop of clients that open a connection for each request, beside `busy` ones that keep theirs."""
+    with TemporaryDirectory(dir=folder) as apart, ThreadPoolExecutor(1) as beside:
+        others = beside.submit(wrk, url, busy, seconds, Path(apart))
+        found = wrk(url, connections, seconds, folder, script=CLOSE)
+        others.result()
+    return found
 
 
 # --- our own clients -------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ class Scenario:
     text: str
     stage: str
     one: Callable[[Run, Server], Result]
-    unit: str = "request"  # what CPU time is counted by: request | MiB | message | second
+    unit: str = "request"  # what CPU time is counted by: request | newcomer | MiB | message | second
     least: float = 1.0  # seconds that a round takes at least
     warm: bool = False  # a round follows a like one that is not counted: connections are open, and nobody has rested
 
@@ -172,6 +172,14 @@ SCENARIOS = {
         Scenario("1m", "responses of 1 MiB, 16 connections", "plain", _get("/files/1m", 16), "MiB"),
         Scenario("100m", "responses of 100 MiB, 4 connections", "plain", _get("/files/100m", 4), "MiB", least=2.0),
         Scenario("close", "a new connection for each request, 32 at a time", "plain", _get("/", 32, load.CLOSE)),
+        Scenario(
+            "newcomers",
+            "a new connection for each request, 32 at a time, beside 1,000 busy clients (whose CPU time is counted)",
+            "plain",
+            lambda run, server: load.newcomers(f"{server.url}/", 32, 1000, run.seconds, run.folder),
+            "newcomer",
+            least=3.0,
+        ),
         Scenario(
             "headers-30", "30 header fields each way, 32 connections", "plain", _get("/headers", 32, load.headers(30))
         ),

@@ -48,6 +48,8 @@ PHASE_NAMES = ("new", "queued", "connecting", "waiting", "doubting", "answering"
 PENDING_LIMIT = 65536
 #: Seconds that a request whose connection broke off waits for evidence, before it is given up.
 DOUBT_TIME = 0.2
+#: …and again so often at most, while nobody knows whether the target still accepts connections.
+DOUBT_TURNS = 4
 
 
 class Exchange:
@@ -485,15 +487,18 @@ class Exchange:
             limit = self.service.rules.breaker.connections
             if not limit or lane.active < limit:
                 lane.begin()
-            self.plane.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure, now)
+            self.plane.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure, now, DOUBT_TURNS)
             return
         self._decide(lane, failure, now)
 
-    def _doubt_over(self, lane: Lane, failure: Failure, at: float) -> None:
-        """Judge by what is known of the target by now."""
+    def _doubt_over(self, lane: Lane, failure: Failure, at: float, turns: int) -> None:
+        """Judge by what is known of the target by now; if it has yet to answer a new connection, a little later."""
         if self.phase == DOUBTING:
-            alive = lane.opened_at > at
-            known = lane.idle_limit.explains(failure.idle, failure.elapsed, at, alive=alive)
+            explains = lane.idle_limit.explains
+            known = explains(failure.idle, failure.elapsed, at, alive=lane.opened_at > at)
+            if not known and lane.opening and turns > 1 and explains(failure.idle, failure.elapsed, at, alive=True):
+                self.plane.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure, at, turns - 1)
+                return
             self._decide(lane, failure._replace(unprocessed=known), monotonic())
 
     def _decide(self, lane: Lane, failure: Failure, now: float) -> None:

@@ -188,6 +188,7 @@ class Lane:
     def opened(self, upstream: Upstream) -> None:
         """A new connection is there: for the first that expects one, or for whoever comes next."""
         self.opening -= 1
+        self.opened_at = upstream.idle_since
         self.prune()
         if self.expecting:
             self._connected(self.expecting[0][0], upstream)
@@ -323,7 +324,6 @@ class Lane:
                 raise TimeoutError from None
             raise
         self.tally.opened += 1
-        self.opened_at = upstream.idle_since
         return upstream
 
     # --- coming and going -------------------------------------------------------------------------------------------

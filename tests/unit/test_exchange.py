@@ -356,6 +356,33 @@ def test_a_reset_in_doubt_waits_for_evidence() -> None:
         assert stage.at_rest()
 
 
+def test_doubt_lasts_until_the_target_is_seen_to_accept_or_not() -> None:
+    """Several connections broke off at one moment: chance, if the target accepts another. It may take its time."""
+    for accepts, expected in ((True, 200), (False, 502), (None, 502)):
+        stage = Stage(targets=1)
+        client, exchange = stage.ask(POST, b"hello")
+        upstream, _ = stage.accept()
+        limit = upstream.lane.idle_limit
+        limit.closed(5.0, stage.plane.now - 60.0, 60.0)
+        limit.closed(5.0, exchange.written_at, 60.0)
+        limit.closed(4.0, exchange.written_at, 60.0, last=True)
+        exchange.on_failure(Failure(HEAD, RESET, "reset", idle=5.0, elapsed=0.01))
+        stage.loop.fire()
+        assert not client.got, "the connection that is to tell is under way"
+        if accepts:
+            stage.accept()
+        elif accepts is False:
+            stage.refuse()
+        for _ in range(4):
+            stage.loop.fire()
+        if accepts:
+            while stage.loop.opening:
+                stage.accept()
+            upstream = next(each for each in upstream.lane.connections if each.exchange is not None)
+            upstream.data_received(OK)
+        assert client.status == expected, accepts
+
+
 def test_never_again_once_a_byte_has_gone_to_the_client() -> None:
     stage = Stage()
     client, exchange = stage.ask(GET)
