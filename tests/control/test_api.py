@@ -273,12 +273,12 @@ def test_every_order_is_told_with_who_when_before_and_after(own: Api) -> None:
         assert event["before"] == (before or event["after"]), event
         assert event["after"] == (after or event["after"]) != "", event
     own.ask("POST", "/api/v1/services/greeting/switch", {"to": "red"}, {"X-LB-Actor": "bob"})
-    refused = own.events()[-1]
+    refused = own.events("?kind=switch")[-1]
     assert refused["text"].startswith("to red refused: 0 of 1")
     assert refused["actor"] == "bob (127.0.0.1)"
     hostile = own.ask("POST", "/api/v1/reload", headers={"X-LB-Actor": "x" * 1000})
     assert hostile.status == 200
-    assert own.events()[-1]["actor"] == f"{'x' * 64} (127.0.0.1)"
+    assert own.events("?kind=reload")[-1]["actor"] == f"{'x' * 64} (127.0.0.1)"
 
 
 def test_an_order_that_changes_nothing_is_confirmed_at_once(shared: Api) -> None:
