@@ -48,7 +48,7 @@ PHASE_NAMES = ("new", "queued", "connecting", "waiting", "doubting", "answering"
 PENDING_LIMIT = 65536
 #: Seconds that a request whose connection broke off waits for evidence, before it is given up.
 DOUBT_TIME = 0.2
-#: …and again so often at most, while nobody knows whether the target still accepts connections.
+#: …and so often in a row at most, while nobody knows whether the target still accepts connections.
 DOUBT_TURNS = 4
 
 

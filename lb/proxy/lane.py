@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
     from lb.proxy.plane import DataPlane
 
+#: What lanes without a request that expects a connection have in common, so that looking at it fetches nothing.
+_NOBODY: deque[tuple[Exchange, float]] = deque(maxlen=0)
+
 
 class Lane:
     """What one worker knows of one target. `in_flight` and `ewma` are read by the balancers."""
@@ -70,9 +73,7 @@ class Lane:
         self.service = service
         self.freshest: Upstream | None = None  # the idle connection that was used last
         self.older: list[Upstream] | tuple[()] = ()  # the other idle ones, the oldest first
-        self.expecting: (
-            deque[tuple[Exchange, float]] | tuple[()]
-        ) = ()  # requests that wait for a connection, since when
+        self.expecting: deque[tuple[Exchange, float]] = _NOBODY  # requests without a connection, since when
         self.opening = 0  # connections being opened, or to be begun: one at least for each of these requests
         self.in_flight = 0
         self.active = 0  # connections that are not idle: open with a request or tunnel, or being opened
@@ -201,7 +202,7 @@ class Lane:
         self.tally.connect_failures += 1
         self.failed(_ALARMS[failure.cause], failure.text)
         self.opening -= 1
-        if not self.needs_another() or not self.expecting:
+        if not self.needs_another():
             return
         if self.expecting[0][1] <= begun:
             exchange = self._leaves_first()
@@ -240,10 +241,9 @@ class Lane:
         self.prune()
 
     def _leaves_first(self) -> Exchange:
-        assert self.expecting
         exchange, _ = self.expecting.popleft()
         if not self.expecting:
-            self.expecting = ()  # one for all lanes, so that looking at it fetches nothing
+            self.expecting = _NOBODY
         return exchange
 
     def _wake(self) -> None:

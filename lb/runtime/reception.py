@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any
 
@@ -23,7 +23,7 @@ AT_ONCE = 64
 
 
 class Reception:
-    """The protocol factory of one listening socket. `options` are those of TLS."""
+    """The protocol factory of one listening socket. `options` are those of TLS; `go` starts a task and keeps it."""
 
     def __init__(
         self,
@@ -31,12 +31,13 @@ class Reception:
         sock: socket.socket,
         factory: Callable[[], Downstream],
         options: dict[str, Any],
+        go: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._loop = loop
         self._sock = sock
         self._factory = factory
         self._options = options
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._go = go
         self._last = 0.0
 
     def __call__(self) -> Downstream:
@@ -56,9 +57,7 @@ class Reception:
             except OSError:  # nobody is left, or no descriptor
                 return
             connection.setblocking(False)
-            task = self._loop.create_task(self._welcome(connection))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._go(self._welcome(connection))
 
     async def _welcome(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):

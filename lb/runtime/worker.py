@@ -309,7 +309,7 @@ class Worker:
                 known.server.close()
                 del self._open[door]
             factory = self.plane.downstream(replace(listener, connections=min(listener.connections, bound)))
-            reception = Reception(self.loop, sock, factory, options)
+            reception = Reception(self.loop, sock, factory, options, self._go)
             # A duplicate is handed over: the server closes what it is given, and the socket may be wanted again.
             copy = sock.dup()
             if sock.family == socket.AF_UNIX:

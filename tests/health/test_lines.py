@@ -12,6 +12,7 @@ import pytest
 
 from lb.health.names import Place
 from lb.health.probes.lines import Line, Lines
+from tests.listeners import full_listener
 
 SIX = 6.0
 
@@ -109,10 +110,7 @@ async def test_a_reset(lines: Lines, listener: socket.socket) -> None:
 
 async def test_given_up_before_it_was_taken_nothing_is_left(lines: Lines) -> None:
     """A full accept queue: the kernel answers nobody."""
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        fillers = [socket.create_connection(full.getsockname())]
+    with full_listener() as full:
         before = len(list(Path("/proc/self/fd").iterdir()))
         asker = Asker()
         line = lines.open(asker, place(full))
@@ -124,8 +122,6 @@ async def test_given_up_before_it_was_taken_nothing_is_left(lines: Lines) -> Non
         assert not asker.over.done()
         # The epoll itself has come.
         assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
-        for filler in fillers:
-            filler.close()
 
 
 async def test_hundreds_at_a_time_and_each_hears_its_own(lines: Lines, listener: socket.socket) -> None:

@@ -10,7 +10,6 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from lb.health.probes import Probe, ask, build
 from lb.health.probes.asking import Asking
 from lb.health.probes.dial import Dialer
 from tests.health.conftest import Backend, eventually, ok
+from tests.listeners import full_listener
 
 HTTP = CheckSpec(protocol="http", path="/health", timeout=2.0)
 
@@ -367,21 +367,6 @@ async def test_unreachable_is_not_refused(probe):
     verdict = await probe(at(9, "255.255.255.255"), CheckSpec(protocol="tcp", timeout=0.5))
     assert verdict.kind in ("unreachable", "local")
     assert verdict.kind != "refused"
-
-
-@contextlib.contextmanager
-def full_listener() -> Iterator[socket.socket]:
-    """A listener whose queue is full: it takes nobody until somebody accepts."""
-    with contextlib.ExitStack() as opened:
-        listener = opened.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        listener.setblocking(False)
-        for _ in range(4):
-            filler = opened.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        yield listener
 
 
 async def test_a_full_backlog_is_a_time_out_and_says_that_it_never_connected(probe):

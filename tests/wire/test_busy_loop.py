@@ -29,7 +29,7 @@ def looks_until_all_are_in(newcomers: int) -> int:
         with socket.socket() as door, socket.socket() as busy:
             door.bind(("127.0.0.1", 0))
             door.listen(newcomers)
-            desk = Reception(loop, door, lambda: Downstream(plane, Listener("x")), {})
+            desk = Reception(loop, door, lambda: Downstream(plane, Listener("x")), {}, asyncio.ensure_future)
             server = await loop.create_server(desk, sock=door.dup(), backlog=newcomers)
             looks = 0
 

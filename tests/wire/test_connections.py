@@ -17,6 +17,7 @@ import pytest
 
 from lb.core.targets import Breaker, Retries, Timeouts
 from lb.http1.websocket import GOING_AWAY
+from tests.listeners import full_listener
 from tests.wire.front import (
     OK,
     Front,
@@ -539,16 +540,7 @@ def test_target_timeouts(timeouts: Timeouts, script: object, status: int, name: 
 
 
 def test_connect_timeout_is_named() -> None:
-    """A listening socket whose queue is full accepts nobody."""
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        fillers = []
-        for _ in range(8):
-            filler = socket.socket()
-            filler.setblocking(False)
-            filler.connect_ex(full.getsockname())
-            fillers.append(filler)
+    with full_listener() as full:
         time.sleep(0.05)
         with Front(timeouts=Timeouts(connect=0.3), retries=Retries(attempts=0)) as front:
 
@@ -563,8 +555,6 @@ def test_connect_timeout_is_named() -> None:
             assert status_of(answer) == 504
             assert b"timeout: connect" in answer
             assert front.plane.rejected == {"timeout_connect": 1}
-        for filler in fillers:
-            filler.close()
 
 
 # --- trust -----------------------------------------------------------------------------------------------------------
