@@ -6,7 +6,9 @@ target that died meanwhile would have been found out. Everybody else is probed f
 An ejection says itself how long it is fresh: until its time is over, and then, where there are probes, until one has
 passed. So it holds for as long, given the same question and address; a restart is no way around it. How often in a row
 a target was ejected is kept with it, and so is the penalty of one that flaps, and when a dead one was restarted: what
-bounds restarts is not to begin anew with each lb.
+bounds restarts is not to begin anew with each lb. A target that damping holds out is held out on, whatever its verdict.
+
+A warm-up goes on where it was: what is kept is how far it had come, in seconds, so that no clock can end it early.
 
 Times on the disk are Unix seconds, those of a `Health` monotonic ones; `unix` and `now` are the same moment in both.
 """
@@ -19,8 +21,8 @@ import msgspec
 from msgspec.structs import replace
 
 from lb.core.checks import CheckSpec
-from lb.core.lifecycle import Health, Rules, initial
-from lb.core.liveness import Liveness
+from lb.core.lifecycle import Health, Rules, in_rotation, initial
+from lb.core.liveness import Liveness, restart_time
 
 
 class Kept(msgspec.Struct, frozen=True, gc=False):
@@ -43,17 +45,25 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
     life: str = ""  # identity of its liveness check
     tries: tuple[float, ...] = ()  # Unix times of the restarts within the last hour
     tries_in_a_row: int = 0  # restarts since it was last alive
+    restart_until: float = 0.0  # Unix time at which a restart under way is given up; 0: none is under way
+    weight: float = 1.0  # share of its weight that it asked for
+    asks_drain: bool = False
+    relief: float = 1.0  # share of its weight left to it while it is overloaded
+    warmed: float | None = None  # seconds of its slow start that are over; None: it is not in one
 
 
 def keep(target: str, identity: str, health: Health, decided: bool, now: float, unix: float) -> Kept | None:
     """What is to be kept of it; None: nothing. `decided`: its verdict is an answer to the question `identity`."""
+    unprobed = health.probe == "ready" and health.checked is None
     decided = decided and health.checked is not None and health.probe != "starting"
-    if not decided and not health.ejections:
+    held = health.held_until > now
+    if not (decided or unprobed or held or health.ejections):
         return None
 
     def at(moment: float) -> float:
         return moment - now + unix if moment else 0.0
 
+    warms = in_rotation(health) and now < health.warm_at
     kept = Kept(
         target=target,
         identity=identity,
@@ -64,6 +74,10 @@ def keep(target: str, identity: str, health: Health, decided: bool, now: float, 
         penalty=health.penalty,
         penalty_at=at(health.penalty_at),
         held_until=at(health.held_until),
+        weight=health.weight,
+        asks_drain=health.asks_drain,
+        relief=health.relief,
+        warmed=max(0.0, now - health.rotation_since) if warms else None,
     )
     if not health.ejections:
         return kept
@@ -82,30 +96,55 @@ def verdict(kept: Kept, spec: CheckSpec, rules: Rules, now: float, unix: float) 
     age = unix - kept.checked
     if not 0 <= age <= spec.interval * max(spec.fall, 1) + spec.timeout:
         return None
-    held = kept.held_until - unix
-    return replace(
+    health = replace(
         initial(now, rules),
         probe="ready" if kept.ready else "unready",
         streak=1 if kept.ready else -1,
         ever_ready=kept.ever_ready,
         checked=now - age,
         text=f"{kept.text} (before the restart)",
+        weight=kept.weight,
+        asks_drain=kept.asks_drain,
+        relief=kept.relief,
+    )
+    return held(kept, warmth(kept, health, rules, now), rules, now, unix)
+
+
+def warmth(kept: Kept, health: Health, rules: Rules, now: float) -> Health:
+    """`health` of a target that is ready, as far into its slow start as it was: the time between does not count."""
+    if kept.warmed is None:
+        return replace(health, rotation_since=now, warm_at=0.0)
+    since = now - kept.warmed
+    return replace(health, rotation_since=since, warm_at=since + rules.slow_start.window)
+
+
+def held(kept: Kept, health: Health, rules: Rules, now: float, unix: float) -> Health:
+    """`health` with the penalty that is kept of it; held never for longer than allowed, should the clock have been
+    set."""
+    left = kept.held_until - unix
+    return replace(
+        health,
         penalty=kept.penalty,
         penalty_at=now - max(0.0, unix - kept.penalty_at),
-        held_until=now + min(held, rules.damping.max_hold) if held > 0 else 0.0,
+        held_until=now + min(left, rules.damping.max_hold) if left > 0 and rules.damping.flaps else 0.0,
     )
 
 
 def with_life(kept: Kept, identity: str, life: Liveness, now: float, unix: float) -> Kept:
     """`kept` with the restarts of its target."""
     tries = tuple(moment - now + unix for moment in life.tries)
-    return replace(kept, life=identity, tries=tries, tries_in_a_row=life.in_a_row)
+    until = life.waits_for - now + unix if life.waits_for is not None else 0.0
+    return replace(kept, life=identity, tries=tries, tries_in_a_row=life.in_a_row, restart_until=until)
 
 
-def restarts(kept: Kept, life: Liveness, now: float, unix: float) -> Liveness:
-    """`life` with the restarts that are kept of it; a clock that was set back makes them recent, not to come."""
+def restarts(kept: Kept, life: Liveness, spec: CheckSpec, now: float, unix: float) -> Liveness:
+    """`life` with the restarts that are kept of it; a clock that was set back makes them recent, not to come. One that
+    is under way still counts against `at_once`, for no longer than one that begins now would."""
     tries = tuple(now - max(0.0, unix - moment) for moment in kept.tries)
-    return dataclasses.replace(life, tries=tries, in_a_row=kept.tries_in_a_row)
+    left = min(kept.restart_until - unix, restart_time(spec))
+    return dataclasses.replace(
+        life, tries=tries, in_a_row=kept.tries_in_a_row, waits_for=now + left if left > 0 else None
+    )
 
 
 def ejected(kept: Kept, health: Health, rules: Rules, now: float, unix: float) -> Health:

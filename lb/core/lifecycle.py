@@ -287,6 +287,23 @@ def step(health: Health, event: Event, now: float, rules: Rules) -> tuple[Health
     return after, tuple(effects)
 
 
+def under_rules(health: Health, now: float, rules: Rules) -> Health:
+    """`health` after its rules have changed: what is under way by time goes on by the new ones.
+
+    A warm-up ends when the new window says; one that is over is not begun again. No ejection and no hold lasts longer
+    than the new rules allow from now on, and without damping nothing is held.
+    """
+    damping = rules.damping
+    longest_hold = now + damping.max_hold if damping.flaps else 0.0
+    warm_at = health.rotation_since + rules.slow_start.window if health.warm_at > now else health.warm_at
+    return replace(
+        health,
+        warm_at=warm_at,
+        ejected_until=min(health.ejected_until, now + rules.ejection.longest),
+        held_until=min(health.held_until, longest_hold),
+    )
+
+
 def _probe_axis(
     health: Health, verdict: Verdict, doubt: str, now: float, rules: Rules, effects: list[Effect]
 ) -> Health:
@@ -436,11 +453,9 @@ def ramp(health: Health, now: float, slow_start: SlowStart) -> float:
     Envoy's formula: max(floor, (elapsed / window) ^ (1 / aggression)). It applies to every entry, the first one after
     start as well (HAProxy leaves that one out): where all targets are new they all ramp alike, and shares stay even.
     """
-    if slow_start.window <= 0:
+    if slow_start.window <= 0 or now >= health.warm_at:
         return 1.0
     elapsed = now - health.rotation_since
-    if elapsed >= slow_start.window or not health.warm_at:
-        return 1.0
     share: float = (max(elapsed, 0.0) / slow_start.window) ** (1 / slow_start.aggression)
     return min(1.0, max(slow_start.floor, share))
 

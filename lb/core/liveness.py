@@ -87,8 +87,13 @@ def restarted(life: Liveness, now: float, spec: CheckSpec) -> Liveness:
         since=now,
         tries=(*recent, now),
         in_a_row=life.in_a_row + 1,
-        waits_for=now + spec.grace + max(spec.fall, 1) * spec.interval + spec.timeout,
+        waits_for=now + restart_time(spec),
     )
+
+
+def restart_time(spec: CheckSpec) -> float:
+    """Seconds that a restart may take before it is given up."""
+    return spec.grace + max(spec.fall, 1) * spec.interval + spec.timeout
 
 
 def being_restarted(life: Liveness, now: float) -> bool:

@@ -184,6 +184,12 @@ class Ejector:
             heard.floor = 0  # it succeeded in between
         heard.streak = alarm.streak
 
+    def configure(self, rules: Outlier) -> None:
+        """Judge by these rules from now on; evidence of a window of another length is dropped."""
+        if rules.window != self.rules.window:
+            self._windows.clear()
+        self.rules = rules
+
     def forget(self, keep: Iterable[str]) -> None:
         """Drop what is known of all targets but these."""
         kept = set(keep)

@@ -35,7 +35,20 @@ import msgspec
 from lb.core import continuity
 from lb.core.checks import Checks, CheckSpec, definition, identity
 from lb.core.continuity import Kept
-from lb.core.lifecycle import Effect, Event, Health, Probed, Rules, Seen, Verdict, initial, pause, step
+from lb.core.lifecycle import (
+    Effect,
+    Event,
+    Health,
+    Probed,
+    Rules,
+    Seen,
+    Tick,
+    Verdict,
+    initial,
+    pause,
+    step,
+    under_rules,
+)
 from lb.core.liveness import Liveness
 from lb.core.suspicion import Notice, Suspicion, overloaded, stalled
 from lb.core.targets import Target
@@ -176,7 +189,7 @@ class Monitor:
         for target_id in [known for known in self._targets if known not in targets]:
             self._forget(target_id)
         for target_id, target in targets.items():
-            self._rules[target_id] = rules[target_id]
+            self._apply_rules(target_id, rules[target_id])
             self._targets[target_id] = target
             self._watch_readiness(target, checks[target_id].readiness)
             self._watch_liveness(target, checks[target_id])
@@ -188,6 +201,13 @@ class Monitor:
             if not watch.began and watch.under_way is None and not watch.queued:
                 self._set(watch, now + first * PACE)
                 first += 1
+
+    def _apply_rules(self, target_id: str, rules: Rules) -> None:
+        """What is under way by time goes on by the new rules."""
+        health = self._healths.get(target_id)
+        if health is not None and self._rules[target_id] != rules:
+            self._healths[target_id] = under_rules(health, self._clock(), rules)
+        self._rules[target_id] = rules
 
     def _watch_readiness(self, target: Target, spec: CheckSpec) -> None:
         now = self._clock()
@@ -345,6 +365,12 @@ class Monitor:
             if at < watch.due:
                 self._set(watch, at)
 
+    def tick(self) -> None:
+        """Let what ends by time alone end: the ejections of targets that are not probed."""
+        over = [id for id, health in self._healths.items() if health.ejected_until and not self._rules[id].probed]
+        for target_id in over:
+            self._step(target_id, Tick())
+
     async def probe_now(self, target_id: str, kind: Kind = "readiness") -> Verdict:
         """Probe at once, or wait for the probe under way; the result counts like any other. KeyError: not probed."""
         watch = self._watches[target_id, kind]
@@ -384,17 +410,25 @@ class Monitor:
         held = []
         for each in kept:
             watch = self._watches.get((each.target, "readiness"))
-            if watch is None or watch.began or watch.identity != each.identity:
+            if each.target not in self._healths or each.identity != self._identity(each.target):
                 continue
-            health = continuity.verdict(each, watch.spec, self._rules[each.target], now, unix)
-            if health is not None:
+            rules = self._rules[each.target]
+            if watch is None:
+                self._healths[each.target] = continuity.warmth(each, self._healths[each.target], rules, now)
+            elif not watch.began:
+                health = continuity.verdict(each, watch.spec, rules, now, unix)
+                if health is not None:
+                    held.append(each.target)
+                else:
+                    health = continuity.held(each, self._healths[each.target], rules, now, unix)
                 self._replace(each.target, health)
-                held.append(each.target)
         self.restore_ejections(kept)
         for each in kept:
             watch = self._watches.get((each.target, "liveness"))
             if each.tries and watch is not None and watch.identity == each.life:
-                self._lives.resume(each.target, continuity.restarts(each, self.lives[each.target], now, unix))
+                self._lives.resume(
+                    each.target, continuity.restarts(each, self.lives[each.target], watch.spec, now, unix)
+                )
         return held
 
     def restore_ejections(self, kept: Iterable[Kept]) -> list[str]:

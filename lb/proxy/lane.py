@@ -333,6 +333,15 @@ class Lane:
         old = self.target
         return (old.host, old.port, old.tls) == (target.host, target.port, target.tls)
 
+    def become(self, target: Target, service: Service) -> None:
+        """Go on by a new configuration; a drain under way ends when the new `timeouts.drain` says."""
+        old, new = self.service.timeouts.drain, service.timeouts.drain
+        if self.draining and old != new:
+            began = self.drained_at - old if old else self.plane.now
+            self.drained_at = began + (new or inf)
+        self.target, self.service = target, service
+        self.latency = service.balance.policy == "peak_ewma"
+
     def drain(self, draining: bool, now: float) -> None:
         """Begin or end a drain: no connection is kept, WebSockets are told to go, what is left is cut in the end."""
         if draining == self.draining:

@@ -125,7 +125,7 @@ class DataPlane:
                 for target in pool.targets:
                     lane = old_lanes.get(target.id)
                     if lane is not None and lane.may_become(target):
-                        lane.target, lane.service = target, rules
+                        lane.become(target, rules)
                     else:
                         lane = Lane(self, target, rules)
                     lanes[target.id] = lane

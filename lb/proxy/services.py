@@ -136,7 +136,9 @@ class LiveService:
         for name, pool in self.pools.items():
             if name in old.pools:
                 pool.shunned = dict(old.pools[name].shunned)
-                pool.leaves_at = old.pools[name].leaves_at
+                pool.leaves_at = moved_deadline(
+                    old.pools[name].leaves_at, old.rules.timeouts.drain, self.rules.timeouts.drain
+                )
 
     def rotate(self, rotation: Rotation, lanes: dict[str, Lane], now: float) -> None:
         """Take a new rotation: members, weights, shares. One step, between two requests."""
@@ -243,6 +245,11 @@ class LiveService:
         """An exchange gives up waiting."""
         if exchange in self.waiting:
             self.waiting.remove(exchange)
+
+
+def moved_deadline(at: float, old: float, new: float) -> float:
+    """The end of a drain that began `old` seconds before `at`, when it may take `new` seconds; 0: there is none."""
+    return at - old + new if at and new else 0.0
 
 
 def _matches(preview: Preview, head: RequestHead) -> bool:

@@ -27,7 +27,7 @@ class Ejections:
             self._members.setdefault(pool, []).append(id)
         self._ejectors = {pool: self._ejectors.get(pool) or Ejector(rules[pool[0]].outlier) for pool in self._members}
         for (service, _), ejector in self._ejectors.items():
-            ejector.rules = rules[service].outlier
+            ejector.configure(rules[service].outlier)
             ejector.forget(targets)
 
     def report(self, report: Report, now: float) -> None:

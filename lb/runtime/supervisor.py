@@ -581,6 +581,7 @@ class Supervisor:
                 self.monitor.feed(found.target, Eject(found.reason, found.quick))
             if ejected:
                 self._memory.write(self.monitor.keep())  # a restart is to find them out of rotation
+            self.monitor.tick()
 
     async def _sample(self) -> None:
         while True:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from msgspec import structs
 
 from lb.core.checks import Checks, CheckSpec
-from lb.core.lifecycle import Drain, Eject, in_rotation, shown
+from lb.core.lifecycle import Drain, Eject, SlowStart, in_rotation, ramp, shown
+from lb.core.rotation import ServiceRules
 from lb.core.targets import TlsClient
 from tests.health.conftest import Watcher, eventually, ok
 
@@ -221,6 +222,44 @@ async def test_an_ejection_that_came_while_the_next_lb_was_starting_is_taken_ove
     assert heir.monitor.restore_ejections(watcher.monitor.keep()) == [target.id]
     assert not in_rotation(heir.monitor.health(target.id))
     assert heir.monitor.restore_ejections(watcher.monitor.keep()) == []
+
+
+async def test_an_ejection_of_one_that_is_not_probed_ends_by_time_alone(watcher: Watcher, backend):
+    target = (await backend()).target()
+    watcher.watch((target, CheckSpec(protocol="none")))
+    rules = watcher.monitor._rules
+    rules[target.id] = replace(rules[target.id], ejection=replace(rules[target.id].ejection, base=0.2))
+    watcher.monitor.feed(target.id, Eject("half of its requests failed"))
+    watcher.monitor.tick()
+    assert not in_rotation(watcher.monitor.health(target.id))
+    await asyncio.sleep(0.25)
+    watcher.monitor.tick()
+    assert in_rotation(watcher.monitor.health(target.id))
+
+
+async def test_slow_start_goes_on_after_a_reload_and_a_restart(watcher: Watcher, backend):
+    server, plain = await backend(), await backend()
+    pairs = [(server.target(), HTTP), (plain.target(), CheckSpec(protocol="none"))]
+
+    def ramped(where: Watcher, window: float) -> list[float]:
+        now = time.monotonic()
+        return [ramp(where.monitor.health(target.id), now, SlowStart(window)) for target, _ in pairs]
+
+    watcher.watch(*pairs, service=ServiceRules(slow_start=SlowStart(60.0)))
+    await eventually(lambda: in_rotation(watcher.monitor.health(server.target().id)))
+    await asyncio.sleep(0.5)
+    watcher.watch(*pairs, service=ServiceRules(slow_start=SlowStart(1000.0, floor=0.0)))
+    assert all(share <= 0.1 for share in ramped(watcher, 1000.0))
+    assert all(watcher.monitor.health(target.id).warm_at - time.monotonic() > 900 for target, _ in pairs)
+    before = ramped(watcher, 1000.0)
+    heir = Watcher()
+    heir.watch(*pairs, service=ServiceRules(slow_start=SlowStart(1000.0, floor=0.0)))
+    heir.monitor.restore(watcher.monitor.keep())
+    assert all(share <= 0.1 for share in ramped(heir, 1000.0)), "a cold target does not get its full share"
+    assert all(shown(heir.monitor.health(target.id), time.monotonic()) == "slow_start" for target, _ in pairs)
+    assert before != [1.0, 1.0]
+    watcher.watch(*pairs, service=ServiceRules())
+    assert ramped(watcher, 1000.0) == [1.0, 1.0], "slow start was switched off"
 
 
 async def test_what_was_never_decided_is_not_kept(watcher: Watcher, backend):

@@ -9,8 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lb.core.checks import CheckSpec
-from lb.core.continuity import Kept, ejected, keep, verdict
-from lb.core.lifecycle import Damping, Eject, Health, Probed, Rules, Verdict, in_rotation, initial, shown, step
+from lb.core.continuity import Kept, ejected, held, keep, verdict, warmth
+from lb.core.lifecycle import (
+    Damping,
+    Drain,
+    Eject,
+    Health,
+    Probed,
+    Rules,
+    SlowStart,
+    Undrain,
+    Verdict,
+    in_rotation,
+    initial,
+    ramp,
+    shown,
+    step,
+)
 from lb.core.lifecycle import times_ejected as times
 
 SPEC = CheckSpec(interval=2.0, timeout=1.0, fall=3)
@@ -126,3 +141,67 @@ def test_a_restart_never_brings_anybody_in_who_was_out(events, after, now):
     found = restarted(health, after, now=now)
     assert in_rotation(health) or not in_rotation(found)
     assert found.ejected_until <= now + RULES.ejection.longest
+
+
+# --- what goes on by time --------------------------------------------------------------------------------------------
+
+RAMP = replace(RULES, slow_start=SlowStart(60.0))
+
+
+@pytest.mark.parametrize("after", [0.0, 2.0, 6.9])
+def test_a_warm_up_goes_on_where_it_was(after):
+    """It was 3 s into a window of 60 s. The time without lb does not count: it may have had no traffic."""
+    health, _ = step(initial(NOW - 3, RAMP), Probed(PASS), NOW - 3, RAMP)
+    health, _ = step(health, Probed(PASS), NOW, RAMP)
+    found = restarted(health, after, RAMP)
+    assert shown(found, LATER) == "slow_start"
+    assert ramp(found, LATER + 27, RAMP.slow_start) == pytest.approx(0.5)
+    assert ramp(found, LATER + 57, RAMP.slow_start) == 1.0
+
+
+def test_a_warm_target_stays_warm_and_a_new_window_counts():
+    health, _ = step(initial(NOW - 100, RAMP), Probed(PASS), NOW - 100, RAMP)
+    health, _ = step(health, Probed(PASS), NOW, RAMP)
+    assert ramp(restarted(health, 1.0, RAMP), LATER, RAMP.slow_start) == 1.0
+    cold, _ = step(initial(NOW - 3, RAMP), Probed(PASS), NOW - 3, RAMP)
+    cold, _ = step(cold, Probed(PASS), NOW, RAMP)
+    shorter = replace(RULES, slow_start=SlowStart(6.0))
+    assert ramp(restarted(cold, 1.0, shorter), LATER, shorter.slow_start) == pytest.approx(0.5)
+
+
+@given(st.floats(0, 100), st.floats(-1e6, 1e6), st.floats(0, 1e6), st.booleans())
+def test_no_clock_makes_a_cold_target_warmer(lived_for, after, now, drained):
+    health, _ = step(initial(NOW - lived_for, RAMP), Probed(PASS), NOW - lived_for, RAMP)
+    health, _ = step(health, Probed(PASS), NOW, RAMP)
+    if drained:
+        for event in (Drain(), Undrain()):
+            health, _ = step(health, event, NOW, RAMP)
+    found = restarted(health, after, RAMP, now)
+    if in_rotation(found):
+        assert ramp(found, now, RAMP.slow_start) == pytest.approx(ramp(health, NOW, RAMP.slow_start), abs=1e-6)
+
+
+def test_one_that_is_not_probed_goes_on_warming_as_well():
+    rules = replace(RAMP, probed=False)
+    cold, warm = initial(NOW - 15, rules), initial(NOW - 100, rules)
+    anew = initial(LATER, rules)
+    assert ramp(warmth(kept(cold), anew, rules, LATER), LATER, RAMP.slow_start) == pytest.approx(0.25)
+    assert ramp(warmth(kept(warm), anew, rules, LATER), LATER, RAMP.slow_start) == 1.0
+
+
+def test_what_a_target_asked_for_holds_until_it_says_something_else():
+    asks = PASS._replace(weight_hint=0.25, drain_hint=True)
+    found = restarted(lived(Probed(PASS), Probed(asks)), 1.0)
+    assert (found.weight, found.asks_drain, in_rotation(found)) == (0.25, True, False)
+
+
+@pytest.mark.parametrize(("after", "left"), [(2.0, 18.0), (15.0, 5.0), (-1e6, 300.0), (1e6, 0.0)])
+def test_a_hold_outlives_a_verdict_that_is_stale(after, left):
+    rules = replace(RULES, damping=Damping(flaps=1, hold=20.0))
+    was = kept(lived(Probed(PASS), *[Probed(FAIL)] * 3, rules=rules))
+    found = held(was, initial(LATER, rules), rules, LATER, UNIX + after)
+    assert max(0.0, found.held_until - LATER) == pytest.approx(left, abs=0.001)
+    passed, _ = step(found, Probed(PASS), LATER, rules)
+    assert in_rotation(passed) == (not left)
+    off = held(was, initial(LATER, RULES), RULES, LATER, UNIX + after)
+    assert not off.held_until, "damping is off now"

@@ -6,6 +6,7 @@ no event loop: an exchange knows its ports only.
 
 from __future__ import annotations
 
+import math
 import random
 import socket
 from dataclasses import replace
@@ -919,3 +920,31 @@ def test_random_trouble_always_ends_at_rest(per_turn: int, monkeypatch: pytest.M
                 stage.accept() if rng.random() < 0.5 else stage.refuse()
         assert stage.at_rest()
         assert not any(lane.expecting for lane in stage.plane.lanes.values())
+
+
+def test_a_drain_under_way_ends_when_the_new_time_limit_says() -> None:
+    """A reload changes `timeouts.drain`, of a target that drains and of a pool that has lost its traffic."""
+    stage = Stage(targets=1)
+    client, _ = stage.ask(GET)
+    stage.accept()[0].data_received(OK)
+    assert client.status == 200
+    plane = stage.plane
+    begun = plane.now
+    stage.version += 1
+    weights = tuple((pool, (("s/" + pool + "/h:1", 1.0),)) for pool in ("blue", "green"))
+    rotation = Rotation("s", stage.version, (("green", 100),), weights, draining=("s/blue/h:1",))
+    plane.rotate(rotation)
+    lane, pool = plane.lanes["s/blue/h:1"], plane.services["s"].pools["blue"]
+    assert (lane.drained_at, pool.leaves_at) == (begun + 30.0, begun + 30.0)
+    for drain, ends in ((5.0, 5.0), (60.0, 60.0), (0.0, math.inf), (10.0, 10.0)):
+        plane.now = begun + 3.0
+        service = replace(stage.snapshot.services[0], timeouts=Timeouts(drain=drain))
+        stage.version += 1
+        rotation = replace(rotation, version=stage.version)
+        plane.apply(replace(stage.snapshot, version=stage.version, services=(service,), rotations=(rotation,)))
+        if drain == 10.0:
+            ends += 3.0  # there was no limit: it begins now
+        pool = plane.services["s"].pools["blue"]
+        assert plane.lanes["s/blue/h:1"] is lane
+        assert lane.drained_at == begun + ends
+        assert pool.leaves_at == (0.0 if drain == 0.0 else begun + ends)

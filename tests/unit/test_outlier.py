@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from lb.core.outlier import Ejector, Outlier, Window, by_chance, median_without, success_rate_limit
-from lb.core.report import Alarm, TargetTally
+from lb.core.report import BUCKETS, Alarm, TargetTally
 
 W1, W2 = (1, 100), (2, 200)
 
@@ -370,3 +370,17 @@ class Anything(RuleBasedStateMachine):
 
 TestAnything = Anything.TestCase
 TestAnything.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+
+
+def test_evidence_of_a_window_of_another_length_is_dropped():
+    """A reload: what was gathered by the old window says nothing about the new one."""
+    ejector = Ejector(Outlier(window=10.0))
+    told = TargetTally("a", buckets=[0] * (len(BUCKETS) + 1), server_errors=50)
+    ejector.tally((0, 1), told, 100.0)
+    ejector.configure(Outlier(window=10.0, failure_share=0.5))
+    assert ejector._windows["a"].sums(100.0)[1] == 50
+    ejector.configure(Outlier(window=2.0))
+    assert "a" not in ejector._windows
+    told.server_errors += 1
+    ejector.tally((0, 1), told, 100.0)
+    assert ejector._windows["a"].sums(103.0)[1] == 0, "what comes is gathered by the new one"

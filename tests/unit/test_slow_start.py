@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lb.core.lifecycle import Health, SlowStart, ramp
+from lb.core.lifecycle import Damping, Ejection, Health, Rules, SlowStart, ramp, shown, under_rules
 
 READY = Health(probe="ready", ever_ready=True)
 
@@ -64,3 +64,34 @@ def test_no_window_no_ramp():
 def test_a_kept_verdict_does_not_ramp():
     """A target that was ready before a restart is warm already."""
     assert ramp(READY, 1.0, SlowStart(60.0)) == 1.0
+
+
+# --- rules that change -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "before", "after", "share"),
+    [
+        (3.0, 60.0, 12.0, 0.25),  # goes on by the new window
+        (3.0, 60.0, 2.0, 1.0),  # which is over
+        (3.0, 60.0, 0.0, 1.0),
+        (3.0, 12.0, 30.0, 0.1),
+        (20.0, 12.0, 60.0, 1.0),  # was over: not begun again
+        (1.0, 0.0, 12.0, 1.0),  # there was none
+    ],
+)
+def test_a_warm_up_under_way_goes_on_by_the_new_window(elapsed, before, after, share):
+    rules = Rules(slow_start=SlowStart(after))
+    health = under_rules(entered(50.0, before), 50.0 + elapsed, rules)
+    assert ramp(health, 50.0 + elapsed, rules.slow_start) == pytest.approx(share)
+    assert shown(health, 50.0 + elapsed) == ("slow_start" if share < 1 else "ready")
+    assert ramp(health, 50.0 + max(after, elapsed), rules.slow_start) == 1.0
+
+
+def test_no_ejection_and_no_hold_lasts_longer_than_the_new_rules_allow():
+    health = Health(ejected_until=400.0, held_until=300.0)
+    rules = Rules(ejection=Ejection(longest=60.0), damping=Damping(flaps=3, max_hold=30.0))
+    found = under_rules(health, 100.0, rules)
+    assert (found.ejected_until, found.held_until) == (160.0, 130.0)
+    assert under_rules(found, 100.0, Rules()).held_until == 0.0, "damping is off"
+    assert under_rules(Health(), 100.0, rules) == Health()
