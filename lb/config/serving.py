@@ -155,7 +155,7 @@ class Breaker(Section):
     connections: Annotated[Whole, Bounds(1)] = 1024
     """Connections to one target; as many are kept when they are idle. Envoy: 1024."""
     pending: Annotated[Whole, Bounds(0)] = 1024
-    """Requests that wait for a target with room. Envoy: 1024."""
+    """Requests that wait for a target with room, in each pool. Envoy: 1024."""
     requests: Annotated[Whole, Bounds(0)] = 0
     """Requests in flight to the service; 0: no limit. Envoy: 1024."""
     adaptive: Flag = False

@@ -91,7 +91,7 @@ class Breaker:
     """Bounds of one worker towards a service: what is over them waits in the queue or is shed with 503."""
 
     connections: int = 1024  # to one target
-    pending: int = 1024  # requests waiting for a target
+    pending: int = 1024  # requests waiting for a target, in each pool
     requests: int = 0  # in flight to the service; 0: no bound
     adaptive: bool = False  # gradient limit on in-flight requests (Netflix concurrency-limits)
 

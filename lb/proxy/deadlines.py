@@ -53,11 +53,6 @@ class Sweeper:
                 shadow.on_deadline(now)
         for tunnel in list(plane.tunnels):
             tunnel.on_tick(now)
-        for service in plane.services.values():
-            if service.waiting:
-                for exchange in list(service.waiting):
-                    if exchange.deadline <= now:
-                        exchange.on_deadline(now)
         stride = min(LONGEST_ROUND, 1 + len(plane.lanes) // AT_ONCE)
         turn = self._ticks % stride
         pools = [

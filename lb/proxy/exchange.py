@@ -78,6 +78,7 @@ class Exchange:
         "phase",
         "plane",
         "pool",
+        "queued_until",
         "reason",
         "replayable",
         "request_id",
@@ -99,7 +100,7 @@ class Exchange:
         self.client = client
         self.head = head
         self.started = monotonic()
-        self.deadline = self.ends_at = inf  # of the phase under way, and of the whole request
+        self.deadline = self.ends_at = self.queued_until = inf  # of phase, whole, wait
         self.timer = self.reason = ""  # which timeout `deadline` is; why the proxy answered by itself or cut
         self.service: LiveService = plane.nowhere
         self.pool: LivePool = plane.nowhere.nobody
@@ -228,22 +229,34 @@ class Exchange:
         return None
 
     def _queue(self) -> None:
-        """All targets are at their bound: wait for one, for a while, in a bounded queue."""
-        service = self.service
-        if len(service.waiting) >= service.rules.breaker.pending:
+        """All targets are at their bound: wait for one, for a while, in the pool's bounded queue."""
+        if not self.pool.enter(self):
             self.answer(503, "queue_full", "too many requests wait for a target")
             return
+        if self.queued_until == inf:
+            self.queued_until = monotonic() + self.service.rules.timeouts.queue
         self.phase = QUEUED
         self.timer = "queue"
-        self.deadline = monotonic() + service.rules.timeouts.queue
-        service.waiting.append(self)
+        self.deadline = self.queued_until
 
     def leave_queue(self) -> None:
-        """A connection has become free: try again."""
+        """There may be room now, or the pool has changed: try again. The wait's deadline stays what it was."""
         if self.phase == QUEUED:
             self.phase = NEW
             self.deadline = inf
-            self.pool = self.service.choose_again(self)
+            plane, service = self.plane, self.service
+            if plane.services.get(service.name) is not service:
+                # A reload has removed the service. Nothing was sent yet, so the route decides once more.
+                route = plane.route_of(self.head)
+                if route is None:
+                    self.answer(404, "no_route", "no route matches this host and path")
+                    return
+                service.in_flight -= 1
+                route.service.in_flight += 1
+                self.service = route.service
+                self.pool = route.service.choose(self)
+            else:
+                self.pool = service.choose_again(self)
             self._next_lane()
 
     # 2 --- connected ------------------------------------------------------------------------------------------------
@@ -535,6 +548,8 @@ class Exchange:
         reason = "stale" if failure.reused else f"{PHASES[failure.phase]}_{CAUSES[failure.cause]}"
         service.retried[reason] = service.retried.get(reason, 0) + 1
         self.attempt += 1
+        if failure.phase != CONNECT:
+            self.queued_until = inf  # a target had room and was asked: a wait for another one is a new one
         self.fresh = failure.reused  # an idle connection of the same age would be no better
         lane.in_flight -= 1
         self.lane = None
@@ -775,13 +790,13 @@ class Exchange:
         if shadow is not None:
             shadow.ended(self, status, seconds)
         if phase == QUEUED:
-            service.leave(self)
+            self.pool.leave(self)
         if service is not plane.nowhere:
             service.in_flight -= 1
             if service.limiter is not None and lane is not None:
                 service.limiter.observe(seconds, service.in_flight + 1, status >= 503 or cut, now)
-            if service.waiting:
-                service.wake()
+            if self.pool.waiting:
+                self.pool.wake()
         self.body = None
         if phase != TUNNELLING:
             self.client.exchange_done(self.keep_alive, self.body_done)

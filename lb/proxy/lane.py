@@ -247,10 +247,11 @@ class Lane:
         return exchange
 
     def _wake(self) -> None:
-        """There is room for one of those who wait for any target of the service."""
+        """There is room for a request that waits for any target of the pool."""
         service = self.plane.services.get(self.target.service)
-        if service is not None and service.waiting:
-            service.wake()
+        pool = service.pools.get(self.target.pool) if service is not None else None
+        if pool is not None and pool.waiting:
+            pool.wake()
 
     def begin(self) -> None:
         """Open a connection now, for whoever expects one when it is there."""

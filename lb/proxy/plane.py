@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from lb.core.report import BUCKETS, Alarm, PoolTally, Report, RequestRecord, TargetTally, empty_tally, removed_id
 from lb.core.routing import RouteTable
 from lb.core.targets import Listener, Rotation, Service, Snapshot
-from lb.http1.head import ResponseHead
-from lb.http1.rules import Refusal
+from lb.http1.head import RequestHead, ResponseHead
+from lb.http1.rules import Refusal, host_name
 from lb.proxy.access_log import Log
 from lb.proxy.breather import Breather
 from lb.proxy.deadlines import Sweeper
@@ -138,6 +138,9 @@ class DataPlane:
                 self._leaving.append(lane)
                 self._fold(lane)
         waiting = [exchange for service in old_services.values() for exchange in service.waiting]
+        for service in old_services.values():
+            for old_pool in service.pools.values():
+                old_pool.waiting.clear()  # each enters the queue of its pool anew, below
         self.lanes, self.services = lanes, services
         self._carry_over(old_services)
         for rotation in snapshot.rotations:
@@ -164,7 +167,9 @@ class DataPlane:
             if service is not None:
                 service.in_flight += 1
                 exchange.service = service
-                exchange.pool = service.pools.get(exchange.pool.name, exchange.pool)
+                lane = exchange.lane  # its target may have come to a pool of another name
+                named = exchange.pool.name if lane is None else lane.target.pool
+                exchange.pool = service.pools.get(named, exchange.pool)
 
     def _fold(self, lane: Lane) -> None:
         """The target is gone: what was counted for it, and still will be, is counted for all such of its pool."""
@@ -193,6 +198,11 @@ class DataPlane:
     def downstream(self, listener: Listener) -> Callable[[], Downstream]:
         """The protocol factory of a listener."""
         return lambda: Downstream(self, listener)
+
+    def route_of(self, head: RequestHead) -> LiveRoute | None:
+        """The route of a request. `Exchange.start` has this written out."""
+        found = self.table.match(host_name(head.host), head.path if head.path != b"*" else b"/")
+        return None if found is None else self.routes[found]
 
     def shun(self, lane: Lane) -> None:
         """A lane refused a connection: leave it out for a moment."""

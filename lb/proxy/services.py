@@ -1,5 +1,7 @@
 """A worker's live side of a service and its pools: who is in rotation, how traffic is shared, who waits.
 
+Each pool has a queue of its own. A pool whose targets hang fills its own queue and delays no other pool's requests.
+
 `LiveService` is rebuilt with each snapshot and `rotate`d by each `Rotation`; counters outlive both.
 """
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class LivePool:
-    """One pool: the lanes in rotation and the balancer over them."""
+    """One pool: the lanes in rotation, the balancer over them, and the requests that wait for a target with room."""
 
     __slots__ = (
         "balancer",
@@ -37,6 +39,8 @@ class LivePool:
         "serving",
         "shunned",
         "tally",
+        "trying",
+        "waiting",
         "weights",
     )
 
@@ -51,6 +55,8 @@ class LivePool:
         self.serving = True  # it has a share of the traffic, or is the fallback
         self.leaves_at = 0.0  # when what is left of an old pool's requests is cut; 0: it takes traffic
         self.balancer: Balancer[Lane] = build(service.rules.balance, (), plane.rng)
+        self.waiting: deque[Exchange] = deque()  # in the order of arrival
+        self.trying: Exchange | None = None  # the first one, while `wake` lets it look for room
 
     def rotate(self, weights: tuple[tuple[Lane, float], ...]) -> None:
         """New members or weights."""
@@ -79,10 +85,45 @@ class LivePool:
             for lane in over:
                 del self.shunned[lane]
             self.rebuild()
+            self.wake()
+
+    # --- waiting ----------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """A connection or a target has become free: let the waiting requests try, in their order, while there is room.
+
+        A request that tries may end, and the end of a request wakes the queue. That inner call returns at once,
+        because this loop goes on with the next request anyway.
+        """
+        if self.trying is not None:
+            return
+        try:
+            while self.waiting:
+                exchange = self.trying = self.waiting.popleft()
+                exchange.leave_queue()
+                if self.waiting and self.waiting[0] is exchange:
+                    return  # there is no room
+        finally:
+            self.trying = None
+
+    def enter(self, exchange: Exchange) -> bool:
+        """Let a request wait. The one that `wake` let try keeps its place. False: the queue is full."""
+        if exchange is self.trying:
+            self.waiting.appendleft(exchange)
+            return True
+        if len(self.waiting) >= self.service.rules.breaker.pending:
+            return False
+        self.waiting.append(exchange)
+        return True
+
+    def leave(self, exchange: Exchange) -> None:
+        """A request gives up waiting."""
+        if exchange in self.waiting:
+            self.waiting.remove(exchange)
 
 
 class LiveService:
-    """One service: its rules, its pools, its share of traffic, and the requests that wait for a target."""
+    """One service: its rules, its pools, and its share of traffic."""
 
     __slots__ = (
         "budget",
@@ -101,7 +142,6 @@ class LiveService:
         "rules",
         "split",
         "version",
-        "waiting",
     )
 
     def __init__(self, plane: DataPlane, rules: Service) -> None:
@@ -122,7 +162,6 @@ class LiveService:
         self.limiter: GradientLimiter | None = GradientLimiter() if rules.breaker.adaptive else None
         self.mirror: Mirroring | None = None
         self.mirrored: dict[str, int] = {}  # outcome → copies
-        self.waiting: deque[Exchange] = deque()
         self.plain = not rules.previews and not rules.sticky.by
         self.version = 0
 
@@ -163,7 +202,14 @@ class LiveService:
                 pool.leaves_at = 0.0
             elif not pool.leaves_at and drain:
                 pool.leaves_at = now + drain
-        self.wake()
+        for pool in self.pools.values():
+            if pool.waiting:
+                pool.wake()
+
+    @property
+    def waiting(self) -> list[Exchange]:
+        """The requests that wait for a target, pool by pool in their order."""
+        return [exchange for pool in self.pools.values() for exchange in pool.waiting]
 
     # --- per request ------------------------------------------------------------------------------------------------
 
@@ -229,22 +275,6 @@ class LiveService:
             return fixed
         adaptive = self.limiter.limit
         return min(fixed, adaptive) if fixed else adaptive
-
-    # --- waiting ----------------------------------------------------------------------------------------------------
-
-    def wake(self) -> None:
-        """A connection or a target has become free: let the first ones in the queue try."""
-        for _ in range(len(self.waiting)):
-            exchange = self.waiting.popleft()
-            exchange.leave_queue()
-            if self.waiting and self.waiting[-1] is exchange:  # still no room: keep the order
-                self.waiting.rotate(1)
-                return
-
-    def leave(self, exchange: Exchange) -> None:
-        """An exchange gives up waiting."""
-        if exchange in self.waiting:
-            self.waiting.remove(exchange)
 
 
 def moved_deadline(at: float, old: float, new: float) -> float:

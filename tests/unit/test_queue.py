@@ -1,0 +1,176 @@
+"""Requests that wait for a target with room: each pool has a queue of its own, in order, with one deadline each."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from lb.core.targets import Breaker, Pool, Preview, Rotation, Route, Target, Timeouts
+from lb.proxy.exchange import QUEUED, Exchange
+from lb.proxy.services import LivePool
+from tests.unit.test_exchange import GET, OK, Client, Stage
+
+PREVIEW = Preview("green", header="X-Version", value="green")
+TO_GREEN = GET + b"X-Version: green\r\n"
+ONE = Breaker(connections=1, pending=2)
+
+
+def pool(stage: Stage, name: str) -> LivePool:
+    return stage.plane.services["s"].pools[name]
+
+
+def connected(stage: Stage, *asked: tuple[Client, Exchange]) -> None:
+    """The worker knows these clients, as it does when they come by a listener."""
+    for client, exchange in asked:
+        client.exchange = exchange  # type: ignore[attr-defined]
+        stage.plane.clients.add(client)  # type: ignore[arg-type]
+
+
+def test_a_preview_that_hangs_holds_up_its_own_pool_alone() -> None:
+    stage = Stage(targets=1, breaker=ONE, previews=(PREVIEW,))
+    hangs, waits = stage.ask(TO_GREEN), stage.ask(TO_GREEN)
+    stage.accept()
+    first, second = stage.ask(GET), stage.ask(GET)
+    upstream, wire = stage.accept()
+    assert [exchange.phase for _, exchange in (waits, second)] == [QUEUED, QUEUED]
+    wire.take()
+    upstream.data_received(OK)
+    assert wire.take().startswith(b"GET /x"), "the preview came earlier, but waits for another pool"
+    upstream.data_received(OK)
+    assert [client.status for client, _ in (first, second)] == [200, 200]
+    for _, exchange in (waits, hangs):
+        exchange.client_lost()
+    assert stage.at_rest()
+
+
+def test_each_pools_queue_has_the_whole_bound() -> None:
+    stage = Stage(targets=1, breaker=ONE, previews=(PREVIEW,))
+    previews = [stage.ask(TO_GREEN) for _ in range(4)]
+    asked = [stage.ask(GET) for _ in range(4)]
+    assert [client.got[9:12] for client, _ in previews] == [b"", b"", b"", b"503"]
+    assert [client.got[9:12] for client, _ in asked] == [b"", b"", b"", b"503"]
+    assert stage.plane.rejected == {"queue_full": 2}
+
+
+def test_the_deadline_is_that_of_the_arrival_however_often_it_is_looked() -> None:
+    stage = Stage(targets=1, breaker=ONE, timeouts=Timeouts(queue=1.0))
+    stage.ask(GET)
+    client, exchange = stage.ask(GET)
+    deadline = exchange.deadline
+    for _ in range(3):
+        time.sleep(0.001)
+        pool(stage, "blue").wake()
+        stage.rotate((("blue", 100),))
+        assert exchange.deadline == deadline
+    exchange.on_deadline(deadline)
+    assert client.status == 503
+    assert stage.plane.rejected == {"timeout_queue": 1}
+
+
+def test_the_deadline_moves_with_the_request_to_another_pool() -> None:
+    stage = Stage(targets=1, breaker=ONE, previews=(PREVIEW,))
+    stage.ask(TO_GREEN)
+    stage.ask(GET)
+    client, exchange = stage.ask(GET)
+    deadline = exchange.deadline
+    stage.rotate((("green", 100),))
+    assert exchange in pool(stage, "green").waiting
+    assert exchange.deadline == deadline
+    exchange.on_deadline(deadline)
+    assert client.status == 503
+    assert stage.plane.rejected == {"timeout_queue": 1}
+    assert not stage.plane.services["s"].waiting
+
+
+def test_an_emptied_pool_releases_all_of_its_queue_at_once() -> None:
+    """250 clients: each answer ends a request, and the end of a request wakes the queue."""
+    stage = Stage(targets=1, breaker=Breaker(connections=1, pending=1024))
+    _, first = stage.ask(GET)
+    asked = [stage.ask(GET) for _ in range(250)]
+    stage.rotate((("blue", 100),), only="green")
+    assert [client.status for client, _ in asked] == [503] * 250
+    assert stage.plane.rejected == {"no_target": 250}
+    first.client_lost()
+    assert stage.at_rest() or stage.loop.opening
+
+
+def test_after_a_switch_the_queue_goes_to_the_new_pool_in_its_order() -> None:
+    stage = Stage(targets=1, breaker=Breaker(connections=1, pending=10))
+    stage.ask(GET)
+    asked = [stage.ask(GET.replace(b"/x", b"/%d" % number)) for number in range(5)]
+    stage.rotate((("green", 100),))
+    stage.loop.opening.pop(0)  # blue's
+    upstream, wire = stage.accept()
+    assert upstream.lane.id.startswith("s/green/")
+    for number, (client, _) in enumerate(asked):
+        assert wire.take().startswith(b"GET /%d " % number)
+        upstream.data_received(OK)
+        assert client.status == 200
+    assert not stage.loop.opening
+
+
+def test_a_request_that_finds_no_room_keeps_its_place() -> None:
+    stage = Stage(targets=1, breaker=Breaker(connections=1, pending=10))
+    stage.ask(GET)
+    asked = [stage.ask(GET)[1] for _ in range(3)]
+    for _ in range(3):
+        pool(stage, "blue").wake()
+        assert stage.plane.services["s"].waiting == asked
+
+
+def test_one_that_keeps_its_place_is_not_refused_for_a_full_queue() -> None:
+    """The bound is for newcomers: a reload that lowers it sheds none of the first."""
+    stage = Stage(targets=1, breaker=ONE)
+    stage.ask(GET)
+    asked = [stage.ask(GET)[1] for _ in range(2)]
+    stage.plane.services["s"].rules = replace(stage.plane.services["s"].rules, breaker=Breaker(1, pending=0))
+    pool(stage, "blue").wake()
+    assert stage.plane.services["s"].waiting == asked
+
+
+@pytest.mark.parametrize("renamed", ["pool", "service"])
+def test_a_reload_with_other_names_loses_nobody_that_waits(renamed: str) -> None:
+    stage = Stage(targets=1, breaker=ONE)
+    asked = [stage.ask(GET) for _ in range(3)]
+    upstream, _ = stage.accept()
+    connected(stage, *asked)
+    service, blue = ("s", "cyan") if renamed == "pool" else ("t", "blue")
+    id = f"{service}/{blue}/h:1"
+    pools = (Pool(blue, (Target(id, service, blue, "h", 1),)),)
+    rules = replace(stage.snapshot.services[0], name=service, pools=pools)
+    rotation = Rotation(service, 9, ((blue, 100),), ((blue, ((id, 1.0),)),))
+    stage.plane.apply(
+        replace(stage.snapshot, version=9, services=(rules,), routes=(Route(service),), rotations=(rotation,))
+    )
+    other, wire = stage.accept()
+    assert other.lane.id == id
+    for _ in range(2):
+        assert wire.take().startswith(b"GET /x")
+        other.data_received(OK)
+    upstream.data_received(OK)
+    assert [client.status for client, _ in asked] == [200] * 3
+    assert stage.plane.services[service].in_flight == 0
+
+
+def test_a_reload_that_removes_the_route_answers_those_that_wait() -> None:
+    stage = Stage(targets=1, breaker=ONE)
+    asked = [stage.ask(GET) for _ in range(3)]
+    connected(stage, *asked)
+    stage.plane.apply(replace(stage.snapshot, version=9, services=(), routes=(), rotations=()))
+    assert [client.status for client, _ in asked[1:]] == [404, 404]
+
+
+def test_a_lane_that_is_taken_back_serves_the_queue() -> None:
+    """One of two targets refused a connection; the other is full until the first is tried again."""
+    stage = Stage(targets=2, breaker=ONE)
+    stage.ask(GET)
+    blue = pool(stage, "blue")
+    busy = stage.loop.opening[0][0]
+    free = next(lane for lane in blue.members if lane is not busy)
+    blue.shun(free, until=5.0)
+    _, waits = stage.ask(GET)
+    assert waits.phase == QUEUED
+    blue.forgive(6.0)
+    assert waits.lane is free
