@@ -8,10 +8,12 @@ the answer and not a reset.
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import struct
 from dataclasses import replace
 from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from lb.core.targets import Listener
@@ -36,6 +38,8 @@ LINGER_TIME = 2.0
 LINGER_BYTES = 16 << 20
 #: Seconds that a client's next request may take to come while the worker drains.
 DRAIN_IDLE = 0.5
+#: The same for its first one: a client asks again when an old connection ends, and gives up when a new one does.
+DRAIN_FIRST = 2.0
 #: Heads up to this size are remembered for the connection's next request.
 MEMO_LIMIT = 2048
 
@@ -484,6 +488,9 @@ class Downstream(asyncio.Protocol):
 
     def on_deadline(self) -> None:
         """A timeout of the client's side has passed."""
+        if self._has_arrived():
+            self.deadline = self.plane.now  # looked at again in the next pass; the loop reads before that
+            return
         timer, self.deadline = self.timer, inf
         exchange = self.exchange
         if timer == "client_body" and exchange is not None:
@@ -509,6 +516,19 @@ class Downstream(asyncio.Protocol):
         else:
             self._close_now()
 
+    def _has_arrived(self) -> bool:
+        """Whether the next request's first bytes wait in the kernel. The loop runs its timers before it reads: after
+        it has stood still, a request that came in time seems late, and closing the connection would reset it.
+        """
+        if self.state != HEAD or self._held or self._paused:
+            return False
+        sock: socket.socket | None = self.transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return False
+        unread = select.poll()
+        unread.register(sock.fileno(), select.POLLIN)
+        return bool(unread.poll(0))
+
     def dismiss(self) -> None:
         """The listener is gone: one more answer, and that says Connection: close."""
         self.listener = replace(self.listener, requests_per_connection=1)
@@ -520,7 +540,8 @@ class Downstream(asyncio.Protocol):
         """
         if self.state == HEAD and self.exchange is None and not self._held:
             self.timer = "idle"
-            self.deadline = min(self.deadline, self.plane.now + DRAIN_IDLE)
+            # By the clock: `plane.now` is as old as the last pass, which is too long ago when the worker stood still.
+            self.deadline = min(self.deadline, monotonic() + (DRAIN_IDLE if self.served else DRAIN_FIRST))
 
 
 def _address(peername: Any) -> bytes:

@@ -154,6 +154,17 @@ class Channel(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    async def read_to_end(self, within: float) -> None:
+        """Wait until the other side, whose process has ended, has no message left, `within` seconds at most; close.
+
+        The kernel delivers the end of the connection behind the last byte. Closing on the process's exit status alone
+        drops messages: one SIGCHLD makes libuv ask for every child, also for one whose last bytes no poll has seen yet.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._lost.wait()
+        self.close()
+
     async def finish(self, within: float) -> None:
         """Close, and wait until what was sent is out, `within` seconds at most."""
         self.close()

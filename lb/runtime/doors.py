@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-#: The listening sockets' names: a listener's bind as configured, and the seat of the worker whose queue it is.
+#: The listening sockets' names: a listener's bind as configured, and the number of the queue.
 Door = tuple[str, int]
 #: Descriptors in one message: the kernel allows 253.
 AT_ONCE = 200

@@ -11,6 +11,7 @@ ours already, and only what is missing is opened beside them.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import stat
 from collections.abc import Sequence
@@ -35,16 +36,18 @@ def parse_bind(bind: str) -> tuple[socket.AddressFamily, tuple[str, int] | str]:
 
 
 def open_listener(bind: str, count: int, given: Sequence[socket.socket] = ()) -> list[socket.socket]:
-    """`count` listening sockets on one address (one, shared, for a Unix socket). Raises `CannotListen`.
+    """At least `count` listening sockets on one address (one, shared, for a Unix socket). Raises `CannotListen`.
 
-    `given` are used first; those that are too many are closed.
+    `given` are used first. Every given queue is kept, also when there are more than `count`: the kernel resets the
+    connections in a queue whose last descriptor is closed. Further descriptors of one queue are closed.
     """
-    opened = list(given[:count])
-    for sock in given[count:]:
-        sock.close()
+    opened = _distinct(given)
     try:
         family, address = parse_bind(bind)
         if opened and not _has_own_queue(opened[0]):
+            for sock in opened[count:]:
+                sock.close()
+            del opened[count:]
             return [*opened, *(opened[0].dup() for _ in range(count - len(opened)))]
         if isinstance(address, str):
             opened.append(_open_unix(address))
@@ -62,6 +65,15 @@ def open_listener(bind: str, count: int, given: Sequence[socket.socket] = ()) ->
             sock.close()
         raise CannotListen(f"cannot listen on {bind}: {why(error)}") from None
     return opened
+
+
+def _distinct(given: Sequence[socket.socket]) -> list[socket.socket]:
+    """One descriptor of each queue: a worker that stands in for a neighbour has a copy of the neighbour's socket."""
+    found: dict[int, socket.socket] = {}
+    for sock in given:
+        if found.setdefault(os.fstat(sock.fileno()).st_ino, sock) is not sock:
+            sock.close()
+    return list(found.values())
 
 
 def why(error: OSError) -> str:

@@ -53,6 +53,8 @@ BACKLOG = 4096
 #: Allocations less frees before a collection of the youngest generation. The hot path makes no cycles: what is
 #: collected are leftovers of connections, and rarely (measured: 700, the default, costs 2 % of a request).
 GC_THRESHOLD = 20_000
+#: Seconds at most that a worker that ends waits for its supervisor to take the last report.
+LAST_REPORT = 5.0
 #: Seconds that requests may go on when a worker ends by itself: nobody is there to say how long.
 OWN_DRAIN = 60.0
 
@@ -106,7 +108,7 @@ class Worker:
             self.loop.remove_reader(self._doorway.sock)
             self._doorway.close()
         if self._channel is not None:
-            await self._channel.finish(1.0)
+            await self._channel.finish(LAST_REPORT)
         for task in list(self._tasks):
             task.cancel()
 

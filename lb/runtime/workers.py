@@ -56,6 +56,8 @@ RECYCLE_EVERY = 60.0
 #: glibc gives memory back to the kernel, and takes it anew, with nearly every piece of a large answer: half of what
 #: such an answer costs. With a margin it does so rarely; what is set in the environment already stays.
 MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_TOP_PAD_": str(1 << 20)}
+#: Seconds at most for reading what a worker that has ended had sent: its socket is closed, so nothing more is coming.
+READ_TO_END = 5.0
 #: Seconds that a worker has to leave a trace of where it hangs, before it is killed.
 TRACE_TIME = 0.3
 
@@ -140,7 +142,7 @@ class Workers:
         self.totals = totals
         self.directory = directory  # where workers can be found by an heir of this supervisor
         self.restarts = 0
-        self.sockets: dict[str, list[socket.socket]] = {}  # bind → one listening socket per seat
+        self.sockets: dict[str, list[socket.socket]] = {}  # bind → its queues; number n belongs to seat n mod count
         self.hung_after = 10.0  # seconds without a sign of life
         self.memory = 0  # bytes of resident memory above which a worker is recycled; 0: no bound
         self.drain = 30.0  # seconds that what is under way may take in a worker that was recycled
@@ -220,10 +222,16 @@ class Workers:
         self.sockets[bind] = sockets
         for life in self._lives:
             if not life.leaving:
-                life.hand((bind, life.number), sockets[life.number])
+                self._hand(life, life.number, (bind,))
         for seat in self._seats:
             if seat.keeper is not None:
-                seat.keeper.hand((bind, seat.number), sockets[seat.number])
+                self._hand(seat.keeper, seat.number, (bind,))
+
+    def _hand(self, life: Life, number: int, binds: Iterable[str]) -> None:
+        """Give a worker the queues of a seat: one a bind, more when the lb before had more workers."""
+        for bind in binds:
+            for place in range(number, len(self.sockets[bind]), self.count):
+                life.hand((bind, place), self.sockets[bind][place])
 
     def close(self, bind: str) -> None:
         """A listener is gone; workers close theirs when the snapshot without it comes."""
@@ -372,8 +380,7 @@ class Workers:
             self._kill(life)
             self._go(self._await_end(seat, life, process))
             raise
-        for bind, sockets in self.sockets.items():
-            life.hand((bind, seat.number), sockets[seat.number])
+        self._hand(life, seat.number, self.sockets)
         life.say(self._whole())
         if self._settled:
             life.say(Order("settle"))
@@ -383,7 +390,7 @@ class Workers:
     async def _await_end(self, seat: Seat, life: Life, process: asyncio.subprocess.Process) -> None:
         code = await process.wait()
         if life.channel is not None:
-            await life.channel.finish(0.2)  # what it sent last is read first
+            await life.channel.read_to_end(READ_TO_END)  # its last report is among what it sent last
         self._on_end(seat, life, code)
 
     def _on_end(self, seat: Seat | None, life: Life, code: int | None) -> None:
@@ -468,14 +475,14 @@ class Workers:
         if seat.keeper is not None or not able:
             return
         seat.keeper = able[seat.number % len(able)]
-        for bind, sockets in self.sockets.items():
-            seat.keeper.hand((bind, seat.number), sockets[seat.number])
+        self._hand(seat.keeper, seat.number, self.sockets)
 
     def _give_back(self, seat: Seat) -> None:
         keeper, seat.keeper = seat.keeper, None
         if keeper is not None:
-            for bind in self.sockets:
-                keeper.close_door((bind, seat.number))
+            for bind, sockets in self.sockets.items():
+                for place in range(seat.number, len(sockets), self.count):
+                    keeper.close_door((bind, place))
 
     # --- looking after them -----------------------------------------------------------------------------------------
 

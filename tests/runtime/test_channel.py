@@ -84,6 +84,17 @@ async def test_every_message_comes_through_whole_and_in_order() -> None:
     assert not one.channel.send(Poll(1)), "it says so"
 
 
+async def test_what_a_process_sent_before_its_end_is_read_however_soon_its_end_is_heard_of() -> None:
+    """The exit status may come first: one SIGCHLD makes libuv ask for every child."""
+    one = End()
+    ours, theirs = socket.socketpair()
+    await one.channel.attach(ours)
+    theirs.sendall(pack(REPORT) * 40)
+    theirs.close()
+    await one.channel.read_to_end(5.0)
+    assert one.heard == [REPORT] * 40
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.sampled_from(MESSAGES), min_size=1, max_size=8), st.lists(st.integers(1, 400), min_size=1))
 def test_it_does_not_matter_in_which_pieces_they_come(messages: list[Message], sizes: list[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -76,10 +77,36 @@ def test_given_sockets_are_used_first_and_what_is_missing_is_opened_beside_them(
     sockets = open_listener("127.0.0.1:0", 3, given)
     assert sockets[:2] == given
     assert len({sock.getsockname() for sock in sockets}) == 1
-    fewer = open_listener("127.0.0.1:0", 1, sockets)
-    assert fewer == sockets[:1]
-    assert [sock.fileno() for sock in sockets[1:]] == [-1, -1], "too many would keep connections nobody accepts"
-    close(fewer)
+    close(sockets)
+
+
+def test_no_given_queue_is_closed_with_connections_in_it() -> None:
+    """A restart with fewer workers: the kernel resets what waits in a queue whose last descriptor is closed."""
+    given = open_listener("127.0.0.1:0", 4)
+    clients = [socket.create_connection(given[0].getsockname()) for _ in range(40)]
+    sockets = open_listener("127.0.0.1:0", 1, given)
+    accepted = [accepted for sock in sockets for accepted in _accept_all(sock)]
+    assert len(accepted) == len(clients)
+    close([*clients, *accepted, *sockets])
+
+
+def test_a_queue_that_is_given_twice_takes_no_other_ones_place() -> None:
+    """A worker that stands in for a neighbour hands over a copy of the neighbour's socket beside its own."""
+    own, other = open_listener("127.0.0.1:0", 2)
+    copy = own.dup()
+    sockets = open_listener("127.0.0.1:0", 2, [own, copy, other])
+    assert sockets == [own, other]
+    assert copy.fileno() == -1
+    close(sockets)
+
+
+def _accept_all(sock: socket.socket) -> list[socket.socket]:
+    sock.setblocking(False)
+    accepted = []
+    with suppress(BlockingIOError):
+        while True:
+            accepted.append(sock.accept()[0])
+    return accepted
 
 
 def test_a_given_socket_that_cannot_be_shared_is_one_queue_for_all() -> None:

@@ -172,6 +172,19 @@ async def test_one_that_has_grown_too_large_is_recycled_without_a_lost_request(c
     assert two.requests() == asked
 
 
+async def test_fewer_workers_than_queues_attend_to_all_of_them(crew: Make) -> None:
+    """The lb before had five workers: their queues live on, whatever the number of workers now."""
+    two = crew(2)
+    two.workers.sockets[BIND] = open_listener(BIND, 5, two.workers.sockets[BIND])
+    await two.start()
+    assert await two.ask(60, within=2.0) == 60
+    os.kill(two.workers.pids[1], signal.SIGSTOP)
+    await eventually(lambda: two.workers._seats[1].keeper is not None)
+    os.kill(two.workers.pids[1], signal.SIGKILL)
+    await eventually(lambda: two.workers._seats[1].keeper is None and two.workers._seats[1].life is not None)
+    assert await two.ask(60, within=2.0) == 60
+
+
 async def test_an_heir_that_does_not_start_leaves_the_old_one_in_place(
     crew: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

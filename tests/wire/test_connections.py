@@ -381,6 +381,34 @@ def test_a_draining_websocket_is_told_to_go_away(front: Front) -> None:
         assert receive(sock, 4) == GOING_AWAY
 
 
+@pytest.mark.parametrize("kept", [False, True], ids=["a new connection", "a kept one"])
+def test_a_request_that_came_while_a_draining_worker_stood_still_is_served(front: Front, kept: bool) -> None:
+    """The loop runs its timers before it reads: the drain's deadline is over, and the request is in the kernel."""
+    with front.connect() as sock:
+        if kept:
+            sock.sendall(GET)
+            read_answer(sock)
+        else:
+            eventually(lambda: front.plane.clients)
+
+        ours, theirs = socket.socketpair()
+
+        def stand_still() -> None:
+            front.loop.remove_reader(ours)
+            front.plane.drain(10.0)
+            sock.sendall(GET)
+            time.sleep(2.5)
+
+        # What a reader does is done after the loop has looked for what can be read, and before its timers.
+        front.call(lambda: front.loop.add_reader(ours, stand_still))
+        theirs.send(b".")
+        answer = read_all(sock)
+        ours.close()
+        theirs.close()
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    assert b"Connection: close" in answer
+
+
 def test_upgrade_with_an_unfinished_body_is_no_tunnel(front: Front) -> None:
     """[haproxy 24] 101 before the POST body ended → 502."""
     front.with_script(answers(b"HTTP/1.1 101 X\r\nUpgrade: foo\r\nConnection: Upgrade\r\n\r\n"))
