@@ -135,7 +135,7 @@ class Config(Section):
     does not, it is `lb`'s own network that is broken, and the last verdicts are kept for the services' `patience`."""
     trusted_proxies: list[Network] = Field(default_factory=list)
     """Networks of proxies in front. Only what comes from them may keep its X-Forwarded-For, -Proto, -Host, Forwarded
-    and X-Request-Id; from everybody else they are replaced."""
+    and X-Request-Id; from everybody else they are replaced. X-Real-IP and other such fields pass from them alone."""
     access_log: Annotated[
         AccessLog,
         BeforeValidator(access_log_from_text, json_schema_input_type=Literal["json", "combined", "off"] | AccessLog),

@@ -2,14 +2,15 @@
 
 To targets: `Host`, the client's own fields less the hop-by-hop ones (RFC 9110 section 7.6.1), `X-Forwarded-For`,
 `-Proto`, `-Host`, `Forwarded` (RFC 7239), `Via` (RFC 9110 section 7.6.3) and `X-Request-Id`. Forwarding fields of a
-client that is no trusted proxy are replaced: anyone can write them. To clients: the target's fields less the
-hop-by-hop ones.
+client that is no trusted proxy are replaced, and its other claims about itself (`rules.CLAIMS`) taken away: anyone can
+write them. To clients: the target's fields less the hop-by-hop ones.
 
 Everything that depends on the connection and the header block alone is worked out once, in `request_suffix`.
 """
 
 from __future__ import annotations
 
+from lb.http1.forwarded import extend, node
 from lb.http1.head import CHUNKED, RequestFields, RequestHead
 
 _HTTP11 = b" HTTP/1.1\r\nHost: "
@@ -26,6 +27,9 @@ def request_suffix(
     whether the peer's own forwarding fields are believed and extended or replaced. `last` are the fields of the
     request before, if that came from the same peer in the same way.
     """
+    if trusted and fields.claims:
+        fields.kept = [*fields.kept, *fields.claims]
+        fields.claims = []
     lines = [b"\r\n", *fields.kept]
     if fields.chunked:
         lines.append(b"Transfer-Encoding: chunked\r\n")
@@ -47,22 +51,17 @@ def request_suffix(
 
 
 def _forwarding_lines(fields: RequestFields, peer: bytes, proto: bytes, trusted: bool) -> bytes:
-    lines = []
     host = fields.host or b""
-    node = b'"[' + peer + b']"' if b":" in peer else (b"unknown" if peer == b"unix" else peer)
-    element = b"for=" + node + (b';host="' + host + b'"' if host else b"") + b";proto=" + proto
-    forwarded_for = [peer]
-    forwarded = [element]
     if trusted:
-        forwarded_for = [*fields.forwarded_for, peer]
-        forwarded = [*fields.forwarded, element]
-        host = fields.forwarded_host or host
-        proto = fields.forwarded_proto or proto
-    lines.append(b"X-Forwarded-For: " + b", ".join(forwarded_for) + b"\r\n")
-    lines.append(b"X-Forwarded-Proto: " + proto + b"\r\n")
+        sent = (fields.forwarded, fields.forwarded_for, fields.forwarded_proto, fields.forwarded_host)
+        forwarded_for, proto, host, forwarded = extend(*sent, peer=peer, proto=proto, host=host)
+    else:
+        forwarded_for = peer
+        forwarded = b"for=" + node(peer) + (b';host="' + host + b'"' if host else b"") + b";proto=" + proto
+    lines = [b"X-Forwarded-For: " + forwarded_for + b"\r\n", b"X-Forwarded-Proto: " + proto + b"\r\n"]
     if host:
         lines.append(b"X-Forwarded-Host: " + host + b"\r\n")
-    lines.append(b"Forwarded: " + b", ".join(forwarded) + b"\r\n")
+    lines.append(b"Forwarded: " + forwarded + b"\r\n")
     lines.append(_VIA_11)
     return b"".join(lines)
 

@@ -25,6 +25,7 @@ class RequestFields:
 
     __slots__ = (
         "chunked",
+        "claims",
         "close",
         "connection_named",
         "expect_continue",
@@ -62,6 +63,7 @@ class RequestFields:
         self.forwarded_for: list[bytes] = []
         self.forwarded_host: bytes = b""
         self.forwarded_proto: bytes = b""
+        self.claims: list[bytes] = []  # whole lines of other fields about the client: a trusted proxy's alone pass
         self.user_agent: bytes = b""
         self.kept: list[bytes] = []  # whole lines ("Name: value\r\n") that go on to the target
         self.suffix: bytes = b""  # kept lines and our own: all between Host and the request id

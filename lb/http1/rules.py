@@ -60,7 +60,7 @@ _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?i)(?:^|[,\s])timeout\s*=\s*([0-9]{1,6})")
 # What a field means to a proxy. Everything that is not in the table goes on as it came.
 KEEP = 0
 HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, TE, UPGRADE, EXPECT, HOP, MAX_FORWARDS = range(1, 10)
-FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, REQUEST_ID, USER_AGENT, NOTED = range(10, 17)
+FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, REQUEST_ID, USER_AGENT, CLAIM = range(10, 17)
 KEEP_ALIVE, DATE = 20, 21
 
 _REQUEST_KINDS: dict[bytes, int] = {
@@ -93,6 +93,15 @@ _RESPONSE_KINDS: dict[bytes, int] = {
     b"x-request-id": REQUEST_ID,
 }
 
+#: What proxies tell targets about the client besides the fields that lb writes. Targets believe them, so they pass from
+#: trusted proxies alone; every name that begins with X-Forwarded- is one of them.
+CLAIMS = frozenset(
+    b"""cf-connecting-ip client-ip fastly-client-ip front-end-https proxy-client-ip true-client-ip wl-proxy-client-ip
+    x-client-ip x-cluster-client-ip x-forwarded x-original-forwarded-for x-original-host x-original-proto x-real-ip
+    x-remote-addr x-remote-ip x-scheme x-url-scheme""".split()
+)
+_CLAIM_PREFIX = b"x-forwarded-"
+
 #: Fields that `Connection` may not take away: a client that lists them would change what the message means or who it
 #: is from (RFC 9110 section 7.6.1: "connection options … MUST NOT" name end-to-end fields).
 ESSENTIAL = frozenset(
@@ -108,23 +117,37 @@ ESSENTIAL = frozenset(
 TRAILER_FORBIDDEN = frozenset(
     b"""authorization cache-control connection content-encoding content-length content-range content-type cookie
     expect forwarded host keep-alive max-forwards proxy-authenticate proxy-authorization proxy-connection range
-    set-cookie te trailer transfer-encoding upgrade via www-authenticate x-forwarded-for x-forwarded-host
-    x-forwarded-proto x-request-id""".split()
+    set-cookie te trailer transfer-encoding upgrade via www-authenticate x-request-id""".split()
 )
+_ODD = re.compile(rb"[^0-9a-z]")
 
 
-def _forwarding_lookalike(lower: bytes) -> bool:
-    """In CGI and WSGI `X_Forwarded_For` reads as HTTP_X_FORWARDED_FOR, just like the true one: no client may set it."""
-    return b"_" in lower and _REQUEST_KINDS.get(lower.replace(b"_", b"-"), KEEP) != KEEP
+def _usual_spelling(lower: bytes) -> bytes:
+    """The name with a hyphen for each odd sign. In CGI and WSGI `X_Forwarded_For` reads as HTTP_X_FORWARDED_FOR, just
+    like the true name, and some servers read a dot so as well: no client may set a field by a look-alike."""
+    return _ODD.sub(b"-", lower)
+
+
+def _request_kind(lower: bytes) -> int:
+    kind = _REQUEST_KINDS.get(lower, KEEP)
+    return CLAIM if kind == KEEP and (lower in CLAIMS or lower.startswith(_CLAIM_PREFIX)) else kind
 
 
 @lru_cache(maxsize=4096)
 def request_field(name: bytes) -> int:
     """The kind of a request field as it was spelt; the spellings of real clients are few."""
     lower = name.lower()
-    if _forwarding_lookalike(lower):
+    usual = _usual_spelling(lower)
+    if usual != lower and _request_kind(usual) != KEEP:
         return HOP
-    return _REQUEST_KINDS.get(lower, KEEP)
+    return _request_kind(lower)
+
+
+@lru_cache(maxsize=4096)
+def may_be_trailer(name: bytes) -> bool:
+    """Whether a field may stand in a trailer section, as it was spelt."""
+    usual = _usual_spelling(name.lower())
+    return usual not in TRAILER_FORBIDDEN and _request_kind(usual) != CLAIM and usual not in _REQUEST_KINDS
 
 
 @lru_cache(maxsize=4096)
@@ -205,18 +228,23 @@ def _unusual_target(method: bytes, target: bytes, host: bytes, fields: RequestFi
         raise Refusal(400, "bad_target", "the request target is neither a path nor an http(s) URL")
     secure, authority, rest = match.groups()
     check_host(authority)
-    if fields.host is not None and not _same_host(fields.host, authority, b":443" if secure else b":80"):
+    if fields.host is not None and not _same_host(fields.host, authority, b"443" if secure else b"80"):
         # RFC 9112 section 3.2.2 would let the authority win; a target that reads Host instead would be misled.
         raise Refusal(400, "bad_host", "the Host field differs from the host in the request target")
+    host = authority.removesuffix(b":")  # RFC 3986 section 6.2.3: an empty port is no port
     if not rest:
-        return (b"*" if method == b"OPTIONS" else b"/"), authority  # RFC 9112 section 3.2.4
-    return (b"/" + rest if rest[0] == 0x3F else rest), authority
+        return (b"*" if method == b"OPTIONS" else b"/"), host  # RFC 9112 section 3.2.4
+    return (b"/" + rest if rest[0] == 0x3F else rest), host
 
 
 def _same_host(one: bytes, other: bytes, default: bytes) -> bool:
-    """Whether both name the same host and port (RFC 9110 section 4.2.3: in any case, with or without `default`)."""
-    one, other = one.lower(), other.lower()
-    return one == other or one.removesuffix(default) == other.removesuffix(default)
+    """Whether both name the same host and port (RFC 9110 section 4.2.3: in any case; an empty port is `default`)."""
+    return _host_and_port(one, default) == _host_and_port(other, default)
+
+
+def _host_and_port(value: bytes, default: bytes) -> tuple[bytes, int]:
+    match = _HOST.fullmatch(value)  # both have passed `check_host`
+    return (match[1].lower(), int(match[2] or default)) if match else (value, 0)
 
 
 def check_host(value: bytes) -> None:
@@ -310,6 +338,8 @@ def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> Req
             if not _LENGTH.fullmatch(value):
                 raise Refusal(400, "bad_request", "Max-Forwards is not a number")
             fields.max_forwards = min(int(value), 1 << 31)
+        elif kind == CLAIM:
+            fields.claims.append(line)
         elif kind == FORWARDED_FOR:
             fields.forwarded_for.append(value)
         elif kind == FORWARDED:
@@ -422,8 +452,8 @@ def read_response(data: bytes, line_end: int, fields: ResponseFields, method: by
         raise BadResponse("Transfer-Encoding in an HTTP/1.0 response")
     # RFC 9112 section 6.3, steps 1 to 8.
     if status < 200 or status == 204:
-        if fields.chunked or fields.length > 0:
-            if status != 204:
+        if fields.chunked or fields.length >= 0:
+            if status != 204 and (fields.chunked or fields.length):
                 raise BadResponse(f"a {status} response with a body")
             fields = _without_framing(fields)
         framing = NONE
@@ -440,14 +470,16 @@ def read_response(data: bytes, line_end: int, fields: ResponseFields, method: by
 
 
 def _without_framing(fields: ResponseFields) -> ResponseFields:
-    """RFC 9110 section 8.6: a 204 has no Content-Length; the connection cannot be trusted for another response."""
+    """RFC 9110 section 8.6: a 1xx or 204 has no Content-Length, not even 0. Where it announced a body, the connection
+    cannot be trusted for another response."""
     clean = ResponseFields()
     clean.kept = b"".join(
         line + b"\r\n"
         for line in fields.kept.split(b"\r\n")
         if line and not line.lower().startswith(b"content-length:")
     )
-    clean.close = True
+    clean.close = fields.close or fields.chunked or fields.length > 0
+    clean.keep_alive_timeout, clean.upgrade = fields.keep_alive_timeout, fields.upgrade
     clean.has_date, clean.has_request_id = fields.has_date, fields.has_request_id
     return clean
 
@@ -534,4 +566,4 @@ def read_trailers(block: bytes, count_limit: int = 100) -> bytes:
         raise ValueError(_bad_field(found[-1][3]).detail)
     if len(found) > count_limit:
         raise ValueError(f"more than {count_limit} trailer fields")
-    return b"".join(line for line, name, _, _ in found if name.lower() not in TRAILER_FORBIDDEN)
+    return b"".join(line for line, name, _, _ in found if may_be_trailer(name))

@@ -232,7 +232,7 @@ class DataPlane:
             address = ipaddress.ip_address(peer.decode())
         except ValueError:
             return False
-        return any(address in ipaddress.ip_network(network, strict=False) for network in networks if network != "unix")
+        return any(address in _network(network) for network in networks if network != "unix")
 
     def reject(self, reason: str) -> None:
         """Count an answer of our own, or a connection turned away."""
@@ -392,6 +392,16 @@ class DataPlane:
             self.log.close()
         self.log = None if spec.format == "off" else Log(spec, self.wall_offset, self.last_words)
         self.last_words[LOGGED] = self.log is not None
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """The network; one of IPv4 addresses mapped into IPv6 is written as peers' addresses are, as IPv4."""
+    network = ipaddress.ip_network(text, strict=False)
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.ip_network(f"{mapped}/{network.prefixlen - 96}")
+    return network
 
 
 def _with_rules_in_common(services: Iterable[Service]) -> Iterator[Service]:

@@ -167,6 +167,7 @@ class Front:
         options = {**self._service, **changes}
         route = {key: options.pop(key) for key in ("max_body", "total") if key in options}
         trusted = options.pop("trusted_proxies", ())
+        log = options.pop("access_log", AccessLog("off"))
         service = Service("s", (Pool("p", self.targets),), **options)
         weights = (("p", tuple((target.id, 1.0) for target in self.targets)),)
         self.plane.apply(
@@ -176,7 +177,7 @@ class Front:
                 routes=(Route("s", **route),),
                 rotations=(Rotation("s", self.version, (("p", 100),), weights),),
                 trusted_proxies=trusted,
-                access_log=AccessLog("off"),
+                access_log=log,
             )
         )
 

@@ -120,6 +120,22 @@ TARGETS = [
     Row("absolute form, query alone", get(b"http://a.example?x"), Seen(b"GET /?x "), "RFC 9112 3.2.1"),
     Row("absolute form, host in other case", get(b"http://A.Example/"), PASS, "RFC 9110 4.2.3"),
     Row("absolute form against another Host", get(b"http://b.example/"), 400, "HAProxy h1_host_normalization"),
+    Row("absolute form, empty port", get(b"http://a.example:/"), Seen(b"GET / ", (H,)), "RFC 3986 6.2.3"),
+    Row("absolute form, port 80", get(b"http://a.example:80/"), PASS, "RFC 9110 4.2.3"),
+    Row("absolute form, https, empty port", get(b"https://a.example:/"), PASS, "RFC 9110 4.2.3"),
+    Row(
+        "absolute form, Host with an empty port",
+        get(b"http://a.example/", host=b"Host: a.example:\r\n"),
+        PASS,
+        "RFC 9110 4.2.3",
+    ),
+    Row("absolute form, empty port, another host", get(b"http://b.example:/"), 400, "HAProxy h1_host_normalization"),
+    Row(
+        "absolute form, empty port against port 81",
+        get(b"http://a.example:/", host=b"Host: a.example:81\r\n"),
+        400,
+        "RFC 9110 4.2.3",
+    ),
     Row("absolute form with another port", get(b"http://a.example:81/"), 400, "HAProxy h1_host_normalization"),
     Row("absolute form with user", get(b"http://u@a.example/"), 400, "RFC 9110 4.2.4"),
     Row("absolute form, other scheme", get(b"ftp://a.example/"), 400, "RFC 9112 3.2.2"),
@@ -414,6 +430,15 @@ CHUNKS = [
     Row("quoted extension", chunked(b'3;a="b c"\r\nabc\r\n0\r\n\r\n'), Seen(without=(b";a",)), "RFC 9112 7.1.1"),
     Row("trailer kept", chunked(b"0\r\nX-Sum: 1\r\n\r\n"), Seen(end=b"0\r\nX-Sum: 1\r\n\r\n"), "RFC 9112 7.1.2"),
     Row(
+        "trailers that a client may not set in a header either",
+        chunked(
+            b"0\r\nX_Forwarded_For: 9\r\nX-Real-IP: 9\r\nX-Forwarded-Port: 9\r\nTransfer_Encoding: 9\r\n"
+            b"x_request_id: 9\r\nForwarded: 9\r\nX.Forwarded.Proto: 9\r\nX_Sum: 1\r\n\r\n"
+        ),
+        Seen(end=b"0\r\nX_Sum: 1\r\n\r\n"),
+        "CGI look-alikes",
+    ),
+    Row(
         "forbidden trailers dropped",
         chunked(b"0\r\nContent-Length: 9\r\nHost: b\r\nX: 1\r\n\r\n"),
         Seen(end=b"0\r\nX: 1\r\n\r\n"),
@@ -536,6 +561,29 @@ HOP_BY_HOP = [
         get(extra=b"X_Forwarded_For: 1.2.3.4\r\nX-Forwarded_For: 1.2.3.4\r\n"),
         Seen(without=(b"1.2.3.4",)),
         "CGI look-alikes",
+    ),
+    *(
+        Row(
+            f"a stranger's {name.decode()}",
+            get(extra=name + b": 1.2.3.4\r\nX-Other: y\r\n"),
+            Seen(parts=(b"X-Other: y\r\n",), without=(b"1.2.3.4",)),
+            "trust",
+        )
+        for name in (
+            b"X-Real-IP",
+            b"x_real_ip",
+            b"X.Real.IP",
+            b"X-Forwarded-Port",
+            b"X-Forwarded-Protocol",
+            b"X-Forwarded-Ssl",
+            b"X-FORWARDED-SERVER",
+            b"X-Forwarded_Prefix",
+            b"X-Forwarded",
+            b"X-Forwarded-By",
+            b"Client-IP",
+            b"True-Client-IP",
+            b"X_Client-IP",
+        )
     ),
     Row(
         "Via is added to",

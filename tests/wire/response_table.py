@@ -352,6 +352,12 @@ BODYLESS = [
     ),
     Row("204", b"HTTP/1.1 204 No Content\r\n\r\n", Gets(204), "RFC 9110 15.3.5"),
     Row(
+        "204 with length 0",
+        b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
+        Gets(204, without=(b"Content-Length",)),
+        "RFC 9110 8.6",
+    ),
+    Row(
         "204 with length",
         b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok",
         Gets(204, without=(b"Content-Length",), pooled=False),
@@ -424,6 +430,12 @@ INTERIM = [
     ),
     Row("103 and then the end", b"HTTP/1.1 103 Early Hints\r\n\r\n", BAD, "nginx proxy_early_hints.t", close=True),
     Row("endless interim answers", b"HTTP/1.1 103 X\r\n\r\n" * 100 + ok(), BAD, "bounded"),
+    Row(
+        "103 with length 0",
+        b"HTTP/1.1 103 X\r\nContent-Length: 0\r\nLink: </a>\r\n\r\n" + ok(),
+        Gets(parts=(b"HTTP/1.1 103 X\r\nLink: </a>\r\n\r\n",), end=b"ok"),
+        "RFC 9110 8.6",
+    ),
     Row("103 with a body", b"HTTP/1.1 103 X\r\nContent-Length: 5\r\n\r\nhello" + ok(), BAD, "RFC 9110 15.2"),
     Row(
         "101 unasked",

@@ -12,10 +12,11 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from lb.core.targets import Breaker, Retries, Timeouts
+from lb.core.targets import AccessLog, Breaker, Retries, Timeouts
 from lb.http1.websocket import GOING_AWAY
 from tests.listeners import full_listener
 from tests.wire.front import (
@@ -597,6 +598,39 @@ def test_forwarding_fields_of_a_trusted_proxy_are_kept_and_extended() -> None:
         assert b"X-Forwarded-Proto: https\r\n" in request
         assert b"X-Request-Id: abc\r\n" in request
         assert b"Forwarded: for=192.0.2.9, for=127.0.0.1;" in request
+
+
+def test_a_trusted_proxy_that_sends_one_form_does_not_get_another_story_told() -> None:
+    with Front(trusted_proxies=("127.0.0.0/8",)) as front:
+        front.send(get(b"/", b"X-Forwarded-For: 192.0.2.9\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\n"))
+        front.send(get(b"/", b'Forwarded: for="[2001:db8::9]:80";proto=https;host=b\r\n'))
+        first, second = front.origin.requests
+        assert b'Forwarded: for=192.0.2.9;host=b;proto=https, for=127.0.0.1;host="a";proto=http\r\n' in first
+        assert b"X-Forwarded-For: 2001:db8::9, 127.0.0.1\r\nX-Forwarded-Proto: https\r\n" in second
+        assert b"X-Forwarded-Host: b\r\n" in second
+
+
+def test_other_claims_of_a_trusted_proxy_are_kept_and_connection_cannot_take_them_away() -> None:
+    with Front(trusted_proxies=("127.0.0.0/8",)) as front:
+        extra = b"X-Real-IP: 192.0.2.9\r\nX-Forwarded-Port: 443\r\nX_Real_IP: 6.6.6.6\r\nConnection: X-Real-IP\r\n"
+        front.send(get(b"/", extra))
+        front.send(get(b"/", extra).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        for request in front.origin.requests:
+            assert request.count(b"X-Real-IP: 192.0.2.9\r\n") == 1
+            assert request.count(b"X-Forwarded-Port: 443\r\n") == 1
+            assert b"6.6.6.6" not in request
+
+
+@pytest.mark.parametrize("networks", [("10.0.0.0/8",), ("::ffff:10.0.0.0/104",)])
+def test_an_address_that_is_mapped_into_ipv6_is_the_ipv4_address(networks: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    listener = with_listener(proxy_protocol=("127.0.0.1",))
+    with Front(listener=listener, trusted_proxies=networks, access_log=AccessLog("json", str(path))) as front:
+        header = b"PROXY TCP6 ::ffff:10.1.2.3 ::ffff:127.0.0.1 5000 80\r\n"
+        assert status_of(front.send(header + get(b"/", b"X-Forwarded-For: 192.0.2.9\r\n"))) == 200
+        assert b"X-Forwarded-For: 192.0.2.9, 10.1.2.3\r\n" in front.origin.requests[0]
+        front.call(lambda: front.plane.log.flush())  # type: ignore[union-attr]
+        eventually(lambda: path.exists() and '"client":"10.1.2.3"' in path.read_text())
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -1,0 +1,159 @@
+"""What a trusted proxy in front says about the client: `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` agree.
+
+A target reads one of the two forms, and lb cannot tell which. So both are always written, and they agree: where the
+peer sent one form alone, the other is derived from it. What does not parse counts as not sent, because an open quote
+would swallow the element that lb adds.
+
+Sources: RFC 7239 sections 4 to 7.4. Readers such as Spring and Jetty take the leftmost `for`, `host` and `proto`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+#: name "=" value. A value with a colon or brackets ought to be quoted; many senders do not, so it is read and quoted.
+_PAIR = re.compile(
+    rb"(" + _TOKEN + rb")=(?:"
+    rb'("(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+")'
+    rb"|([!#$%&'*+.^_`|~0-9A-Za-z:\[\]-]++))"
+)
+_BLANK = re.compile(rb"[ \t]*+")
+#: An element of X-Forwarded-For: an address with or without brackets and port, a name, or an obfuscated identifier.
+_HOP = re.compile(rb'[0-9A-Za-z._:%\[\]-]{1,255}|"[0-9A-Za-z._:%\[\]-]{1,253}"')
+_IPV4 = re.compile(rb"([0-9]{1,3}(?:\.[0-9]{1,3}){3})(:[0-9]{1,5})?+")
+_IPV6 = re.compile(rb"[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
+_BRACKETED = re.compile(rb"\[([0-9A-Fa-f:.]++)\](?::[0-9A-Za-z._-]{1,64})?+")
+_HIDDEN = re.compile(rb"unknown|_[0-9A-Za-z._-]{1,255}")  # RFC 7239 sections 6.2 and 6.3
+_PROTO = re.compile(rb"[A-Za-z][0-9A-Za-z+.-]{0,31}")  # RFC 3986 section 3.1
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
+_UNKNOWN = b"unknown"
+
+#: One element of Forwarded: (name as it was spelt, value without quotes).
+Element = list[tuple[bytes, bytes]]
+
+
+class Forwarding(NamedTuple):
+    """What the target gets: each a field's value; `host` is b"" when nobody named one."""
+
+    forwarded_for: bytes
+    proto: bytes
+    host: bytes
+    forwarded: bytes
+
+
+def node(address: bytes) -> bytes:
+    """An address as the value of `for` (RFC 7239 section 6): IPv6 in brackets and quotes, a Unix socket unknown."""
+    return b'"[' + address + b']"' if b":" in address else (_UNKNOWN if address == b"unix" else address)
+
+
+def extend(
+    forwarded: list[bytes],
+    forwarded_for: list[bytes],
+    sent_proto: bytes,
+    sent_host: bytes,
+    *,
+    peer: bytes,
+    proto: bytes,
+    host: bytes,
+) -> Forwarding:
+    """What a trusted `peer` sent, extended by its own hop, on which the request came as `proto` for `host`.
+
+    `forwarded` and `forwarded_for` are the values of all lines of their name; `sent_proto` and `sent_host` those of
+    X-Forwarded-Proto and -Host, b"" where there is none.
+    """
+    elements = parse(forwarded)
+    hops = _hops(forwarded_for)
+    said_proto, said_host = _first(sent_proto, _PROTO), _first(sent_host, _HOST)
+    told_proto, told_host = _leftmost(elements, b"proto", _PROTO), _leftmost(elements, b"host", _HOST)
+    if elements and not hops:
+        hops = [_address(value) for element in elements for name, value in element if name.lower() == b"for"]
+    elif hops and not elements:
+        elements = [[(b"for", _identifier(hop))] for hop in hops]
+        elements[0] += [(b"host", said_host)] if said_host else []
+        elements[0] += [(b"proto", said_proto)] if said_proto else []
+        told_proto, told_host = said_proto, said_host
+    # The hop to lb is described as it was, unless nothing further left does say: then it has to speak for all.
+    own_host, own_proto = host if told_host else said_host or host, proto if told_proto else said_proto or proto
+    own = b"for=" + node(peer) + (b';host="' + own_host + b'"' if own_host else b"") + b";proto=" + own_proto
+    return Forwarding(
+        forwarded_for=b", ".join([*hops, peer]),
+        proto=sent_proto if said_proto else told_proto or proto,
+        host=sent_host if said_host else told_host or host,
+        forwarded=b", ".join([*map(_written, elements), own]),
+    )
+
+
+def parse(lines: list[bytes]) -> list[Element]:
+    """The elements of all `Forwarded` lines of a message, without empty ones; none at all if one line is malformed."""
+    elements: list[Element] = []
+    for line in lines:
+        element: Element = []
+        names: set[bytes] = set()
+        at, end = 0, len(line)
+        while True:
+            at = _BLANK.match(line, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+            pair = _PAIR.match(line, at)
+            if pair is not None:
+                name, quoted, bare = pair.groups()
+                if name.lower() in names:
+                    return []  # RFC 7239 section 4: each parameter once; which of two counts is anyone's guess
+                names.add(name.lower())
+                element.append((name, re.sub(rb"\\(.)", rb"\1", quoted[1:-1]) if quoted is not None else bare))
+                at = _BLANK.match(line, pair.end()).end()  # type: ignore[union-attr]
+            border = line[at : at + 1]
+            if border not in (b"", b",", b";"):
+                return []
+            if border != b";" and element:
+                elements.append(element)
+                element, names = [], set()
+            if at >= end:
+                break
+            at += 1
+    return elements
+
+
+def _written(element: Element) -> bytes:
+    pairs = []
+    for name, value in element:
+        if not re.fullmatch(_TOKEN, value):
+            value = b'"' + re.sub(rb'(["\\])', rb"\\\1", value) + b'"'
+        pairs.append(name + b"=" + value)
+    return b";".join(pairs)
+
+
+def _hops(lines: list[bytes]) -> list[bytes]:
+    """The elements of X-Forwarded-For, without empty ones. What can be no address keeps its place, as `unknown`."""
+    found = [hop for line in lines for part in line.split(b",") if (hop := part.strip(b" \t"))]
+    return [hop if _HOP.fullmatch(hop) else _UNKNOWN for hop in found]
+
+
+def _first(value: bytes, form: re.Pattern[bytes]) -> bytes:
+    """The first item of a field that may be a list, or b"" if that has not the right form."""
+    item = value.partition(b",")[0].strip(b" \t")
+    return item if form.fullmatch(item) else b""
+
+
+def _leftmost(elements: list[Element], wanted: bytes, form: re.Pattern[bytes]) -> bytes:
+    for element in elements:
+        for name, value in element:
+            if name.lower() == wanted and form.fullmatch(value):
+                return value
+    return b""
+
+
+def _address(identifier: bytes) -> bytes:
+    """A `for` value as X-Forwarded-For has it: the address alone."""
+    match = _BRACKETED.fullmatch(identifier) or _IPV4.fullmatch(identifier)
+    if match is not None:
+        return match[1]
+    return identifier if _HIDDEN.fullmatch(identifier) else _UNKNOWN
+
+
+def _identifier(hop: bytes) -> bytes:
+    """An element of X-Forwarded-For as the value of `for`, without quotes."""
+    hop = hop.strip(b'"')
+    if _IPV4.fullmatch(hop) or _BRACKETED.fullmatch(hop) or _HIDDEN.fullmatch(hop):
+        return hop
+    return b"[" + hop + b"]" if _IPV6.fullmatch(hop) else _UNKNOWN
