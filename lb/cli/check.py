@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def check(file: str, strict: bool, ignore: tuple[str, ...], no_files: bool, as_j
         else:
             _tell_errors(name, error.problems)
         raise SystemExit(1) from None
-    warnings = [warning for warning in lint(loaded) if warning.code not in ignore]
+    warnings = [warning for warning in lint(loaded, None if no_files else time.time()) if warning.code not in ignore]
     world = resolve(loaded.config, 0)
     if as_json:
         click.echo(json.dumps(_document(name, warnings=warnings, world=world), indent=2))

@@ -53,6 +53,15 @@ def _addresses(config: Config) -> Iterator[Finding]:
         if listener.bind in seen and (address.port or address.unix):
             first = f"listeners[{seen[listener.bind]}]"
             yield ("listeners", index, "bind"), f"{listener.bind} is bound by {first} already", "Remove one of them."
+        wide = [first for bind, first in seen.items() if _covers(parse_bind(bind), address)]
+        wide += [first for bind, first in seen.items() if _covers(address, parse_bind(bind))]
+        if wide:
+            yield (
+                ("listeners", index, "bind"),
+                f"{listener.bind} and {config.listeners[wide[0]].bind} (listeners[{wide[0]}]) overlap, and the kernel "
+                f"gives an address once",
+                "Remove one of them, or give them different ports.",
+            )
         seen.setdefault(listener.bind, index)
     admin = parse_bind(config.admin.bind)
     if admin.unix:
@@ -70,6 +79,13 @@ def _addresses(config: Config) -> Iterator[Finding]:
                 f"{listener.bind} is the admin port's address ({config.admin.bind}) as well",
                 "Give one of them another port.",
             )
+
+
+def _covers(wide: Address, one: Address) -> bool:
+    """Whether `wide` is all addresses of a family at the port of `one`, which is another address of that family."""
+    six = ":" in one.host
+    every = "::" if six else "0.0.0.0"
+    return wide.host == every and one.host != every and wide.port == one.port > 0 and not one.unix
 
 
 def _overlap(one: Address, other: Address) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 
+from lb.config import certificates
 from lb.config.checking import ClientTls
 from lb.config.consistency import Finding
 from lb.config.merging import merged_checks
@@ -51,6 +52,11 @@ def _pair(at: Path, cert_file: str, key_file: str) -> Iterator[Finding]:
     ]
     if unread:
         yield from unread
+        return
+    fault = certificates.pair_fault(cert_file, key_file)
+    if fault is not None:
+        key, message, hint = fault
+        yield (*at, key), message, hint
         return
     import ssl
 

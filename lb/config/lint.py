@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 
-from lb.config import lint_checks
-from lb.config.addresses import parse_bind, parse_target
+from lb.config import lint_checks, lint_files
+from lb.config.addresses import parse_target
 from lb.config.lint_checks import Warned
 from lb.config.load import Loaded
 from lb.config.merging import readiness_of
@@ -26,28 +27,33 @@ from lb.config.tree import Path
 LONG_IDLE = 75.0
 #: Idle time of common balancers in front (AWS ALB: 60 s); a listener must keep its connections longer.
 BALANCER_IDLE = 60.0
+#: Seconds below which a timeout measures the network and the scheduler, not the target.
+SHORTEST = lint_checks.SHORTEST
 #: Hosts and networks that mean everybody.
 EVERYBODY = ("0.0.0.0/0", "::/0")
 HASHED = ("ring", "maglev")
 #: The codes of all warnings, which `lb check --ignore` takes.
 CODES = frozenset(
     """
-    bake-too-short blind-check check-asks-outside drain-too-short expect-no-success fall-1 fallback-active
-    fast-interval-slow forwarded-open idle-too-long idle-too-short key-unused listener-twice
+    asset-fallback-not-sticky bake-too-short blind-check certificate-early certificate-ends-soon certificate-expired
+    certificate-lacks-name check-asks-outside check-of-another-host drain-too-short expect-no-success fall-1
+    fallback-active fallback-unreleased fast-interval-slow file-too-open forwarded-open idle-too-long idle-too-short
+    key-unused
     liveness-asks-outside liveness-asks-readiness liveness-before-readiness min-ready-too-many mirror-active
     never-restarted no-check no-check-of-its-own no-grace no-jitter no-route no-weight panic-spread
-    panic-threshold per-try-unreachable port-0 probed-too-often proxy-protocol-open response-unreachable
-    retries-do-not-fit same-check single-target slow-check slow-detection state-lost timeout-over-interval
-    too-many-probes unsafe-method unverified
+    panic-threshold per-try-unreachable port-0 preview-twice probed-too-often proxy-protocol-open response-unreachable
+    retries-do-not-fit same-check single-target slow-check slow-detection state-lost target-twice timeout-over-interval
+    timeout-too-short too-many-probes unsafe-method unverified
     """.split()  # noqa: SIM905 - a list of so many is harder to read
 )
 
 
-def lint(loaded: Loaded) -> list[Problem]:
-    """All warnings, in the order of the file."""
+def lint(loaded: Loaded, now: float | None = None) -> list[Problem]:
+    """All warnings, in the order of the file. With `now` (seconds since the epoch) the files that it names are read."""
     world = resolve(loaded.config, 0)
     found: dict[tuple[int, int, str], Problem] = {}
-    for code, path, message, hint in warnings(loaded.config, world):
+    of_files = () if now is None else lint_files.warnings(loaded.config, now)
+    for code, path, message, hint in chain(warnings(loaded.config, world), of_files):
         problem = replace(loaded.problem((path, message, hint)), code=code)
         # A block that several aliases share is warned of once.
         found.setdefault((problem.line, problem.column, problem.message), problem)
@@ -72,16 +78,6 @@ def warnings(config: Config, world: World) -> Iterator[Warned]:
 
 
 def _doors(config: Config) -> Iterator[Warned]:
-    binds = [parse_bind(listener.bind) for listener in config.listeners]
-    for index, bind in enumerate(binds):
-        wide = [other for other in binds if other.host in ("0.0.0.0", "::") and other.port == bind.port and other.port]
-        if bind.host not in ("0.0.0.0", "::") and wide:
-            yield (
-                "listener-twice",
-                ("listeners", index, "bind"),
-                f"{bind.text} is part of {wide[0].text} already",
-                "Remove one of them, or give them different ports.",
-            )
     for index, listener in enumerate(config.listeners):
         for position, network in enumerate(listener.proxy_protocol):
             if network in EVERYBODY:
@@ -154,8 +150,16 @@ def _pool(path: Path, service: Service, pool: Pool) -> Iterator[Warned]:
             f"min_ready asks for {count} ready targets, but pool {path[-1]} has {len(pool.targets)}",
             "All of them must be ready then. Write a percentage if the pools differ in size.",
         )
+    local: dict[int, str] = {}
     for index, target in enumerate(pool.targets):
         address = parse_target(target.url)
+        if address.loopback and not address.unix and local.setdefault(address.port, address.text) != address.text:
+            yield (
+                "target-twice",
+                (*path, "targets", index),
+                f"{address.text} and {local[address.port]} are one address: it is probed twice and gets two shares",
+                "Remove one of them.",
+            )
         if not address.port and not address.unix:
             yield (
                 "port-0",
@@ -221,6 +225,10 @@ def _requests(at: Path, service: Service, config: Config) -> Iterator[Warned]:
     if service.tls is not None and not service.tls.verify:
         yield from lint_checks.unverified((*at, "tls", "verify"))
 
+    for name, seconds in (("connect", timeouts.connect), ("response", timeouts.response)):
+        if seconds < SHORTEST:
+            yield from lint_checks.too_short((*at, "timeouts", name), seconds)
+
 
 def _choices(at: Path, service: Service) -> Iterator[Warned]:
     if "key" in service.balance.model_fields_set and service.balance.policy not in HASHED:
@@ -252,6 +260,14 @@ def _choices(at: Path, service: Service) -> Iterator[Warned]:
             f"{service.fallback} is the active pool, and cannot stand in for itself",
             "Name another pool.",
         )
+    elif service.fallback is not None and len(service.pools) == 2:
+        yield (
+            "fallback-unreleased",
+            (*at, "fallback"),
+            f"{service.fallback} is also the only pool to switch to: when {service.first_active()} fails, clients get "
+            f"a version that nobody has released",
+            "Give the fallback a pool of its own.",
+        )
     readiness = {readiness_of(service, pool).kind() for pool in service.pools.values()}
     if not service.outlier.enabled and readiness <= {"tcp", "none"}:
         yield (
@@ -263,6 +279,24 @@ def _choices(at: Path, service: Service) -> Iterator[Warned]:
 
 
 def _release(at: Path, service: Service) -> Iterator[Warned]:
+    seen: dict[tuple[str, str, str, str], int] = {}
+    for index, preview in enumerate(service.previews):
+        chosen = (preview.header.lower(), preview.cookie, preview.value, preview.host)
+        first = seen.setdefault(chosen, index)
+        if first != index:
+            yield (
+                "preview-twice",
+                (*at, "previews", index),
+                f"previews[{first}] chooses the same requests, so this one is never reached",
+                "Remove one of them.",
+            )
+    if service.sticky.asset_fallback and not service.sticky.by:
+        yield (
+            "asset-fallback-not-sticky",
+            (*at, "sticky", "asset_fallback"),
+            "without `by` each request of a page may meet another version; the fallback mends missing files alone",
+            "Add `by: client`, or `by: cookie:NAME`.",
+        )
     rollout = service.rollout
     if 0 < rollout.bake.time < rollout.bake.long_window:
         yield (

@@ -24,6 +24,8 @@ BUSY_CHECKER = 2000.0
 LONG = 60.0
 #: A timeout from which the check itself is too much work: it is asked all the time, by everybody.
 LABORIOUS = 5.0
+#: Seconds below which a timeout measures the network and the scheduler, not the target.
+SHORTEST = 0.01
 #: Parts of a path that say that it looks at more than the process itself.
 OUTSIDE = re.compile(
     r"(?:^|[^a-z])(deep|full|all|everything|dependenc(?:y|ies)|deps|downstream|upstream|external|integrations?|"
@@ -44,6 +46,7 @@ def of_service(at: Path, service: Service) -> Iterator[Warned]:
     yield from _no_check(at, service)
     for path, check in merged_checks(at, service):
         yield from _check(path, check)
+    yield from _other_host(at, service)
     for name, pool in service.pools.items():
         yield from _liveness((*at, "pools", name), at, service, pool)
 
@@ -76,6 +79,22 @@ def of_all(world: World) -> Iterator[Warned]:
             ("services",),
             f"{len(world.targets)} targets are probed {total:.0f} times a second in all",
             "Lengthen `interval`, and use `fast_interval` for quick verdicts.",
+        )
+
+
+def _other_host(at: Path, service: Service) -> Iterator[Warned]:
+    readiness = service.readiness
+    if (
+        service.host_header
+        and readiness.kind() in ("http", "https")
+        and "host" not in map(str.lower, readiness.headers)
+    ):
+        yield (
+            "check-of-another-host",
+            (*at, "readiness"),
+            f"requests reach the targets with `Host: {service.host_header}`, probes with the target's address: "
+            f"they may meet another site",
+            f"Add `headers: {{Host: {service.host_header}}}`.",
         )
 
 
@@ -128,6 +147,8 @@ def _check(path: Path, check: Check) -> Iterator[Warned]:
         )
     if kind in ("http", "https"):
         yield from _asked(path, check, live)
+    if check.timeout < SHORTEST:
+        yield from too_short((*path, "timeout"), check.timeout)
     if check.timeout > LABORIOUS:
         yield (
             "slow-check",
@@ -195,6 +216,15 @@ def _asked(path: Path, check: Check, live: bool) -> Iterator[Warned]:
             codes = str(low) if low == high else f"{low}-{high}"
             yield ("expect-no-success", (*path, "expect"), f"{codes} is expected: {what}", "Expect 200-299.")
             break
+
+
+def too_short(path: Path, seconds: float) -> Iterator[Warned]:
+    yield (
+        "timeout-too-short",
+        path,
+        f"{format_duration(seconds)} is less than a busy machine needs to look: targets that are well fail",
+        f"Give it {format_duration(SHORTEST)} at least; milliseconds are `ms`, seconds `s`.",
+    )
 
 
 def unverified(path: Path) -> Iterator[Warned]:

@@ -14,7 +14,7 @@ from pathlib import Path as FilePath
 
 from pydantic import ValidationError
 
-from lb.config import consistency, files, wording
+from lb.config import consistency, files, misspelt, wording
 from lb.config.consistency import Finding, Known
 from lb.config.model import DEFAULT, SHORT, Config, origin
 from lb.config.problems import ConfigError, Problem
@@ -90,6 +90,7 @@ def examine(text: str, name: str, environ: Mapping[str, str], *, base: str = "",
         said = "a list" if source.root.items is not None else "a text"
         hint = "It begins with `backends:`, or with `services:`."
         raise ConfigError([*problems, source.problem(source.root.place, f"the file is {said}, not a mapping", hint)])
+    problems.extend(misspelt.mend(source))
     short = "backends" in source.root.entries and "services" not in source.root.entries
     problems.extend(_both_forms(source))
     known = _names(source, short)
@@ -131,7 +132,14 @@ def _names(source: Source, short: bool) -> Known:
     names: dict[str, tuple[str, ...]] = {}
     for name, entry in ((services.entries if services else None) or {}).items():
         pools = entry.node.child("pools")
-        names[name] = tuple((pools.entries if pools else None) or ())
+        pool_entries = (pools.entries if pools else None) or {}
+        names[name] = tuple(
+            pool
+            for pool in pool_entries
+            if not wording.too_deep(("services", name, "pools", pool))
+            or pool_entries[pool].node.items is not None
+            or pool_entries[pool].node.entries is not None
+        )
     return Known(names)
 
 
@@ -154,6 +162,8 @@ def _validated(source: Source, base: str, short: bool) -> tuple[Config | None, l
             )
             if not follows and not _reported(source, path):
                 problems.append(problem)
+            if wording.too_deep(path) and one["type"] == "model_type":
+                pruned.append((*path[:-2], path[-1]))  # it is given, in the wrong place: nothing is missing
             left_out.append(path[:-1] if one["type"] == "missing" and path in pruned else path)
             if one["type"] == "missing":
                 left_out.append(path[:-1])
@@ -167,7 +177,7 @@ def _reported(source: Source, path: Path) -> bool:
     """Whether `source` has found fault with the value already."""
     node = source.root
     for step in path:
-        child = node.child(step)
+        child = node.below(step)
         if child is None:
             break  # a shorthand: the scalar stands for the whole of it
         node = child
@@ -181,7 +191,7 @@ def _prune(source: Source, paths: Iterable[Path]) -> bool:
         node = source.root
         while path:
             step, path = path[0], path[1:]
-            child = node.child(step)
+            child = node.below(step) if path else node.child(step)
             if child is None:
                 break
             if not path or (child.entries is None and child.items is None):

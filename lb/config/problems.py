@@ -44,6 +44,12 @@ class ConfigError(Exception):
     def __str__(self) -> str:
         return "\n".join(render(problem) for problem in self.problems)
 
+    @property
+    def brief(self) -> str:
+        """One line, however many errors there are: the first one, whole."""
+        first, *more = self.problems
+        return f"{first} (and {len(more)} more errors; `lb check` shows all)" if more else str(first)
+
 
 def render(problem: Problem, width: int = WIDTH) -> str:
     """The problem, the line it is in with a caret under it, and the hint."""

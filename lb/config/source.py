@@ -124,6 +124,7 @@ class _Builder:
             node.items = []
         if event.anchor is not None:
             self._anchors[event.anchor] = None
+            node.anchored = True
         self._open.append(_Open(node, event.anchor, bool(event.flow_style)))
 
     def _end(self) -> None:

@@ -48,6 +48,13 @@ def path(value: str) -> str:
 
 
 def route_path(value: str) -> str:
+    if value.startswith(("~", "^")):
+        prefix = re.sub(r"^~?\*?\s*\^?", "", value).rstrip("$")
+        refuse(
+            f"{value!r} is a regular expression; a route's path is a prefix",
+            "a path that begins with /, without query or spaces",
+            prefix if _ROUTE_PATH.fullmatch(prefix) and re.fullmatch(r"[\w/.~%-]+", prefix) else "",
+        )
     if not _ROUTE_PATH.fullmatch(value):
         meant = "" if value.startswith("/") else f"/{value}"
         if value.startswith("/") and value.endswith("*"):
@@ -60,6 +67,11 @@ def route_path(value: str) -> str:
 
 def route_host(value: str) -> str:
     lowered = value.lower().rstrip(".")
+    if lowered in ("_", "*", "default", "default_server"):
+        refuse(
+            f"{value!r} would match no host; a route without `host` matches any",
+            "a host name without port, or *.suffix",
+        )
     if not _ROUTE_HOST.fullmatch(lowered):
         meant = re.sub(r":[0-9]+$", "", re.sub(r"^https?://", "", lowered).partition("/")[0])
         with contextlib.suppress(UnicodeError):

@@ -32,6 +32,7 @@ class Node:
     plain: bool = False  # written without quotes, or from the environment
     size: int = 1  # nodes it expands to, aliases counted each time
     broken: bool = False  # reported already: what the model says of it only follows from that
+    anchored: bool = False  # it has an anchor, so aliases may name it
 
     def child(self, step: str | int) -> Node | None:
         if self.entries is not None and isinstance(step, str):
@@ -40,6 +41,10 @@ class Node:
         if self.items is not None and isinstance(step, int) and 0 <= step < len(self.items):
             return self.items[step]
         return None
+
+    def below(self, step: str | int) -> Node | None:
+        """The child, or the list itself where it stands for a mapping with that list as its `targets`."""
+        return self if step == "targets" and self.items is not None else self.child(step)
 
     def data(self) -> Any:
         """Plain Python values for the model."""
@@ -85,13 +90,22 @@ class Source:
         quote = self.lines[place.line - 1] if 0 < place.line <= len(self.lines) else ""
         return Problem(self.name, place.line, place.column, message, quote, hint, place.width, path)
 
+    def node(self, path: Path) -> Node | None:
+        """The value at a path, or None where the file has none."""
+        node: Node | None = self.root
+        for step in path:
+            node = node.below(step) if node is not None else None
+        return node
+
     def find(self, path: Path, key: bool = False) -> Place:
         """The place of a value, or of what comes nearest to it on its way; with `key`, of its key."""
         node, place = self.root, Place(1, 1)
         for step in path:
-            child = node.child(step)
+            child = node.below(step)
             if child is None:
                 return place
+            if child is node:
+                continue
             own = child.place
             if node.entries is not None and isinstance(step, str):
                 entry = node.entries[step]

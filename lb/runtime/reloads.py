@@ -198,7 +198,9 @@ def _close(opened: dict[str, list[socket.socket]]) -> None:
 
 
 def _shortly(error: Exception) -> str:
-    """The first line; the event of a file with a hundred errors is one line as well."""
+    """One line; the event of a file with a hundred errors is one line as well."""
+    if isinstance(error, ConfigError):
+        return error.brief
     first, *rest = str(error).splitlines()
     return f"{first} (and {len(rest)} more lines; `lb check` shows all)" if rest else first
 

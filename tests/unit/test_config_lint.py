@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lb.config import lint as lint_module
-from lb.config import lint_checks
+from lb.config import lint_checks, lint_files
 from lb.config.lint import CODES, lint
 from lb.config.load import examine
 from lb.config.problems import Problem
@@ -78,6 +78,9 @@ def with_(change: str) -> str:
         (" readiness: {path: /r, interval: 50ms, timeout: 20ms}", "s", "is probed 20 times a second"),
         (" tls: {verify: false}", "false", "certificates are not verified"),
         (" readiness: {protocol: https, tls: {verify: false}}", "false", "certificates are not verified"),
+        (" readiness: {path: /r, timeout: 1ms}", "1ms", "less than a busy machine needs"),
+        (" timeouts: {connect: 1ms}", "1ms", "less than a busy machine needs"),
+        (" host_header: example.org", "readiness", "they may meet another site"),
         # who is there
         (" rollout: {min_ready: 5}", "5", "asks for 5 ready targets, but pool blue has 2"),
         # choices
@@ -85,10 +88,16 @@ def with_(change: str) -> str:
         (" panic: spread", "spread", "targets that said they are not ready"),
         (" panic_threshold: 50%", "50%", "the ready ones get no requests either"),
         (" fallback: blue", "blue", "cannot stand in for itself"),
+        (" fallback: green", "green", "a version that nobody has released"),
+        (" sticky: {asset_fallback: true}", "true", "without `by` each request"),
+        (
+            " previews: [{pool: green, header: X-A}, {pool: blue, header: x-a}]",
+            "{",
+            "previews[0] chooses the same requests",
+        ),
         (" mirror: {pool: blue, percent: 1%}", "blue", "its own requests twice"),
         (" rollout: {bake: 5s}", "5s", "ends before its long window"),
         # doors
-        ("listeners: [0.0.0.0:8080, 127.0.0.1:8080]", "127.0.0.1:8080", "is part of 0.0.0.0:8080 already"),
         ("listeners: [{bind: 0.0.0.0:1, proxy_protocol: [0.0.0.0/0]}]", "0.0.0.0/0", "may claim any client address"),
         ("trusted_proxies: [0.0.0.0/0]", "0.0.0.0/0", "anybody may forge X-Forwarded-For"),
         ("state_dir: /tmp/lb", "/tmp/lb", "does not survive a restart of the machine"),
@@ -158,9 +167,19 @@ def test_what_is_expected_on_purpose_is_named() -> None:
 
 
 def test_codes_are_what_the_warnings_have() -> None:
-    places = (Path(lint_module.__file__), Path(lint_checks.__file__))
+    places = (Path(lint_module.__file__), Path(lint_checks.__file__), Path(lint_files.__file__))
     used = [code for place in places for code in re.findall(r'yield \(?\s*"([a-z0-9-]+)",', place.read_text())]
     assert set(used) == set(CODES)
+
+
+def test_one_address_under_two_names() -> None:
+    said = [one.message for one in warnings("backends: [localhost:5001, 127.0.0.1:5001]\nreadiness: /r\n")]
+    assert said == ["127.0.0.1:5001 and localhost:5001 are one address: it is probed twice and gets two shares"]
+
+
+def test_a_check_with_the_host_of_the_requests_meets_the_same_site() -> None:
+    text = with_(" host_header: example.org").replace("grace: 30s", "grace: 30s, headers: {Host: example.org}")
+    assert warnings(text) == []
 
 
 def test_one_target_weight_0_and_port_0() -> None:

@@ -6,6 +6,8 @@ import string
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -440,7 +442,7 @@ listeners:
     messages = [one.message.replace(f"{tmp_path}/", "") for one in refused.value.problems]
     assert messages[0] == "short must hold one token of at least 16 printable characters, without spaces"
     assert messages[1] == "the certificate cannot be read from gone.pem: no such file or directory"
-    assert messages[2].startswith("noise.pem and noise.pem cannot be used")
+    assert messages[2] == "noise.pem holds no certificate in PEM form"
     assert messages[3].startswith("noise.pem holds no certificates")
     load(file, {}, check_files=False)
 
@@ -460,6 +462,125 @@ def test_a_key_of_another_certificate(tmp_path: Path) -> None:
     assert "is not the key of" in str(refused.value.problems[0])
     file.write_text(line % "one")
     load(file, {})
+
+
+def test_keys_that_are_swapped_or_locked_are_named_so(tmp_path: Path) -> None:
+    trustme = pytest.importorskip("trustme")
+    issued = trustme.CA().issue_cert("localhost")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
+    for name, form in (("locked", PrivateFormat.PKCS8), ("locked-old", PrivateFormat.TraditionalOpenSSL)):
+        locked = key.private_bytes(Encoding.PEM, form, serialization.BestAvailableEncryption(b"secret"))
+        (tmp_path / f"{name}.pem").write_bytes(locked)
+    line = "backends: [127.0.0.1:1]\nlisteners: [{bind: 127.0.0.1:0, tls: {cert_file: %s.pem, key_file: %s.pem}}]\n"
+    file = tmp_path / "f.yaml"
+    for cert, private, place, message, hint in (
+        ("key", "cert", "cert_file", "is a key, and", "Swap"),
+        ("cert", "locked", "key_file", "has a passphrase", "openssl pkey -in"),
+        ("cert", "locked-old", "key_file", "has a passphrase", "openssl pkey -in"),
+        ("cert", "cert", "key_file", "holds no private key", "openssl pkey"),
+    ):
+        file.write_text(line % (cert, private))
+        with pytest.raises(ConfigError) as refused:
+            load(file, {})
+        (one,) = refused.value.problems
+        assert one.path == f"listeners[0].tls.{place}"
+        assert message in one.message
+        assert hint in one.hint
+
+
+def test_a_misspelt_key_hides_no_error_below_it() -> None:
+    found = problems("""\
+servces:
+  greeting:
+    pools: {blue: [http://127.0.0.1:5001x, 127.0.0.1:2]}
+    balnce: ip_hash
+routes: [{servce: greeting}]
+""")
+    assert [(one.line, one.message.partition(":")[0]) for one in found] == [
+        (1, "unknown key 'servces'"),
+        (3, "url"),
+        (4, "unknown key 'balnce'"),
+        (4, "policy"),
+        (5, "unknown key 'servce'"),
+    ]
+
+
+def test_a_key_that_only_resembles_another_is_not_taken_for_it() -> None:
+    one = problem("service: {pools: {blue: [127.0.0.1:1]}, active: blue}\nservices: {s: {pools: {a: [127.0.0.1:1]}}}")
+    assert one.message == "unknown key 'service'"
+
+
+def test_an_error_in_a_list_that_stands_for_a_pool_points_at_the_element() -> None:
+    text = "services: {s: {pools: {blue: [127.0.0.1:1, 'http://127.0.0.1:2/x']}}}"
+    assert marked(text) == "'http://127.0.0.1:2/x'"
+
+
+def test_a_variable_that_is_not_set_is_one_error_in_every_form() -> None:
+    for form in ("[%s]", "{targets: [%s]}", "[{url: %s}]"):
+        one = problem("services: {s: {pools: {blue: %s}}}" % (form % '"http://${HOST}:1"'))
+        assert one.message == "the environment variable HOST is not set"
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        (
+            "services: {s: {pools: {blue: [a:1], green: [b:1], active: blue}}}",
+            "'active' stands among the names of pools",
+            "active belongs one level up: services.s.active.",
+        ),
+        (
+            "services: {s: {pools: {blue: {targets: [a:1], retries: {attempts: 1}}}}}",
+            "unknown key 'retries'",
+            "retries belongs further up: services.s.retries.",
+        ),
+        ("defaults: &d {interval: 1s}\nbackends: [a:1]", "unknown key 'defaults'", "begins with `x-`: x-defaults."),
+        ("backends: [a:1]\nbalance: ip_hash", "policy: ip_hash is not one of the choices", "Did you mean ring?"),
+        ("backends: [a:1]\nbalance: least_conn", "policy: least_conn is not", "Did you mean least_request?"),
+        ("backends: [a:1]\nbalance: Round-Robin", "policy: Round-Robin is not", "Did you mean round_robin?"),
+        ("backends: [a:1]\nstrip_prefix: /a", "unknown key 'strip_prefix'", "it does not rewrite yet"),
+        ("backends: [a:1]\nmiddlewares: [a]", "unknown key 'middlewares'", "no such step"),
+        (
+            "backends: [a:1]\nroutes: [{service: default, path: ~ ^/api}]",
+            "path: '~ ^/api' is a regular expression; a route's path is a prefix",
+            "Did you mean /api?",
+        ),
+        (
+            "backends: [a:1]\nroutes: [{service: default, host: _}]",
+            "host: '_' would match no host; a route without `host` matches any",
+            "a host name without port",
+        ),
+        (
+            "backends: [a:1]\nlisteners: [127.0.0.1:18080, 0.0.0.0:18080]",
+            "0.0.0.0:18080 and 127.0.0.1:18080 (listeners[0]) overlap, and the kernel gives an address once",
+            "different ports",
+        ),
+        (
+            "backends: [a:1]\nlisteners: ['[::]:18080', '[::1]:18080']",
+            "[::1]:18080 and [::]:18080 (listeners[0]) overlap, and the kernel gives an address once",
+            "different ports",
+        ),
+    ],
+)
+def test_what_newcomers_write_is_answered(text: str, message: str, hint: str) -> None:
+    one = problem(text)
+    assert one.message.replace("'", "").startswith(message.replace("'", ""))
+    assert hint in one.hint
+
+
+def test_both_families_may_have_the_same_port() -> None:
+    load_text("backends: [a:1]\nlisteners: ['[::]:18080', 0.0.0.0:18080]")
+
+
+def test_errors_are_summed_up_in_one_whole_line() -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_text(
+            "backends: [a:1]\nbalnce: a\nroutes: [{service: b, path: no-path-at-all-but-long-enough-to-wrap}]", "f"
+        )
+    assert "\n" not in refused.value.brief
+    assert refused.value.brief.endswith("(and 2 more errors; `lb check` shows all)")
 
 
 def test_errors_read_well_in_80_columns() -> None:
