@@ -138,7 +138,7 @@ def service_lines(service: Json, now: float, ink: Ink) -> list[str]:
     size = min(max(addresses, default=0), max(15, room - 59))
     lines.append(ink(f"    {table([HEADINGS], size)[0]}", "dim"))
     for pool in service["pools"]:
-        lines.append(f"  {pool_line(pool, ink)}")
+        lines.append(f"  {pool_line(pool, ink, service['rollout'])}")
         lines += target_lines(pool["targets"], now, ink, room, size)
     return lines
 
@@ -163,9 +163,11 @@ def notes(service: Json, now: float) -> list[tuple[str, tuple[str, ...]]]:
     return found
 
 
-def pool_line(pool: Json, ink: Ink) -> str:
+def pool_line(pool: Json, ink: Ink, rollout: Json | None = None) -> str:
+    """A pool and its share. One that is not active has a share in a rollout, or as the fallback that serves instead."""
     share = pool["share"]
-    what = "active" if pool["active"] else "standby" if share == 0 else "rollout"
+    released = rollout is not None and pool["name"] in (rollout["from"], rollout["to"])
+    what = "active" if pool["active"] else "standby" if share == 0 else "rollout" if released else "fallback"
     bar = "█" * round(share / 10) + "░" * (10 - round(share / 10))
     name = ink(f"{pool['name']:12}", "bold") if pool["active"] else f"{pool['name']:12}"
     ready = f"{pool['healthy']} of {pool['requested']} ready"
@@ -209,7 +211,7 @@ def target_lines(targets: list[Json], now: float, ink: Ink, room: int, size: int
 
 def target_note(target: Json) -> str:
     parts = []
-    if target["state"] not in ("ready",) and target["reason"]:
+    if (target["state"] != "ready" or not target["serves"]) and target["reason"]:
         parts.append(first_line(target["reason"]))
     if target["configured_weight"] is not None:
         parts.append(f"weight {target['weight']} (the file says {target['configured_weight']})")

@@ -113,21 +113,25 @@ def switch(
 
 @click.command(
     epilog="""\b
-Example:
+Examples:
   lb rollback greeting
+  lb rollback greeting --force     although no target there can serve
 
-Nothing is asked about readiness: this is the way out. A rollout under way ends."""
+One target there that can serve is enough: this is the way out. A rollout under
+way ends."""
 )
 @click.argument("service", shell_complete=names)
+@click.option("--force", is_flag=True, help="Even if no target there can serve.")
 @dry_run_option
 @admin_options
 @json_option
-def rollback(client: Client, service: str, dry_run: bool, as_json: bool) -> None:
+def rollback(client: Client, service: str, force: bool, dry_run: bool, as_json: bool) -> None:
     """Back to the previous pool, at once."""
+    body: Json = {"force": force}
     if dry_run:
-        foresee(client, f"/api/v1/services/{in_path(service)}/rollback", {}, as_json)
+        foresee(client, f"/api/v1/services/{in_path(service)}/rollback", body, as_json)
         return
-    answer = ordered(client, service, "rollback", {}, f"rolling {service} back")
+    answer = ordered(client, service, "rollback", body, f"rolling {service} back")
     click.echo(json.dumps(answer, indent=2) if as_json else shares(answer))
 
 

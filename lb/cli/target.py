@@ -130,16 +130,21 @@ Kept across restarts, until the file's own weight for this target is edited."""
 )
 @target_argument
 @click.argument("weight", type=click.IntRange(0, 1000), metavar="N")
+@click.option("--force", is_flag=True, help="Weight 0 even if fewer than min_ready targets are left.")
 @dry_run_option
 @admin_options
 @json_option
-def weight(client: Client, target: str, weight: int, dry_run: bool, as_json: bool) -> None:
-    """Give a target more or less traffic: N parts (0 to 1000)."""
+def weight(client: Client, target: str, weight: int, force: bool, dry_run: bool, as_json: bool) -> None:
+    """Give a target more or less traffic: N parts (0 to 1000).
+
+    Weight 0 takes it out as a drain does: refused where too few would be left.
+    """
     known = client.target(target)
+    body: Json = {"weight": weight, "force": force}
     if dry_run:
-        foresee(client, f"/api/v1/targets/{in_path(known)}/weight", {"weight": weight}, as_json)
+        foresee(client, f"/api/v1/targets/{in_path(known)}/weight", body, as_json)
         return
-    answer = client.put(f"/api/v1/targets/{in_path(known)}/weight", {"weight": weight}, doing=f"weighing {known}")
+    answer = client.put(f"/api/v1/targets/{in_path(known)}/weight", body, doing=f"weighing {known}")
     click.echo(json.dumps(answer, indent=2) if as_json else f"{known} has weight {weight} now.")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,11 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     ),
     "lb_requests_in_flight": ("gauge", ("service", "pool", "target"), "Requests that a target is working on."),
     "lb_retries_total": ("counter", ("service", "reason"), "Tries after the first, by why the one before failed."),
-    "lb_target_ready": ("gauge", ("service", "pool", "target"), "1 if the target is in rotation, else 0."),
+    "lb_target_ready": (
+        "gauge",
+        ("service", "pool", "target"),
+        "1 if the target can serve: in rotation, and its weight is above 0.",
+    ),
     "lb_target_state": ("gauge", ("service", "pool", "target", "state"), "1 for the target's state, 0 for the others."),
     "lb_target_transitions_total": (
         "counter",
@@ -59,7 +63,11 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
         ("service", "pool", "stage"),
         "Targets by how far they are: requested (configured), running (somebody answers there), healthy (in rotation).",
     ),
-    "lb_pool_traffic_ratio": ("gauge", ("service", "pool"), "The pool's share of the service's requests, 0 to 1."),
+    "lb_pool_traffic_ratio": (
+        "gauge",
+        ("service", "pool"),
+        "The pool's share of the service's requests now, a serving fallback's included, 0 to 1.",
+    ),
     "lb_switches_total": (
         "counter",
         ("service", "result"),
@@ -118,6 +126,7 @@ class Figures:
     places: Mapping[str, tuple[str, str, str]]  # id → labels (service, pool, target)
     pools: Mapping[tuple[str, str], PoolTally]
     states: Mapping[str, str]  # id → state
+    able: Collection[str]  # ids of the targets that can serve
     shares: Mapping[tuple[str, str], float]  # (service, pool) → 0..1
     active: Mapping[str, str]  # service → pool
     stages: Mapping[tuple[str, str, str], int]  # (service, pool, requested | running | healthy) → targets
@@ -167,7 +176,7 @@ class _Collector:
         yield upstream
         yield _gauge("lb_requests_in_flight", {self._place(id): t.in_flight for id, t in f.targets.items()})
         yield _counter("lb_retries_total", _flat(f.retries))
-        yield _gauge("lb_target_ready", {self._place(id): s in ("ready", "slow_start") for id, s in f.states.items()})
+        yield _gauge("lb_target_ready", {self._place(id): id in f.able for id in f.states})
         yield _gauge(
             "lb_target_state", {(*self._place(id), s): s == now for id, now in f.states.items() for s in STATES}
         )

@@ -83,6 +83,8 @@ class TargetView(TrafficView):
     """Upgraded connections (WebSocket) open to it."""
     draining: bool = False
     """Whether an operator drains it."""
+    serves: bool = False
+    """Whether it can serve: in rotation, and its weight is above 0."""
     configured_weight: int | None = None
     """The file's weight, where an operator's override stands in its place."""
     closes_idle_after: float | None = None
@@ -99,13 +101,13 @@ class PoolView(TrafficView):
     active: bool
     """Whether it has the traffic, or most of it in a rollout."""
     share: int
-    """Its part of the service's requests, of 100."""
+    """Its part of the service's requests now, of 100: a fallback that serves has the parts of the pools that cannot."""
     requested: int
     """Targets configured (Marathon: requested instances)."""
     running: int
     """Targets that answer, ready or not (Marathon: running)."""
     healthy: int
-    """Targets that are ready (Marathon: healthy)."""
+    """Targets that can serve: ready, not leaving, of a weight above 0 (Marathon: healthy)."""
     targets: list[TargetView]
     """Its targets."""
 
@@ -337,7 +339,16 @@ class WeightRequest(Wanted):
     """Give a target more or less traffic."""
 
     weight: int = Field(ge=0, le=1000, examples=[2])
-    """Relative to the others of its pool."""
+    """Relative to the others of its pool; 0: no requests."""
+    force: bool = False
+    """Weight 0 even if fewer than min_ready targets that can serve are left."""
+
+
+class RollbackRequest(Wanted):
+    """Go back to the previous pool."""
+
+    force: bool = False
+    """Even if no target there can serve."""
 
 
 class DrainState(View):

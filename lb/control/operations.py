@@ -21,6 +21,7 @@ from lb.control.models import (
     TargetView,
     UpgradeResult,
     Validation,
+    WeightRequest,
 )
 
 
@@ -88,18 +89,18 @@ class Operations(Protocol):
 
     async def switch(self, name: str, wanted: SwitchRequest, actor: str) -> ServiceView: ...
 
-    async def rollback(self, name: str, actor: str) -> ServiceView: ...
+    async def rollback(self, name: str, force: bool, actor: str) -> ServiceView: ...
 
     def foresee_switch(self, name: str, wanted: SwitchRequest) -> Preview:
         """What `switch` would do now."""
 
-    def foresee_rollback(self, name: str) -> Preview:
+    def foresee_rollback(self, name: str, force: bool) -> Preview:
         """What `rollback` would do now."""
 
     def foresee_drain(self, id: str, force: bool) -> Preview:
         """What `drain` would do now."""
 
-    def foresee_weight(self, id: str, weight: int) -> Preview:
+    def foresee_weight(self, id: str, wanted: WeightRequest) -> Preview:
         """What `weight` would do now."""
 
     async def drain(self, id: str, force: bool, actor: str) -> DrainState: ...
@@ -111,7 +112,7 @@ class Operations(Protocol):
     async def prestop(self, subject: str, wait: float, actor: str) -> DrainState:
         """Drain the target that `subject` names: its id, or the address that it calls from."""
 
-    async def weight(self, id: str, weight: int, actor: str) -> TargetView: ...
+    async def weight(self, id: str, wanted: WeightRequest, actor: str) -> TargetView: ...
 
     async def probe(self, id: str) -> ProbeResult: ...
 

@@ -15,6 +15,7 @@ from lb.control.models import (
     DrainState,
     Preview,
     ProbeResult,
+    RollbackRequest,
     ServiceView,
     SwitchRequest,
     TargetView,
@@ -57,7 +58,8 @@ async def preview_switch(request: web.Request) -> web.Response:
 
 async def preview_rollback(request: web.Request) -> web.Response:
     query(request, ())
-    return view(request, request.app[OPERATIONS].foresee_rollback(request.match_info["name"]))
+    wanted = await body(request, RollbackRequest)
+    return view(request, request.app[OPERATIONS].foresee_rollback(request.match_info["name"], wanted.force))
 
 
 async def preview_drain(request: web.Request) -> web.Response:
@@ -69,7 +71,7 @@ async def preview_drain(request: web.Request) -> web.Response:
 async def preview_weight(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, WeightRequest)
-    return view(request, request.app[OPERATIONS].foresee_weight(request.match_info["id"], wanted.weight))
+    return view(request, request.app[OPERATIONS].foresee_weight(request.match_info["id"], wanted))
 
 
 # --- doing it --------------------------------------------------------------------------------------------------------
@@ -84,8 +86,9 @@ async def switch(request: web.Request) -> web.Response:
 
 async def rollback(request: web.Request) -> web.Response:
     query(request, ())
+    wanted = await body(request, RollbackRequest)
     operations = as_seen(request)
-    return view(request, await operations.rollback(request.match_info["name"], actor(request)))
+    return view(request, await operations.rollback(request.match_info["name"], wanted.force, actor(request)))
 
 
 async def drain(request: web.Request) -> web.Response:
@@ -120,7 +123,7 @@ async def undrain(request: web.Request) -> web.Response:
 async def weight(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, WeightRequest)
-    return view(request, await as_seen(request).weight(request.match_info["id"], wanted.weight, actor(request)))
+    return view(request, await as_seen(request).weight(request.match_info["id"], wanted, actor(request)))
 
 
 async def probe(request: web.Request) -> web.Response:
@@ -144,14 +147,15 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         "POST", "/api/v1/services/{name}/rollback/preview", preview_rollback, "previewRollback", "switching",
-        "What a rollback would do", PREVIEW,
+        "What a rollback would do", PREVIEW, takes=RollbackRequest, takes_nothing_too=True,
     ),
     Endpoint(
         "POST", "/api/v1/services/{name}/rollback", rollback, "rollBackService", "switching",
         "Back to the previous pool, at once",
         {200: Answer("How the service stands now; every worker has confirmed it.", ServiceView)},
-        "Nothing is asked about readiness: this is the way out. A rollout under way ends.",
-        changes=True, refusals=("Nothing to roll back to", *BUSY),
+        "One target there that can serve is enough: this is the way out. A rollout under way ends.",
+        takes=RollbackRequest, takes_nothing_too=True,
+        changes=True, refusals=("Nothing to roll back to", "Not ready", *BUSY),
     ),
     Endpoint(
         "GET", "/api/v1/targets/{id}/drain", drain_state, "getDrain", "targets", "How far a drain has come", DRAINS,
@@ -174,7 +178,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "PUT", "/api/v1/targets/{id}/weight", weight, "weighTarget", "targets", "Give a target more or less traffic",
         {200: Answer("The target with its new weight.", TargetView)},
         "The weight of the file counts again when it is set to that, or when the file's is changed.",
-        takes=WeightRequest, changes=True, refusals=BUSY,
+        takes=WeightRequest, changes=True, refusals=("Too few would be left", *BUSY),
     ),
     Endpoint(
         "POST", "/api/v1/targets/{id}/weight/preview", preview_weight, "previewWeight", "targets",

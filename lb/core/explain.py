@@ -34,12 +34,18 @@ def explain(
     trial: Health | None = None,
     life: Liveness | None = None,
     weight: float | None = None,
+    idle: str = "",
 ) -> Explained:
-    """`seen`: its last probes, oldest first. `weight`: its effective weight in the rotation, None: not in it."""
+    """`seen`: its last probes, oldest first. `weight`: its effective weight in the rotation, None: not in it. `idle`:
+    why it gets nothing although its health lets it, such as a weight of 0; empty: there is no such reason."""
     state = shown(health, now)
-    gets = "gets traffic" if in_rotation(health) else "gets no traffic"
+    spread = not in_rotation(health) and bool(weight)
+    gets = "gets traffic" if (in_rotation(health) and not idle) or spread else "gets no traffic"
     summary = f"{name} {gets}: {state.replace('_', ' ')} for {span(now - shown_since(health, now))}"
+    if in_rotation(health) and idle:
+        summary += f", but {idle}"
     lines = [
+        *_panic(spread),
         *_last_probe(health, seen, now),
         *_admin(health),
         *_ejection(health, rules, now),
@@ -86,6 +92,12 @@ def _alike(one: Seen, other: Seen) -> bool:
 
 
 # --- one subject each ------------------------------------------------------------------------------------------------
+
+
+def _panic(spread: bool) -> list[str]:
+    if not spread:
+        return []
+    return ["Too few targets of its pool are ready, so all that were ready once get requests (`panic: spread`)."]
 
 
 def _last_probe(health: Health, seen: Sequence[Seen], now: float) -> list[str]:

@@ -415,7 +415,7 @@ def _readmitted(health: Health, now: float, reason: str, effects: list[Effect]) 
 
 
 def in_rotation(health: Health) -> bool:
-    """Whether it gets new requests."""
+    """Whether its health lets it get new requests; `rotation.can_serve` also looks at weights."""
     return health.probe == "ready" and not health.ejected_until and health.admin == "normal" and not health.asks_drain
 
 

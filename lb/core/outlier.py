@@ -198,7 +198,8 @@ class Ejector:
                 del known[target]
 
     def sweep(self, states: Mapping[str, str], now: float) -> list[Found]:
-        """Who is to be ejected. `states` says of each target of the pool: `in` rotation, `ejected`, or else `out`."""
+        """Who is to be ejected. `states` says of each target of the pool: `in` if it can serve, `ejected`, `idle` if it
+        is ready but has weight 0, or else `out`. Idle ones are nobody's replacement, and no part of the share."""
         for target, state in states.items():
             if state != "in":
                 self._acquit(target)
@@ -223,7 +224,8 @@ class Ejector:
     def _room(self, states: Mapping[str, str], rotating: int) -> int:
         """How many more may be ejected now."""
         ejected = sum(1 for state in states.values() if state == "ejected")
-        allowed = max(1, int(self.rules.max_ejected * len(states) + 1e-9))
+        counted = sum(1 for state in states.values() if state != "idle")
+        allowed = max(1, int(self.rules.max_ejected * counted + 1e-9))
         return min(allowed - ejected, rotating - 1)
 
     def _in_a_row(self, target: str, peers: _Peers) -> Found | None:

@@ -218,6 +218,10 @@ def advance(rollout: Rollout, sample: Sample, now: float) -> Next:
         return _finish(rollout) if lasted >= rollout.plan.bake.time else (rollout, ())
     if lasted < rollout.plan.step_time:
         return rollout, ()
+    if not sample.new_ready or measure.unready_since is not None:  # a step passes the gate that a switch has to pass
+        outlook = f"{sample.new_ready} of {sample.new_total} targets of {rollout.plan.new} can serve"
+        text = f"{rollout.plan.new} stays at {rollout.share} %. {outlook}"
+        return replace(rollout, held=True, outlook=outlook), () if rollout.held else (Effect("hold", text),)
     if rollout.needed:
         text = f"{rollout.plan.new} stays at {rollout.share} %. {rollout.outlook}"
         return replace(rollout, held=True), () if rollout.held else (Effect("hold", text),)

@@ -14,6 +14,11 @@ at least once and is not draining; none that never passed a check. "fallback" ha
 
 During a rollout a pool without any target loses its share to the others: a weighted service must skip a dead child
 (traefik#7693).
+
+`can_serve` is the one predicate that gates, drains, ejections, rollbacks, explain, status, /readyz and metrics share: a
+ready target of weight 0 takes no request, so it replaces nobody. HAProxy and proxysql count such a target as up, and so
+let the last one that serves be taken out. Slow start plays no part in it, as a ramp never
+comes to nothing (`LEAST_SHARE`).
 """
 
 from __future__ import annotations
@@ -24,9 +29,12 @@ from typing import Literal
 
 from lb.core.checks import CheckSpec
 from lb.core.desired import ServiceDesired, TargetDesired
-from lb.core.lifecycle import Damping, Ejection, Health, Rules, SlowStart, in_rotation, ramp
+from lb.core.lifecycle import Damping, Ejection, Health, Rules, SlowStart, in_rotation, ramp, shown
 from lb.core.outlier import Outlier
 from lb.core.targets import Mirror, Pool, Rotation, Service, Target
+
+#: Share of its weight that slow start leaves to a target: with `floor: 0%` it would be ready at first and get nothing.
+LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +102,65 @@ def resolve(
 
 def in_panic(pool: Pool, healths: Mapping[str, Health], overrides: Mapping[str, TargetDesired], panic: Panic) -> bool:
     """Whether fewer than the threshold of the pool's targets are in rotation. Draining ones are not counted at all."""
-    counted = [t for t in pool.targets if _base_weight(t, overrides) > 0 and not _leaving(t, healths, overrides)]
-    ready = sum(1 for target in counted if _rotates(target, healths))
+    counted = [t for t in pool.targets if meant_to_serve(t, overrides) and not _leaving(t, healths, overrides)]
+    ready = sum(1 for target in counted if can_serve(target, healths, overrides))
     return not ready or ready / len(counted) < panic.threshold
+
+
+# --- who can serve ---------------------------------------------------------------------------------------------------
+
+
+def can_serve(target: Target, healths: Mapping[str, Health], overrides: Mapping[str, TargetDesired]) -> bool:
+    """Whether `target` takes a request that its pool is given: in rotation, not leaving, and its weight above 0."""
+    health = healths.get(target.id)
+    if health is None or not in_rotation(health) or _leaving(target, healths, overrides):
+        return False
+    return _base_weight(target, overrides) * health.weight * health.relief > 0
+
+
+def meant_to_serve(target: Target, overrides: Mapping[str, TargetDesired]) -> bool:
+    """Whether the file and the operators give `target` a weight above 0; a quorum counts no others."""
+    return _base_weight(target, overrides) > 0
+
+
+def why_not(target: Target, healths: Mapping[str, Health], overrides: Mapping[str, TargetDesired], now: float) -> str:
+    """Why `target` cannot serve, for people; empty: it can."""
+    if can_serve(target, healths, overrides):
+        return ""
+    health = healths.get(target.id)
+    if health is None:
+        return "starting: not probed yet"
+    if not in_rotation(health):
+        return f"{shown(health, now)}: {health.text}"
+    override = overrides.get(target.id)
+    if override is not None and override.draining:
+        return "draining: drained by an operator"
+    if override is not None and override.weight == 0:
+        return "its weight is 0: set by an operator"
+    return "its weight is 0: so says the file" if not target.weight else "it asks for a weight of 0 itself"
+
+
+def strength(pool: Pool, healths: Mapping[str, Health], overrides: Mapping[str, TargetDesired]) -> tuple[int, int]:
+    """(targets that can serve, targets that are meant to)."""
+    able = sum(1 for target in pool.targets if can_serve(target, healths, overrides))
+    return able, sum(1 for target in pool.targets if meant_to_serve(target, overrides))
+
+
+def given_shares(rotation: Rotation) -> dict[str, int]:
+    """Pool → parts of 100 of the requests that it is given now. A pool with nobody to offer hands its parts to the
+    fallback while that one has somebody; otherwise they stay with it, and are answered with 503."""
+    able = {pool for pool, members in rotation.weights if members}
+    parts: dict[str, int] = {}
+    for pool, share in rotation.shares:
+        taker = rotation.fallback if pool not in able and rotation.fallback in able else pool
+        parts[taker] = parts.get(taker, 0) + share
+    return parts
+
+
+def is_served(rotation: Rotation) -> bool:
+    """Whether any request gets to a target, of a pool with a share or of the fallback."""
+    able = {pool for pool, members in rotation.weights if members}
+    return any(share and pool in able for pool, share in given_shares(rotation).items())
 
 
 def living_shares(shares: tuple[tuple[str, int], ...], living: set[str]) -> tuple[tuple[str, int], ...]:
@@ -145,7 +209,7 @@ def _members(
         if health is None or _leaving(target, healths, overrides):
             continue
         if in_rotation(health):
-            share = ramp(health, now, rules.slow_start) * health.weight * health.relief
+            share = max(LEAST_SHARE, ramp(health, now, rules.slow_start)) * health.weight * health.relief
         elif panic and health.ever_ready:
             share = 1.0
         else:
@@ -159,11 +223,6 @@ def _members(
 def _base_weight(target: Target, overrides: Mapping[str, TargetDesired]) -> int:
     override = overrides.get(target.id)
     return target.weight if override is None or override.weight is None else override.weight
-
-
-def _rotates(target: Target, healths: Mapping[str, Health]) -> bool:
-    health = healths.get(target.id)
-    return health is not None and in_rotation(health)
 
 
 def _leaving(target: Target, healths: Mapping[str, Health], overrides: Mapping[str, TargetDesired]) -> bool:

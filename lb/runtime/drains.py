@@ -5,7 +5,8 @@ expected to come back: its drain ends when a probe passes after one had failed, 
 after it was told that it may stop.
 
 Nothing is drained below `min_ready`: with its default ("all targets", which is meant for the pool that a switch leads
-to) at least one target must be left. A container that stops is drained in any case, as it would be gone anyway.
+to) at least one target must be left that can serve. A weight of 0 is refused by the same rule, as it ends the same way.
+A container that stops is drained in any case, as it would be gone anyway.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from lb.config.quantities import format_duration
 from lb.control.models import DrainState
 from lb.control.operations import Refused
 from lb.core.desired import TargetDesired
-from lb.core.lifecycle import Emptied, Seen, in_rotation, shown
+from lb.core.lifecycle import Emptied, Seen
 from lb.core.report import TargetTally
+from lb.core.rotation import given_shares
 from lb.core.targets import Target
 from lb.runtime.totals import Sums
 
@@ -52,13 +54,12 @@ class Drains:
     async def begin(self, target: Target, force: bool, actor: str, *, returns: bool = False) -> DrainState:
         """No new requests for it; returns when every worker has confirmed that. Raises `Refused`."""
         supervisor = self._supervisor
-        if not force:
-            self._check_enough_left(target)
+        without = self.without(target, force)
         before = self.wished(target)
         if not before.draining:
             self.wish(target, replace(before, draining=True, returns=returns))
             supervisor.drain(target.id)
-            text = "stops soon, and drains" if returns else "drains"
+            text = f"{'stops soon, and drains' if returns else 'drains'}{without}"
             supervisor.note("drain", text, target.id, actor=actor, before="in service", after="drained")
             await self.enforce(target.service)
         return await self.state(target)
@@ -88,27 +89,36 @@ class Drains:
 
     def foresee(self, target: Target, force: bool) -> list[str]:
         """What `begin` would do, in words. Raises the `Refused` that it would raise; nothing is changed."""
-        if not force:
-            self._check_enough_left(target)
+        self.without(target, force)
         if self.wished(target).draining:
             return [f"{target.id} is drained already: nothing changes"]
         supervisor = self._supervisor
         tally = supervisor.totals.sums().targets.get(target.id, TargetTally(target.id))
         bound = supervisor.config.services[target.service].timeouts.drain
-        lines = [f"no new request goes to {target.id}, until it is undrained"]
-        rotation = supervisor.rotations.current[target.service]
-        weights = dict(dict(rotation.weights).get(target.pool, ()))
-        if weights.pop(target.id, 0.0) and weights:
-            others = f"the other {len(weights)} ready targets" if len(weights) > 1 else f"{next(iter(weights))} alone"
-            lines.append(f"{others} of {target.pool} get its share")
-        elif dict(rotation.shares).get(target.pool) and not weights:
-            instead = f"{rotation.fallback} serves them" if rotation.fallback else "its clients get 503"
-            lines.append(f"{target.pool} has no other ready target: {instead}")
+        lines = [f"no new request goes to {target.id}, until it is undrained", *self.who_instead(target)]
         for count, one, many in ((tally.in_flight, "request", "requests"), (tally.tunnels, "tunnel", "tunnels")):
             if count:
                 until = f" within {format_duration(bound)}, then it is cut" if bound else ""
                 lines.append(f"{count} {one if count == 1 else many} under way there may end{until}")
         return lines
+
+    def who_instead(self, target: Target) -> list[str]:
+        """Who gets the requests of a target that is taken out, in words; nothing when it gets none."""
+        rotation = self._supervisor.rotations.current[target.service]
+        members = {pool: dict(weights) for pool, weights in rotation.weights}
+        weights = members.get(target.pool, {})
+        if not weights.pop(target.id, 0.0):
+            return []
+        if weights:
+            rest = f"the other {len(weights)} ready targets" if len(weights) > 1 else f"{next(iter(weights))} alone"
+            return [f"{rest} of {target.pool} get its share"]
+        if not given_shares(rotation).get(target.pool):
+            return []
+        others = [pool for pool, parts in rotation.shares if parts and pool != target.pool and members.get(pool)]
+        if not others and target.pool != rotation.fallback and members.get(rotation.fallback):
+            others = [rotation.fallback]
+        instead = f"{' and '.join(others)} get its share" if others else "its clients get 503"
+        return [f"{target.pool} has no other ready target: {instead}"]
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
@@ -170,29 +180,35 @@ class Drains:
         except TimeoutError:
             raise Refused(504, "Not confirmed", "a worker has not confirmed the change in time; it will") from None
 
+    def without(self, target: Target, force: bool) -> str:
+        """Refuse to take a target out when too few would be left; with `force`, what the event adds about that."""
+        try:
+            self._check_enough_left(target)
+        except Refused as refused:
+            if not force:
+                raise
+            return f" (forced: {refused.detail})"
+        return ""
+
     def _check_enough_left(self, target: Target) -> None:
         supervisor = self._supervisor
+        rotations = supervisor.rotations
         desired = supervisor.desired.services[target.service]
-        with_traffic = {pool for pool, parts in desired.shares if parts} or {desired.active}
-        health = supervisor.monitor.health
-        if target.pool not in with_traffic or not in_rotation(health(target.id)):
+        given = given_shares(rotations.current[target.service])
+        with_traffic = {pool for pool, parts in (*desired.shares, *given.items()) if parts} | {desired.active}
+        if target.pool not in with_traffic or not rotations.can_serve(target):
             return
         service = next(known for known in supervisor.world.snapshot.services if known.name == target.service)
         pool = next(known for known in service.pools if known.name == target.pool)
+        able, meant = rotations.strength(pool)
+        left = able - 1
         quorum = supervisor.config.services[target.service].rollout.min_ready
         all_of_them = not quorum.count and quorum.share >= 1.0
-        needed = 1 if all_of_them else quorum.needed(len(pool.targets))
-        others = [other.id for other in pool.targets if other.id != target.id]
-        left = sum(1 for id in others if in_rotation(health(id)))
+        needed = 1 if all_of_them else quorum.needed(meant)
         if left < needed:
-            now = time.monotonic()
-            reasons = [
-                {"target": id, "reason": f"{shown(health(id), now)}: {health(id).text}"}
-                for id in others
-                if not in_rotation(health(id))
-            ]
             number = f"{left} ready target{'' if left == 1 else 's'}"
             detail = f"without {target.id} pool {pool.name}, which has traffic, has {number}; {needed} must be left"
+            reasons = [reason for reason in rotations.unable(pool) if reason["target"] != target.id]
             raise Refused(409, "Too few would be left", detail, reasons)
 
     # --- what comes of them -----------------------------------------------------------------------------------------

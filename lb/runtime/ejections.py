@@ -16,7 +16,7 @@ class Ejections:
 
     def __init__(self) -> None:
         self._ejectors: dict[tuple[str, str], Ejector] = {}
-        self._members: dict[tuple[str, str], list[str]] = {}
+        self._members: dict[tuple[str, str], list[Target]] = {}
         self._pools: dict[str, tuple[str, str]] = {}  # target id → service and pool
 
     def configure(self, targets: Mapping[str, Target], rules: Mapping[str, ServiceRules]) -> None:
@@ -24,7 +24,7 @@ class Ejections:
         self._pools = {id: (target.service, target.pool) for id, target in targets.items()}
         self._members = {}
         for id, pool in self._pools.items():
-            self._members.setdefault(pool, []).append(id)
+            self._members.setdefault(pool, []).append(targets[id])
         self._ejectors = {pool: self._ejectors.get(pool) or Ejector(rules[pool[0]].outlier) for pool in self._members}
         for (service, _), ejector in self._ejectors.items():
             ejector.configure(rules[service].outlier)
@@ -44,15 +44,17 @@ class Ejections:
         if pool is not None:
             self._ejectors[pool].alarm(alarm)
 
-    def sweep(self, health: Callable[[str], Health], now: float) -> Iterator[Found]:
-        """Who is to go now."""
+    def sweep(self, health: Callable[[str], Health], able: Callable[[Target], bool], now: float) -> Iterator[Found]:
+        """Who is to go now. `able`: whether a target can serve."""
         for pool, ejector in self._ejectors.items():
             if not ejector.rules.off:
-                states = {id: _state(health(id)) for id in self._members[pool]}
+                states = {target.id: _state(health(target.id), able(target)) for target in self._members[pool]}
                 yield from ejector.sweep(states, now)
 
 
-def _state(health: Health) -> str:
+def _state(health: Health, able: bool) -> str:
     if health.ejected_until:
         return "ejected"
-    return "in" if in_rotation(health) else "out"
+    if able:
+        return "in"
+    return "idle" if in_rotation(health) else "out"

@@ -37,13 +37,14 @@ from lb.control.models import (
     TargetView,
     UpgradeResult,
     Validation,
+    WeightRequest,
 )
 from lb.control.operations import Base, Refused
 from lb.control.refusals import problem
 from lb.core.explain import explain
-from lb.core.lifecycle import in_rotation, shown
+from lb.core.lifecycle import shown
 from lb.core.report import RequestRecord, empty_tally
-from lb.core.rotation import rules_of
+from lb.core.rotation import given_shares, is_served, rules_of
 from lb.core.targets import Pool, Service, Target
 from lb.runtime.reloads import Edited, NotNow
 from lb.runtime.sockets import CannotListen
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 
 #: Seconds that workers have to confirm a change.
 CONFIRM_WITHIN = 5.0
+#: Targets of a pool that cannot serve which the explanation of a service names.
+REASONS = 5
 #: Kinds of events that change what is desired.
 CHANGES = frozenset(("switch", "rollout", "drain", "weight", "reload"))
 
@@ -121,10 +124,9 @@ class LiveOperations:
     def readyz(self) -> tuple[bool, str]:
         if self._supervisor.draining:
             return False, "draining"
-        for rotation in self._supervisor.rotations.current.values():
-            if any(members for _, members in rotation.weights):
-                return True, "ready"
-        return False, "no service has a ready target"
+        if any(is_served(rotation) for rotation in self._supervisor.rotations.current.values()):
+            return True, "ready"
+        return False, "no service has a target that can serve: all clients get 503"
 
     async def metrics(self) -> bytes:
         supervisor = self._supervisor
@@ -132,7 +134,7 @@ class LiveOperations:
         now = time.monotonic()
         shares: dict[tuple[str, str], float] = {}
         for service in supervisor.world.snapshot.services:
-            parts = dict(supervisor.rotations.current[service.name].shares)
+            parts = given_shares(supervisor.rotations.current[service.name])
             for pool in service.pools:
                 shares[service.name, pool.name] = parts.get(pool.name, 0) / 100
         for id in supervisor.targets:
@@ -145,6 +147,7 @@ class LiveOperations:
                 places={id: _place(id) for id in sums.targets},
                 pools=sums.pools,
                 states={id: shown(health, now) for id, health in supervisor.monitor.healths.items()},
+                able={id for id, target in supervisor.targets.items() if supervisor.rotations.can_serve(target)},
                 shares=shares,
                 active={name: desired.active for name, desired in supervisor.desired.services.items()},
                 stages={
@@ -203,6 +206,7 @@ class LiveOperations:
             trial=monitor.on_trial(target.id),
             life=monitor.lives.get(target.id),
             weight=dict(dict(rotation.weights).get(target.pool, ())).get(target.id),
+            idle=self._idle(target),
         )
         return Explanation(
             subject=target.id,
@@ -217,19 +221,46 @@ class LiveOperations:
         found = self._supervisor.ledger.since(since)
         return [run_view(run) for run in found if not subject or f"{run.target}/".startswith(f"{subject}/")]
 
+    def _idle(self, target: Target) -> str:
+        """Why a target whose health lets it have requests gets none; empty: it gets some."""
+        rotations = self._supervisor.rotations
+        reason = rotations.why_not(target)
+        if reason:
+            return reason
+        rotation = rotations.current[target.service]
+        if target.id not in dict(dict(rotation.weights).get(target.pool, ())):
+            return f"too few targets of {target.pool} are ready, and `panic` gives the whole pool up"
+        service = self._service(target.service)
+        if given_shares(rotation).get(target.pool) or any(p.pool == target.pool for p in service.previews):
+            return ""
+        return f"pool {target.pool} has no share of the requests of {target.service}"
+
     def _explain_service(self, service: Service) -> Explanation:
-        rotation = self._supervisor.rotations.current[service.name]
-        members = {name: len(targets) for name, targets in rotation.weights}
-        lines = [
-            f"pool {pool.name}: {dict(rotation.shares).get(pool.name, 0)} % of the requests, "
-            f"{members.get(pool.name, 0)} of {len(pool.targets)} targets in rotation"
-            for pool in service.pools
-        ]
+        rotations = self._supervisor.rotations
+        rotation = rotations.current[service.name]
+        given = given_shares(rotation)
+        lines = []
+        for pool in service.pools:
+            share = given.get(pool.name, 0)
+            lines.append(
+                f"pool {pool.name}: {share} % of the requests, "
+                f"{rotations.strength(pool)[0]} of {len(pool.targets)} targets can serve"
+            )
+            lines += [
+                f"{each['target']} cannot: {each['reason']}"
+                for each in (rotations.unable(pool)[:REASONS] if share else [])
+            ]
         rollout = self._supervisor.rollouts.view(service.name)
         if rollout is not None:
             lines.append(f"rollout {rollout['text']}")
-        serving = any(parts and members.get(name) for name, parts in rotation.shares)
-        summary = f"{service.name} is served" if serving else f"{service.name} has no ready target: clients get 503"
+        taken_over = given.get(rotation.fallback, 0) > dict(rotation.shares).get(rotation.fallback, 0)
+        if not is_served(rotation):
+            summary = f"{service.name} has no target that can serve: clients get 503"
+        elif taken_over:
+            instead = " and ".join(pool for pool, parts in rotation.shares if parts)
+            summary = f"{service.name} is served by its fallback {rotation.fallback}: no target of {instead} can serve"
+        else:
+            summary = f"{service.name} is served"
         return Explanation(subject=service.name, kind="service", summary=summary, lines=lines)
 
     # --- switching --------------------------------------------------------------------------------------------------
@@ -245,9 +276,9 @@ class LiveOperations:
         await self._supervisor.rollouts.switch(service, wanted, actor, gate)
         return await self.service(name)
 
-    async def rollback(self, name: str, actor: str) -> ServiceView:
+    async def rollback(self, name: str, force: bool, actor: str) -> ServiceView:
         service = self._service(name)
-        await self._supervisor.rollouts.roll_back(service, actor)
+        await self._supervisor.rollouts.roll_back(service, force, actor)
         return await self.service(name)
 
     def foresee_switch(self, name: str, wanted: SwitchRequest) -> Preview:
@@ -263,26 +294,21 @@ class LiveOperations:
 
         return _foreseen(look, wanted.force)
 
-    def foresee_rollback(self, name: str) -> Preview:
+    def foresee_rollback(self, name: str, force: bool) -> Preview:
         service = self._service(name)
-        return _foreseen(lambda force: self._supervisor.rollouts.foresee_roll_back(service), True)
+        return _foreseen(lambda force: self._supervisor.rollouts.foresee_roll_back(service, force), force)
 
     def _gate(self, service: Service, pool: Pool) -> None:
-        """Refuse a switch to a pool that is not ready."""
+        """Refuse a switch to a pool that cannot serve. One target must, whatever the quorum; those of weight 0 are not
+        counted in it, as nobody wants them to serve."""
         supervisor = self._supervisor
-        quorum = supervisor.config.services[service.name].rollout.min_ready
-        needed = quorum.needed(len(pool.targets))
-        now = time.monotonic()
-        healths = {target.id: supervisor.monitor.health(target.id) for target in pool.targets}
-        ready = sum(1 for health in healths.values() if in_rotation(health))
-        if ready < needed:
-            reasons = [
-                {"target": id, "reason": f"{shown(health, now)}: {health.text}"}
-                for id, health in healths.items()
-                if not in_rotation(health)
-            ]
-            detail = f"{ready} of {len(healths)} targets of {pool.name} are ready, {needed} are needed"
-            raise Refused(409, "Not ready", detail, reasons)
+        able, meant = supervisor.rotations.strength(pool)
+        needed = max(1, supervisor.config.services[service.name].rollout.min_ready.needed(meant))
+        if able < needed:
+            detail = f"{able} of {meant} targets of {pool.name} are ready, {needed} are needed"
+            if not meant:
+                detail = f"all targets of {pool.name} have weight 0: none takes a request"
+            raise Refused(409, "Not ready", detail, supervisor.rotations.unable(pool))
 
     # --- one target -------------------------------------------------------------------------------------------------
 
@@ -304,28 +330,33 @@ class LiveOperations:
     async def prestop(self, subject: str, wait: float, actor: str) -> DrainState:
         return await self._drains.prestop(self._caller(subject), wait, actor)
 
-    async def weight(self, id: str, weight: int, actor: str) -> TargetView:
+    async def weight(self, id: str, wanted: WeightRequest, actor: str) -> TargetView:
         supervisor = self._supervisor
-        target = self._target(id)
+        target, weight = self._target(id), wanted.weight
+        without = "" if weight else self._drains.without(target, wanted.force)
         old = self._drains.wished(target)
         before = old.weight if old.weight is not None else target.weight
         same = weight == target.weight
         new = replace(old, weight=None if same else weight, configured_weight=None if same else target.weight)
         self._drains.wish(target, new)
-        text = f"weight {before} → {weight}"
+        text = f"weight {before} → {weight}{without}"
         supervisor.note("weight", text, target.id, actor=actor, before=str(before), after=str(weight))
         await self._drains.enforce(target.service)
         return await self.target(target.id)
 
-    def foresee_weight(self, id: str, weight: int) -> Preview:
-        target = self._target(id)
+    def foresee_weight(self, id: str, wanted: WeightRequest) -> Preview:
+        return _foreseen(lambda force: self._foresee_weight(self._target(id), wanted.weight, force), wanted.force)
+
+    def _foresee_weight(self, target: Target, weight: int, force: bool) -> list[str]:
+        """What another weight would do, in words. Raises the `Refused` that the order would raise."""
         wished = self._drains.wished(target)
         now = wished.weight if wished.weight is not None else target.weight
         if weight == now:
-            return Preview(allowed=True, lines=[f"{target.id} has the weight {weight} already: nothing changes"])
+            return [f"{target.id} has the weight {weight} already: nothing changes"]
         weights = dict(dict(self._supervisor.rotations.current[target.service].weights).get(target.pool, ()))
         if weight == 0:
-            lines = [f"no new request goes to {target.id}"]
+            self._drains.without(target, force)
+            lines = [f"no new request goes to {target.id}", *self._drains.who_instead(target)]
         elif target.id not in weights:
             lines = [f"{target.id} gets no requests now; when it does, its weight is {weight}"]
         else:
@@ -335,7 +366,7 @@ class LiveOperations:
             lines = [f"{target.id} gets about {after:.0%} of the requests of {target.pool}, now {before:.0%}"]
         if weight == target.weight:
             lines.append("the file's weight counts again")
-        return Preview(allowed=True, lines=lines)
+        return lines
 
     async def probe(self, id: str) -> ProbeResult:
         monitor = self._supervisor.monitor

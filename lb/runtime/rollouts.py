@@ -23,7 +23,6 @@ from lb.control.models import SwitchRequest
 from lb.control.operations import Refused
 from lb.core.analysis import Tally
 from lb.core.desired import ServiceDesired
-from lb.core.lifecycle import in_rotation
 from lb.core.report import PoolTally
 from lb.core.rollout import (
     Bake,
@@ -42,6 +41,7 @@ from lb.core.rollout import (
     to_dict,
     traffic,
 )
+from lb.core.rotation import meant_to_serve
 from lb.core.targets import Pool, Service
 from lb.runtime.hooks import HookFailed, carry_out
 from lb.runtime.totals import Sums
@@ -103,9 +103,9 @@ class Rollouts:
         rollout, _ = intended
         return _moved(rollout)
 
-    def foresee_roll_back(self, service: Service) -> list[str]:
+    def foresee_roll_back(self, service: Service, force: bool) -> list[str]:
         """What `roll_back` would do, in words. Raises the `Refused` that it would raise."""
-        (rollout, _), plan = self._way_back(service.name, "")
+        (rollout, _), plan = self._way_back(service, force, "")
         return _moved(rollout) if plan is None else _foreseen(service.name, plan)
 
     def _intended(
@@ -117,7 +117,8 @@ class Rollouts:
         rollout = self._current(name)
         if rollout is not None and rollout.phase in ("stepping", "frozen"):
             if wanted.to == rollout.plan.old and rollout.share < 100:
-                return roll_back(rollout, "an operator switched back")
+                nobody = self._nobody_at(service, rollout.plan.old, wanted.force)
+                return roll_back(rollout, f"an operator switched back{nobody}")
             if wanted.to == rollout.plan.new and wanted.steps in (None, [100]):
                 gate()
                 return promote(rollout)
@@ -134,20 +135,41 @@ class Rollouts:
         gate()
         return plan
 
-    async def roll_back(self, service: Service, actor: str) -> None:
-        """All traffic back to where it came from, at once, whatever the readiness and whatever else is under way."""
-        entered, _ = self._way_back(service.name, actor)
+    async def roll_back(self, service: Service, force: bool, actor: str) -> None:
+        """All traffic back to where it came from, at once, whatever else is under way. One target there that can serve
+        is enough; with `force` none need be."""
+        entered, _ = self._way_back(service, force, actor)
         await self._enter(service.name, entered, actor)
 
-    def _way_back(self, name: str, actor: str) -> tuple[tuple[Rollout, tuple[Effect, ...]], Plan | None]:
+    def _way_back(
+        self, service: Service, force: bool, actor: str
+    ) -> tuple[tuple[Rollout, tuple[Effect, ...]], Plan | None]:
+        name = service.name
         desired, rollout = self._desired(name), self._current(name)
         if rollout is not None and rollout.phase != "rolled_back":
-            return roll_back(rollout, "an operator asked for it"), None
+            nobody = self._nobody_at(service, rollout.plan.old, force)
+            return roll_back(rollout, f"an operator asked for it{nobody}"), None
         if not desired.previous:
             raise Refused(409, "Nothing to roll back to", f"{name} has no previous pool: it was not switched")
+        nobody = self._nobody_at(service, desired.previous, force)
         # Switched by an earlier lb, or the rollout is forgotten: the same change, unwatched.
         plan = Plan(desired.active, desired.previous, bake=Bake(time=0.0), actor=actor)
-        return begin(plan), plan
+        rollout, effects = begin(plan)
+        return (rollout, tuple(effect._replace(text=f"{effect.text}{nobody}") for effect in effects)), plan
+
+    def _nobody_at(self, service: Service, name: str, force: bool) -> str:
+        """Refuse to go back to a pool where nobody can serve; with `force`, what the event adds about that."""
+        pool = next(known for known in service.pools if known.name == name)
+        rotations = self._supervisor.rotations
+        if rotations.strength(pool)[0]:
+            return ""
+        detail = f"no target of {name} can serve: clients would get 503"
+        fallback = rotations.current[service.name].fallback
+        if fallback != name and any(rotations.strength(pool)[0] for pool in service.pools if pool.name == fallback):
+            detail = f"no target of {name} can serve: {fallback} would, as the fallback"
+        if not force:
+            raise Refused(409, "Not ready", detail, rotations.unable(pool))
+        return f" (forced: {detail})"
 
     @contextmanager
     def _order(self, name: str) -> Iterator[None]:
@@ -452,13 +474,19 @@ class Rollouts:
         return self._supervisor.desired.services[name]
 
     def _readiness(self, pool: Pool) -> tuple[int, int]:
-        """(targets that are ready, targets that could be): one that is drained on purpose, or was added just now and
-        never ready yet, says nothing about the version."""
-        healths = [self._supervisor.monitor.health(target.id) for target in pool.targets]
+        """(targets that can serve, targets that could): one that is drained or has weight 0 on purpose, or was added
+        just now and never ready yet, says nothing about the version."""
+        supervisor = self._supervisor
+        rotations, health, overrides = supervisor.rotations, supervisor.monitor.health, supervisor.desired.targets
         known = [
-            health for health in healths if health.ever_ready and health.admin == "normal" and not health.asks_drain
+            target
+            for target in pool.targets
+            if meant_to_serve(target, overrides)
+            and (found := health(target.id)).ever_ready
+            and found.admin == "normal"
+            and not found.asks_drain
         ]
-        return sum(1 for health in known if in_rotation(health)), len(known)
+        return sum(1 for target in known if rotations.can_serve(target)), len(known)
 
     def _ready_share(self, service: Service, name: str) -> float:
         ready, total = self._readiness(next(pool for pool in service.pools if pool.name == name))
@@ -492,7 +520,7 @@ def _moved(rollout: Rollout) -> list[str]:
     plan = rollout.plan
     if rollout.phase == "rolled_back":
         return [
-            f"all new requests go to {plan.old} at once, whatever its readiness",
+            f"all new requests go to {plan.old} at once",
             f"the release of {plan.new} ends; requests under way there finish",
         ]
     return [f"{plan.new} gets all requests at once; the steps that were left are not taken"]

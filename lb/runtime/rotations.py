@@ -13,8 +13,8 @@ from time import monotonic
 
 from lb.core.desired import Desired
 from lb.core.lifecycle import Health
-from lb.core.rotation import ServiceRules, next_change, resolve
-from lb.core.targets import Mirror, Rotation, Service, Snapshot
+from lb.core.rotation import ServiceRules, can_serve, next_change, resolve, strength, why_not
+from lb.core.targets import Mirror, Pool, Rotation, Service, Snapshot, Target
 from lb.runtime.workers import Workers
 
 
@@ -90,6 +90,25 @@ class Rotations:
         if again is not None:
             self._ramps[name] = asyncio.get_running_loop().call_later(again, self.touch, (name,))
         return rotation
+
+    # --- who can serve ----------------------------------------------------------------------------------------------
+
+    def can_serve(self, target: Target) -> bool:
+        """Whether it takes a request that its pool is given."""
+        return can_serve(target, self._healths, self._desired().targets)
+
+    def strength(self, pool: Pool) -> tuple[int, int]:
+        """(targets that can serve, targets that are meant to: those with a weight above 0)."""
+        return strength(pool, self._healths, self._desired().targets)
+
+    def why_not(self, target: Target) -> str:
+        """Why it cannot serve, for people; empty: it can."""
+        return why_not(target, self._healths, self._desired().targets, monotonic())
+
+    def unable(self, pool: Pool) -> list[dict[str, str]]:
+        """The targets of a pool that cannot serve, each with the reason, as a refusal lists them."""
+        reasons = ((target.id, self.why_not(target)) for target in pool.targets)
+        return [{"target": id, "reason": reason} for id, reason in reasons if reason]
 
     def close(self) -> None:
         """No more changes."""

@@ -576,7 +576,7 @@ class Supervisor:
         """Eject who fails its clients."""
         while True:
             await asyncio.sleep(SWEEP_EVERY)
-            ejected = list(self._ejections.sweep(self.monitor.health, time.monotonic()))
+            ejected = list(self._ejections.sweep(self.monitor.health, self.rotations.can_serve, time.monotonic()))
             for found in ejected:
                 self.monitor.feed(found.target, Eject(found.reason, found.quick))
             if ejected:

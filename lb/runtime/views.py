@@ -21,6 +21,7 @@ from lb.control.models import (
 )
 from lb.core.lifecycle import Health, Seen, in_rotation, shown, shown_since
 from lb.core.report import PoolTally, TargetTally
+from lb.core.rotation import given_shares
 from lb.core.runs import Run, sentence
 from lb.core.targets import Pool, Service, Target
 from lb.runtime.rates import Traffic
@@ -76,7 +77,7 @@ def service_view(supervisor: Supervisor, service: Service, sums: Sums) -> Servic
     """One service with its pools."""
     desired = supervisor.desired.services[service.name]
     rotation = supervisor.rotations.current[service.name]
-    shares = dict(rotation.shares)
+    shares = given_shares(rotation)
     recent = supervisor.rates.of_service(service.name)
     requests = sum(tally.requests for (name, _), tally in sums.pools.items() if name == service.name)
     return ServiceView(
@@ -126,13 +127,12 @@ def _pool_view(supervisor: Supervisor, service: Service, pool: Pool, share: int,
 
 
 def stages(supervisor: Supervisor, pool: Pool) -> dict[str, int]:
-    """How many of its targets are requested (configured), running (somebody answers there), healthy (in rotation)."""
+    """How many of its targets are requested (configured), running (somebody answers there), healthy (can serve)."""
     healths = {target.id: supervisor.monitor.healths.get(target.id) for target in pool.targets}
-    found = {"requested": len(healths), "running": 0, "healthy": 0}
+    found = {"requested": len(healths), "running": 0, "healthy": supervisor.rotations.strength(pool)[0]}
     for id, health in healths.items():
         if health is not None:
             found["running"] += _runs(health, supervisor.monitor.history(id))
-            found["healthy"] += in_rotation(health)
     return found
 
 
@@ -154,13 +154,14 @@ def target_view(supervisor: Supervisor, target: Target, share: float, sums: Sums
         address=target.host if not target.port else f"{target.host}:{target.port}",
         state=shown(health, now),
         since=unix(shown_since(health, now)),
-        reason=_reason(health),
+        reason=_reason(supervisor, target, health),
         weight=override.weight if override is not None and override.weight is not None else target.weight,
         share=share,
         in_flight=tally.in_flight,
         connections=tally.idle + tally.active,
         tunnels=tally.tunnels,
         draining=override is not None and override.draining,
+        serves=supervisor.rotations.can_serve(target),
         configured_weight=target.weight if overridden else None,
         closes_idle_after=tally.closes_idle_after or None,
         last_probe=probe_view(history[-1]) if history else None,
@@ -169,11 +170,13 @@ def target_view(supervisor: Supervisor, target: Target, share: float, sums: Sums
     )
 
 
-def _reason(health: Health) -> str:
+def _reason(supervisor: Supervisor, target: Target, health: Health) -> str:
     if health.admin != "normal":
         return "drained by an operator"
     if health.ejected_until:
         return health.ejected_for
+    if in_rotation(health):
+        return supervisor.rotations.why_not(target) or health.text
     return health.text
 
 

@@ -76,6 +76,18 @@ def test_a_starting_target():
     assert "the next probe is under way" in text
 
 
+def test_ready_and_without_traffic():
+    text = say(READY, idle="its weight is 0: set by an operator")
+    assert text.startswith("app/blue/b1:1 gets no traffic: ready for 10 s, but its weight is 0: set by an operator\n")
+    assert "unready" in say(after(*[Probed(FAIL)] * 3, now=40.0), now=50.0, idle="no matter").splitlines()[0]
+
+
+def test_unready_and_with_traffic():
+    text = say(after(Probed(PASS), *[Probed(FAIL)] * 3), weight=1.0)
+    assert text.startswith("app/blue/b1:1 gets traffic: unready for 10 s\n")
+    assert "`panic: spread`" in text
+
+
 def test_operators_and_agents():
     assert "An operator is draining it" in say(after(Probed(PASS), Drain()))
     assert "its last request has ended" in say(after(Probed(PASS), Drain(), Emptied()))

@@ -66,6 +66,26 @@ def test_five_in_a_row_are_ejected_and_four_are_not():
     assert pool.last[0].reason == "5 requests in a row failed"
 
 
+@pytest.mark.parametrize("idle", [1, 5])
+def test_idle_targets_make_nobody_dispensable(idle):
+    """[envoy#17504] A ready target of weight 0 serves nobody: the only one that does is the last one."""
+    pool = Pool(1 + idle, Outlier(max_ejected=1.0))
+    pool.states.update(dict.fromkeys(pool.ids[1:], "idle"))
+    pool.fail("t0", 50)
+    assert pool.sweep() == []
+    pool.states["t1"] = "in"
+    assert pool.sweep() == ["t0"], "as soon as another one serves"
+
+
+def test_idle_targets_are_no_part_of_the_share():
+    pool = Pool(10, Outlier(max_ejected=0.34))
+    pool.states.update(dict.fromkeys(pool.ids[4:], "idle"))
+    for target in ("t0", "t1"):
+        pool.fail(target, 50)
+    pool.ok("t2", 500)
+    assert len(pool.sweep()) == 1, "a third of the four that serve, not of all ten"
+
+
 def test_one_success_in_between_resets():
     pool = Pool(5)
     for _ in range(10):

@@ -243,6 +243,21 @@ def test_no_ready_target_at_all_counts_at_once():
     assert (rollout.phase, told[0][0]) == ("rolled_back", 0)
 
 
+def test_a_step_needs_somebody_who_can_serve():
+    """A step gives more traffic, so it passes the gate of a switch: not while the new pool is down, be it only now."""
+    pools = Pools()
+    pools.ready = {"blue": 0, "green": 2}
+    rollout, _ = begin(PLAN, ready=0.0)
+    rollout, _ = run(rollout, pools, 10, rps=4000)
+    pools.ready["green"] = 0
+    rollout, told = run(rollout, pools, 30, rps=4000, now=10.0)
+    assert (rollout.phase, rollout.share, rollout.held) == ("stepping", 5, True)
+    assert [text for _, _, text in told] == ["green stays at 5 %. 0 of 2 targets of green can serve"]
+    pools.ready["green"] = 1
+    rollout, told = run(rollout, pools, 2, rps=4000, now=40.0)
+    assert told[0][1] == "step"
+
+
 def test_a_target_may_restart():
     pools = Pools()
 

@@ -12,7 +12,20 @@ from msgspec.structs import replace
 from lb.core.checks import CheckSpec
 from lb.core.desired import ServiceDesired, TargetDesired
 from lb.core.lifecycle import Health, SlowStart
-from lb.core.rotation import Panic, ServiceRules, in_panic, living_shares, next_change, resolve, rules_of
+from lb.core.rotation import (
+    Panic,
+    ServiceRules,
+    can_serve,
+    given_shares,
+    in_panic,
+    is_served,
+    living_shares,
+    next_change,
+    resolve,
+    rules_of,
+    strength,
+    why_not,
+)
 from lb.core.targets import Mirror, Pool, Service, Target
 
 READY = Health(probe="ready", ever_ready=True, text="HTTP 200")
@@ -64,6 +77,69 @@ def test_weight_nought_is_left_out():
     found = rotation({BLUES[0]: READY, BLUES[1]: asks_for_none, BLUES[2]: READY},
                      overrides={BLUES[0]: TargetDesired(weight=0)})  # fmt: skip
     assert members(found) == {BLUES[2]: 1.0}
+
+
+UNABLE = {
+    "no health": (None, None, 1, "starting: not probed yet"),
+    "unready": (UNREADY, None, 1, "unready: HTTP 200"),
+    "ejected": (EJECTED, None, 1, "ejected: HTTP 200"),
+    "drained by an operator": (READY, TargetDesired(draining=True), 1, "draining: drained by an operator"),
+    "asks to be drained": (replace(READY, asks_drain=True), None, 1, "draining: HTTP 200"),
+    "weight 0 of the file": (READY, None, 0, "its weight is 0: so says the file"),
+    "weight 0 of an operator": (READY, TargetDesired(weight=0), 3, "its weight is 0: set by an operator"),
+    "weight 0 of its answer": (replace(READY, weight=0.0), None, 1, "it asks for a weight of 0 itself"),
+}
+
+
+@pytest.mark.parametrize("case", UNABLE)
+def test_who_cannot_serve_and_why(case):
+    """[proxysql 4384, Kong 9065] A target of weight 0 counts as up there."""
+    health, override, weight, why = UNABLE[case]
+    one = Target("app/blue/a:1", "app", "blue", "a", 1, weight)
+    healths = {one.id: health} if health else {}
+    overrides = {one.id: override} if override else {}
+    assert not can_serve(one, healths, overrides)
+    assert why_not(one, healths, overrides, 10.0) == why
+    other = Target("app/blue/b:1", "app", "blue", "b", 1)
+    healths[other.id] = READY
+    blue = Pool("blue", (one, other))
+    assert why_not(other, healths, overrides, 10.0) == ""
+    meant = 1 if case in ("weight 0 of the file", "weight 0 of an operator") else 2
+    assert strength(blue, healths, overrides) == (1, meant)
+    found = resolve(Service("app", (blue,)), healths, BLUE, overrides, ServiceRules(), 10.0, 1)
+    assert members(found) == {other.id: 1.0}, "who cannot serve is in no rotation"
+
+
+def test_an_operators_weight_wins_over_the_files_nought():
+    one = Target("app/blue/a:1", "app", "blue", "a", 1, 0)
+    assert can_serve(one, {one.id: READY}, {one.id: TargetDesired(weight=2)})
+
+
+def test_a_slow_start_from_nothing_is_no_weight_of_nothing():
+    """The only target of a pool begins its ramp: it serves from the first moment on, whatever the floor."""
+    rules = ServiceRules(slow_start=SlowStart(20.0, floor=0.0))
+    found = rotation({BLUES[0]: replace(READY, rotation_since=10.0, warm_at=30.0)}, rules)
+    assert members(found)[BLUES[0]] > 0
+
+
+def test_the_fallback_has_the_parts_of_pools_that_cannot_serve():
+    rules = ServiceRules(fallback="green")
+    found = rotation({GREENS[0]: READY}, rules)
+    assert (given_shares(found), is_served(found)) == ({"green": 100}, True)
+    found = rotation({GREENS[0]: READY, BLUES[0]: READY}, rules)
+    assert (given_shares(found), is_served(found)) == ({"blue": 100}, True)
+    found = rotation({}, rules)
+    assert (given_shares(found), is_served(found)) == ({"blue": 100}, False)
+    found = rotation({GREENS[0]: READY})
+    assert (given_shares(found), is_served(found)) == ({"blue": 100}, False), "a standby pool serves nobody"
+
+
+def test_panic_does_not_count_on_who_asks_for_nothing():
+    asks_for_none = replace(READY, weight=0.0)
+    blue = pool("blue", 1, 1)
+    ids = [target.id for target in blue.targets]
+    assert in_panic(blue, {ids[0]: READY, ids[1]: asks_for_none}, {}, Panic(0.6))
+    assert in_panic(blue, dict.fromkeys(ids, asks_for_none), {}, Panic())
 
 
 def test_draining_by_health_by_wish_and_by_its_own_word():

@@ -7,8 +7,6 @@ import { toast } from "./shell.js";
 import { splitBar } from "./split.js";
 import { STATE_WORDS, many, percent, shortName } from "./words.js";
 
-const inRotation = (target) => target.state === "ready" || target.state === "slow_start";
-
 /** Who has the traffic: [[pool, percent, place], …]. */
 function split(label, parts) {
   const bar = splitBar();
@@ -19,7 +17,7 @@ function split(label, parts) {
 /** How ready a pool is: a good message, or a warning with those that are not; nothing of a pool that is gone. */
 function readiness(pool) {
   if (!pool) return "";
-  const missing = pool.targets.filter((target) => !inRotation(target));
+  const missing = pool.targets.filter((target) => !target.serves);
   if (!missing.length) return make("p", { class: "message good readiness" }, pool.targets.length === 1
     ? `● The one target of ${pool.name} is ready.` : `● All ${many(pool.targets.length, "target")} of ${pool.name} are ready.`);
   return make("div", { class: `message ${pool.healthy ? "warn" : "bad"} readiness` },
@@ -142,10 +140,11 @@ export class Actions {
         const now = split("Now", service.pools.map((each, index) => [each.name, each.share, index]));
         return pool ? [now, split("Then", [[pool.name, 100, service.pools.indexOf(pool)]]), readiness(pool)] : [now];
       },
-      foresee: () => this.#post(name, "rollback/preview"),
+      foresee: (force) => this.#post(name, "rollback/preview", { force }),
       verb: "Roll back",
       danger: true,
-      order: () => this.#post(name, "rollback"),
+      forcible: "Roll back all the same (force)",
+      order: (force) => this.#post(name, "rollback", { force }),
       said: (answer) => `${name} is rolled back to ${answer.active}.`,
     });
   }
@@ -182,7 +181,7 @@ export class Actions {
     const at = `/api/v1/targets/${inPath(id)}/weight`;
     const now = this.page.target(id);
     const input = make("input", { id: "weight", type: "number", min: 0, max: 1000, step: 1, value: now.weight, "aria-describedby": "weight-hint" });
-    const wanted = () => ({ weight: input.valueAsNumber });
+    const wanted = (force) => ({ weight: input.valueAsNumber, force });
     this.#ask(id, {
       title: `Weight of ${shortName(id)}`,
       fields: [make("div", { class: "field" }, make("label", { for: "weight" }, "Weight"), input,
@@ -193,9 +192,10 @@ export class Actions {
       },
       check: () => (Number.isInteger(input.valueAsNumber) && input.valueAsNumber >= 0 && input.valueAsNumber <= 1000
         ? null : [input, "A weight is a whole number from 0 to 1000."]),
-      foresee: () => call(`${at}/preview`, { method: "POST", body: wanted() }),
+      foresee: (force) => call(`${at}/preview`, { method: "POST", body: wanted(force) }),
       verb: "Set the weight",
-      order: () => call(at, { method: "PUT", body: wanted() }),
+      forcible: "Set it all the same (force)",
+      order: (force) => call(at, { method: "PUT", body: wanted(force) }),
       said: (answer) => `${shortName(id)} has weight ${answer.weight}.`,
     });
   }

@@ -46,7 +46,7 @@ export class PoolView {
     this.filter = filter;
     show(this.active, pool.active);
     const all = pool.targets.length;
-    const sick = all - pool.healthy;
+    const sick = pool.targets.some((target) => !target.serves && target.weight > 0);
     const facts = [
       [pool.healthy ? "" : pool.share ? "bad" : "", "share", `${pool.share} %`, "traffic"],
       [sick ? "bad" : "", "ready", `${sick ? "✕ " : ""}${count(pool.healthy)} of ${count(all)}`, "ready"],
@@ -125,7 +125,7 @@ export class PoolView {
     const { parts } = row;
     if (parts.state.className !== `state ${target.state}`) parts.state.className = `state ${target.state}`;
     say(parts.state, STATE_WORDS[target.state]);
-    say(parts.reason, target.state === "ready" ? "" : target.reason);
+    say(parts.reason, target.state === "ready" && target.serves ? "" : target.reason);
     say(parts.since, age(now - target.since));
     say(parts.share, percent(target.share));
     say(parts.weight, target.configured_weight === null ? target.weight : `${target.weight} (file: ${target.configured_weight})`);

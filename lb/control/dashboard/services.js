@@ -107,7 +107,9 @@ class ServiceCard {
     if (!this.pools) this.#fill();
     const now = page.now();
     const serving = service.pools.some((pool) => pool.share > 0 && pool.targets.some((target) => target.share > 0));
-    say(this.served, serving ? "● served" : "✕ no ready target: clients get 503");
+    const released = (pool) => service.rollout && [service.rollout.from, service.rollout.to].includes(pool.name);
+    const fallback = service.pools.find((pool) => pool.share > 0 && !pool.active && !released(pool));
+    say(this.served, !serving ? "✕ no target can serve: clients get 503" : fallback ? `▲ served by its fallback ${fallback.name}` : "● served");
     this.served.className = serving ? "tag on" : "tag bad";
     show(this.since, service.pools.length > 1);
     say(this.since, `${service.active} has been active ${service.since ? `for ${span(now - service.since)}` : "since the start"}.`);
@@ -137,7 +139,7 @@ export class TotalsView {
 
   update(status, now) {
     const targets = status.services.flatMap((service) => service.pools).flatMap((pool) => pool.targets);
-    const ready = targets.filter((target) => target.state === "ready" || target.state === "slow_start").length;
+    const ready = targets.filter((target) => target.serves).length;
     const sum = (of) => status.services.reduce((total, service) => total + of(service), 0);
     const all = sum((service) => service.rate);
     const failing = all ? sum((service) => service.rate * service.error_rate) / all : 0;
