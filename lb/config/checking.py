@@ -127,7 +127,8 @@ class Check(Section):
     grpc_service: Word = ""
     """Service name to ask `grpc.health.v1` about; empty: the server as a whole."""
     command: Command = Field(default_factory=list)
-    """Program to run: a list is run as it is, a text by `/bin/sh -c`. It finds `LB_TARGET_HOST` and `LB_TARGET_PORT`
+    """Program to run: a list is run as it is, a text by `/bin/sh -c`. It finds `LB_TARGET_HOST`, `LB_TARGET_PORT` and
+    `LB_TARGET_ADDRESS` (the IP address that is checked, where the host is a name)
     in its environment. At `timeout` its whole process group is killed."""
 
     def kind(self) -> str:

@@ -150,6 +150,7 @@ def _service(name: str, service: model.Service) -> Service:
             total=timeouts.total,
             tunnel=timeouts.tunnel,
             idle=timeouts.idle,
+            lifetime=timeouts.lifetime,
             drain=timeouts.drain,
         ),
         breaker=Breaker(

@@ -145,6 +145,9 @@ class Timeouts(Section):
     idle: Period = 60.0
     """A pooled connection to a target is closed after this long without a request, sooner if the target is known to
     close it sooner. nginx: 60s."""
+    lifetime: Duration = 3600.0
+    """A connection to a target takes no new request after this long (a little less, by chance, so that connections
+    opened together do not end together); `0s`: no limit. nginx's `keepalive_time`: 1h."""
     drain: Duration = 30.0
     """Requests and tunnels on a target or pool that leaves may take this long; then they are cut, and counted."""
 

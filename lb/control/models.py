@@ -65,6 +65,8 @@ class TargetView(TrafficView):
     """`service/pool/host:port`."""
     address: str
     """Where requests are sent."""
+    resolved: list[str] = []
+    """The IP addresses that requests go to, where the target is given by name; the first one while it accepts."""
     state: State
     """Its state in one word."""
     since: float

@@ -42,6 +42,7 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
     penalty: float = 0.0  # of damping, as of `penalty_at`
     penalty_at: float = 0.0  # Unix time
     held_until: float = 0.0  # Unix time
+    address: str = ""  # that the verdict is on, where the target's host is a name
     life: str = ""  # identity of its liveness check
     tries: tuple[float, ...] = ()  # Unix times of the restarts within the last hour
     tries_in_a_row: int = 0  # restarts since it was last alive

@@ -84,6 +84,7 @@ class Timeouts:
     tunnel: float = 3600.0  # an upgraded connection with no byte either way
     idle: float = 60.0  # an idle pooled connection to a target
     drain: float = 30.0  # a target or pool that leaves: in-flight requests may take this long
+    lifetime: float = 3600.0  # a connection to a target, from its opening to its last request
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,8 @@ class Rotation:
     fallback: str = ""  # pool that serves when the chosen one has no target
     draining: tuple[str, ...] = ()  # target ids whose connections are to end
     mirror: Mirror | None = None
+    #: Target id → the IP addresses its host name stands for, the first to be tried first. Workers look no name up.
+    addresses: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

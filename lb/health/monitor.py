@@ -52,12 +52,15 @@ from lb.core.lifecycle import (
 from lb.core.liveness import Liveness
 from lb.core.suspicion import Notice, Suspicion, overloaded, stalled
 from lb.core.targets import Target
+from lb.health.addresses import Addresses, OnAddress, order
 from lb.health.lives import Lives
 from lb.health.probes import Probe, ask, build
 from lb.health.probes.asking import Asking
-from lb.health.probes.dial import Dialer
+from lb.health.probes.dial import Dialer, place_of
+from lb.health.probes.turns import Turns
 from lb.health.pulse import Pulse
 from lb.health.schedule import Schedule
+from lb.net.resolver import LookUp, Resolver, is_name
 
 Kind = Literal["readiness", "liveness"]
 #: A watch's part: `former` is a readiness check that was replaced and decides until the new one has passed.
@@ -101,12 +104,14 @@ class _Watch:
     """One check of one target."""
 
     __slots__ = (
+        "at",
         "began",
         "completed",
         "due",
         "history",
         "identity",
         "lost",
+        "name",
         "passed",
         "pool",
         "probe",
@@ -117,6 +122,7 @@ class _Watch:
         "started",
         "target",
         "trial",
+        "turn",
         "under_way",
         "waiting",
     )
@@ -129,6 +135,10 @@ class _Watch:
         self.spec = spec
         self.probe = probe
         self.identity = identity(target, spec)
+        host, _ = place_of(target, spec)
+        self.name = host if is_name(host) else ""  # the host name to resolve; empty: there is nothing to resolve
+        self.at = ""  # the address of that name that passed last
+        self.turn = 0  # probes of a name so far
         self.due = 0.0
         self.started = 0.0  # of the last probe
         self.began = False  # it was probed at least once
@@ -152,14 +162,19 @@ class Monitor:
         on_change: OnChange,
         on_probe: OnProbe,
         on_notice: OnNotice | None = None,
+        on_address: OnAddress | None = None,
         clock: Callable[[], float] = time.monotonic,
+        look_up: LookUp | None = None,
     ) -> None:
         self._rng = rng
         self._clock = clock
         self._on_change = on_change
         self._on_probe = on_probe
         self._on_notice = on_notice or (lambda notice: None)
-        self._dialer = Dialer(clock)
+        self._resolver = Resolver(clock, self._on_resolved, look_up)
+        self._dialer = Dialer(clock, self._resolver)
+        self._addresses = Addresses(on_address or (lambda target, before, after: None))
+        self.addresses = self._addresses.in_use
         self._schedule: Schedule[_Watch] = Schedule(clock, self._due)
         self._pulse = Pulse(clock)
         self._suspicion = Suspicion()
@@ -168,6 +183,7 @@ class Monitor:
         self._rooms = {"command": _Room(PROGRAMS), "": _Room(_connections())}
         self._watches: dict[tuple[str, Role], _Watch] = {}
         self._targets: dict[str, Target] = {}
+        self._named: dict[str, list[str]] = {}  # host name → targets
         self._unprobed: dict[str, tuple[Target, str]] = {}  # identities, as far as they were asked for
         self._rules: dict[str, Rules] = {}
         self._busy: dict[str, dict[int, tuple[int, int]]] = {}  # target → worker → (in flight, completed), as told
@@ -194,6 +210,13 @@ class Monitor:
             self._watch_readiness(target, checks[target_id].readiness)
             self._watch_liveness(target, checks[target_id])
         self._watch_canary(canary)
+        self._named = {}
+        for target in targets.values():
+            if is_name(target.host):
+                self._named.setdefault(target.host, []).append(target.id)
+        self._resolver.use({*self._named, *(watch.name for watch in self._watches.values() if watch.name)})
+        for host in self._named:
+            self._use_unprobed(host)
         rounds = [watch.spec.interval + watch.spec.timeout for watch in self._watches.values()]
         self._suspicion.window = max(rounds, default=3.0)
         now, first = self._clock(), 0
@@ -305,6 +328,7 @@ class Monitor:
         for role in ("readiness", "liveness", "former"):
             self._unwatch((target_id, role))
         self._lives.forget(target_id)
+        self._addresses.forget(target_id)
         self._busy.pop(target_id, None)
         self._unprobed.pop(target_id, None)
         del self._rules[target_id], self._healths[target_id]
@@ -360,7 +384,11 @@ class Monitor:
     def nudge(self, target_id: str) -> None:
         """Traffic says that something is wrong with it: probe it now, not when it is due."""
         watch = self._watches.get((target_id, "readiness"))
-        if watch is not None and watch.under_way is None and not watch.queued:
+        if watch is not None:
+            self._nudge(watch)
+
+    def _nudge(self, watch: _Watch) -> None:
+        if watch.under_way is None and not watch.queued:
             at = max(self._clock(), watch.started + min(NUDGE, watch.spec.interval))
             if at < watch.due:
                 self._set(watch, at)
@@ -400,7 +428,8 @@ class Monitor:
                 kept = kept or Kept(target_id, asked, False, False, 0.0, "")
                 kept = continuity.with_life(kept, watch.identity, life, now, unix)
             if kept is not None:
-                found.append(kept)
+                address = self.addresses.get(target_id, ("",))[0]
+                found.append(msgspec.structs.replace(kept, address=address) if address else kept)
         return found
 
     def restore(self, kept: Iterable[Kept]) -> list[str]:
@@ -417,7 +446,7 @@ class Monitor:
                 self._healths[each.target] = continuity.warmth(each, self._healths[each.target], rules, now)
             elif not watch.began:
                 health = continuity.verdict(each, watch.spec, rules, now, unix)
-                if health is not None:
+                if health is not None and self._restore_address(watch, each.address):
                     held.append(each.target)
                 else:
                     health = continuity.held(each, self._healths[each.target], rules, now, unix)
@@ -430,6 +459,15 @@ class Monitor:
                     each.target, continuity.restarts(each, self.lives[each.target], watch.spec, now, unix)
                 )
         return held
+
+    def _restore_address(self, watch: _Watch, address: str) -> bool:
+        """Whether a verdict from before a restart holds for a known address: requests go to that one."""
+        if self._decides_address(watch):
+            if not address:
+                return False
+            watch.at = address
+            self._addresses.use(watch.target.id, (address,))
+        return True
 
     def restore_ejections(self, kept: Iterable[Kept]) -> list[str]:
         """Whoever was ejected before still is; returns their ids. Those ejected since are left as they are."""
@@ -457,13 +495,25 @@ class Monitor:
 
     # --- running -----------------------------------------------------------------------------------------------------
 
+    async def resolve(self, hosts: Iterable[str], within: float) -> None:
+        """Look these names up, as far as that takes no longer than `within` seconds. Names that fail are left out."""
+        asked = [asyncio.ensure_future(self._resolver.resolve(host)) for host in set(hosts) if is_name(host)]
+        if asked:
+            await asyncio.wait(asked, timeout=within)
+            for each in asked:
+                each.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+
     async def start(self) -> None:
         self._schedule.start()
+        self._resolver.start()
         self._pulse.start()
 
     async def close(self) -> None:
         """Stop probing. Probes and restarts under way are broken off."""
-        tasks = [watch.under_way for watch in self._watches.values() if isinstance(watch.under_way, asyncio.Task)]
+        under_way = [watch.under_way for watch in self._watches.values()]
+        parts = [each.task if isinstance(each, Turns) else each for each in under_way]
+        tasks = [part for part in parts if isinstance(part, asyncio.Task)]
         for key in list(self._watches):
             self._unwatch(key)
         self._schedule.close()
@@ -488,11 +538,28 @@ class Monitor:
         watch.started = self._clock()
         watch.lost = self._pulse.lost()
         watch.completed.clear()
-        watch.under_way = ask(watch.probe, watch.spec.timeout, partial(self._told, watch))
+        if watch.name:
+            self._ask_by_name(watch)
+        else:
+            watch.under_way = ask(watch.probe, watch.spec.timeout, partial(self._told, watch))
+
+    def _ask_by_name(self, watch: _Watch) -> None:
+        turns = watch.under_way = Turns(watch.probe, watch.spec.timeout, partial(self._told, watch))
+        resolved = self._resolver.addresses(watch.name)
+        in_use = self.addresses.get(watch.target.id, ())
+        if self._decides_address(watch) or watch.name != watch.target.host:
+            addresses = order(resolved, watch.at, watch.turn)
+            watch.turn += 1
+        else:  # liveness, or a changed check on trial: of the address that has the traffic
+            addresses = list(in_use or resolved)
+        if addresses:
+            turns.begin(addresses)
+        else:
+            turns.look_up(self._resolver, watch.name)
 
     def _told(self, watch: _Watch, verdict: Verdict | None) -> None:
         """The probe under way has ended; None: it was broken off."""
-        watch.under_way = None
+        turns, watch.under_way = watch.under_way, None
         room = watch.room
         room.free += 1
         while room.waiting and room.free > 0:
@@ -502,6 +569,8 @@ class Monitor:
                 self._start(waiting)
         if self._watches.get((watch.target.id, watch.role)) is not watch:
             verdict = None  # it came while the target, or its check, was taken away
+        if verdict is not None and isinstance(turns, Turns):
+            self._on_turns(watch, turns.passed)
         try:
             if verdict is not None:
                 self._weigh(watch, verdict)
@@ -510,6 +579,39 @@ class Monitor:
                 if not over.done():
                     over.set_result(verdict)
             watch.waiting.clear()
+
+    def _on_turns(self, watch: _Watch, passed: str) -> None:
+        """A probe of a name has ended; `passed`: the address that passed, empty: none."""
+        if passed != watch.at:
+            self._resolver.renew(watch.name)  # it failed where it passed before: the target may have moved
+        if passed:
+            watch.at = passed
+            if self._decides_address(watch):
+                self._addresses.use(watch.target.id, (passed,))
+
+    def _decides_address(self, watch: _Watch) -> bool:
+        """Whether requests go to the address that passes this check."""
+        if watch.role == "readiness" and (watch.target.id, "former") in self._watches:
+            return False
+        return watch.role in ("readiness", "former") and bool(watch.name) and watch.name == watch.target.host
+
+    def _use_unprobed(self, host: str) -> None:
+        """Targets of this name whose address no check decides have all of its addresses."""
+        addresses = self._resolver.addresses(host)
+        for target_id in self._named.get(host, ()):
+            if not any(map(self._decides_address, self._readiness_watches(target_id))):
+                self._addresses.use(target_id, addresses)
+
+    def _readiness_watches(self, target_id: str) -> list[_Watch]:
+        roles: tuple[Role, ...] = ("readiness", "former")
+        return [watch for role in roles if (watch := self._watches.get((target_id, role))) is not None]
+
+    def _on_resolved(self, host: str) -> None:
+        """A name has other addresses than before: those that are new are asked at once."""
+        self._use_unprobed(host)
+        for target_id in self._named.get(host, ()):
+            for watch in self._readiness_watches(target_id):
+                self._nudge(watch)
 
     def _weigh(self, watch: _Watch, verdict: Verdict) -> None:
         lost = self._pulse.lost() - watch.lost

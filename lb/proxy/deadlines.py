@@ -65,6 +65,8 @@ class Sweeper:
         for lane in lanes:
             if lane.freshest is not None:
                 lane.retire(now)
+            if lane.expires_at <= now:
+                lane.expire(now)
         plane.end_drains(now, lanes, pools)
         plane.refresh(now)
         if plane.log is not None:

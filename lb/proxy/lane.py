@@ -9,6 +9,7 @@ each, which is one of the few places of the data plane that make one.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import ssl
 from collections import deque
@@ -33,11 +34,16 @@ if TYPE_CHECKING:
 _NOBODY: deque[tuple[Exchange, float]] = deque(maxlen=0)
 
 
+#: Family and socket address.
+_Address = tuple[int, Any]
+
+
 class Lane:
     """What one worker knows of one target. `in_flight` and `ewma` are read by the balancers."""
 
     __slots__ = (
         "active",
+        "addresses",
         "authority",
         "connections",
         "counts",
@@ -45,6 +51,7 @@ class Lane:
         "draining",
         "ewma",
         "expecting",
+        "expires_at",
         "freshest",
         "id",
         "idle_limit",
@@ -69,6 +76,8 @@ class Lane:
         self.plane = plane
         self.target = target
         self.id = target.id
+        self.addresses = _addresses(target)  # where to connect, the first to be tried first
+        self.expires_at = inf  # when the first of its connections reaches its greatest age
         self.authority = _authority(target)  # Host for a client that named none
         self.service = service
         self.freshest: Upstream | None = None  # the idle connection that was used last
@@ -293,21 +302,9 @@ class Lane:
         loop = self.plane.loop
         target = self.target
         until = loop.time() + (within or 0.0)
+        addresses = self.addresses
         async with asyncio.timeout(within):
-            if target.host.startswith("unix:"):
-                family: int = socket.AF_UNIX
-                address: Any = target.host[5:]
-            else:
-                family, address = await self.plane.names.address(target.host, target.port)
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                sock.setblocking(False)
-                if family != socket.AF_UNIX:
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                await loop.sock_connect(sock, address)
-            except BaseException:
-                sock.close()
-                raise
+            sock = await self._reach(addresses, within)
         upstream = Upstream(self, sock)
         try:
             if self.tls is None:
@@ -324,10 +321,78 @@ class Lane:
             if isinstance(error, ConnectionAbortedError):  # the loop's word for a TLS handshake that took too long
                 raise TimeoutError from None
             raise
+        if addresses is not self.addresses:  # they changed meanwhile, and the old ones get no more requests
+            upstream.abort()
+            return await self._connect(max(0.05, until - loop.time()) if within else None)
         self.tally.opened += 1
+        lifetime = self.service.timeouts.lifetime
+        if lifetime:
+            upstream.expires_at = monotonic() + lifetime * (1 - 0.1 * self.plane.rng.random())
+            self.expires_at = min(self.expires_at, upstream.expires_at)
         return upstream
 
+    async def _reach(self, addresses: tuple[_Address, ...], within: float | None) -> socket.socket:
+        """A socket connected to the first of `addresses` that accepts. Each has an equal part of the time left."""
+        if not addresses:
+            raise OSError(f"the name {self.target.host} is not resolved yet")
+        loop = self.plane.loop
+        until = loop.time() + (within or 0.0)
+        for others in range(len(addresses) - 1, -1, -1):
+            family, address = addresses[-1 - others]
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)
+                if family != socket.AF_UNIX:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if others and within:
+                    async with asyncio.timeout((until - loop.time()) / (others + 1)):
+                        await loop.sock_connect(sock, address)
+                else:
+                    await loop.sock_connect(sock, address)
+            except BaseException as error:
+                sock.close()
+                if not others or not isinstance(error, OSError):
+                    raise
+            else:
+                return sock
+        raise AssertionError("the last address is connected or raises")
+
     # --- coming and going -------------------------------------------------------------------------------------------
+
+    def move(self, addresses: tuple[str, ...]) -> None:
+        """The target's name stands for these addresses now, the first to be tried first.
+
+        Connections to other addresses take no further request; requests under way end where they are.
+        """
+        places = _places(addresses, self.target.port)
+        if places == self.addresses:
+            return
+        had = self.addresses
+        self.addresses = places
+        if had[:1] == places[:1] and set(had) <= set(places):
+            return  # every address that may be connected to stays
+        self.retire_all()
+        self.idle_limit = IdleLimit(self.service.timeouts.idle, self.plane.now)  # what was learnt is another machine's
+        self.streak = self.tally.streak = 0
+
+    def retire_all(self) -> None:
+        """No connection that is open now takes another request."""
+        self.close_idle()
+        for upstream in self.connections:
+            upstream.retired = True
+
+    def expire(self, now: float) -> None:
+        """Retire the connections that have reached their greatest age."""
+        self.expires_at = inf
+        for upstream in list(self.connections):
+            if upstream.retired:
+                continue
+            if upstream.expires_at > now:
+                self.expires_at = min(self.expires_at, upstream.expires_at)
+            else:
+                upstream.retired = True
+                if self.forget(upstream):
+                    upstream.close()
 
     def may_become(self, target: Target) -> bool:
         """Whether this lane's connections are right for a target of the same id: the way to it has not changed."""
@@ -451,6 +516,24 @@ class Lane:
 
 
 _ALARMS = {REFUSED: "refused", UNREACHABLE: "unreachable", TIMEOUT: "timeout", RESET: "reset"}
+
+
+def _addresses(target: Target) -> tuple[_Address, ...]:
+    """Where the target is. Of a host name nothing is known before a `Rotation` says what it stands for."""
+    if target.host.startswith("unix:"):
+        return ((socket.AF_UNIX, target.host[5:]),)
+    try:
+        return _places((target.host,), target.port)
+    except ValueError:
+        return ()
+
+
+def _places(addresses: tuple[str, ...], port: int) -> tuple[_Address, ...]:
+    """Raises ValueError where one of them is no IP address."""
+    six = [ipaddress.ip_address(address).version == 6 for address in addresses]
+    return tuple(
+        (socket.AF_INET6 if v6 else socket.AF_INET, (address, port)) for v6, address in zip(six, addresses, strict=True)
+    )
 
 
 def _authority(target: Target) -> bytes:

@@ -29,7 +29,6 @@ from lb.proxy.deadlines import Sweeper
 from lb.proxy.downstream import Downstream
 from lb.proxy.lane import Lane
 from lb.proxy.last_words import BEGUN, LOGGED, OVER, cells
-from lb.proxy.names import Names
 from lb.proxy.openings import Openings
 from lb.proxy.services import LivePool, LiveService
 
@@ -77,7 +76,6 @@ class DataPlane:
         self._date_second = 0
         self._id_prefix = b"%012x" % self.rng.getrandbits(48)
         self._id_next = 0
-        self.names = Names(loop)
         self.openings = Openings(loop)
         self.breather = Breather(loop)
         self.reply_heads: dict[bytes, ResponseHead] = {}  # see `Upstream`
@@ -190,6 +188,9 @@ class DataPlane:
         service = self.services.get(rotation.service)
         if service is None or rotation.version < service.version:
             return
+        for id, addresses in rotation.addresses:
+            if id in self.lanes:
+                self.lanes[id].move(addresses)
         service.rotate(rotation, self.lanes, self.now)
         for pool in service.rules.pools:
             for target in pool.targets:

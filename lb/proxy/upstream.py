@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +47,11 @@ class Upstream(asyncio.Protocol):
         "_state",
         "_watch",
         "exchange",
+        "expires_at",
         "idle_since",
         "lane",
         "pooled",
+        "retired",
         "reusable",
         "sent",
         "sock",
@@ -61,6 +64,8 @@ class Upstream(asyncio.Protocol):
         self.transport: Any = None
         self.exchange: Exchange | None = None
         self.idle_since = 0.0
+        self.expires_at = inf  # when it takes no more requests
+        self.retired = False  # it takes no request after this one, whatever the answer says
         self.reusable = False
         self.pooled = False  # it was kept for the next request without having served one
         self.sent = 0  # bytes written on this connection
@@ -156,7 +161,7 @@ class Upstream(asyncio.Protocol):
         self.exchange = None
         lane = self.lane
         lane.active -= 1
-        if self.reusable and self._state == _IDLE and not self._lost and not lane.draining:
+        if self.reusable and self._state == _IDLE and not self._lost and not self.retired and not lane.draining:
             self.idle_since = now
             if lane.expecting:
                 lane.hand_over(self)

@@ -212,10 +212,16 @@ class LiveOperations:
             subject=target.id,
             kind="target",
             summary=found.summary,
-            lines=found.lines,
+            lines=[*found.lines, *self._resolved(target)],
             probes=[probe_view(each) for each in reversed(seen[-10:])],
             runs=[run_view(run) for run in reversed(supervisor.ledger.of(target.id))],
         )
+
+    def _resolved(self, target: Target) -> list[str]:
+        addresses = self._supervisor.monitor.addresses.get(target.id, ())
+        if len(addresses) < 2:
+            return [f"Requests for {target.host} go to {address}." for address in addresses]
+        return [f"Requests for {target.host} go to the first of {', '.join(addresses)} that accepts a connection."]
 
     def runs(self, since: float, subject: str) -> list[RunView]:
         found = self._supervisor.ledger.since(since)

@@ -76,6 +76,7 @@ class Reloads:
             self._supervisor.file_watch.seen()
             try:
                 read = await asyncio.to_thread(self._read, self._supervisor.path)
+                await self._supervisor.resolve_unprobed(read.world)
                 opened = self._open_new(read.world)
             except (ConfigError, CannotListen) as error:
                 self.ok, self.error = False, str(error)
@@ -100,6 +101,7 @@ class Reloads:
                 await asyncio.to_thread(load_text, text, str(path), base=base, check_files=True)
                 with await asyncio.to_thread(Replacement, path, text) as replacement:
                     read = await asyncio.to_thread(self._read, replacement.path)
+                    await supervisor.resolve_unprobed(read.world)
                     opened = self._open_new(read.world)
                     try:
                         replacement.put()

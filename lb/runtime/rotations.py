@@ -21,9 +21,16 @@ from lb.runtime.workers import Workers
 class Rotations:
     """Who gets which requests now, for all services."""
 
-    def __init__(self, workers: Workers, healths: Mapping[str, Health], desired: Callable[[], Desired]) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        healths: Mapping[str, Health],
+        desired: Callable[[], Desired],
+        addresses: Mapping[str, tuple[str, ...]],
+    ) -> None:
         self._workers = workers
         self._healths = healths
+        self._addresses = addresses  # by target id, of targets that are given by name
         self._desired = desired
         self._services: dict[str, Service] = {}
         self._rules: Mapping[str, ServiceRules] = {}
@@ -83,6 +90,11 @@ class Rotations:
             self.version,
             self._mirrors.get(name),
         )
+        if self._addresses:
+            ids = (target.id for pool in service.pools for target in pool.targets)
+            rotation = replace(
+                rotation, addresses=tuple((id, self._addresses[id]) for id in ids if id in self._addresses)
+            )
         pending = self._ramps.pop(name, None)
         if pending is not None:
             pending.cancel()

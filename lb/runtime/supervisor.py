@@ -72,6 +72,9 @@ SAMPLE_EVERY = 1.0
 FIRST_VERDICTS = 5.0
 
 
+#: Seconds at most that a start or a reload waits for the names of targets that are not probed.
+LOOK_UP_WITHIN = 2.0
+
 #: Connections of a worker below which the limit of descriptors is worth a word.
 FEW_CONNECTIONS = 4000
 
@@ -129,9 +132,13 @@ class Supervisor:
             on_hopeless=self._on_hopeless,
         )
         self.monitor = Monitor(
-            rng=random.Random(), on_change=self._on_change, on_probe=self._on_probe, on_notice=self._on_notice
+            rng=random.Random(),
+            on_change=self._on_change,
+            on_probe=self._on_probe,
+            on_notice=self._on_notice,
+            on_address=self._on_address,
         )
-        self.rotations = Rotations(self.workers, self.monitor.healths, lambda: self.desired)
+        self.rotations = Rotations(self.workers, self.monitor.healths, lambda: self.desired, self.monitor.addresses)
         self.rollouts = Rollouts(self)
         self.reloads = Reloads(self, config)
         self.file_watch = FileWatch(path, lambda: self.reloads.quietly("watch"))
@@ -220,6 +227,7 @@ class Supervisor:
             log.warning("systemd handed over %s, which no listener has as its bind", sock.getsockname())
             sock.close()
         await self.monitor.start()
+        await self.resolve_unprobed(self.world)
         if held:
             self.note("start", f"{len(held)} verdicts from before the restart are fresh and hold until the next probes")
         if estate.visits:
@@ -231,6 +239,11 @@ class Supervisor:
             self._inherit(predecessor, legacy)
         await self.admin.serve(self.operations, self.config.admin, token)
         return legacy
+
+    async def resolve_unprobed(self, world: World) -> None:
+        """Look up the names of targets that are taken as ready without a probe, before they get requests."""
+        hosts = [target.host for id, target in world.targets.items() if world.checks[id].readiness.protocol == "none"]
+        await self.monitor.resolve(hosts, LOOK_UP_WITHIN)
 
     async def _start_workers(self) -> None:
         starting = asyncio.ensure_future(self.workers.start(self.snapshot()))
@@ -555,6 +568,18 @@ class Supervisor:
                 histogram = self.probe_seconds[target.service, kind] = Histogram()
             histogram.observe(verdict.seconds)
             self.ledger.saw(id, kind, unix(seen.at), verdict, seen.doubt)
+
+    def _on_address(self, id: str, before: tuple[str, ...], after: tuple[str, ...]) -> None:
+        """A target that is given by name has another address: one that passed its check, where it has one."""
+        target = self.targets.get(id)
+        if target is None:
+            return
+        self.rotations.touch((target.service,))
+        if before:
+            old, new = ", ".join(before), ", ".join(after)
+            self.note(
+                "address", f"requests for {target.host} go to {new}, no longer to {old}", id, before=old, after=new
+            )
 
     def _on_notice(self, notice: Notice) -> None:
         """What the monitor thinks of many failures at once, a changed check, a target that is not alive."""

@@ -152,6 +152,7 @@ def target_view(supervisor: Supervisor, target: Target, share: float, sums: Sums
     return TargetView(
         id=target.id,
         address=target.host if not target.port else f"{target.host}:{target.port}",
+        resolved=list(supervisor.monitor.addresses.get(target.id, ())),
         state=shown(health, now),
         since=unix(shown_since(health, now)),
         reason=_reason(supervisor, target, health),

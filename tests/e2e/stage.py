@@ -70,13 +70,13 @@ def ask(url: str, method: str = "GET", body: bytes | None = None, headers: dict[
 class Backend:
     """A greeting server in a process of its own."""
 
-    def __init__(self, pool: str = "blue", port: int = 0) -> None:
+    def __init__(self, pool: str = "blue", port: int = 0, host: str = "127.0.0.1") -> None:
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", port or free_port()))
+            sock.bind((host, port or free_port()))
             sock.listen(1024)
             self.port = sock.getsockname()[1]
-            self.address = f"127.0.0.1:{self.port}"
+            self.address = f"{host}:{self.port}"
             self.url = f"http://{self.address}"
             self.pool = pool
             self.process = subprocess.Popen(
@@ -182,9 +182,9 @@ class Stage:
         for backend in self.backends:
             backend.kill()
 
-    def backend(self, pool: str = "blue", port: int = 0) -> Backend:
+    def backend(self, pool: str = "blue", port: int = 0, host: str = "127.0.0.1") -> Backend:
         """Start a backend."""
-        made = Backend(pool, port)
+        made = Backend(pool, port, host)
         self.backends.append(made)
         return made
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lb.health.names import Place
 from lb.health.probes.lines import Line, Lines
+from lb.net.resolver import Place
 from tests.listeners import full_listener
 
 SIX = 6.0

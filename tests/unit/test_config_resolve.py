@@ -104,7 +104,9 @@ services:
       on_failure:
         {command: reboot, webhook: 'https://h/x', timeout: 1s, backoff: 2s, max_backoff: 3s, per_hour: 4, at_once: 5}
     retries: {attempts: 5, budget: 7%, budget_floor: 8, statuses: [502, 504], per_try: 9s, replay: 10KiB}
-    timeouts: {queue: 10s, connect: 2s, send: 3s, response: 4s, read: 5s, total: 6s, tunnel: 7s, idle: 8s, drain: 9s}
+    timeouts:
+      {queue: 10s, connect: 2s, send: 3s, response: 4s, read: 5s, total: 6s, tunnel: 7s, idle: 8s, drain: 9s,
+       lifetime: 11s}
     breaker: {connections: 1, pending: 2, requests: 3, adaptive: true}
     outlier:
       {consecutive_failures: 1, consecutive_connect: 2, failure_share: 3%, deviations: 4, latency: 5,
@@ -167,7 +169,7 @@ def test_every_option_arrives() -> None:
         pools=service.pools,
         balance=Balance("maglev", "cookie:id"),
         retries=Retries(5, 0.07, 8, (502, 504), 9.0, 10240),
-        timeouts=Timeouts(10.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0),
+        timeouts=Timeouts(10.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 11.0),
         breaker=Breaker(1, 2, 3, True),
         sticky=Sticky("header:X-User", True),
         previews=(Preview("blue", "X-P", "", "v"), Preview("blue", "", "c"), Preview("green", host="g.example.org")),

@@ -85,8 +85,8 @@ class Origin:
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> None:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        server = await asyncio.start_server(self._serve, host, port)
         self.port = server.sockets[0].getsockname()[1]
         self._server = server
 
@@ -168,6 +168,7 @@ class Front:
         route = {key: options.pop(key) for key in ("max_body", "total") if key in options}
         trusted = options.pop("trusted_proxies", ())
         log = options.pop("access_log", AccessLog("off"))
+        addresses = options.pop("addresses", ())
         service = Service("s", (Pool("p", self.targets),), **options)
         weights = (("p", tuple((target.id, 1.0) for target in self.targets)),)
         self.plane.apply(
@@ -175,7 +176,7 @@ class Front:
                 version=self.version,
                 services=(service,),
                 routes=(Route("s", **route),),
-                rotations=(Rotation("s", self.version, (("p", 100),), weights),),
+                rotations=(Rotation("s", self.version, (("p", 100),), weights, addresses=addresses),),
                 trusted_proxies=trusted,
                 access_log=log,
             )

@@ -15,7 +15,7 @@ from lb.core.lifecycle import Verdict
 from lb.core.targets import Target
 from lb.health.probes.asking import Asking, Told
 from lb.health.probes.command import CommandProbe
-from lb.health.probes.dial import Dialer, failure
+from lb.health.probes.dial import Dialer, failure, spell_at
 from lb.health.probes.grpc import GrpcProbe
 from lb.health.probes.http import HttpProbe
 from lb.health.probes.tcp import TcpProbe
@@ -34,10 +34,10 @@ class Probe(Protocol):
     def expected(self) -> str:
         """What a pass must be, for people."""
 
-    def begin(self, timeout: float, told: Told) -> Asking | None:
-        """Ask, if that can be done without a task (`asking.Prompt`)."""
+    def begin(self, timeout: float, told: Told, at: str = "") -> Asking | None:
+        """Ask, if that can be done without a task (`asking.Prompt`). `at`: the IP address to ask, for a host name."""
 
-    async def run(self) -> Verdict:
+    async def run(self, at: str = "") -> Verdict:
         """Ask where `begin` could not."""
 
     def timed_out(self, seconds: float) -> Verdict:
@@ -58,24 +58,27 @@ def build(target: Target, spec: CheckSpec, dialer: Dialer) -> Probe:
     raise ValueError(f"there is no probe for the protocol {spec.protocol!r}")
 
 
-def ask(probe: Probe, timeout: float, told: Told) -> Asking:
-    """One question. `told` hears what came of it, not before this returns and after `timeout` seconds at most."""
-    asking = probe.begin(timeout, told)
+def ask(probe: Probe, timeout: float, told: Told, at: str = "") -> Asking:
+    """One question, put to the IP address `at` where the probe's host is a name.
+
+    `told` hears what came of it, not before this returns and after `timeout` seconds at most.
+    """
+    asking = probe.begin(timeout, told, at)
     if asking is not None:
         return asking
-    task = asyncio.get_running_loop().create_task(_run(probe, timeout))
+    task = asyncio.get_running_loop().create_task(_run(probe, timeout, at))
     task.add_done_callback(lambda task: told(None if task.cancelled() else task.result()))
     return task
 
 
-async def _run(probe: Probe, timeout: float) -> Verdict:
+async def _run(probe: Probe, timeout: float, at: str) -> Verdict:
     """Raises nothing but `CancelledError`."""
     began = monotonic()
     try:
         async with asyncio.timeout(timeout) as limit:
-            return await probe.run()
+            return await probe.run(at)
     except Exception as error:
         seconds = monotonic() - began
         if isinstance(error, TimeoutError) and limit.expired():
             return probe.timed_out(seconds)
-        return failure(error, probe.where, seconds)
+        return failure(error, spell_at(probe.where, at), seconds)

@@ -14,9 +14,9 @@ from time import monotonic
 from typing import Protocol
 
 from lb.core.lifecycle import Verdict
-from lb.health.names import Place
 from lb.health.probes.dial import failure
 from lb.health.probes.lines import Line, Lines
+from lb.net.resolver import Place
 
 #: Hears, once, what came of a question: its verdict, or None where it was cancelled.
 Told = Callable[[Verdict | None], None]

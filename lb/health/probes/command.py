@@ -1,7 +1,8 @@
 """Runs a program and looks at its exit status: 0 is a pass.
 
-The program gets `LB_TARGET_HOST`, `LB_TARGET_PORT` and `LB_TARGET` (the target's id) in its environment, no input, and
-a process group of its own. When its time is over the whole group is killed, whatever it has forked and whatever
+The program gets `LB_TARGET_HOST`, `LB_TARGET_PORT`, `LB_TARGET` (the target's id) and `LB_TARGET_ADDRESS` (the IP
+address that requests will go to, where the host is a name) in its environment, no input, and a process group of its
+own. When its time is over the whole group is killed, whatever it has forked and whatever
 signals it ignores; when it ends by itself, what it left behind in its group is killed as well.
 
 Its output is kept up to a bound, the beginning and the end of it. A program that prints without end is read at a
@@ -51,15 +52,20 @@ class CommandProbe:
     def expected(self) -> str:
         return f"exit status 0 within {self._spec.timeout:g} s"
 
-    def begin(self, timeout: float, told: Told) -> Asking | None:
+    def begin(self, timeout: float, told: Told, at: str = "") -> Asking | None:
         return None
 
-    async def run(self) -> Verdict:
+    async def run(self, at: str = "") -> Verdict:
         began = monotonic()
         output = self._output = Output()
         code = await run_command(
             self._spec.command,
-            {"LB_TARGET_HOST": self._host, "LB_TARGET_PORT": str(self._port), "LB_TARGET": self._id},
+            {
+                "LB_TARGET_HOST": self._host,
+                "LB_TARGET_PORT": str(self._port),
+                "LB_TARGET": self._id,
+                "LB_TARGET_ADDRESS": at or self._host,
+            },
             output,
         )
         seconds = monotonic() - began

@@ -17,8 +17,8 @@ from typing import TypeVar
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
 from lb.core.targets import Target, TlsClient
-from lb.health.names import Names, Place, literal
 from lb.health.probes.lines import Lines
+from lb.net.resolver import Resolver, is_name
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -30,21 +30,20 @@ _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN
 class Dialer:
     """Opens connections for probes; holds what is dear to make: looked-up names and TLS contexts."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], resolver: Resolver | None = None) -> None:
         self.clock = clock
-        self.names = Names(clock)
+        self.resolver = resolver or Resolver(clock)
         self.lines = Lines()
         self._contexts: dict[tuple[TlsClient, tuple[str, ...]], asyncio.Future[ssl.SSLContext]] = {}
         #: For what would hold up the loop. Two threads: those who need them wait for one another, not others for them.
         self.aside = ThreadPoolExecutor(2, "probe-aside")
 
     def forget(self) -> None:
-        """Certificates and names may have changed: read them again when next needed."""
+        """Certificates may have changed: read them again when next needed."""
         self._contexts.clear()
-        self.names.forget()
 
     def close(self) -> None:
-        self.names.close()
+        self.resolver.close()
         self.lines.close()
         self.aside.shutdown(wait=False, cancel_futures=True)
 
@@ -58,9 +57,18 @@ class Dialer:
         return await asyncio.shield(made)
 
     async def open(
-        self, factory: Callable[[], P], host: str, port: int, context: ssl.SSLContext | None = None, name: str = ""
+        self,
+        factory: Callable[[], P],
+        host: str,
+        port: int,
+        context: ssl.SSLContext | None = None,
+        name: str = "",
+        at: str = "",
     ) -> P:
-        """Connect a protocol. A name with several addresses is tried address by address until one takes us."""
+        """Connect a protocol to `host`, at the IP address `at` where it is given.
+
+        Without `at`, the addresses of a name are tried in turn until one accepts the connection.
+        """
         loop = asyncio.get_running_loop()
         server_name = (name or host) if context is not None else None
         if host.startswith("unix:"):
@@ -69,9 +77,10 @@ class Dialer:
                 factory, host.removeprefix("unix:"), ssl=context, server_hostname=server_name
             )
             return unix
-        place = literal(host, port)
-        places: list[Place] = [place] if place is not None else await self.names.places(host, port)
-        for last, (_, (address, _)) in enumerate(places, 1 - len(places)):
+        addresses: tuple[str, ...] = (at or host,)
+        if is_name(addresses[0]):
+            addresses = await self.resolver.resolve(host)
+        for last, address in enumerate(addresses, 1 - len(addresses)):
             try:
                 _, protocol = await loop.create_connection(
                     factory, address, port, ssl=context, server_hostname=server_name
@@ -95,6 +104,11 @@ def spell(host: str, port: int) -> str:
     if host.startswith("unix:"):
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def spell_at(where: str, address: str) -> str:
+    """`where` with the IP address that stands for its name, if it has one."""
+    return f"{where} at {address}" if address else where
 
 
 def failure(error: Exception, where: str, seconds: float) -> Verdict:

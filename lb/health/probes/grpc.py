@@ -56,10 +56,10 @@ class GrpcProbe:
     def expected(self) -> str:
         return f"SERVING within {self._spec.timeout:g} s"
 
-    def begin(self, timeout: float, told: Told) -> Asking | None:
+    def begin(self, timeout: float, told: Told, at: str = "") -> Asking | None:
         return None
 
-    async def run(self) -> Verdict:
+    async def run(self, at: str = "") -> Verdict:
         began = monotonic()
         self._call = None
         connection = _connection()
@@ -80,7 +80,7 @@ class GrpcProbe:
         call = self._call = _Call(connection, headers, question(self._spec.grpc_service), done)
         try:
             name = self._tls.server_name if self._tls is not None else ""
-            await self._dialer.open(lambda: call, self._host, self._port, context, name)
+            await self._dialer.open(lambda: call, self._host, self._port, context, name, at)
             await done
             return call.verdict(monotonic() - began)
         finally:

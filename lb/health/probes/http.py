@@ -19,10 +19,10 @@ from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
 from lb.core.patterns import TooCostly
 from lb.core.targets import Target, TlsClient
-from lb.health.names import literal
 from lb.health.probes.answer import Answer, Wanted, judge
 from lb.health.probes.asking import Asking, Prompt, Told
-from lb.health.probes.dial import Dialer, failure, place_of, spell, unprepared
+from lb.health.probes.dial import Dialer, failure, place_of, spell, spell_at, unprepared
+from lb.net.resolver import literal
 
 #: How our probes name themselves, so that targets can tell them from clients in their logs.
 AGENT = f"lb-health/{__version__}"
@@ -64,14 +64,15 @@ class HttpProbe:
             wanted.append(f"body with {expect.body}")
         return ", ".join(wanted) + f", within {self.spec.timeout:g} s"
 
-    def begin(self, timeout: float, told: Told) -> Asking | None:
-        if self._place is None:
+    def begin(self, timeout: float, told: Told, at: str = "") -> Asking | None:
+        place = literal(at, self._port) if at and self._tls is None else self._place
+        if place is None:
             return None
-        question = _Question(self, told)
-        question.begin(self.dialer.lines, self._place, timeout)
+        question = _Question(self, told, at)
+        question.begin(self.dialer.lines, place, timeout)
         return question
 
-    async def run(self) -> Verdict:
+    async def run(self, at: str = "") -> Verdict:
         began = monotonic()
         self._conversation = None
         context = await self.dialer.tls(self._tls) if self._tls is not None else None
@@ -79,7 +80,7 @@ class HttpProbe:
         conversation = self._conversation = _Conversation(self.question, self.answer(), done)
         try:
             name = self._tls.server_name if self._tls is not None else ""
-            await self.dialer.open(lambda: conversation, self._host, self._port, context, name)
+            await self.dialer.open(lambda: conversation, self._host, self._port, context, name, at)
             await done
             seconds = monotonic() - began
             return self.judge(conversation.answer, seconds) or await self.judge_aside(conversation.answer, seconds)
@@ -139,8 +140,8 @@ class _Question(Prompt):
 
     __slots__ = ("_answer", "_aside", "_probe")
 
-    def __init__(self, probe: HttpProbe, told: Told) -> None:
-        super().__init__(probe.question, probe.where, told)
+    def __init__(self, probe: HttpProbe, told: Told, at: str) -> None:
+        super().__init__(probe.question, spell_at(probe.where, at), told)
         self._probe = probe
         self._answer = probe.answer()
         self._aside: asyncio.Task[Verdict] | None = None

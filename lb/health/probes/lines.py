@@ -15,7 +15,7 @@ import select
 import socket
 from typing import Protocol
 
-from lb.health.names import Place
+from lb.net.resolver import Place
 
 #: The C class below `socket.socket`, which adds things that no line needs, is asked for one of these.
 STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK

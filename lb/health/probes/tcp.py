@@ -8,10 +8,10 @@ from time import monotonic
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
 from lb.core.targets import Target
-from lb.health.names import literal
 from lb.health.probes.asking import Asking, Prompt, Told
-from lb.health.probes.dial import Dialer, place_of, spell
+from lb.health.probes.dial import Dialer, place_of, spell, spell_at
 from lb.health.probes.lines import Line
+from lb.net.resolver import literal
 
 
 class TcpProbe:
@@ -32,16 +32,17 @@ class TcpProbe:
     def expected(self) -> str:
         return f"that it is accepted within {self._spec.timeout:g} s"
 
-    def begin(self, timeout: float, told: Told) -> Asking | None:
-        if self._place is None:
+    def begin(self, timeout: float, told: Told, at: str = "") -> Asking | None:
+        place = literal(at, self._port) if at else self._place
+        if place is None:
             return None
-        knock = _Knock(self, told)
-        knock.begin(self._dialer.lines, self._place, timeout)
+        knock = _Knock(self, told, at)
+        knock.begin(self._dialer.lines, place, timeout)
         return knock
 
-    async def run(self) -> Verdict:
+    async def run(self, at: str = "") -> Verdict:
         began = monotonic()
-        connected = await self._dialer.open(_Visit, self._host, self._port)
+        connected = await self._dialer.open(_Visit, self._host, self._port, at=at)
         connected.leave()
         return accepted(monotonic() - began)
 
@@ -59,8 +60,8 @@ class _Knock(Prompt):
 
     __slots__ = ("_probe",)
 
-    def __init__(self, probe: TcpProbe, told: Told) -> None:
-        super().__init__(b"", probe.where, told)
+    def __init__(self, probe: TcpProbe, told: Told, at: str) -> None:
+        super().__init__(b"", spell_at(probe.where, at), told)
         self._probe = probe
 
     def connected(self, line: Line) -> None:

@@ -1,0 +1,1 @@
+"""The network below traffic and probes alike: host names, TLS contexts."""
