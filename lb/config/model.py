@@ -66,7 +66,7 @@ class Route(Section):
     path: RoutePath = "/"
     """Path prefix that ends at a segment's border: `/a` matches `/a` and `/a/b`, not `/ab`."""
     max_body: Size = 0
-    """Bytes of a request's body; a longer one gets 413. 0: no limit. nginx: 1 MiB."""
+    """Bytes of a request's body, without the framing of chunks; a longer one gets 413. 0: no limit. nginx: 1 MiB."""
     timeout: Duration = 0.0
     """Longest time for the whole request, instead of the service's `timeouts.total`; `0s`: that one counts."""
 

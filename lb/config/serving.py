@@ -135,7 +135,8 @@ class Timeouts(Section):
     send: Period = 30.0
     """The target takes no more of the request's body. nginx: 60s."""
     response: Period = 30.0
-    """From the end of the request to the first byte of the answer. nginx: 60s; Envoy: 15s for the whole."""
+    """From the end of the request to the first byte of the answer. Each interim (1xx) answer starts it anew, 64 times
+    at most. nginx: 60s; Envoy: 15s for the whole."""
     read: Period = 60.0
     """Between two pieces of the answer. nginx: 60s. Server-sent events need a heartbeat, or more."""
     total: Duration = 0.0

@@ -34,13 +34,15 @@ class ChunkedBody:
 
     `framed`: pass the framing on (both sides speak HTTP/1.1); otherwise only the data (to an HTTP/1.0 client).
     `trailers`: pass trailer fields on; otherwise drop them.
+    `payload`: bytes of data so far, without framing and trailers.
     """
 
-    __slots__ = ("_extensions", "_held", "_left", "_state", "framed", "trailers")
+    __slots__ = ("_extensions", "_held", "_left", "_state", "framed", "payload", "trailers")
 
     def __init__(self, framed: bool = True, trailers: bool = True) -> None:
         self.framed = framed
         self.trailers = trailers
+        self.payload = 0
         self._state = _SIZE
         self._left = 0  # bytes of chunk data still to come
         self._held = b""  # an unfinished line
@@ -51,6 +53,7 @@ class ChunkedBody:
         state = self._state
         if state == _DATA and self._left >= len(data):  # the middle of a large chunk: nothing to look at
             self._left -= len(data)
+            self.payload += len(data)
             if not self._left:
                 self._state = _DATA_END
             return data, -1
@@ -84,6 +87,7 @@ class ChunkedBody:
                 out.append(piece)
                 position += len(piece)
                 self._left -= len(piece)
+                self.payload += len(piece)
                 if not self._left:
                     state = _DATA_END
             elif state == _DATA_END:

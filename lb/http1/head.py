@@ -24,6 +24,7 @@ class RequestFields:
     """What a request's header block says."""
 
     __slots__ = (
+        "authenticates_connection",
         "chunked",
         "claims",
         "close",
@@ -58,6 +59,7 @@ class RequestFields:
         self.expect_continue = False
         self.max_forwards = -1
         self.connection_named: frozenset[bytes] = frozenset()
+        self.authenticates_connection = False  # it carries an NTLM or Negotiate login
         self.request_id: bytes = b""
         self.forwarded: list[bytes] = []
         self.forwarded_for: list[bytes] = []
@@ -119,7 +121,17 @@ IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"
 class ResponseFields:
     """What a response's header block says."""
 
-    __slots__ = ("chunked", "close", "has_date", "has_request_id", "keep_alive_timeout", "kept", "length", "upgrade")
+    __slots__ = (
+        "authenticates_connection",
+        "chunked",
+        "close",
+        "has_date",
+        "has_request_id",
+        "keep_alive_timeout",
+        "kept",
+        "length",
+        "upgrade",
+    )
 
     def __init__(self) -> None:
         self.length = -1
@@ -127,6 +139,7 @@ class ResponseFields:
         self.close = False
         self.keep_alive_timeout = 0.0  # seconds, from Keep-Alive: timeout=N; 0: not said
         self.upgrade: bytes = b""
+        self.authenticates_connection = False  # it offers or goes on with an NTLM or Negotiate login
         self.has_date = False
         self.has_request_id = False
         self.kept: bytes = b""  # the lines that go on to the client, joined
@@ -147,5 +160,9 @@ class ResponseHead:
         self.reusable = minor == 1 and not fields.close
         #: Nothing but the request id has to be added for an HTTP/1.1 client that keeps its connection.
         self.plain = fields.has_date and not (
-            fields.has_request_id or fields.upgrade or fields.chunked or framing == UNTIL_CLOSE
+            fields.has_request_id
+            or fields.upgrade
+            or fields.chunked
+            or framing == UNTIL_CLOSE
+            or fields.authenticates_connection
         )

@@ -55,13 +55,15 @@ _PROTOCOL = re.compile(TOKEN + rb"++(?:/" + TOKEN + rb"++)?+")  # RFC 9110 secti
 #: Methods that had no body before HTTP/1.1.
 _BODYLESS_10 = frozenset((b"GET", b"HEAD", b"DELETE"))
 _REQUEST_ID = re.compile(rb"[0-9A-Za-z._~+/=:-]{1,128}")
+#: The schemes whose login holds for a whole connection (RFC 4559 section 6), within a list of challenges or alone.
+_CONNECTION_LOGIN = re.compile(rb"(?i)(?:\A|,)[ \t]*+(?:ntlm|negotiate)(?:[ \t,]|\Z)")
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?i)(?:^|[,\s])timeout\s*=\s*([0-9]{1,6})")
 
 # What a field means to a proxy. Everything that is not in the table goes on as it came.
 KEEP = 0
 HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, TE, UPGRADE, EXPECT, HOP, MAX_FORWARDS = range(1, 10)
 FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, REQUEST_ID, USER_AGENT, CLAIM = range(10, 17)
-KEEP_ALIVE, DATE = 20, 21
+AUTHORIZATION, KEEP_ALIVE, DATE, AUTHENTICATE = range(17, 21)
 
 _REQUEST_KINDS: dict[bytes, int] = {
     b"host": HOST,
@@ -81,6 +83,8 @@ _REQUEST_KINDS: dict[bytes, int] = {
     b"x-forwarded-proto": FORWARDED_PROTO,
     b"x-request-id": REQUEST_ID,
     b"user-agent": USER_AGENT,
+    b"authorization": AUTHORIZATION,
+    b"proxy-authorization": AUTHORIZATION,
 }
 _RESPONSE_KINDS: dict[bytes, int] = {
     b"content-length": CONTENT_LENGTH,
@@ -91,6 +95,8 @@ _RESPONSE_KINDS: dict[bytes, int] = {
     b"upgrade": UPGRADE,
     b"date": DATE,
     b"x-request-id": REQUEST_ID,
+    b"www-authenticate": AUTHENTICATE,
+    b"proxy-authenticate": AUTHENTICATE,
 }
 
 #: What proxies tell targets about the client besides the fields that lb writes. Targets believe them, so they pass from
@@ -314,6 +320,9 @@ def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> Req
         elif kind == USER_AGENT:
             kept.append(line)
             fields.user_agent = value
+        elif kind == AUTHORIZATION:
+            kept.append(line)
+            fields.authenticates_connection |= _CONNECTION_LOGIN.match(value) is not None
         elif kind == CONNECTION:
             upgrade_asked |= _read_connection(value, fields)
         elif kind == CONTENT_LENGTH:
@@ -480,6 +489,7 @@ def _without_framing(fields: ResponseFields) -> ResponseFields:
     )
     clean.close = fields.close or fields.chunked or fields.length > 0
     clean.keep_alive_timeout, clean.upgrade = fields.keep_alive_timeout, fields.upgrade
+    clean.authenticates_connection = fields.authenticates_connection
     clean.has_date, clean.has_request_id = fields.has_date, fields.has_request_id
     return clean
 
@@ -537,6 +547,9 @@ def read_response_fields(block: bytes, block_limit: int = 65536, count_limit: in
         elif kind == REQUEST_ID:
             fields.has_request_id = True
             kept.append((lower, line))
+        elif kind == AUTHENTICATE:
+            kept.append((lower, line))
+            fields.authenticates_connection |= _CONNECTION_LOGIN.search(value) is not None
     if fields.chunked and fields.length >= 0:
         raise BadResponse("both Content-Length and Transfer-Encoding")
     if upgrade_value:

@@ -24,9 +24,11 @@ from lb.http1.head import RequestFields, RequestHead
 from lb.http1.replies import reply
 from lb.http1.rules import Refusal, check_partial, read_request, read_request_fields
 from lb.proxy.exchange import Exchange
+from lb.proxy.private import PrivateConnections
 
 if TYPE_CHECKING:
     from lb.proxy.plane import DataPlane
+    from lb.proxy.upstream import Upstream
 
 # What is read next.
 PROXY_HEADER, HEAD, BODY, ANSWER, LINGER, TUNNEL, CLOSED = range(7)
@@ -67,6 +69,7 @@ class Downstream(asyncio.Protocol):
         "listener",
         "peer",
         "plane",
+        "private",
         "proto",
         "served",
         "state",
@@ -85,6 +88,7 @@ class Downstream(asyncio.Protocol):
         self.client_key = b""  # counted under this address; b"": not counted
         self.state = HEAD
         self.exchange: Exchange | None = None
+        self.private: PrivateConnections | None = None  # made when the first connection is kept for this client
         self.deadline = inf
         self.timer = "client_header"
         self.served = 0
@@ -180,6 +184,9 @@ class Downstream(asyncio.Protocol):
         self.state = CLOSED
         plane = self.plane
         plane.clients.discard(self)
+        if self.private is not None:
+            self.private.close()
+            self.private = None
         if self.client_key:
             left = plane.per_client.get(self.client_key, 1) - 1
             if left:
@@ -252,12 +259,14 @@ class Downstream(asyncio.Protocol):
         fields = head.fields
         piece = b""
         done = True
+        framing = 0
         if fields.chunked:
             chunked = self._chunked = ChunkedBody(framed=True)
             try:
                 piece, ended = chunked.feed(data[position:])
             except BadChunk as error:
                 raise Refusal(400, "bad_framing", str(error)) from None
+            framing = len(piece) - chunked.payload
             done = ended >= 0
             position = position + ended if done else len(data)
         elif fields.length > 0:
@@ -275,7 +284,7 @@ class Downstream(asyncio.Protocol):
             self.state = BODY
             if not fields.expect_continue:
                 self.expect_body()
-        exchange.start(piece, done)
+        exchange.start(piece, done, framing)
         return data[position:]
 
     def _parse_head(self, raw: bytes) -> RequestHead:
@@ -316,12 +325,16 @@ class Downstream(asyncio.Protocol):
         if exchange is None:
             return
         rest = b""
-        if self._chunked is not None:
+        framing = 0
+        chunked = self._chunked
+        if chunked is not None:
+            before = chunked.payload
             try:
-                piece, ended = self._chunked.feed(data)
+                piece, ended = chunked.feed(data)
             except BadChunk as error:
                 exchange.on_body_broken(str(error))
                 return
+            framing = len(piece) - (chunked.payload - before)
             done = ended >= 0
             if done:
                 rest = data[ended:]
@@ -342,7 +355,7 @@ class Downstream(asyncio.Protocol):
         elif not self._paused:
             self.expect_body()
         if piece or done:
-            exchange.on_request_body(piece, done)
+            exchange.on_request_body(piece, done, framing)
 
     def _hold(self, data: bytes) -> None:
         """Bytes of a later request."""
@@ -428,6 +441,15 @@ class Downstream(asyncio.Protocol):
         """Ask for no request until the loop's next turn: this one has lasted long enough."""
         if self.state == HEAD and not self._held:
             self.plane.breather.rest(self)
+
+    def keep_private(self, upstream: Upstream) -> None:
+        """A connection to a target may serve nobody else: it is kept until this client goes."""
+        if self.state == CLOSED:
+            upstream.close()
+            return
+        if self.private is None:
+            self.private = PrivateConnections()
+        self.private.keep(upstream)
 
     def cut(self, reset: bool) -> None:
         """End the connection so that a half-sent answer does not look whole."""

@@ -30,6 +30,7 @@ from lb.http1.rules import host_name
 from lb.proxy.breather import LATE
 from lb.proxy.last_words import BEGUN
 from lb.proxy.last_words import OVER as ENDED
+from lb.proxy.private import AUTHENTICATED, OFFERED
 from lb.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from lb.proxy.mirror import Shadow
     from lb.proxy.plane import DataPlane
     from lb.proxy.ports import ClientPort
+    from lb.proxy.private import PrivateConnections
     from lb.proxy.services import LivePool, LiveService
     from lb.proxy.upstream import Upstream
 
@@ -129,8 +131,9 @@ class Exchange:
 
     # 1 --- begin ----------------------------------------------------------------------------------------------------
 
-    def start(self, piece: bytes, done: bool) -> None:
-        """The head has been read; `piece` is what came of the body with it, `done` whether that was all."""
+    def start(self, piece: bytes, done: bool, framing: int = 0) -> None:
+        """The head has been read; `piece` is what came of the body with it, `done` whether that was all. `framing`
+        bytes of the piece are the framing of chunks, which no count of payload holds."""
         plane = self.plane
         plane.begun += 1
         plane.last_words[BEGUN] = plane.begun
@@ -138,7 +141,8 @@ class Exchange:
         self.body_done = done
         if piece:
             self.body = [piece]
-            self.body_bytes = self.bytes_in = len(piece)
+            self.body_bytes = len(piece)
+            self.bytes_in = self.body_bytes - framing
         if plane.only_route is not None:
             route = plane.only_route
         else:
@@ -181,7 +185,7 @@ class Exchange:
         self.pool = pool
         self.request_id = original.request_id
         self.body = list(original.body) if original.body else None
-        self.body_bytes = self.bytes_in = original.bytes_in
+        self.body_bytes, self.bytes_in = original.body_bytes, original.bytes_in
         self._next_lane()
 
     def _upgrade_is_sound(self) -> bool:
@@ -193,6 +197,9 @@ class Exchange:
 
     def _next_lane(self) -> None:
         """Pick a target and lease a connection to it: an idle one, a new one, or a place in the queue."""
+        private = self.client.private
+        if private is not None and not self.fresh and self._ride_private(private):
+            return
         pool = self.pool
         balancer = pool.balancer
         if balancer.needs_key and not self.key:
@@ -220,6 +227,24 @@ class Exchange:
         lane.in_flight += 1
         self.phase = CONNECTING
         lane.open(self)
+
+    def _ride_private(self, connections: PrivateConnections) -> bool:
+        """Use the client's own connection, on which it is logged in. False: none may serve this request."""
+        found = connections.find(self)
+        if found is None:
+            return False
+        upstream, self.pool = found
+        lane = upstream.lane
+        limit = self.service.rules.breaker.connections
+        if limit and lane.active >= limit:
+            self._queue()
+            return True
+        connections.take(upstream)
+        self.lane = lane
+        lane.active += 1
+        lane.in_flight += 1
+        self._send(upstream)
+        return True
 
     def _with_room(self, limit: int) -> Lane | None:
         """Another lane of the pool that is below its bound of connections."""
@@ -286,6 +311,8 @@ class Exchange:
         self.upstream = upstream
         self.phase = WAITING
         head = self.head
+        if head.fields.authenticates_connection:
+            upstream.private = AUTHENTICATED
         service = self.service
         data = request_bytes(head, service.host_header or head.host or upstream.lane.authority, self.request_id)
         body = self.body
@@ -318,9 +345,9 @@ class Exchange:
 
     # 3 --- body up --------------------------------------------------------------------------------------------------
 
-    def on_request_body(self, piece: bytes, done: bool) -> None:
-        """More of the request's body has come."""
-        self.bytes_in += len(piece)
+    def on_request_body(self, piece: bytes, done: bool, framing: int = 0) -> None:
+        """More of the request's body has come; `framing` bytes of it are the framing of chunks."""
+        self.bytes_in += len(piece) - framing
         self.body_done = done
         if self.max_body and self.bytes_in > self.max_body:
             self.refuse(413, "body_too_large", f"the body is longer than {self.max_body} bytes")
@@ -360,7 +387,12 @@ class Exchange:
     # 4 --- answer ---------------------------------------------------------------------------------------------------
 
     def on_interim(self, head: ResponseHead) -> None:
-        """A 1xx answer: passed on, but never to HTTP/1.0 (RFC 9110 section 15.2)."""
+        """A 1xx answer: passed on, but never to HTTP/1.0 (RFC 9110 section 15.2). It is the first byte of a try, and a
+        sign of work (RFC 2518 section 10.1): the final answer gets `timeouts.response` anew."""
+        if self.phase == WAITING and self.timer in ("response", "per_try") and self.deadline != inf:
+            response = self.service.rules.timeouts.response
+            self.timer = "response"
+            self.deadline = monotonic() + response if response else inf
         if self.head.minor:
             self.client.write(head.line + head.fields.kept + b"\r\n")
             if head.status == 100:
@@ -369,8 +401,8 @@ class Exchange:
                     self.deadline = inf
                     self.client.expect_body()
 
-    def on_response(self, head: ResponseHead, piece: bytes, done: bool) -> None:
-        """The answer's head, with what came of its body in the same read."""
+    def on_response(self, head: ResponseHead, piece: bytes, done: bool, framing: int = 0) -> None:
+        """The answer's head, with what came of its body in the same read; `framing` bytes of that are of chunks."""
         now = monotonic()
         status = head.status
         if status >= 400 and self._sent_elsewhere(status, done, now):
@@ -383,8 +415,10 @@ class Exchange:
             self.keep_alive = True
             client.write(b"".join((head.front, b"X-Request-Id: ", self.request_id, b"\r\n\r\n", piece)))
         else:
+            if head.fields.authenticates_connection and self.upstream is not None and not self.upstream.private:
+                self.upstream.private = OFFERED
             self._write_head(head, piece)
-        self.bytes_out = len(piece)
+        self.bytes_out = len(piece) - framing
         if done:
             self._finish(now)
         else:
@@ -426,15 +460,15 @@ class Exchange:
         out.append(piece)
         client.write(b"".join(out))
 
-    def on_response_body(self, piece: bytes, done: bool) -> None:
-        """More of the answer's body; with `done` its end."""
+    def on_response_body(self, piece: bytes, done: bool, framing: int = 0) -> None:
+        """More of the answer's body; with `done` its end. `framing` bytes of it are the framing of chunks."""
+        self.bytes_out += len(piece) - framing
         if self.wrap:
             if piece:
                 piece = b"%x\r\n%b\r\n" % (len(piece), piece)
             if done:
                 piece += b"0\r\n\r\n"
         if piece:
-            self.bytes_out += len(piece)
             self.client.write(piece)
         if done:
             self._finish(monotonic())

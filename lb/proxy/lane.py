@@ -378,6 +378,7 @@ class Lane:
     def retire_all(self) -> None:
         """No connection that is open now takes another request."""
         self.close_idle()
+        self.close_private()
         for upstream in self.connections:
             upstream.retired = True
 
@@ -391,7 +392,7 @@ class Lane:
                 self.expires_at = min(self.expires_at, upstream.expires_at)
             else:
                 upstream.retired = True
-                if self.forget(upstream):
+                if self.forget(upstream) or (upstream.private and upstream.exchange is None):
                     upstream.close()
 
     def may_become(self, target: Target) -> bool:
@@ -415,6 +416,8 @@ class Lane:
         self.draining = draining
         self.drained_at = now + (self.service.timeouts.drain or inf) if draining else 0.0
         self.close_idle()
+        if draining:
+            self.close_private()
         mine = [tunnel for tunnel in self.plane.tunnels if tunnel.upstream.lane is self]
         for number, tunnel in enumerate(mine):
             spread = 0.8 * self.service.timeouts.drain * number / len(mine)
@@ -465,6 +468,11 @@ class Lane:
             self._set_idle(idle[young:])
             for upstream in idle[:young]:
                 upstream.close()
+
+    def close_private(self) -> None:
+        """Close every idle connection that a client has for itself."""
+        for upstream in [each for each in self.connections if each.private and each.exchange is None]:
+            upstream.close()
 
     def close_idle(self) -> None:
         """Close every idle connection."""

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from lb.core.targets import Mirror
 from lb.http1.head import RequestHead
+from lb.proxy.private import PrivateConnections
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
     from lb.proxy.services import LivePool, LiveService
+    from lb.proxy.upstream import Upstream
 
 #: A copy this many times slower than its original, and by more than SLOWER_BY seconds, counts as slower.
 SLOWER = 2.0
@@ -61,6 +63,7 @@ class Shadow:
         self.peer = original.client.peer
         self.trusted = True
         self.transport = None
+        self.private: PrivateConnections | None = None
         self.exchange: Exchange | None = None
         self._mirroring = mirroring
         self._original = original
@@ -115,6 +118,10 @@ class Shadow:
 
     def expect_body(self) -> None:
         """The body is complete."""
+
+    def keep_private(self, upstream: Upstream) -> None:
+        """No second request of this client follows."""
+        upstream.close()
 
     def cut(self, reset: bool) -> None:
         """Nobody sees the answer."""

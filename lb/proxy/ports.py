@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lb.http1.head import RequestHead
+from lb.proxy.private import PrivateConnections
+
+if TYPE_CHECKING:
+    from lb.proxy.upstream import Upstream
 
 
 class ClientPort(Protocol):
@@ -16,6 +20,7 @@ class ClientPort(Protocol):
     peer: bytes
     trusted: bool
     transport: Any
+    private: PrivateConnections | None  # its own connections to targets; None: it has none
 
     def may_keep_alive(self, head: RequestHead) -> bool: ...
 
@@ -26,6 +31,8 @@ class ClientPort(Protocol):
     def resume(self) -> None: ...
 
     def expect_body(self) -> None: ...
+
+    def keep_private(self, upstream: Upstream) -> None: ...
 
     def cut(self, reset: bool) -> None: ...
 

@@ -17,6 +17,7 @@ from lb.core.retry import BODY, GARBAGE, HEAD, RESET, Failure
 from lb.http1.chunked import BadChunk, ChunkedBody
 from lb.http1.head import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, ResponseHead
 from lb.http1.rules import BadResponse, check_partial_response, read_response, read_response_fields
+from lb.proxy.private import SHARED
 from lb.proxy.tcp import delivery
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Upstream(asyncio.Protocol):
         "idle_since",
         "lane",
         "pooled",
+        "private",
         "retired",
         "reusable",
         "sent",
@@ -68,6 +70,7 @@ class Upstream(asyncio.Protocol):
         self.retired = False  # it takes no request after this one, whatever the answer says
         self.reusable = False
         self.pooled = False  # it was kept for the next request without having served one
+        self.private = SHARED  # or whose: see `proxy.private`
         self.sent = 0  # bytes written on this connection
         self._before = 0  # of these, before the current request
         self._state = _IDLE
@@ -158,12 +161,14 @@ class Upstream(asyncio.Protocol):
 
     def detach(self, now: float) -> None:
         """The exchange is over: back to the idle ones if possible, else closed."""
-        self.exchange = None
+        exchange, self.exchange = self.exchange, None
         lane = self.lane
         lane.active -= 1
         if self.reusable and self._state == _IDLE and not self._lost and not self.retired and not lane.draining:
             self.idle_since = now
-            if lane.expecting:
+            if self.private and exchange is not None:
+                exchange.client.keep_private(self)
+            elif lane.expecting:
                 lane.hand_over(self)
             elif lane.freshest is None:
                 lane.freshest = self
@@ -267,7 +272,7 @@ class Upstream(asyncio.Protocol):
                 if ended < size:
                     self._extra()
                 self._state = _IDLE
-            exchange.on_response(head, piece, ended >= 0)
+            exchange.on_response(head, piece, ended >= 0, len(piece) - self._chunked.payload)
         else:
             self.reusable = False
             self._state = _BODY
@@ -299,9 +304,11 @@ class Upstream(asyncio.Protocol):
             self._state = _IDLE
             exchange.on_response_body(data, True)
         elif framing == CHUNKED:
-            assert self._chunked is not None
+            chunked = self._chunked
+            assert chunked is not None
+            before = chunked.payload
             try:
-                piece, ended = self._chunked.feed(data)
+                piece, ended = chunked.feed(data)
             except BadChunk as error:
                 self._broken(exchange, BODY, f"{self.lane.id}: {error}")
                 return
@@ -310,7 +317,7 @@ class Upstream(asyncio.Protocol):
                     self._extra()
                 self._state = _IDLE
             if piece or ended >= 0:
-                exchange.on_response_body(piece, ended >= 0)
+                exchange.on_response_body(piece, ended >= 0, len(piece) - (chunked.payload - before))
         else:
             exchange.on_response_body(data, False)
 

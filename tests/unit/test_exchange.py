@@ -10,6 +10,7 @@ import math
 import random
 import socket
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pytest
@@ -37,10 +38,11 @@ from lb.proxy import openings
 from lb.proxy import upstream as upstream_module
 from lb.proxy.exchange import Exchange
 from lb.proxy.plane import DataPlane
+from lb.proxy.private import PRIVATE_LIMIT, PrivateConnections
 from lb.proxy.upstream import Upstream
 
 #: A socket with nothing to read: what a healthy idle connection looks like to the kernel.
-QUIET = socket.socketpair()[0]
+QUIET, _OTHER_END = socket.socketpair()
 
 
 class Task:
@@ -124,6 +126,7 @@ class Client:
         self.peer = b"192.0.2.1"
         self.trusted = False
         self.transport = None
+        self.private: PrivateConnections | None = None
         self.got = b""
         self.done: bool | None = None  # keep-alive, once the exchange is over
         self.was_cut = False
@@ -144,6 +147,10 @@ class Client:
 
     def expect_body(self) -> None:
         pass
+
+    def keep_private(self, upstream: Upstream) -> None:
+        self.private = self.private or PrivateConnections()
+        self.private.keep(upstream)
 
     def cut(self, reset: bool) -> None:
         self.was_cut = True
@@ -203,9 +210,12 @@ class Stage:
         )
         self.plane.rotate(Rotation("s", self.version, shares, weights, mirror=mirror))
 
-    def ask(self, head: bytes, body: bytes = b"", done: bool = True) -> tuple[Client, Exchange]:
-        """A client sends a request."""
-        client = Client()
+    def ask(
+        self, head: bytes, body: bytes = b"", done: bool = True, client: Client | None = None
+    ) -> tuple[Client, Exchange]:
+        """A client sends a request; `client` has sent one before."""
+        client = client or Client()
+        client.got, client.done = b"", None
         line, _, block = head.partition(b"\r\n")
         fields = read_request_fields(block, 10_000, 100)
         fields.suffix = request_suffix(fields, client.peer, b"http", False)
@@ -948,3 +958,214 @@ def test_a_drain_under_way_ends_when_the_new_time_limit_says() -> None:
         assert plane.lanes["s/blue/h:1"] is lane
         assert lane.drained_at == begun + ends
         assert pool.leaves_at == (0.0 if drain == 0.0 else begun + ends)
+
+
+# --- private connections ---------------------------------------------------------------------------------------------
+
+NTLM = GET + b"Authorization: NTLM TlRMTVNTUAAB\r\n"
+OFFER = b"HTTP/1.1 401 Unauthorized\r\nDate: now\r\nWWW-Authenticate: Basic, NTLM\r\nContent-Length: 0\r\n\r\n"
+
+
+def logged_in(stage: Stage, head: bytes = NTLM) -> tuple[Client, Upstream]:
+    """A client that has sent its login, and the connection that it went on."""
+    client, _ = stage.ask(head)
+    upstream, _ = stage.accept()
+    upstream.data_received(OK)
+    return client, upstream
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Authorization: NTLM TlRM",
+        b"authorization: negotiate YII=",
+        b"Proxy-Authorization: Negotiate YII=",
+        b"Authorization: NTLM",
+    ],
+)
+def test_a_connection_with_a_login_serves_that_client_alone(field: bytes) -> None:
+    stage = Stage(targets=1)
+    client, upstream = logged_in(stage, GET + field + b"\r\n")
+    stage.ask(GET)
+    assert stage.loop.opening, "a stranger gets a new connection"
+    stage.accept()[0].data_received(OK)
+    _, mine = stage.ask(GET, client=client)
+    assert mine.upstream is upstream
+    upstream.data_received(OK)
+    assert client.status == 200
+    assert stage.at_rest()
+
+
+@pytest.mark.parametrize("field", [b"Authorization: Basic eDp5", b"Authorization: NTLMx y", b"X-Auth: NTLM x"])
+def test_other_logins_share_connections(field: bytes) -> None:
+    stage = Stage(targets=1)
+    logged_in(stage, GET + field + b"\r\n")
+    stage.ask(GET)
+    assert not stage.loop.opening
+
+
+def test_a_login_goes_on_over_the_connection_that_was_offered_it() -> None:
+    stage = Stage(targets=2)
+    client, _ = stage.ask(GET)
+    upstream, _ = stage.accept()
+    upstream.data_received(OFFER)
+    for _ in range(2):
+        stage.ask(GET)
+        other, _ = stage.accept()  # a stranger is given neither that connection nor …
+        other.data_received(OFFER)  # … one that was offered to another stranger
+    _, mine = stage.ask(NTLM, client=client)
+    assert mine.upstream is upstream
+    upstream.data_received(OK)
+
+
+def test_an_offer_that_is_not_taken_up_leaves_the_connection_to_all() -> None:
+    stage = Stage(targets=1)
+    client, _ = stage.ask(GET)
+    upstream, _ = stage.accept()
+    upstream.data_received(OFFER)
+    stage.ask(GET, client=client)
+    upstream.data_received(OK)
+    _, stranger = stage.ask(GET)
+    assert stranger.upstream is upstream
+
+
+def test_a_private_connection_is_not_used_for_a_target_out_of_rotation() -> None:
+    stage = Stage(targets=1)
+    client, upstream = logged_in(stage)
+    stage.rotate((("green", 100),))
+    _, after = stage.ask(GET, client=client)
+    other, _ = stage.accept()
+    assert other.lane.target.pool == "green"
+    other.data_received(OK)
+    stage.rotate((("blue", 100),), only="green")
+    client, _ = stage.ask(GET, client=client)
+    assert client.status == 503
+    stage.rotate((("blue", 100),))
+    _, again = stage.ask(GET, client=client)
+    assert again.upstream is upstream, "the login is still there after a rollback"
+    assert after.upstream is None
+
+
+def test_during_a_rollout_a_client_stays_where_it_is_logged_in() -> None:
+    stage = Stage(targets=2)
+    client, upstream = logged_in(stage)
+    stage.rotate((("blue", 50), ("green", 50)))
+    for _ in range(20):
+        _, exchange = stage.ask(GET, client=client)
+        assert exchange.upstream is upstream
+        assert exchange.pool.name == "blue"
+        upstream.data_received(OK)
+    assert stage.at_rest()
+
+
+def test_a_preview_is_served_by_its_pool_and_its_connection_by_nobody_else() -> None:
+    stage = Stage(targets=1, previews=(Preview("green", header="x-preview", value="1"),))
+    client, _ = stage.ask(NTLM + b"X-Preview: 1\r\n")
+    green, _ = stage.accept()
+    assert green.lane.target.pool == "green"
+    green.data_received(OK)
+    stage.ask(GET, client=client)
+    blue, _ = stage.accept()
+    assert blue.lane.target.pool == "blue"
+    blue.data_received(OK)
+    _, exchange = stage.ask(GET + b"X-Preview: 1\r\n", client=client)
+    assert exchange.upstream is green
+
+
+def test_a_drain_ends_private_connections() -> None:
+    stage = Stage(targets=2)
+    client, upstream = logged_in(stage)
+    stage.version += 1
+    weights = (("blue", (("s/blue/h:2", 1.0),)),)
+    stage.plane.rotate(Rotation("s", stage.version, (("blue", 100),), weights, draining=(upstream.lane.id,)))
+    assert upstream.gone
+    stage.ask(GET, client=client)
+    assert stage.accept()[0].lane.id == "s/blue/h:2"
+
+
+def test_private_connections_have_a_greatest_age_and_end_when_the_target_moves() -> None:
+    stage = Stage(targets=1)
+    _, upstream = logged_in(stage)
+    upstream.expires_at = 1.0
+    upstream.lane.expire(2.0)
+    assert upstream.gone
+    _, upstream = logged_in(stage)
+    upstream.lane.retire_all()
+    assert upstream.gone
+
+
+def test_a_private_connection_that_the_target_closed_is_replaced() -> None:
+    stage = Stage(targets=1)
+    client, upstream = logged_in(stage)
+    assert upstream.eof_received() is False
+    upstream.connection_lost(None)
+    stage.ask(GET, client=client)
+    other, _ = stage.accept()
+    other.data_received(OK)
+    assert client.status == 200
+    assert stage.at_rest()
+
+
+def test_private_connections_are_within_the_bound_of_connections() -> None:
+    stage = Stage(targets=1, breaker=Breaker(connections=1, pending=5))
+    client, upstream = logged_in(stage)
+    stranger, _ = stage.ask(GET)
+    other, _ = stage.accept()
+    _, mine = stage.ask(GET, client=client)
+    assert mine.upstream is None, "it waits for the one connection that may be in use"
+    other.data_received(OK)
+    assert mine.upstream is upstream
+    upstream.data_received(OK)
+    assert stranger.status == client.status == 200
+    assert stage.at_rest()
+
+
+def test_a_client_has_few_private_connections() -> None:
+    stage = Stage(targets=PRIVATE_LIMIT + 2)
+    client = Client()
+    for name in stage.names:  # each time another target is the only one in rotation
+        stage.names = [name]
+        stage.rotate((("blue", 100),))
+        stage.ask(NTLM, client=client)
+        stage.accept()[0].data_received(OK)
+    assert client.private is not None
+    assert len(client.private) == PRIVATE_LIMIT
+    assert sum(not each.gone for lane in stage.plane.lanes.values() for each in lane.connections) == PRIVATE_LIMIT
+
+
+def test_a_copy_of_a_login_keeps_no_connection() -> None:
+    stage = Stage(targets=1)
+    stage.rotate((("blue", 100),), mirror=Mirror("green", 100.0))
+    stage.ask(NTLM)
+    upstreams = [stage.accept()[0] for _ in range(2)]
+    for upstream in upstreams:
+        upstream.data_received(OK)
+    assert [upstream.gone for upstream in upstreams if upstream.lane.target.pool == "green"] == [True]
+
+
+# --- counting payload ------------------------------------------------------------------------------------------------
+
+
+def test_an_interim_answer_starts_the_wait_for_the_final_one_anew() -> None:
+    for rules in ({"retries": Retries(per_try=0.5)}, {}, {"retries": Retries(attempts=0)}):
+        stage = Stage(targets=1, timeouts=Timeouts(response=30.0), **rules)
+        client, exchange = stage.ask(GET)
+        upstream, _ = stage.accept()
+        exchange.deadline = exchange.started + 0.1
+        upstream.data_received(b"HTTP/1.1 102 Processing\r\n\r\n")
+        assert exchange.timer == "response"
+        assert exchange.deadline >= exchange.started + 30.0
+        exchange.on_deadline(exchange.deadline)
+        assert b"504" in client.got
+
+
+def test_an_interim_answer_does_not_start_a_time_that_does_not_run() -> None:
+    stage = Stage(targets=1)
+    _, exchange = stage.ask(POST, b"he", done=False)
+    upstream, _ = stage.accept()
+    assert exchange.deadline == inf
+    upstream.data_received(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    assert exchange.deadline == inf
+    exchange.upstream_blocked()
+    upstream.data_received(b"HTTP/1.1 102 Processing\r\n\r\n")
+    assert exchange.timer == "send"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import socket
 import struct
@@ -717,3 +718,72 @@ def test_idle_limits_are_learnt_and_kept() -> None:
         front.with_script(tells)
         front.send(GET)
         assert learnt(front) == 7.0
+
+
+# --- what is counted -------------------------------------------------------------------------------------------------
+
+
+def bodies(pieces: list[bytes], extension: bytes = b"", trailers: bytes = b"") -> bytes:
+    chunks = b"".join(b"%x%b\r\n%b\r\n" % (len(piece), extension, piece) for piece in pieces)
+    return chunks + b"0\r\n" + trailers + b"\r\n"
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["at once", "byte by byte"])
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (bodies([b"0123456789"]), 200),
+        (bodies([b"0"] * 10), 200),
+        (bodies([b"01234", b"56789"], b";a=b"), 200),
+        (bodies([b"0123456789"], trailers=b"X-Sum: " + b"1" * 100 + b"\r\n"), 200),
+        (bodies([b"0123456789a"]), 413),
+        (bodies([b"0"] * 11), 413),
+        (bodies([b"0123456789"]).replace(b"0\r\n\r\n", b"1\r\na\r\n0\r\n\r\n"), 413),
+    ],
+)
+def test_max_body_counts_payload_alone(body: bytes, status: int, apart: bool) -> None:
+    with Front(max_body=10) as front, front.connect() as sock:
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        try:
+            for piece in [head, *(bytes((byte,)) for byte in body)] if apart else [head + body]:
+                sock.sendall(piece)
+        except OSError:  # it was refused meanwhile
+            pass
+        assert status_of(read_answer(sock)) == status
+        assert len(front.origin.requests) == (status == 200)
+
+
+def test_the_access_log_counts_payload_alone(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+    with Front(access_log=AccessLog("json", str(path))) as front:
+        front.with_script(answers(chunked, pause=b"2;x\r\nde\r\n0\r\n\r\n"))
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        front.send(head + bodies([b"ab", b"cd"]))
+        front.send(GET.replace(b"1.1", b"1.0"))
+        front.with_script(answers(b"HTTP/1.1 200 OK\r\n\r\nabcd", close=True))
+        front.send(GET)
+        front.call(lambda: front.plane.log.flush())  # type: ignore[union-attr]
+        eventually(lambda: path.exists() and path.read_text().count("\n") == 3)
+        said = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [(each["bytes_in"], each["bytes_out"]) for each in said] == [(4, 5), (0, 5), (0, 4)]
+
+
+def test_interim_answers_prolong_the_wait_for_the_final_one_but_not_the_total() -> None:
+    async def works(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
+        while True:
+            await read_request(reader)
+            for _ in range(5):
+                await asyncio.sleep(0.5)
+                writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+            writer.write(OK)
+
+    for total in (0.0, 1.8):
+        with Front(timeouts=Timeouts(response=1.5, total=total), retries=Retries(attempts=0)) as front:
+            front.with_script(works)
+            with front.connect() as sock:
+                sock.sendall(get(b"/", b"Connection: close\r\n"))
+                answer = read_all(sock)
+            statuses = [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+            assert set(statuses[:-1]) <= {102}
+            assert statuses[-1] == (504 if total else 200)
