@@ -4,8 +4,12 @@
 
 One lb with two workers, four backends and one that comes and goes. Every second a reload (half of them with changed
 targets, every tenth invalid), every three seconds a backend is killed and started again, every five a worker is killed,
-every sixty the supervisor, and a new `lb run` is started. All kills are SIGKILL. Clients (`benchmarks.chaos_clients`)
-send GETs, POSTs, streams of server-sent events and WebSocket messages all the while, each under an id of its own.
+every sixty the supervisor, and a new `lb run` is started. All kills are SIGKILL. Besides, a target gets another weight
+(0 among them) every two seconds, the pool another name every eleven, the TLS listener a new certificate every seven;
+every twenty seconds all targets say that they are not ready, and the fallback pool serves. A fifth of the requests is
+mirrored to a pool of its own; requests with a preview's header go to an unreleased pool. Clients
+(`benchmarks.chaos_clients`) send GETs, previews, GETs over TLS, POSTs, streams of server-sent events and WebSocket
+messages all the while, each under an id of its own.
 
 Afterwards three books are laid side by side: the clients', the proxy's (access log and events) and the backends'.
 
@@ -13,7 +17,8 @@ Afterwards three books are laid side by side: the clients', the proxy's (access 
 - Whatever else failed was in the hands of a killed process. A backend's: the access log has the same id with the same
   end. A worker's: the request was sent on a connection which that worker held when it died, and there are as many as
   the proxy says were under way in it, and those that lay unread in the kernel.
-- No POST came to a backend twice.
+- No POST came to a backend twice; the mirror's copies are in a book of their own, and are no more than one each.
+- No request was answered by a pool that must not see it, and no certificate was an old or broken one.
 - Between the third minute and the last, descriptors, connections and memory grew by less than a tenth.
 
 A worker is stopped for a few milliseconds before it is killed, so that it can be seen which connections it holds.
@@ -42,16 +47,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import trustme
+
 from benchmarks.processes import await_answer, free_port, resident
 
 RELOAD_EVERY, KILL_WORKER_EVERY, KILL_SUPERVISOR_EVERY, RESTART_BACKEND_EVERY = 1.0, 5.0, 60.0, 3.0
+REWEIGH_EVERY, RENAME_EVERY, RENEW_EVERY, UNREADY_EVERY = 2.0, 11.0, 7.0, 20.0
 SAMPLE_EVERY = 5.0
 STEADY = 4
 GROWTH = 1.1
 #: Minutes of a run from which on growth is judged: the second minute against the last one.
 LONG = 4.0
 #: The beats begin at different moments, so that most of what goes wrong goes wrong alone; not all of it does.
-OFFSETS = {"reload": 0.0, "kill_worker": 3.9, "restart_backend": 0.7, "kill_supervisor": 0.5}
+OFFSETS = {
+    "reload": 0.0, "kill_worker": 3.9, "restart_backend": 0.7, "kill_supervisor": 0.5, "reweigh": 0.3, "rename": 0.6,
+    "renew": 0.2, "be_unready": 7.4,
+}  # fmt: skip
+#: The pools that are neither active nor wanted to be, by what they are for.
+OTHERS = ("next", "copy", "spare")
+#: GETs of all kinds, which are asked again and must not fail.
+ASKED_AGAIN = ("get", "preview", "tls")
 
 
 @dataclass
@@ -98,6 +113,7 @@ class Storm:
 
     folder: Path
     port: int = field(default_factory=free_port)
+    tls_port: int = field(default_factory=free_port)
     admin: int = field(default_factory=free_port)
     rng: random.Random = field(default_factory=lambda: random.Random(1))
     done: Counter[str] = field(default_factory=Counter)
@@ -108,7 +124,13 @@ class Storm:
 
     def __post_init__(self) -> None:
         self.ports = [free_port() for _ in range(STEADY + 1)]
+        self.others = {role: free_port() for role in OTHERS}
+        self.pool = "steady"
+        self.authority = trustme.CA()
+        self.authority.cert_pem.write_to_path(self.folder / "authority.pem")
+        self.issue()
         self.backends = {port: self._backend(port) for port in self.ports}
+        self.backends |= {port: self._backend(port, role) for role, port in self.others.items()}
         for port, process in self.backends.items():
             await_answer(f"http://127.0.0.1:{port}/health", process)
         self.file = self.folder / "lb.yaml"
@@ -120,9 +142,9 @@ class Storm:
 
     # --- the stage --------------------------------------------------------------------------------------------------
 
-    def _backend(self, port: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "benchmarks.chaos_backend", str(port), str(self.folder / "posts.log")]
-        return subprocess.Popen(command)
+    def _backend(self, port: int, role: str = "steady") -> subprocess.Popen[bytes]:
+        book = self.folder / ("copies.log" if role == "copy" else "posts.log")
+        return subprocess.Popen([sys.executable, "-m", "benchmarks.chaos_backend", str(port), str(book), role])
 
     def _lb(self) -> subprocess.Popen[bytes]:
         with (self.folder / "lb.out").open("ab") as out:
@@ -132,21 +154,39 @@ class Storm:
     def write(self, guest: bool, more: str = "") -> None:
         targets = ", ".join(f"http://127.0.0.1:{port}" for port in (self.ports if guest else self.ports[:-1]))
         self.file.write_text(
-            f"listeners: [127.0.0.1:{self.port}]\n"
+            "listeners:\n"
+            f"  - 127.0.0.1:{self.port}\n"
+            f"  - {{bind: 127.0.0.1:{self.tls_port}, tls: {{cert_file: cert.pem, key_file: cert.pem}}}}\n"
             f"admin: {{bind: 127.0.0.1:{self.admin}}}\n"
             f"state_dir: {self.folder}/state\n"
             f"access_log: {{path: {self.folder}/access.log}}\n"
             "trusted_proxies: [127.0.0.0/8]\n"
             "services:\n"
             "  chaos:\n"
-            f"    pools: {{steady: [{targets}]}}\n"
+            "    pools:\n"
+            f"      {self.pool}: [{targets}]\n"
+            + "".join(f"      {role}: [http://127.0.0.1:{port}]\n" for role, port in self.others.items())
+            + f"    active: {self.pool}\n"
+            "    fallback: spare\n"
+            "    mirror: {pool: copy, percent: 20%}\n"
+            "    previews: [{header: X-Preview, value: 'on', pool: next}]\n"
+            "    patience: 0s\n"
             "    readiness: {path: /health, interval: 500ms, timeout: 2s}\n"
             "    retries: {attempts: 3, budget: 100%}\n"
             f"# {self.done['reload']}\n{more}"
         )
 
-    def ask(self, path: str, method: str = "GET") -> Any:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.admin}{path}", method=method)
+    def issue(self) -> None:
+        """A new certificate of the same authority, in place of the old one at once."""
+        issued = self.authority.issue_cert("chaos")
+        pem = issued.private_key_pem.bytes() + b"".join(one.bytes() for one in issued.cert_chain_pems)
+        (self.folder / "cert.new").write_bytes(pem)
+        (self.folder / "cert.new").replace(self.folder / "cert.pem")
+
+    def ask(self, path: str, method: str = "GET", body: object = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin}{path}", data, method=method)
+        request.add_header("Content-Type", "application/json")
         with urllib.request.urlopen(request, timeout=10) as response:
             text = response.read().decode()
             return json.loads(text) if path.startswith("/api") else text
@@ -185,7 +225,7 @@ class Storm:
         os.kill(pid, signal.SIGSTOP)
         while state_of(pid) not in "TtZX":
             pass
-        ports, unread = held_by(pid, self.port)
+        ports, unread = held_by(pid, {self.port, self.tls_port})
         seen = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         while is_alive(pid):
@@ -212,6 +252,30 @@ class Storm:
         self.backends[port].wait(10)
         self.backends[port] = self._backend(port)
 
+    def reweigh(self) -> None:
+        """Weights of 0 to 2 for a target; two of the four keep a weight above 0, as kills take one out at a time."""
+        index = self.rng.randrange(STEADY)
+        weight = self.rng.choice((0, 1, 2)) if index < 2 else self.rng.choice((1, 2))
+        target = f"chaos/{self.pool}/127.0.0.1:{self.ports[index]}"
+        try:
+            self.ask(f"/api/v1/targets/{target}/weight", "PUT", {"weight": weight})
+        except urllib.error.HTTPError as error:
+            if error.code not in (404, 409, 504):  # just renamed, the last one that can serve, a worker just killed
+                self.trouble.append(f"weight {weight} of {target}: {error.code} {error.read()[:200]!r}")
+            self.done["refused weight"] += 1
+
+    def rename(self) -> None:
+        """The next reload has the same targets in a pool of another name."""
+        self.pool = "stable" if self.pool == "steady" else "steady"
+
+    def renew(self) -> None:
+        self.issue()
+
+    def be_unready(self) -> None:
+        """All serving targets fail their checks for a while, and serve on: the fallback pool takes over."""
+        for port in self.ports:
+            self.backends[port].send_signal(signal.SIGUSR1)
+
     def sample(self) -> None:
         status = self.ask("/api/v1/status")
         text = self.ask("/metrics")
@@ -235,6 +299,10 @@ class Storm:
             self.kill_worker: KILL_WORKER_EVERY,
             self.restart_backend: RESTART_BACKEND_EVERY,
             self.kill_supervisor: KILL_SUPERVISOR_EVERY if minutes >= 2 else KILL_SUPERVISOR_EVERY / 4,
+            self.reweigh: REWEIGH_EVERY,
+            self.rename: RENAME_EVERY,
+            self.renew: RENEW_EVERY,
+            self.be_unready: UNREADY_EVERY,
             self.sample: SAMPLE_EVERY,
         }
         self.began = time.monotonic()
@@ -317,8 +385,8 @@ def is_alive(pid: int) -> bool:
     return state_of(pid) not in "ZX"
 
 
-def held_by(pid: int, port: int) -> tuple[set[int], set[int]]:
-    """The clients' ports of a process's connections on a port, and those of them with unread bytes."""
+def held_by(pid: int, listening: set[int]) -> tuple[set[int], set[int]]:
+    """The clients' ports of a process's connections on these ports, and those of them with unread bytes."""
     mine = set()
     for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - names alone
         with contextlib.suppress(OSError):
@@ -328,7 +396,7 @@ def held_by(pid: int, port: int) -> tuple[set[int], set[int]]:
     ports, unread = set(), set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, _, queues, *rest = line.split()
-        if int(local.rpartition(":")[2], 16) == port and rest[4] in mine:
+        if int(local.rpartition(":")[2], 16) in listening and rest[4] in mine:
             client = int(remote.rpartition(":")[2], 16)
             if client:
                 ports.add(client)
@@ -352,7 +420,14 @@ class Verdict:
     unbooked: Counter[int] = field(default_factory=Counter)  # answered whole, and the worker killed before it was noted
 
 
-WHOLE = {"get": {"200"}, "post": {"200"}, "stream": {"200"}, "socket": {"1000", "1001"}}
+WHOLE = {
+    "get": {"200"},
+    "preview": {"200"},
+    "tls": {"200"},
+    "post": {"200"},
+    "stream": {"200"},
+    "socket": {"1000", "1001"},
+}
 BROKEN = {"none", "cut"}
 
 
@@ -370,11 +445,16 @@ def judge(storm: Storm, book: Path) -> Verdict:
     for line in lines:
         row = verdict.rows[line.kind]
         row["tries"] += 1
-        if line.kind == "get":
+        if line.kind in ASKED_AGAIN:
             finals[line.id.partition(".")[0]] = line
         known = log.pop(line.id, None)
         if line.outcome == "open":
             row["open at the end"] += 1
+        elif line.outcome in ("wrong-pool", "certificate"):
+            row[line.outcome] += 1
+            verdict.faults.append(f"{line.outcome}: {line}, log {known}")
+        elif line.outcome == "handshake" and any(line.port in kill.ports for kill in storm.kills):
+            row["by a worker's death"] += 1  # there was no request yet, so nobody keeps an account of it
         elif line.outcome in WHOLE[line.kind]:
             row["whole"] += 1
             row["sent elsewhere (1001)"] += line.outcome == "1001"
@@ -384,8 +464,8 @@ def judge(storm: Storm, book: Path) -> Verdict:
                 verdict.faults.append(f"the log says {known['status']}: {line}")
         else:
             _judge_loss(storm, verdict, line, known)
-    row = verdict.rows["get"]
     for name, line in finals.items():
+        row = verdict.rows[line.kind]
         row["asked"] += 1
         if line.outcome not in ("200", "open"):
             row["failed"] += 1
@@ -409,6 +489,9 @@ def judge(storm: Storm, book: Path) -> Verdict:
         )
     posts = Counter(line.split()[0] for line in (storm.folder / "posts.log").read_text().splitlines())
     verdict.rows["post"]["came twice"] = sum(count > 1 for count in posts.values())
+    copies = Counter(line.split()[0] for line in (storm.folder / "copies.log").read_text().splitlines())
+    verdict.rows["post"]["copied"] = len(copies)
+    verdict.faults += [f"{count} copies of POST {id} were made" for id, count in copies.items() if count > 1]
     verdict.faults += [f"POST {id} came to backends {count} times" for id, count in posts.items() if count > 1]
     if len(storm.samples) > 2 and storm.samples[-1].at >= LONG * 60:
         _judge_growth(storm, verdict)
@@ -497,17 +580,18 @@ def _judge_growth(storm: Storm, verdict: Verdict) -> None:
 
 
 def show(storm: Storm, verdict: Verdict) -> None:
-    print("\n| | GET | POST | event stream | WebSocket |\n| --- | --- | --- | --- | --- |")
-    kinds = ("get", "post", "stream", "socket")
+    print("\n| | GET | preview | GET by TLS | POST | event stream | WebSocket |\n|" + " --- |" * 7)
+    kinds = (*ASKED_AGAIN, "post", "stream", "socket")
     for name in (
         "tries", "whole", "sent elsewhere (1001)", "open at the end", "by a backend's death", "by a worker's death",
-        "for no reason", "asked again", "failed", "came twice", "answered, not in the log",
+        "for no reason", "wrong-pool", "certificate", "asked again", "failed", "came twice", "copied",
+        "answered, not in the log",
     ):  # fmt: skip
         cells = [str(verdict.rows[kind][name]) for kind in kinds]
         if name in ("asked again", "failed"):
-            cells[1:] = ["–"] * 3
-        elif name == "came twice":
-            cells = ["–", cells[1], "–", "–"]
+            cells[3:] = ["–"] * 3
+        elif name in ("came twice", "copied"):
+            cells = ["–", "–", "–", cells[3], "–", "–"]
         print(f"| {name} | {' | '.join(cells)} |")
     lost = sum(len(lines) for lines in verdict.lost_per_kill.values())
     account = sum(kill.account or 0 for kill in storm.kills)
@@ -549,7 +633,9 @@ def main() -> int:
     clients = None
     try:
         command = [sys.executable, "-m", "benchmarks.chaos_clients", f"http://127.0.0.1:{storm.port}"]
-        clients = subprocess.Popen([*command, str(folder / "clients.log")])
+        command += [str(folder / "clients.log"), "--previews", "2", "--tls", "3"]
+        command += ["--tls-port", str(storm.tls_port), "--authority", str(folder / "authority.pem")]
+        clients = subprocess.Popen(command)
         storm.run(options.minutes)
         clients.terminate()
         clients.wait(15)

@@ -1,4 +1,6 @@
-"""Clients that keep books. `python -m benchmarks.chaos_clients URL BOOK [--gets N --posts N --streams N --sockets N]`
+"""Clients that keep books.
+
+    python -m benchmarks.chaos_clients URL BOOK [--gets N --posts N --streams N --sockets N --previews N --tls N]
 
 Every request, and every try of one, is a line of the book when it is over:
 
@@ -7,7 +9,9 @@ Every request, and every try of one, is a line of the book when it is over:
 `id` went along as X-Request-Id, so that it is found again in the proxy's access log; `port` is the client's own, by
 which can be told who held the connection; the times are CLOCK_MONOTONIC. Outcomes: a status; `none` (the connection
 broke before a byte of an answer), `cut` (it broke within one), `unreachable`, `1000` (a WebSocket's life was over),
-`1001` (a WebSocket was told to go elsewhere), `open` (the run ended before it did).
+`1001` (a WebSocket was told to go elsewhere), `open` (the run ended before it did), `handshake` (the connection broke
+within TLS, before a request), `certificate` (it is not one that the authority has issued for the name), `wrong-pool`
+(a backend answered whose role this request must not meet).
 
 A GET whose connection breaks is asked again on a new one, as RFC 9110 section 9.2.2 allows, with an id that ends in .2
 (or .3); POSTs, streams that have begun, and WebSockets are not.
@@ -22,6 +26,8 @@ import contextlib
 import os
 import random
 import signal
+import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
@@ -37,7 +43,14 @@ ANSWER_WITHIN = 10.0
 STREAM_EVENTS = (20, 120)  # ten a second
 SOCKET_LIFE = (3.0, 30.0)
 BODIES = (100, 3_000, 20_000, 60_000)
+PREVIEW_EVERY, TLS_EVERY = 0.1, 0.1
+#: The roles that may answer: a request with the preview's header, and any other.
+PREVIEWED, SERVING = frozenset((b"next",)), frozenset((b"steady", b"spare"))
 FRESH = 50  # requests on a connection before a client opens another one
+
+
+#: Clients of each kind.
+KINDS = {"gets": 8, "posts": 4, "streams": 4, "sockets": 6, "previews": 0, "tls": 0}
 
 
 class Over(Exception):  # noqa: N818 - it says what happened
@@ -51,8 +64,9 @@ class Over(Exception):  # noqa: N818 - it says what happened
 class Connection:
     """A client's way to the proxy."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: tuple[str, int], authority: ssl.SSLContext | None = None) -> None:
         self.address = address
+        self.authority = authority  # to speak TLS, and verify by
         self.reader: asyncio.StreamReader | None = None
         self.writer: asyncio.StreamWriter | None = None
         self.port = 0
@@ -65,12 +79,24 @@ class Connection:
                 self.used += 1
                 return self.reader, self.writer
             self.close()
+        sock = socket.socket()
         try:
-            self.reader, self.writer = await asyncio.open_connection(*self.address, limit=1 << 18)
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, self.address)
         except OSError:
+            sock.close()
             self.port = 0
             raise Over("unreachable") from None
-        self.port = self.writer.get_extra_info("sockname")[1]
+        self.port = sock.getsockname()[1]
+        name = "chaos" if self.authority else None
+        try:
+            self.reader, self.writer = await asyncio.open_connection(
+                sock=sock, ssl=self.authority, server_hostname=name, limit=1 << 18
+            )
+        except ssl.SSLCertVerificationError:
+            raise Over("certificate") from None
+        except (OSError, EOFError):
+            raise Over("handshake") from None
         self.used = 1
         return self.reader, self.writer
 
@@ -83,9 +109,11 @@ class Connection:
 class Clients:
     """All of them."""
 
-    def __init__(self, url: str, book: Path) -> None:
+    def __init__(self, url: str, book: Path, tls_port: int = 0, authority: Path | None = None) -> None:
         parts = urlsplit(url)
         self.address = (parts.hostname or "", parts.port or 80)
+        self.tls_address = (self.address[0], tls_port)
+        self.authority = ssl.create_default_context(cafile=authority) if authority else None
         self.lines = book.open("w", buffering=1 << 16)
         self.ended = asyncio.Event()
         self.rng = random.Random(1)
@@ -123,19 +151,29 @@ class Clients:
     # --- the kinds --------------------------------------------------------------------------------------------------
 
     async def getting(self) -> None:
-        connection = Connection(self.address)
+        await self._get("get", Connection(self.address), GET_EVERY)
 
+    async def previewing(self) -> None:
+        await self._get("preview", Connection(self.address), PREVIEW_EVERY, "X-Preview: on\r\n", PREVIEWED)
+
+    async def getting_by_tls(self) -> None:
+        connection = Connection(self.tls_address, self.authority)
+        await self._get("tls", connection, TLS_EVERY, "Connection: close\r\n")
+
+    async def _get(
+        self, kind: str, connection: Connection, every: float, more: str = "", roles: frozenset[bytes] = SERVING
+    ) -> None:
         async def talk(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
-            writer.write(self.head("GET", "/get", name))
-            return await self.answer(reader, connection)
+            writer.write(self.head("GET", "/get", name, more))
+            return await self.answer(reader, connection, roles)
 
         while not self.ended.is_set():
             name = self.name()
             for attempt in range(1, TRIES + 1):
-                outcome = await self.ask("get", name if attempt == 1 else f"{name}.{attempt}", connection, talk)
-                if outcome not in ("none", "cut"):
+                outcome = await self.ask(kind, name if attempt == 1 else f"{name}.{attempt}", connection, talk)
+                if outcome not in ("none", "cut", "handshake"):
                     break
-            await self.pause(GET_EVERY)
+            await self.pause(every)
 
     async def posting(self) -> None:
         connection = Connection(self.address)
@@ -220,7 +258,7 @@ class Clients:
         return f"{method} {path} HTTP/1.1\r\nHost: chaos\r\nX-Request-Id: {name}\r\n{more}\r\n".encode()
 
     @staticmethod
-    async def answer(reader: asyncio.StreamReader, connection: Connection) -> str:
+    async def answer(reader: asyncio.StreamReader, connection: Connection, roles: frozenset[bytes] = SERVING) -> str:
         async with asyncio.timeout(ANSWER_WITHIN):
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             at = head.find(b"content-length:")
@@ -230,7 +268,14 @@ class Clients:
                 raise Over("cut") from None
         if b"connection: close" in head:
             connection.close()
-        return head[9:12].decode()
+        status = head[9:12].decode()
+        if (
+            status == "200"
+            and b"\r\nx-role: " in head
+            and not any(b"\r\nx-role: " + role + b"\r\n" in head for role in roles)
+        ):
+            return "wrong-pool"
+        return status
 
     @staticmethod
     async def message(reader: asyncio.StreamReader) -> bytes:
@@ -238,9 +283,11 @@ class Clients:
             start = await reader.readexactly(2)
             return start + await reader.readexactly(start[1] & 0x7F)
 
-    async def run(self, gets: int, posts: int, streams: int, sockets: int) -> None:
+    async def run(self, counts: dict[str, int]) -> None:
+        """Ask by so many clients of each kind, until SIGTERM."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.ended.set)
-        kinds = ((gets, self.getting), (posts, self.posting), (streams, self.streaming), (sockets, self.sockets))
+        talks = (self.getting, self.posting, self.streaming, self.sockets, self.previewing, self.getting_by_tls)
+        kinds = zip(counts.values(), talks, strict=True)
         tasks = [asyncio.ensure_future(kind()) for count, kind in kinds for _ in range(count)]
         await self.ended.wait()
         _, late = await asyncio.wait(tasks, timeout=2.0)
@@ -254,11 +301,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos_clients")
     parser.add_argument("url")
     parser.add_argument("book", type=Path)
-    for kind, count in (("gets", 8), ("posts", 4), ("streams", 4), ("sockets", 6)):
+    for kind, count in KINDS.items():
         parser.add_argument(f"--{kind}", type=int, default=count)
+    parser.add_argument("--tls-port", type=int, default=0)
+    parser.add_argument("--authority", type=Path, help="PEM file that the certificates of the TLS port are verified by")
     options = parser.parse_args()
-    clients = Clients(options.url, options.book)
-    uvloop.run(clients.run(options.gets, options.posts, options.streams, options.sockets))
+    clients = Clients(options.url, options.book, options.tls_port, options.authority)
+    uvloop.run(clients.run({kind: getattr(options, kind) for kind in KINDS}))
 
 
 if __name__ == "__main__":
