@@ -213,6 +213,8 @@ def target_note(target: Json) -> str:
     parts = []
     if (target["state"] != "ready" or not target["serves"]) and target["reason"]:
         parts.append(first_line(target["reason"]))
+    if target["trial"]:
+        parts.append(target["trial"])
     if target["configured_weight"] is not None:
         parts.append(f"weight {target['weight']} (the file says {target['configured_weight']})")
     if target["tunnels"]:

@@ -39,6 +39,11 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     ),
     "lb_requests_in_flight": ("gauge", ("service", "pool", "target"), "Requests that a target is working on."),
     "lb_retries_total": ("counter", ("service", "reason"), "Tries after the first, by why the one before failed."),
+    "lb_checks_on_trial": (
+        "gauge",
+        ("service", "pool"),
+        "Targets on which a changed check has not passed yet, so that the former one decides.",
+    ),
     "lb_target_ready": (
         "gauge",
         ("service", "pool", "target"),
@@ -127,6 +132,7 @@ class Figures:
     pools: Mapping[tuple[str, str], PoolTally]
     states: Mapping[str, str]  # id → state
     able: Collection[str]  # ids of the targets that can serve
+    trials: Mapping[tuple[str, str], int]  # (service, pool) → targets whose changed check has not passed yet
     shares: Mapping[tuple[str, str], float]  # (service, pool) → 0..1
     active: Mapping[str, str]  # service → pool
     stages: Mapping[tuple[str, str, str], int]  # (service, pool, requested | running | healthy) → targets
@@ -176,6 +182,7 @@ class _Collector:
         yield upstream
         yield _gauge("lb_requests_in_flight", {self._place(id): t.in_flight for id, t in f.targets.items()})
         yield _counter("lb_retries_total", _flat(f.retries))
+        yield _gauge("lb_checks_on_trial", f.trials)
         yield _gauge("lb_target_ready", {self._place(id): id in f.able for id in f.states})
         yield _gauge(
             "lb_target_state", {(*self._place(id), s): s == now for id, now in f.states.items() for s in STATES}

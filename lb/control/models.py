@@ -85,6 +85,8 @@ class TargetView(TrafficView):
     """Upgraded connections (WebSocket) open to it."""
     draining: bool = False
     """Whether an operator drains it."""
+    trial: str = ""
+    """What a changed check found, which has not passed here yet: the former one decides. Empty: there is none."""
     serves: bool = False
     """Whether it can serve: in rotation, and its weight is above 0."""
     configured_weight: int | None = None

@@ -8,6 +8,9 @@ passed. So it holds for as long, given the same question and address; a restart 
 a target was ejected is kept with it, and so is the penalty of one that flaps, and when a dead one was restarted: what
 bounds restarts is not to begin anew with each lb. A target that damping holds out is held out on, whatever its verdict.
 
+A changed check that has passed nowhere yet stays on trial: the former check is kept, and decides after a restart as
+before. Else the restart would turn a mistyped check, which the reload survived, into an outage.
+
 A warm-up goes on where it was: what is kept is how far it had come, in seconds, so that no clock can end it early.
 
 Times on the disk are Unix seconds, those of a `Health` monotonic ones; `unix` and `now` are the same moment in both.
@@ -23,6 +26,9 @@ from msgspec.structs import replace
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Health, Rules, in_rotation, initial
 from lb.core.liveness import Liveness, restart_time
+
+#: Seconds after its last verdict for which a former check is asked again: a machine may be away for a night.
+LONGEST_TRIAL = 86400.0
 
 
 class Kept(msgspec.Struct, frozen=True, gc=False):
@@ -51,6 +57,7 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
     asks_drain: bool = False
     relief: float = 1.0  # share of its weight left to it while it is overloaded
     warmed: float | None = None  # seconds of its slow start that are over; None: it is not in one
+    former: CheckSpec | None = None  # the check that the verdict is of, while `identity` names one on trial
 
 
 def keep(target: str, identity: str, health: Health, decided: bool, now: float, unix: float) -> Kept | None:
@@ -90,6 +97,16 @@ def keep(target: str, identity: str, health: Health, decided: bool, now: float, 
         ejections=health.ejections,
         returned_at=at(health.returned_at),
     )
+
+
+def with_former(kept: Kept, former: CheckSpec) -> Kept:
+    """`kept`, whose verdict is the former check's, as the one of `identity` is on trial."""
+    return replace(kept, former=former)
+
+
+def on_trial(kept: Kept, unix: float) -> bool:
+    """Whether the former check goes on to decide."""
+    return kept.former is not None and 0 <= unix - kept.checked <= LONGEST_TRIAL
 
 
 def verdict(kept: Kept, spec: CheckSpec, rules: Rules, now: float, unix: float) -> Health | None:

@@ -52,7 +52,7 @@ def explain(
         *_probe_axis(health, rules, spec, now, next_probe),
         *_doubt(health, rules, now),
         *_weight(health, rules, now, weight),
-        *_trial(trial, rules),
+        *_trial(trial),
         *_life(life, now),
         *_pace(spec),
     ]
@@ -200,12 +200,18 @@ def _weight(health: Health, rules: Rules, now: float, weight: float | None) -> l
     return lines
 
 
-def _trial(trial: Health | None, rules: Rules) -> list[str]:
-    if trial is None:
-        return []
+def trial_text(trial: Health) -> str:
+    """What is to be said of a target on which a changed check has not passed yet."""
     failed = max(0, -trial.streak)
     said = f"failed {failed} times in a row: {trial.text}" if failed else trial.text
-    return [f"Its check was changed; the new one has not passed here yet ({said}), so the former one still decides."]
+    return f"its check was changed; the new one has not passed here yet ({said}), so the former one still decides"
+
+
+def _trial(trial: Health | None) -> list[str]:
+    if trial is None:
+        return []
+    text = trial_text(trial)
+    return [f"{text[0].upper()}{text[1:]}."]
 
 
 def _life(life: Liveness | None, now: float) -> list[str]:

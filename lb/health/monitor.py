@@ -364,6 +364,10 @@ class Monitor:
         watch = self._watches.get((target_id, "readiness"))
         return watch.trial if watch is not None else None
 
+    def trials(self) -> list[str]:
+        """The targets on which a changed check has not passed yet."""
+        return [id for (id, role), watch in self._watches.items() if role == "readiness" and watch.trial is not None]
+
     def late(self) -> list[float]:
         """Seconds by which the last probes started after their time."""
         return list(self._schedule.late)
@@ -420,9 +424,12 @@ class Monitor:
         found = []
         for target_id in self._targets:
             watch = self._watches.get((target_id, "readiness"))
-            decided = watch is not None and watch.trial is None
+            former = self._watches.get((target_id, "former"))
+            decided = watch is not None and (watch.trial is None or former is not None)
             asked = self._identity(target_id)
             kept = continuity.keep(target_id, asked, self._healths[target_id], decided, now, unix)
+            if kept is not None and former is not None:
+                kept = continuity.with_former(kept, former.spec)
             life, watch = self.lives.get(target_id), self._watches.get((target_id, "liveness"))
             if life is not None and life.tries and watch is not None:
                 kept = kept or Kept(target_id, asked, False, False, 0.0, "")
@@ -445,8 +452,14 @@ class Monitor:
             if watch is None:
                 self._healths[each.target] = continuity.warmth(each, self._healths[each.target], rules, now)
             elif not watch.began:
-                health = continuity.verdict(each, watch.spec, rules, now, unix)
-                if health is not None and self._restore_address(watch, each.address):
+                if each.former is None:
+                    deciding = watch
+                elif continuity.on_trial(each, unix):
+                    deciding = self._resume_trial(watch, each.former, now)
+                else:
+                    continue  # too long ago: the check on trial is the only one
+                health = continuity.verdict(each, deciding.spec, rules, now, unix)
+                if health is not None and self._restore_address(deciding, each.address):
                     held.append(each.target)
                 else:
                     health = continuity.held(each, self._healths[each.target], rules, now, unix)
@@ -468,6 +481,13 @@ class Monitor:
             watch.at = address
             self._addresses.use(watch.target.id, (address,))
         return True
+
+    def _resume_trial(self, watch: _Watch, former: CheckSpec, now: float) -> _Watch:
+        """The former check decides on, as before the restart, until the new one has passed."""
+        watch.trial = initial(now, replace(self._rules[watch.target.id], probed=True))
+        deciding = self._add(watch.target, "former", former)
+        self._set(deciding, now)
+        return deciding
 
     def restore_ejections(self, kept: Iterable[Kept]) -> list[str]:
         """Whoever was ejected before still is; returns their ids. Those ejected since are left as they are."""
@@ -691,6 +711,9 @@ class Monitor:
         watch.trial, _ = step(before, Probed(verdict), self._clock(), rules)
         if verdict.ok:
             self._end_trial(watch)
+            if before.probe == "unready":
+                text = "the changed check passes here: it decides from now on"
+                self._notify((Notice(target_id, "trial", False, text),))
             self._step(target_id, Probed(verdict))
         elif watch.trial.probe == "unready":
             if (target_id, "former") not in self._watches or self._passes_elsewhere(watch):

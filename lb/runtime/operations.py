@@ -41,7 +41,7 @@ from lb.control.models import (
 )
 from lb.control.operations import Base, Refused
 from lb.control.refusals import problem
-from lb.core.explain import explain
+from lb.core.explain import explain, trial_text
 from lb.core.lifecycle import shown
 from lb.core.report import RequestRecord, empty_tally
 from lb.core.rotation import given_shares, is_served, rules_of
@@ -147,6 +147,7 @@ class LiveOperations:
                 places={id: _place(id) for id in sums.targets},
                 pools=sums.pools,
                 states={id: shown(health, now) for id, health in supervisor.monitor.healths.items()},
+                trials=_trials(supervisor),
                 able={id for id, target in supervisor.targets.items() if supervisor.rotations.can_serve(target)},
                 shares=shares,
                 active={name: desired.active for name, desired in supervisor.desired.services.items()},
@@ -256,6 +257,13 @@ class LiveOperations:
                 f"{each['target']} cannot: {each['reason']}"
                 for each in (rotations.unable(pool)[:REASONS] if share else [])
             ]
+        monitor = self._supervisor.monitor
+        trials = [
+            (id, trial)
+            for id in monitor.trials()
+            if id.startswith(f"{service.name}/") and (trial := monitor.on_trial(id))
+        ]
+        lines += [f"{id}: {trial_text(trial)}" for id, trial in trials[:REASONS]]
         rollout = self._supervisor.rollouts.view(service.name)
         if rollout is not None:
             lines.append(f"rollout {rollout['text']}")
@@ -545,6 +553,14 @@ def _outward(value: object, where: tuple[str, ...] = ()) -> Iterator[tuple[str, 
     elif isinstance(value, list | tuple):
         for number, below in enumerate(value):
             yield from _outward(below, (*where, str(number)))
+
+
+def _trials(supervisor: Supervisor) -> dict[tuple[str, str], int]:
+    """(service, pool) → targets whose changed check has not passed yet."""
+    found = {(target.service, target.pool): 0 for target in supervisor.targets.values()}
+    for id in supervisor.monitor.trials():
+        found[supervisor.targets[id].service, supervisor.targets[id].pool] += 1
+    return found
 
 
 def _place(id: str) -> tuple[str, str, str]:

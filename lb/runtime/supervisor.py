@@ -230,6 +230,10 @@ class Supervisor:
         await self.resolve_unprobed(self.world)
         if held:
             self.note("start", f"{len(held)} verdicts from before the restart are fresh and hold until the next probes")
+        trials = self.monitor.trials()
+        if trials:
+            some = ", ".join(trials[:3]) + (f" and {len(trials) - 3} more" if len(trials) > 3 else "")
+            self.note("start", f"a changed check has not passed yet on {some}: the former one decides, as before")
         if estate.visits:
             await self._first_verdicts()
         await self._start_workers()

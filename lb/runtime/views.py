@@ -19,6 +19,7 @@ from lb.control.models import (
     Status,
     TargetView,
 )
+from lb.core.explain import trial_text
 from lb.core.lifecycle import Health, Seen, in_rotation, shown, shown_since
 from lb.core.report import PoolTally, TargetTally
 from lb.core.rotation import given_shares
@@ -163,6 +164,7 @@ def target_view(supervisor: Supervisor, target: Target, share: float, sums: Sums
         tunnels=tally.tunnels,
         draining=override is not None and override.draining,
         serves=supervisor.rotations.can_serve(target),
+        trial=trial_text(trial) if (trial := supervisor.monitor.on_trial(target.id)) is not None else "",
         configured_weight=target.weight if overridden else None,
         closes_idle_after=tally.closes_idle_after or None,
         last_probe=probe_view(history[-1]) if history else None,

@@ -161,3 +161,25 @@ def test_a_standby_pool_makes_nobody_ready(stage: Stage) -> None:
     assert not lb.status()["ready"]
     assert "clients get 503" in lb.cli("explain", "greeting").stdout
     assert ratio(lb, "blue") == 1.0, "its requests are still blue's, and are answered with 503"
+
+
+def test_a_check_on_trial_is_seen_and_outlives_a_restart(stage: Stage) -> None:
+    """[Marathon-LB 602] lb suspects a mistyped check, and serves on by the former one."""
+    check = "readiness: {path: PATH, interval: 200ms, timeout: 500ms, fall: 2}"
+    blue = stage.pool("blue", 2)
+    lb = started(stage, {"blue": blue}, check.replace("PATH", "/health/readiness"))
+    path = stage.config({"blue": blue}, service=check.replace("PATH", "/raedy"))
+    assert lb.cli("reload").returncode == 0
+    on_trial = 'lb_checks_on_trial{pool="blue",service="greeting"}'
+    eventually(lambda: lb.metrics()[on_trial] == 2)
+    eventually(lambda: any("changed check passes on no target" in text for text in events(lb, "note")))
+    for words in (("status",), ("explain", "greeting"), ("explain", blue[0].address)):
+        said = " ".join(lb.cli(*words).stdout.split())
+        assert "check was changed; the new one has not passed here yet" in said, words
+    assert seen(lb) == {"blue": 12}
+    assert lb.stop() == 0
+    again = stage.start(path)
+    eventually(lambda: again.metrics()[on_trial] == 2)
+    eventually(lambda: any("changed check passes on no target" in text for text in events(again, "note")[-2:]))
+    assert any("the former one decides, as before" in text for text in events(again, "start"))
+    assert seen(again) == {"blue": 12}

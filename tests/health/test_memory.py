@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lb.core.checks import CheckSpec, Expect
 from lb.core.continuity import Kept
+from lb.core.targets import TlsClient
 from lb.health.memory import FILE, Memory
 
+FORMER = CheckSpec(protocol="http", headers=(("authorization", "secret"),), expect=Expect(body="ok"), tls=TlsClient())
 KEPT = [
     Kept("app/blue/b1:1", "0123", True, True, 1.5e9, "HTTP 200"),
     Kept("app/blue/ü:2", "4567", False, False, 0.0, ""),
+    Kept("app/blue/b3:1", "89ab", True, True, 1.5e9, "HTTP 200", former=FORMER),
 ]
 
 
@@ -19,6 +23,7 @@ def test_what_is_written_is_read(tmp_path: Path):
     assert memory.write(KEPT)
     assert Memory(tmp_path).read() == KEPT
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert (tmp_path / FILE).stat().st_mode & 0o077 == 0, "a check's headers may carry a secret"
 
 
 def test_damage_and_a_full_disk_cost_the_verdicts_only(tmp_path: Path):

@@ -6,9 +6,11 @@ import asyncio
 import time
 from dataclasses import replace
 
+import pytest
 from msgspec import structs
 
 from lb.core.checks import Checks, CheckSpec
+from lb.core.continuity import LONGEST_TRIAL
 from lb.core.lifecycle import Drain, Eject, SlowStart, in_rotation, ramp, shown
 from lb.core.rotation import ServiceRules
 from lb.core.targets import TlsClient
@@ -143,6 +145,20 @@ async def test_an_ejected_target_returns_through_a_probe_at_its_time(watcher: Wa
     assert shown(watcher.monitor.health(target.id), time.monotonic()) == "ejected"
     await eventually(lambda: in_rotation(watcher.monitor.health(target.id)), within=2.0)  # not after 60 s
     assert len(watcher.monitor.history(target.id)) == 2
+
+
+async def test_a_check_on_trial_that_passes_at_last_is_told(watcher: Watcher, backend):
+    server = await backend(by_path)
+    target = server.target()
+    watcher.watch((target, HTTP))
+    await eventually(lambda: in_rotation(watcher.monitor.health(target.id)))
+    watcher.watch((target, replace(HTTP, path="/ready")))
+    await eventually(lambda: len(watcher.notices) == 1)
+    assert watcher.monitor.trials() == [target.id]
+    server.script = ok()
+    await eventually(lambda: len(watcher.notices) == 2)
+    assert (watcher.notices[-1].began, watcher.monitor.trials()) == (False, [])
+    assert "decides from now on" in watcher.notices[-1].text
 
 
 # --- restart of the supervisor ---------------------------------------------------------------------------------------
@@ -292,3 +308,48 @@ async def test_liveness_never_takes_traffic_away_nor_readiness_life(watcher: Wat
     await eventually(lambda: watcher.monitor.lives[target.id].state == "alive")
     assert watcher.monitor.asked(target.id, "liveness").split("\n")[1] == "GET /alive HTTP/1.1"
     await asyncio.sleep(0)
+
+
+# --- restart while a changed check is on trial -----------------------------------------------------------------------
+
+
+async def mistyped(watcher: Watcher, backend) -> tuple[list, list]:
+    """Two targets, ready by the former check, on which a mistyped one has failed."""
+    servers = [await backend(by_path) for _ in range(2)]
+    targets = [server.target() for server in servers]
+    watcher.watch(*[(target, HTTP) for target in targets])
+    await eventually(lambda: all(in_rotation(watcher.monitor.health(target.id)) for target in targets))
+    watcher.watch(*[(target, replace(HTTP, path="/helth")) for target in targets])
+    await eventually(lambda: len(watcher.notices) == 2)
+    return servers, targets
+
+
+@pytest.mark.parametrize("aged", [0.0, 60.0], ids=["at once", "a minute later"])
+async def test_a_bad_new_check_is_no_outage_after_a_restart_either(watcher: Watcher, backend, aged: float):
+    """[Marathon-LB 602] What the reload survived, the restart survives: the former check decides on."""
+    servers, targets = await mistyped(watcher, backend)
+    heir, held = await restarted(watcher, *[(target, replace(HTTP, path="/helth")) for target in targets], aged=aged)
+    assert sorted(held) == ([] if aged else sorted(target.id for target in targets))
+    assert sorted(heir.monitor.trials()) == sorted(target.id for target in targets)
+    await heir.monitor.start()
+    try:
+        await eventually(lambda: len(heir.notices) == 2, what="the new check has failed here as well")
+        assert all(in_rotation(heir.monitor.health(target.id)) for target in targets)
+        servers[0].script = ok(b"", b"500 Oops")
+        await eventually(lambda: not in_rotation(heir.monitor.health(targets[0].id)))
+        assert in_rotation(heir.monitor.health(targets[1].id))
+        again, _ = await restarted(heir, *[(target, replace(HTTP, path="/helth")) for target in targets])
+        assert len(again.monitor.trials()) == 2, "a second restart changes nothing"
+        servers[1].script = ok()
+        await eventually(lambda: heir.monitor.trials() == [targets[0].id])
+        assert in_rotation(heir.monitor.health(targets[1].id))
+    finally:
+        await heir.monitor.close()
+
+
+async def test_a_trial_of_days_ago_is_over(watcher: Watcher, backend):
+    _, targets = await mistyped(watcher, backend)
+    pairs = [(target, replace(HTTP, path="/helth")) for target in targets]
+    heir, held = await restarted(watcher, *pairs, aged=2 * LONGEST_TRIAL)
+    assert (held, heir.monitor.trials()) == ([], [])
+    assert not any(in_rotation(heir.monitor.health(target.id)) for target in targets)

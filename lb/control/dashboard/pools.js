@@ -125,7 +125,7 @@ export class PoolView {
     const { parts } = row;
     if (parts.state.className !== `state ${target.state}`) parts.state.className = `state ${target.state}`;
     say(parts.state, STATE_WORDS[target.state]);
-    say(parts.reason, target.state === "ready" && target.serves ? "" : target.reason);
+    say(parts.reason, [target.state === "ready" && target.serves ? "" : target.reason, target.trial].filter(Boolean).join(" · "));
     say(parts.since, age(now - target.since));
     say(parts.share, percent(target.share));
     say(parts.weight, target.configured_weight === null ? target.weight : `${target.weight} (file: ${target.configured_weight})`);
