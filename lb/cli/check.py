@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from lb.core.detection import Detection
 
 
+def _codes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from lb.config.lint import CODES
+
+    return sorted(code for code in CODES if code.startswith(incomplete))
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -37,7 +43,13 @@ Exit codes: 0 fine (there may be warnings), 1 errors."""
 )
 @click.argument("file", default="backends.yaml", type=click.Path(allow_dash=True))
 @click.option("--strict", is_flag=True, help="Exit 1 if there are warnings, too.")
-@click.option("--ignore", multiple=True, metavar="CODE", help="Not this warning, such as single-target. Repeatable.")
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="CODE",
+    shell_complete=_codes,
+    help="Not this warning, such as single-target. Repeatable.",
+)
 @click.option("--no-files", is_flag=True, help="Do not look for the certificates and tokens that it names.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def check(file: str, strict: bool, ignore: tuple[str, ...], no_files: bool, as_json: bool) -> None:

@@ -292,6 +292,13 @@ def who() -> str:
     found = next(
         (os.environ[name] for name in ("LB_ACTOR", "SUDO_USER", "USER", "LOGNAME") if os.environ.get(name)), ""
     )
+    if not found:
+        import pwd  # cron and containers set no name
+
+        try:
+            found = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            found = f"uid {os.getuid()}"
     return found[:64] if found.isascii() and found.isprintable() else ""
 
 

@@ -39,6 +39,10 @@ CALM = 1.0
 EJECTED = 35.0
 
 
+def _faults(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    return [fault for fault in FAULTS if fault.startswith(incomplete)]
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -51,7 +55,14 @@ runs. It takes about ten seconds for each fault with the default checks."""
 )
 @click.argument("file", default="backends.yaml", type=click.Path(dir_okay=False))
 @click.option("--service", "only", metavar="NAME", help="This service only.")
-@click.option("--fault", "faults", multiple=True, metavar="FAULT", help="This fault only; may be repeated.")
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="FAULT",
+    shell_complete=_faults,
+    help="This fault only; may be repeated.",
+)
 @click.option("--rate", default=100, type=click.IntRange(10, 2000), show_default=True, help="Requests per second.")
 @json_option
 def drill(file: str, only: str | None, faults: tuple[str, ...], rate: int, as_json: bool) -> None:

@@ -63,9 +63,17 @@ def serve(path: Path, config: Config, workers: int | None, demo: Demo | None) ->
     def read(again: Path) -> Config:
         from lb.config.load import load
 
-        return demo.follow(load(again)) if demo is not None else load(again)
+        return quiet(demo.follow(load(again))) if demo is not None else load(again)
 
     return supervisor.run(path, config, workers=workers, announce=announce, read=read, upgradable=demo is None)
+
+
+def quiet(config: Config) -> Config:
+    """A demo's access log goes to a file, unless the configuration says where: what to try stays on the terminal."""
+    if "access_log" in config.model_fields_set:
+        return config
+    log = config.access_log.model_copy(update={"path": str(Path(config.state_dir) / "access.log")})
+    return config.model_copy(update={"access_log": log})
 
 
 def with_demo(path: Path, config: Config, workers: int | None) -> int:
@@ -74,7 +82,7 @@ def with_demo(path: Path, config: Config, workers: int | None) -> int:
 
     demo = Demo()
     try:
-        config = demo.start(config)
+        config = quiet(demo.start(config))
     except AddressTaken as error:
         port = error.address.rpartition(":")[2]
         raise Failure(
@@ -98,6 +106,8 @@ def greeting(started: Supervisor, demo: Demo | None, ink: Ink) -> list[str]:
     ]
     if demo is None:
         return lines
+    if "access_log" not in started.config.model_fields_set or started.config.access_log.path != "-":
+        lines.append(f"   log     {started.config.access_log.path}  (one line for each request)")
     for pool in dict.fromkeys(backend.pool for backend in demo.backends):
         addresses = ", ".join(backend.address for backend in demo.backends if backend.pool == pool)
         lines.append(f"   {pool:7} {addresses}")

@@ -122,7 +122,8 @@ def headline(answer: Json, now: float, ink: Ink) -> list[str]:
         f"{count(rate)} req/s",
     ]
     if answer["worker_restarts"]:
-        parts.append(ink(f"{answer['worker_restarts']} workers replaced", "yellow"))
+        replaced = answer["worker_restarts"]
+        parts.append(ink(f"{replaced} worker{'s' * (replaced != 1)} replaced", "yellow"))
     return flowing(parts, " · ")
 
 

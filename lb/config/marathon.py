@@ -136,7 +136,7 @@ def _app(app: dict[str, Any], given: tuple[str, ...], names: set[str]) -> _App:
             "readinessChecks gate deployments in Marathon, and end with the first pass. Here readiness is asked all "
             "the time; if theirs is the better question, put its path into `readiness`."
         )
-    hosts, path = _labels(app.get("labels"))
+    hosts, path = _labels(app.get("labels"), comments)
     return _App(name, block, comments, hosts, path)
 
 
@@ -292,10 +292,25 @@ def _host_ports(app: dict[str, Any]) -> list[int]:
     return []
 
 
-def _labels(labels: Any) -> tuple[list[str], str]:
-    """Hosts and path that Marathon-LB's labels give the app's first port."""
+#: Marathon-LB's labels that have no place in the file, and what to do instead.
+_LABELS = {
+    "HAPROXY_0_STICKY": "`balance: {policy: ring, key: client}` keeps a client at one target.",
+    "HAPROXY_0_REDIRECT_TO_HTTPS": "lb does not redirect yet: let the proxy in front do it.",
+    "HAPROXY_0_SSL_CERT": "give the listener `tls: {cert_file: FILE, key_file: FILE}`.",
+    "HAPROXY_0_MODE": "lb speaks HTTP alone.",
+    "HAPROXY_0_BALANCE": "see `balance`.",
+}
+#: Labels that are read, or that say nothing about requests.
+_READ = frozenset(("HAPROXY_0_VHOST", "HAPROXY_0_PATH", "HAPROXY_GROUP", "HAPROXY_0_PORT"))
+
+
+def _labels(labels: Any, comments: list[str]) -> tuple[list[str], str]:
+    """Hosts and path that Marathon-LB's labels give the app's first port; a comment for each label that is left out."""
     if not isinstance(labels, dict):
         return [], ""
+    for label in sorted(str(name) for name in labels if str(name).startswith("HAPROXY_") and name not in _READ):
+        instead = _LABELS.get(label, "it has no equivalent.")
+        comments.append(f"Label {label}: {_shown(labels[label])} is left out: {instead}")
     hosts = [host.strip() for host in str(labels.get("HAPROXY_0_VHOST") or "").split(",") if host.strip()]
     hosts = [host for host in hosts if re.fullmatch(r"[A-Za-z0-9_.-]+", host)]
     path = str(labels.get("HAPROXY_0_PATH") or "")

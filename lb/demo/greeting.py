@@ -223,6 +223,8 @@ def main() -> int:
     asked = parser.parse_args()
     sock = socket.socket(fileno=asked.fd) if asked.fd is not None else listen(asked.address)
     service = Greeting(asked.address, asked.version, asked.readiness, asked.liveness)
+    if not asked.until_eof:  # a person has started it
+        print(f"{asked.version} answers on {asked.address}; POST /toggle_health makes it unready", flush=True)
     asyncio.run(serve(service, sock, asked.until_eof))
     return 0
 

@@ -470,6 +470,8 @@ def test_a_completion_script_is_printed(shell: str) -> None:
         ("switch gr", "greeting"),
         ("switch greeting gr", "green"),
         ("drain greeting/b", "blue"),
+        ("drill --fault fl", "flap"),
+        ("check --ignore single", "single-target"),
     ],
 )
 def test_words_are_completed_with_what_there_is(running: Running, typed: str, found: str) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -84,6 +85,25 @@ def test_no_backend_outlives_an_lb_that_is_killed(tmp_path: Path) -> None:
         eventually(lambda at=address: refused(at), what=f"{address} has ended")
     for doorway in tmp_path.rglob("workers/*.sock"):  # the worker has outlived its supervisor, as it should
         os.kill(int(doorway.stem), signal.SIGKILL)
+
+
+def test_requests_do_not_flood_the_terminal(tmp_path: Path) -> None:
+    running = Running(tmp_path, FILE.replace("access_log: off\n", ""))
+    log = tmp_path / "state" / "access.log"
+    try:
+        running.all_ready()
+        greet(running)
+        eventually(lambda: '"path":"/greeting"' in log.read_text())
+    finally:
+        assert running.stop() == 0
+
+
+def test_a_backend_that_a_person_starts_says_where() -> None:
+    command = [sys.executable, "-m", "lb.demo.greeting", "127.0.0.1:0", "--version", "green"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as backend:
+        assert backend.stdout is not None
+        assert backend.stdout.readline().startswith("green answers on 127.0.0.1:")
+        backend.terminate()
 
 
 def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The admin client: which target a tail means, what a refusal says, what is said when nobody answers."""
 
 import http.server
+import os
+import pwd
 import socket
 import threading
 from collections.abc import Iterator
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lb.cli.client import Client, Failure, Refusal, Unreachable, did_you_mean, in_path, match_target
+from lb.cli.client import Client, Failure, Refusal, Unreachable, did_you_mean, in_path, match_target, who
 
 IDS = [
     "greeting/blue/127.0.0.1:5001",
@@ -48,6 +50,12 @@ def test_a_tail_that_fits_none_shows_what_there_is() -> None:
         match_target("9", IDS)
     with pytest.raises(Failure, match="no targets at all"):
         match_target("9", [])
+
+
+def test_an_order_has_a_name_without_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LB_ACTOR", "SUDO_USER", "USER", "LOGNAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert who() == pwd.getpwuid(os.getuid()).pw_name
 
 
 def test_a_target_in_a_url() -> None:

@@ -158,6 +158,17 @@ def test_what_has_no_equivalent_is_said_in_the_file_and_aside() -> None:
         assert any(words in note for note in notes)
 
 
+def test_no_label_is_left_out_in_silence() -> None:
+    labels = {"HAPROXY_0_VHOST": "a.example.org", "HAPROXY_0_STICKY": "true", "HAPROXY_0_REDIRECT_TO_HTTPS": "true"}
+    found, _ = imported(labels={**labels, "HAPROXY_1_X": "y", "team": "z"})
+    said = [note.partition(": ")[2].partition(" is left out")[0] for note in found.notes if "Label" in note]
+    assert said == [
+        'Label HAPROXY_0_REDIRECT_TO_HTTPS: "true"',
+        'Label HAPROXY_0_STICKY: "true"',
+        'Label HAPROXY_1_X: "y"',
+    ]
+
+
 def test_an_app_without_health_checks() -> None:
     found, world = imported()
     assert next(iter(world.checks.values())).readiness.protocol == "tcp"
