@@ -14,11 +14,14 @@ from lb.config.quantities import format_duration
 from lb.config.resolve import World, resolve
 from lb.config.serving import Service
 from lb.core.checks import definition
+from lb.core.renames import Renames, layout_of, renames
 from lb.core.targets import Listener, Target
 
 Kind = Literal["add", "drain", "change", "restart"]
 SIGNS: dict[Kind, str] = {"add": "+", "drain": "-", "change": "~", "restart": "!"}
 
+#: What outlives another name.
+KEPT = "health, drains and connections are kept"
 #: Settings that are read at the start alone.
 AT_START = ("admin", "workers", "state_dir")
 
@@ -62,14 +65,19 @@ class Plan:
 def diff(old: Config, new: Config) -> Plan:
     """From `old`, which runs, to `new`."""
     before, after = resolve(old, 0), resolve(new, 0)
+    names = renames(layout_of(before.snapshot.services), layout_of(after.snapshot.services))
     changes = (
         *_listeners(before, after),
-        *_services(before, after),
-        *_targets(before, after),
+        *_services(before, after, names),
+        *_targets(before, after, names),
         *_settings(old, new),
-        *_timing(before, after),
+        *_timing(before, after, names),
     )
-    kept = [id for id, target in after.targets.items() if id in before.targets and _same(before.targets[id], target)]
+    kept = [
+        id
+        for id, target in after.targets.items()
+        if (was := _former(id, before, names)) is not None and _same(was, target)
+    ]
     return Plan(changes, tuple(kept))
 
 
@@ -87,25 +95,33 @@ def _listeners(before: World, after: World) -> Iterator[Change]:
             yield Change("drain", f"listener {bind}", "closes; its connections end after their request")
 
 
-def _services(before: World, after: World) -> Iterator[Change]:
+def _services(before: World, after: World, names: Renames) -> Iterator[Change]:
     old, new = before.config.services, after.config.services
     for name in new:
-        if name not in old:
+        known = names.services.get(name, name)
+        if known not in old:
             yield Change("add", f"service {name}", f"pools {', '.join(new[name].pools)}")
             continue
-        if old[name].first_active() != new[name].first_active():
-            said = f"{old[name].first_active()} → {new[name].first_active()}; an edit wins over an earlier switch"
-            yield Change("change", f"services.{name}.active", said)
-        for pool in new[name].pools:
-            if pool not in old[name].pools:
+        was = old[known]
+        if known != name:
+            yield Change("change", f"service {name}", f"{known} has this name now; {KEPT}")
+        pools = {pool: names.pool_was(name, pool)[1] for pool in new[name].pools}
+        for pool, former in pools.items():
+            if former not in was.pools:
                 yield Change("add", f"pool {name}/{pool}", _counted(len(new[name].pools[pool].targets), "target"))
-        for pool in old[name].pools:
-            if pool not in new[name].pools:
-                yield Change("drain", f"pool {name}/{pool}", "is gone; its targets drain")
-        if old[name] != new[name] or old[name].readiness.kind() != new[name].readiness.kind():
-            yield from _values(f"services.{name}", _written_out(old[name]), _written_out(new[name]))
+            elif former != pool:
+                yield Change("change", f"pool {name}/{pool}", f"{former} has this name now; {KEPT}")
+        first = pools.get(new[name].first_active(), new[name].first_active())
+        if was.first_active() != first:
+            said = f"{was.first_active()} → {new[name].first_active()}; an edit wins over an earlier switch"
+            yield Change("change", f"services.{name}.active", said)
+        for pool in was.pools:
+            if pool not in pools.values():
+                yield Change("drain", f"pool {known}/{pool}", "is gone; its targets drain")
+        if was != new[name] or was.readiness.kind() != new[name].readiness.kind():
+            yield from _values(f"services.{name}", _written_out(was), _written_out(new[name]))
     for name in old:
-        if name not in new:
+        if name not in new and name not in names.services.values():
             yield Change("drain", f"service {name}", "is gone; its targets drain")
 
 
@@ -119,33 +135,58 @@ def _written_out(service: Service) -> dict[str, Any]:
     return settings
 
 
-def _targets(before: World, after: World) -> Iterator[Change]:
+def _former(id: str, before: World, names: Renames) -> Target | None:
+    """What a target was before; None: it is new."""
+    former = names.targets.get(id, (id,))[0]
+    return before.targets.get(former)
+
+
+def _targets(before: World, after: World, names: Renames) -> Iterator[Change]:
     for id, target in after.targets.items():
-        was = before.targets.get(id)
+        was = _former(id, before, names)
         if was is None:
-            yield Change("add", id, "gets traffic after its first passed check")
+            twins = [twin for twin in names.twins.get(id, ()) if not _asked_otherwise(twin, id, before, after)]
+            twins = [twin for twin in twins if before.targets[twin].tls == target.tls]
+            said = f"begins as what {twins[0]} is found to be" if twins else "gets traffic after its first passed check"
+            yield Change("add", id, said)
             continue
+        if was.id != id and not names.is_renamed(id, was.id):
+            yield Change("change", id, f"was {was.id}; {_comes_with(was.id, id, before, after)}")
         if was.weight != target.weight:
             yield Change("change", id, f"weight {was.weight} → {target.weight}")
         if was.tls != target.tls:
             yield Change("change", id, "TLS settings, for new connections")
+    moved = {former for formers in names.targets.values() for former in formers}
     for id in before.targets:
-        if id not in after.targets:
+        if id not in after.targets and id not in moved:
             yield Change("drain", id, "takes no new requests, then is gone")
-    kept = [id for id in after.targets if id in before.targets]
-    asked = [id for id in kept if definition(before.checks[id].readiness) != definition(after.checks[id].readiness)]
+    stay = {id: id for id in after.targets if id in before.targets}
+    stay |= {id: olds[0] for id, olds in names.targets.items() if names.is_renamed(id, olds[0])}
+    kept = [id for id in after.targets if id in stay]
+    asked = [id for id in kept if _asked_otherwise(stay[id], id, before, after)]
     if asked:
         said = "asked another question; until it is answered well, the old check decides"
         yield Change("change", _some(asked), said)
-    alive = [id for id in kept if before.checks[id].liveness != after.checks[id].liveness]
+    alive = [id for id in kept if before.checks[stay[id]].liveness != after.checks[id].liveness]
     if alive:
         gone = all(after.checks[id].liveness is None for id in alive)
         yield Change("change", _some(alive), "no liveness check any more" if gone else "another liveness check")
 
 
+def _comes_with(old: str, new: str, before: World, after: World) -> str:
+    """What a target keeps that comes from another place."""
+    if _asked_otherwise(old, new, before, after):
+        return "a drain holds; its check is another one, so it gets traffic after its first passed check"
+    return KEPT
+
+
+def _asked_otherwise(old: str, new: str, before: World, after: World) -> bool:
+    return definition(before.checks[old].readiness) != definition(after.checks[new].readiness)
+
+
 def _same(old: Target, new: Target) -> bool:
-    """Whether it keeps what is known of it and its connections."""
-    return replace(old, weight=new.weight) == new
+    """Whether it keeps what is known of it and its connections, perhaps under another name."""
+    return replace(old, id=new.id, service=new.service, pool=new.pool, weight=new.weight) == new
 
 
 def _some(ids: list[str]) -> str:
@@ -191,11 +232,12 @@ def _values(path: str, old: Any, new: Any) -> Iterator[Change]:
         yield Change(kind, path, f"{said}; needs a restart" if kind == "restart" else said)
 
 
-def _timing(before: World, after: World) -> Iterator[Change]:
+def _timing(before: World, after: World, names: Renames) -> Iterator[Change]:
     """The detection time, where it changes: what all those settings are about."""
     for name in after.config.services:
-        if name in before.config.services:
-            found = [world.detections.get(name) for world in (before, after)]
+        known = names.services.get(name, name)
+        if known in before.config.services:
+            found = [before.detections.get(known), after.detections.get(name)]
             worst = ["never" if one is None else format_duration(round(one.worst, 3)) for one in found]
             if worst[0] != worst[1]:
                 yield Change("change", f"services.{name}", f"a dead target is out after at worst {' → '.join(worst)}")

@@ -113,7 +113,8 @@ routes:
 ## What a reload changes
 
 `lb reload` (or SIGHUP, or `watch: true`) reads the file again. An invalid one changes nothing. Targets whose address is
-unchanged keep their health, connections and counters; removed ones drain. `admin`, `workers` and `state_dir` are read
+unchanged keep their health, connections and counters, and under another name their health, drains and connections; removed
+ones drain. `admin`, `workers` and `state_dir` are read
 at the start only; `lb plan` says so.
 """  # noqa: E501 - the rows of a table
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -61,6 +61,9 @@ class Ledger:
         for line in self._journal.lines():
             with suppress(msgspec.MsgspecError):
                 run = msgspec.json.decode(line, type=Run)
+                if run.was:
+                    self._rename(run.was, run.target)
+                    continue
                 known[run.target, run.check, run.first] = run.count
                 self._remember(run)
         for run in self._read_open():  # they ended with the lb that wrote them
@@ -76,6 +79,16 @@ class Ledger:
         ended = self._folder.saw(target, check, at, verdict, doubt)
         if ended is not None:
             self._end(ended)
+
+    def rename(self, targets: Mapping[str, str]) -> None:
+        """Targets have other ids now: new one → old one. What came before is theirs, also after a restart."""
+        for old in dict.fromkeys(targets.values()):
+            for run in self._folder.end(old):
+                self._end(run)
+        now = time.time()
+        for new, old in targets.items():
+            if self._rename(old, new):
+                self._unwritten.append(Run(new, "readiness", "ignored", "", now, now, 0.0, 0.0, was=old))
 
     def keep(self, targets: Iterable[str]) -> None:
         """The runs of all targets but these have ended; what they were is kept."""
@@ -120,6 +133,13 @@ class Ledger:
     def _end(self, run: Run) -> None:
         self._remember(run)
         self._unwritten.append(run)
+
+    def _rename(self, old: str, new: str) -> bool:
+        """The ended runs of `old` are those of `new`; False: there are none."""
+        runs = self._past.pop(old, ())
+        for run in runs:
+            self._remember(msgspec.structs.replace(run, target=new))
+        return bool(runs)
 
     def _remember(self, run: Run) -> None:
         runs = self._past.get(run.target)

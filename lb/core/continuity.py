@@ -19,6 +19,7 @@ Times on the disk are Unix seconds, those of a `Health` monotonic ones; `unix` a
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -134,6 +135,29 @@ def warmth(kept: Kept, health: Health, rules: Rules, now: float) -> Health:
         return replace(health, rotation_since=now, warm_at=0.0)
     since = now - kept.warmed
     return replace(health, rotation_since=since, warm_at=since + rules.slow_start.window)
+
+
+def under_name(alike: Sequence[Kept], target: str, moved: bool) -> Kept:
+    """What is kept of `target`, which had another name: the same question was asked of its address.
+
+    Of several the one that found it ill is believed, then the newest. Unless it was `moved`, it is another place of
+    that address, and what traffic has made of the first one is not its own.
+    """
+    best = min(alike, key=lambda kept: (kept.checked == 0.0, kept.ready, -kept.checked, kept.target))
+    if moved:
+        return replace(best, target=target)
+    return replace(
+        best,
+        target=target,
+        ejected_until=0.0,
+        ejected_at=0.0,
+        ejected_for="",
+        ejections=0,
+        returned_at=0.0,
+        life="",
+        tries=(),
+        relief=1.0,
+    )
 
 
 def held(kept: Kept, health: Health, rules: Rules, now: float, unix: float) -> Health:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lb.core.renames import Renames
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,50 @@ class Desired:
     version: int = 0
     services: dict[str, ServiceDesired] = field(default_factory=dict)
     targets: dict[str, TargetDesired] = field(default_factory=dict)  # by target id
+    layout: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)  # of the file: see `core.renames`
+
+
+def renamed(desired: Desired, renames: Renames) -> Desired:
+    """The same wishes under the names of a new configuration; what has no new name is left for `reconcile` to drop.
+
+    A target that succeeds several is drained if one of them is: that costs an undrain, the contrary costs requests.
+    """
+    if not renames:
+        return desired
+    services = dict(desired.services)
+    for name in {*desired.services, *renames.services}:
+        wanted = desired.services.get(renames.services.get(name, name))
+        pools = {old[1]: new[1] for new, old in renames.pools.items() if new[0] == name and old[1] != new[1]}
+        if wanted is not None:
+            services[name] = _with_pools(wanted, pools)
+    targets = dict(desired.targets)
+    for id, formers in renames.targets.items():
+        wishes = [desired.targets[former] for former in formers if former in desired.targets]
+        drains = [wish for wish in wishes if wish.draining]
+        weighed = next((wish for wish in wishes if wish.weight is not None), TargetDesired())
+        if wishes:
+            targets[id] = replace(
+                weighed, draining=bool(drains), returns=bool(drains) and all(wish.returns for wish in drains)
+            )
+    return replace(desired, services=services, targets=targets)
+
+
+def _with_pools(wanted: ServiceDesired, names: Mapping[str, str]) -> ServiceDesired:
+    """`wanted` with the new names of pools; `names`: old name → new one."""
+    if not names:
+        return wanted
+    rollout = wanted.rollout
+    if rollout is not None and isinstance(plan := rollout.get("plan"), dict):
+        both: dict[str, Any] = {key: names.get(plan[key], plan[key]) for key in ("old", "new") if key in plan}
+        rollout = {**rollout, "plan": {**plan, **both}}
+    return replace(
+        wanted,
+        active=names.get(wanted.active, wanted.active),
+        configured=names.get(wanted.configured, wanted.configured),
+        previous=names.get(wanted.previous, wanted.previous),
+        shares=tuple((names.get(pool, pool), parts) for pool, parts in wanted.shares),
+        rollout=rollout,
+    )
 
 
 def reconcile(

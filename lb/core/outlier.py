@@ -190,6 +190,14 @@ class Ejector:
             self._windows.clear()
         self.rules = rules
 
+    def rename(self, old: str, new: str, former: Ejector) -> None:
+        """`new` is what `former` knows as `old`. Workers count anew for it: what they told of the old name is over."""
+        window, until = former._windows.pop(old, None), former._probation.pop(old, None)
+        if window is not None and former.rules.window == self.rules.window:
+            self._windows[new] = window
+        if until is not None:
+            self._probation[new] = until
+
     def forget(self, keep: Iterable[str]) -> None:
         """Drop what is known of all targets but these."""
         kept = set(keep)

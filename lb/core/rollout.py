@@ -408,6 +408,13 @@ def resume(rollout: Rollout, *, can_go_back: bool = True) -> Next:
     return replace(rollout, measure=None, outlook="", needed=0, held=False), (Effect("resume", text),)
 
 
+def renamed(rollout: Rollout, old: str, new: str) -> Rollout:
+    """Pool `old` has another name now; what is measured begins anew."""
+    plan = rollout.plan
+    plan = replace(plan, old=new if plan.old == old else plan.old, new=new if plan.new == old else plan.new)
+    return replace(rollout, plan=plan, measure=None, outlook="", needed=0, held=False)
+
+
 def retired(rollout: Rollout) -> str:
     """The pool that has lost its traffic when the rollout is over."""
     return rollout.plan.new if rollout.phase == "rolled_back" else rollout.plan.old

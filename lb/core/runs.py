@@ -40,6 +40,7 @@ class Run(msgspec.Struct, omit_defaults=True):
     failed: int = 0
     ignored: int = 0
     doubt: str = ""  # why the failures were not counted
+    was: str = ""  # no probes: the target had this id until now, and what came before is its own
 
     @property
     def count(self) -> int:

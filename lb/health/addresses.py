@@ -31,6 +31,11 @@ class Addresses:
             self._in_use[target_id] = addresses
             self._on_change(target_id, before, addresses)
 
+    def succeed(self, target_id: str, addresses: tuple[str, ...]) -> None:
+        """A target under a new name: its requests go where they went, which is no change to be told."""
+        if addresses:
+            self._in_use[target_id] = addresses
+
     def forget(self, target_id: str) -> None:
         self._in_use.pop(target_id, None)
 

@@ -43,6 +43,18 @@ class Lives:
         """What was known of its life before a restart of lb."""
         self._lives[target_id] = life
 
+    def rename(self, old: str, target: Target) -> None:
+        """`target` is the one that was known as `old`; a restart of it that is under way goes on."""
+        if old in self._lives:
+            self._lives[target.id] = self._lives.pop(old)
+            _, spec, rules = self._targets.pop(old)
+            self._targets[target.id] = (target, spec, rules)
+        if old in self._tasks:
+            self._tasks[target.id] = self._tasks.pop(old)
+        if old in self._held:
+            self._held.discard(old)
+            self._held.add(target.id)
+
     def forget(self, target_id: str) -> None:
         self._lives.pop(target_id, None)
         self._targets.pop(target_id, None)
@@ -101,9 +113,12 @@ class Lives:
         self._tasks[target.id] = task
 
     async def _act(self, target: Target, rules: OnFailure, said: dict[str, object]) -> None:
+        text, name = "", ""
         try:
             text = await act(rules, target, said)
         finally:
-            self._tasks.pop(target.id, None)
-        if target.id in self._targets:
-            self._tell(target, "restarted", text or "nothing is configured to be done")
+            mine = asyncio.current_task()
+            for name in [id for id, task in self._tasks.items() if task is mine]:  # it may have been renamed
+                del self._tasks[name]
+        if name in self._targets:
+            self._tell(self._targets[name][0], "restarted", text or "nothing is configured to be done")

@@ -44,12 +44,14 @@ from lb.core.lifecycle import (
     Seen,
     Tick,
     Verdict,
+    in_rotation,
     initial,
     pause,
     step,
     under_rules,
 )
 from lb.core.liveness import Liveness
+from lb.core.renames import NONE, Renames
 from lb.core.suspicion import Notice, Suspicion, overloaded, stalled
 from lb.core.targets import Target
 from lb.health.addresses import Addresses, OnAddress, order
@@ -199,9 +201,12 @@ class Monitor:
         targets: Mapping[str, Target],
         rules: Mapping[str, Rules],
         canary: tuple[Target, CheckSpec] | None = None,
+        renames: Renames = NONE,
     ) -> None:
-        """Watch exactly these. A target whose address and check are unchanged keeps what is known of it."""
+        """Watch exactly these. A target whose address and check are unchanged keeps what is known of it, also under
+        another name (`renames`)."""
         self._dialer.forget()
+        self._take_names_over(checks, targets, renames)
         for target_id in [known for known in self._targets if known not in targets]:
             self._forget(target_id)
         for target_id, target in targets.items():
@@ -225,10 +230,86 @@ class Monitor:
                 self._set(watch, now + first * PACE)
                 first += 1
 
+    def _take_names_over(self, checks: Mapping[str, Checks], targets: Mapping[str, Target], renames: Renames) -> None:
+        """Know new targets by what is known of the addresses that they have."""
+        if not renames:
+            return
+        healths, rules, addresses = dict(self._healths), dict(self._rules), dict(self.addresses)
+        successions = [
+            (targets[new], found)
+            for new in dict.fromkeys((*renames.targets, *renames.twins))
+            if new in targets and (found := self._former(targets[new], checks[new].readiness, renames, healths))
+        ]
+        for target, (old, stays, answered) in successions:
+            self._addresses.succeed(target.id, addresses.get(old, ()))
+            if not stays and old in self._healths:
+                self._rename(old, target)
+            elif answered:  # of one that stays, or that has another name already
+                health = _probed_alone(healths[old], self._clock(), rules[old]) if stays else healths[old]
+                self._rules[target.id] = rules[old]
+                self._know_as(target, checks[target.id].readiness, health)
+
+    def _former(
+        self, target: Target, asked: CheckSpec, renames: Renames, healths: Mapping[str, Health]
+    ) -> tuple[str, bool, bool] | None:
+        """What `target` is known by: (id, whether that one stays, whether its verdict answers `asked`)."""
+        gone = [old for old in renames.targets.get(target.id, ()) if self._is_at(old, target)]
+        twins = [old for old in renames.twins.get(target.id, ()) if self._is_at(old, target)]
+        twins = [old for old in twins if healths[old].probe != "starting"]
+        for olds, stay in ((gone, False), (twins, True)):
+            alike = [old for old in olds if self._answers(old, asked)]
+            if alike:
+                return min(alike, key=lambda old: _ill(healths[old])), stay, True
+            if olds and renames.is_renamed(target.id, olds[0]):
+                return olds[0], stay, False  # its check has changed: that is for the trial
+        return None
+
+    def _is_at(self, target_id: str, target: Target) -> bool:
+        known = self._targets.get(target_id)
+        return known is not None and _same_place(known, target)
+
+    def _answers(self, target_id: str, asked: CheckSpec) -> bool:
+        """Whether what is known of a target is an answer to this question."""
+        watch = self._watches.get((target_id, "readiness"))
+        if watch is None:
+            return asked.protocol == "none"
+        return watch.trial is None and _same_question(watch.spec, asked)
+
+    def _rename(self, old: str, target: Target) -> None:
+        """`target` is the one that was known as `old`: its probes, past and under way, are its own."""
+        for role in ("readiness", "liveness", "former"):
+            watch = self._watches.pop((old, role), None)
+            if watch is not None:
+                watch.target, watch.pool = target, _pool(target)
+                watch.probe = build(target, watch.spec, self._dialer)
+                self._watches[target.id, role] = watch
+        health = self._healths.pop(old)
+        self._healths[target.id] = health
+        self._rules[target.id] = self._rules.pop(old)
+        self._lives.rename(old, target)
+        self._busy.pop(old, None)
+        self._unprobed.pop(old, None)
+        self._addresses.forget(old)
+        self._notify(self._suspicion.known(_pool(self._targets.pop(old)), old, False))
+        self._targets[target.id] = target
+        self._hear_of(target, health)
+
+    def _know_as(self, target: Target, spec: CheckSpec, health: Health) -> None:
+        """A target of which nothing is known but what another one of its address is."""
+        self._targets[target.id] = target
+        self._healths[target.id] = health
+        if spec.protocol != "none":
+            self._add(target, "readiness", spec).at = next(iter(self.addresses.get(target.id, ())), "")
+        self._hear_of(target, health)
+
+    def _hear_of(self, target: Target, health: Health) -> None:
+        ready = health.probe == "ready" and (target.id, "readiness") in self._watches
+        self._notify(self._suspicion.known(_pool(target), target.id, ready))
+
     def _apply_rules(self, target_id: str, rules: Rules) -> None:
         """What is under way by time goes on by the new rules."""
         health = self._healths.get(target_id)
-        if health is not None and self._rules[target_id] != rules:
+        if health is not None and self._rules.get(target_id, rules) != rules:
             self._healths[target_id] = under_rules(health, self._clock(), rules)
         self._rules[target_id] = rules
 
@@ -441,7 +522,7 @@ class Monitor:
 
     def restore(self, kept: Iterable[Kept]) -> list[str]:
         """Take over what was known before a restart, before the first probes; returns whose verdicts hold."""
-        kept = list(kept)
+        kept = self._under_new_names(kept)
         now, unix = self._clock(), time.time()
         held = []
         for each in kept:
@@ -493,7 +574,7 @@ class Monitor:
         """Whoever was ejected before still is; returns their ids. Those ejected since are left as they are."""
         now, unix = self._clock(), time.time()
         held = []
-        for each in kept:
+        for each in self._under_new_names(kept):
             health = self._healths.get(each.target)
             if health is None or health.ejections or not each.ejections or each.identity != self._identity(each.target):
                 continue
@@ -502,6 +583,23 @@ class Monitor:
             if after.ejected_until:
                 held.append(each.target)
         return held
+
+    def _under_new_names(self, kept: Iterable[Kept]) -> list[Kept]:
+        """What is kept, and for targets of other names what is kept of the same question, asked of their address."""
+        kept = list(kept)
+        of_its_own = {each.target for each in kept}
+        strangers = [id for id in self._targets if id not in of_its_own]
+        if not strangers:
+            return kept
+        by_identity: dict[str, list[Kept]] = {}
+        for each in kept:
+            by_identity.setdefault(each.identity, []).append(each)
+        for target_id in strangers:
+            alike = by_identity.get(self._identity(target_id), [])
+            gone = [each for each in alike if each.target not in self._targets]
+            if gone or alike:
+                kept.append(continuity.under_name(gone or alike, target_id, moved=bool(gone)))
+        return kept
 
     def _identity(self, target_id: str) -> str:
         watch = self._watches.get((target_id, "readiness"))
@@ -767,8 +865,7 @@ class Monitor:
                 returned_at=known.returned_at,
             )
         self._healths[target_id] = health
-        ready = health.probe == "ready" and (target_id, "readiness") in self._watches
-        self._notify(self._suspicion.known(_pool(self._targets[target_id]), target_id, ready))
+        self._hear_of(self._targets[target_id], health)
 
     def _tell_standstill(self, lost: float) -> None:
         """Say it once for all probes that one standstill has spoilt."""
@@ -788,6 +885,29 @@ class Monitor:
 
 def _pool(target: Target) -> str:
     return f"{target.service}/{target.pool}"
+
+
+def _ill(health: Health) -> int:
+    """Of several that are known of one address the one that found it ill is believed, and any before none."""
+    return {"unready": 0, "ready": 1, "starting": 2}[health.probe]
+
+
+def _probed_alone(health: Health, now: float, rules: Rules) -> Health:
+    """What probes know of a target, without what operators and traffic have made of it."""
+    alone = msgspec.structs.replace(
+        health,
+        admin="normal",
+        admin_since=0.0,
+        ejected_until=0.0,
+        ejected_at=0.0,
+        ejected_for="",
+        ejections=0,
+        returned_at=0.0,
+        relief=1.0,
+    )
+    if in_rotation(alone) and not in_rotation(health):
+        return msgspec.structs.replace(alone, rotation_since=now, warm_at=now + rules.slow_start.window)
+    return alone
 
 
 def _same_place(old: Target, new: Target) -> bool:

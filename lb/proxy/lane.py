@@ -94,7 +94,7 @@ class Lane:
         self.latency = service.balance.policy == "peak_ewma"
         self.idle_limit = IdleLimit(service.timeouts.idle, plane.now)
         self.tls = _context(target)
-        self.said = f'"service":"{target.service}","pool":"{target.pool}","target":"{target.id}"'  # for the access log
+        self.said = _said(target)
         self.opened_at = -inf  # when the newest connection was opened
         self.tally = TargetTally(target.id, buckets=[0] * (len(BUCKETS) + 1))
         # What `settle` has yet to add to the tally. Nearly every answer is a whole 200: those are counted by bucket of
@@ -401,12 +401,17 @@ class Lane:
         return (old.host, old.port, old.tls) == (target.host, target.port, target.tls)
 
     def become(self, target: Target, service: Service) -> None:
-        """Go on by a new configuration; a drain under way ends when the new `timeouts.drain` says."""
+        """Go on by a new configuration, perhaps under a new name, and then counting anew; a drain under way ends when
+        the new `timeouts.drain` says."""
         old, new = self.service.timeouts.drain, service.timeouts.drain
         if self.draining and old != new:
             began = self.drained_at - old if old else self.plane.now
             self.drained_at = began + (new or inf)
         self.target, self.service = target, service
+        if self.id != target.id:
+            self.id, self.said = target.id, _said(target)
+            self.tally = TargetTally(target.id, buckets=[0] * (len(BUCKETS) + 1))
+            self.reported = -1
         self.latency = service.balance.policy == "peak_ewma"
 
     def drain(self, draining: bool, now: float) -> None:
@@ -542,6 +547,11 @@ def _places(addresses: tuple[str, ...], port: int) -> tuple[_Address, ...]:
     return tuple(
         (socket.AF_INET6 if v6 else socket.AF_INET, (address, port)) for v6, address in zip(six, addresses, strict=True)
     )
+
+
+def _said(target: Target) -> str:
+    """How a line of the access log names a target."""
+    return f'"service":"{target.service}","pool":"{target.pool}","target":"{target.id}"'
 
 
 def _authority(target: Target) -> bytes:

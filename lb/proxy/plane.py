@@ -18,9 +18,10 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from lb.core.renames import Renames, layout_of, renames
 from lb.core.report import BUCKETS, Alarm, PoolTally, Report, RequestRecord, TargetTally, empty_tally, removed_id
 from lb.core.routing import RouteTable
-from lb.core.targets import Listener, Rotation, Service, Snapshot
+from lb.core.targets import Listener, Rotation, Service, Snapshot, Target
 from lb.http1.head import RequestHead, ResponseHead
 from lb.http1.rules import Refusal, host_name
 from lb.proxy.access_log import Log
@@ -118,20 +119,26 @@ class DataPlane:
         old_services, old_lanes = self.services, self.lanes
         services: dict[str, LiveService] = {}
         lanes: dict[str, Lane] = {}
+        names = renames(layout_of(service.rules for service in old_services.values()), layout_of(snapshot.services))
+        free = {id: old_lanes[id] for formers in names.targets.values() for id in formers if id in old_lanes}
         for rules in _with_rules_in_common(snapshot.services):
             for pool in rules.pools:
                 for target in pool.targets:
-                    lane = old_lanes.get(target.id)
+                    lane = old_lanes.get(target.id) or self._succeeded(target, names, free)
                     if lane is not None and lane.may_become(target):
+                        if lane.id != target.id:
+                            self._fold(lane)
                         lane.become(target, rules)
                     else:
                         lane = Lane(self, target, rules)
                     lanes[target.id] = lane
             service = services[rules.name] = LiveService(self, rules)
-            if rules.name in old_services:
-                service.inherit(old_services[rules.name])
-        for id, lane in old_lanes.items():
-            if lanes.get(id) is not lane:
+            former = old_services.get(names.services.get(rules.name, rules.name))
+            if former is not None:
+                service.inherit(former, names)
+        stay = set(lanes.values())
+        for lane in old_lanes.values():
+            if lane not in stay:
                 lane.leave(self.now)
                 self._leaving.append(lane)
                 self._fold(lane)
@@ -140,7 +147,7 @@ class DataPlane:
             for old_pool in service.pools.values():
                 old_pool.waiting.clear()  # each enters the queue of its pool anew, below
         self.lanes, self.services = lanes, services
-        self._carry_over(old_services)
+        self._carry_over(old_services, names)
         for rotation in snapshot.rotations:
             self._rotate(rotation)
         self.routes = [LiveRoute(services[route.service], route.max_body, route.total) for route in snapshot.routes]
@@ -155,18 +162,30 @@ class DataPlane:
         for exchange in waiting:
             exchange.leave_queue()
 
-    def _carry_over(self, old_services: dict[str, LiveService]) -> None:
+    @staticmethod
+    def _succeeded(target: Target, names: Renames, free: dict[str, Lane]) -> Lane | None:
+        """The lane of a target that is the same under another name: its connections are as good as ever."""
+        for former in names.targets.get(target.id, ()):
+            if former in free and free[former].may_become(target):
+                return free.pop(former)
+        return None
+
+    def _carry_over(self, old_services: dict[str, LiveService], names: Renames) -> None:
         """Requests under way go on by the new rules: bounds count them, drains of pools find them, and what waits is
         woken by whoever ends."""
+        new_services = {old: new for new, old in names.services.items()}
+        new_pools = {old: new for new, old in names.pools.items()}
         for exchange in [*(client.exchange for client in self.clients), *self.shadows]:
             if exchange is None or old_services.get(exchange.service.name) is not exchange.service:
                 continue
-            service = self.services.get(exchange.service.name)
+            was = exchange.service.name
+            service = self.services.get(new_services.get(was, was))
             if service is not None:
                 service.in_flight += 1
                 exchange.service = service
                 lane = exchange.lane  # its target may have come to a pool of another name
-                named = exchange.pool.name if lane is None else lane.target.pool
+                place = was, exchange.pool.name
+                named = new_pools.get(place, place)[1] if lane is None else lane.target.pool
                 exchange.pool = service.pools.get(named, exchange.pool)
 
     def _fold(self, lane: Lane) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lb.core.balance import Balancer, build, hash_key
 from lb.core.limiter import GradientLimiter
+from lb.core.renames import Renames
 from lb.core.report import PoolTally
 from lb.core.retry import RetryBudget
 from lb.core.shares import Split
@@ -165,19 +166,19 @@ class LiveService:
         self.plain = not rules.previews and not rules.sticky.by
         self.version = 0
 
-    def inherit(self, old: LiveService) -> None:
-        """Take over what a service of the same name knows: a reload must not forget."""
+    def inherit(self, old: LiveService, names: Renames) -> None:
+        """Take over what a service of the same name, or the one that was renamed, knows: a reload must not forget."""
         self.retried, self.mirrored = old.retried, old.mirrored
         self.split.position = old.split.position
         self.budget.requests, self.budget.retries = old.budget.requests, old.budget.retries
         if self.limiter is not None and old.limiter is not None:
             self.limiter = old.limiter
         for name, pool in self.pools.items():
-            if name in old.pools:
-                pool.shunned = dict(old.pools[name].shunned)
-                pool.leaves_at = moved_deadline(
-                    old.pools[name].leaves_at, old.rules.timeouts.drain, self.rules.timeouts.drain
-                )
+            former = old.pools.get(names.pool_was(self.name, name)[1])
+            if former is not None:
+                pool.shunned = dict(former.shunned)
+                drain = self.rules.timeouts.drain
+                pool.leaves_at = moved_deadline(former.leaves_at, old.rules.timeouts.drain, drain)
 
     def rotate(self, rotation: Rotation, lanes: dict[str, Lane], now: float) -> None:
         """Take a new rotation: members, weights, shares. One step, between two requests."""

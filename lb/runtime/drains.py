@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from lb.control.models import DrainState
 from lb.control.operations import Refused
 from lb.core.desired import TargetDesired
 from lb.core.lifecycle import Emptied, Seen
+from lb.core.renames import Renames
 from lb.core.report import TargetTally
 from lb.core.rotation import given_shares
 from lb.core.targets import Target
@@ -119,6 +120,17 @@ class Drains:
             others = [rotation.fallback]
         instead = f"{' and '.join(others)} get its share" if others else "its clients get 503"
         return [f"{target.pool} has no other ready target: {instead}"]
+
+    def configure(self, targets: Collection[str], renames: Renames) -> None:
+        """Know the targets by their new names, and forget those that are gone."""
+        for new, formers in renames.targets.items():
+            for old in formers:
+                if old in self._seen_down:
+                    self._seen_down.add(new)
+                if old in self._told_safe:
+                    self._told_safe[new] = self._told_safe[old]
+        self._seen_down.intersection_update(targets)
+        self._told_safe = {id: since for id, since in self._told_safe.items() if id in targets}
 
     # --- looking ----------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from lb.core.lifecycle import Health, in_rotation
 from lb.core.outlier import Ejector, Found
+from lb.core.renames import NONE, Renames
 from lb.core.report import Alarm, Report
 from lb.core.rotation import ServiceRules
 from lb.core.targets import Target
@@ -19,8 +20,11 @@ class Ejections:
         self._members: dict[tuple[str, str], list[Target]] = {}
         self._pools: dict[str, tuple[str, str]] = {}  # target id → service and pool
 
-    def configure(self, targets: Mapping[str, Target], rules: Mapping[str, ServiceRules]) -> None:
-        """Take the targets as they are now; what is known of those that stay is kept."""
+    def configure(
+        self, targets: Mapping[str, Target], rules: Mapping[str, ServiceRules], renames: Renames = NONE
+    ) -> None:
+        """Take the targets as they are now; what is known of those that stay, or have another name, is kept."""
+        former, places = self._ejectors, self._pools
         self._pools = {id: (target.service, target.pool) for id, target in targets.items()}
         self._members = {}
         for id, pool in self._pools.items():
@@ -28,6 +32,10 @@ class Ejections:
         self._ejectors = {pool: self._ejectors.get(pool) or Ejector(rules[pool[0]].outlier) for pool in self._members}
         for (service, _), ejector in self._ejectors.items():
             ejector.configure(rules[service].outlier)
+        for new, (old, *_) in renames.targets.items():
+            if new in self._pools and old in places:
+                self._ejectors[self._pools[new]].rename(old, new, former[places[old]])
+        for ejector in self._ejectors.values():
             ejector.forget(targets)
 
     def report(self, report: Report, now: float) -> None:

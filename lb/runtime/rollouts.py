@@ -23,6 +23,7 @@ from lb.control.models import SwitchRequest
 from lb.control.operations import Refused
 from lb.core.analysis import Tally
 from lb.core.desired import ServiceDesired
+from lb.core.renames import Renames
 from lb.core.report import PoolTally
 from lb.core.rollout import (
     Bake,
@@ -35,6 +36,7 @@ from lb.core.rollout import (
     begin,
     from_dict,
     promote,
+    renamed,
     resume,
     retired,
     roll_back,
@@ -220,6 +222,22 @@ class Rollouts:
             self._count(name, "refused")
             note("switch", f"to {plan.new} refused: {refused.detail}", name, actor=plan.actor)
             raise
+
+    def rename(self, renames: Renames) -> None:
+        """Go on under the names of a new configuration; the present step is measured anew, as pools count by name."""
+        for new, old in renames.services.items():
+            if old in self._rollouts:
+                self._rollouts[new] = self._rollouts.pop(old)
+            if old in self._recovering:
+                self._recovering[new] = self._recovering.pop(old)
+        for place, (was, pool) in renames.pools.items():
+            name = place[0]
+            task = self._announcing.pop(was, None)
+            if task is not None:
+                task.cancel()  # what it waits for has another name
+            rollout = self._rollouts.get(name)
+            if rollout is not None:
+                self._rollouts[name] = renamed(rollout, pool, place[1])
 
     # --- twice a second ---------------------------------------------------------------------------------------------
 

@@ -33,8 +33,9 @@ from lb.control.events import EventLog
 from lb.control.ledger import Ledger
 from lb.control.metrics import Histogram
 from lb.control.operations import Refused
-from lb.core.desired import Desired, reconcile
+from lb.core.desired import Desired, reconcile, renamed
 from lb.core.lifecycle import Drain, Effect, Eject, Health, Seen, Undrain, in_rotation, shown
+from lb.core.renames import NONE, Renames, layout_of, renames
 from lb.core.report import Alarm, Report
 from lb.core.rotation import rules_of
 from lb.core.suspicion import Notice
@@ -107,6 +108,7 @@ class Supervisor:
         self.world: World = resolve(config, 0)
         self.targets: dict[str, Target] = {}
         self.desired = Desired()
+        self.renames: Renames = NONE  # what the newest configuration calls otherwise than the one before
         self.store = Store(_under(path, config.state_dir))
         self.events = EventLog()
         self.ledger = Ledger()
@@ -464,13 +466,18 @@ class Supervisor:
         self.config, self.world = config, world
         services = world.snapshot.services
         self.targets = {target.id: target for s in services for pool in s.pools for target in pool.targets}
+        layout = layout_of(services)
+        self.renames = renames(self.desired.layout, layout)
         self.desired = reconcile(
-            self.desired,
+            replace(renamed(self.desired, self.renames), layout=layout),
             {name: service.first_active() for name, service in config.services.items()},
             {service.name: frozenset(pool.name for pool in service.pools) for service in services},
             {id: target.weight for id, target in self.targets.items()},
         )
-        self._ejections.configure(self.targets, world.rules)
+        self.rollouts.rename(self.renames)
+        self.drains.configure(self.targets, self.renames)
+        self._ejections.configure(self.targets, world.rules, self.renames)
+        self.ledger.rename({new: formers[0] for new, formers in self.renames.targets.items()})
         self.ledger.keep(self.targets)
         self.workers.hung_after = config.worker_limits.hang
         self.workers.memory = config.worker_limits.memory
@@ -489,7 +496,7 @@ class Supervisor:
             id: rules_of(self.world.rules[target.service], self.world.checks[id].readiness)
             for id, target in self.targets.items()
         }
-        self.monitor.update(self.world.checks, self.targets, rules, self.world.canary)
+        self.monitor.update(self.world.checks, self.targets, rules, self.world.canary, self.renames)
         for id in self.targets:
             override = self.desired.targets.get(id)
             if override is not None and override.draining:

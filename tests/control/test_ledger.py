@@ -142,6 +142,25 @@ def test_of_targets_that_are_gone_the_runs_end_and_are_kept(tmp_path: Path):
     assert [run.target for run in found.since(1999.0)] == [TARGET]
 
 
+def test_what_was_seen_is_found_under_a_new_name_also_after_a_restart(tmp_path: Path):
+    new, newest = "app/teal/b1:80", "web/teal/b1:80"
+    found = ledger(tmp_path)
+    fill(found, PASS, REFUSED, REFUSED)
+    found.rename({new: TARGET})
+    found.keep([new])
+    fill(found, PASS, target=new, start=2000.0)
+    expected = [("passed", 1), ("refused", 2), ("passed", 1)]
+    assert counts(found, new) == expected
+    assert found.of(TARGET) == []
+    assert [run.target for run in found.since(0.0)] == [new] * 3
+    found.flush(everything=True)
+    again = ledger(tmp_path)
+    assert counts(again, new) == expected
+    again.rename({newest: new})
+    again.flush(everything=True)
+    assert counts(ledger(tmp_path), newest) == expected
+
+
 def test_while_another_lb_takes_over_nothing_is_written(tmp_path: Path):
     old = ledger(tmp_path)
     fill(old, PASS)

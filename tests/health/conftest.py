@@ -15,6 +15,7 @@ import uvloop
 
 from lb.core.checks import Checks, CheckSpec
 from lb.core.lifecycle import Effect, Health, Rules, Verdict
+from lb.core.renames import NONE, Renames
 from lb.core.rotation import ServiceRules, rules_of
 from lb.core.suspicion import Notice
 from lb.core.targets import Target
@@ -144,10 +145,11 @@ class Watcher:
         *pairs: tuple[Target, CheckSpec | Checks],
         service: ServiceRules | None = None,
         canary: tuple[Target, CheckSpec] | None = None,
+        names: Renames = NONE,
     ) -> None:
         checks = {t.id: c if isinstance(c, Checks) else Checks(readiness=c) for t, c in pairs}
         rules: dict[str, Rules] = {t: rules_of(service or ServiceRules(), c.readiness) for t, c in checks.items()}
-        self.monitor.update(checks, {t.id: t for t, _ in pairs}, rules, canary)
+        self.monitor.update(checks, {t.id: t for t, _ in pairs}, rules, canary, names)
 
     def texts(self, target: Target) -> list[str]:
         return [verdict.text for probed, _, verdict in self.probes if probed == target.id]

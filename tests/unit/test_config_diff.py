@@ -43,17 +43,44 @@ def test_targets_come_go_and_change() -> None:
 
 
 def test_pools_and_services_come_and_go() -> None:
-    new = OLD.replace("green:", "red:") + "  t: {pools: {a: [h:1]}}\nroutes: [{service: s}, {service: t, path: /t}]\n"
+    red = OLD.replace("green: {targets: [http://127.0.0.1:3]", "red: {targets: [http://127.0.0.1:4]")
+    new = red + "  t: {pools: {a: [h:1]}}\nroutes: [{service: s}, {service: t, path: /t}]\n"
     assert lines(new) == [
         "+ pool s/red: 1 target",
         "- pool s/green: is gone; its targets drain",
         "+ service t: pools a",
-        "+ s/red/127.0.0.1:3: gets traffic after its first passed check",
+        "+ s/red/127.0.0.1:4: gets traffic after its first passed check",
         "+ t/a/h:1: gets traffic after its first passed check",
         "- s/green/127.0.0.1:3: takes no new requests, then is gone",
         "+ route /t: to its service, for new requests",
     ]
     assert lines(OLD, new)[-1] == "- route /t: is gone"
+
+
+def test_names_that_change_and_targets_that_move() -> None:
+    kept = "health, drains and connections are kept"
+    assert lines(OLD.replace("blue", "teal")) == [f"~ pool s/teal: blue has this name now; {kept}"]
+    service = diff(load_text(OLD), load_text(OLD.replace("  s:\n", "  t:\n")))
+    assert service.lines() == [
+        f"~ service t: s has this name now; {kept}",
+        "~ route /: s → t",
+    ]
+    assert len(service.kept) == 3
+    both = OLD.replace("  s:\n", "  t:\n").replace("green", "lime").replace("path: /r,", "path: /ready,")
+    assert lines(both)[:2] == [
+        f"~ service t: s has this name now; {kept}",
+        f"~ pool t/lime: green has this name now; {kept}",
+    ]
+    assert (
+        "~ 3 targets of t/blue, t/lime: asked another question; until it is answered well, the old check decides"
+        in (lines(both))
+    )
+    moved = OLD.replace(", http://127.0.0.1:2]", "]").replace(
+        "[http://127.0.0.1:3]", "[http://127.0.0.1:3, 127.0.0.1:2]"
+    )
+    assert lines(moved) == [f"~ s/green/127.0.0.1:2: was s/blue/127.0.0.1:2; {kept}"]
+    again = OLD.replace("[http://127.0.0.1:3]", "[http://127.0.0.1:3, 127.0.0.1:2]")
+    assert lines(again) == ["+ s/green/127.0.0.1:2: begins as what s/blue/127.0.0.1:2 is found to be"]
 
 
 def test_a_check_that_asks_another_question() -> None:

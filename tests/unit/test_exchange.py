@@ -19,6 +19,7 @@ from lb.core.report import Alarm
 from lb.core.retry import BODY, CONNECT, GARBAGE, HEAD, REFUSED, RESET, TIMEOUT, Failure
 from lb.core.targets import (
     AccessLog,
+    Balance,
     Breaker,
     Mirror,
     Pool,
@@ -1169,3 +1170,40 @@ def test_an_interim_answer_does_not_start_a_time_that_does_not_run() -> None:
     exchange.upstream_blocked()
     upstream.data_received(b"HTTP/1.1 102 Processing\r\n\r\n")
     assert exchange.timer == "send"
+
+
+@pytest.mark.parametrize(("service", "pool"), [("s", "teal"), ("t", "blue"), ("t", "teal")])
+def test_a_lane_is_the_same_under_another_name(service: str, pool: str) -> None:
+    """What a reload renames keeps its connections and what is learnt of it, and counts anew without losing a count."""
+    stage = Stage(targets=2, balance=Balance("peak_ewma"))
+    plane = stage.plane
+    clients = [stage.ask(GET)[0] for _ in range(2)]
+    upstreams = [stage.accept()[0] for _ in range(2)]
+    upstreams[0].data_received(OK)
+    lane = upstreams[0].lane
+    assert lane.freshest is upstreams[0]
+    before = plane.report(full=True)
+    ids = [f"{service}/{pool}/{name}" for name in stage.names]
+    blue = Pool(pool, tuple(Target(id, service, pool, "h", int(id[-1])) for id in ids))
+    green = stage.snapshot.services[0].pools[1]
+    targets = tuple(replace(t, id=t.id.replace("s/", f"{service}/", 1), service=service) for t in green.targets)
+    targets = tuple(replace(t, id=t.id.replace("h:", "g:"), host="g") for t in targets)
+    rules = replace(stage.snapshot.services[0], name=service, pools=(blue, Pool("green", targets)))
+    weights = ((pool, tuple((id, 1.0) for id in ids)),)
+    rotation = Rotation(service, 9, ((pool, 100),), weights)
+    old = [lane.id for lane in (upstreams[0].lane, upstreams[1].lane)]
+    plane.apply(replace(stage.snapshot, version=9, services=(rules,), routes=(Route(service),), rotations=(rotation,)))
+    assert lane.freshest is upstreams[0] and not upstreams[0].transport.is_closing()
+    assert plane.lanes[lane.id] is lane and lane.id in ids
+    assert f'"pool":"{pool}"' in lane.said
+    assert not lane.draining and lane not in plane._leaving
+    upstreams[1].data_received(OK)
+    assert [client.status for client in clients] == [200, 200]
+    after = plane.report()
+    assert set(old) <= set(after.folded)
+    counted = {tally.target: sum(tally.codes.values()) for tally in after.targets}
+    assert sum(counted.values()) == 2, "each request is counted once"
+    assert sum(sum(tally.codes.values()) for tally in before.targets) == 1
+    assert plane.services[service].in_flight == 0
+    stage.ask(GET)
+    assert not stage.loop.opening, "on a kept connection"

@@ -404,3 +404,15 @@ def test_evidence_of_a_window_of_another_length_is_dropped():
     told.server_errors += 1
     ejector.tally((0, 1), told, 100.0)
     assert ejector._windows["a"].sums(103.0)[1] == 0, "what comes is gathered by the new one"
+
+
+def test_probation_and_evidence_go_along_with_a_new_name():
+    blue, teal = Ejector(Outlier()), Ejector(Outlier())
+    blue.tally((0, 1), TargetTally("blue/a", buckets=[0] * (len(BUCKETS) + 1), server_errors=50), 100.0)
+    blue.sweep({"blue/a": "ejected", "blue/b": "in"}, 100.0)
+    blue.tally((0, 1), TargetTally("blue/a", buckets=[0] * (len(BUCKETS) + 1), server_errors=60), 101.0)
+    teal.rename("blue/a", "teal/a", blue)
+    assert teal._probation == {"teal/a": 160.0}
+    assert teal._windows["teal/a"].sums(101.0)[1] == 10
+    teal.tally((0, 1), TargetTally("teal/a", buckets=[0] * (len(BUCKETS) + 1), server_errors=1), 102.0)
+    assert teal._windows["teal/a"].sums(102.0)[1] == 11, "workers count anew under the new name"

@@ -134,7 +134,7 @@ def test_one_that_keeps_its_place_is_not_refused_for_a_full_queue() -> None:
 def test_a_reload_with_other_names_loses_nobody_that_waits(renamed: str) -> None:
     stage = Stage(targets=1, breaker=ONE)
     asked = [stage.ask(GET) for _ in range(3)]
-    upstream, _ = stage.accept()
+    upstream, wire = stage.accept()
     connected(stage, *asked)
     service, blue = ("s", "cyan") if renamed == "pool" else ("t", "blue")
     id = f"{service}/{blue}/h:1"
@@ -144,12 +144,13 @@ def test_a_reload_with_other_names_loses_nobody_that_waits(renamed: str) -> None
     stage.plane.apply(
         replace(stage.snapshot, version=9, services=(rules,), routes=(Route(service),), rotations=(rotation,))
     )
-    other, wire = stage.accept()
-    assert other.lane.id == id
+    assert not stage.loop.opening, "the target is the same, and has the one connection that it may have"
+    assert upstream.lane.id == id
+    wire.take()
+    upstream.data_received(OK)
     for _ in range(2):
         assert wire.take().startswith(b"GET /x")
-        other.data_received(OK)
-    upstream.data_received(OK)
+        upstream.data_received(OK)
     assert [client.status for client, _ in asked] == [200] * 3
     assert stage.plane.services[service].in_flight == 0
 

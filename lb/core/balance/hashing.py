@@ -62,6 +62,11 @@ def _points(name: str, count: int) -> tuple[int, ...]:
     return tuple(points[:count])
 
 
+def _name(id: str) -> str:
+    """What of a lane is hashed: its address, so that a pool that is renamed keeps its clients where they are."""
+    return id.split("/", 2)[-1]
+
+
 def _others(owners: Sequence[L], at: int, avoid: Collection[L]) -> Iterator[L]:
     """The owners from `at` on, once round, without those to avoid."""
     return (lane for lane in chain(islice(owners, at, None), islice(owners, at)) if lane not in avoid)
@@ -83,9 +88,9 @@ class Ring(Generic[L]):
         circle: dict[int, L] = {}
         # Against the heaviest, not the sum: a lane's points do not change because another one came or left (unless
         # that was the only heaviest one: then the others get more points, and keep those they had).
-        for lane, weight in sorted(members, key=lambda member: member[0].id):
+        for lane, weight in sorted(members, key=lambda member: _name(member[0].id)):
             count = max(1, round(points_each * weight / heaviest))
-            circle.update(dict.fromkeys(_points(lane.id, count), lane))
+            circle.update(dict.fromkeys(_points(_name(lane.id), count), lane))
         self._points = sorted(circle)
         self._owners = list(map(circle.__getitem__, self._points))
         self._lanes = lanes
@@ -120,12 +125,12 @@ class Maglev(Generic[L]):
 
 def _fill(members: Sequence[tuple[L, float]]) -> list[L]:
     """The paper's `populate`, with Envoy's weights. The order of names decides, so that all workers agree."""
-    ordered = sorted(members, key=lambda member: member[0].id)
+    ordered = sorted(members, key=lambda member: _name(member[0].id))
     size = SMALL_TABLE if len(ordered) <= SMALL_LANES else LARGE_TABLE
     heaviest = max(weight for _, weight in ordered)
     starts, skips = [], []
     for lane, _ in ordered:
-        offset, skip = _points(lane.id, 2)
+        offset, skip = _points(_name(lane.id), 2)
         starts.append(offset % size)
         skips.append(skip % (size - 1) + 1)
     credits = [0.0] * len(ordered)
