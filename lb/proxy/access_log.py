@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from lb.core.targets import AccessLog
+from lb.http1.excerpt import Excerpt
 from lb.proxy.last_words import OVER, UNWRITTEN, WRITTEN
 
 if TYPE_CHECKING:
@@ -144,18 +145,26 @@ class Log:
             line += ',"tries":[' + ",".join(quoted(text.encode("latin-1", "replace")) for text in exchange.tries) + "]"
         return line
 
-    def refused(self, peer: bytes, request_id: bytes, status: int, reason: str, size: int, now: float) -> None:
-        """Add the line of a request that was refused before it was understood."""
+    def refused(
+        self, peer: bytes, request_id: bytes, status: int, reason: str, size: int, now: float, seen: Excerpt
+    ) -> None:
+        """Add the line of a request that was refused before it was understood; what could not be read is empty."""
         wall = now + self.wall
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S" if self._json else "%d/%b/%Y:%H:%M:%S +0000", time.gmtime(wall))
         if self._json:
             self._add(
                 f'{{"time":"{stamp}.{int(wall % 1 * 1000):03d}Z","id":"{request_id.decode()}",'
-                f'"client":"{peer.decode()}","status":{status},"bytes_out":{size},"service":"none","pool":"none","target":"none",'
+                f'"method":{quoted(seen.method)},"path":{quoted(seen.target)},"status":{status},"bytes_out":{size},'
+                f'"service":"none","pool":"none","target":"none","client":"{peer.decode()}",'
+                f'"host":{quoted(seen.host)},"protocol":{quoted(seen.protocol)},"user_agent":{quoted(seen.user_agent)},'
                 f'"reason":"{reason}"}}\n'
             )
         else:
-            self._add(f'{peer.decode()} - - [{stamp}] "-" {status} {size} "-" "-"\n')
+            line = b" ".join(part for part in (seen.method, seen.target, seen.protocol) if part)
+            self._add(
+                f"{peer.decode()} - - [{stamp}] {quoted(line or b'-')} {status} {size} "
+                f'"-" {quoted(seen.user_agent or b"-")}\n'
+            )
 
     def _combined(self, exchange: Exchange, status: int) -> None:
         head = exchange.head

@@ -225,7 +225,7 @@ class Downstream(asyncio.Protocol):
             while data and self.state == HEAD:
                 data = self._read_head(data)
         except Refusal as refusal:
-            self._refuse(refusal)
+            self._refuse(refusal, data)
             data = b""
         finally:
             self._reading = False
@@ -468,13 +468,14 @@ class Downstream(asyncio.Protocol):
 
     # --- trouble ----------------------------------------------------------------------------------------------------
 
-    def _refuse(self, refusal: Refusal) -> None:
-        """Answer a request that is not passed on; its connection cannot be trusted any further."""
+    def _refuse(self, refusal: Refusal, head: bytes) -> None:
+        """Answer a request that is not passed on; its connection cannot be trusted any further. `head` is what came of
+        the request."""
         plane = self.plane
         request_id = plane.next_id()
         plane.reject(refusal.reason)
         data = reply(refusal.status, refusal.detail, request_id=request_id, close=True, date=plane.date)
-        plane.count_refused(refusal, self.peer, request_id, len(data))
+        plane.count_refused(refusal, self.peer, request_id, len(data), head)
         self.write(data)
         self._close_gently(False)
 
@@ -529,7 +530,9 @@ class Downstream(asyncio.Protocol):
                 self.deadline = self.plane.now + self.listener.half_close
         elif timer == "client_header" and (self._held or not self.served):
             if self._held:
-                self._refuse(Refusal(408, "timeout_client_header", "the request's head did not come in time"))
+                self._refuse(
+                    Refusal(408, "timeout_client_header", "the request's head did not come in time"), self._held
+                )
             else:
                 self._close_now()
         elif timer == "idle" and not self._held:

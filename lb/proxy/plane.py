@@ -22,6 +22,7 @@ from lb.core.renames import Renames, layout_of, renames
 from lb.core.report import BUCKETS, Alarm, PoolTally, Report, RequestRecord, TargetTally, empty_tally, removed_id
 from lb.core.routing import RouteTable
 from lb.core.targets import Listener, Rotation, Service, Snapshot, Target
+from lb.http1.excerpt import excerpt
 from lb.http1.head import RequestHead, ResponseHead
 from lb.http1.rules import Refusal, host_name
 from lb.proxy.access_log import Log
@@ -258,8 +259,8 @@ class DataPlane:
         """Count an answer of our own, or a connection turned away."""
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
-    def count_refused(self, refusal: Refusal, peer: bytes, request_id: bytes, size: int) -> None:
-        """Count and log a request that was refused before it became an exchange."""
+    def count_refused(self, refusal: Refusal, peer: bytes, request_id: bytes, size: int, head: bytes) -> None:
+        """Count and log a request that was refused before it became an exchange; `head` is what came of it."""
         self.begun += 1
         self.over += 1
         self.last_words[BEGUN], self.last_words[OVER] = self.begun, self.over
@@ -267,7 +268,7 @@ class DataPlane:
         seen.requests += 1
         seen.codes[refusal.status] += 1
         if self.log is not None:
-            self.log.refused(peer, request_id, refusal.status, refusal.reason, size, self.now)
+            self.log.refused(peer, request_id, refusal.status, refusal.reason, size, self.now, excerpt(head))
 
     def remember(self, exchange: Exchange, seconds: float) -> None:
         """Keep a failed or retried request for `explain`."""

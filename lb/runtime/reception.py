@@ -8,7 +8,7 @@ last one is long ago therefore lets in those that stand behind as well.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import errno
 import socket
 from collections.abc import Callable, Coroutine
 from time import monotonic
@@ -20,10 +20,12 @@ from lb.proxy.downstream import Downstream
 LONG_AGO = 0.001
 #: As many come in at once; the others at the loop's next look (HAProxy's tune.maxaccept: 64).
 AT_ONCE = 64
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Reception:
-    """The protocol factory of one listening socket. `options` are those of TLS; `go` starts a task and keeps it."""
+    """The protocol factory of one listening socket. `options` are those of TLS; `go` starts a task and keeps it.
+    `failed` is called with the client's address and the error when its TLS handshake fails."""
 
     def __init__(
         self,
@@ -32,12 +34,14 @@ class Reception:
         factory: Callable[[], Downstream],
         options: dict[str, Any],
         go: Callable[[Coroutine[Any, Any, None]], object],
+        failed: Callable[[str, OSError], None] | None = None,
     ) -> None:
         self._loop = loop
         self._sock = sock
         self._factory = factory
         self._options = options
         self._go = go
+        self._failed = failed
         self._last = 0.0
 
     def __call__(self) -> Downstream:
@@ -48,17 +52,26 @@ class Reception:
         self._last = now
         return self._factory()
 
-    def let_in(self, most: float) -> None:
-        """Accept those who wait in the queue, up to so many."""
+    def let_in_some(self) -> bool:
+        """Accept some of those who wait. False: the system has no descriptor or memory for them."""
+        return self.let_in(AT_ONCE)
+
+    def let_in(self, most: float) -> bool:
+        """Accept those who wait in the queue, up to so many. False: the system has no descriptor or memory for them."""
         while most > 0:
             most -= 1
             try:
-                connection, _ = self._sock.accept()
-            except OSError:  # nobody is left, or no descriptor
-                return
+                connection, address = self._sock.accept()
+            except OSError as error:  # nobody is left, or no descriptor
+                return error.errno not in _SHORT
             connection.setblocking(False)
-            self._go(self._welcome(connection))
+            self._go(self._welcome(connection, address))
+        return True
 
-    async def _welcome(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+    async def _welcome(self, connection: socket.socket, address: Any) -> None:
+        try:
             await self._loop.connect_accepted_socket(self._factory, connection, **self._options)
+        except OSError as error:
+            connection.close()
+            if self._options and self._failed is not None:
+                self._failed(address[0] if isinstance(address, tuple) else "unix", error)

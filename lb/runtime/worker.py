@@ -23,6 +23,7 @@ import ssl
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from lb.proxy.plane import DataPlane
 from lb.runtime import descriptors, doors
 from lb.runtime.channel import VERSION, Applied, Channel, Hello, Message, Order, Poll, Polled, Trouble
 from lb.runtime.doors import Door, Doorway
+from lb.runtime.handshakes import HandshakeFailures, TlsServer
 from lb.runtime.reception import Reception
 
 #: Seconds between two reports; one goes even when nothing has changed, as a sign of life.
@@ -63,7 +65,11 @@ class _Open:
     """One socket that is listened on, by which rules."""
 
     def __init__(
-        self, listener: Listener, files: tuple[object, ...], server: asyncio.AbstractServer, reception: Reception
+        self,
+        listener: Listener,
+        files: tuple[object, ...],
+        server: asyncio.AbstractServer | TlsServer,
+        reception: Reception,
     ) -> None:
         self.listener = listener
         self.files = files
@@ -80,6 +86,7 @@ class Worker:
         self.number = number
         self.loop = loop
         self.plane = DataPlane(worker=number, loop=loop, alarm=self._send, last_words=last_words_of(last_words))
+        self._handshakes = HandshakeFailures(self.plane.reject, lambda text: say(f"worker {number}: {text}"))
         self._last_words = last_words
         self.sockets: dict[Door, socket.socket] = {}
         self.done = asyncio.Event()
@@ -225,6 +232,8 @@ class Worker:
         self.plane.left = frozenset((self.plane.left | gone) - wanted.keys())
         for door in [door for door in self.sockets if door[0] in gone]:
             self._leave(door)
+        for bind in gone:
+            self._handshakes.forget(bind)
         for client in list(self.plane.clients):
             if client.listener.bind in gone:
                 client.dismiss()
@@ -311,13 +320,17 @@ class Worker:
                 known.server.close()
                 del self._open[door]
             factory = self.plane.downstream(replace(listener, connections=min(listener.connections, bound)))
-            reception = Reception(self.loop, sock, factory, options, self._go)
+            failed = partial(self._handshakes.note, listener.bind)
+            reception = Reception(self.loop, sock, factory, options, self._go, failed)
             # A duplicate is handed over: the server closes what it is given, and the socket may be wanted again.
             copy = sock.dup()
-            if sock.family == socket.AF_UNIX:
-                server = await self.loop.create_unix_server(reception, sock=copy, backlog=BACKLOG, **options)
+            server: asyncio.AbstractServer | TlsServer
+            if options:
+                server = TlsServer(self.loop, copy, reception, BACKLOG)
+            elif sock.family == socket.AF_UNIX:
+                server = await self.loop.create_unix_server(reception, sock=copy, backlog=BACKLOG)
             else:
-                server = await self.loop.create_server(reception, sock=copy, backlog=BACKLOG, **options)
+                server = await self.loop.create_server(reception, sock=copy, backlog=BACKLOG)
             if door in self.sockets:
                 self._open[door] = _Open(listener, files, server, reception)
             else:  # it was closed meanwhile

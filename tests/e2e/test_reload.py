@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -200,6 +202,23 @@ def test_a_renewed_certificate_is_served_after_a_reload(stage: Stage) -> None:
     renew()
     assert lb.cli("reload").returncode == 0
     eventually(lambda: served() not in ("", before), what="the new certificate")
+
+
+def test_plain_http_on_a_tls_listener_leaves_a_trace(stage: Stage) -> None:
+    trustme = pytest.importorskip("trustme")
+    issued = trustme.CA().issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(stage.folder / "cert.pem")
+    issued.private_key_pem.write_to_path(stage.folder / "key.pem")
+    path = stage.config({"blue": stage.pool("blue", 1)})
+    edit(path, "[127.0.0.1:0]", "[{bind: '127.0.0.1:0', tls: {cert_file: cert.pem, key_file: key.pem}}]")
+    lb = stage.start(path)
+    host, _, port = lb.url.removeprefix("https://").rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        with contextlib.suppress(OSError):
+            sock.recv(1000)
+    eventually(lambda: lb.metrics().get('lb_rejected_total{reason="tls_plain_http"}') == 1)
+    eventually(lambda: "sent plain HTTP, but this listener speaks TLS" in lb.errors.read_text())
 
 
 class TestOverrides:

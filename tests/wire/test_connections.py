@@ -787,3 +787,40 @@ def test_interim_answers_prolong_the_wait_for_the_final_one_but_not_the_total() 
             statuses = [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
             assert set(statuses[:-1]) <= {102}
             assert statuses[-1] == (504 if total else 200)
+
+
+@pytest.mark.parametrize("form", ["json", "combined"])
+def test_refused_requests_are_logged_with_what_they_asked_for(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    refused = [
+        b"GET /bad HTTP/1.1\r\nHost: a\r\nX : y\r\nUser-Agent: curl\r\n\r\n",
+        b"POST /chunks HTTP/1.1\r\nHost: a\r\nUser-Agent: curl\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b'GET /"\x5c HTTP/3.0\r\nHost: a\r\n\r\n',
+        b"GET /two HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"\x16\x03\x01\x00\xa5\x01\x00\x00",
+    ]
+    with Front(access_log=AccessLog(form, str(path))) as front:
+        for raw in refused:
+            assert 400 <= status_of(front.send(raw)) <= 505
+        front.call(lambda: front.plane.log.flush())  # type: ignore[union-attr]
+        eventually(lambda: path.exists() and path.read_text().count("\n") == len(refused))
+        lines = path.read_text().splitlines()
+        counted = front.plane.rejected
+    if form == "json":
+        said = [json.loads(line) for line in lines]
+        assert [(each["method"], each["path"][:9], each["host"], each["status"]) for each in said] == [
+            ("GET", "/bad", "a", 400),
+            ("POST", "/chunks", "a", 400),
+            ("GET", "/xxxxxxxx", "a", 414),
+            ("GET", '/"\\', "a", 505),
+            ("GET", "/two", "a", 400),
+            ("", "", "", 400),
+        ]
+        assert [each["user_agent"] for each in said[:2]] == ["curl", "curl"]
+        assert len(lines[2]) < 2000, "a long target is cut"
+        assert sum(counted.values()) == len(refused)
+    else:
+        assert '"GET /bad HTTP/1.1" 400' in lines[0]
+        assert lines[0].endswith('"curl"')
+        assert '"-" 400' in lines[-1]
