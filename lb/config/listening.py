@@ -32,7 +32,8 @@ class ListenerTimeouts(Section):
     idle: Period = 75.0
     """A kept-alive connection waits this long for its next request, then it is closed. nginx: 75s; Traefik: 180s."""
     send: Period = 60.0
-    """A client that takes no more of its answer for this long is cut off. nginx: 60s."""
+    """A client that takes nothing of its answer for this long is cut off, in a tunnel too; one that takes a little at a
+    time is served. A connection that is to close waits as long for a client to take the rest. nginx: 60s."""
     half_close: Duration = 1.0
     """A client that has closed its sending side waits at most this long for its answer to begin; a request that nobody
     waits for any more must not keep a target busy. `0s`: it is dropped at once."""
@@ -48,7 +49,8 @@ class ListenerLimits(Section):
     header_count: Annotated[Whole, Bounds(1)] = 100
     """Header lines; more gets 431. Apache: 100; HAProxy: 101."""
     connections: Annotated[Whole, Bounds(1)] = 20000
-    """Connections open at one time, per worker; the next one is closed at once. HAProxy `maxconn`: from `ulimit -n`."""
+    """Connections open at one time, per worker; the next one gets 503 and is closed. A connection counts until it is
+    gone. HAProxy `maxconn`: from `ulimit -n`."""
     connections_per_client: Annotated[Whole, Bounds(0)] = 0
     """Connections from one client address, per worker; 0: no limit. Behind another proxy all clients share its
     address."""

@@ -133,7 +133,8 @@ class Timeouts(Section):
     connect: Period = 1.0
     """Opening a connection, TLS included. Envoy: 5s; nginx: 60s."""
     send: Period = 30.0
-    """The target takes no more of the request's body. nginx: 60s."""
+    """The target takes nothing of the request's body; one that takes a little at a time is waited for. A tunnel ends
+    when its target takes nothing for this long. nginx: 60s."""
     response: Period = 30.0
     """From the end of the request to the first byte of the answer. Each interim (1xx) answer starts it anew, 64 times
     at most. nginx: 60s; Envoy: 15s for the whole."""
@@ -142,7 +143,7 @@ class Timeouts(Section):
     total: Duration = 0.0
     """The whole request with all its tries; `0s`: no limit. A route may set its own."""
     tunnel: Duration = 3600.0
-    """An upgraded connection (WebSocket) without a byte either way. Envoy: 1h."""
+    """An upgraded connection (WebSocket) without a byte either way; what a slow reader takes counts too. Envoy: 1h."""
     idle: Period = 60.0
     """A pooled connection to a target is closed after this long without a request, sooner if the target is known to
     close it sooner. nginx: 60s."""

@@ -53,6 +53,10 @@ class Sweeper:
                 shadow.on_deadline(now)
         for tunnel in list(plane.tunnels):
             tunnel.on_tick(now)
+        if plane.sending:
+            for sender, sending in list(plane.sending.items()):
+                if sending.due <= now and sending.is_stalled(now):
+                    sender.on_stalled()
         stride = min(LONGEST_ROUND, 1 + len(plane.lanes) // AT_ONCE)
         turn = self._ticks % stride
         pools = [

@@ -1,8 +1,10 @@
 """Downstream: a client's connection: reads requests, hands each to an exchange, and starts the next when it is over.
 
 Requests of one connection are answered in order: what a client sends ahead (pipelining) is held, bounded, until its
-turn. A request that is refused is answered and the connection closed, with a lingering read so that the client sees
-the answer and not a reset.
+turn. No request begins while the client has yet to take earlier answers: the connection, not the exchange, remembers
+that its transport is full. A request that is refused is answered and the connection closed, with a lingering read so
+that the client sees the answer and not a reset. Every close has a bounded end (`sending`), and a connection counts
+until its transport is gone.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import select
 import socket
 import struct
 from dataclasses import replace
+from functools import lru_cache
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -25,19 +28,28 @@ from lb.http1.replies import reply
 from lb.http1.rules import Refusal, check_partial, read_request, read_request_fields
 from lb.proxy.exchange import Exchange
 from lb.proxy.private import PrivateConnections
+from lb.proxy.sending import CLOSE_TIME, Sending
 
 if TYPE_CHECKING:
     from lb.proxy.plane import DataPlane
     from lb.proxy.upstream import Upstream
 
-# What is read next.
-PROXY_HEADER, HEAD, BODY, ANSWER, LINGER, TUNNEL, CLOSED = range(7)
+# What is read next. BLOCKED: nothing, for the client has to take its earlier answers first.
+PROXY_HEADER, HEAD, BODY, ANSWER, BLOCKED, LINGER, TUNNEL, CLOSED = range(8)
 
 #: Bytes of pipelined requests held while an earlier one is answered.
 PIPELINE_LIMIT = 65536
-#: A connection that is to close reads on this long (seconds) and this much (bytes), for the client to see the answer.
-LINGER_TIME = 2.0
-LINGER_BYTES = 16 << 20
+#: A connection that is to close reads on, for the client to see the answer: so many seconds in all, and no longer than
+#: that without a byte (nginx: lingering_time 30s, lingering_timeout 5s).
+LINGER_TIME = 30.0
+LINGER_QUIET = 5.0
+#: The same, in all, for clients over a limit, and for all clients while the worker drains.
+LINGER_SHORT = 2.0
+#: Clients over a limit that get an answer at one time; more are closed without one. Descriptors are kept free for them.
+TURNED_AWAY = 32
+#: Bytes of an answer that wait in the transport before the target's reading stops: what uvloop has for plain TCP
+#: (for TLS: 512 KiB).
+WRITE_BUFFER = 65536
 #: Seconds that a client's next request may take to come while the worker drains.
 DRAIN_IDLE = 0.5
 #: The same for its first one: a client asks again when an old connection ends, and gives up when a new one does.
@@ -58,10 +70,12 @@ class Downstream(asyncio.Protocol):
         "_chunked",
         "_head",
         "_held",
-        "_lingered",
+        "_lingers_until",
         "_paused",
         "_raw",
         "_reading",
+        "_seen_out",
+        "blocked",
         "client_key",
         "deadline",
         "exchange",
@@ -93,6 +107,7 @@ class Downstream(asyncio.Protocol):
         self.timer = "client_header"
         self.served = 0
         self.half_closed = False
+        self.blocked = False  # the transport's buffer is full: the client has yet to take what was written
         self._held = b""  # bytes that wait for their turn
         self._blank = False  # an empty line has come before the request that is awaited
         self._paused = False
@@ -102,7 +117,8 @@ class Downstream(asyncio.Protocol):
         self._block_at = 0  # where in `_raw` the header block begins
         self._body_left = 0
         self._chunked: ChunkedBody | None = None
-        self._lingered = 0
+        self._seen_out = 0  # bytes of the answer when a half-closed client was last looked at
+        self._lingers_until = 0.0
 
     # --- transport --------------------------------------------------------------------------------------------------
 
@@ -111,6 +127,8 @@ class Downstream(asyncio.Protocol):
         plane = self.plane
         listener = self.listener
         plane.accepted += 1
+        if listener.tls is not None:
+            transport.set_write_buffer_limits(WRITE_BUFFER)  # type: ignore[attr-defined]
         peername = transport.get_extra_info("peername")
         self.peer = _address(peername)
         self.deadline = plane.now + listener.header_timeout
@@ -151,12 +169,10 @@ class Downstream(asyncio.Protocol):
             self._read_heads(data)
         elif state == BODY:
             self._read_body(data)
-        elif state == ANSWER:
+        elif state in (ANSWER, BLOCKED):
             self._hold(data)
         elif state == LINGER:
-            self._lingered += len(data)
-            if self._lingered > LINGER_BYTES:
-                self._close_now()
+            self.deadline = min(self.plane.now + LINGER_QUIET, self._lingers_until)
         elif state == PROXY_HEADER:
             self._read_proxy_header(data)
 
@@ -167,10 +183,16 @@ class Downstream(asyncio.Protocol):
         if state == ANSWER and self.exchange is not None:
             self.timer = "half_close"
             self.deadline = self.plane.now + self.listener.half_close
-            self._lingered = self.exchange.bytes_out
+            self._seen_out = self.exchange.bytes_out
+            if not self._held:
+                self.exchange.keep_alive = False
             return True
+        if state == BLOCKED and self._held:
+            return True  # the requests that it has sent are answered once it takes more
         if state == BODY and self.exchange is not None:
             self.exchange.client_lost()
+        elif state < LINGER:
+            self._close(self.listener.send_timeout)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -187,6 +209,8 @@ class Downstream(asyncio.Protocol):
         if self.private is not None:
             self.private.close()
             self.private = None
+        plane.turned_away.discard(self)
+        plane.sending.pop(self, None)
         if self.client_key:
             left = plane.per_client.get(self.client_key, 1) - 1
             if left:
@@ -199,6 +223,7 @@ class Downstream(asyncio.Protocol):
         """The transport belongs to a tunnel from now on; returns what was read ahead for it."""
         self.state = TUNNEL
         self.deadline = inf
+        self.plane.sending.pop(self, None)
         held, self._held = self._held, b""
         if self._paused:
             self._paused = False
@@ -206,15 +231,38 @@ class Downstream(asyncio.Protocol):
         return held
 
     def pause_writing(self) -> None:
+        if self.state >= LINGER:
+            return  # the close has a bound of its own
+        self.blocked = True
+        plane = self.plane
+        plane.sending[self] = Sending(self.transport, plane.now, self.listener.send_timeout)
         if self.exchange is not None:
-            self.timer = "client_send"
-            self.deadline = self.plane.now + self.listener.send_timeout
             self.exchange.client_blocked()
 
     def resume_writing(self) -> None:
+        if not self.blocked:
+            return
+        self.blocked = False
+        if self.state >= LINGER:
+            return
+        self.plane.sending.pop(self, None)
         if self.exchange is not None:
-            self.deadline = inf
             self.exchange.client_unblocked()
+        elif self.state == BLOCKED:
+            self.exchange_done(True, True)
+            if self.half_closed and self.state == HEAD:
+                self._close(self.listener.send_timeout)  # what is held is no whole request, and no more will come
+
+    def on_stalled(self) -> None:
+        """The client has taken nothing of what was written for too long."""
+        if self.state < LINGER:
+            self.plane.reject("timeout_client_send")
+            if self.exchange is not None:
+                self.exchange.client_too_slow("client_send")
+        sending = self.plane.sending.get(self)
+        if sending is not None and sending.pending:
+            _reset_at_close(self.transport)  # else the kernel keeps the bytes, and offers them for many minutes
+        self.transport.abort()
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -383,6 +431,11 @@ class Downstream(asyncio.Protocol):
         if data[length:]:
             self.data_received(data[length:])
 
+    @property
+    def send_timeout(self) -> float:
+        """Seconds that the client may take nothing of what is sent to it."""
+        return self.listener.send_timeout
+
     # --- from the exchange ------------------------------------------------------------------------------------------
 
     def may_keep_alive(self, head: RequestHead) -> bool:
@@ -412,7 +465,9 @@ class Downstream(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume(self) -> None:
-        """Read on."""
+        """Read on, unless enough is held already."""
+        if self.state > BODY and len(self._held) > PIPELINE_LIMIT:
+            return
         if self._paused and self.state != CLOSED and not self.transport.is_closing():
             self._paused = False
             self.transport.resume_reading()
@@ -428,13 +483,18 @@ class Downstream(asyncio.Protocol):
         if not keep_alive:
             self._close_gently(body_done)
             return
+        if self.blocked:
+            self.state = BLOCKED
+            self.timer = ""
+            self.deadline = inf
+            return
         self.state = HEAD
         self.timer = "idle"
         self.deadline = self.plane.now + self.listener.idle_timeout
         if self._held and not self._reading:
             data, self._held = self._held, b""
             self._read_heads(data)
-        if self._paused and len(self._held) <= PIPELINE_LIMIT:
+        if self._paused:
             self.resume()
 
     def rest(self) -> None:
@@ -452,19 +512,25 @@ class Downstream(asyncio.Protocol):
         self.private.keep(upstream)
 
     def cut(self, reset: bool) -> None:
-        """End the connection so that a half-sent answer does not look whole."""
+        """End the connection so that a half-sent answer does not look whole, once the client has what was written.
+
+        `reset`: its end would be the end of the body, as for HTTP/1.0, so that only a reset says that something is
+        missing. It is sent when the client has acknowledged the rest, which it would throw away.
+        """
         if self.state == CLOSED:
             return
         self.state = CLOSED
         self.exchange = None
-        if reset:
-            # To HTTP/1.0 the end of the connection is the end of the body: only a reset says that something is missing.
-            sock: socket.socket | None = self.transport.get_extra_info("socket")
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self.transport.abort()
-        else:
+        self.deadline = inf
+        if not reset:
             self.transport.close()
+            self._bound_close(self.listener.send_timeout, CLOSE_TIME)
+            return
+        _reset_at_close(self.transport)
+        plane = self.plane
+        sending = plane.sending[self] = Sending(self.transport, plane.now, self.listener.send_timeout, 0.0)
+        if not sending.pending:
+            self.transport.abort()
 
     # --- trouble ----------------------------------------------------------------------------------------------------
 
@@ -481,33 +547,58 @@ class Downstream(asyncio.Protocol):
 
     def _turn_away(self, reason: str, text: str) -> None:
         """Too many connections: say so and close, without counting this one."""
-        self.plane.reject(reason)
-        self.transport.write(reply(503, text, close=True, retry_after=1, date=self.plane.date))
-        self.state = LINGER
-        self.transport.close()
+        plane = self.plane
+        plane.reject(reason)
+        plane.clients.discard(self)
+        if len(plane.turned_away) >= TURNED_AWAY:
+            self._close_now()
+            return
+        plane.turned_away.add(self)
+        self.transport.write(reply(503, text, close=True, retry_after=1, date=plane.date))
+        self._close_gently(False)
+        plane.sending[self] = Sending(self.transport, plane.now, LINGER_SHORT, LINGER_SHORT)
 
     def _close_gently(self, body_done: bool) -> None:
         """Close after what was written. Unread input would turn the close into a reset that eats the answer."""
         transport = self.transport
-        if (body_done and not self._held) or self.half_closed or not transport.can_write_eof():
-            self.state = LINGER
-            self.deadline = self.plane.now + LINGER_TIME
-            self.timer = "linger"
-            transport.close()
+        plane = self.plane
+        if (body_done and not self._held) or self.half_closed:
+            self._close(self.listener.send_timeout)
+            return
+        self._held = b""
+        if not transport.can_write_eof():
+            # TLS: the transport itself reads on until the client closes too, and says nothing of what it reads.
+            self._close(self.listener.send_timeout, LINGER_SHORT if plane.draining else LINGER_TIME)
             return
         self.state = LINGER
-        self._held = b""
-        self.deadline = self.plane.now + LINGER_TIME
         self.timer = "linger"
+        self._lingers_until = plane.now + (LINGER_SHORT if plane.draining else LINGER_TIME)
+        self.deadline = min(plane.now + LINGER_QUIET, self._lingers_until)
         if self._paused:
             self._paused = False
             transport.resume_reading()
         transport.write_eof()
+        if transport.get_write_buffer_size():
+            plane.sending[self] = Sending(transport, plane.now, self.listener.send_timeout)
+
+    def _close(self, limit: float, quiet: float = CLOSE_TIME) -> None:
+        """Close once the client has taken what was written, or takes nothing of it for `limit` seconds."""
+        self.state = LINGER
+        self.deadline = inf
+        self.transport.close()
+        self._bound_close(limit, quiet)
+
+    def _bound_close(self, limit: float, quiet: float) -> None:
+        """Have the close, which waits for the client, end. A TLS client that has everything has yet to close as well:
+        for `quiet` seconds."""
+        transport = self.transport
+        if self.listener.tls is not None or transport.get_write_buffer_size():
+            plane = self.plane
+            plane.sending[self] = Sending(transport, plane.now, limit, quiet)
 
     def _close_now(self) -> None:
         self.state = CLOSED if self.exchange is None else self.state
-        if not self.transport.is_closing():
-            self.transport.abort()
+        self.transport.abort()
 
     def on_deadline(self) -> None:
         """A timeout of the client's side has passed."""
@@ -518,15 +609,11 @@ class Downstream(asyncio.Protocol):
         exchange = self.exchange
         if timer == "client_body" and exchange is not None:
             exchange.client_too_slow(timer)
-        elif timer == "client_send" and exchange is not None:
-            self.plane.reject("timeout_client_send")
-            exchange.client_too_slow(timer)
-            self._close_now()
         elif timer == "half_close" and exchange is not None:
-            if exchange.bytes_out == self._lingered:
+            if exchange.bytes_out == self._seen_out and not self.blocked:
                 exchange.client_lost()  # no answer, or none that goes on: nobody waits for it any longer
             else:
-                self._lingered = exchange.bytes_out
+                self._seen_out = exchange.bytes_out
                 self.deadline = self.plane.now + self.listener.half_close
         elif timer == "client_header" and (self._held or not self.served):
             if self._held:
@@ -536,8 +623,9 @@ class Downstream(asyncio.Protocol):
             else:
                 self._close_now()
         elif timer == "idle" and not self._held:
-            self.transport.close()
-            self.state = LINGER
+            self._close(min(self.listener.send_timeout, CLOSE_TIME))
+        elif timer == "linger" and self.transport.get_write_buffer_size():
+            self._close(self.listener.send_timeout)  # the client is slow, but takes its answer
         else:
             self._close_now()
 
@@ -567,6 +655,24 @@ class Downstream(asyncio.Protocol):
             self.timer = "idle"
             # By the clock: `plane.now` is as old as the last pass, which is too long ago when the worker stood still.
             self.deadline = min(self.deadline, monotonic() + (DRAIN_IDLE if self.served else DRAIN_FIRST))
+        elif self.state < LINGER:
+            self.listener = _draining(self.listener)
+        elif self.timer == "linger":
+            self._lingers_until = min(self._lingers_until, self.plane.now + LINGER_SHORT)
+            self.deadline = min(self.deadline, self._lingers_until)
+
+
+@lru_cache(maxsize=64)
+def _draining(listener: Listener) -> Listener:
+    """The rules for a client that has a request under way as the drain begins, and may have been promised another."""
+    return replace(listener, idle_timeout=min(listener.idle_timeout, DRAIN_IDLE))
+
+
+def _reset_at_close(transport: Any) -> None:
+    """Have the transport's end be a reset, which throws away what the client has not acknowledged."""
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def _address(peername: Any) -> bytes:

@@ -9,7 +9,7 @@ retries. Read from top to bottom, this file is what the proxy does:
     3 body up       on_request_body()              relayed as it comes, kept (bounded) for another try
     4 answer        on_interim/response/upgrade()  relayed as it comes; head and first piece in one write
     5 trouble       on_failure/deadline(), client_lost()   retry.decide: again, answer, or cut
-    6 backpressure  client_blocked/upstream_blocked()      who takes no more stops the other one's reading
+    6 backpressure  client_blocked/upstream_blocked()      a side whose buffer is full stops the other's reading
     7 end           _finish()                      tallies, log record, connection back or closed
 """
 
@@ -92,6 +92,7 @@ class Exchange:
         "tried",
         "tries",
         "tunnel",
+        "until_close",
         "upstream",
         "wary",
         "wrap",
@@ -120,6 +121,7 @@ class Exchange:
         self.keep_alive = False
         self.wary = False  # the target may leave the body unread: its connection serves nobody else
         self.wrap = False  # the answer is delimited by close and goes to the client in chunks
+        self.until_close = False  # to the client, an HTTP/1.0 one, the end of the connection is the answer's end
         self.own = False  # the proxy answered by itself
         self.tried: list[Lane] | tuple[()] = ()
         self.tries: list[str] | tuple[()] = ()
@@ -335,7 +337,8 @@ class Exchange:
         upstream.begin(self, data)
         if not self.body_done:
             self._bound_replay()
-            self.client.resume()
+            if not upstream.blocked:
+                self.client.resume()
 
     def _bound_replay(self) -> None:
         """Keep the body for another try only up to the configured bound."""
@@ -368,9 +371,15 @@ class Exchange:
         if self.replayable:
             self._bound_replay()
         if done and self.phase == WAITING:
-            response = self.service.rules.timeouts.response
-            self.timer = "response"
-            self.deadline = self.plane.now + response if response else inf
+            self._await_response()
+
+    def _await_response(self) -> None:
+        """The target's time to answer begins once it has been sent the whole request."""
+        upstream = self.upstream
+        response = self.service.rules.timeouts.response
+        self.timer = "response"
+        ready = self.body_done and upstream is not None and not upstream.blocked
+        self.deadline = self.plane.now + response if ready and response else inf
 
     def on_body_broken(self, text: str) -> None:
         """The client's body is malformed: the target must not take it for whole."""
@@ -400,6 +409,8 @@ class Exchange:
                 if not self.body_done:
                     self.deadline = inf
                     self.client.expect_body()
+            if self.client.blocked:
+                self.client_blocked()
 
     def on_response(self, head: ResponseHead, piece: bytes, done: bool, framing: int = 0) -> None:
         """The answer's head, with what came of its body in the same read; `framing` bytes of that are of chunks."""
@@ -427,6 +438,8 @@ class Exchange:
             read = self.service.rules.timeouts.read
             self.timer = "read"
             self.deadline = now + read if read else inf
+            if client.blocked:
+                self.client_blocked()
 
     def _write_head(self, head: ResponseHead, piece: bytes) -> None:
         """The answer's head with all that may have to be added, and the first piece of its body."""
@@ -443,6 +456,7 @@ class Exchange:
         keep_alive = self.body_done and client.may_keep_alive(request)
         if not modern and framing in (CHUNKED, UNTIL_CLOSE):
             keep_alive = False  # to HTTP/1.0 such a body ends with the connection
+            self.until_close = True
         if fields.upgrade:
             out += (b"Upgrade: ", fields.upgrade, b"\r\nConnection: Upgrade", b"\r\n" if keep_alive else b", close\r\n")
         elif not keep_alive:
@@ -664,7 +678,7 @@ class Exchange:
         """Let go of the connection whose answer is not wanted; keep it only if the answer is over."""
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
-            upstream.reusable = upstream.reusable and done and not self.wary
+            upstream.reusable = upstream.reusable and done and not self.wary and not (self.bytes_in and upstream.unsent)
             upstream.detach(now)
 
     def on_deadline(self, now: float) -> None:
@@ -676,11 +690,14 @@ class Exchange:
             else:
                 self.answer(504, "timeout_total", "the request took longer than it may in all")
             return
-        timer = self.timer
         if self.phase == QUEUED:
             self.answer(503, "timeout_queue", "no target had room in time")
             return
-        lane = self.lane
+        self._too_slow()
+
+    def _too_slow(self) -> None:
+        """The target has not done in time what `timer` is about."""
+        lane, timer = self.lane, self.timer
         if lane is None:
             return
         lane.tally.timeouts += 1
@@ -698,10 +715,13 @@ class Exchange:
             self._finish(monotonic())
 
     def client_too_slow(self, timer: str) -> None:
-        """The client's body stands still, or it does not take its answer."""
+        """The client's body stands still, or the client does not take its answer."""
         if self.phase == ANSWERING:
             self.reason = f"timeout_{timer}"
             self._cut()
+        elif timer == "client_send":  # interim answers alone have filled its buffer: a final one would not reach it
+            self.reason = f"timeout_{timer}"
+            self.client_lost()
         else:
             self.answer(408, f"timeout_{timer}", "the request's body did not come in time", close=True)
 
@@ -745,15 +765,15 @@ class Exchange:
         """The answer has begun and cannot be finished: it must not look complete."""
         self._drop_upstream(False, monotonic())
         self.keep_alive = False
-        self.client.cut(reset=self.head.minor == 0)
+        self.client.cut(reset=self.until_close)
         self._finish(monotonic(), cut=True)
 
     # 6 --- backpressure ---------------------------------------------------------------------------------------------
 
     def client_blocked(self) -> None:
-        """The client takes no more."""
+        """The client takes no more: its connection watches whether it ever does, so the target's time stands still."""
         if self.upstream is not None:
-            self.deadline = inf  # the client's own timer runs now
+            self.deadline = inf
             self.upstream.pause()
 
     def client_unblocked(self) -> None:
@@ -763,22 +783,27 @@ class Exchange:
             if self.phase == ANSWERING:
                 read = self.service.rules.timeouts.read
                 self.deadline = self.plane.now + read if read else inf
+            elif self.phase == WAITING:
+                self._await_response()
 
     def upstream_blocked(self) -> None:
-        """The target takes no more of the body."""
+        """The target takes no more of the body: its connection watches whether it ever does (`target_stalled`)."""
         self.client.pause()
-        if self.phase == WAITING:
+        if self.phase == WAITING and self.timer != "per_try":
             self.timer = "send"
-            send = self.service.rules.timeouts.send
-            self.deadline = self.plane.now + send if send else inf
+            self.deadline = inf
 
     def upstream_unblocked(self) -> None:
         """The target takes more again."""
         self.client.resume()
+        if self.phase == WAITING and self.timer != "per_try":
+            self._await_response()
+
+    def target_stalled(self) -> None:
+        """The target has taken nothing of the body for `timeouts.send`. (If it answers already, the rest may wait.)"""
         if self.phase == WAITING:
-            response = self.service.rules.timeouts.response
-            self.timer = "response"
-            self.deadline = self.plane.now + response if self.body_done and response else inf
+            self.timer = "send"
+            self._too_slow()
 
     # 7 --- end ------------------------------------------------------------------------------------------------------
 
@@ -791,7 +816,7 @@ class Exchange:
         upstream = self.upstream
         if upstream is not None:
             self.upstream = None
-            if self.wary or not self.body_done:
+            if self.wary or not self.body_done or (self.bytes_in and upstream.unsent):
                 upstream.reusable = False
             upstream.detach(now)
         if lane is not None:

@@ -7,6 +7,7 @@ its copy. Status and latency of the two are compared when both are over.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from lb.core.targets import Mirror
@@ -64,6 +65,8 @@ class Shadow:
         self.trusted = True
         self.transport = None
         self.private: PrivateConnections | None = None
+        self.blocked = False
+        self.send_timeout = inf
         self.exchange: Exchange | None = None
         self._mirroring = mirroring
         self._original = original

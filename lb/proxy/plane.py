@@ -32,6 +32,7 @@ from lb.proxy.downstream import Downstream
 from lb.proxy.lane import Lane
 from lb.proxy.last_words import BEGUN, LOGGED, OVER, cells
 from lb.proxy.openings import Openings
+from lb.proxy.sending import Sender, Sending
 from lb.proxy.services import LivePool, LiveService
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class DataPlane:
         self.log: Log | None = None
         self.clients: set[Downstream] = set()
         self.left: frozenset[str] = frozenset()  # listeners that are gone: the last connections may come after that
+        self.turned_away: set[Downstream] = set()  # over a limit, and not gone yet: not counted among the clients
+        self.sending: dict[Sender, Sending] = {}  # connections whose peer has yet to take bytes, or the close
         self.tunnels: set[Tunnel] = set()
         self.shadows: set[Exchange] = set()  # copies of mirrored requests, under way
         self.per_client: dict[bytes, int] = {}
@@ -391,8 +394,13 @@ class DataPlane:
         for client in list(self.clients):
             if client.exchange is not None:
                 client.exchange.cut_for_drain()
-            elif not client.transport.is_closing():
+            else:
                 client.transport.abort()
+        for each in self.turned_away:
+            each.transport.abort()
+        for sender, sending in self.sending.items():
+            if sending.pending:
+                sender.transport.abort()
         for lane in (*self.lanes.values(), *self._leaving):
             lane.close_idle()
         for task in list(self.tasks):

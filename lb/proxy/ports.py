@@ -21,6 +21,10 @@ class ClientPort(Protocol):
     trusted: bool
     transport: Any
     private: PrivateConnections | None  # its own connections to targets; None: it has none
+    blocked: bool  # it takes no more for now
+
+    @property
+    def send_timeout(self) -> float: ...
 
     def may_keep_alive(self, head: RequestHead) -> bool: ...
 

@@ -1,9 +1,11 @@
-"""What the kernel knows about a connection that failed (Linux TCP_INFO)."""
+"""What the kernel knows of a connection: how far the bytes that were written have come (Linux TCP_INFO, SIOCOUTQ)."""
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import struct
+import termios
 from typing import NamedTuple
 
 # Offsets of two u64 fields in struct tcp_info (linux/tcp.h).
@@ -29,3 +31,14 @@ def delivery(sock: socket.socket) -> Delivery | None:
     acked: int = struct.unpack_from("=Q", info, _BYTES_ACKED)[0]
     sent: int = struct.unpack_from("=Q", info, _BYTES_SENT)[0]
     return Delivery(sent, max(0, acked - 1))  # the SYN counts as one byte
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Bytes in the kernel's send buffer: those that the peer's kernel has not acknowledged, or a Unix socket's peer
+    not read. 0 where the kernel does not tell."""
+    try:
+        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except (OSError, ValueError):
+        return 0
+    count: int = struct.unpack("=i", answer)[0]
+    return count

@@ -1,15 +1,18 @@
 """Tunnel: after a 101 the client's and the target's connection are one pipe, with backpressure and an idle limit.
 
 A WebSocket tunnel that has to go (its target is drained, the worker stops) is ended with a close frame 1001 to both
-sides, put between two frames; any other tunnel is closed when its time is over.
+sides, put between two frames; any other tunnel is closed when its time is over. A side that takes nothing of what the
+other one sends, for as long as an answer or a request's body might wait for it, ends the tunnel (nginx does the same).
 """
 
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from lb.http1.websocket import GOING_AWAY, GOING_AWAY_MASKED, Frames
+from lb.proxy.sending import CLOSE_TIME, Sending
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
@@ -42,8 +45,13 @@ class Tunnel:
         self.plane.tunnels.add(self)
         self.upstream.lane.tunnels += 1
         held = self.exchange.client.become_tunnel()
+        self.plane.sending.pop(self.upstream, None)
         self.client_end.transport.set_protocol(self.client_end)
         self.target_end.transport.set_protocol(self.target_end)
+        if self.exchange.client.blocked:
+            self.client_end.pause_writing()
+        if self.upstream.blocked:
+            self.target_end.pause_writing()
         if held:
             self.client_end.data_received(held)
         if rest:
@@ -52,7 +60,7 @@ class Tunnel:
     def on_tick(self, now: float) -> None:
         """Called by the sweeper: idle limit, goodbye, cut."""
         limit = self.exchange.service.rules.timeouts.tunnel
-        if limit and now - self.last_byte > limit:
+        if limit and now - self.last_byte > limit and now - self._taken_at() > limit:
             self.cut("timeout_tunnel")
         elif self.closes_at and now >= self.closes_at:
             self.cut("drain_cut")
@@ -61,6 +69,17 @@ class Tunnel:
             self.reason = "drained"
             self.client_end.say_goodbye()
             self.target_end.say_goodbye()
+
+    def _taken_at(self) -> float:
+        """When a side whose buffer is full was last seen to take something."""
+        watched = self.plane.sending.get(self.client_end), self.plane.sending.get(self.target_end)
+        return max((sending.moved_at for sending in watched if sending is not None), default=0.0)
+
+    def limit_of(self, end: _End) -> float:
+        """Seconds that a side may take nothing (`timeouts.send` of its listener, or of its service)."""
+        if end is self.client_end:
+            return self.exchange.client.send_timeout
+        return self.upstream.lane.service.timeouts.send or inf
 
     def cut(self, reason: str) -> None:
         """Close both sides now."""
@@ -106,6 +125,7 @@ class _End(asyncio.Protocol):
         self._frames = Frames() if tunnel.websocket else None  # of the bytes that this side receives
         self._goodbye = goodbye
         self._leaving = False  # say goodbye at the next border of what is written to this side
+        self._closing = False  # the connection is to end
         self._mute = False  # the goodbye is said: nothing more is written to this side
 
     def data_received(self, data: bytes) -> None:
@@ -135,23 +155,42 @@ class _End(asyncio.Protocol):
         self._ended = True
         other = self.other
         if other._ended or other.lost or self.tunnel.closes_at or not other.transport.can_write_eof():
+            self._bound_close()  # the transport closes itself now
             return False
         other.transport.write_eof()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        self.tunnel.plane.sending.pop(self, None)
         self.tunnel.on_lost()
 
     def pause_writing(self) -> None:
+        tunnel = self.tunnel
+        if not self._closing:
+            tunnel.plane.sending[self] = Sending(self.transport, tunnel.plane.now, tunnel.limit_of(self))
         if not self.other.lost and not self.other.transport.is_closing():
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
+        if not self._closing:
+            self.tunnel.plane.sending.pop(self, None)
         if not self.other.lost and not self.other.transport.is_closing():
             self.other.transport.resume_reading()
 
+    def on_stalled(self) -> None:
+        """This side has taken nothing of what was written, or of the close, for too long."""
+        if not self._closing:
+            self.tunnel.cut("timeout_client_send" if self is self.tunnel.client_end else "timeout_send")
+        self.transport.abort()
+
     def close(self) -> None:
-        """Close after what was written."""
-        if not self.lost and not self.transport.is_closing():
+        """Close after what was written, unless this side takes nothing of it for a while."""
+        if not self.lost and not self._closing:
             self.transport.close()
+            self._bound_close()
+
+    def _bound_close(self) -> None:
+        self._closing = True
+        plane = self.tunnel.plane
+        plane.sending[self] = Sending(self.transport, plane.now, CLOSE_TIME)

@@ -1,7 +1,9 @@
 """Upstream: one connection to a target: the answer's wire format, and whether the connection may be used again.
 
 It reads heads with `http1.rules`, follows the body's framing, and tells the exchange it serves. It decides nothing
-about retries. Bytes or an end of file on an idle connection close it: they belong to no request.
+about retries. Bytes or an end of file on an idle connection close it: they belong to no request. Whether its reading is
+paused and whether its write buffer is full are facts of the connection: it is read from again before it serves another
+request, and serves none while bytes of the last one wait.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from lb.http1.chunked import BadChunk, ChunkedBody
 from lb.http1.head import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, ResponseHead
 from lb.http1.rules import BadResponse, check_partial_response, read_response, read_response_fields
 from lb.proxy.private import SHARED
+from lb.proxy.sending import CLOSE_TIME, Sending
 from lb.proxy.tcp import delivery
 
 if TYPE_CHECKING:
@@ -45,8 +48,10 @@ class Upstream(asyncio.Protocol):
         "_interim",
         "_left",
         "_lost",
+        "_paused",
         "_state",
         "_watch",
+        "blocked",
         "exchange",
         "expires_at",
         "idle_since",
@@ -80,6 +85,8 @@ class Upstream(asyncio.Protocol):
         self._held = b""
         self._interim = 0
         self._lost = False
+        self._paused = False  # its reading is stopped, for the client takes no more
+        self.blocked = False  # its write buffer is full
         self._watch: select.poll | None = None  # made when it is first asked whether the connection looks open
 
     # --- transport --------------------------------------------------------------------------------------------------
@@ -117,6 +124,7 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         self.lane.connections.discard(self)
+        self.lane.plane.sending.pop(self, None)
         exchange = self.exchange
         if exchange is not None:
             self._lost_with(exchange, ended=exc is None)
@@ -124,12 +132,24 @@ class Upstream(asyncio.Protocol):
             self.lane.learn_close(self)
 
     def pause_writing(self) -> None:
+        self.blocked = True
+        lane = self.lane
+        lane.plane.sending[self] = Sending(self.transport, lane.plane.now, lane.service.timeouts.send or inf)
         if self.exchange is not None:
             self.exchange.upstream_blocked()
 
     def resume_writing(self) -> None:
+        self.blocked = False
+        self.lane.plane.sending.pop(self, None)
         if self.exchange is not None:
             self.exchange.upstream_unblocked()
+
+    def on_stalled(self) -> None:
+        """The target has taken nothing of what was written, or of the close, for too long."""
+        if self.exchange is not None:
+            self.exchange.target_stalled()
+        else:
+            self.abort()
 
     # --- from the exchange ------------------------------------------------------------------------------------------
 
@@ -152,10 +172,12 @@ class Upstream(asyncio.Protocol):
     def pause(self) -> None:
         """The client takes no more: stop reading."""
         if not self._lost and not self.transport.is_closing():
+            self._paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """The client takes more again."""
+        self._paused = False
         if not self._lost and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -164,7 +186,10 @@ class Upstream(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         lane = self.lane
         lane.active -= 1
-        if self.reusable and self._state == _IDLE and not self._lost and not self.retired and not lane.draining:
+        free = self.reusable and self._state == _IDLE and not self._lost and not self.retired
+        if free and not lane.draining and not self.blocked:
+            if self._paused:
+                self.resume()
             self.idle_since = now
             if self.private and exchange is not None:
                 exchange.client.keep_private(self)
@@ -187,6 +212,14 @@ class Upstream(asyncio.Protocol):
         """Close an idle connection."""
         if not self._lost:
             self.transport.close()
+            lane = self.lane
+            if lane.tls is not None:  # the close waits for the target's
+                lane.plane.sending[self] = Sending(self.transport, lane.plane.now, CLOSE_TIME, CLOSE_TIME)
+
+    @property
+    def unsent(self) -> bool:
+        """Whether bytes that were written wait in the transport still."""
+        return not self._lost and self.transport.get_write_buffer_size() > 0
 
     @property
     def gone(self) -> bool:

@@ -50,6 +50,9 @@ MOST_PATIENT = 4
 PATIENCE = 200
 #: Seconds that a TLS handshake may take.
 HANDSHAKE_TIME = 10.0
+#: Seconds that the end of a TLS connection may take in all. What bounds it is `proxy.sending`, which sees progress: at
+#: uvloop's own bound, 30 s, a slow reader would lose the end of its answer.
+SHUTDOWN_TIME = 600.0
 #: Connections that wait to be accepted (the kernel caps it at net.core.somaxconn). The loop sets it anew on a socket.
 BACKLOG = 4096
 #: Allocations less frees before a collection of the youngest generation. The hot path makes no cycles: what is
@@ -390,7 +393,7 @@ def _tls_options(listener: Listener) -> dict[str, Any]:
         context.load_verify_locations(listener.tls.client_ca_file)
         context.verify_mode = ssl.CERT_REQUIRED
     context.set_alpn_protocols(["http/1.1"])
-    return {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIME}
+    return {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIME, "ssl_shutdown_timeout": SHUTDOWN_TIME}
 
 
 def _stamps(listener: Listener) -> tuple[object, ...]:

@@ -97,9 +97,13 @@ class Transport:
     def __init__(self) -> None:
         self.written = b""
         self.closed = self.paused = False
+        self.waits = 0  # bytes that the peer does not take
+        self.on_write: Any = None
 
     def write(self, data: bytes) -> None:
         self.written += data
+        if self.on_write is not None:
+            self.on_write()
 
     def abort(self) -> None:
         self.closed = True
@@ -108,6 +112,12 @@ class Transport:
 
     def is_closing(self) -> bool:
         return self.closed
+
+    def get_extra_info(self, name: str) -> None:
+        """It has no socket."""
+
+    def get_write_buffer_size(self) -> int:
+        return self.waits
 
     def pause_reading(self) -> None:
         self.paused = True
@@ -133,6 +143,8 @@ class Client:
         self.was_cut = False
         self.paused = False
         self.rests = False
+        self.blocked = False
+        self.send_timeout = 60.0
 
     def may_keep_alive(self, head: Any) -> bool:
         return not head.fields.close and bool(head.minor or head.fields.keep_alive)
@@ -624,6 +636,91 @@ def test_backpressure_both_ways() -> None:
     assert wire.paused
     exchange.client_unblocked()
     assert not wire.paused
+
+
+def test_reading_that_was_stopped_goes_on_before_the_connection_is_pooled() -> None:
+    stage = Stage(targets=1)
+    client, exchange = stage.ask(GET)
+    upstream, wire = stage.accept()
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha")
+    exchange.client_blocked()
+    assert wire.paused
+    upstream.data_received(b"lf")  # the transport had read it already
+    assert client.done is True
+    assert not wire.paused
+    assert upstream.lane.idle == [upstream]
+
+
+def test_a_connection_with_bytes_of_the_last_request_serves_nobody_else() -> None:
+    stage = Stage(targets=1)
+    client, exchange = stage.ask(b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\n", b"0123456789", done=False)
+    upstream, wire = stage.accept()
+    exchange.on_request_body(b"x" * 20, True)
+    wire.waits = 20
+    upstream.data_received(OK)
+    assert client.status == 200
+    assert wire.closed
+    assert not upstream.lane.idle
+    assert stage.at_rest()
+
+
+def test_an_answer_that_begins_while_the_client_takes_nothing_waits_at_once() -> None:
+    """The transport has told it long ago, to an earlier try or of interim answers."""
+    stage = Stage()
+    client, exchange = stage.ask(GET)
+    upstream, wire = stage.accept()
+    client.blocked = True
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf")
+    assert wire.paused
+    assert exchange.deadline == inf, "the target is not to blame"
+    client.blocked = False
+    exchange.client_unblocked()
+    assert not wire.paused
+    assert exchange.timer == "read"
+    assert exchange.deadline < inf
+
+
+def test_a_body_that_is_sent_again_to_a_target_that_takes_none_stops_the_client() -> None:
+    stage = Stage()
+    client, exchange = stage.ask(b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\n", b"0123456789", done=False)
+    lane, _ = stage.loop.opening.pop(0)
+    upstream, wire = Upstream(lane, QUIET), Transport()
+    wire.on_write = upstream.pause_writing
+    upstream.connection_made(wire)  # type: ignore[arg-type]
+    lane.opened(upstream)
+    assert exchange.upstream is upstream
+    assert client.paused
+    upstream.resume_writing()
+    assert not client.paused
+
+
+@pytest.mark.parametrize("timer", ["per_try", "response"])
+def test_a_target_that_takes_more_again_has_its_own_time(timer: str) -> None:
+    """Writing that goes on ends the time for writing, and no other."""
+    stage = Stage(retries=Retries(per_try=0.5 if timer == "per_try" else 0.0))
+    _, exchange = stage.ask(b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n", b"abc")
+    upstream, _ = stage.accept()
+    before = exchange.deadline
+    upstream.pause_writing()
+    assert exchange.deadline == (before if timer == "per_try" else inf)
+    assert upstream in stage.plane.sending
+    upstream.resume_writing()
+    assert exchange.timer == timer
+    assert exchange.deadline < inf
+    assert not stage.plane.sending
+
+
+def test_a_target_that_takes_nothing_of_a_body_is_given_up() -> None:
+    stage = Stage(retries=Retries(attempts=0))
+    client, _ = stage.ask(b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\n", b"0123456789", done=False)
+    upstream, wire = stage.accept()
+    wire.waits = 10
+    upstream.pause_writing()
+    upstream.on_stalled()
+    assert client.status == 504
+    assert b"timeout: send" in client.got
+    assert wire.closed
+    assert stage.at_rest()
 
 
 def test_an_early_answer_closes_both_connections() -> None:

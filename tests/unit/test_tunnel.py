@@ -21,6 +21,12 @@ class Transport:
         self.written = b""
         self.closed = False
 
+    def get_extra_info(self, name: str) -> None:
+        """It has no socket."""
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def set_protocol(self, protocol: Any) -> None:
         self.protocol = protocol
 
@@ -44,14 +50,17 @@ class Pipe:
     def __init__(self, websocket: bool = True) -> None:
         self.client, self.target = Transport(), Transport()
         self.ended: list[str] = []
-        plane = SimpleNamespace(now=0.0, tunnels=set())
-        port = SimpleNamespace(transport=self.client, become_tunnel=lambda: b"", leave=lambda: None)
+        plane = SimpleNamespace(now=0.0, tunnels=set(), sending={})
+        port = SimpleNamespace(
+            transport=self.client, become_tunnel=lambda: b"", leave=lambda: None, blocked=False, send_timeout=60.0
+        )
         exchange: Any = SimpleNamespace(
             client=port,
             plane=plane,
             on_tunnel_end=lambda bytes_in, bytes_out, reason: self.ended.append(reason),
         )
         self.transport = self.target
+        self.blocked = False
         self.lane = SimpleNamespace(tunnels=0, connections=set())
         self.tunnel = Tunnel(exchange, self, websocket)  # type: ignore[arg-type] - as the target's side it has these two
         self.tunnel.start(b"")

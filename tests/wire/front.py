@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -13,8 +14,9 @@ from typing import Any, Self
 import uvloop
 
 from lb.core.report import Alarm
-from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot, Target
+from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot, Target, TlsServer
 from lb.proxy.plane import DataPlane
+from lb.runtime.worker import SHUTDOWN_TIME
 
 #: Answers one connection: it gets the reader, the writer and the origin, and returns when it is done with it.
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter, "Origin"], Coroutine[Any, Any, None]]
@@ -113,14 +115,27 @@ class Origin:
 
 
 class Front:
-    """One data plane with one listener, in a thread."""
+    """One data plane with one listener, in a thread. `tls` is the server's context, if clients are to speak TLS;
+    `unix` the path of a socket to listen on instead of a port."""
 
     def __init__(
-        self, origins: int = 1, listener: Listener | None = None, ports: tuple[int, ...] = (), **service: Any
+        self,
+        origins: int = 1,
+        listener: Listener | None = None,
+        ports: tuple[int, ...] = (),
+        *,
+        tls: ssl.SSLContext | None = None,
+        unix: str = "",
+        **service: Any,
     ) -> None:
         self.alarms: list[Alarm] = []
         self.origins = [Origin() for _ in range(origins)]
         self._listener = listener or Listener("test")
+        self._options: dict[str, Any] = {}
+        if tls is not None:
+            self._listener = replace(self._listener, tls=TlsServer("", ""))
+            self._options = {"ssl": tls, "ssl_shutdown_timeout": SHUTDOWN_TIME}
+        self._unix = unix
         self._service = service
         self._ports = ports  # targets that are there already, instead of origins
         self._ready = threading.Event()
@@ -152,8 +167,12 @@ class Front:
         )
         self.version = 0
         self.apply()
-        server = await self.loop.create_server(self.plane.downstream(self._listener), "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
+        factory = self.plane.downstream(self._listener)
+        if self._unix:
+            server = await self.loop.create_unix_server(factory, self._unix, **self._options)
+        else:
+            server = await self.loop.create_server(factory, "127.0.0.1", 0, **self._options)
+            self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
         server.close()
@@ -165,7 +184,7 @@ class Front:
         """Take a (changed) snapshot; call on the loop's thread."""
         self.version += 1
         options = {**self._service, **changes}
-        route = {key: options.pop(key) for key in ("max_body", "total") if key in options}
+        route = {key: options.pop(key) for key in ("max_body", "total", "path") if key in options}
         trusted = options.pop("trusted_proxies", ())
         log = options.pop("access_log", AccessLog("off"))
         addresses = options.pop("addresses", ())
@@ -208,6 +227,11 @@ class Front:
 
     def connect(self) -> socket.socket:
         """A client's connection."""
+        if self._unix:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(5)
+            sock.connect(self._unix)
+            return sock
         sock = socket.create_connection(("127.0.0.1", self.port), 5)
         sock.settimeout(5)
         return sock

@@ -1,0 +1,74 @@
+"""Sending: whether a peer still takes what was written to it.
+
+A transport says once that its write buffer is full (`pause_writing`), and `close()` waits for that buffer without any
+bound. So a connection whose buffer is full, and one that is to close, is put into `DataPlane.sending` with a `Sending`;
+the sweeper looks at it until the buffer is empty or the connection is gone. What counts is progress, as for nginx's
+`send_timeout`: a peer that takes a little at a time is served, and one that takes nothing is cut off. The kernel knows
+best: it counts what the peer has acknowledged while megabytes still wait in its own buffer.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any, Protocol
+
+from lb.proxy.tcp import delivery, unacknowledged
+
+#: Seconds that a closing connection may last without progress once nobody waits for its bytes.
+CLOSE_TIME = 5.0
+#: Looks per limit. A look costs two system calls; a peer that takes nothing is cut off by an eighth of the limit late.
+LOOKS = 8
+#: Seconds between two looks at most, where there is no limit: a tunnel's idle time asks for the last progress too.
+LONGEST = 60.0
+
+
+class Sender(Protocol):
+    """A connection that is watched."""
+
+    transport: Any
+
+    def on_stalled(self) -> None:
+        """The peer has taken nothing for too long."""
+
+
+class Sending:
+    """How far a peer has come with what was written to it.
+
+    `limit`: seconds without progress until it counts as stalled. `quiet`: the same once the peer has acknowledged
+    everything, for a connection that is to close.
+    """
+
+    __slots__ = ("_acked", "_every", "_limit", "_quiet", "_sock", "_transport", "due", "moved_at", "pending")
+
+    def __init__(self, transport: Any, now: float, limit: float, quiet: float = inf) -> None:
+        self._transport = transport
+        self._sock: Any = transport.get_extra_info("socket")
+        self._limit = limit
+        self._quiet = quiet
+        self.moved_at = now  # when the peer was last seen to take something
+        self.pending = 0  # bytes that it has yet to take, at the last look
+        self._acked = -1  # bytes acknowledged since the connect, at the last look
+        self._moved()
+        self._every = min(limit, quiet, LONGEST) / LOOKS
+        self.due = now + self._every  # when to look again
+
+    def is_stalled(self, now: float) -> bool:
+        """Look at the peer: whether it has taken nothing for the limit."""
+        if self._moved():
+            self.moved_at = now
+        limit = self._limit if self.pending else min(self._limit, self._quiet)
+        self.due = now + self._every
+        return now - self.moved_at >= limit
+
+    def _moved(self) -> bool:
+        """Whether the peer has taken something since the last look."""
+        acked, before = self._acked, self.pending
+        self.pending = self._transport.get_write_buffer_size()
+        if self._sock is None:
+            return self.pending < before
+        self.pending += unacknowledged(self._sock)
+        progress = delivery(self._sock)
+        if progress is None:  # a Unix socket: its kernel buffer shrinks as the peer reads
+            return self.pending < before
+        self._acked = progress.acked
+        return progress.acked > acked >= 0
