@@ -155,7 +155,7 @@ class Config(Section):
     state_dir: FilePath = Field(default=".lb", validate_default=True)
     """Folder for persisted switches, drains and events. Relative paths begin at this file's folder."""
     watch: Flag = False
-    """Reload when the file changes, as `lb reload` would."""
+    """Reload when the file, or a TLS file that it names, changes, as `lb reload` would."""
 
     @model_validator(mode="before")
     @classmethod

@@ -6,7 +6,7 @@ the targets (`core.rotation`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lb.config import model
 from lb.config.addresses import parse_target
@@ -49,6 +49,7 @@ class World:
     canary: tuple[Target, CheckSpec] | None  # probed to tell the targets' trouble from our own
     targets: dict[str, Target]  # by id
     config: model.Config  # admin, state_dir, workers, drain and other plain settings are read from here
+    files: dict[str, bytes] = field(default_factory=dict, repr=False)  # TLS files by digest, see `tls_files`
 
 
 def resolve(config: model.Config, version: int) -> World:

@@ -19,6 +19,8 @@ class TlsClient:
     ca_file: str = ""  # empty: the system's trust store
     cert_file: str = ""
     key_file: str = ""
+    #: Of the contents of the three files, in this order: a file that is renewed in place makes another value.
+    digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class TlsServer:
     cert_file: str
     key_file: str
     client_ca_file: str = ""
+    digests: tuple[str, ...] = ()  # of the contents of authorities, certificate, key
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,3 +216,5 @@ class Snapshot:
     rotations: tuple[Rotation, ...] = ()
     trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-*, Forwarded, X-Request-Id are kept
     access_log: AccessLog = field(default_factory=AccessLog)
+    #: Contents of TLS files by digest, so that no worker reads other ones than the probes.
+    files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)

@@ -53,7 +53,7 @@ from lb.core.lifecycle import (
 from lb.core.liveness import Liveness
 from lb.core.renames import NONE, Renames
 from lb.core.suspicion import Notice, Suspicion, overloaded, stalled
-from lb.core.targets import Target
+from lb.core.targets import Target, TlsClient
 from lb.health.addresses import Addresses, OnAddress, order
 from lb.health.lives import Lives
 from lb.health.probes import Probe, ask, build
@@ -63,6 +63,7 @@ from lb.health.probes.turns import Turns
 from lb.health.pulse import Pulse
 from lb.health.schedule import Schedule
 from lb.net.resolver import LookUp, Resolver, is_name
+from lb.net.tls import Contents
 
 Kind = Literal["readiness", "liveness"]
 #: A watch's part: `former` is a readiness check that was replaced and decides until the new one has passed.
@@ -165,6 +166,7 @@ class Monitor:
         on_probe: OnProbe,
         on_notice: OnNotice | None = None,
         on_address: OnAddress | None = None,
+        on_tls: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         look_up: LookUp | None = None,
     ) -> None:
@@ -173,6 +175,7 @@ class Monitor:
         self._on_change = on_change
         self._on_probe = on_probe
         self._on_notice = on_notice or (lambda notice: None)
+        self._on_tls = on_tls or (lambda target: None)
         self._resolver = Resolver(clock, self._on_resolved, look_up)
         self._dialer = Dialer(clock, self._resolver)
         self._addresses = Addresses(on_address or (lambda target, before, after: None))
@@ -202,10 +205,15 @@ class Monitor:
         rules: Mapping[str, Rules],
         canary: tuple[Target, CheckSpec] | None = None,
         renames: Renames = NONE,
+        contents: Contents | None = None,
     ) -> None:
-        """Watch exactly these. A target whose address and check are unchanged keeps what is known of it, also under
-        another name (`renames`)."""
-        self._dialer.forget()
+        """Watch exactly these, with these contents of TLS files. A target whose address and check are unchanged keeps
+        what is known of it, also under another name (`renames`)."""
+        asked = [spec for each in checks.values() for spec in (each.readiness, each.liveness) if spec is not None]
+        pairs = [*((watch.target, watch.spec) for watch in self._watches.values()), *([canary] if canary else [])]
+        settings = [*(target.tls for target in targets.values()), *(spec.tls for spec in asked), TlsClient()]
+        settings += [tls for target, spec in pairs for tls in (target.tls, spec.tls)]
+        self._dialer.contexts.use({tls for tls in settings if tls is not None}, contents or {})
         self._take_names_over(checks, targets, renames)
         for target_id in [known for known in self._targets if known not in targets]:
             self._forget(target_id)
@@ -280,8 +288,8 @@ class Monitor:
         for role in ("readiness", "liveness", "former"):
             watch = self._watches.pop((old, role), None)
             if watch is not None:
-                watch.target, watch.pool = target, _pool(target)
-                watch.probe = build(target, watch.spec, self._dialer)
+                watch.target, watch.pool = replace(target, tls=watch.target.tls), _pool(target)
+                watch.probe = build(watch.target, watch.spec, self._dialer)
                 self._watches[target.id, role] = watch
         health = self._healths.pop(old)
         self._healths[target.id] = health
@@ -320,12 +328,12 @@ class Monitor:
         known = self._healths.get(target.id)
         former = self._watches.get((target.id, "former"))
         if watch is not None and known is not None and _same_place(watch.target, target) and spec.protocol != "none":
-            if _same_question(watch.spec, spec):
+            if _asks_the_same(watch, target, spec):
                 self._adjust(watch, target, spec)
                 if former is not None:
-                    former.target = target
+                    former.target = replace(target, tls=former.target.tls)
                 return
-            if former is not None and _same_question(former.spec, spec):  # the change was taken back
+            if former is not None and _asks_the_same(former, target, spec):  # the change was taken back
                 self._unwatch(key)
                 del self._watches[target.id, "former"]
                 former.role = "readiness"
@@ -340,7 +348,7 @@ class Monitor:
                     self._watches[target.id, "former"] = trusted
                 else:
                     self._unwatch(key)
-                trusted.target = target
+                trusted.target = replace(target, tls=trusted.target.tls)
                 trial = self._add(target, "readiness", spec)
                 trial.trial = initial(now, replace(self._rules[target.id], probed=True))
                 return
@@ -362,7 +370,7 @@ class Monitor:
             self._lives.forget(target.id)
             return
         watch = self._watches.get(key)
-        same = watch is not None and _same_place(watch.target, target) and _same_question(watch.spec, spec)
+        same = watch is not None and _same_place(watch.target, target) and _asks_the_same(watch, target, spec)
         if watch is not None and same:
             self._adjust(watch, target, spec)
         else:
@@ -449,6 +457,11 @@ class Monitor:
         """The targets on which a changed check has not passed yet."""
         return [id for (id, role), watch in self._watches.items() if role == "readiness" and watch.trial is not None]
 
+    def former_tls(self) -> dict[str, TlsClient | None]:
+        """The TLS settings of targets whose new ones have not passed a check yet: requests go by these."""
+        formers = (watch.target for watch in self._watches.values() if watch.role == "former")
+        return {target.id: target.tls for target in formers if target.tls != self._targets[target.id].tls}
+
     def late(self) -> list[float]:
         """Seconds by which the last probes started after their time."""
         return list(self._schedule.late)
@@ -533,12 +546,13 @@ class Monitor:
             if watch is None:
                 self._healths[each.target] = continuity.warmth(each, self._healths[each.target], rules, now)
             elif not watch.began:
-                if each.former is None:
+                former = _with_contents_of(watch.spec, each.former) if each.former is not None else None
+                if former is None:
                     deciding = watch
-                elif continuity.on_trial(each, unix):
-                    deciding = self._resume_trial(watch, each.former, now)
+                elif continuity.on_trial(each, unix) and not _same_question(former, watch.spec):
+                    deciding = self._resume_trial(watch, former, now)
                 else:
-                    continue  # too long ago: the check on trial is the only one
+                    continue  # too long ago, or its certificates are gone: the check on trial is the only one
                 health = continuity.verdict(each, deciding.spec, rules, now, unix)
                 if health is not None and self._restore_address(deciding, each.address):
                     held.append(each.target)
@@ -833,7 +847,10 @@ class Monitor:
 
     def _end_trial(self, watch: _Watch) -> None:
         watch.trial = None
+        former = self._watches.get((watch.target.id, "former"))
         self._unwatch((watch.target.id, "former"))
+        if former is not None and former.target.tls != watch.target.tls:
+            self._on_tls(watch.target.id)
 
     def _step(self, target_id: str, event: Event) -> None:
         before = self._healths[target_id]
@@ -911,7 +928,25 @@ def _probed_alone(health: Health, now: float, rules: Rules) -> Health:
 
 
 def _same_place(old: Target, new: Target) -> bool:
-    return (old.host, old.port, old.tls) == (new.host, new.port, new.tls)
+    """Whether the former check can decide on: `http://` and `https://` at one port are two servers."""
+    return (old.host, old.port, old.tls is None) == (new.host, new.port, new.tls is None)
+
+
+def _asks_the_same(watch: _Watch, target: Target, spec: CheckSpec) -> bool:
+    """Whether the watch's verdicts hold for this check of this target, TLS settings and certificates included."""
+    return _same_question(watch.spec, spec) and _tls_of(watch.target, watch.spec) == _tls_of(target, spec)
+
+
+def _tls_of(target: Target, spec: CheckSpec) -> TlsClient | None:
+    """The TLS settings that a probe goes by; None: it goes without TLS."""
+    return (spec.tls or target.tls) if spec.protocol in ("https", "grpc") else None
+
+
+def _with_contents_of(spec: CheckSpec, former: CheckSpec) -> CheckSpec:
+    """`former` with the TLS files as they were loaded for `spec`: of former contents nothing outlives a restart."""
+    old, new = former.tls, spec.tls
+    same_files = old is not None and new is not None and replace(old, digests=()) == replace(new, digests=())
+    return replace(former, tls=new) if same_files else former
 
 
 def _same_question(old: CheckSpec, new: CheckSpec) -> bool:

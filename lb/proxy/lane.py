@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _NOBODY: deque[tuple[Exchange, float]] = deque(maxlen=0)
 
 
+#: What is offered to a target over TLS.
+ALPN = ("http/1.1",)
 #: Family and socket address.
 _Address = tuple[int, Any]
 
@@ -68,7 +70,6 @@ class Lane:
         "streak",
         "tally",
         "target",
-        "tls",
         "tunnels",
     )
 
@@ -93,7 +94,6 @@ class Lane:
         self.ewma = PeakEwma(plane.now)
         self.latency = service.balance.policy == "peak_ewma"
         self.idle_limit = IdleLimit(service.timeouts.idle, plane.now)
-        self.tls = _context(target)
         self.said = _said(target)
         self.opened_at = -inf  # when the newest connection was opened
         self.tally = TargetTally(target.id, buckets=[0] * (len(BUCKETS) + 1))
@@ -302,18 +302,19 @@ class Lane:
         loop = self.plane.loop
         target = self.target
         until = loop.time() + (within or 0.0)
-        addresses = self.addresses
+        addresses, tls = self.addresses, target.tls
         async with asyncio.timeout(within):
+            context = await self.plane.contexts.get(tls, ALPN) if tls is not None else None
             sock = await self._reach(addresses, within)
         upstream = Upstream(self, sock)
         try:
-            if self.tls is None:
+            if context is None:
                 await loop.create_connection(lambda: upstream, sock=sock)
             else:
-                name = (target.tls.server_name if target.tls else "") or target.host
+                name = (tls.server_name if tls else "") or target.host
                 left = max(0.05, until - loop.time()) if within else None
                 await loop.create_connection(
-                    lambda: upstream, sock=sock, ssl=self.tls, server_hostname=name, ssl_handshake_timeout=left
+                    lambda: upstream, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=left
                 )
         except BaseException as error:
             self.connections.discard(upstream)
@@ -321,7 +322,7 @@ class Lane:
             if isinstance(error, ConnectionAbortedError):  # the loop's word for a TLS handshake that took too long
                 raise TimeoutError from None
             raise
-        if addresses is not self.addresses:  # they changed meanwhile, and the old ones get no more requests
+        if addresses is not self.addresses or tls != self.target.tls:  # changed meanwhile: for no more requests
             upstream.abort()
             return await self._connect(max(0.05, until - loop.time()) if within else None)
         self.tally.opened += 1
@@ -395,23 +396,24 @@ class Lane:
                 if self.forget(upstream) or (upstream.private and upstream.exchange is None):
                     upstream.close()
 
-    def may_become(self, target: Target) -> bool:
-        """Whether this lane's connections are right for a target of the same id: the way to it has not changed."""
-        old = self.target
-        return (old.host, old.port, old.tls) == (target.host, target.port, target.tls)
-
     def become(self, target: Target, service: Service) -> None:
-        """Go on by a new configuration, perhaps under a new name, and then counting anew; a drain under way ends when
-        the new `timeouts.drain` says."""
+        """Go on by a new configuration, perhaps under a new name, and then counting anew.
+
+        A drain under way ends when the new `timeouts.drain` says. With other TLS settings, or renewed certificates, no
+        connection that is open takes another request.
+        """
         old, new = self.service.timeouts.drain, service.timeouts.drain
         if self.draining and old != new:
             began = self.drained_at - old if old else self.plane.now
             self.drained_at = began + (new or inf)
+        renewed = target.tls != self.target.tls
         self.target, self.service = target, service
         if self.id != target.id:
             self.id, self.said = target.id, _said(target)
             self.tally = TargetTally(target.id, buckets=[0] * (len(BUCKETS) + 1))
             self.reported = -1
+        if renewed:
+            self.retire_all()
         self.latency = service.balance.policy == "peak_ewma"
 
     def drain(self, draining: bool, now: float) -> None:
@@ -559,17 +561,3 @@ def _authority(target: Target) -> bytes:
         return b"localhost"
     host = f"[{target.host}]" if ":" in target.host else target.host
     return f"{host}:{target.port}".encode()
-
-
-def _context(target: Target) -> ssl.SSLContext | None:
-    """The TLS context towards a target; made once per lane."""
-    if target.tls is None:
-        return None
-    context = ssl.create_default_context(cafile=target.tls.ca_file or None)
-    if not target.tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if target.tls.cert_file:
-        context.load_cert_chain(target.tls.cert_file, target.tls.key_file or None)
-    context.set_alpn_protocols(["http/1.1"])
-    return context

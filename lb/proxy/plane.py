@@ -25,6 +25,7 @@ from lb.core.targets import Listener, Rotation, Service, Snapshot, Target
 from lb.http1.excerpt import excerpt
 from lb.http1.head import RequestHead, ResponseHead
 from lb.http1.rules import Refusal, host_name
+from lb.net.tls import Contexts
 from lb.proxy.access_log import Log
 from lb.proxy.breather import Breather
 from lb.proxy.deadlines import Sweeper
@@ -79,6 +80,7 @@ class DataPlane:
         self._date_second = 0
         self._id_prefix = b"%012x" % self.rng.getrandbits(48)
         self._id_next = 0
+        self.contexts = Contexts()
         self.openings = Openings(loop)
         self.breather = Breather(loop)
         self.reply_heads: dict[bytes, ResponseHead] = {}  # see `Upstream`
@@ -121,6 +123,8 @@ class DataPlane:
     def apply(self, snapshot: Snapshot) -> None:
         """Serve by this snapshot from the next request on."""
         old_services, old_lanes = self.services, self.lanes
+        targets = (target for service in snapshot.services for pool in service.pools for target in pool.targets)
+        self.contexts.use({target.tls for target in targets if target.tls is not None}, dict(snapshot.files))
         services: dict[str, LiveService] = {}
         lanes: dict[str, Lane] = {}
         names = renames(layout_of(service.rules for service in old_services.values()), layout_of(snapshot.services))
@@ -129,7 +133,7 @@ class DataPlane:
             for pool in rules.pools:
                 for target in pool.targets:
                     lane = old_lanes.get(target.id) or self._succeeded(target, names, free)
-                    if lane is not None and lane.may_become(target):
+                    if lane is not None:
                         if lane.id != target.id:
                             self._fold(lane)
                         lane.become(target, rules)
@@ -170,7 +174,7 @@ class DataPlane:
     def _succeeded(target: Target, names: Renames, free: dict[str, Lane]) -> Lane | None:
         """The lane of a target that is the same under another name: its connections are as good as ever."""
         for former in names.targets.get(target.id, ()):
-            if former in free and free[former].may_become(target):
+            if former in free and (free[former].target.host, free[former].target.port) == (target.host, target.port):
                 return free.pop(former)
         return None
 
@@ -391,6 +395,7 @@ class DataPlane:
     def close(self) -> None:
         """Cut what is left, write the log out."""
         self._sweeper.stop()
+        self.contexts.close()
         for client in list(self.clients):
             if client.exchange is not None:
                 client.exchange.cut_for_drain()

@@ -213,7 +213,7 @@ class Upstream(asyncio.Protocol):
         if not self._lost:
             self.transport.close()
             lane = self.lane
-            if lane.tls is not None:  # the close waits for the target's
+            if lane.target.tls is not None:  # the close waits for the target's
                 lane.plane.sending[self] = Sending(self.transport, lane.plane.now, CLOSE_TIME, CLOSE_TIME)
 
     @property
@@ -401,7 +401,7 @@ class Upstream(asyncio.Protocol):
                 RESET,
                 f"{lane.id} {what} {where}",
                 # A reset may be the kernel's word for "closed with your request unread"; an end of file is not.
-                reused=pooled and not answered and (stale or not ended or lane.tls is not None),
+                reused=pooled and not answered and (stale or not ended or lane.target.tls is not None),
                 unprocessed=proved,
                 idle=idle if not (answered or proved) else -1.0,
                 elapsed=elapsed,
@@ -417,7 +417,7 @@ class Upstream(asyncio.Protocol):
         SO_LINGER 0, and an event loop may have read a request that its application never looks at. Then it takes the
         target's habits to tell (`core.keepalive`).
         """
-        if self.lane.tls is not None:
+        if self.lane.target.tls is not None:
             return False
         known = delivery(self.sock)
         return known is not None and (known.sent <= self._before or (ended and known.acked <= self._before))

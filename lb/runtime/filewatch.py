@@ -1,26 +1,37 @@
-"""Notices that the configuration file has changed, for `watch: true`.
+"""Notices that the configuration file, or a TLS file that it names, has changed, for `watch: true`.
 
 It looks once a second instead of asking for notifications: that sees every way in which files are replaced (written in
 place, renamed over, a symbolic link turned elsewhere as Kubernetes does with a ConfigMap) on every file system, and
-costs one system call. A change counts when the file has stayed the same for one more look, so that a file that is
-being written is not read half.
+costs one system call a file. A change counts when all files have stayed the same for one more look, so that a file that
+is being written is not read half, nor a certificate taken without its new key.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 #: Seconds between two looks.
 LOOK_EVERY = 1.0
 
 
-class FileWatch:
-    """One file. `changed` is awaited for each change, one after the other."""
+#: Modification time (ns), size, inode, device of each file; None: it cannot be looked at.
+_Stamp = tuple[int, int, int, int] | None
 
-    def __init__(self, path: Path, changed: Callable[[], Awaitable[None]], every: float = LOOK_EVERY) -> None:
+
+class FileWatch:
+    """One file, and others that go with it. `changed` is awaited for each change, one after the other."""
+
+    def __init__(
+        self,
+        path: Path,
+        changed: Callable[[], Awaitable[None]],
+        every: float = LOOK_EVERY,
+        more: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
         self._path = path
+        self._more = more
         self._changed = changed
         self._every = every
         self._seen = self._look()
@@ -35,14 +46,22 @@ class FileWatch:
         while True:
             await asyncio.sleep(self._every)
             now = self._look()
-            if now is not None and now == before and now != self._seen:
-                self._seen = now
-                await self._changed()
+            if now is not None and now == before:
+                former, self._seen = self._seen or {}, now
+                # A file that the configuration names only now was read when it was loaded.
+                if any(stamp != former.get(path, stamp) for path, stamp in now.items()):
+                    await self._changed()
             before = now
 
-    def _look(self) -> tuple[int, int, int, int] | None:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
+    def _look(self) -> dict[Path, _Stamp] | None:
+        """The stamps of all files; None while the file itself is not there."""
+        stamps = {path: _stamp(path) for path in (self._path, *map(Path, self._more()))}
+        return stamps if stamps[self._path] is not None else None
+
+
+def _stamp(path: Path) -> _Stamp:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev

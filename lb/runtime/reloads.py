@@ -24,7 +24,8 @@ from lb.config.diff import Plan, diff
 from lb.config.load import load_text, read_text
 from lb.config.model import Config
 from lb.config.problems import ConfigError
-from lb.config.resolve import World, resolve
+from lb.config.resolve import World
+from lb.config.tls_files import check_renewed, load_world, renewed
 from lb.control.answers import digest
 from lb.runtime import systemd
 from lb.runtime.replacement import Replacement
@@ -133,7 +134,10 @@ class Reloads:
         config = supervisor.read(path)
         plan = diff(supervisor.config, config)
         restart = [str(change) for change in diff(self._at_start, config).of("restart")]
-        return Read(text, config, plan, resolve(config, 0), restart)
+        world = load_world(config)
+        check_renewed(supervisor.world, world, str(path))
+        plan = replace(plan, changes=(*plan.changes, *renewed(supervisor.world, world)))
+        return Read(text, config, plan, world, restart)
 
     async def _take(self, read: Read, opened: dict[str, list[socket.socket]], actor: str) -> list[str]:
         """Put what was read in force, and tell it."""

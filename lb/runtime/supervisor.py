@@ -28,7 +28,8 @@ import uvloop
 import lb
 from lb.config.load import load
 from lb.config.model import Config
-from lb.config.resolve import World, resolve
+from lb.config.resolve import World
+from lb.config.tls_files import load_world, tls_paths, with_tls
 from lb.control.events import EventLog
 from lb.control.ledger import Ledger
 from lb.control.metrics import Histogram
@@ -76,6 +77,9 @@ FIRST_VERDICTS = 5.0
 #: Seconds at most that a start or a reload waits for the names of targets that are not probed.
 LOOK_UP_WITHIN = 2.0
 
+#: Seconds within which checks that pass with new TLS settings make one message to the workers.
+TOGETHER = 0.05
+
 #: Connections of a worker below which the limit of descriptors is worth a word.
 FEW_CONNECTIONS = 4000
 
@@ -105,7 +109,8 @@ class Supervisor:
         self.upgradable = upgradable
         self.text = text_of(path)  # of the file that runs, which may have been edited since
         self.started_at = time.time()
-        self.world: World = resolve(config, 0)
+        self.world: World = load_world(config)
+        self.tls_paths = tls_paths(self.world)
         self.targets: dict[str, Target] = {}
         self.desired = Desired()
         self.renames: Renames = NONE  # what the newest configuration calls otherwise than the one before
@@ -139,15 +144,18 @@ class Supervisor:
             on_probe=self._on_probe,
             on_notice=self._on_notice,
             on_address=self._on_address,
+            on_tls=self._on_tls,
         )
         self.rotations = Rotations(self.workers, self.monitor.healths, lambda: self.desired, self.monitor.addresses)
         self.rollouts = Rollouts(self)
         self.reloads = Reloads(self, config)
-        self.file_watch = FileWatch(path, lambda: self.reloads.quietly("watch"))
+        self.file_watch = FileWatch(path, lambda: self.reloads.quietly("watch"), more=lambda: self.tls_paths)
         self.drains = Drains(self)
         self.operations = LiveOperations(self)
         self._memory = Memory(self.store.directory)
         self._ejections = Ejections()
+        self._tls_files: dict[str, bytes] = {}  # contents by digest, of those that workers use
+        self._tls_changed: asyncio.TimerHandle | None = None
         self._given: list[socket.socket] = []  # by systemd
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -389,6 +397,8 @@ class Supervisor:
     async def _close(self) -> None:
         for task in list(self._tasks):
             task.cancel()
+        if self._tls_changed is not None:
+            self._tls_changed.cancel()
         self.rollouts.close()
         self.rotations.close()
         await self.monitor.close()
@@ -464,6 +474,7 @@ class Supervisor:
     def take(self, config: Config, world: World) -> None:
         """Make a configuration the one that counts, and bring the wishes in line with it."""
         self.config, self.world = config, world
+        self.tls_paths = tls_paths(world)
         services = world.snapshot.services
         self.targets = {target.id: target for s in services for pool in s.pools for target in pool.targets}
         layout = layout_of(services)
@@ -496,7 +507,8 @@ class Supervisor:
             id: rules_of(self.world.rules[target.service], self.world.checks[id].readiness)
             for id, target in self.targets.items()
         }
-        self.monitor.update(self.world.checks, self.targets, rules, self.world.canary, self.renames)
+        world = self.world
+        self.monitor.update(world.checks, self.targets, rules, world.canary, self.renames, world.files)
         for id in self.targets:
             override = self.desired.targets.get(id)
             if override is not None and override.draining:
@@ -509,7 +521,15 @@ class Supervisor:
 
     def snapshot(self) -> Snapshot:
         """The whole world as it is now, for workers, under a new version."""
-        return self.rotations.configure(self.world.snapshot, self.world.rules, self.world.mirrors)
+        former = self.monitor.former_tls()
+        snapshot = self.world.snapshot
+        if former:
+            snapshot = with_tls(snapshot, lambda target: former.get(target.id, target.tls))
+        self._tls_files |= self.world.files
+        used = _digests(snapshot)
+        self._tls_files = {digest: data for digest, data in self._tls_files.items() if digest in used}
+        snapshot = replace(snapshot, files=tuple(self._tls_files.items()))
+        return self.rotations.configure(snapshot, self.world.rules, self.world.mirrors)
 
     def config_text(self) -> str:
         """The text that runs."""
@@ -592,6 +612,15 @@ class Supervisor:
                 "address", f"requests for {target.host} go to {new}, no longer to {old}", id, before=old, after=new
             )
 
+    def _on_tls(self, id: str) -> None:
+        """A check has passed with new TLS settings or certificates: requests take them as well."""
+        if self._tls_changed is None:  # one message for all targets of one moment
+            self._tls_changed = asyncio.get_running_loop().call_later(TOGETHER, self._use_new_tls)
+
+    def _use_new_tls(self) -> None:
+        self._tls_changed = None
+        self.workers.apply(self.snapshot())
+
     def _on_notice(self, notice: Notice) -> None:
         """What the monitor thinks of many failures at once, a changed check, a target that is not alive."""
         self.note("liveness" if notice.cause.startswith("liveness") else "note", notice.text, notice.scope)
@@ -648,6 +677,13 @@ class Supervisor:
     def drain(self, id: str) -> None:
         """Tell the lifecycle that an operator drains a target."""
         self.monitor.feed(id, Drain())
+
+
+def _digests(snapshot: Snapshot) -> set[str]:
+    """Of all TLS files that the snapshot's listeners and targets need."""
+    clients = {target.tls for service in snapshot.services for pool in service.pools for target in pool.targets}
+    settings = [*clients, *(listener.tls for listener in snapshot.listeners)]
+    return {digest for tls in settings if tls is not None for digest in tls.digests}
 
 
 def _under(path: Path, name: str | Path) -> Path:

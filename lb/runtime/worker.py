@@ -32,6 +32,7 @@ import uvloop
 
 from lb.core.report import Alarm
 from lb.core.targets import Listener, Rotation, Snapshot
+from lb.net.tls import server_context
 from lb.proxy.last_words import cells as last_words_of
 from lb.proxy.plane import DataPlane
 from lb.runtime import descriptors, doors
@@ -67,15 +68,8 @@ OWN_DRAIN = 60.0
 class _Open:
     """One socket that is listened on, by which rules."""
 
-    def __init__(
-        self,
-        listener: Listener,
-        files: tuple[object, ...],
-        server: asyncio.AbstractServer | TlsServer,
-        reception: Reception,
-    ) -> None:
+    def __init__(self, listener: Listener, server: asyncio.AbstractServer | TlsServer, reception: Reception) -> None:
         self.listener = listener
-        self.files = files
         self.server = server
         self.reception = reception
 
@@ -99,6 +93,7 @@ class Worker:
         self._doorway: Doorway | None = None
         self._settled = False
         self._listeners: dict[str, Listener] = {}  # as the newest snapshot has them
+        self._tls_files: dict[str, bytes] = {}  # their contents, by digest
         self._open: dict[Door, _Open] = {}
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -231,7 +226,7 @@ class Worker:
         self._take_doors()  # what was sent before the snapshot has arrived before it
         wanted = {listener.bind: listener for listener in snapshot.listeners}
         gone = self._listeners.keys() - wanted.keys()
-        self._listeners = wanted
+        self._listeners, self._tls_files = wanted, dict(snapshot.files)
         self.plane.left = frozenset((self.plane.left | gone) - wanted.keys())
         for door in [door for door in self.sockets if door[0] in gone]:
             self._leave(door)
@@ -309,16 +304,17 @@ class Worker:
             listener = self._listeners.get(door[0])
             if listener is None:
                 continue
-            files = _stamps(listener)
             known = self._open.get(door)
-            if known is not None and known.listener == listener and known.files == files:
+            if known is not None and known.listener == listener:
                 continue
             try:
-                options = _tls_options(listener)
+                options = await self._tls_options(listener)
             except (OSError, ssl.SSLError) as error:
                 kept = "the former certificate stays in use" if known is not None else "it is not served"
                 self._send(Trouble(f"worker {self.number}: listener {listener.bind}: {error}; {kept}"))
                 continue
+            if self._listeners.get(door[0]) != listener or door not in self.sockets:
+                continue  # another snapshot came meanwhile: `_follow` comes here again
             if known is not None:
                 known.server.close()
                 del self._open[door]
@@ -335,9 +331,15 @@ class Worker:
             else:
                 server = await self.loop.create_server(reception, sock=copy, backlog=BACKLOG)
             if door in self.sockets:
-                self._open[door] = _Open(listener, files, server, reception)
+                self._open[door] = _Open(listener, server, reception)
             else:  # it was closed meanwhile
                 server.close()
+
+    async def _tls_options(self, listener: Listener) -> dict[str, Any]:
+        if listener.tls is None:
+            return {}
+        context = await asyncio.to_thread(server_context, listener.tls, self._tls_files)
+        return {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIME, "ssl_shutdown_timeout": SHUTDOWN_TIME}
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -382,31 +384,6 @@ class Worker:
     def _send_report(self, part: int = 0, parts: int = 1) -> None:
         if self._channel is not None and self._channel.open:
             self._send(self.plane.report(part=part, parts=parts))
-
-
-def _tls_options(listener: Listener) -> dict[str, Any]:
-    if listener.tls is None:
-        return {}
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(listener.tls.cert_file, listener.tls.key_file)
-    if listener.tls.client_ca_file:
-        context.load_verify_locations(listener.tls.client_ca_file)
-        context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols(["http/1.1"])
-    return {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIME, "ssl_shutdown_timeout": SHUTDOWN_TIME}
-
-
-def _stamps(listener: Listener) -> tuple[object, ...]:
-    """What changes when a certificate is renewed in place."""
-    if listener.tls is None:
-        return ()
-    stamps: list[object] = []
-    for name in (listener.tls.cert_file, listener.tls.key_file, listener.tls.client_ca_file):
-        if name:
-            with contextlib.suppress(OSError):
-                known = Path(name).stat()
-                stamps.append((name, known.st_mtime_ns, known.st_size, known.st_ino))
-    return tuple(stamps)
 
 
 def say(text: str) -> None:

@@ -483,8 +483,7 @@ async def test_certificates_that_are_not_read_in_time_are_no_fault_of_the_target
     """After a reload they are read anew; a slow disk must not take a thousand targets out."""
     target = replace((await backend()).target(), tls=TlsClient(verify=False))
     never: asyncio.Future[ssl.SSLContext] = asyncio.get_running_loop().create_future()
-    for alpn in ((), ("h2",)):
-        dialer._contexts[TlsClient(verify=False), alpn] = never
+    dialer.contexts.get = lambda tls, alpn: never
     verdict = await probe(target, CheckSpec(protocol=protocol, timeout=0.1))
     assert verdict.kind == "local"
     where = f"127.0.0.1:{target.port}"
@@ -492,7 +491,7 @@ async def test_certificates_that_are_not_read_in_time_are_no_fault_of_the_target
 
 
 async def test_a_server_that_hangs_in_the_handshake(backend, probe, dialer):
-    await dialer.tls(TlsClient(verify=False))
+    await dialer.contexts.get(TlsClient(verify=False), ("http/1.1",))
     verdict = await probe(await backend(silent), replace(HTTPS, tls=TlsClient(verify=False), timeout=0.2))
     assert (verdict.kind, verdict.text) == ("timeout", "no connection with TLS within 0.2 s")
 

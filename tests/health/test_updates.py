@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from dataclasses import replace
 
 import pytest
+import trustme
 from msgspec import structs
 
 from lb.core.checks import Checks, CheckSpec
 from lb.core.continuity import LONGEST_TRIAL
 from lb.core.lifecycle import Drain, Eject, SlowStart, in_rotation, ramp, shown
-from lb.core.rotation import ServiceRules
+from lb.core.rotation import ServiceRules, rules_of
 from lb.core.targets import TlsClient
 from tests.health.conftest import Watcher, eventually, ok
 
@@ -353,3 +355,88 @@ async def test_a_trial_of_days_ago_is_over(watcher: Watcher, backend):
     heir, held = await restarted(watcher, *pairs, aged=2 * LONGEST_TRIAL)
     assert (held, heir.monitor.trials()) == ([], [])
     assert not any(in_rotation(heir.monitor.health(target.id)) for target in targets)
+
+
+# --- renewed certificates -------------------------------------------------------------------------------------------
+
+
+class Renewable:
+    """A target over TLS, whose certificate and whose checker's authority can each be renewed by another authority."""
+
+    def __init__(self, server, folder) -> None:
+        self.folder = folder
+        self.authorities = [trustme.CA(), trustme.CA()]
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.renew_target(0)
+        self.server = server
+        self.contents: dict[str, bytes] = {}
+
+    def renew_target(self, number: int) -> None:
+        self.authorities[number].issue_cert("127.0.0.1").configure_cert(self.context)
+
+    def tls(self, number: int) -> TlsClient:
+        data = self.authorities[number].cert_pem.bytes()
+        self.contents[f"ca{number}"] = data
+        return TlsClient(ca_file="/nowhere/ca.pem", digests=(f"ca{number}", "", ""))
+
+    def watch(self, watcher: Watcher, number: int, spec: CheckSpec) -> str:
+        target = replace(self.server.target(), tls=self.tls(number))
+        spec = replace(spec, tls=target.tls if spec.protocol == "https" else None)
+        checks = {target.id: Checks(readiness=spec)}
+        rules = {target.id: rules_of(ServiceRules(), spec)}
+        watcher.monitor.update(checks, {target.id: target}, rules, contents=self.contents)
+        return target.id
+
+
+HTTPS = replace(HTTP, protocol="https")
+
+
+@pytest.fixture
+async def renewable(backend, tmp_path) -> Renewable:
+    made = Renewable(None, tmp_path)
+    made.server = await backend(ssl=made.context)
+    return made
+
+
+async def test_requests_take_renewed_authorities_once_a_check_has_passed_with_them(renewable: Renewable):
+    taken: list[str] = []
+    watcher = Watcher(on_tls=taken.append)
+    await watcher.monitor.start()
+    id = renewable.watch(watcher, 0, HTTPS)
+    await eventually(lambda: in_rotation(watcher.monitor.health(id)))
+    renewable.renew_target(1)
+    renewable.watch(watcher, 1, HTTPS)
+    assert in_rotation(watcher.monitor.health(id)), "a renewal alone takes no target out"
+    assert watcher.monitor.former_tls() == {id: renewable.tls(0)}
+    await eventually(lambda: taken == [id])
+    assert watcher.monitor.former_tls() == {} and in_rotation(watcher.monitor.health(id))
+    await watcher.monitor.close()
+
+
+async def test_with_the_wrong_new_authority_the_former_one_serves_on(renewable: Renewable):
+    taken: list[str] = []
+    watcher = Watcher(on_tls=taken.append)
+    await watcher.monitor.start()
+    id = renewable.watch(watcher, 0, HTTPS)
+    await eventually(lambda: in_rotation(watcher.monitor.health(id)))
+    renewable.watch(watcher, 1, HTTPS)  # the target still has its old certificate
+    await eventually(lambda: watcher.notices)
+    assert "certificate" in watcher.notices[0].text and watcher.notices[0].cause == "trial"
+    assert in_rotation(watcher.monitor.health(id)) and watcher.monitor.former_tls() == {id: renewable.tls(0)}
+    renewable.watch(watcher, 1, replace(HTTPS, path="/other"))  # still on trial, and asked something else
+    assert watcher.monitor.former_tls() == {id: renewable.tls(0)}
+    renewable.renew_target(1)
+    await eventually(lambda: taken == [id])
+    assert in_rotation(watcher.monitor.health(id))
+    await watcher.monitor.close()
+
+
+async def test_a_check_that_goes_without_tls_holds_no_certificates_back(renewable: Renewable):
+    watcher = Watcher()
+    await watcher.monitor.start()
+    tcp = replace(HTTP, protocol="tcp")
+    id = renewable.watch(watcher, 0, tcp)
+    await eventually(lambda: in_rotation(watcher.monitor.health(id)))
+    renewable.watch(watcher, 1, tcp)
+    assert watcher.monitor.former_tls() == {} and in_rotation(watcher.monitor.health(id))
+    await watcher.monitor.close()

@@ -16,9 +16,10 @@ from typing import TypeVar
 
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
-from lb.core.targets import Target, TlsClient
+from lb.core.targets import Target
 from lb.health.probes.lines import Lines
 from lb.net.resolver import Resolver, is_name
+from lb.net.tls import Contexts
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -34,27 +35,15 @@ class Dialer:
         self.clock = clock
         self.resolver = resolver or Resolver(clock)
         self.lines = Lines()
-        self._contexts: dict[tuple[TlsClient, tuple[str, ...]], asyncio.Future[ssl.SSLContext]] = {}
+        self.contexts = Contexts()
         #: For what would hold up the loop. Two threads: those who need them wait for one another, not others for them.
         self.aside = ThreadPoolExecutor(2, "probe-aside")
-
-    def forget(self) -> None:
-        """Certificates may have changed: read them again when next needed."""
-        self._contexts.clear()
 
     def close(self) -> None:
         self.resolver.close()
         self.lines.close()
+        self.contexts.close()
         self.aside.shutdown(wait=False, cancel_futures=True)
-
-    async def tls(self, tls: TlsClient, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
-        """The context for `tls`, made once and off the loop: reading the system's trust store takes a while."""
-        key = (tls, alpn)
-        made = self._contexts.get(key)
-        if made is None or (made.done() and (made.cancelled() or made.exception() is not None)):
-            made = asyncio.get_running_loop().run_in_executor(None, _context, tls, alpn)
-            self._contexts[key] = made
-        return await asyncio.shield(made)
 
     async def open(
         self,
@@ -138,15 +127,3 @@ def unprepared(where: str, timeout: float, seconds: float) -> Verdict:
     """The verdict when the time was over before the target was asked anything: certificates are read from the disk."""
     text = f"cannot probe {where}, for a reason of our own: its certificates were not read within {timeout:g} s"
     return Verdict(False, seconds, text, "local")
-
-
-def _context(tls: TlsClient, alpn: tuple[str, ...]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=tls.ca_file or None)
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if tls.cert_file:
-        context.load_cert_chain(tls.cert_file, tls.key_file or None)
-    if alpn:
-        context.set_alpn_protocols(list(alpn))
-    return context

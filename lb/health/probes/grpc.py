@@ -63,7 +63,7 @@ class GrpcProbe:
         began = monotonic()
         self._call = None
         connection = _connection()
-        context = await self._dialer.tls(self._tls, ("h2",)) if self._tls is not None else None
+        context = await self._dialer.contexts.get(self._tls, ("h2",)) if self._tls is not None else None
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         authority = "localhost" if self._host.startswith("unix:") else self.where
         headers = [

@@ -1,0 +1,152 @@
+"""TLS contexts for traffic and probes: built in one way, from one reading of the files, off the event loop.
+
+The supervisor reads the files once per load and sends their contents to the workers. So probes, all workers and a
+worker that starts later use the same certificates, whatever is on the disk by then. A digest of the contents is part of
+the settings: a file that was renewed in place makes other settings, and those make another context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import ssl
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from lb.core.targets import TlsClient, TlsServer
+
+#: Contents of files, by the digest that `TlsClient` and `TlsServer` carry.
+Contents = Mapping[str, bytes]
+#: A context's settings, and the protocols that it offers by ALPN.
+Key = tuple[TlsClient, tuple[str, ...]]
+
+
+def client_context(tls: TlsClient, alpn: tuple[str, ...] = (), contents: Contents | None = None) -> ssl.SSLContext:
+    """The context towards a target. Blocks; raises `OSError` (`ssl.SSLError`) where a file cannot be used."""
+    ca, cert, key = _digests(tls.digests)
+    with contextlib.ExitStack() as files:
+        if tls.ca_file:
+            context = ssl.create_default_context(cafile=files.enter_context(_file(tls.ca_file, ca, contents)))
+        elif tls.verify:
+            context = ssl.create_default_context()
+        else:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if not tls.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if tls.cert_file:
+            _load_pair(context, files, (tls.cert_file, cert), (tls.key_file, key), contents)
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
+    return context
+
+
+def server_context(tls: TlsServer, contents: Contents | None = None) -> ssl.SSLContext:
+    """A listener's context. Blocks; raises `OSError` (`ssl.SSLError`) where a file cannot be used."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca, cert, key = _digests(tls.digests)
+    with contextlib.ExitStack() as files:
+        _load_pair(context, files, (tls.cert_file, cert), (tls.key_file, key), contents)
+        if tls.client_ca_file:
+            context.load_verify_locations(files.enter_context(_file(tls.client_ca_file, ca, contents)))
+            context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class Contexts:
+    """The client contexts of one process: one for all equal settings, built in a thread when first needed."""
+
+    def __init__(self) -> None:
+        self._contents: Contents = {}
+        self._built: dict[Key, asyncio.Future[ssl.SSLContext]] = {}
+        self._thread: ThreadPoolExecutor | None = None
+
+    def use(self, settings: Collection[TlsClient], contents: Contents) -> None:
+        """From now on only these settings are needed, with these contents: drop all other contexts."""
+        self._contents = contents
+        for key in [key for key in self._built if key[0] not in settings]:
+            del self._built[key]
+
+    async def get(self, tls: TlsClient, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
+        """The context for `tls`. Raises `OSError` where a file cannot be used; the next call tries again."""
+        key = (tls, alpn)
+        building = self._built.get(key)
+        if building is None or (building.done() and (building.cancelled() or building.exception() is not None)):
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, "lb-tls")
+            building = asyncio.get_running_loop().run_in_executor(
+                self._thread, client_context, tls, alpn, self._contents
+            )
+            building.add_done_callback(_retrieve)
+            self._built[key] = building
+        elif building.done():
+            return building.result()
+        return await asyncio.shield(building)
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _retrieve(building: asyncio.Future[ssl.SSLContext]) -> None:
+    """Mark the exception as retrieved: every caller may have given up by now."""
+    if not building.cancelled():
+        building.exception()
+
+
+def _digests(digests: tuple[str, ...]) -> tuple[str, str, str]:
+    """Of authorities, certificate and key; empty where the contents were not read beforehand."""
+    ca, cert, key = digests or ("", "", "")
+    return ca, cert, key
+
+
+def _load_pair(
+    context: ssl.SSLContext,
+    files: contextlib.ExitStack,
+    cert: tuple[str, str],
+    key: tuple[str, str],
+    contents: Contents | None,
+) -> None:
+    cert_path = files.enter_context(_file(*cert, contents))
+    key_path = files.enter_context(_file(*key, contents)) if key[0] else None
+    # A passphrase would be asked for on the terminal; an empty one makes it an error instead.
+    context.load_cert_chain(cert_path, key_path, password=lambda: b"")
+
+
+@contextlib.contextmanager
+def _file(path: str, digest: str, contents: Contents | None) -> Iterator[str]:
+    """A path at which OpenSSL finds the contents: it takes certificates and keys from files alone."""
+    if not digest or contents is None:
+        yield path
+        return
+    if (data := contents.get(digest)) is None:  # what is on the disk now may be something else
+        raise OSError(errno.ESTALE, f"the contents of {path} that were loaded are not kept any more; reload")
+    with _in_memory() as (descriptor, name):
+        with open(descriptor, "wb", closefd=False) as stream:
+            stream.write(data)
+        yield name
+
+
+@contextlib.contextmanager
+def _in_memory() -> Iterator[tuple[int, str]]:
+    """A file without a name that only this process can open; a temporary one where the system has no such thing."""
+    try:
+        descriptor = os.memfd_create("lb-tls")
+        name = f"/proc/self/fd/{descriptor}"
+        usable = os.access(name, os.R_OK)
+    except OSError:
+        descriptor, usable = -1, False
+    if usable:
+        try:
+            yield descriptor, name
+        finally:
+            os.close(descriptor)
+        return
+    if descriptor >= 0:
+        os.close(descriptor)
+    with tempfile.NamedTemporaryFile() as file:
+        yield file.fileno(), file.name
