@@ -66,7 +66,8 @@ KINDS: tuple[Kind, ...] = (
          "Wait until others are ready, or send `force`."),
     Kind(409, "A rollout is under way", "Roll it back, or complete it, first."),
     Kind(409, "Another order is under way", "Somebody is switching this service right now: look again, then decide."),
-    Kind(409, "The service has changed", "While the pre hook ran the service was switched. Look again, then decide."),
+    Kind(409, "The service has changed", "While the pre hook ran the service was switched, or a reload took a pool "
+         "away. Look again, then decide."),
     Kind(409, "The pre hook failed", "The release's `pre` hook said no; nothing has changed."),
     Kind(409, "Nothing to roll back to", "The service was not switched: there is no previous pool."),
     Kind(409, "Not probed", "The target has `protocol: none`: it is never probed, and taken as ready."),

@@ -46,6 +46,14 @@ def without_secrets(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{more}"
 
 
+def environment_of(said: Mapping[str, Any]) -> dict[str, str]:
+    """What a command finds in its environment: `LB_` and the name in capitals; truth is spelled as in JSON."""
+    return {
+        f"LB_{name.upper()}": str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in said.items()
+    }
+
+
 async def _command(rules: OnFailure, target: Target, said: Mapping[str, Any]) -> str:
     output = Output()
     variables = {
@@ -54,7 +62,7 @@ async def _command(rules: OnFailure, target: Target, said: Mapping[str, Any]) ->
         "LB_TARGET_PORT": str(target.port),
         "LB_SERVICE": target.service,
         "LB_POOL": target.pool,
-        **{f"LB_{name.upper()}": str(value) for name, value in said.items()},
+        **environment_of(said),
     }
     try:
         async with asyncio.timeout(rules.timeout):

@@ -135,9 +135,12 @@ class Drains:
     # --- looking ----------------------------------------------------------------------------------------------------
 
     async def state(self, target: Target) -> DrainState:
-        """What is left, and for how long."""
-        answered = await self._supervisor.workers.poll()
-        return self._state(target, self._supervisor.totals.sums(), answered)
+        """What is left, and for how long. Raises `Refused` when a reload has taken the target away."""
+        supervisor = self._supervisor
+        answered = await supervisor.workers.poll()
+        if target.id not in supervisor.targets:
+            raise Refused(404, "No such target", f"a reload has taken {target.id} out of the configuration meanwhile")
+        return self._state(target, supervisor.totals.sums(), answered)
 
     def _state(self, target: Target, sums: Sums, answered: bool) -> DrainState:
         supervisor = self._supervisor

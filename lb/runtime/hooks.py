@@ -14,7 +14,7 @@ import aiohttp
 from lb.config.checking import Hook
 from lb.health.probes.command import Output, run_command
 from lb.health.probes.http import AGENT
-from lb.health.restart import without_secrets
+from lb.health.restart import environment_of, without_secrets
 
 
 class HookFailed(Exception):  # noqa: N818 - it says what happened
@@ -34,9 +34,7 @@ async def carry_out(hook: Hook, said: Mapping[str, str | int | bool]) -> str:
 async def _command(hook: Hook, said: Mapping[str, str | int | bool]) -> str:
     output = Output()
     name = hook.command[0]
-    variables = {
-        f"LB_{key.upper()}": str(value).lower() if value is True else str(value) for key, value in said.items()
-    }
+    variables = environment_of(said)
     try:
         async with asyncio.timeout(hook.timeout):
             code = await run_command(tuple(hook.command), variables, output)

@@ -115,11 +115,13 @@ class LiveOperations:
         return status_view(self._supervisor, await self._sums())
 
     async def service(self, name: str) -> ServiceView:
-        return service_view(self._supervisor, self._service(name), await self._sums())
+        sums = await self._sums()  # first: a reload may take the service away meanwhile
+        return service_view(self._supervisor, self._service(name), sums)
 
     async def target(self, id: str) -> TargetView:
+        sums = await self._sums()
         target = self._target(id)
-        return target_view(self._supervisor, target, self._share(target), await self._sums())
+        return target_view(self._supervisor, target, self._share(target), sums)
 
     def readyz(self) -> tuple[bool, str]:
         if self._supervisor.draining:
@@ -280,14 +282,15 @@ class LiveOperations:
     # --- switching --------------------------------------------------------------------------------------------------
 
     async def switch(self, name: str, wanted: SwitchRequest, actor: str) -> ServiceView:
-        service = self._service(name)
-        pool = self._pool(service, wanted.to)
-
         def gate() -> None:
+            # Looked up at each call: while a hook runs, a reload may give the pool other targets.
+            service = self._service(name)
+            pool = self._pool(service, wanted.to)
             if not wanted.force:
                 self._gate(service, pool)
 
-        await self._supervisor.rollouts.switch(service, wanted, actor, gate)
+        self._pool(self._service(name), wanted.to)
+        await self._supervisor.rollouts.switch(name, wanted, actor, gate)
         return await self.service(name)
 
     async def rollback(self, name: str, force: bool, actor: str) -> ServiceView:
@@ -390,6 +393,7 @@ class LiveOperations:
                 verdict = await monitor.probe_now(target.id)
         except KeyError:
             raise Refused(409, "Not probed", f"{target.id} has `protocol: none`: it is never probed") from None
+        self._target(target.id)  # a reload may have taken it away while it was probed
         return ProbeResult(
             target=target.id,
             ok=verdict.ok,

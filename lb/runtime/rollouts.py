@@ -74,28 +74,49 @@ class Rollouts:
 
     # --- orders -----------------------------------------------------------------------------------------------------
 
-    async def switch(self, service: Service, wanted: SwitchRequest, actor: str, gate: Callable[[], None]) -> None:
-        """Send the traffic of `service` to another pool, at once or in steps. `gate` refuses one that is not ready."""
-        name = service.name
+    async def switch(self, name: str, wanted: SwitchRequest, actor: str, gate: Callable[[], None]) -> None:
+        """Send the traffic of a service to another pool, at once or in steps. `gate` refuses one that is not ready."""
         with self._order(name):
-            try:
-                rollout = self._intended(service, wanted, actor, gate)
-            except Refused as refused:
-                self._count(name, "refused")
-                self._supervisor.note("switch", f"to {wanted.to} refused: {refused.detail}", name, actor=actor)
-                raise
-            if isinstance(rollout, Plan):
-                await self._prepare(name, rollout, gate)
-                before = self._before(name, rollout.old)
-                await self._enter(name, begin(rollout, self._ready_share(service, rollout.new), before), actor)
-            elif rollout is not None:
-                await self._enter(name, rollout, actor)
+            intended = self._decided(name, wanted, actor, gate)
+            if isinstance(intended, Plan) and await self._prepare(name, intended):
+                # The hook took its time: what was true before need not be now.
+                intended = self._decided(name, wanted, actor, gate, prepared=intended)
+            if isinstance(intended, Plan):
+                before = self._before(name, intended.old)
+                ready = self._ready_share(self._service(name), intended.new)
+                await self._enter(name, begin(intended, ready, before), actor)
+            elif intended is not None:
+                await self._enter(name, intended, actor)
+
+    def _decided(
+        self, name: str, wanted: SwitchRequest, actor: str, gate: Callable[[], None], prepared: Plan | None = None
+    ) -> Plan | tuple[Rollout, tuple[Effect, ...]] | None:
+        """What an order comes to now; `prepared` is what a hook was run for. A refusal is counted and told."""
+        try:
+            if prepared is not None:
+                self._check_unchanged(name, prepared)
+            return self._intended(name, wanted, actor, gate)
+        except Refused as refused:
+            self._count(name, "refused")
+            self._supervisor.note("switch", f"to {wanted.to} refused: {refused.detail}", name, actor=actor)
+            raise
+
+    def _check_unchanged(self, name: str, prepared: Plan) -> None:
+        """Refuse to go on with a release whose service is another one since the hook began."""
+        pools = {pool.name for service in self._services() if service.name == name for pool in service.pools}
+        gone = name if not pools else prepared.new if prepared.new not in pools else ""
+        if gone:
+            detail = f"a reload took {gone} away while the pre hook ran; nothing has been switched"
+            raise Refused(409, "The service has changed", detail)
+        if self._desired(name).active != prepared.old:
+            detail = f"{prepared.old} is not the active pool of {name} any more"
+            raise Refused(409, "The service has changed", detail)
 
     def foresee_switch(self, service: Service, wanted: SwitchRequest, gate: Callable[[], None]) -> list[str]:
         """What `switch` would do, in words. Raises the `Refused` that it would raise; nothing is changed or told."""
         name = service.name
         with self._order(name):
-            intended = self._intended(service, wanted, "", gate)
+            intended = self._intended(name, wanted, "", gate)
         if intended is None:
             return [f"{wanted.to} has the traffic of {name} already: nothing changes"]
         if isinstance(intended, Plan):
@@ -111,15 +132,14 @@ class Rollouts:
         return _moved(rollout) if plan is None else _foreseen(service.name, plan)
 
     def _intended(
-        self, service: Service, wanted: SwitchRequest, actor: str, gate: Callable[[], None]
+        self, name: str, wanted: SwitchRequest, actor: str, gate: Callable[[], None]
     ) -> Plan | tuple[Rollout, tuple[Effect, ...]] | None:
         """What an order comes to: a new release, the next state of the one under way, or nothing to do."""
-        name = service.name
         desired = self._desired(name)
         rollout = self._current(name)
         if rollout is not None and rollout.phase in ("stepping", "frozen"):
             if wanted.to == rollout.plan.old and rollout.share < 100:
-                nobody = self._nobody_at(service, rollout.plan.old, wanted.force)
+                nobody = self._nobody_at(self._service(name), rollout.plan.old, wanted.force)
                 return roll_back(rollout, f"an operator switched back{nobody}")
             if wanted.to == rollout.plan.new and wanted.steps in (None, [100]):
                 gate()
@@ -201,11 +221,11 @@ class Rollouts:
             raise Refused(422, "Invalid request", str(error)) from None
         return plan
 
-    async def _prepare(self, name: str, plan: Plan, gate: Callable[[], None]) -> None:
-        """Run `pre`; nothing changes unless it succeeds."""
+    async def _prepare(self, name: str, plan: Plan) -> bool:
+        """Run `pre`; nothing changes unless it succeeds. Returns whether there is one."""
         hook = self._supervisor.config.services[name].rollout.pre
         if hook is None:
-            return
+            return False
         note = self._supervisor.note
         try:
             note("rollout", f"pre: {await carry_out(hook, _said('pre', name, plan))}", name, actor=plan.actor)
@@ -213,15 +233,7 @@ class Rollouts:
             self._count(name, "failed")
             note("rollout", f"pre failed, nothing has changed: {failed}", name, actor=plan.actor)
             raise Refused(409, "The pre hook failed", f"nothing has changed: {failed}") from None
-        # It took its time: what was true before need not be now.
-        try:
-            gate()
-            if self._desired(name).active != plan.old:
-                raise Refused(409, "The service has changed", f"{plan.old} is not the active pool of {name} any more")
-        except Refused as refused:
-            self._count(name, "refused")
-            note("switch", f"to {plan.new} refused: {refused.detail}", name, actor=plan.actor)
-            raise
+        return True
 
     def rename(self, renames: Renames) -> None:
         """Go on under the names of a new configuration; the present step is measured anew, as pools count by name."""
@@ -345,20 +357,23 @@ class Rollouts:
             await supervisor.workers.confirm(supervisor.rotations.current[name].version, CONFIRM_WITHIN)
         except TimeoutError:
             raise Refused(504, "Not confirmed", "a worker has not confirmed the change in time; it will") from None
-        if self._rollouts[name].under_way:
-            self._measure_from_now(name)
+        rollout = self._current(name)  # a reload may have ended it meanwhile
+        if rollout is not None and rollout.under_way:
+            self._measure_from_now(name, rollout)
 
-    def _measure_from_now(self, name: str) -> None:
+    def _measure_from_now(self, name: str, rollout: Rollout) -> None:
         """Every worker has confirmed: what comes from now on counts."""
-        sample = self._sample(self._service(name), self._rollouts[name], self._supervisor.totals.sums())
-        self._rollouts[name], _ = advance(self._rollouts[name], sample, monotonic())
+        sample = self._sample(self._service(name), rollout, self._supervisor.totals.sums())
+        self._rollouts[name], _ = advance(rollout, sample, monotonic())
 
     def _take(self, name: str, rollout: Rollout, effects: tuple[Effect, ...], *, actor: str = "") -> None:
         """The next state of a rollout: on the disk, then to the workers, then told."""
         before = self._desired(name)
+        changed = before.rollout != to_dict(rollout)
+        if changed:
+            self._wish(name, traffic(rollout, before, time.time()))  # first: it may be refused
         self._rollouts[name] = rollout
-        if before.rollout != to_dict(rollout):
-            self._wish(name, traffic(rollout, before, time.time()))
+        if changed:
             self._supervisor.rotations.touch((name,))
             self._supervisor.rotations.flush()
         after = self._desired(name)
@@ -485,8 +500,11 @@ class Rollouts:
             self._supervisor.note("rollout", "it ended: the new configuration decides who gets the traffic", name)
         return None
 
+    def _services(self) -> tuple[Service, ...]:
+        return self._supervisor.world.snapshot.services
+
     def _service(self, name: str) -> Service:
-        return next(known for known in self._supervisor.world.snapshot.services if known.name == name)
+        return next(known for known in self._services() if known.name == name)
 
     def _desired(self, name: str) -> ServiceDesired:
         return self._supervisor.desired.services[name]

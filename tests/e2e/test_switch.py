@@ -7,13 +7,14 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.fleet import Fleet
-from tests.e2e.stage import Backend, Lb, Stage, ask, eventually
+from tests.e2e.stage import Answer, Backend, Lb, Load, Stage, ask, eventually
 
 
 def order(lb: Lb, action: str, body: dict | None = None, headers: dict | None = None):
@@ -302,6 +303,100 @@ def test_a_pre_hook_can_say_no(stage: Stage) -> None:
     assert lb.cli("switch", "greeting", "green").returncode == 0
     assert service(lb)["active"] == "green"
     assert (stage.folder / "told").read_text().splitlines() == ["pre greeting blue green"] * 2
+
+
+WAITING = "bake: 0s, pre: {command: 'touch runs; while [ ! -f go ]; do sleep 0.05; done', timeout: 30s}"
+
+
+def switch_while(stage: Stage, lb: Lb, change: Callable[[], None]) -> Answer:
+    """The answer to a switch to green during whose pre hook something else happens."""
+    answers: list[Answer] = []
+    slow = threading.Thread(target=lambda: answers.append(order(lb, "switch", {"to": "green"})))
+    slow.start()
+    eventually((stage.folder / "runs").exists, what="the hook runs")
+    change()
+    (stage.folder / "go").touch()
+    slow.join(20)
+    return answers[0]
+
+
+def reloaded(stage: Stage, lb: Lb, *changes: tuple[str, str]) -> None:
+    path = stage.folder / "lb.yaml"
+    text = path.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    done = lb.cli("reload")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_pre_hook_may_give_the_pool_other_targets(stage: Stage) -> None:
+    """It deploys the new version, writes the file and reloads."""
+    lb, _, [green] = two_pools(stage, WAITING, count=1)
+    fresh = stage.backend("green")
+
+    def deploy() -> None:
+        reloaded(stage, lb, (green.url, fresh.url))
+        eventually(lambda: lb.state(fresh.address) == "ready")
+
+    answer = switch_while(stage, lb, deploy)
+    assert answer.status == 200, answer.body
+    assert service(lb)["active"] == "green"
+    assert ask(f"{lb.url}/greeting").json["version"] == "green"
+
+
+def test_what_a_pre_hook_deployed_stands_before_the_same_gate(stage: Stage) -> None:
+    lb, _, [green] = two_pools(stage, WAITING, count=1)
+    fresh = stage.backend("green")
+    fresh.toggle()
+    answer = switch_while(stage, lb, lambda: reloaded(stage, lb, (green.url, fresh.url)))
+    assert answer.status == 409, answer.body
+    assert answer.json["title"] == "Not ready"
+    assert answer.json["reasons"][0]["target"].endswith(fresh.address)
+    assert service(lb)["active"] == "blue"
+
+
+def test_a_pool_that_is_gone_when_its_hook_ends_is_refused_in_words(stage: Stage) -> None:
+    lb, _, _ = two_pools(stage, WAITING, count=1)
+    answer = switch_while(stage, lb, lambda: reloaded(stage, lb, ("      green:", "      jade:")))
+    assert answer.status == 409, answer.body
+    assert answer.json["title"] == "The service has changed"
+    assert "a reload took green away" in answer.json["detail"]
+    assert service(lb)["active"] == "blue"
+
+
+def test_a_service_that_is_gone_when_its_hook_ends_is_refused_in_words(stage: Stage) -> None:
+    lb, _, _ = two_pools(stage, WAITING, count=1)
+    answer = switch_while(stage, lb, lambda: reloaded(stage, lb, ("  greeting:", "  hello:")))
+    assert answer.status == 409, answer.body
+    assert "a reload took greeting away" in answer.json["detail"]
+
+
+def test_a_container_that_waits_to_stop_while_its_target_is_taken_away_is_answered_in_words(stage: Stage) -> None:
+    lb, [blue, other], _ = two_pools(stage, "bake: 0s")
+    answers: list[Answer] = []
+    with Load(lb.url, clients=1, path="/slow?seconds=1.5"):
+        url = f"{lb.admin}/api/v1/prestop?target={blue.address}&wait=20"
+        waiting = threading.Thread(target=lambda: answers.append(ask(url)))
+        waiting.start()
+        eventually(lambda: lb.state(blue.address) in ("draining", "drained"))
+        reloaded(stage, lb, (f"{blue.url}, ", ""))
+        waiting.join(20)
+    # Either it was empty before the reload, or the answer names the reload.
+    [answer] = answers
+    assert answer.status == 200 or (answer.status == 404 and "a reload has taken" in answer.json["detail"])
+    assert lb.state(other.address) == "ready"
+
+
+def test_what_a_hook_finds_in_its_environment_is_spelled_as_documented(stage: Stage) -> None:
+    post = "post: {command: 'echo $LB_EVENT $LB_OUTCOME $LB_DRAINED $LB_SAFE >> told'}"
+    lb, _, _ = two_pools(stage, f"bake: 0s, {post}", "previews: [{pool: blue, header: X-Version, value: old}]", 1)
+    told = stage.folder / "told"
+    assert order(lb, "switch", {"to": "green"}).status == 200
+    eventually(lambda: told.read_text() == "post done blue false\n")
+    assert order(lb, "switch", {"to": "blue"}).status == 200
+    eventually(lambda: told.read_text().endswith("post done green true\n"))
 
 
 def test_a_hook_that_hangs_is_killed(stage: Stage) -> None:
