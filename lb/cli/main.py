@@ -6,11 +6,17 @@ a test holds the table against the commands' own summaries.
 
 from __future__ import annotations
 
+import sys
+
+from lb import early_signals
+
+if __name__ != "__main__":  # the console script: signals are noted before anything large is imported
+    early_signals.hold_for_run(sys.argv)
+
 import errno
 import importlib
 import io
 import os
-import sys
 
 import click
 

@@ -30,8 +30,8 @@ Examples:
   lb run --demo                   with small backends on its addresses
   lb run /etc/lb/backends.yaml --workers 4
 
-SIGTERM and SIGINT drain and stop (a second one stops at once), SIGHUP reloads,
-SIGUSR1 reopens the logs, SIGUSR2 upgrades to the installed code."""
+SIGTERM, SIGINT and SIGQUIT drain and stop (a second one stops at once), SIGHUP
+reloads, SIGUSR1 reopens the logs, SIGUSR2 upgrades to the installed code."""
 )
 @click.argument("file", default="backends.yaml", type=click.Path(dir_okay=False))
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Worker processes. Default: one per core.")

@@ -15,8 +15,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from lb.early_signals import HANDLED
+
 _PR_SET_CHILD_SUBREAPER = 36
-PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+PASSED_ON = HANDLED
 
 
 def main() -> int:

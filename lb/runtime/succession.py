@@ -269,6 +269,13 @@ def command_line() -> list[str]:
     return [first if Path(first).is_absolute() else sys.executable, *rest]
 
 
+def pass_on(number: int, successor: int) -> None:
+    """Give the successor a signal that still comes to this process, unless the sender signals the successor as well."""
+    if not os.environ.get("NOTIFY_SOCKET") and not os.environ.get(SHIM):
+        with suppress(ProcessLookupError):
+            os.kill(successor, number)
+
+
 def step_aside(successor: int, lock: Path) -> None:
     """The last act of a predecessor: whoever has started it must not see the service end.
 

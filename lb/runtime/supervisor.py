@@ -26,6 +26,7 @@ from typing import Any
 import uvloop
 
 import lb
+from lb import early_signals
 from lb.config.load import load
 from lb.config.model import Config
 from lb.config.resolve import World
@@ -160,6 +161,8 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._over = asyncio.Event()  # a stop signal came, or a successor has taken over
+        self._started = False
+        self._early: list[int] = []  # signals that came before
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watching: asyncio.Task[None] | None = None
 
@@ -179,6 +182,9 @@ class Supervisor:
             gc.set_threshold(20_000, 20, 10)
             announce(self)
             systemd.notify("READY=1", f"STATUS=serves {self.path}", f"MAINPID={os.getpid()}")
+            self._started = True
+            for number in dict.fromkeys(self._early):
+                self._on_signal(number)
             await self._over.wait()
             if not self.successor:
                 await self._wind_down()
@@ -200,11 +206,32 @@ class Supervisor:
             predecessor.directory if predecessor else self.store.directory, kill_hung=predecessor is None
         )
         try:
+            self._check_wanted()
             legacy = await self._begin(predecessor, estate)
+        except StoppedEarly:
+            if predecessor is None and not self.exit_code:
+                await self._end_with(estate)
+            else:
+                estate.leave()
+            raise
         except BaseException:
             estate.leave()
             raise
         await self._settle(predecessor, estate, legacy)
+
+    def _check_wanted(self) -> None:
+        """Raise `StoppedEarly` when a signal has come."""
+        if self._over.is_set():
+            raise StoppedEarly
+
+    async def _end_with(self, estate: Estate) -> None:
+        """A signal ended the start: the workers of the lb that had died end with this one, as nobody else ends them."""
+        for visit in estate.visits:
+            visit.close_sockets()
+            await self.workers.adopt(visit)
+        if estate.visits:
+            self.note("stop", f"stopped during the start: {len(estate.visits)} workers of an lb that had died end, too")
+            await self._end_workers()
 
     def _lock(self) -> None:
         try:
@@ -238,6 +265,7 @@ class Supervisor:
             sock.close()
         await self.monitor.start()
         await self.resolve_unprobed(self.world)
+        self._check_wanted()
         if held:
             self.note("start", f"{len(held)} verdicts from before the restart are fresh and hold until the next probes")
         trials = self.monitor.trials()
@@ -330,10 +358,15 @@ class Supervisor:
         """Those who serve now know who is ready. Workers beside them must not know less."""
         until = time.monotonic() + FIRST_VERDICTS
         checks = self.world.checks
-        while time.monotonic() < until and any(  # noqa: ASYNC110 - a look at numbers, for seconds at most
-            health.checked is None and checks[id].readiness.protocol != "none"
-            for id, health in self.monitor.healths.items()
-        ):
+
+        def unknown() -> bool:
+            return any(
+                health.checked is None and checks[id].readiness.protocol != "none"
+                for id, health in self.monitor.healths.items()
+            )
+
+        while time.monotonic() < until and unknown():
+            self._check_wanted()
             await asyncio.sleep(0.02)
 
     def _take_given(self, bind: str) -> list[socket.socket]:
@@ -356,11 +389,24 @@ class Supervisor:
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop_signal)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reloads.quietly("SIGHUP")))
-        loop.add_signal_handler(signal.SIGUSR1, lambda: self.workers.order(Order("reopen")))
-        loop.add_signal_handler(signal.SIGUSR2, lambda: self._spawn(self._upgrade_by_signal()))
+        for number in early_signals.HANDLED:
+            loop.add_signal_handler(number, self._on_signal, number)
+        for came in early_signals.taken():
+            self._on_signal(came)
+
+    def _on_signal(self, number: int) -> None:
+        if self.successor:
+            succession.pass_on(number, self.successor)
+        elif number in early_signals.ENDING:
+            self._on_stop_signal()
+        elif not self._started:
+            self._early.append(number)
+        elif number == signal.SIGHUP:
+            self._spawn(self.reloads.quietly("SIGHUP"))
+        elif number == signal.SIGUSR1:
+            self.workers.order(Order("reopen"))
+        elif number == signal.SIGUSR2:
+            self._spawn(self._upgrade_by_signal())
 
     def _on_stop_signal(self) -> None:
         if self._stop.is_set():
@@ -386,6 +432,10 @@ class Supervisor:
             async with asyncio.timeout(self.config.lame_duck):
                 await self._stop_now.wait()
         self._write_down()
+        await self._end_workers()
+
+    async def _end_workers(self) -> None:
+        """What is under way may end for `drain` seconds; a second signal ends it at once."""
         ending = asyncio.ensure_future(self.workers.stop(self.config.drain))
         hurry = asyncio.ensure_future(self._stop_now.wait())
         await asyncio.wait((ending, hurry), return_when=asyncio.FIRST_COMPLETED)
@@ -711,7 +761,11 @@ def run(
 
     async def serve() -> Supervisor:
         supervisor = Supervisor(path, config, count, read, upgradable)
-        await supervisor.run(announce)
+        try:
+            await supervisor.run(announce)
+        finally:
+            # The loop takes its handlers away when it closes; what comes after that waits for the end, or for the shim.
+            signal.pthread_sigmask(signal.SIG_BLOCK, early_signals.HANDLED)
         return supervisor
 
     raise_limit()

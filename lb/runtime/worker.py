@@ -11,6 +11,11 @@ serving (it has not said `settle`) ends with it.
 
 from __future__ import annotations
 
+from lb import early_signals
+
+if __name__ == "__main__":
+    early_signals.hold()  # before anything large is imported: a log rotation may signal every process at any time
+
 import asyncio
 import contextlib
 import faulthandler
@@ -166,7 +171,10 @@ class Worker:
         channel = Channel(on_message, on_lost)
         await channel.attach(sock)
         if first and self._channel is None:
-            self._obey(channel)
+            if channel.open:
+                self._obey(channel)
+            else:  # the supervisor ended while this process started
+                self._on_lost()
 
     def _obey(self, channel: Channel) -> None:
         """From now on this is the supervisor: it is told everything, the former one nothing."""
@@ -398,8 +406,10 @@ async def serve(number: int, channel: int, sockets: int, directory: str, last_wo
     worker = Worker(number, loop, Path(directory) if directory else None, last_words)
     loop.add_signal_handler(signal.SIGTERM, worker.on_signal)
     loop.add_signal_handler(signal.SIGUSR1, worker.reopen)
-    for quiet in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):  # the supervisor's to handle
+    for quiet in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR2):  # the supervisor's to handle
         loop.add_signal_handler(quiet, lambda: None)
+    if signal.SIGTERM in early_signals.taken():  # (no log is open yet that SIGUSR1 could mean)
+        worker.on_signal()
     taken = socket.socket(fileno=sockets)
     taken.setblocking(False)
     await worker.run(socket.socket(fileno=channel), taken)

@@ -198,7 +198,8 @@ class Workers:
         life.channel = await Channel.over(
             visit.connection, lambda message: self._on_message(life, message), lambda: self._on_end(None, life, None)
         )
-        life.say(self._whole())
+        if self._snapshot.version:  # not in a start that ends before there is one
+            life.say(self._whole())
         life.say(Order("drain", self.drain))
 
     # --- telling ----------------------------------------------------------------------------------------------------

@@ -121,6 +121,116 @@ class TestStopping:
         assert not where.exists()
 
 
+def handles(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class TestStarting:
+    def begun(self, stage: Stage, number: int = signal.SIGTERM) -> Lb:
+        """An `lb run` whose start has just begun: it notes signals, and has not read its file."""
+        path = stage.config({"blue": stage.pool("blue", 1)}) if not stage.backends else stage.folder / "lb.yaml"
+        errors = stage.folder / f"lb-{len(stage.running)}.err"
+        with errors.open("wb") as sink:
+            process = subprocess.Popen([sys.executable, "-m", "lb", "run", str(path)], stderr=sink, cwd=stage.folder)
+        lb = Lb(process, errors, stage.folder / "access.log")
+        stage.running.append(lb)
+        eventually(lambda: handles(process.pid, number))
+        return lb
+
+    @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH])
+    def test_what_is_no_order_to_end_waits_for_the_start(self, stage: Stage, number: signal.Signals) -> None:
+        lb = self.begun(stage)
+        lb.process.send_signal(number)
+        lb.await_start()
+        if number == signal.SIGHUP:
+            eventually(lambda: "reload" in {event["kind"] for event in ask(f"{lb.admin}/api/v1/events").json})
+        if number == signal.SIGUSR2:
+            eventually(lambda: lb.status()["pid"] != lb.process.pid, 30.0, "the upgrade that was asked for")
+        assert ask(f"{lb.url}/greeting").status == 200
+        assert lb.stop() == 0
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+    def test_an_order_to_end_ends_the_start(self, stage: Stage, number: signal.Signals) -> None:
+        lb = self.begun(stage)
+        assert lb.stop(number) == 0, lb.errors.read_text()
+        assert "serves" not in lb.errors.read_text()
+
+    def test_a_second_one_is_at_once(self, stage: Stage) -> None:
+        """Whatever the start waits for: a name server, a file system that is gone."""
+        lb = self.begun(stage)
+        lb.process.send_signal(signal.SIGTERM)
+        lb.process.send_signal(signal.SIGINT)
+        assert lb.process.wait(5) in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM), "by the second"
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="makes a PID namespace")
+    def test_process_1_hears_of_it(self, stage: Stage) -> None:
+        """For process 1 the kernel drops signals without a handler, as the first process of a container may see."""
+        path = stage.config({"blue": stage.pool("blue", 1)})
+        alone = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+        if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+            pytest.skip("no PID namespaces here")
+        command = [*alone, sys.executable, "-m", "lb", "run", str(path)]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=stage.folder) as process:
+            [first] = eventually(lambda: children(process.pid))
+            eventually(lambda: handles(first, signal.SIGTERM))
+            os.kill(first, signal.SIGTERM)
+            assert process.wait(15) == 0
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+    @pytest.mark.parametrize("phase", ["spawned", "serving"])
+    def test_its_workers_end_with_it(self, stage: Stage, number: signal.Signals, phase: str) -> None:
+        lb = self.begun(stage)
+        eventually(lambda: children(lb.process.pid))
+        if phase == "serving":
+            eventually(lambda: list((stage.folder / "state" / "workers").glob("*.sock")))
+        workers = children(lb.process.pid)
+        lb.process.send_signal(number)
+        assert lb.process.wait(15) == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+        if "serves" not in lb.errors.read_text():  # else it had started well, and they may outlive it
+            eventually(lambda: not any(runs(pid) for pid in workers))
+
+    @pytest.mark.parametrize("phase", ["begun", "workers"])
+    def test_one_that_was_to_follow_ends_the_workers_that_it_came_for(self, stage: Stage, phase: str) -> None:
+        """Their supervisor has died; somebody starts lb, and stops it before it has started."""
+        first = stage.start(stage.config({"blue": stage.pool("blue", 1)}))
+        orphans = first.status()["workers"]
+        first.process.kill()
+        first.process.wait(5)
+        lb = self.begun(stage)
+        if phase == "workers":
+            eventually(lambda: children(lb.process.pid))
+        assert lb.stop() == 0, lb.errors.read_text()
+        eventually(lambda: not any(runs(pid) for pid in orphans))
+
+    def test_a_start_that_fails_leaves_them_serving(self, stage: Stage) -> None:
+        first = stage.start(stage.config({"blue": stage.pool("blue", 1)}))
+        orphans = first.status()["workers"]
+        first.process.kill()
+        first.process.wait(5)
+        path = stage.folder / "lb.yaml"
+        path.write_text(path.read_text().replace("admin: {bind: 127.0.0.1:0}", "admin: {bind: 192.0.2.1:1}"))
+        done = subprocess.run(
+            [sys.executable, "-m", "lb", "run", str(path)], capture_output=True, timeout=30, cwd=stage.folder
+        )
+        assert done.returncode == 1, done.stderr
+        assert all(runs(pid) for pid in orphans)
+        assert ask(f"{first.url}/greeting").status == 200
+
+
 class Systemd:
     """The socket that systemd listens on."""
 
