@@ -35,22 +35,24 @@ class Sticky(Section):
     by: ClientKey = ""
     """`client` (its address), `header:NAME` or `cookie:NAME`. Left out: each request is decided by itself."""
     asset_fallback: Flag = False
-    """A GET that one version answers with 404 is asked of the other one: the page came from there."""
+    """While a rollout splits the traffic, a GET or HEAD that one version answers with 404 is asked of the other one:
+    the page came from there. Requests of previews are not."""
 
 
 class Preview(Section):
-    """Requests that carry a header or cookie, or come for a host, go to `pool` whether it is active or not."""
+    """Requests that carry a header or cookie, or come for a host, go to `pool` whether it is active or not. While that
+    pool has no ready target they go to `fallback`, or get 503: another version is not what they ask for."""
 
     pool: Reference
     """Where they go."""
     header: HeaderName = ""
-    """Header that chooses; its value must be `value`."""
+    """Header that chooses; the first of that name counts, and its value must be `value`."""
     cookie: HeaderName = ""
     """Cookie that chooses; its value must be `value`."""
     value: HeaderValue = ""
-    """Value of the header or cookie. Left out: any value will do."""
+    """Value of the header or cookie. Left out: any value will do, as long as the header or cookie is there."""
     host: RouteHost = ""
-    """Host that chooses, such as green.example.org."""
+    """Host that chooses, such as green.example.org or *.green.example.org; the port does not matter."""
 
 
 class MirrorTo(Section):

@@ -97,6 +97,7 @@ def resolve(
         fallback=rules.fallback,
         draining=tuple(draining),
         mirror=mirror,
+        sharing=tuple(name for name, parts in shares if parts > 0),
     )
 
 

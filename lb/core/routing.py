@@ -20,6 +20,13 @@ from collections.abc import Sequence
 from lb.core.targets import Route
 
 
+def host_matches(pattern: bytes, host: bytes) -> bool:
+    """Whether `host` (lower case, no port) is the host `pattern`, or one below it (`*.example.org`)."""
+    if pattern.startswith(b"*."):
+        return host.endswith(pattern[1:]) and len(host) >= len(pattern)
+    return pattern in (host, b"*")
+
+
 class _Paths:
     """The routes of one host."""
 

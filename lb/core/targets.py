@@ -102,7 +102,10 @@ class Breaker:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Requests that carry `header`/`cookie` = `value`, or come for `host`, go to `pool` whether active or not."""
+    """Requests that carry `header`/`cookie` = `value`, or come for `host`, go to `pool` whether active or not.
+
+    An empty `value` stands for any value of a header or cookie that is there.
+    """
 
     pool: str
     header: str = ""
@@ -116,7 +119,7 @@ class Sticky:
     """How a client stays on one version while a rollout is under way."""
 
     by: str = ""  # "" (not sticky) | client | header:NAME | cookie:NAME
-    asset_fallback: bool = False  # a GET answered 404 is asked of the other pool
+    asset_fallback: bool = False  # during a rollout, a GET or HEAD answered 404 is asked of the other pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,7 @@ class Rotation:
     mirror: Mirror | None = None
     #: Target id → the IP addresses its host name stands for, the first to be tried first. Workers look no name up.
     addresses: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    sharing: tuple[str, ...] = ()  # pools that are to have a share, with or without a target; empty: as `shares`
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,13 +84,16 @@ class RequestFields:
                 yield line[size + 1 :].strip(b" \t\r\n")
 
     def cookie(self, name: bytes) -> bytes:
-        """The value of cookie `name` (RFC 6265 section 5.4: pairs joined by "; "), or b""."""
+        """The first value of cookie `name`, or b""."""
+        return next(self.cookies(name), b"")
+
+    def cookies(self, name: bytes) -> Iterator[bytes]:
+        """The values of all cookies called `name` (RFC 6265 section 5.4: pairs joined by "; ")."""
         for value in self.values(b"cookie"):
             for pair in value.split(b";"):
-                left, _, right = pair.strip().partition(b"=")
-                if left == name:
-                    return right
-        return b""
+                left, equals, right = pair.strip().partition(b"=")
+                if equals and left == name:
+                    yield right
 
 
 class RequestHead:

@@ -295,7 +295,7 @@ class Exchange:
     def on_connected(self, upstream: Upstream) -> None:
         """A new connection is there."""
         self.connected_at = monotonic()
-        if not self.pool.serving and self.client is not self.shadow and not self.asset_tried:
+        if not self.pool.serving and self.client is not self.shadow:
             pool = self.service.choose_again(self)
             if pool is not self.pool:
                 # Traffic was switched meanwhile: the connection stays warm, the request goes where it belongs now.
@@ -660,19 +660,28 @@ class Exchange:
                 self._note(f"{lane.id}: answered {status}")
                 self._again(lane, failure)
                 return True
-        elif status == 404 and service.rules.sticky.asset_fallback and self.head.method == b"GET":
-            other = service.other_pool(self.pool)
-            if other is not None and not self.asset_tried:
+        elif status == 404 and service.rules.sticky.asset_fallback and self._may_ask_for_asset():
+            other = service.asset_pool(self)
+            if other is not None:
                 self.asset_tried = True
+                self.attempt += 1
                 self._drop_upstream(done, now)
                 lane.in_flight -= 1
                 self.lane = None
+                if lane not in self.tried:
+                    self.tried = [*self.tried, lane]
                 self.pool = other
                 self.phase = NEW
                 self._note(f"{lane.id}: answered 404, asked the other pool")
                 self._next_lane()
                 return True
         return False
+
+    def _may_ask_for_asset(self) -> bool:
+        """Whether a request that one version answered with 404 may be sent to the other one, once."""
+        if self.asset_tried or self.client is self.shadow or self.head.method not in (b"GET", b"HEAD"):
+            return False
+        return self.replayable and self.body_done
 
     def _drop_upstream(self, done: bool, now: float) -> None:
         """Let go of the connection whose answer is not wanted; keep it only if the answer is over."""

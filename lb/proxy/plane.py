@@ -327,8 +327,12 @@ class DataPlane:
         if late or over:
             for client in list(self.clients):
                 exchange = client.exchange
-                if exchange is not None and (exchange.lane in late or exchange.pool in over):
+                if exchange is not None and (
+                    exchange.lane in late or (exchange.pool in over and exchange.pool.is_left_by(exchange))
+                ):
                     exchange.cut_for_drain()
+        for pool in over:
+            pool.leaves_at = 0.0
         if self._leaving:
             for lane in self._leaving:
                 lane.settle()

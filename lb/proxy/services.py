@@ -8,6 +8,7 @@ Each pool has a queue of its own. A pool whose targets hang fills its own queue 
 from __future__ import annotations
 
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from lb.core.balance import Balancer, build, hash_key
@@ -15,8 +16,11 @@ from lb.core.limiter import GradientLimiter
 from lb.core.renames import Renames
 from lb.core.report import PoolTally
 from lb.core.retry import RetryBudget
+from lb.core.routing import host_matches
 from lb.core.shares import Split
 from lb.core.targets import Preview, Rotation, Service
+from lb.core.visibility import asset_pools, visible
+from lb.http1.rules import host_name
 from lb.proxy.mirror import Mirroring
 
 if TYPE_CHECKING:
@@ -33,12 +37,14 @@ class LivePool:
     __slots__ = (
         "balancer",
         "leaves_at",
+        "left_at",
         "members",
         "name",
         "plane",
         "service",
         "serving",
         "shunned",
+        "stays",
         "tally",
         "trying",
         "waiting",
@@ -53,8 +59,10 @@ class LivePool:
         self.weights: tuple[tuple[Lane, float], ...] = ()
         self.members: list[Lane] = []
         self.shunned: dict[Lane, float] = {}  # lane → until when it is left out
-        self.serving = True  # it has a share of the traffic, or is the fallback
-        self.leaves_at = 0.0  # when what is left of an old pool's requests is cut; 0: it takes traffic
+        self.serving = True  # it may see requests without a preview; see `core.visibility`
+        self.stays = False  # it is to have a share of the traffic, or is the fallback
+        self.left_at = 0.0  # when that ended…
+        self.leaves_at = 0.0  # …and when what has been under way since before is cut; 0: nothing is to be cut
         self.balancer: Balancer[Lane] = build(service.rules.balance, (), plane.rng)
         self.waiting: deque[Exchange] = deque()  # in the order of arrival
         self.trying: Exchange | None = None  # the first one, while `wake` lets it look for room
@@ -87,6 +95,19 @@ class LivePool:
                 del self.shunned[lane]
             self.rebuild()
             self.wake()
+
+    def stay(self, stays: bool, now: float, drain: float) -> None:
+        """Begin or end to have a share of the traffic. At the end, requests under way have `drain` seconds left."""
+        if stays:
+            self.leaves_at = 0.0
+        elif self.stays:
+            self.left_at = monotonic()  # `now` may be a tick old, and would miss the requests since
+            self.leaves_at = now + drain if drain else 0.0
+        self.stays = stays
+
+    def is_left_by(self, exchange: Exchange) -> bool:
+        """Whether a request was here when the pool lost its share, and not by a preview, which needs no share."""
+        return exchange.started <= self.left_at and self.service.preview_of(exchange.head) is not self
 
     # --- waiting ----------------------------------------------------------------------------------------------------
 
@@ -139,8 +160,10 @@ class LiveService:
         "plain",
         "plane",
         "pools",
+        "ready",
         "retried",
         "rules",
+        "shares",
         "split",
         "version",
     )
@@ -157,6 +180,8 @@ class LiveService:
         # Each worker begins elsewhere, so that the first requests of a step are not all the new pool's, or none.
         self.split: Split[LivePool] = Split((("none", 100),), {"none": self.nobody}, plane.worker * 37)
         self.fallback: LivePool | None = None
+        self.shares: tuple[tuple[str, int], ...] = ()
+        self.ready: frozenset[str] = frozenset()  # the pools with a target in rotation
         self.budget = RetryBudget(rules.retries.budget, rules.retries.budget_floor, plane.now)
         self.retried: dict[str, int] = {}
         self.in_flight = 0
@@ -177,8 +202,11 @@ class LiveService:
             former = old.pools.get(names.pool_was(self.name, name)[1])
             if former is not None:
                 pool.shunned = dict(former.shunned)
-                drain = self.rules.timeouts.drain
-                pool.leaves_at = moved_deadline(former.leaves_at, old.rules.timeouts.drain, drain)
+                pool.stays, pool.left_at = former.stays, former.left_at
+                drain, drained = self.rules.timeouts.drain, old.rules.timeouts.drain
+                pool.leaves_at = moved_deadline(former.leaves_at, drained, drain)
+                if drain and not drained and pool.left_at and not pool.stays:
+                    pool.leaves_at = self.plane.now + drain  # there was no limit: it begins now
 
     def rotate(self, rotation: Rotation, lanes: dict[str, Lane], now: float) -> None:
         """Take a new rotation: members, weights, shares. One step, between two requests."""
@@ -187,10 +215,13 @@ class LiveService:
         for name, pool in self.pools.items():
             pool.rotate(tuple((lanes[id], weight) for id, weight in weights.get(name, ()) if id in lanes))
         self.fallback = self.pools.get(rotation.fallback)
-        shares = rotation.shares
-        serving = {name for name, parts in shares if parts}
-        if shares:
-            self.split = Split(shares, self.pools, self.split.position)
+        if rotation.shares:
+            self.shares = rotation.shares
+            self.split = Split(rotation.shares, self.pools, self.split.position)
+        self.ready = frozenset(name for name, pool in self.pools.items() if pool.members)
+        serving = visible(self.shares, self.ready, rotation.fallback)
+        # A pool that has no target for a moment has not left: its share is to be its own again.
+        staying = {rotation.fallback, *(rotation.sharing or (name for name, parts in self.shares if parts))}
         mirror = rotation.mirror
         if mirror is None or mirror.pool not in self.pools:
             self.mirror = None
@@ -198,11 +229,8 @@ class LiveService:
             self.mirror = Mirroring(self, self.pools[mirror.pool], mirror, self.mirrored)
         drain = self.rules.timeouts.drain
         for name, pool in self.pools.items():
-            pool.serving = name in serving or pool is self.fallback
-            if pool.serving or not pool.tally.requests:
-                pool.leaves_at = 0.0
-            elif not pool.leaves_at and drain:
-                pool.leaves_at = now + drain
+            pool.serving = name in serving
+            pool.stay(name in staying, now, drain)
         for pool in self.pools.values():
             if pool.waiting:
                 pool.wake()
@@ -225,9 +253,10 @@ class LiveService:
         return pool
 
     def _choose(self, head: RequestHead, client: ClientPort) -> LivePool:
-        for preview in self.rules.previews:
-            if _matches(preview, head):
-                return self.pools.get(preview.pool, self.nobody)
+        if self.rules.previews:
+            previewed = self.preview_of(head)
+            if previewed is not None:
+                return previewed
         only = self.split.only
         if only is not None:
             return only
@@ -238,11 +267,26 @@ class LiveService:
                 return self.split.of(hash_key(key))
         return self.split.pick()
 
+    def preview_of(self, head: RequestHead) -> LivePool | None:
+        """The pool that a preview chooses for a request."""
+        for preview in self.rules.previews:
+            if _matches(preview, head):
+                return self.pools.get(preview.pool, self.nobody)
+        return None
+
+    def may_see(self, pool: LivePool, exchange: Exchange) -> bool:
+        """Whether `pool` may see a request, by what is served now."""
+        preview = self.preview_of(exchange.head)
+        if preview is None:
+            return pool.serving
+        fallback = self.fallback.name if self.fallback is not None else ""
+        return pool.name in visible(self.shares, self.ready, fallback, preview.name)
+
     def choose_again(self, exchange: Exchange) -> LivePool:
         """The pool for another try, by what is served now: after a switch nothing more enters the old pool."""
         service = self.plane.services.get(self.name, self)
         pool = service.pools.get(exchange.pool.name)
-        if pool is None or not pool.serving:
+        if pool is None or not service.may_see(pool, exchange):
             return service.choose(exchange)
         if all(lane in exchange.tried for lane in pool.members):
             return service.other_version(exchange) or pool
@@ -250,9 +294,10 @@ class LiveService:
 
     def other_version(self, exchange: Exchange) -> LivePool | None:
         """During a rollout: the other pool that shares the traffic, if it has a target that has not been tried."""
-        if self.split.only is not None:
+        if self.split.only is not None or self.preview_of(exchange.head) is not None:
             return None
-        for pool in self.pools.values():
+        for name, _ in self.shares:
+            pool = self.pools[name]
             if pool.serving and pool is not exchange.pool and any(lane not in exchange.tried for lane in pool.members):
                 return pool
         return None
@@ -262,12 +307,11 @@ class LiveService:
         key = key_bytes(self.rules.balance.key, exchange.head, exchange.client)
         return hash_key(key or exchange.client.peer)
 
-    def other_pool(self, pool: LivePool) -> LivePool | None:
-        """The pool that may have an asset of the other version: one with ready targets that is not `pool`."""
-        for other in self.pools.values():
-            if other is not pool and other.members:
-                return other
-        return None
+    def asset_pool(self, exchange: Exchange) -> LivePool | None:
+        """During a rollout: the pool that may have an asset which the version that was asked lacks."""
+        preview = self.preview_of(exchange.head)
+        others = asset_pools(self.shares, self.ready, exchange.pool.name, preview.name if preview is not None else "")
+        return self.pools[others[0]] if others else None
 
     def bound(self) -> int:
         """How many requests may be in flight; 0: no bound."""
@@ -284,13 +328,18 @@ def moved_deadline(at: float, old: float, new: float) -> float:
 
 
 def _matches(preview: Preview, head: RequestHead) -> bool:
-    if preview.host and head.host.lower() != preview.host.lower().encode():
+    if preview.host and not host_matches(preview.host.lower().encode(), host_name(head.host)):
         return False
-    if preview.header and head.fields.value(preview.header.lower().encode()) != preview.value.encode():
+    if preview.header and not _is(next(head.fields.values(preview.header.lower().encode()), None), preview.value):
         return False
-    if preview.cookie and head.fields.cookie(preview.cookie.encode()) != preview.value.encode():
+    if preview.cookie and not _is(next(head.fields.cookies(preview.cookie.encode()), None), preview.value):
         return False
     return bool(preview.host or preview.header or preview.cookie)
+
+
+def _is(value: bytes | None, wanted: str) -> bool:
+    """Whether a header or cookie is there and has the wanted value; with "" any value will do."""
+    return value is not None and (not wanted or value == wanted.encode())
 
 
 def key_bytes(by: str, head: RequestHead, client: ClientPort) -> bytes:
