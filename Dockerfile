@@ -27,7 +27,8 @@ RUN groupadd --gid 10001 lb \
  && useradd --uid 10001 --gid lb --home-dir /var/lib/lb --shell /usr/sbin/nologin lb \
  && install -d -o lb -g lb /var/lib/lb /etc/lb
 COPY --from=build /opt/lb /opt/lb
-ENV PATH=/opt/lb/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 LB_ADMIN=http://127.0.0.1:9900
+ENV PATH=/opt/lb/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 LB_ADMIN=http://127.0.0.1:9900 \
+    STATE_DIRECTORY=/var/lib/lb
 USER 10001:10001
 # Switches, drains and events are kept in `state_dir`: name /var/lib/lb there and keep it in a volume.
 WORKDIR /var/lib/lb

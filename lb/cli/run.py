@@ -54,26 +54,37 @@ def serve(path: Path, config: Config, workers: int | None, demo: Demo | None) ->
     from lb.runtime import logs, supervisor
 
     logs.to_stderr(config.log.level, config.log.format)
+    log_file = quiet(config) if demo is not None else ""
 
     def announce(started: Supervisor) -> None:
         with contextlib.suppress(OSError):  # nobody may be there to read it, or the disk be full
-            for line in greeting(started, demo, Ink(colours(sys.stderr))):
+            for line in greeting(started, demo, Ink(colours(sys.stderr)), log_file):
                 print(line, file=sys.stderr, flush=True)
 
     def read(again: Path) -> Config:
         from lb.config.load import load
 
-        return quiet(demo.follow(load(again))) if demo is not None else load(again)
+        return demo.follow(load(again)) if demo is not None else load(again)
 
     return supervisor.run(path, config, workers=workers, announce=announce, read=read, upgradable=demo is None)
 
 
-def quiet(config: Config) -> Config:
-    """A demo's access log goes to a file, unless the configuration says where: what to try stays on the terminal."""
-    if "access_log" in config.model_fields_set:
-        return config
-    log = config.access_log.model_copy(update={"path": str(Path(config.state_dir) / "access.log")})
-    return config.model_copy(update={"access_log": log})
+def quiet(config: Config) -> str:
+    """Send standard output to a file if it is a terminal, so that requests do not scroll away what to try.
+
+    Returns the file's path, relative if that is shorter; an empty text if everything stays as it was.
+    """
+    if not sys.stdout.isatty() or config.access_log.path != "-" or config.access_log.format == "off":
+        return ""
+    path = Path(config.state_dir) / "access.log"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as log:
+            os.dup2(log.fileno(), sys.stdout.fileno())
+    except OSError:
+        return ""  # the state directory has its own words for that
+    near = os.path.relpath(path)
+    return str(path) if near.startswith("..") else near
 
 
 def with_demo(path: Path, config: Config, workers: int | None) -> int:
@@ -82,7 +93,7 @@ def with_demo(path: Path, config: Config, workers: int | None) -> int:
 
     demo = Demo()
     try:
-        config = quiet(demo.start(config))
+        config = demo.start(config)
     except AddressTaken as error:
         port = error.address.rpartition(":")[2]
         raise Failure(
@@ -96,8 +107,8 @@ def with_demo(path: Path, config: Config, workers: int | None) -> int:
         demo.close()
 
 
-def greeting(started: Supervisor, demo: Demo | None, ink: Ink) -> list[str]:
-    """What listens where, and what to try."""
+def greeting(started: Supervisor, demo: Demo | None, ink: Ink, log_file: str = "") -> list[str]:
+    """What listens where, and what to try. `log_file`: where a demo's access log goes instead of the terminal."""
     listeners = [f"{'https' if tls else 'http'}://{reachable(address)}" for address, tls in listening(started)]
     admin = f"http://{reachable(started.admin_address)}"
     lines = [
@@ -106,8 +117,8 @@ def greeting(started: Supervisor, demo: Demo | None, ink: Ink) -> list[str]:
     ]
     if demo is None:
         return lines
-    if "access_log" not in started.config.model_fields_set or started.config.access_log.path != "-":
-        lines.append(f"   log     {started.config.access_log.path}  (one line for each request)")
+    if log_file:
+        lines.append(f"   log     {log_file}  (one line for each request)")
     for pool in dict.fromkeys(backend.pool for backend in demo.backends):
         addresses = ", ".join(backend.address for backend in demo.backends if backend.pool == pool)
         lines.append(f"   {pool:7} {addresses}")

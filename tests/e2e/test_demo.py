@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import socket
 import subprocess
@@ -13,7 +15,7 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
-from tests.e2e.terminal import FILE, Running, eventually, lb
+from tests.e2e.terminal import FILE, Running, environment, eventually, lb
 
 
 def greet(running: Running) -> str:
@@ -88,14 +90,26 @@ def test_no_backend_outlives_an_lb_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_requests_do_not_flood_the_terminal(tmp_path: Path) -> None:
-    running = Running(tmp_path, FILE.replace("access_log: off\n", ""))
-    log = tmp_path / "state" / "access.log"
+    (tmp_path / "f.yaml").write_text(FILE.replace("access_log: off\n", ""))
+    terminal, other = pty.openpty()
+    command = [sys.executable, "-m", "lb", "run", "f.yaml", "--demo"]
+    running = subprocess.Popen(command, cwd=tmp_path, stdout=other, stderr=other, env=environment())
     try:
-        running.all_ready()
-        greet(running)
+        os.close(other)
+        shown = ""
+        while "Ctrl-C ends it all" not in shown:
+            shown += os.read(terminal, 4096).decode()
+        assert "log     state/access.log" in shown
+        address = re.search(r"lb serves (http://[0-9.:]+)", shown.replace("\x1b[1m", "").replace("\x1b[0m", ""))
+        assert address is not None
+        log = tmp_path / "state" / "access.log"
+        with urllib.request.urlopen(f"{address[1]}/greeting", timeout=5) as answer:
+            answer.read()
         eventually(lambda: '"path":"/greeting"' in log.read_text())
     finally:
-        assert running.stop() == 0
+        running.terminate()
+        assert running.wait(20) == 0
+        os.close(terminal)
 
 
 def test_a_backend_that_a_person_starts_says_where() -> None:
