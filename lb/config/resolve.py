@@ -167,6 +167,8 @@ def _service(name: str, service: model.Service) -> Service:
         ),
         retry_after=service.retry_after,
         host_header=service.host_header,
+        via=service.via,
+        trailers=service.trailers,
         passive=service.outlier.enabled,
     )
 

@@ -275,6 +275,12 @@ class Service(Section):
     """TLS towards the `https://` targets. Left out: certificates are verified against the system's authorities."""
     host_header: HeaderValue = ""
     """Host header towards the targets. Left out: the client's is passed on."""
+    via: Flag = True
+    """Add `Via: 1.1 lb` to requests (RFC 9110). nginx as a target compresses no answer to a request with a Via, unless
+    its `gzip_proxied` says so: then `false` helps. A client's own Via passes on in any case."""
+    trailers: Literal["negotiate", "pass", "drop"] = "negotiate"
+    """Fields behind a chunked body. `negotiate`: a request's pass on, an answer's to clients that sent `TE: trailers`
+    (RFC 9110). `pass`: both always. `drop`: neither, as nginx does, and targets are not told of such clients."""
     retry_after: Annotated[Whole, Bounds(0, 3600)] = 1
     """Seconds in the `Retry-After` of a 503."""
     sticky: Sticky = Field(default_factory=Sticky)

@@ -136,6 +136,8 @@ class Service:
     previews: tuple[Preview, ...] = ()
     retry_after: int = 1  # seconds, in the 503 of a service without a ready target
     host_header: str = ""  # replaces Host towards the targets; empty: the client's passes on
+    via: bool = True  # add Via to requests
+    trailers: str = "negotiate"  # negotiate (an answer's to clients with TE: trailers) | pass | drop
     passive: bool = True  # count failures for outlier ejection
 
 

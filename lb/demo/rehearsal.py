@@ -65,6 +65,8 @@ def rehearse(config: Config, name: str) -> Rehearsal:
         "fallback",
         "panic",
         "host_header",
+        "via",
+        "trailers",
     ):
         block.pop(key, None)
     if service.panic == "spread":

@@ -29,6 +29,11 @@ class BadChunk(ValueError):  # noqa: N818 - as BadResponse
     """The body's framing is broken; nothing after this point can be trusted."""
 
 
+def without_trailers(body: bytes) -> bytes:
+    """A whole chunked body that has been read and passed on, less its trailer fields."""
+    return ChunkedBody(framed=True, trailers=False).feed(body)[0]
+
+
 class ChunkedBody:
     """One chunked body on its way through.
 

@@ -14,8 +14,9 @@ from lb.http1.forwarded import extend, node
 from lb.http1.head import CHUNKED, RequestFields, RequestHead
 
 _HTTP11 = b" HTTP/1.1\r\nHost: "
-_VIA_11 = b"Via: 1.1 lb\r\nX-Request-Id: "
-_VIA_10 = b"Via: 1.0 lb\r\nX-Request-Id: "
+_REQUEST_ID = b"X-Request-Id: "
+_VIA_11 = b"Via: 1.1 lb\r\n" + _REQUEST_ID
+_VIA_10 = b"Via: 1.0 lb\r\n" + _REQUEST_ID
 
 
 def request_suffix(
@@ -66,20 +67,31 @@ def _forwarding_lines(fields: RequestFields, peer: bytes, proto: bytes, trusted:
     return b"".join(lines)
 
 
-def request_bytes(head: RequestHead, host: bytes, request_id: bytes) -> bytes:
-    """The whole head for the target, with its empty line."""
+#: What a service may want left out of the head: the Via field, and the word that somebody takes trailers.
+OMIT_VIA, OMIT_TRAILERS = 1, 2
+
+
+def request_bytes(head: RequestHead, host: bytes, request_id: bytes, omit: int = 0) -> bytes:
+    """The whole head for the target, with its empty line. `omit`: 0, or the sum of what is to be left out."""
     fields = head.fields
     suffix = fields.suffix
-    if fields.expect_continue or fields.max_forwards >= 0 or not head.minor:
-        suffix = _rare_suffix(head)
+    if omit or fields.expect_continue or fields.max_forwards >= 0 or not head.minor:
+        suffix = _rare_suffix(head, omit)
     return b"".join((head.method, b" ", head.target, _HTTP11, host, suffix, request_id, b"\r\n\r\n"))
 
 
-def _rare_suffix(head: RequestHead) -> bytes:
+def _rare_suffix(head: RequestHead, omit: int) -> bytes:
     fields = head.fields
+    own = fields.suffix[: -len(_VIA_11)]
+    if omit & OMIT_TRAILERS and fields.te_trailers:
+        # No client's TE or Connection is among the lines, so that at the begin of a line these are the ones added here.
+        own = own.replace(b"\r\nTE: trailers\r\n", b"\r\n", 1)
+        own = own.replace(b"\r\nConnection: TE\r\n", b"\r\n", 1)
+        own = own.replace(b"\r\nConnection: TE, Upgrade\r\n", b"\r\nConnection: Upgrade\r\n", 1)
+    via = _REQUEST_ID if omit & OMIT_VIA else _VIA_11 if head.minor else _VIA_10
     expect = b"Expect: 100-continue\r\n" if fields.expect_continue and head.minor else b""
     hops = b"Max-Forwards: %d\r\n" % _hops_left(head) if fields.max_forwards >= 0 else b""
-    return fields.suffix[: -len(_VIA_11)] + expect + hops + (_VIA_11 if head.minor else _VIA_10)
+    return own + expect + hops + via
 
 
 def _hops_left(head: RequestHead) -> int:

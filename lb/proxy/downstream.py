@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from lb.core.targets import Listener
 from lb.http1 import proxy_protocol
 from lb.http1.chunked import BadChunk, ChunkedBody
-from lb.http1.forward import request_suffix
+from lb.http1.forward import OMIT_TRAILERS, request_suffix
 from lb.http1.head import RequestFields, RequestHead
 from lb.http1.replies import reply
 from lb.http1.rules import Refusal, check_partial, read_request, read_request_fields
@@ -333,6 +333,8 @@ class Downstream(asyncio.Protocol):
             if not fields.expect_continue:
                 self.expect_body()
         exchange.start(piece, done, framing)
+        if self._chunked is not None and exchange.service.omit & OMIT_TRAILERS:
+            self._chunked.trailers = False
         return data[position:]
 
     def _parse_head(self, raw: bytes) -> RequestHead:

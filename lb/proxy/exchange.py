@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 from lb.core.keepalive import COINCIDENCE
 from lb.core.report import BUCKETS
 from lb.core.retry import CAUSES, CONNECT, CUT, GARBAGE, HEAD, PHASES, RETRY, STATUS, TIMEOUT, Failure, decide
-from lb.http1.forward import request_bytes
+from lb.http1.chunked import without_trailers
+from lb.http1.forward import OMIT_TRAILERS, request_bytes
 from lb.http1.head import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, RequestHead, ResponseHead
 from lb.http1.replies import reply
 from lb.http1.rules import host_name
@@ -172,6 +173,8 @@ class Exchange:
         if bound and service.in_flight > bound:
             self.answer(503, "overload", "the service has as many requests in flight as it may have")
             return
+        if piece and service.omit & OMIT_TRAILERS and done and head.fields.chunked:
+            self.body = [without_trailers(piece)]  # what comes later is read without them
         total = route.total or service.rules.timeouts.total
         if total:
             self.ends_at = self.started + total
@@ -316,7 +319,8 @@ class Exchange:
         if head.fields.authenticates_connection:
             upstream.private = AUTHENTICATED
         service = self.service
-        data = request_bytes(head, service.host_header or head.host or upstream.lane.authority, self.request_id)
+        host = service.host_header or head.host or upstream.lane.authority
+        data = request_bytes(head, host, self.request_id, service.omit)
         body = self.body
         if body:
             data += body[0] if len(body) == 1 else b"".join(body)

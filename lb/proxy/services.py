@@ -20,6 +20,7 @@ from lb.core.routing import host_matches
 from lb.core.shares import Split
 from lb.core.targets import Preview, Rotation, Service
 from lb.core.visibility import asset_pools, visible
+from lb.http1.forward import OMIT_TRAILERS, OMIT_VIA
 from lb.http1.rules import host_name
 from lb.proxy.mirror import Mirroring
 
@@ -157,6 +158,7 @@ class LiveService:
         "mirrored",
         "name",
         "nobody",
+        "omit",
         "plain",
         "plane",
         "pools",
@@ -188,6 +190,7 @@ class LiveService:
         self.limiter: GradientLimiter | None = GradientLimiter() if rules.breaker.adaptive else None
         self.mirror: Mirroring | None = None
         self.mirrored: dict[str, int] = {}  # outcome → copies
+        self.omit = (0 if rules.via else OMIT_VIA) + (OMIT_TRAILERS if rules.trailers == "drop" else 0)
         self.plain = not rules.previews and not rules.sticky.by
         self.version = 0
 

@@ -295,7 +295,9 @@ class Upstream(asyncio.Protocol):
             exchange.on_response(head, data, True)
         elif framing == CHUNKED:
             self._state = _BODY
-            self._chunked = ChunkedBody(framed=exchange.head.minor == 1, trailers=exchange.head.fields.te_trailers)
+            mode = exchange.service.rules.trailers
+            trailers = mode == "pass" or (mode == "negotiate" and exchange.head.fields.te_trailers)
+            self._chunked = ChunkedBody(framed=exchange.head.minor == 1, trailers=trailers)
             try:
                 piece, ended = self._chunked.feed(data)
             except BadChunk as error:

@@ -120,6 +120,8 @@ services:
     damping: {flaps: 1, half_life: 2s, hold: 3s, max_hold: 4s}
     tls: {server_name: c}
     host_header: internal
+    via: false
+    trailers: drop
     retry_after: 9
     sticky: {by: header:X-User, asset_fallback: true}
     previews: [{pool: blue, header: X-P, value: v}, {pool: blue, cookie: c}, {pool: green, host: g.example.org}]
@@ -175,6 +177,8 @@ def test_every_option_arrives() -> None:
         previews=(Preview("blue", "X-P", "", "v"), Preview("blue", "", "c"), Preview("green", host="g.example.org")),
         retry_after=9,
         host_header="internal",
+        via=False,
+        trailers="drop",
     )
     assert [target for pool in service.pools for target in pool.targets] == [
         Target("s/blue/a:1", "s", "blue", "a", 1, 7, TlsClient(verify=False, server_name="b")),

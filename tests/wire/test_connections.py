@@ -824,3 +824,41 @@ def test_refused_requests_are_logged_with_what_they_asked_for(form: str, tmp_pat
         assert '"GET /bad HTTP/1.1" 400' in lines[0]
         assert lines[0].endswith('"curl"')
         assert '"-" 400' in lines[-1]
+
+
+# --- switches --------------------------------------------------------------------------------------------------------
+
+
+def test_without_via_a_target_does_not_see_the_proxy() -> None:
+    with Front(via=False) as front:
+        assert status_of(front.send(get(b"/", b"Via: 1.1 other\r\n"))) == 200
+        front.send(GET.replace(b"1.1", b"1.0"))
+        front.send(get(b"/", b"Max-Forwards: 3\r\nTE: trailers\r\n"))
+        assert all(b" lb\r\n" not in request for request in front.origin.requests)
+        assert all(request.count(b"\r\nX-Request-Id: ") == 1 for request in front.origin.requests)
+        assert b"\r\nVia: 1.1 other\r\n" in front.origin.requests[0]
+        assert b"\r\nTE: trailers\r\nConnection: TE\r\n" in front.origin.requests[2]
+        assert b"\r\nMax-Forwards: 3\r\n" in front.origin.requests[2]
+
+
+@pytest.mark.parametrize("mode", ["negotiate", "pass", "drop"])
+def test_trailers_by_choice(mode: str) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = bodies([b"ab"], trailers=b"X-Sum: 2\r\n")
+    with Front(trailers=mode) as front:
+        front.with_script(answers(answer))
+        assert (b"X-Sum: 1\r\n" in front.send(GET)) == (mode == "pass")
+        with_te = get(b"/", b"X-TE: trailers\r\nTE: trailers\r\nConnection: TE\r\n")
+        assert (b"X-Sum: 1\r\n" in front.send(with_te)) == (mode != "drop")
+        assert b"\r\nX-TE: trailers\r\n" in front.origin.requests[-1]
+        assert (b"\r\nTE: trailers\r\nConnection: TE\r\n" in front.origin.requests[-1]) == (mode != "drop")
+        for pieces in ([head + body], [head, body], [head, body[:-3], body[-3:]]):
+            with front.connect() as sock:
+                for piece in pieces:
+                    sock.sendall(piece)
+                    time.sleep(0.02)
+                assert status_of(read_answer(sock)) == 200
+            assert front.origin.requests[-1].endswith(
+                bodies([b"ab"], trailers=b"" if mode == "drop" else b"X-Sum: 2\r\n")
+            )
