@@ -7,6 +7,7 @@ The supervisor keeps the newest state per worker; of a worker that is gone it ad
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 
@@ -72,10 +73,27 @@ def empty_tally(target: str) -> TargetTally:
     return TargetTally(target, buckets=[0] * (len(BUCKETS) + 1))
 
 
+#: What the configuration no longer has is counted under this name.
+REMOVED = "removed"
+
+
 def removed_id(service: str, pool: str) -> str:
     """Under this id a pool's targets that the configuration no longer has are counted on, all together: so sums stay
     exact, and the number of series stays bounded."""
-    return f"{service}/{pool}/removed"
+    return f"{service}/{pool}/{REMOVED}"
+
+
+def counted_under(service: str, pool: str, pools: Mapping[str, Collection[str]]) -> tuple[str, str]:
+    """The service and pool under which a place is counted on; `pools`: service → its pools, of the configuration.
+
+    All pools that a service no longer has are one, and so are all services that are gone: versions that come and go
+    leave no series behind, and no sum goes backwards.
+    """
+    if service not in pools and service != "none":
+        return REMOVED, REMOVED
+    if pool in ("none", REMOVED) or pool in pools.get(service, ()):
+        return service, pool
+    return service, REMOVED
 
 
 @dataclass(slots=True)
@@ -89,6 +107,20 @@ class PoolTally:
     seconds: float = 0.0
     requests: int = 0  # all requests, whoever answered
     errors: int = 0  # of these, 5xx and cut answers
+
+    def add(self, other: PoolTally) -> None:
+        """Add another one's counters."""
+        self.codes = Counter(self.codes)
+        self.codes.update(other.codes)
+        self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
+        self.seconds += other.seconds
+        self.requests += other.requests
+        self.errors += other.errors
+
+
+def empty_pool_tally(service: str, pool: str) -> PoolTally:
+    """The counters of a pool that has done nothing."""
+    return PoolTally(service, pool, buckets=[0] * (len(BUCKETS) + 1))
 
 
 @dataclass(slots=True)
@@ -128,6 +160,7 @@ class Report:
     mirrored: dict[str, dict[str, int]] = field(default_factory=dict)  # service → outcome → count
     records: list[RequestRecord] = field(default_factory=list)  # new ones only
     folded: list[str] = field(default_factory=list)  # targets whose counters are in `removed_id`'s since this report
+    folded_pools: list[tuple[str, str]] = field(default_factory=list)  # (service, pool): `counted_under` since then
 
 
 @dataclass(slots=True)

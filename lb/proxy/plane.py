@@ -19,7 +19,18 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from lb.core.renames import Renames, layout_of, renames
-from lb.core.report import BUCKETS, Alarm, PoolTally, Report, RequestRecord, TargetTally, empty_tally, removed_id
+from lb.core.report import (
+    REMOVED,
+    Alarm,
+    PoolTally,
+    Report,
+    RequestRecord,
+    TargetTally,
+    counted_under,
+    empty_pool_tally,
+    empty_tally,
+    removed_id,
+)
 from lb.core.routing import RouteTable
 from lb.core.targets import Listener, Rotation, Service, Snapshot, Target
 from lb.http1.excerpt import excerpt
@@ -98,6 +109,7 @@ class DataPlane:
         self._removed: dict[str, TargetTally] = {}  # what was counted for removed targets, by pool
         self._moving: set[str] = set()  # those of them that may have changed since the last report
         self._folded: list[str] = []  # targets removed since the last report
+        self._folded_pools: list[tuple[str, str]] = []  # pools removed since then
         self._pool_tallies: dict[tuple[str, str], PoolTally] = {}
         self.nowhere = LiveService(self, Service("none", ()))
         self.services: dict[str, LiveService] = {}
@@ -155,6 +167,7 @@ class DataPlane:
             for old_pool in service.pools.values():
                 old_pool.waiting.clear()  # each enters the queue of its pool anew, below
         self.lanes, self.services = lanes, services
+        self._fold_places()
         self._carry_over(old_services, names)
         for rotation in snapshot.rotations:
             self._rotate(rotation)
@@ -205,6 +218,43 @@ class DataPlane:
         lane.tally = removed
         self._moving.add(id)
         self._folded.append(lane.id)
+
+    def _fold_places(self) -> None:
+        """Pools and services are gone: what was counted for them, and still will be, is counted for all such."""
+        layout = {name: service.pools for name, service in self.services.items()}
+        for key, tally in list(self._pool_tallies.items()):
+            standing = counted_under(*key, layout)
+            if standing == key:
+                continue
+            total = self.pool_tally(*standing)
+            total.add(tally)
+            del self._pool_tallies[key]
+            self._reported_pools.pop(key, None)
+            self._folded_pools.append(key)
+            for exchange in self._under_way():
+                if exchange.pool.tally is tally:
+                    exchange.pool.tally = total
+        for id, removed in list(self._removed.items()):
+            service, pool, _ = id.split("/", 2)
+            place = removed_id(*counted_under(service, pool, layout))
+            if place == id:
+                continue
+            every = self._removed.setdefault(place, empty_tally(place))
+            for lane in self._leaving:
+                if lane.tally is removed:
+                    lane.settle()
+                    lane.tally = every
+            every.add(removed, gauges=False)
+            del self._removed[id]
+            self._moving.discard(id)
+            self._moving.add(place)
+            self._folded.append(id)
+
+    def _under_way(self) -> Iterator[Exchange]:
+        """All requests that have not ended: of clients, of tunnels, and mirrored ones."""
+        yield from (client.exchange for client in self.clients if client.exchange is not None)
+        yield from (tunnel.exchange for tunnel in self.tunnels)
+        yield from self.shadows
 
     def rotate(self, rotation: Rotation) -> None:
         """Take a new rotation of one service."""
@@ -302,7 +352,7 @@ class DataPlane:
         """The counters of a pool; they outlive snapshots."""
         tally = self._pool_tallies.get((service, pool))
         if tally is None:
-            tally = PoolTally(service, pool, buckets=[0] * (len(BUCKETS) + 1))
+            tally = empty_pool_tally(service, pool)
             self._pool_tallies[service, pool] = tally
         return tally
 
@@ -362,11 +412,14 @@ class DataPlane:
                 report.targets.append(removed)
                 (self._moving.add if leaving else self._moving.discard)(id)
         report.folded, self._folded = self._folded, []
+        report.folded_pools, self._folded_pools = self._folded_pools, []
         reported = self._reported_pools
         for key, tally in islice(self._pool_tallies.items(), part, None, parts):
             if full or reported.get(key) != tally.requests:
                 reported[key] = tally.requests
                 report.pools.append(tally)
+        if report.folded_pools:  # with what they are counted under now, whatever part this is
+            report.pools.extend(tally for (_, pool), tally in self._pool_tallies.items() if pool == REMOVED)
         report.retries = {name: dict(service.retried) for name, service in self.services.items() if service.retried}
         report.rejected = dict(self.rejected)
         report.downstream = len(self.clients)

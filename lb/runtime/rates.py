@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from lb.core.report import BUCKETS
+from lb.core.report import BUCKETS, REMOVED
 from lb.runtime.totals import Sums
 
 #: Seconds that a rate looks back.
@@ -86,7 +86,7 @@ class Rates:
         total = Traffic()
         if len(self._samples) >= 2:
             for name, pool in self._samples[-1].pools:
-                if name == service:
+                if name == service and pool != REMOVED:  # what comes there was counted before
                     part = self.of_pool(name, pool)
                     total.requests += part.requests
                     total.errors += part.errors

@@ -187,9 +187,7 @@ class Reloads:
         supervisor.watch_targets()
         workers.apply(supervisor.snapshot())
         workers.retry()
-        for counts in (supervisor.transitions, supervisor.probes):
-            for key in [key for key in counts if key[0] not in supervisor.targets]:
-                del counts[key]
+        supervisor.forget_gone()
         with contextlib.suppress(TimeoutError):
             await workers.confirm(supervisor.rotations.version)
             supervisor.totals.forget(supervisor.targets)

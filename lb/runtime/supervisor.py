@@ -603,6 +603,15 @@ class Supervisor:
         elif before:
             self.note("state", "the desired state can be written again, and is")
 
+    def forget_gone(self) -> None:
+        """Drop what is counted of targets and services that the configuration no longer has."""
+        for counts in (self.transitions, self.probes):
+            for key in [key for key in counts if key[0] not in self.targets]:
+                del counts[key]
+        for by_service in (self.probe_seconds, self.switches):
+            for place in [place for place in by_service if place[0] not in self.config.services]:
+                del by_service[place]
+
     # --- what happens -----------------------------------------------------------------------------------------------
 
     def note(

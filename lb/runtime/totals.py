@@ -6,17 +6,23 @@ gone its counters are added to a base, and its gauges (requests in flight, open 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from lb.core.report import BUCKETS, PoolTally, Report, RequestRecord, TargetTally, empty_tally, removed_id
+from lb.core.report import (
+    PoolTally,
+    Report,
+    RequestRecord,
+    TargetTally,
+    counted_under,
+    empty_pool_tally,
+    empty_tally,
+    removed_id,
+)
 from lb.proxy.last_words import NOTHING, Left
 
 #: Requests of the recent past that `explain REQUEST-ID` can tell about.
 RECORDS = 5000
-#: The last part of `removed_id`.
-REMOVED = "removed"
 
 
 @dataclass(slots=True)
@@ -39,6 +45,8 @@ class Sums:
         """A newer report of the same worker replaces what it names."""
         for id in report.folded:
             self.targets.pop(id, None)
+        for service, name in report.folded_pools:
+            self.pools.pop((service, name), None)
         for tally in report.targets:
             self.targets[tally.target] = tally
         for pool in report.pools:
@@ -60,7 +68,7 @@ class Sums:
             else:
                 self.targets[id] = tally if gauges else empty_tally(id).plus(tally, gauges=False)
         for key, pool in other.pools.items():
-            _add_pool(self.pools.setdefault(key, PoolTally(*key, buckets=[0] * (len(BUCKETS) + 1))), pool)
+            self.pools.setdefault(key, empty_pool_tally(*key)).add(pool)
         _add_nested(self.retries, other.retries)
         _add_nested(self.mirrored, other.mirrored)
         for reason, count in other.rejected.items():
@@ -73,13 +81,28 @@ class Sums:
             self.in_flight += other.in_flight
 
     def fold(self, known: Collection[str]) -> None:
-        """Count targets that the configuration no longer has together, by pool."""
+        """Count targets that the configuration no longer has together, by pool, and so pools and services."""
+        layout: dict[str, set[str]] = {}
+        for id in known:
+            service, pool, _ = id.split("/", 2)
+            layout.setdefault(service, set()).add(pool)
         for id in [id for id in self.targets if id not in known]:
-            service, pool, name = id.split("/", 2)
-            if name != REMOVED:
+            service, pool, _ = id.split("/", 2)
+            place = removed_id(*counted_under(service, pool, layout))
+            if place != id:
                 gone = self.targets.pop(id)
-                place = removed_id(service, pool)
                 self.targets[place] = self.targets.get(place, empty_tally(place)).plus(gone)
+        for key in list(self.pools):
+            standing = counted_under(*key, layout)
+            if standing != key:
+                gone_pool = self.pools.pop(key)
+                total = empty_pool_tally(*standing)
+                for tally in filter(None, (self.pools.get(standing), gone_pool)):
+                    total.add(tally)
+                self.pools[standing] = total
+        for counts in (self.retries, self.mirrored):
+            for name in [name for name in counts if name not in layout]:
+                del counts[name]
 
 
 class Totals:
@@ -89,6 +112,7 @@ class Totals:
         self._gone = Sums()
         self._live: dict[int, Sums] = {}  # incarnation → its newest state
         self.records: dict[str, RequestRecord] = {}  # request id → record, oldest first
+        self._known: Collection[str] | None = None  # the configuration's targets, once `forget` was called
 
     def take(self, report: Report) -> None:
         """A worker reports."""
@@ -105,6 +129,8 @@ class Totals:
         sums = self._live.pop(incarnation, None)
         if sums is not None:
             self._gone.add(sums, gauges=False)
+            if self._known is not None:
+                self._gone.fold(self._known)
 
     def gone_sums(self) -> Sums:
         """What workers that are gone had counted: for a successor, to whom the living will report themselves."""
@@ -126,16 +152,8 @@ class Totals:
 
     def forget(self, known: Collection[str]) -> None:
         """Targets but these are not in the configuration any more. The living workers have seen to theirs."""
+        self._known = known
         self._gone.fold(known)
-
-
-def _add_pool(to: PoolTally, tally: PoolTally) -> None:
-    to.codes = Counter(to.codes)
-    to.codes.update(tally.codes)
-    to.buckets = [a + b for a, b in zip(to.buckets, tally.buckets, strict=True)]
-    to.seconds += tally.seconds
-    to.requests += tally.requests
-    to.errors += tally.errors
 
 
 def _add_nested(to: dict[str, dict[str, int]], other: dict[str, dict[str, int]]) -> None:

@@ -283,3 +283,33 @@ def test_reloads_in_a_row_are_done_one_after_the_other(stage: Stage) -> None:
         counted = load.count
         eventually(lambda: load.count > counted + 20)
     assert not load.failed
+
+
+def test_pools_named_by_version_leave_no_series_behind(stage: Stage) -> None:
+    """A release a day, each in a pool and an address of its own; another service comes and goes beside it."""
+    backends = stage.pool("v", 4)
+
+    def text(number: int) -> str:
+        pools = {f"v{n}": [backends[n % 4]] for n in (number, number + 1)}
+        path = stage.config(pools, service="rollout: {bake: 0s}")
+        path.write_text(f"{path.read_text()}  job{number}: {{pools: {{p{number}: [{backends[0].url}]}}}}\n")
+        path.write_text(f"{path.read_text()}routes: [{{service: greeting}}, {{path: /job, service: job{number}}}]\n")
+        return str(path)
+
+    lb = stage.start(Path(text(1)))
+    counts, sums = [], []
+    for number in range(1, 9):
+        text(number)
+        assert lb.cli("reload").returncode == 0
+        for path in ("/greeting", "/job"):
+            eventually(lambda path=path: ask(f"{lb.url}{path}").status in (200, 404))
+        found = lb.metrics()
+        counts.append(len(found))
+        sums.append(
+            sum(n for name, n in found.items() if name.startswith("lb_requests_total{") and '"greeting"' in name)
+        )
+    named = {name for key in found for name in re.findall(r'(?:pool|service)="([^"]+)"', key)}
+    assert named == {"greeting", "job8", "v8", "v9", "p8", "none", "removed"}
+    assert counts[-1] <= counts[3] + 10, counts
+    assert sums == sorted(sums), "what a service has answered never grows less"
+    assert lb.metrics()['lb_config_reloads_total{result="ok"}'] == 8
