@@ -10,7 +10,7 @@ TESTS  ?= tests
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint check types bench docs lock clean env dev-env bench-env
+.PHONY: help run test lint check types model bench docs lock clean env dev-env bench-env
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ lint: dev-env ## ruff, formatting, mypy --strict, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports
+
+model: dev-env ## random runs of all features against the promise, in one process (ARGS="--steps 200000 --seeds 500")
+	$(BIN)/python -m tests.model $(ARGS)
 
 bench: bench-env ## compare with nginx, HAProxy, Envoy and Caddy (ARGS=--help)
 	$(BIN)/python -m benchmarks $(ARGS)

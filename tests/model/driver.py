@@ -1,0 +1,178 @@
+"""Runs: one seed is one run in a process of its own, and a run is a list of steps that the seed decides.
+
+Each step has dice of its own, so that leaving steps out changes no other one: a violation is shortened by leaving out
+what it does not need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import resource
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+
+from tests.model.clock import CLOCK, Circles, Dice, Loop
+
+#: Seconds of processor time that one run may take.
+RUN_LIMIT = 120
+
+
+@dataclass
+class Result:
+    """What became of a run."""
+
+    seed: int
+    steps: int = 0
+    invariant: str = ""
+    text: str = ""
+    told: list[str] = field(default_factory=list)  # the steps, as far as they went
+    taken: list[int] = field(default_factory=list)  # their numbers
+
+    @property
+    def ok(self) -> bool:
+        return not self.invariant
+
+
+def run(seed: int, numbers: Iterable[int], verbose: bool = False) -> Result:
+    """Take the steps with these numbers; to be called in a process of its own."""
+    from tests.model import rules
+    from tests.model.world import Violation, World
+
+    result = Result(seed)
+    Dice.source = Dice(seed)
+    random.seed(seed)
+    rng = Dice(f"{seed}/world")
+    loop = Loop(Dice(f"{seed}/loop"))
+    asyncio.set_event_loop(loop)
+    world = World(rng, loop, prefix_of(seed))
+    world.processes.install()
+    import socket
+
+    socket.getaddrinfo = world.resolve
+    number = -1
+
+    async def body() -> None:
+        nonlocal number
+        await rules.begin(world)
+        for number in numbers:
+            dice = Dice(f"{seed}/{number}")
+            rule = rules.choose(world, dice)
+            result.taken.append(number)
+            result.told.append(rule.__name__.removeprefix("step_"))
+            if verbose:
+                print(f"  {CLOCK.now:9.3f} {number:4d} {rule.__name__}", flush=True)
+            said = await rules.take(world, rule, dice)
+            if said:
+                result.told[-1] += f": {said}"
+            if verbose:
+                print(f"                {said}", flush=True)
+            result.steps += 1
+        await rules.end(world)
+
+    try:
+        loop.run_until_complete(body())
+    except Violation as violation:
+        result.invariant, result.text = violation.invariant, violation.text
+    except Circles as circles:
+        result.invariant, result.text = "no circles", str(circles)
+    except Exception:
+        result.invariant, result.text = "model", traceback.format_exc()
+    finally:
+        world.close()
+    return result
+
+
+def prefix_of(seed: int) -> str:
+    """The first three numbers of the targets' addresses: a loopback network of the run's own."""
+    return f"127.{1 + seed // 250 % 250}.{seed % 250}"
+
+
+def forked(call: Callable[[], Result]) -> tuple[int, int]:
+    """Start a run in a child; returns its process id, and the descriptor where its result will come."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writing)
+        return pid, reading
+    code = 1
+    try:
+        os.close(reading)
+        resource.setrlimit(resource.RLIMIT_CPU, (RUN_LIMIT, RUN_LIMIT + 5))
+        data = json.dumps(asdict(call())).encode()
+        while data:
+            data = data[os.write(writing, data) :]
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise AssertionError
+
+
+def one(seed: int, numbers: Iterable[int], verbose: bool = False) -> Result:
+    """A run in a child, waited for."""
+    return next(all_of([(seed, list(numbers))], 1, verbose))
+
+
+def all_of(wanted: Iterable[tuple[int, list[int]]], jobs: int, verbose: bool = False) -> Iterator[Result]:
+    """The results of many runs, `jobs` at a time, as they end."""
+    queue = iter(wanted)
+    running: dict[int, tuple[int, int, bytes]] = {}
+    while True:
+        while len(running) < jobs:
+            following = next(queue, None)
+            if following is None:
+                break
+            seed, numbers = following
+            pid, reading = forked(lambda seed=seed, numbers=numbers: run(seed, numbers, verbose))  # type: ignore[misc]
+            running[reading] = (pid, seed, b"")
+        if not running:
+            return
+        ready, _, _ = select.select(list(running), [], [])
+        for reading in ready:
+            pid, seed, data = running[reading]
+            more = os.read(reading, 1 << 20)
+            if more:
+                running[reading] = (pid, seed, data + more)
+                continue
+            del running[reading]
+            os.close(reading)
+            _, status = os.waitpid(pid, 0)
+            if data:
+                yield Result(**json.loads(data))
+            else:
+                what = f"the run ended with status {status}"
+                if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+                    what = f"the run took more than {RUN_LIMIT} s"
+                yield Result(seed, invariant="no end", text=what)
+
+
+def shortened(result: Result, budget: int = 60, jobs: int = 2) -> Result:
+    """The same violation with fewer steps: halves, quarters and so on are left out while it stays."""
+    best = result
+    size = max(1, len(best.taken) // 2)
+    while size and budget > 0:
+        position, changed = len(best.taken) - size, False
+        position = max(0, position)
+        while position >= 0 and budget > 0:
+            fewer = best.taken[:position] + best.taken[position + size :]
+            if not fewer and size > 1:
+                break
+            budget -= 1
+            found = one(best.seed, fewer)
+            if found.invariant == best.invariant and len(found.taken) < len(best.taken):
+                best, changed = found, True
+            position -= size
+        if size == 1 and not changed:
+            break
+        size = size // 2 if size > 1 or not changed else 1
+    return best

@@ -1,0 +1,157 @@
+"""What has to hold at any time: what is said is so, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+
+from tests.model import reference
+from tests.model.clock import CLOCK
+from tests.model.world import World
+
+PLAIN = reference.Request()
+#: Seconds after which an idle connection to a target and one of a client that does not read are gone.
+RETIRED = 25.0
+#: Bytes that may wait for one client.
+BUFFERED = 4 << 20
+_SAMPLE = re.compile(r"^([a-z_]+)(?:\{(.*)\})? ([^ ]+)$", re.M)
+_LABEL = re.compile(r'([a-z_]+)="([^"]*)"')
+
+
+async def look(world: World) -> None:
+    """Status, explanations, readiness and metrics are held against the reference."""
+    operations = world.supervisor.operations
+    status = await world.within(operations.status())
+    services = world.services()
+    sure: dict[str, bool | None] = {}
+    for name, service in services.items():
+        found = [bool(reading.may_see(PLAIN)) for reading in reference.readings(service)]
+        sure[name] = True if all(found) else False if not any(found) else None
+    ready = operations.readyz()[0]
+    if ready != status.ready:
+        world.violate("4 told", "/readyz and status differ")
+    if ready and all(each is False for each in sure.values()):
+        world.violate("4 told", "/readyz says ready, while no service can serve")
+    if not ready and any(sure.values()):
+        world.violate("4 told", f"/readyz says {operations.readyz()[1]!r}, while {sure} can serve")
+    for view in status.services:
+        _look_at_service(world, view, services[view.name])
+        explained = await world.within(operations.explain(view.name))
+        served = "no ready target" not in explained.summary and "503" not in explained.summary
+        if sure[view.name] is not None and served != sure[view.name]:
+            world.violate("4 told", f"explain {view.name}: {explained.summary!r}, but served: {sure[view.name]}")
+    for name, plan in world.plan.services.items():
+        for pool, targets in plan.pools.items():
+            for target in targets:
+                await _explain(world, f"{name}/{pool}/{target.address}", services[name], pool)
+    await metrics(world)
+
+
+def _look_at_service(world: World, view: object, service: reference.Service) -> None:
+    for pool in view.pools:  # type: ignore[attr-defined]
+        known = {target.address: target for target in service.pools[pool.name]}
+        for target in pool.targets:
+            is_so = known[target.id.rpartition("/")[2]]
+            if is_so.ready is None:
+                continue
+            address = is_so.address
+            in_service = target.state in ("ready", "slow_start")
+            if in_service != (bool(is_so.ready) and not is_so.out):
+                world.violate("4 told", f"status says {target.id} is {target.state}, the reference: {is_so}")
+            if target.draining != (address in world.drained):
+                world.violate("4 told", f"status: {target.id} draining {target.draining}")
+
+
+async def _explain(world: World, id: str, service: reference.Service, pool: str) -> None:
+    target = next(target for target in service.pools[pool] if target.address == id.rpartition("/")[2])
+    offered = any(target.address in reading.offered(pool) for reading in reference.readings(service))
+    explained = await world.within(world.supervisor.operations.explain(id))
+    if "gets traffic" in explained.summary and not offered:
+        world.violate("4 told", f"{explained.summary!r}, but {target}")
+
+
+async def metrics(world: World) -> None:
+    """The metrics: who is ready, how many requests there were, nothing in flight that is not, no series too many."""
+    text = (await world.within(world.supervisor.operations.metrics())).decode()
+    totals: Counter[str] = Counter()
+    in_flight = 0.0
+    pools: set[tuple[str, str]] = set()
+    for name, labels, value in _SAMPLE.findall(text):
+        told = dict(_LABEL.findall(labels))
+        if "pool" in told:
+            pools.add((told["service"], told["pool"]))
+        if name == "lb_requests_total":
+            totals[told["service"]] += int(float(value))
+        elif name == "lb_requests_in_flight":
+            in_flight += float(value)
+        elif name == "lb_target_ready" and told["target"] != "none":
+            _ready(world, told, value == "1.0")
+    if not world.tracks and in_flight and CLOCK.now > world.busy_until:
+        world.violate("4 told", f"metrics: {in_flight:g} requests in flight, there are none")
+    if world.counted_exactly and not world.tracks:
+        for service in world.plan.services:
+            if totals[service] != world.counted.get(service, 0):
+                world.violate(
+                    "4 told",
+                    f"lb_requests_total of {service}: {totals[service]}, clients: {world.counted.get(service, 0)}",
+                )
+    configured = sum(len(service.pools) + 1 for service in world.plan.services.values())
+    if len(pools) > configured + 12:
+        world.violate("6 nothing is left", f"series of {len(pools)} pools, {configured} are configured")
+
+
+def _ready(world: World, told: dict[str, str], ready: bool) -> None:
+    service = world.services().get(told["service"])
+    for target in service.pools.get(told["pool"], ()) if service else ():
+        if target.address == told["target"] and target.ready is not None and target.can_serve != ready:
+            world.violate("4 told", f"lb_target_ready of {told['target']}: {ready}, the reference: {target}")
+
+
+async def rest(world: World) -> None:
+    """Everything comes to its end; then nothing may be left of it."""
+    for client in world.clients:
+        if client.idle:
+            client.close()
+    await asyncio.sleep(8.0)
+    for client in world.clients:
+        client.close()
+    world.check()
+    await asyncio.sleep(RETIRED)
+    world.check()
+    asleep = [client for since, client in world.sleepers if client.open and since > CLOCK.now - 61.0 - RETIRED]
+    for worker in world.workers:
+        plane = worker.plane
+        where = f"worker {worker.number}"
+        if len(plane.clients) > len(asleep):
+            world.violate("6 nothing is left", f"{where}: {len(plane.clients)} connections of clients")
+        busy = [exchange for client in plane.clients if (exchange := client.exchange) is not None]
+        if asleep:
+            continue
+        if plane.shadows or plane.tunnels or plane.tasks or busy:
+            world.violate(
+                "6 nothing is left",
+                f"{where}: {len(plane.shadows)} copies, {len(plane.tasks)} tasks, {len(busy)} requests",
+            )
+        for lane in plane.lanes.values():
+            if lane.in_flight or lane.active or lane.expecting:
+                world.violate(
+                    "6 nothing is left", f"{where}: {lane.id}: {lane.in_flight} in flight, {lane.active} active"
+                )
+            if len(lane.connections) > 0:
+                world.violate("6 nothing is left", f"{where}: {lane.id}: {len(lane.connections)} connections")
+        for service in plane.services.values():
+            if service.in_flight or service.waiting:
+                world.violate("6 nothing is left", f"{where}: {service.name}: {service.in_flight} in flight")
+        if plane.per_client:
+            world.violate("6 nothing is left", f"{where}: connections are counted for {plane.per_client}")
+
+
+def memory(world: World) -> None:
+    """What waits for clients that do not read is bounded."""
+    for worker in world.workers:
+        for client in worker.plane.clients:
+            transport = client.transport
+            size = transport.get_write_buffer_size() if transport is not None else 0
+            if size > BUFFERED:
+                world.violate("6 bounded", f"{size >> 10} KiB wait for one client")

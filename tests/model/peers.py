@@ -1,0 +1,375 @@
+"""The other ends of the wire: targets that answer as a script says, and clients that note what became of a request.
+
+Both are plain protocols on real sockets. A request's number is in its path, so that what a target saw and what a client
+asked can be laid side by side. What a target is to do with one request stands in that request (`X-Do: delay=0.3`), what
+it does with all of them in `Backend.mood`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.model.clock import CLOCK
+
+_NUMBER = re.compile(rb"^/(?:[a-z]+/)*r/(\d+)")
+_LENGTH = re.compile(rb"(?im)^content-length: *(\d+)")
+_DO = re.compile(rb"(?im)^x-do: *([^\r\n]*)")
+
+#: Moods in which a target answers every request well.
+WELL = frozenset({"well"})
+
+
+@dataclass
+class Arrival:
+    """A request that a target has read the head of."""
+
+    number: int
+    method: str
+    backend: Backend
+    at: float
+
+
+class Backend:
+    """One address and what answers there."""
+
+    def __init__(self, host: str, port: int, on_arrival: Callable[[Arrival], None]) -> None:
+        self.host, self.port = host, port
+        self.address = f"{host}:{port}"
+        self.on_arrival = on_arrival
+        self.ready = "pass"  # pass | fail | hang
+        self.words = ""  # header lines of a passing probe
+        self.bad_paths: set[str] = set()  # paths of checks that it answers with 404
+        self.mood = "well"  # well | 500 | reset | close | hang
+        self.tls: Any = None
+        self.up = False
+        self.passes = 0  # probes that it has let pass in a row; after a failed one 0
+        self.fails = 0
+        self.connections: set[_Conversation] = set()
+        self._server: asyncio.Server | None = None
+
+    def __repr__(self) -> str:
+        return self.address
+
+    @property
+    def is_well(self) -> bool:
+        return self.up and self.mood in WELL
+
+    async def start(self) -> None:
+        """Listen."""
+        if self._server is None:
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_server(
+                lambda: _Conversation(self), self.host, self.port, ssl=self.tls, reuse_address=True, backlog=1000
+            )
+            self.up = True
+
+    def stop(self) -> None:
+        """Refuse connections, and break off those that are open."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            self.up = False
+            for connection in list(self.connections):
+                connection.abort()
+
+    def close_idle(self) -> None:
+        """Close connections that have no request, as servers do."""
+        for connection in list(self.connections):
+            if not connection.busy and connection.transport is not None:
+                connection.transport.close()
+
+
+class _Conversation(asyncio.Protocol):
+    """A connection to a target."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.transport: Any = None
+        self.busy = False
+        self.served = 0
+        self._held = b""
+        self._body_left = 0
+        self._then: Callable[[], None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.backend.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.backend.connections.discard(self)
+        self._then = None
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._held += data
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while True:
+            if self._body_left:
+                taken = min(self._body_left, len(self._held))
+                self._body_left -= taken
+                self._held = self._held[taken:]
+                if self._body_left:
+                    return
+                then, self._then = self._then, None
+                if then is not None:
+                    then()
+                continue
+            if self.busy:
+                return
+            head, found, rest = self._held.partition(b"\r\n\r\n")
+            if not found:
+                return
+            self._held = rest
+            self._take(head)
+
+    def _take(self, head: bytes) -> None:
+        line = head.split(b"\r\n", 1)[0]
+        method, path, _ = line.split(b" ", 2)
+        length = _LENGTH.search(head)
+        self._body_left = int(length[1]) if length else 0
+        number = _NUMBER.match(path)
+        self.busy = True
+        if number is None:
+            self._probe(path.decode())
+            return
+        self.served += 1
+        self.backend.on_arrival(Arrival(int(number[1]), method.decode(), self.backend, CLOCK.now))
+        wanted = _DO.search(head)
+        do = dict(part.split("=") for part in wanted[1].decode().split(",")) if wanted and wanted[1] else {}
+
+        def answer() -> None:
+            self._answer(method, do)
+
+        if self._body_left:
+            self._then = answer
+        else:
+            answer()
+
+    def _probe(self, path: str) -> None:
+        backend = self.backend
+        if backend.ready == "hang":
+            return
+        passes = backend.ready == "pass" and path not in backend.bad_paths
+        if passes:
+            backend.passes += 1
+            backend.fails = 0
+            text = f"HTTP/1.1 200 OK\r\n{backend.words}Content-Length: 0\r\nConnection: close\r\n\r\n"
+        else:
+            backend.fails += 1
+            backend.passes = 0
+            text = "HTTP/1.1 503 Nope\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        self.transport.write(text.encode())
+        self.transport.close()
+
+    def _answer(self, method: bytes, do: dict[str, str]) -> None:
+        mood = self.backend.mood
+        if method == b"POST" and mood in ("reset", "close"):
+            # A target that reads a request and closes without a word, just when it closes idle connections as a habit,
+            # cannot be told from one that has not read it; `lb` goes by the habit (`core.keepalive`).
+            mood = "500"
+        if mood == "hang":
+            return
+        if mood == "reset":
+            self.abort()
+            return
+        if mood == "close":
+            self.transport.close()
+            return
+        if "delay" in do:
+            asyncio.get_running_loop().call_later(float(do["delay"]), self._reply, method, do, mood)
+        else:
+            self._reply(method, do, mood)
+
+    def _reply(self, method: bytes, do: dict[str, str], mood: str) -> None:
+        if self.transport is None or self.transport.is_closing():
+            return
+        status = int(do.get("status", 200)) if mood == "well" else 500
+        size = int(do.get("size", 2))
+        close = "close" in do
+        extra = "X-Backend: " + self.backend.address + "\r\n" + ("Connection: close\r\n" if close else "")
+        body = b"x" * size if method != b"HEAD" else b""
+        if "chunked" in do and method != b"HEAD":
+            head = f"HTTP/1.1 {status} OK\r\n{extra}Transfer-Encoding: chunked\r\n\r\n".encode()
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (size, body)
+        else:
+            head = f"HTTP/1.1 {status} OK\r\n{extra}Content-Length: {size}\r\n\r\n".encode()
+        self.transport.write(head + body)
+        self.busy = False
+        if close:
+            self.transport.close()
+        else:
+            self._go_on()
+
+
+@dataclass
+class Answer:
+    """What a client got; status 0: the connection ended before or within the answer."""
+
+    status: int = 0
+    ours: bool = False  # the proxy answered by itself
+    text: str = ""
+    backend: str = ""
+    request_id: str = ""
+    begun: bool = False
+    seconds: float = 0.0
+
+
+@dataclass
+class Wish:
+    """What a client asks for."""
+
+    number: int
+    method: str = "GET"
+    route: str = "/app"
+    fields: dict[str, str] = field(default_factory=dict)
+    do: dict[str, str] = field(default_factory=dict)
+    body: int = 0
+    host: str = "model.test"
+    minor: int = 1
+
+    def encode(self) -> bytes:
+        lines = [f"{self.method} {self.route}/r/{self.number} HTTP/1.{self.minor}", f"Host: {self.host}"]
+        lines += [f"{name}: {value}" for name, value in self.fields.items()]
+        if self.do:
+            lines.append("X-Do: " + ",".join(f"{key}={value}" for key, value in self.do.items()))
+        if self.body or self.method == "POST":
+            lines.append(f"Content-Length: {self.body}")
+        return "\r\n".join([*lines, "", ""]).encode() + b"b" * self.body
+
+    def __str__(self) -> str:
+        more = " ".join(f"{name}={value}" for name, value in {**self.fields, **self.do}.items())
+        return f"{self.method} {self.route} {more}".strip()
+
+
+class Client(asyncio.Protocol):
+    """A client's connection: one request at a time, or several ahead (`send` more than once)."""
+
+    def __init__(self) -> None:
+        self.transport: Any = None
+        self.open = False
+        self.last = False  # the answer said that none will follow
+        self._waiting: list[tuple[Wish, asyncio.Future[Answer], float]] = []
+        self._held = b""
+        self._head: bytes | None = None
+        self._left = -1
+        self._chunked = False
+        self._answer = Answer()
+
+    @classmethod
+    async def connect(cls, address: str | tuple[str, int]) -> Client:
+        """Raises OSError."""
+        loop = asyncio.get_running_loop()
+        client = cls()
+        if isinstance(address, str):
+            await loop.create_unix_connection(lambda: client, address)
+        else:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            try:
+                await loop.sock_connect(sock, address)
+            except BaseException:
+                sock.close()
+                raise
+            await loop.create_connection(lambda: client, sock=sock)
+        return client
+
+    def send(self, wish: Wish) -> asyncio.Future[Answer]:
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((wish, future, CLOCK.now))
+        if self.open:
+            self.transport.write(wish.encode())
+        else:
+            self._fail()
+        return future
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    @property
+    def idle(self) -> bool:
+        return self.open and not self.last and not self._waiting and not self.transport.is_closing()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.open = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open = False
+        if self._head is not None and self._left == -2 and exc is None:
+            self._done()
+        self._fail()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        self._held += data
+        while self._waiting:
+            if self._head is None:
+                head, found, rest = self._held.partition(b"\r\n\r\n")
+                if not found:
+                    return
+                self._held = rest
+                if head.split(b" ", 2)[1].startswith(b"1"):
+                    continue
+                self._begin(head)
+            if self._chunked:
+                end = self._held.find(b"0\r\n\r\n")
+                if end < 0:
+                    return
+                self._answer.text = f"{end} bytes in chunks"
+                self._held = self._held[end + 5 :]
+            elif self._left >= 0:
+                if len(self._held) < self._left:
+                    return
+                self._answer.text = self._held[: min(self._left, 300)].decode("latin-1")
+                self._held = self._held[self._left :]
+            else:
+                return
+            self._done()
+
+    def _begin(self, head: bytes) -> None:
+        self._head = head
+        lowered = head.lower()
+
+        length = _LENGTH.search(head)
+        self._chunked = b"transfer-encoding: chunked" in lowered
+        self.last = self.last or b"\r\nconnection: close" in lowered
+        wish = self._waiting[0][0]
+        self.last = self.last or not wish.minor
+        status = int(head.split(b" ", 2)[1])
+        self._left = int(length[1]) if length else -2
+        if wish.method == "HEAD" or status in (204, 304):
+            self._left, self._chunked = 0, False
+        backend = re.search(rb"(?im)^x-backend: *([^\r\n]*)", head)
+        self._answer = Answer(status, b"server: lb" in lowered and backend is None, begun=True)
+        self._answer.backend = backend[1].decode() if backend else ""
+        found = re.search(rb"(?im)^x-request-id: *([^\r\n]*)", head)
+        self._answer.request_id = found[1].decode() if found else ""
+
+    def _done(self) -> None:
+        _, future, since = self._waiting.pop(0)
+        answer, self._answer = self._answer, Answer()
+        answer.seconds = CLOCK.now - since
+        self._head, self._left, self._chunked = None, -1, False
+        if not future.done():
+            future.set_result(answer)
+
+    def _fail(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for number, (_, future, since) in enumerate(waiting):
+            if not future.done():
+                begun = number == 0 and self._head is not None
+                future.set_result(Answer(begun=begun, seconds=CLOCK.now - since))
+        self._head = None

@@ -1,0 +1,190 @@
+"""What `lb` promises, as simply as it can be said: which targets may see this request, given the file, the operators'
+orders, the probes' answers and the clock.
+
+It is read in one sitting, and shares no line with `lb`. The sentences are the documentation's.
+
+- A target *can serve* if it is ready, has a weight above 0, is not drained (by an operator or by itself) and not
+  ejected. Nothing else gets a request.
+- A target is ready after its first passed check; one that failed `fall` checks in a row is not, and is again after
+  `rise` passes in a row. What `lb` cannot know for sure after a restart or a changed check is None here: both answers
+  are allowed until the checks have decided.
+- Of a pool, those serve that can. When fewer than `panic_threshold` of its targets can, `panic` applies: nobody
+  (`fail`), everybody who was ever ready and is not drained (`spread`), or the `fallback` pool.
+- A service's requests go to its active pool; during a rollout to the two pools that share the traffic, those without
+  anybody left out. A preview goes to its own pool. The fallback serves whenever the chosen pool offers nobody.
+- A copy of a request may go to the mirror's pool, once, unless that pool may see the request itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+#: With more targets than this of which nothing is known for sure, only the extremes are looked at.
+UNSURE = 6
+
+
+@dataclass(frozen=True)
+class Target:
+    """One address in one pool."""
+
+    address: str
+    weight: float = 1.0  # the file's or an operator's, times the share that it asked for itself
+    ready: bool | None = False  # by its checks; None: not known for sure
+    ever: bool | None = False  # it was ready at least once
+    out: bool = False  # drained, asks to be, or ejected
+    drained: bool = False  # drained, or asks to be
+
+    @property
+    def can_serve(self) -> bool:
+        return bool(self.ready) and self.weight > 0 and not self.out
+
+
+@dataclass(frozen=True)
+class Request:
+    """What decides where a request goes."""
+
+    method: str = "GET"
+    host: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def idempotent(self) -> bool:
+        return self.method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE")
+
+    def cookie(self, name: str) -> str | None:
+        for part in self.fields.get("Cookie", "").split("; "):
+            key, found, value = part.partition("=")
+            if found and key == name:
+                return value
+        return None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Requests with this header, cookie or host go to `pool`. Without a value any will do."""
+
+    pool: str
+    header: str = ""
+    cookie: str = ""
+    value: str = ""
+    host: str = ""
+
+    def matches(self, request: Request) -> bool:
+        asked = []
+        if self.host:
+            asked.append(request.host == self.host)
+        if self.header:
+            asked.append(self._is_right(request.fields.get(self.header)))
+        if self.cookie:
+            asked.append(self._is_right(request.cookie(self.cookie)))
+        return bool(asked) and all(asked)
+
+    def _is_right(self, value: str | None) -> bool:
+        return value is not None and (not self.value or value == self.value)
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service, its pools and rules."""
+
+    pools: Mapping[str, tuple[Target, ...]]
+    shares: Mapping[str, int]  # pool → parts of 100
+    previews: tuple[Preview, ...] = ()
+    fallback: str = ""
+    panic: str = "fail"  # fail | spread | fallback
+    threshold: float = 0.0
+    mirror: str = ""
+    asset_fallback: bool = False
+
+    def offered(self, pool: str) -> frozenset[str]:
+        """The addresses that a pool offers."""
+        targets = self.pools.get(pool, ())
+        able = [target for target in targets if target.can_serve]
+        counted = [target for target in targets if target.weight > 0 and not target.drained]
+        if able and len(able) / len(counted) >= self.threshold:
+            return frozenset(target.address for target in able)
+        if self.panic == "spread":
+            return frozenset(target.address for target in counted if target.ever)
+        return frozenset()
+
+    def may_see(self, request: Request) -> frozenset[str]:
+        """The addresses of which one gets the request; others only when that one fails it."""
+        chosen = next((preview.pool for preview in self.previews if preview.matches(request)), None)
+        if chosen is not None:
+            pools = [chosen]
+        else:
+            pools = [pool for pool, parts in self.shares.items() if parts]
+        found = frozenset().union(*(self.offered(pool) for pool in pools))
+        return found or (self.offered(self.fallback) if self.fallback else frozenset())
+
+    def copied_to(self) -> frozenset[str]:
+        """The addresses that may see a copy."""
+        return frozenset(target.address for target in self.pools.get(self.mirror, ()))
+
+
+def readings(service: Service) -> Iterator[Service]:
+    """The service with everything known for sure: one for each way that what is not known may be."""
+    unsure = [
+        (pool, number)
+        for pool, targets in service.pools.items()
+        for number, target in enumerate(targets)
+        if target.ready is None
+    ]
+    if not unsure:
+        yield service
+        return
+    if len(unsure) > UNSURE:
+        ways: Iterator[tuple[bool, ...]] = iter([(True,) * len(unsure), (False,) * len(unsure)])
+    else:
+        ways = itertools.product((True, False), repeat=len(unsure))
+    for way in ways:
+        pools = {name: list(targets) for name, targets in service.pools.items()}
+        for (pool, number), ready in zip(unsure, way, strict=True):
+            pools[pool][number] = replace(pools[pool][number], ready=ready)
+        yield replace(service, pools={name: tuple(targets) for name, targets in pools.items()})
+
+
+def may_see(service: Service, request: Request) -> tuple[frozenset[str], bool]:
+    """The addresses that may see a request, and whether it is certain that somebody can serve it."""
+    found = [reading.may_see(request) for reading in readings(service)]
+    return frozenset().union(*found), all(found)
+
+
+@dataclass
+class Knowledge:
+    """What the probes' answers say of one target: nothing but counting."""
+
+    rise: int
+    fall: int
+    ready: bool | None = False
+    ever: bool | None = False
+    streak: int = 0  # +n passes, -n failures in a row
+    share: float = 1.0  # of its weight, that it asked for
+    asks_drain: bool = False
+    since: float = 0.0  # when `ready` became what it is
+
+    def passed(self, now: float, share: float, asks_drain: bool) -> None:
+        self.streak = self.streak + 1 if self.streak > 0 else 1
+        self.share, self.asks_drain = share, asks_drain
+        needed = 1 if self.ever is False else self.rise
+        if self.ready is not True and self.streak >= needed:
+            self.ready, self.since, self.ever = True, now, True
+        elif self.ready is False and self.ever is None:
+            self.ready = None
+
+    def failed(self, now: float) -> None:
+        self.streak = self.streak - 1 if self.streak < 0 else -1
+        if self.ready is not False and self.fall and -self.streak >= self.fall:
+            self.ready, self.since = False, now
+
+    def doubtful(self) -> None:
+        """Nothing is known for sure until the checks have decided anew."""
+        if self.ready or self.ever:
+            self.ready, self.ever = None, None
+        self.streak = 0
+
+    def unseen(self) -> None:
+        """Checks have gone on whose answers nobody has counted here."""
+        self.ready, self.ever, self.streak = None, None, 0

@@ -1,0 +1,127 @@
+"""The steps of a run: who they are, and how one is taken. The steps themselves are in the files named below."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from tests.model import features
+from tests.model.plan import ServicePlan, TargetPlan
+from tests.model.reference import Knowledge
+from tests.model.world import World
+
+Rule = Callable[[World, random.Random], Awaitable[str | None]]
+#: (weight, theme, step). A run has some of the themes.
+RULES: list[tuple[int, str, Rule]] = []
+#: Theme → how many of 100 runs have it.
+THEMES = {
+    "traffic": 100,
+    "health": 100,
+    "trouble": 50,
+    "orders": 85,
+    "reload": 60,
+    "kill": 30,
+    "restart": 30,
+    "slow": 50,
+    "look": 100,
+}
+
+
+def rule(weight: int, theme: str) -> Callable[[Rule], Rule]:
+    """One of the steps, taken as often as its weight says in runs that have its theme."""
+
+    def add(function: Rule) -> Rule:
+        RULES.append((weight, theme, function))
+        return function
+
+    return add
+
+
+def choose(world: World, dice: random.Random) -> Rule:
+    """The step that the dice want."""
+    open_to = [(weight, function) for weight, theme, function in RULES if theme in world.themes]
+    return dice.choices([function for _, function in open_to], [weight for weight, _ in open_to])[0]
+
+
+async def take(world: World, rule: Rule, dice: random.Random) -> str | None:
+    """Take a step, and raise what was found."""
+    await world.settle()
+    world.barrier()
+    said = await rule(world, dice)
+    await world.settle()
+    world.check()
+    return said
+
+
+async def begin(world: World) -> None:
+    """A file, its targets, and lb."""
+    rng = world.rng
+    world.themes = {theme for theme, often in THEMES.items() if rng.random() * 100 < often}
+    check: dict[str, Any] = {
+        "path": "/ready",
+        "interval": "1s",
+        "timeout": "500ms",
+        "rise": rng.choice((1, 2)),
+        "fall": rng.choice((1, 2, 3)),
+        "grace": rng.choice(("0s", "30s")),
+    }
+    app = ServicePlan("app", "/app", {}, "blue", {}, check)
+    for name in ("blue", "green", "grey")[: rng.choice((2, 2, 3))]:
+        app.pools[name] = [await new_target(world) for _ in range(rng.choice((1, 2, 2, 3)))]
+    world.plan.services["app"] = app
+    if rng.random() < 0.3:
+        side = ServicePlan("side", "/side", {"only": [await new_target(world)]}, "only", {}, dict(check))
+        world.plan.services["side"] = side
+    for service in world.plan.services.values():
+        service.settings.update(patience="0s", timeouts={"response": "4s", "queue": "1s", "drain": "6s", "idle": "20s"})
+        if service is app:
+            features.draw_all(rng, service)
+        for targets in service.pools.values():
+            for target in targets:
+                world.knowledge[target.address] = Knowledge(check["rise"], check["fall"])
+    world.worker_count = rng.choice((1, 1, 2))
+    world.plan.extra["workers"] = world.worker_count
+    world.file.write_text(world.plan.text())
+    await world.start()
+    await asyncio.sleep(2.0)
+
+
+async def new_target(world: World) -> TargetPlan:
+    """A target at an address that has not been there yet."""
+    backend = await world.add_backend(len(world.backends) + 1)
+    return TargetPlan(backend.host, backend.port)
+
+
+async def end(world: World) -> None:
+    """The end of a run: everything comes to rest, and nothing is left."""
+    from tests.model import invariants
+
+    await invariants.rest(world)
+    await invariants.look(world)
+    world.check()
+    assert world.supervising is not None
+    world.supervising.send_signal(15)
+    await asyncio.wait_for(world.supervising.wait(), 60.0)
+    await asyncio.sleep(1.0)
+    left = world.processes.living("worker")
+    if left and not world.orphans:
+        world.violate("6 nothing is left", f"{len(left)} workers after the end")
+    world.check()
+
+
+def leave_out(names: Iterable[str]) -> None:
+    """Runs have none of these themes, features and steps."""
+    for name in names:
+        if name in THEMES:
+            THEMES[name] = 0
+        elif any(function.__name__ == f"step_{name}" for _, _, function in RULES):
+            RULES[:] = [each for each in RULES if each[2].__name__ != f"step_{name}"]
+        else:
+            features.FEATURES[name] = (0, features.FEATURES[name][1])
+
+
+def load_all() -> None:
+    """Import the files of steps."""
+    from tests.model import steps_health, steps_orders, steps_processes, steps_reload, steps_traffic  # noqa: F401

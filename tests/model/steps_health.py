@@ -1,0 +1,101 @@
+"""Steps: what becomes of targets."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from tests.model.peers import Backend
+from tests.model.rules import rule
+from tests.model.world import World
+
+
+def in_file(world: World) -> list[Backend]:
+    """The targets of the file."""
+    return [
+        backend
+        for service in world.plan.services.values()
+        for targets in service.pools.values()
+        for target in targets
+        for backend in world.backends_of(target.address)
+    ]
+
+
+@rule(6, "health")
+async def step_ready(world: World, dice: random.Random) -> str:
+    backend = dice.choice(in_file(world))
+    backend.ready = dice.choice(("pass", "pass", "pass", "fail", "fail", "hang"))
+    await asyncio.sleep(dice.choice((0.0, 0.0, 1.2, 3.5)))
+    return f"{backend} {backend.ready}"
+
+
+@rule(2, "health")
+async def step_words(world: World, dice: random.Random) -> str:
+    """A target asks for less, or for nothing."""
+    backend = dice.choice(in_file(world))
+    threshold = any("panic_threshold" in service.settings for service in world.plan.services.values())
+    words = ["", "", "X-LB-Weight: 50%\r\n", "X-LB-State: drain\r\n"]
+    if not threshold:
+        words.append("X-LB-Weight: 0%\r\n")
+    backend.words = dice.choice(words)
+    await asyncio.sleep(dice.choice((0.0, 1.2)))
+    return f"{backend} {backend.words.strip()!r}"
+
+
+@rule(2, "health")
+async def step_heal(world: World, dice: random.Random) -> str:
+    """All are well again."""
+    for backend in world.backends.values():
+        backend.ready, backend.words, backend.mood = "pass", "", "well"
+        await backend.start()
+    await asyncio.sleep(dice.choice((0.0, 5.0)))
+    return ""
+
+
+@rule(3, "trouble")
+async def step_down(world: World, dice: random.Random) -> str:
+    """A target's process ends, or comes back."""
+    backend = dice.choice(in_file(world))
+    if backend.up:
+        hurt(world)
+        backend.stop()
+    else:
+        await backend.start()
+    await asyncio.sleep(dice.choice((0.0, 0.3, 2.0)))
+    return f"{backend} {'up' if backend.up else 'down'}"
+
+
+@rule(2, "trouble")
+async def step_bounce(world: World, dice: random.Random) -> str:
+    """A target restarts within a moment."""
+    backend = dice.choice(in_file(world))
+    hurt(world)
+    backend.stop()
+    await asyncio.sleep(dice.choice((0.0, 0.1)))
+    await backend.start()
+    return f"{backend}"
+
+
+@rule(3, "trouble")
+async def step_mood(world: World, dice: random.Random) -> str:
+    """A target that passes its checks fails its requests."""
+    backend = dice.choice(in_file(world))
+    backend.mood = dice.choice(("well", "well", "500", "reset", "close", "hang"))
+    if backend.mood != "well":
+        hurt(world)
+    return f"{backend} {backend.mood}"
+
+
+@rule(3, "health")
+async def step_close_idle(world: World, dice: random.Random) -> str:
+    """A target closes the connections that it has no request on."""
+    backend = dice.choice(in_file(world))
+    backend.close_idle()
+    if dice.random() < 0.5:
+        await world.settle()
+    return f"{backend}"
+
+
+def hurt(world: World) -> None:
+    """What is under way at any target may fail by it."""
+    world.excuse("backend")

@@ -1,0 +1,230 @@
+"""Steps: what operators do. Each order is asked about first (`?dry_run`), and has to do what that said."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from tests.model import reference
+from tests.model.plan import ServicePlan
+from tests.model.rules import rule
+from tests.model.steps_traffic import draw_wish
+from tests.model.world import World
+
+PLAIN = reference.Request()
+#: By which words an event says that an order leaves nobody to serve.
+SAID = re.compile(r"forced|can serve|503|not ready|are ready|no ready")
+
+
+def serves(world: World, name: str) -> bool:
+    """Whether it is certain that an ordinary request of a service is served."""
+    service = world.services().get(name)
+    return service is not None and reference.may_see(service, PLAIN)[1]
+
+
+async def order(world: World, carried_out: Coroutine[Any, Any, Any], after: Callable[[], None] = lambda: None) -> Any:
+    """Carry out an order; `after` notes it for the reference. Returns the answer, or the `Refused`."""
+    from lb.control.operations import Refused
+
+    world.orders += 1
+    try:
+        answer = await world.within(carried_out)
+    except Refused as refused:
+        return refused
+    else:
+        after()
+        return answer
+    finally:
+        world.orders -= 1
+        world.on_change()
+        await world.settle()
+        world.barrier()
+        world.order_over()
+
+
+def compare(world: World, preview: Any, answer: Any, what: str) -> None:
+    """What was foreseen has to be what came."""
+    from lb.control.operations import Refused
+
+    refused = isinstance(answer, Refused)
+    if preview.allowed == refused:
+        came = answer.detail if refused else "carried out"
+        world.violate("4 dry run", f"{what}: foreseen {'allowed' if preview.allowed else 'refused'}, came: {came}")
+    if refused and answer.status == 504:
+        world.violate("5 confirmed", f"{what}: {answer.detail}")
+
+
+def judge_outcome(world: World, name: str, answer: Any, before: bool, force: bool, what: str) -> None:
+    """An order that takes the last target away is refused, or it was forced, and then the event says so."""
+    if isinstance(answer, Exception) or not before or serves(world, name):
+        return
+    if not force:
+        world.violate("5 gates", f"{what}: nobody can serve now, and it was not said")
+        return
+    texts = [event.text for event in world.supervisor.events.since()][-6:]
+    if not any(SAID.search(text) for text in texts):
+        world.violate("5 forced", f"{what}: nobody can serve now, and the event does not say so: {texts}")
+
+
+def ids(world: World, service: ServicePlan, pool: str = "") -> list[str]:
+    return [
+        f"{service.name}/{name}/{target.address}"
+        for name, targets in service.pools.items()
+        if not pool or name == pool
+        for target in targets
+    ]
+
+
+def any_service(world: World, dice: random.Random) -> ServicePlan:
+    return dice.choice(list(world.plan.services.values()))
+
+
+async def background(world: World, dice: random.Random) -> None:
+    """Some requests that are under way while an order is carried out."""
+    for _ in range(dice.choice((0, 0, 1, 3))):
+        service, wish = draw_wish(world, dice)
+        await world.ask(service, wish)
+
+
+@rule(6, "orders")
+async def step_switch(world: World, dice: random.Random) -> str:
+    from lb.control.models import SwitchRequest
+
+    service = any_service(world, dice)
+    pool = dice.choice(list(service.pools))
+    more: dict[str, Any] = {}
+    if dice.random() < 0.4:
+        more = {"steps": dice.choice(([50, 100], [20, 60, 100], [100])), "step_time": "2s"}
+    force = dice.random() < 0.2
+    wanted = SwitchRequest(to=pool, force=force, bake=dice.choice(("0s", "2s", None)), **more)
+    await background(world, dice)
+    await world.settle()
+    before = serves(world, service.name)
+    was = world.supervisor.desired.services[service.name].active
+    operations = world.supervisor.operations
+    preview = operations.foresee_switch(service.name, wanted)
+    answer = await order(world, operations.switch(service.name, wanted, "model"))
+    what = f"switch {service.name} to {pool} {more.get('steps', '')}{' by force' if force else ''}"
+    compare(world, preview, answer, what)
+    done = not isinstance(answer, Exception)
+    if done:
+        judge_outcome(world, service.name, answer, before, force, what)
+        wished = world.supervisor.desired.services[service.name]
+        if not more and wished.shares == () and wished.rollout is None and wished.active != pool:
+            world.violate("5 done", f"{what}: {wished.active} is active")
+        if (
+            not force
+            and was != pool
+            and world.services()[service.name].shares.get(pool, 0)
+            and not _able(world, service, pool)
+        ):
+            world.violate("5 gates", f"{what}: no target of {pool} can serve")
+    return f"{what}: {'done' if done else answer.detail}"
+
+
+def _able(world: World, service: ServicePlan, pool: str) -> bool:
+    readings = list(reference.readings(world.services()[service.name]))
+    return any(any(target.can_serve for target in reading.pools[pool]) for reading in readings)
+
+
+@rule(2, "orders")
+async def step_rollback(world: World, dice: random.Random) -> str:
+    service = any_service(world, dice)
+    force = dice.random() < 0.2
+    await background(world, dice)
+    await world.settle()
+    before = serves(world, service.name)
+    operations = world.supervisor.operations
+    preview = operations.foresee_rollback(service.name, force)
+    answer = await order(world, operations.rollback(service.name, force, "model"))
+    what = f"rollback {service.name}"
+    compare(world, preview, answer, what)
+    judge_outcome(world, service.name, answer, before, force, what)
+    return f"refused: {answer}" if isinstance(answer, Exception) else "done"
+
+
+@rule(4, "orders")
+async def step_drain(world: World, dice: random.Random) -> str:
+    service = any_service(world, dice)
+    id = dice.choice(ids(world, service))
+    force = dice.random() < 0.2
+    await background(world, dice)
+    before = serves(world, service.name)
+    operations = world.supervisor.operations
+    preview = operations.foresee_drain(id, force)
+    address = id.rpartition("/")[2]
+    answer = await order(world, operations.drain(id, force, "model"), lambda: world.drained.add(address))
+    compare(world, preview, answer, f"drain {id}")
+    done = not isinstance(answer, Exception)
+    judge_outcome(world, service.name, answer, before, force, f"drain {id}")
+    return f"{id}{' by force' if force else ''}: {'done' if done else answer.detail}"
+
+
+@rule(4, "orders")
+async def step_undrain(world: World, dice: random.Random) -> str:
+    drained = [id for service in world.plan.services.values() for id in ids(world, service)]
+    chosen = [id for id in drained if id.rpartition("/")[2] in world.drained] or drained
+    id = dice.choice(chosen)
+    address = id.rpartition("/")[2]
+    answer = await order(
+        world, world.supervisor.operations.undrain(id, "model"), lambda: world.drained.discard(address)
+    )
+    return f"{id}: {'refused' if isinstance(answer, Exception) else 'done'}"
+
+
+@rule(5, "orders")
+async def step_weight(world: World, dice: random.Random) -> str:
+    service = any_service(world, dice)
+    id = dice.choice(ids(world, service))
+    address = id.rpartition("/")[2]
+    weight = dice.choice((0, 1, 1, 1, 3))
+    target = service.target(address)
+    assert target is not None
+    await background(world, dice)
+
+    def note() -> None:
+        if weight == target.weight:
+            world.overrides.pop(address, None)
+        else:
+            world.overrides[address] = (weight, target.weight)
+
+    from lb.control.models import WeightRequest
+
+    force = dice.random() < 0.2
+    wanted = WeightRequest(weight=weight, force=force)
+    operations = world.supervisor.operations
+    await world.settle()
+    before = serves(world, service.name)
+    preview = operations.foresee_weight(id, wanted)
+    answer = await order(world, operations.weight(id, wanted, "model"), note)
+    what = f"weight {id} {weight}"
+    compare(world, preview, answer, what)
+    judge_outcome(world, service.name, answer, before, force, what)
+    return f"{id} {weight}: {f'refused: {answer}' if isinstance(answer, Exception) else 'done'}"
+
+
+@rule(2, "orders")
+async def step_probe(world: World, dice: random.Random) -> str:
+    id = dice.choice(ids(world, any_service(world, dice)))
+    answer = await order(world, world.supervisor.operations.probe(id))
+    return f"{id}: {answer if isinstance(answer, Exception) else answer.ok}"
+
+
+@rule(2, "look")
+async def step_look(world: World, dice: random.Random) -> str:
+    from tests.model import invariants
+
+    await invariants.look(world)
+    return ""
+
+
+@rule(1, "look")
+async def step_rest(world: World, dice: random.Random) -> str:
+    from tests.model import invariants
+
+    await invariants.rest(world)
+    await asyncio.sleep(0)
+    return ""

@@ -1,0 +1,90 @@
+"""Steps: what ends and begins anew: workers, supervisors, both."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from tests.model.clock import CLOCK
+from tests.model.rules import rule
+from tests.model.steps_orders import background, order
+from tests.model.world import World
+
+#: Seconds within which what is known is on the disk.
+REMEMBERED = 2.5
+
+
+def after_restart(world: World, gap: float, unseen: bool = False) -> None:
+    """What lb need not know any more; and what counts the same probes again begins anew."""
+    for address, known in world.knowledge.items():
+        plan = next((s for s in world.plan.services.values() if s.pool_of(address)), None)
+        stable = CLOCK.now - known.since > REMEMBERED + gap
+        if plan is None or not stable or gap > 0.4 * plan.interval:
+            if unseen:
+                known.unseen()
+            else:
+                known.doubtful()
+        else:
+            known.streak = 1 if known.ready else -1
+    world.counted_exactly = False
+    world.on_change()
+
+
+@rule(4, "kill")
+async def step_kill_worker(world: World, dice: random.Random) -> str:
+    living = [process for process in world.processes.living("worker") if process.body is not None]
+    if not living:
+        return "none"
+    await background(world, dice)
+    await asyncio.sleep(dice.choice((0.0, 0.1)))
+    process = dice.choice(living)
+    world.excuse("worker")
+    world.workers_hurt = CLOCK.now
+    world.counted_exactly = False
+    process.end(-9)
+    await world.settle()
+    return ""
+
+
+@rule(2, "restart")
+async def step_kill_supervisor(world: World, dice: random.Random) -> str:
+    """kill -9; the workers serve on until the next one comes."""
+    await background(world, dice)
+    world.kill_supervisor()
+    gap = dice.choice((0.0, 0.3, 4.0))
+    await asyncio.sleep(gap)
+    await background(world, dice)
+    await world.settle()
+    after_restart(world, gap)
+    await world.start()
+    after_restart(world, gap)
+    return f"{gap:g} s"
+
+
+@rule(2, "restart")
+async def step_restart(world: World, dice: random.Random) -> str:
+    """SIGTERM, and a new start."""
+    await background(world, dice)
+    process = world.supervising
+    assert process is not None
+    world.excuse("restart")
+    process.send_signal(15)
+    await asyncio.wait_for(process.wait(), 60.0)
+    world.supervisor = world.supervising = None
+    await asyncio.sleep(0.5)
+    after_restart(world, 7.0)
+    await world.start()
+    after_restart(world, 7.0)
+    return ""
+
+
+@rule(2, "restart")
+async def step_upgrade(world: World, dice: random.Random) -> str:
+    await background(world, dice)
+    answer = await order(world, world.supervisor.operations.upgrade(30.0, "model"))
+    await world.settle()
+    after_restart(world, 0.0, unseen=True)
+    if isinstance(answer, Exception):
+        return f"refused: {answer}"
+    await asyncio.sleep(0.1)
+    return "done"

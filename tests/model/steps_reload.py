@@ -1,0 +1,152 @@
+"""Steps: what is edited in the file."""
+
+from __future__ import annotations
+
+import random
+
+from tests.model import features
+from tests.model.plan import Plan
+from tests.model.reference import Knowledge
+from tests.model.rules import new_target, rule
+from tests.model.steps_orders import background, order
+from tests.model.world import World
+
+
+async def reload(world: World, plan: Plan, dice: random.Random) -> str:
+    """Make a plan the file, and reload it."""
+    old = world.plan
+    await background(world, dice)
+    world.file.write_text(plan.text())
+
+    def note() -> None:
+        world.plan = plan
+        addresses = {target.address for s in plan.services.values() for pool in s.pools.values() for target in pool}
+        for service in plan.services.values():
+            before = old.services.get(service.name)
+            for targets in service.pools.values():
+                for target in targets:
+                    known = world.knowledge.get(target.address)
+                    if known is None:
+                        known = world.knowledge[target.address] = Knowledge(
+                            service.check["rise"], service.check["fall"]
+                        )
+                    known.rise, known.fall = service.check["rise"], service.check["fall"]
+                    override = world.overrides.get(target.address)
+                    if override is not None and override[1] != target.weight:
+                        del world.overrides[target.address]
+            if before is None:
+                continue
+        for address in set(world.knowledge) - addresses:
+            del world.knowledge[address]
+            world.drained.discard(address)
+            world.ejected.discard(address)
+            world.overrides.pop(address, None)
+
+    answer = await order(world, world.supervisor.operations.reload("model"), note)
+    if isinstance(answer, Exception):
+        reasons = [f"{r}" for r in getattr(answer, "reasons", [])]
+        world.violate("model", f"the file was refused: {answer} {reasons}")
+        return "refused"
+    return "; ".join(answer.lines[:4])
+
+
+@rule(4, "reload")
+async def step_edit_feature(world: World, dice: random.Random) -> str:
+    plan = world.plan.copy()
+    service = next(iter(plan.services.values()))
+    said = features.draw(dice, service, dice.choice(list(features.FEATURES)))
+    return f"{said} → {await reload(world, plan, dice)}"
+
+
+@rule(2, "reload")
+async def step_edit_weight(world: World, dice: random.Random) -> str:
+    plan = world.plan.copy()
+    service = dice.choice(list(plan.services.values()))
+    target = dice.choice([target for targets in service.pools.values() for target in targets])
+    target.weight = dice.choice((0, 1, 1, 2))
+    return await reload(world, plan, dice)
+
+
+@rule(2, "reload")
+async def step_edit_targets(world: World, dice: random.Random) -> str:
+    """Add a target, take one out, or replace all of a pool."""
+    plan = world.plan.copy()
+    service = dice.choice(list(plan.services.values()))
+    pool = dice.choice(list(service.pools))
+    targets = service.pools[pool]
+    what = dice.choice(("add", "remove", "replace"))
+    if len(world.backends) > 200:
+        return "enough"
+    if what == "add" and len(targets) < 4:
+        targets.append(await new_target(world))
+    elif what == "remove" and len(targets) > 1:
+        del targets[dice.randrange(len(targets))]
+    elif what == "replace":
+        service.pools[pool] = [await new_target(world) for _ in targets]
+    return f"{what}: {await reload(world, plan, dice)}"
+
+
+@rule(2, "reload")
+async def step_edit_active(world: World, dice: random.Random) -> str:
+    plan = world.plan.copy()
+    service = dice.choice(list(plan.services.values()))
+    service.active = dice.choice(list(service.pools))
+    return await reload(world, plan, dice)
+
+
+@rule(2, "reload")
+async def step_edit_pace(world: World, dice: random.Random) -> str:
+    """Another pace of the checks; the question stays."""
+    plan = world.plan.copy()
+    service = dice.choice(list(plan.services.values()))
+    service.check["interval"] = dice.choice(("1s", "700ms", "2s"))
+    return await reload(world, plan, dice)
+
+
+@rule(2, "reload")
+async def step_rename_pool(world: World, dice: random.Random) -> str:
+    """The same targets under another name."""
+    plan = world.plan.copy()
+    service = dice.choice(list(plan.services.values()))
+    old = dice.choice(list(service.pools))
+    new = next(name for name in ("v1", "v2", "v3", "v4", "v5") if name not in service.pools)
+    service.pools = {new if name == old else name: targets for name, targets in service.pools.items()}
+    service.active = new if service.active == old else service.active
+    settings = service.settings
+    if settings.get("fallback") == old:
+        settings["fallback"] = new
+    if settings.get("mirror", {}).get("pool") == old:
+        settings["mirror"]["pool"] = new
+    for preview in settings.get("previews", ()):
+        if preview["pool"] == old:
+            preview["pool"] = new
+    return f"{old} → {new}: {await reload(world, plan, dice)}"
+
+
+@rule(1, "reload")
+async def step_remove_pool(world: World, dice: random.Random) -> str:
+    plan = world.plan.copy()
+    service = next(iter(plan.services.values()))
+    if len(service.pools) < 3:
+        service.pools[f"new{len(world.backends)}"] = [await new_target(world)]
+    else:
+        del service.pools[dice.choice(list(service.pools))]
+    features.sane(service)
+    return await reload(world, plan, dice)
+
+
+@rule(1, "reload")
+async def step_reload_same(world: World, dice: random.Random) -> str:
+    return await reload(world, world.plan.copy(), dice)
+
+
+@rule(1, "reload")
+async def step_reload_invalid(world: World, dice: random.Random) -> str:
+    """A file with an error changes nothing."""
+    text = world.file.read_text()
+    world.file.write_text(text.replace('"services"', '"servces"'))
+    answer = await order(world, world.supervisor.operations.reload("model"))
+    world.file.write_text(text)
+    if not isinstance(answer, Exception):
+        world.violate("model", "an invalid file was accepted")
+    return ""

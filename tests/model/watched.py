@@ -1,0 +1,80 @@
+"""The real supervisor, which tells the model what its probes have found and whom it ejects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lb.config.model import Config
+from lb.core.desired import Desired
+from lb.core.lifecycle import Effect, Health, Seen
+from lb.runtime.supervisor import Supervisor
+from lb.runtime.worker import Worker
+from tests.model.processes import current
+
+if TYPE_CHECKING:
+    from tests.model.processes import Process
+    from tests.model.world import World
+
+
+def address_of(id: str) -> str:
+    """The address in a target's id."""
+    return id.rpartition("/")[2]
+
+
+class WatchedWorker(Worker):
+    """The real worker, which its process knows."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        process = current()
+        assert process is not None
+        process.body = self
+
+
+class Watched(Supervisor):
+    """Everything is as in production but for three listeners."""
+
+    def __init__(self, world: World, process: Process, path: Path, config: Config, workers: int) -> None:
+        self.model = world
+        self.process = process
+        super().__init__(path, config, workers)
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is the one supervisor: a successor that gets ready is not it yet."""
+        world = self.model
+        return world.supervisor is self or (world.supervisor is None and world.starting is self)
+
+    def _on_probe(self, id: str, kind: str, seen: Seen) -> None:
+        if self.counts and kind == "readiness":
+            self.model_probe(address_of(id), seen)
+        super()._on_probe(id, kind, seen)
+
+    def model_probe(self, address: str, seen: Seen) -> None:
+        """A verdict: the reference counts by itself."""
+        world, verdict = self.model, seen.verdict
+        known = world.knowledge.get(address)
+        if known is None or verdict.ignored:
+            return
+        if verdict.ok:
+            hint = 1.0 if verdict.weight_hint is None else verdict.weight_hint
+            known.passed(seen.at, hint, verdict.drain_hint)
+        elif not (seen.doubt == "own_fault" and known.ready is not True):
+            known.failed(seen.at)
+        world.on_change()
+
+    def _on_change(self, id: str, old: Health, new: Health, effects: tuple[Effect, ...]) -> None:
+        if self.counts:
+            address = address_of(id)
+            if new.ejected_until:
+                self.model.ejected.add(address)
+            else:
+                self.model.ejected.discard(address)
+            self.model.on_change()
+        super()._on_change(id, old, new, effects)
+
+    def wish(self, desired: Desired) -> None:
+        super().wish(desired)
+        if self.counts:
+            self.model.on_change()

@@ -1,0 +1,472 @@
+"""One run's world: the file, the targets, the clients, the processes of `lb`, and beside them the reference.
+
+The reference is fed with what is outside of `lb` (the file, orders that were carried out, the answers of probes) and
+with two decisions that `lb` may take by itself: ejections, and the share of a rollout. After each change everything
+that is under way learns what it may see from now on; a request may be served by what was right at any moment between
+its start and its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import socket
+import tempfile
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.model import reference
+from tests.model.clock import CLOCK, Loop
+from tests.model.peers import Answer, Arrival, Backend, Client, Wish
+from tests.model.plan import Plan, ServicePlan
+from tests.model.processes import Process, Processes
+from tests.model.reference import Knowledge, Request
+
+#: Seconds that a change of the last moment may still be on its way.
+JUST_NOW = 0.002
+#: Seconds after which a request that has no answer is taken to hang.
+HANGS = 40.0
+
+
+class Violation(Exception):  # noqa: N818 - it says what happened
+    """The code did not do what the reference says."""
+
+    def __init__(self, invariant: str, text: str) -> None:
+        super().__init__(f"{invariant}: {text}")
+        self.invariant = invariant
+        self.text = text
+
+
+@dataclass
+class Track:
+    """A request from its start to its end."""
+
+    wish: Wish
+    request: Request
+    service: str
+    since: float
+    allowed: frozenset[str] = frozenset()
+    starved: bool = False  # at some moment it was not certain that anybody could serve it
+    excuses: set[str] = field(default_factory=set)
+    arrivals: list[Arrival] = field(default_factory=list)
+    answer: Answer | None = None
+    rivals: int = 0  # the most requests that were under way to the same pools, itself included
+    crowd: int = 0  # …and to the same service
+    copied_to: frozenset[str] = frozenset()
+    pools: frozenset[str] = frozenset()
+
+
+class World:
+    """Everything of one run."""
+
+    def __init__(self, rng: random.Random, loop: Loop, prefix: str) -> None:
+        self.rng = rng
+        self.loop = loop
+        self.prefix = prefix  # of all targets' addresses, such as 127.3.7
+        self.directory = Path(
+            tempfile.mkdtemp(prefix="lb-model-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+        )
+        self.processes = Processes(loop)
+        self.processes.start_supervisor = self._run_supervisor
+        self.backends: dict[str, Backend] = {}
+        self.names: dict[str, list[str]] = {}  # host name → IP addresses
+        self.plan = Plan(f"unix:{self.directory}/l.sock", str(self.directory / "state"), f"{prefix}.250:9900", {})
+        self.knowledge: dict[str, Knowledge] = {}
+        self.drained: set[str] = set()
+        self.ejected: set[str] = set()
+        self.overrides: dict[str, tuple[int, int]] = {}  # address → (an operator's weight, the file's)
+        self.supervisor: Any = None
+        self.supervising: Process | None = None
+        self.starting: Any = None  # the newest supervisor, that may not serve yet
+        self.busy_until = 0.0  # until then something may be under way that no client waits for
+        self.tracks: dict[int, Track] = {}  # under way
+        self.ended: dict[int, Track] = {}  # over, but a copy may still arrive
+        self.clients: list[Client] = []
+        self.numbers = 0
+        self.orders = 0  # under way: what they change may be in force already
+        self.waiting: list[Track] = []  # requests that ended while an order was under way
+        self.violations: list[Violation] = []
+        self.troubles: list[str] = []  # what the loop's exception handler was told
+        self.expected_troubles = 0
+        self._services: dict[str, reference.Service] = {}
+        self._recent: list[tuple[float, dict[str, reference.Service]]] = []
+        self.workers_hurt = -1.0  # when a worker was killed last
+        self.themes: set[str] = set()
+        self.worker_count = 1
+        self.orphans = False
+        self.sleepers: list[tuple[float, Client]] = []  # clients that never read, since when
+        self.counted_exactly = True
+        self.counted: dict[str, int] = {}  # service → requests that are over and that a living lb has counted
+        loop.set_exception_handler(self._on_trouble)
+
+    # --- the machinery ----------------------------------------------------------------------------------------------
+
+    def _on_trouble(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        text = f"{context.get('message')}: {type(error).__name__}: {error}"
+        if "was destroyed but it is pending" in text:
+            return
+        self.troubles.append(text)
+
+    @property
+    def address(self) -> str:
+        return self.plan.bind.removeprefix("unix:")
+
+    @property
+    def file(self) -> Path:
+        return self.directory / "lb.yaml"
+
+    def resolve(self, host: Any, port: Any, *args: Any, **more: Any) -> list[Any]:
+        """In place of `socket.getaddrinfo`."""
+        name = host.decode() if isinstance(host, bytes) else host
+        addresses = self.names.get(name)
+        if addresses is None:
+            if name and name[0].isdigit():
+                addresses = [name]
+            else:
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, int(port or 0))) for address in addresses]
+
+    async def settle(self) -> None:
+        """Return when nothing more happens at this moment."""
+        await asyncio.sleep(1e-6)
+
+    def close(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    # --- targets ----------------------------------------------------------------------------------------------------
+
+    async def add_backend(self, number: int, tls: Any = None) -> Backend:
+        backend = Backend(f"{self.prefix}.{number}", 8000, self.on_arrival)
+        backend.tls = tls
+        self.backends[backend.address] = backend
+        await backend.start()
+        return backend
+
+    def backends_of(self, address: str) -> list[Backend]:
+        """What is behind a target's address, or name."""
+        host, _, port = address.rpartition(":")
+        return [self.backends[f"{ip}:{port}"] for ip in self.names.get(host, [host])]
+
+    # --- the supervisor ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start lb; returns when it serves."""
+        process = self.processes.new("supervisor")
+        announced = asyncio.Event()
+        process.body = announced
+        process.begin(self._run_supervisor(process))
+        ending = asyncio.ensure_future(process.wait())
+        serving = asyncio.ensure_future(announced.wait())
+        await asyncio.wait((ending, serving), return_when=asyncio.FIRST_COMPLETED, timeout=60.0)
+        for task in (ending, serving):
+            task.cancel()
+        if self.supervising is not process:
+            raise Violation("start", f"lb did not start: {self.processes.crashes}")
+        await self.settle()
+
+    async def _run_supervisor(self, process: Process) -> None:
+        from lb.config.load import load
+        from tests.model.watched import Watched
+
+        supervisor = Watched(self, process, self.file, load(self.file), self.plan.extra.get("workers", 1))
+        announced = process.body if isinstance(process.body, asyncio.Event) else None
+        process.body = supervisor
+
+        self.starting = supervisor
+
+        def announce(started: Any) -> None:
+            self.supervisor, self.supervising = supervisor, process
+            if announced is not None:
+                announced.set()
+
+        await supervisor.run(announce)
+
+    async def within(self, coroutine: Coroutine[Any, Any, Any], timeout: float = 60.0) -> Any:
+        """Carry something out as a part of the supervisor's process."""
+        assert self.supervising is not None
+        task = self.loop.create_task(coroutine, context=self.supervising.context.copy())
+        done, _ = await asyncio.wait((task,), timeout=timeout)
+        if not done:
+            task.cancel()
+            raise Violation("order", f"an order did not return within {timeout:g} s")
+        return task.result()
+
+    @property
+    def workers(self) -> list[Any]:
+        """The living workers of the one lb."""
+        return [process.body for process in self.processes.living("worker") if process.body is not None]
+
+    def kill_supervisor(self) -> None:
+        """kill -9."""
+        process, supervisor = self.supervising, self.supervisor
+        assert process is not None
+        process.end(-9)
+        with suppress(OSError):
+            supervisor.store.unlock()
+        for life in supervisor.workers._lives:
+            with suppress(OSError):
+                if life.last_words >= 0:
+                    os.close(life.last_words)
+        self.supervisor = self.supervising = None
+
+    # --- the reference ----------------------------------------------------------------------------------------------
+
+    def services(self) -> dict[str, reference.Service]:
+        if not self._services:
+            self._services = {name: self._service(plan) for name, plan in self.plan.services.items()}
+        return self._services
+
+    def _service(self, plan: ServicePlan) -> reference.Service:
+        settings = plan.settings
+        panic = settings.get("panic") or ("fallback" if "fallback" in settings else "fail")
+        mirror = settings.get("mirror")
+        shares = self.shares(plan)
+        sharing = sum(1 for parts in shares.values() if parts) > 1
+        return reference.Service(
+            pools={name: tuple(self._target(t.address, plan) for t in targets) for name, targets in plan.pools.items()},
+            shares=shares,
+            previews=tuple(reference.Preview(**each) for each in settings.get("previews", ())),
+            fallback=settings.get("fallback", ""),
+            panic=panic,
+            threshold=float(settings.get("panic_threshold", "0%").rstrip("%")) / 100,
+            mirror=mirror["pool"] if mirror else "",
+            asset_fallback=sharing and bool(plan.setting("sticky", "asset_fallback")),
+        )
+
+    def _target(self, address: str, plan: ServicePlan) -> reference.Target:
+        known = self.knowledge[address]
+        target = plan.target(address)
+        assert target is not None
+        weight, configured = self.overrides.get(address, (target.weight, target.weight))
+        if configured != target.weight:
+            weight = target.weight
+        drained = address in self.drained or known.asks_drain
+        return reference.Target(
+            address=address,
+            weight=weight * known.share,
+            ready=known.ready,
+            ever=known.ever,
+            out=drained or address in self.ejected,
+            drained=drained,
+        )
+
+    def shares(self, plan: ServicePlan) -> dict[str, int]:
+        """Who shares the traffic: what was wished last, as it is on the disk."""
+        wished = self.supervisor.desired.services.get(plan.name) if self.supervisor is not None else None
+        if wished is None:
+            return {plan.active: 100}
+        return {pool: parts for pool, parts in (wished.shares or ((wished.active, 100),)) if pool in plan.pools}
+
+    def on_change(self) -> None:
+        """Something has changed that decides who may see what."""
+        if self._services:
+            self._recent.append((CLOCK.now, self._services))
+        self._recent = [(at, known) for at, known in self._recent if at >= CLOCK.now - JUST_NOW]
+        self._services = {}
+        for track in [*self.tracks.values(), *self.waiting]:
+            self._look(track, self.services())
+
+    def _look(self, track: Track, services: dict[str, reference.Service]) -> None:
+        service = services.get(track.service)
+        if service is None:
+            track.starved = True
+            return
+        allowed, certain = reference.may_see(service, track.request)
+        if service.asset_fallback:
+            for pool, parts in service.shares.items():
+                if parts:
+                    allowed |= service.offered(pool)
+        track.allowed |= allowed
+        track.copied_to |= service.copied_to()
+        if not certain:
+            track.starved = True
+        pools = [name for name, targets in service.pools.items() if any(t.address in allowed for t in targets)]
+        track.pools |= frozenset(pools)
+        for address in allowed:
+            if not all(backend.is_well for backend in self.backends_of(address)):
+                track.excuses.add("backend")
+
+    def barrier(self) -> None:
+        """What was before counts no more."""
+        self._recent.clear()
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def wish(self, service: str, **more: Any) -> Wish:
+        self.numbers += 1
+        return Wish(self.numbers, route=self.plan.services[service].route, **more)
+
+    def track(self, service: str, wish: Wish) -> Track:
+        """A request begins."""
+        track = Track(wish, Request(wish.method, wish.host, wish.fields), service, CLOCK.now)
+        for _, services in [*self._recent, (0.0, self.services())]:
+            self._look(track, services)
+        if self.workers_hurt > CLOCK.now - JUST_NOW:
+            track.excuses.add("worker")
+        self.tracks[wish.number] = track
+        for each in self.tracks.values():
+            each.rivals = max(each.rivals, self._rivals(each))
+            each.crowd = max(each.crowd, sum(1 for other in self.tracks.values() if other.service == each.service))
+        return track
+
+    def _rivals(self, track: Track) -> int:
+        return sum(
+            1
+            for other in self.tracks.values()
+            if other.service == track.service and (other.pools & track.pools or other.copied_to & track.allowed)
+        )
+
+    async def ask(self, service: str, wish: Wish, client: Client | None = None) -> Track:
+        """Send a request; what comes of it is held against the reference when it is over."""
+        if client is None:
+            try:
+                client = await self.client()
+            except OSError as error:
+                if not self.workers and self.supervisor is None:
+                    return Track(wish, Request(), service, CLOCK.now)  # nobody is there to serve
+                raise Violation("reachable", f"a client cannot connect: {error}") from None
+        track = self.track(service, wish)
+        future = client.send(wish)
+        future.add_done_callback(lambda done: self._over(track, done.result()))
+        return track
+
+    async def client(self, fresh: bool = False) -> Client:
+        """A connection that has no request; a new one where there is none, or with `fresh`."""
+        self.clients = [client for client in self.clients if client.open]
+        idle = [client for client in self.clients if client.idle]
+        if idle and not fresh:
+            return idle[self.rng.randrange(len(idle))]
+        client = await Client.connect(self.address)
+        self.clients.append(client)
+        return client
+
+    def excuse(self, reason: str) -> None:
+        """Everything that is under way may suffer from this."""
+        for track in self.tracks.values():
+            track.excuses.add(reason)
+
+    def on_arrival(self, arrival: Arrival) -> None:
+        track = self.tracks.get(arrival.number) or self.ended.get(arrival.number)
+        if track is None:
+            self.violate("arrival", f"request {arrival.number} arrived at {arrival.backend} long after its end")
+            return
+        track.arrivals.append(arrival)
+        if track.answer is not None and track not in self.waiting:
+            self._judge_late(track, arrival)
+
+    def _over(self, track: Track, answer: Answer) -> None:
+        track.answer = answer
+        self.tracks.pop(track.wish.number, None)
+        self.ended[track.wish.number] = track
+        if "client" in track.excuses:
+            self.counted_exactly = False
+        if "client" in track.excuses or track.copied_to or track.excuses & {"worker", "restart"}:
+            self.busy_until = CLOCK.now + 6.0
+        if answer.status:
+            self.counted[track.service] = self.counted.get(track.service, 0) + 1
+        if self.orders:
+            self.waiting.append(track)
+        else:
+            self._judge(track)
+
+    def order_over(self) -> None:
+        """The last order has returned: what had to wait for that is judged."""
+        waiting, self.waiting = self.waiting, []
+        for track in waiting:
+            self._judge(track)
+
+    def violate(self, invariant: str, text: str) -> None:
+        self.violations.append(Violation(invariant, text))
+
+    def _places(self, addresses: frozenset[str]) -> frozenset[str]:
+        """IP addresses behind targets' addresses."""
+        return frozenset(backend.address for address in addresses for backend in self.backends_of(address))
+
+    def _judge_late(self, track: Track, arrival: Arrival) -> None:
+        excused = track.excuses & {"client", "worker", "restart"}
+        if excused and arrival.backend.address in self._places(track.allowed):
+            if len(track.arrivals) > 1 and not track.request.idempotent:
+                self.violate("2 at most one", f"{track.wish} was seen again after its client was gone")
+        elif arrival.backend.address not in self._places(track.copied_to):
+            self.violate("2 at most one", f"{track.wish} arrived at {arrival.backend} after its answer")
+
+    def _judge(self, track: Track) -> None:
+        """Hold what became of a request against what the reference says."""
+        answer, wish = track.answer, track.wish
+        assert answer is not None
+        allowed, copies = self._places(track.allowed), self._places(track.copied_to)
+        told = f"{wish} (#{wish.number})"
+        originals = [arrival for arrival in track.arrivals if arrival.backend.address in allowed]
+        others = [arrival for arrival in track.arrivals if arrival.backend.address not in allowed]
+        for arrival in others:
+            if arrival.backend.address not in copies:
+                self.violate("1 ready and allowed", f"{told} was seen by {arrival.backend}, allowed: {sorted(allowed)}")
+        if len(others) > 1:
+            self.violate("2 one copy", f"{told} was copied {len(others)} times")
+        if not track.request.idempotent and len(originals) > 1 and not (allowed & copies and allowed - copies):
+            self.violate("2 at most one", f"{told} was seen {len(originals)} times: {originals}")
+        if answer.status == 503 and answer.ours:
+            self._judge_503(track, answer, told)
+        elif answer.ours and answer.status >= 500 and not track.excuses & {"backend", "worker"}:
+            self.violate(
+                f"3 served ({answer.status})",
+                f"{told} got {answer.status} of ours: {answer.text!r}, all targets are well",
+            )
+        elif answer.ours and answer.status >= 400 and answer.status < 500:
+            self.violate(f"3 served ({answer.status})", f"{told} got {answer.status}: {answer.text!r}")
+        elif not answer.status and not track.excuses & {"worker", "restart", "backend", "client"}:
+            self.violate("3 served (cut)", f"{told}: the connection ended without an answer (begun: {answer.begun})")
+        if answer.backend and answer.backend not in {arrival.backend.address for arrival in originals}:
+            self.violate("1 ready and allowed", f"{told} was answered by {answer.backend}")
+
+    def _judge_503(self, track: Track, answer: Answer, told: str) -> None:
+        plan = self.plan.services.get(track.service)
+        connections = plan.setting("breaker", "connections", default=1024) if plan else 0
+        bound = plan.setting("breaker", "requests", default=0) if plan else 0
+        if plan and plan.setting("breaker", "adaptive"):
+            bound = 10  # it never goes below
+        text = answer.text
+        if track.wish.method == "HEAD" and (
+            track.starved or max(track.rivals, track.crowd) > min(connections, bound or connections)
+        ):
+            return  # it does not say why
+        if "no target is ready" in text or "drained" in text:
+            if not track.starved and "restart" not in track.excuses:
+                self.violate("3 served (503)", f"{told} got 503: {text!r}, while {sorted(track.allowed)} could serve")
+        elif "in flight" in text:
+            if not (bound and track.crowd > bound) and "load" not in track.excuses:
+                self.violate("3 served (503)", f"{told} got 503: {text!r} with {track.crowd} requests under way")
+        elif "room in time" in text or "wait for a target" in text:
+            if track.rivals <= connections and "load" not in track.excuses and not track.starved:
+                self.violate("3 served (503)", f"{told} got 503: {text!r} with {track.rivals} requests under way")
+            if (
+                plan
+                and answer.seconds > plan.seconds("timeouts", "queue", default=1.0) + 0.3
+                and "worker" not in track.excuses
+            ):
+                self.violate("3 in time", f"{told} waited {answer.seconds:.1f} s in the queue")
+        elif not track.starved:
+            self.violate("3 served (503)", f"{told} got 503: {text!r}")
+
+    def check(self) -> None:
+        """Raise what was found so far."""
+        from tests.model import invariants
+
+        for track in list(self.tracks.values()):
+            if CLOCK.now - track.since > HANGS and "client" not in track.excuses:
+                self.violate("3 in time", f"{track.wish} (#{track.wish.number}) has no answer after {HANGS:g} s")
+        if self.troubles and self.expected_troubles < len(self.troubles):
+            self.violate("no error", self.troubles[-1])
+        if self.processes.crashes:
+            self.violate("no error", self.processes.crashes[-1])
+        if self.violations:
+            raise self.violations[0]
+        invariants.memory(self)
+        for number in [number for number, track in self.ended.items() if track.since < CLOCK.now - HANGS]:
+            del self.ended[number]
