@@ -310,7 +310,7 @@ def _release(at: Path, service: Service) -> Iterator[Warned]:
         yield (
             "mirror-active",
             (*at, "mirror", "pool"),
-            f"{service.mirror.pool} is the active pool: it gets its own requests twice",
+            f"{service.mirror.pool} is the active pool: it would get its own requests twice, so none is copied",
             "Name the pool that is to be tried out.",
         )
 

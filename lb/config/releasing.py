@@ -56,14 +56,17 @@ class Preview(Section):
 
 
 class MirrorTo(Section):
-    """Copies of requests to another pool, whose answers are thrown away. The originals never wait for them."""
+    """Copies of requests to another pool, whose answers are thrown away. The originals never wait for them. A pool gets
+    no copy of a request that it serves itself, so a copy is sent when its original's answer begins. Copies count for no
+    bound, queue, limiter, retry budget or ejection, and not as requests."""
 
     pool: Reference
     """Where the copies go."""
     percent: Percent
     """Share of the requests that are copied."""
     concurrency: Annotated[Whole, Bounds(1)] = 64
-    """Copies in flight at one time, per worker; more are left out, and counted."""
+    """Copies under way at one time, per worker; more are dropped, and counted as `dropped`. So is a copy whose target
+    has no room, or whose connection a client's request needs."""
     max_body: Size = 65536
     """Requests with a longer body are not copied."""
 

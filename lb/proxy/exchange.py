@@ -31,6 +31,7 @@ from lb.http1.rules import host_name
 from lb.proxy.breather import LATE
 from lb.proxy.last_words import BEGUN
 from lb.proxy.last_words import OVER as ENDED
+from lb.proxy.mirror import NO_RETRIES
 from lb.proxy.private import AUTHENTICATED, OFFERED
 from lb.proxy.tunnel import Tunnel
 
@@ -183,15 +184,72 @@ class Exchange:
             service.mirror.consider(self)
         self._next_lane()
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether this is a mirrored copy and not a client's request; see `proxy.mirror`."""
+        return self.client is self.shadow
+
     def start_copy(self, original: Exchange, pool: LivePool) -> None:
-        """Begin as a mirrored copy of `original`, whose body is complete."""
+        """Begin as a mirrored copy of `original`, whose body is complete: choose a target, have a connection, wait."""
         self.service = original.service
-        self.service.in_flight += 1
         self.pool = pool
         self.request_id = original.request_id
         self.body = list(original.body) if original.body else None
         self.body_bytes, self.bytes_in = original.body_bytes, original.bytes_in
-        self._next_lane()
+        balancer = pool.balancer
+        if balancer.needs_key:
+            self.key = self.service.key_of(self)
+        lane = self.lane = balancer.pick(self.key, (), self.started)
+        if lane is not None:
+            lane.in_flight += 1
+            if lane.freshest is None and self._may_open(lane):
+                self.phase = CONNECTING
+                lane.open(self)
+
+    def send_copy(self) -> None:
+        """The original needs no other try: send the copy, unless its connection is still to come."""
+        self.started = monotonic()  # what it waited is none of its time
+        if self.phase != NEW:
+            return
+        assert self.shadow is not None
+        lane = self.lane
+        if lane is not None and lane not in self.pool.members:
+            lane.in_flight -= 1
+            self.lane = lane = None
+        if not self.pool.members or not self.shadow.may_go():
+            self.shadow.drop()
+            return
+        if lane is None:
+            self._next_lane()
+            return
+        upstream = lane.take_idle(self.started, self.head.method not in IDEMPOTENT)
+        if upstream is not None:
+            self._send(upstream)
+        elif self._may_open(lane):
+            self.phase = CONNECTING
+            lane.open(self)
+        else:
+            self.shadow.drop()
+
+    def _may_open(self, lane: Lane) -> bool:
+        """Whether a target may get one more connection."""
+        limit = self.service.rules.breaker.connections
+        return not limit or lane.active < limit
+
+    def _copy_connected(self, upstream: Upstream) -> None:
+        """A copy's connection is there: send the copy, or keep the connection for when it may go."""
+        shadow, lane = self.shadow, upstream.lane
+        assert shadow is not None
+        if not shadow.held and lane in self.pool.members and shadow.may_go():
+            self._send(upstream)
+            return
+        self.phase = NEW
+        lane.active -= 1
+        lane.spare(upstream, self.connected_at)
+        if not shadow.held:
+            shadow.drop()
+        if self.pool.waiting:
+            self.pool.wake()  # a client's request may ride it
 
     def _upgrade_is_sound(self) -> bool:
         """RFC 6455 section 4.1: a WebSocket handshake is a GET with a key; other protocols are not ours to judge."""
@@ -260,6 +318,12 @@ class Exchange:
 
     def _queue(self) -> None:
         """All targets are at their bound: wait for one, for a while, in the pool's bounded queue."""
+        if self.shadow is not None and self.is_copy:
+            self.shadow.drop()
+            return
+        if self.service.copies and self.pool.drop_copy():
+            self._next_lane()
+            return
         if not self.pool.enter(self):
             self.answer(503, "queue_full", "too many requests wait for a target")
             return
@@ -298,7 +362,10 @@ class Exchange:
     def on_connected(self, upstream: Upstream) -> None:
         """A new connection is there."""
         self.connected_at = monotonic()
-        if not self.pool.serving and self.client is not self.shadow:
+        if self.client is self.shadow:
+            self._copy_connected(upstream)
+            return
+        if not self.pool.serving:
             pool = self.service.choose_again(self)
             if pool is not self.pool:
                 # Traffic was switched meanwhile: the connection stays warm, the request goes where it belongs now.
@@ -364,14 +431,14 @@ class Exchange:
                 self.body = []
             self.body.append(piece)
             self.body_bytes += len(piece)
+        if done and self.service.mirror is not None and self.phase < ANSWERING:
+            self.service.mirror.consider(self)
         upstream = self.upstream
         if upstream is None:
             if self.body_bytes > PENDING_LIMIT and not done:
                 self.client.pause()
             return
         upstream.write(piece)
-        if done and self.replayable and self.service.mirror is not None and self.phase == WAITING:
-            self.service.mirror.consider(self)
         if self.replayable:
             self._bound_replay()
         if done and self.phase == WAITING:
@@ -437,6 +504,8 @@ class Exchange:
         if done:
             self._finish(now)
         else:
+            if self.shadow is not None:
+                self.shadow.answer_begins(self)
             self.body = None
             self.first_byte_at = now
             read = self.service.rules.timeouts.read
@@ -508,7 +577,8 @@ class Exchange:
             fault = "accepted a WebSocket without Sec-WebSocket-Accept"
         if fault:
             self.upstream.reusable = False
-            self.lane.failed("reset", f"{self.lane.id} {fault}")
+            if not self.is_copy:
+                self.lane.failed("reset", f"{self.lane.id} {fault}")
             self.answer(502, "target_garbage", f"the target {fault}")
             return
         self.phase = TUNNELLING
@@ -577,7 +647,7 @@ class Exchange:
             attempts=service.rules.retries.attempts,
             statuses=service.rules.retries.statuses,
             elsewhere=self._elsewhere(lane),
-            budget=service.budget,
+            budget=NO_RETRIES if self.is_copy else service.budget,
             now=now,
         )
         if decision == CUT:
@@ -592,13 +662,14 @@ class Exchange:
         """Whether there is a target that has not been tried; of the other version, if need be, during a rollout."""
         if any(member is not lane and member not in self.tried for member in self.pool.members):
             return True
-        return self.service.other_version(self) is not None and self.client is not self.shadow
+        return not self.is_copy and self.service.other_version(self) is not None
 
     def _again(self, lane: Lane, failure: Failure) -> None:
         """Try another target; or the same one, a moment later, when it is the only one."""
         service = self.service
         reason = "stale" if failure.reused else f"{PHASES[failure.phase]}_{CAUSES[failure.cause]}"
-        service.retried[reason] = service.retried.get(reason, 0) + 1
+        if not self.is_copy:
+            service.retried[reason] = service.retried.get(reason, 0) + 1
         self.attempt += 1
         if failure.phase != CONNECT:
             self.queued_until = inf  # a target had room and was asked: a wait for another one is a new one
@@ -609,8 +680,8 @@ class Exchange:
         if lane not in self.tried:
             self.tried = [*self.tried, lane]
         self.phase = NEW
-        if self.client is not self.shadow:
-            self.pool = service.choose_again(self)
+        if not self._choose_again():
+            return
         if failure.reused or self._elsewhere(lane):
             self._next_lane()
         else:
@@ -632,15 +703,29 @@ class Exchange:
         return bool(self.tries or self.reason or self.connected_at or self.first_byte_at)
 
     def _retry_now(self) -> None:
-        if self.phase == NEW:
-            self.pool = self.service.choose_again(self)
+        if self.phase == NEW and self._choose_again():
             self._next_lane()
+
+    def _choose_again(self) -> bool:
+        """Choose the pool of the next try. A copy has but one, and is over when that is mirrored to no more."""
+        if not self.is_copy:
+            self.pool = self.service.choose_again(self)
+            return True
+        assert self.shadow is not None
+        if self.shadow.held:
+            return False  # `send_copy` goes on
+        if not self.pool.members or not self.shadow.may_go():
+            self.shadow.drop()
+            return False
+        return True
 
     def _sent_elsewhere(self, status: int, done: bool, now: float) -> bool:
         """Whether an unwelcome answer is thrown away and the request tried elsewhere."""
         service = self.service
         lane = self.lane
         assert lane is not None
+        if self.is_copy:
+            return False
         if status in service.rules.retries.statuses and self.body_done:
             failure = Failure(HEAD, STATUS, f"{lane.id} answered {status}", status=status)
             if (
@@ -683,7 +768,7 @@ class Exchange:
 
     def _may_ask_for_asset(self) -> bool:
         """Whether a request that one version answered with 404 may be sent to the other one, once."""
-        if self.asset_tried or self.client is self.shadow or self.head.method not in (b"GET", b"HEAD"):
+        if self.asset_tried or self.head.method not in (b"GET", b"HEAD"):
             return False
         return self.replayable and self.body_done
 
@@ -713,9 +798,10 @@ class Exchange:
         lane, timer = self.lane, self.timer
         if lane is None:
             return
-        lane.tally.timeouts += 1
         text = f"{lane.id} {_TIMER_TEXTS[timer]}"
-        lane.failed("timeout", text)
+        if not self.is_copy:
+            lane.tally.timeouts += 1
+            lane.failed("timeout", text)
         self.on_failure(Failure(HEAD, TIMEOUT, text, timer=timer))
 
     def client_lost(self) -> None:
@@ -822,6 +908,10 @@ class Exchange:
 
     def _finish(self, now: float, cut: bool = False) -> None:
         """Count, write the log record, give the connection back, let the client's next request begin."""
+        shadow = self.shadow
+        if self.client is shadow:
+            self._finish_copy(now)
+            return
         plane, lane, service, status = self.plane, self.lane, self.service, self.status
         seconds = now - self.started
         bucket = bisect_left(BUCKETS, seconds)
@@ -843,22 +933,20 @@ class Exchange:
                     self._count(lane, bucket, cut)
                 if lane.latency and not cut:
                     lane.ewma.observe(seconds, now)
-        shadow = self.shadow
-        if self.client is not shadow:
-            plane.over += 1
-            plane.last_words[ENDED] = plane.over
-            seen = self.pool.tally
-            seen.requests += 1
-            seen.seconds += seconds
-            seen.buckets[bucket] += 1
-            if self.own or lane is None:
-                seen.codes[status] += 1
-            if status >= 500 or cut:
-                seen.errors += 1
-            if plane.log is not None:
-                plane.log.record(self, seconds)
-            if self.tries or status >= 500 or cut:
-                plane.remember(self, seconds)
+        plane.over += 1
+        plane.last_words[ENDED] = plane.over
+        seen = self.pool.tally
+        seen.requests += 1
+        seen.seconds += seconds
+        seen.buckets[bucket] += 1
+        if self.own or lane is None:
+            seen.codes[status] += 1
+        if status >= 500 or cut:
+            seen.errors += 1
+        if plane.log is not None:
+            plane.log.record(self, seconds)
+        if self.tries or status >= 500 or cut:
+            plane.remember(self, seconds)
         if shadow is not None:
             shadow.ended(self, status, seconds)
         if phase == QUEUED:
@@ -874,6 +962,18 @@ class Exchange:
             self.client.exchange_done(self.keep_alive, self.body_done)
             if now - plane.now > LATE:
                 self.client.rest()
+
+    def _finish_copy(self, now: float) -> None:
+        """A copy is over: it gives its connection back, and counts for its mirror alone."""
+        self.phase = OVER
+        self._drop_upstream(True, now)
+        if self.lane is not None:
+            self.lane.in_flight -= 1
+        self.body = None
+        assert self.shadow is not None
+        self.shadow.ended(self, self.status, now - self.started)
+        if self.pool.waiting:
+            self.pool.wake()
 
     def _count(self, lane: Lane, bucket: int, cut: bool) -> None:
         """What the target did, unless that was a whole 200."""

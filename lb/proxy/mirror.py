@@ -3,13 +3,23 @@
 A copy is an exchange of its own whose client is a `Shadow`: a port that takes everything and keeps nothing. Copies are
 bounded in number and size; over the bound a request is simply not copied (and counted). The original never waits for
 its copy. Status and latency of the two are compared when both are over.
+
+A copy is no request of a client. It sees the mirror's pool alone, on retries too, and only targets in rotation. It
+counts for no bound, limiter, retry budget, queue or ejection of the service. Without room it is dropped, and it gives
+its connection up to a client's request that finds none.
+
+A pool that serves a request gets no copy of it. A switch, a rollout's share, a retry or a fallback can send the
+original to the mirror's pool at any moment. So the copy is held back until the original's answer begins, because no
+other try follows then.
 """
 
 from __future__ import annotations
 
 from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING
 
+from lb.core.retry import RetryBudget
 from lb.core.targets import Mirror
 from lb.http1.head import RequestHead
 from lb.proxy.private import PrivateConnections
@@ -22,39 +32,51 @@ if TYPE_CHECKING:
 #: A copy this many times slower than its original, and by more than SLOWER_BY seconds, counts as slower.
 SLOWER = 2.0
 SLOWER_BY = 0.010
+#: Seconds that a copy may last longer than its original did, or than `timeouts.response`, once the original is over.
+LONGER = 60.0
+#: Copies take no retry out of the service's budget.
+NO_RETRIES = RetryBudget(0.0, 0, 0.0)
 
 
 class Mirroring:
     """What one service mirrors, and what came of it."""
 
-    def __init__(self, service: LiveService, pool: LivePool, rules: Mirror, outcomes: dict[str, int]) -> None:
+    def __init__(self, service: LiveService, pool: LivePool, rules: Mirror) -> None:
         self.service = service
         self.pool = pool
         self.rules = rules
-        self.outcomes = outcomes  # same | status_differs | slower | failed | dropped → count
+        self.outcomes = service.mirrored  # same | status_differs | slower | failed | dropped → count
+        self.copies = service.copies
         self._due = 0.0
-        self._under_way = 0
 
     def consider(self, exchange: Exchange) -> None:
-        """Copy this request, whose body is complete, if it is its turn."""
+        """Copy this request, whose body is complete, if it is its turn and another pool serves it."""
+        if exchange.pool is self.pool:
+            return
         self._due += self.rules.percent
         if self._due < 100.0:
             return
         self._due -= 100.0
-        full = self._under_way >= self.rules.concurrency
-        if full or exchange.bytes_in > self.rules.max_body or exchange.head.fields.upgrade or not self.pool.members:
+        if (
+            len(self.copies) >= self.rules.concurrency
+            or exchange.bytes_in > self.rules.max_body
+            or not exchange.replayable  # its body is held no more
+            or exchange.head.fields.upgrade
+            or not self.pool.members
+        ):
             self.count("dropped")
             return
-        self._under_way += 1
         Shadow(self, exchange).start()
 
     def count(self, outcome: str) -> None:
         """One more copy with this outcome."""
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
-    def over(self) -> None:
-        """A copy is over."""
-        self._under_way -= 1
+    @staticmethod
+    def has_seen(original: Exchange, copy: Exchange) -> bool:
+        """Whether the copy's pool has got the original itself, by whatever way."""
+        name = copy.pool.name
+        return original.pool.name == name or any(lane.target.pool == name for lane in original.tried)
 
 
 class Shadow:
@@ -72,37 +94,76 @@ class Shadow:
         self._original = original
         self._result: tuple[int, float] | None = None
         self._copied: tuple[int, float] | None = None
+        self._dropped = False
+        self._failed = False  # the copy has no whole answer of a target
+        self.held = True  # the copy waits until its original's answer begins
 
     def start(self) -> None:
-        """Send the copy on its way."""
+        """Make the copy, and a connection for it if none is idle."""
         original = self._original
         plane = original.plane
         copy = self.exchange = type(original)(plane, self, original.head)
         copy.shadow = self
         original.shadow = self
         plane.shadows.add(copy)
+        self._mirroring.copies.add(copy)
         copy.start_copy(original, self._mirroring.pool)
+
+    def answer_begins(self, exchange: Exchange) -> None:
+        """The original needs no other try: now the copy may go, unless its pool has seen the original."""
+        copy = self.exchange
+        if not self.held or exchange is copy or copy is None:
+            return
+        self.held = False
+        if not self._dropped:
+            if self._mirroring.has_seen(exchange, copy):
+                self.drop()
+            else:
+                copy.send_copy()
+
+    def may_go(self) -> bool:
+        """Whether the copy's pool is still what the service mirrors to."""
+        copy = self.exchange
+        if copy is None or self._dropped:
+            return False
+        mirror = copy.service.mirror
+        current = copy.plane.services.get(copy.service.name)
+        return mirror is not None and mirror.pool is copy.pool and copy.service is current
+
+    def drop(self) -> None:
+        """Give the copy up, and count it so."""
+        if not self._dropped and self._copied is None and self.exchange is not None:
+            self._dropped = True
+            self._mirroring.count("dropped")
+            self.exchange.client_lost()
 
     def ended(self, exchange: Exchange, status: int, seconds: float) -> None:
         """The original or the copy is over."""
-        if exchange is self.exchange:
+        copy = self.exchange
+        if exchange is copy:
             self._copied = (status, seconds)
+            self._failed = bool(exchange.reason)  # an answer of our own, or cut
             exchange.plane.shadows.discard(exchange)
-            self._mirroring.over()
+            self._mirroring.copies.discard(exchange)
         else:
+            self.answer_begins(exchange)
             self._result = (status, seconds)
-        if self._result is None or self._copied is None:
-            return
-        (status, seconds), (copy_status, copy_seconds) = self._result, self._copied
-        if copy_status == 499 or exchange.own:
-            outcome = "failed"
-        elif copy_status // 100 != status // 100:
-            outcome = "failed" if copy_status >= 500 else "status_differs"
-        elif copy_seconds > SLOWER * seconds and copy_seconds - seconds > SLOWER_BY:
-            outcome = "slower"
-        else:
-            outcome = "same"
-        self._mirroring.count(outcome)
+            if copy is not None:
+                longest = max(seconds, copy.service.rules.timeouts.response)
+                copy.ends_at = monotonic() + longest + LONGER
+        if self._result is not None and self._copied is not None and not self._dropped:
+            self._mirroring.count(self._compare(self._result, self._copied))
+
+    def _compare(self, result: tuple[int, float], copied: tuple[int, float]) -> str:
+        """What the copy's status and seconds are, beside those of its original."""
+        (status, seconds), (copy_status, copy_seconds) = result, copied
+        if self._failed:
+            return "failed"
+        if copy_status // 100 != status // 100:
+            return "failed" if copy_status >= 500 else "status_differs"
+        if copy_seconds > SLOWER * seconds and copy_seconds - seconds > SLOWER_BY:
+            return "slower"
+        return "same"
 
     # --- the port: takes everything, keeps nothing ------------------------------------------------------------------
 

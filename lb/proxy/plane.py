@@ -202,7 +202,7 @@ class DataPlane:
             was = exchange.service.name
             service = self.services.get(new_services.get(was, was))
             if service is not None:
-                service.in_flight += 1
+                service.in_flight += exchange not in self.shadows
                 exchange.service = service
                 lane = exchange.lane  # its target may have come to a pool of another name
                 place = was, exchange.pool.name
@@ -375,8 +375,7 @@ class DataPlane:
         late.update(lane for lane in self._leaving if lane.drained_at <= now)
         over = {pool for pool in pools if 0.0 < pool.leaves_at <= now}
         if late or over:
-            for client in list(self.clients):
-                exchange = client.exchange
+            for exchange in [*(client.exchange for client in self.clients), *self.shadows]:
                 if exchange is not None and (
                     exchange.lane in late or (exchange.pool in over and exchange.pool.is_left_by(exchange))
                 ):
@@ -458,6 +457,8 @@ class DataPlane:
                 client.exchange.cut_for_drain()
             else:
                 client.transport.abort()
+        for copy in list(self.shadows):
+            copy.client_lost()
         for each in self.turned_away:
             each.transport.abort()
         for sender, sending in self.sending.items():

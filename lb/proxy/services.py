@@ -139,6 +139,14 @@ class LivePool:
         self.waiting.append(exchange)
         return True
 
+    def drop_copy(self) -> bool:
+        """Give up a mirrored copy that takes up a connection, for a client's request. False: there is none."""
+        for copy in self.service.copies:
+            if copy.pool is self and copy.upstream is not None and copy.shadow is not None:
+                copy.shadow.drop()
+                return True
+        return False
+
     def leave(self, exchange: Exchange) -> None:
         """A request gives up waiting."""
         if exchange in self.waiting:
@@ -150,6 +158,7 @@ class LiveService:
 
     __slots__ = (
         "budget",
+        "copies",
         "fallback",
         "host_header",
         "in_flight",
@@ -190,13 +199,14 @@ class LiveService:
         self.limiter: GradientLimiter | None = GradientLimiter() if rules.breaker.adaptive else None
         self.mirror: Mirroring | None = None
         self.mirrored: dict[str, int] = {}  # outcome → copies
+        self.copies: set[Exchange] = set()  # those under way
         self.omit = (0 if rules.via else OMIT_VIA) + (OMIT_TRAILERS if rules.trailers == "drop" else 0)
         self.plain = not rules.previews and not rules.sticky.by
         self.version = 0
 
     def inherit(self, old: LiveService, names: Renames) -> None:
         """Take over what a service of the same name, or the one that was renamed, knows: a reload must not forget."""
-        self.retried, self.mirrored = old.retried, old.mirrored
+        self.retried, self.mirrored, self.copies = old.retried, old.mirrored, old.copies
         self.split.position = old.split.position
         self.budget.requests, self.budget.retries = old.budget.requests, old.budget.retries
         if self.limiter is not None and old.limiter is not None:
@@ -229,7 +239,7 @@ class LiveService:
         if mirror is None or mirror.pool not in self.pools:
             self.mirror = None
         elif self.mirror is None or self.mirror.rules != mirror:
-            self.mirror = Mirroring(self, self.pools[mirror.pool], mirror, self.mirrored)
+            self.mirror = Mirroring(self, self.pools[mirror.pool], mirror)
         drain = self.rules.timeouts.drain
         for name, pool in self.pools.items():
             pool.serving = name in serving

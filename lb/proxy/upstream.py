@@ -371,8 +371,9 @@ class Upstream(asyncio.Protocol):
 
     def _broken(self, exchange: Exchange, phase: int, text: str) -> None:
         self.reusable = False
-        self.lane.tally.resets += 1
-        self.lane.failed("reset", text)
+        if not exchange.is_copy:
+            self.lane.tally.resets += 1
+            self.lane.failed("reset", text)
         exchange.on_failure(Failure(phase, GARBAGE, text))
 
     def _lost_with(self, exchange: Exchange, ended: bool) -> None:
@@ -393,7 +394,7 @@ class Upstream(asyncio.Protocol):
         what = "closed the connection" if ended else "reset the connection"
         # Habits prove nothing: one that must not be sent twice waits a moment for what else becomes of the target.
         proved = unsent or (stale and exchange.head.idempotent)
-        if not stale:
+        if not (stale or exchange.is_copy):
             lane.tally.resets += 1
             lane.failed("reset", f"{lane.id} {what}")
         where = "within its answer" if answered else "before it answered"
