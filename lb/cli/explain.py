@@ -34,8 +34,9 @@ Examples:
   lb explain 127.0.0.1:5001
   lb explain 4f1c0a9be2d300000017     (the X-Request-Id of an answer)
 
-Failed and retried requests of the recent past are known, and a sample of the
-others."""
+Of requests that failed, were tried again or were answered by lb itself, the
+last 5,000 are known; of all others, the last two or three thousand of each
+worker."""
 )
 @click.argument("subject", metavar="SERVICE|TARGET|REQUEST-ID", shell_complete=names)
 @admin_options

@@ -6,15 +6,18 @@ file, in pieces of at most PIPE_BUF bytes to a pipe, so that workers that share 
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import re
 import stat
 import threading
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lb.core.report import RequestRecord
 from lb.core.targets import AccessLog
 from lb.http1.excerpt import Excerpt
 from lb.proxy.last_words import OVER, UNWRITTEN, WRITTEN
@@ -22,8 +25,12 @@ from lb.proxy.last_words import OVER, UNWRITTEN, WRITTEN
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
 
+#: Bytes of lines that are kept for `lb explain`: some three thousand requests of a worker.
+KEPT = 1 << 20
 #: Bytes that may wait for a slow reader.
 PENDING_LIMIT = 8 << 20
+#: Requests without a JSON line that are kept for `lb explain`, and characters of a path that it shows.
+RECENT, PATH = 2000, 200
 #: Lines that become bytes at a time.
 PIECE = 12
 #: Bytes that are written without waiting for the sweeper: a megabyte at once would hold up who shares the processor.
@@ -49,11 +56,69 @@ class _Batch(NamedTuple):
     size: int  # bytes
 
 
+#: What is kept of a recent request that has no JSON line: id, start (monotonic), seconds, status, method, whole path,
+#: peer, and the id of its target (empty: the proxy answered by itself). A plain tuple of values that exist anyhow, as a
+#: worker without an access log makes one for each request.
+Brief = tuple[bytes, float, float, int, bytes, bytes, bytes, str]
+
+
+def brief(exchange: Exchange, seconds: float) -> Brief:
+    """What is kept of an exchange that has ended."""
+    head, lane = exchange.head, exchange.lane
+    target = lane.id if lane is not None else ""
+    peer = exchange.client.peer
+    return exchange.request_id, exchange.started, seconds, exchange.status, head.method, head.target, peer, target
+
+
+def find_brief(recent: Iterable[Brief], request_id: str, wall: float) -> RequestRecord | None:
+    """What is kept of a request, as `lb explain` wants it; `wall` is Unix time less monotonic time."""
+    wanted = request_id.encode("latin-1", "replace")
+    found = next((each for each in recent if each[0] == wanted), None)
+    if found is None:
+        return None
+    _, started, seconds, status, method, path, peer, target = found
+    service, pool, _ = target.split("/", 2) if target else ("none", "none", "")
+    return RequestRecord(
+        id=request_id,
+        at=started + wall,
+        client=peer.decode(),
+        method=method.decode(),
+        path=path.decode("latin-1")[:PATH],
+        service=service,
+        pool=pool,
+        target=target or "none",
+        code=status,
+        seconds=seconds,
+        reason="",
+    )
+
+
+def _record_of(line: dict[str, Any]) -> RequestRecord:
+    """What a JSON line says."""
+    return RequestRecord(
+        id=line["id"],
+        at=0.0,
+        client=line.get("client", ""),
+        method=line.get("method", ""),
+        path=line.get("path", "")[:PATH],
+        service=line.get("service", "none"),
+        pool=line.get("pool", "none"),
+        target=line.get("target", "none"),
+        code=line["status"],
+        seconds=line.get("seconds", 0.0),
+        reason=line.get("reason", ""),
+        tries=line.get("tries", []),
+    )
+
+
 class Log:
     """One worker's access log."""
 
-    def __init__(self, spec: AccessLog, wall_offset: float, last_words: memoryview) -> None:
+    def __init__(
+        self, spec: AccessLog, wall_offset: float, last_words: memoryview, recent: deque[Brief] | None = None
+    ) -> None:
         self.spec = spec
+        self.recent: deque[Brief] = deque(maxlen=RECENT) if recent is None else recent  # requests without a JSON line
         self._last_words = last_words
         last_words[UNWRITTEN] = last_words[OVER] - last_words[WRITTEN]  # of requests before this log, nothing is owed
         self.lost = 0  # lines that no reader took in time, or that could not be written
@@ -68,6 +133,8 @@ class Log:
         self._second = 0
         self._stamp = ""
         self._writer = _Writer(spec.path, last_words)
+        self._kept: deque[tuple[int, list[bytes]]] = deque()  # (bytes, pieces) that were handed over, oldest first
+        self._kept_size = 0
 
     def record(self, exchange: Exchange, seconds: float) -> None:
         """Add the line of a finished exchange."""
@@ -76,6 +143,7 @@ class Log:
             self._sampled += self._sample
             if self._sampled < 1.0:
                 self._last_words[UNWRITTEN] += 1
+                self.recent.append(brief(exchange, seconds))
                 return
             self._sampled -= 1.0
         started = exchange.started
@@ -87,6 +155,7 @@ class Log:
             self._stamp = time.strftime(form, time.gmtime(second))
         if not self._json:
             self._combined(exchange, status)
+            self.recent.append(brief(exchange, seconds))
             return
         head = exchange.head
         fields = head.fields
@@ -182,7 +251,25 @@ class Log:
             self._hand_over()
         self.lost = self._writer.lost
 
+    def find(self, request_id: str) -> RequestRecord | None:
+        """What a recent line says of a request; None: there is no such line any more."""
+        if not self._json:
+            return None
+        self._pack()
+        wanted = f'"id":"{request_id}"'.encode("latin-1", "replace")
+        for pieces in (self._packed, *(kept for _, kept in reversed(self._kept))):
+            for piece in pieces:
+                if wanted in piece:
+                    line = next(line for line in piece.splitlines() if wanted in line)
+                    return _record_of(json.loads(line))
+        return None
+
     def _hand_over(self) -> None:
+        self._kept.append((self._size, self._packed))
+        self._kept_size += self._size
+        while self._kept_size > KEPT and len(self._kept) > 1:
+            size, _ = self._kept.popleft()
+            self._kept_size -= size
         self._writer.put(self._packed, self._count, self._size)
         self._packed = []
         self._count = self._size = 0

@@ -945,7 +945,12 @@ class Exchange:
             seen.errors += 1
         if plane.log is not None:
             plane.log.record(self, seconds)
-        if self.tries or status >= 500 or cut:
+        else:  # `access_log.brief`, written out
+            head, target = self.head, lane.id if lane is not None else ""
+            plane.recent.append(
+                (self.request_id, self.started, seconds, status, head.method, head.target, self.client.peer, target)
+            )
+        if self.tries or status >= 500 or cut or self.own:
             plane.remember(self, seconds)
         if shadow is not None:
             shadow.ended(self, status, seconds)

@@ -37,7 +37,7 @@ from lb.http1.excerpt import excerpt
 from lb.http1.head import RequestHead, ResponseHead
 from lb.http1.rules import Refusal, host_name
 from lb.net.tls import Contexts
-from lb.proxy.access_log import Log
+from lb.proxy.access_log import PATH, RECENT, Brief, Log, find_brief
 from lb.proxy.breather import Breather
 from lb.proxy.deadlines import Sweeper
 from lb.proxy.downstream import Downstream
@@ -124,6 +124,7 @@ class DataPlane:
         self.unasked = 0  # bytes that no request asked for, from targets
         self.rejected: dict[str, int] = {}
         self.records: deque[RequestRecord] = deque(maxlen=RECORDS)
+        self.recent: deque[Brief] = deque(maxlen=RECENT)  # requests that the access log has no JSON line of
         self._trusted: tuple[str, ...] = ()
         self._sequence = 0
         self._reported_pools: dict[tuple[str, str], int] = {}
@@ -326,9 +327,32 @@ class DataPlane:
         seen.codes[refusal.status] += 1
         if self.log is not None:
             self.log.refused(peer, request_id, refusal.status, refusal.reason, size, self.now, excerpt(head))
+        self.records.append(
+            RequestRecord(
+                id=request_id.decode("latin-1"),
+                at=self.now + self.wall_offset,
+                client=peer.decode(),
+                method="",
+                path="",
+                service="none",
+                pool="none",
+                target="none",
+                code=refusal.status,
+                seconds=0.0,
+                reason=refusal.reason,
+                tries=[refusal.detail],
+            )
+        )
+
+    def recall(self, request_id: str) -> None:
+        """Send what is kept of a request that went well with the next report: `explain` asks for it."""
+        found = self.log.find(request_id) if self.log is not None else None
+        found = found or find_brief(reversed(self.recent), request_id, self.wall_offset)
+        if found is not None:
+            self.records.append(found)
 
     def remember(self, exchange: Exchange, seconds: float) -> None:
-        """Keep a failed or retried request for `explain`."""
+        """Keep a request that failed, was retried or was answered by the proxy itself, for `explain`."""
         head = exchange.head
         lane = exchange.lane
         self.records.append(
@@ -337,7 +361,7 @@ class DataPlane:
                 at=exchange.started + self.wall_offset,
                 client=exchange.client.peer.decode(),
                 method=head.method.decode(),
-                path=head.target.decode("latin-1")[:200],
+                path=head.target.decode("latin-1")[:PATH],
                 service=exchange.service.name,
                 pool=exchange.pool.name,
                 target=lane.id if lane is not None else "none",
@@ -482,7 +506,7 @@ class DataPlane:
             return
         if self.log is not None:
             self.log.close()
-        self.log = None if spec.format == "off" else Log(spec, self.wall_offset, self.last_words)
+        self.log = None if spec.format == "off" else Log(spec, self.wall_offset, self.last_words, self.recent)
         self.last_words[LOGGED] = self.log is not None
 
 

@@ -67,10 +67,12 @@ class Order:
     - drain: take no further connection, let what is under way end for `within` seconds, then end
     - stop: end now
     - reopen: the logs, after a rotation
+    - recall: send what is kept of the request whose id is `subject` with the next report
     """
 
     what: str
     within: float = 60.0
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)

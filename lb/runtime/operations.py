@@ -46,6 +46,7 @@ from lb.core.lifecycle import shown
 from lb.core.report import RequestRecord, empty_tally
 from lb.core.rotation import given_shares, is_served, rules_of
 from lb.core.targets import Pool, Service, Target
+from lb.runtime.channel import Order
 from lb.runtime.reloads import Edited, NotNow
 from lb.runtime.sockets import CannotListen
 from lb.runtime.totals import Sums
@@ -182,15 +183,19 @@ class LiveOperations:
 
     async def explain(self, subject: str) -> Explanation:
         supervisor = self._supervisor
-        record = supervisor.totals.records.get(subject)
-        if record is None:
-            await supervisor.workers.poll()
-            record = supervisor.totals.records.get(subject)
-        if record is not None:
-            return _explain_request(record)
         if any(service.name == subject for service in supervisor.world.snapshot.services):
             return self._explain_service(self._service(subject))
-        return self._explain_target(self._target(subject))
+        try:
+            return self._explain_target(self._target(subject))
+        except Refused as unknown:
+            record = supervisor.totals.records.get(subject)
+            if record is None:  # the workers keep what went well themselves: it is asked for too rarely to be sent
+                supervisor.workers.order(Order("recall", subject=subject))
+                await supervisor.workers.poll()
+                record = supervisor.totals.records.get(subject)
+            if record is None:
+                raise unknown
+            return _explain_request(record)
 
     def _explain_target(self, target: Target) -> Explanation:
         supervisor = self._supervisor
@@ -579,10 +584,16 @@ def _percentile(values: list[float], share: float) -> float:
 
 def _explain_request(record: RequestRecord) -> Explanation:
     reason = f": {record.reason}" if record.reason else ""
-    lines = [
-        f"{record.method} {record.path} from {record.client}",
-        f"service {record.service}, pool {record.pool}, target {record.target}",
-        *(f"try {number}: {text}" for number, text in enumerate(record.tries, 1)),
-        f"answered {record.code} after {record.seconds * 1000:.1f} ms{reason}",
-    ]
+    lines = [f"{record.method} {record.path} from {record.client}" if record.method else f"from {record.client}"]
+    if record.target != "none":
+        lines.append(f"service {record.service}, pool {record.pool}, target {record.target}")
+    elif record.service != "none":
+        lines.append(f"service {record.service}, pool {record.pool}; lb answered by itself")
+    else:
+        lines.append("no service had a part in it: lb answered by itself")
+    if record.method or not record.tries:
+        lines += [f"try {number}: {text}" for number, text in enumerate(record.tries, 1)]
+        lines.append(f"answered {record.code} after {record.seconds * 1000:.1f} ms{reason}")
+    else:
+        lines.append(f"refused before it was understood, with {record.code}{reason} ({record.tries[0]})")
     return Explanation(subject=record.id, kind="request", summary=f"request {record.id}: {record.code}", lines=lines)

@@ -220,6 +220,8 @@ class Worker:
                 self.done.set()
             elif message.what == "reopen":
                 self.plane.reopen_logs()
+            elif message.what == "recall":
+                self.plane.recall(message.subject)
 
     def _send(self, message: Message | Alarm) -> None:
         if self._channel is not None:
