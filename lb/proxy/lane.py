@@ -407,12 +407,15 @@ class Lane:
             began = self.drained_at - old if old else self.plane.now
             self.drained_at = began + (new or inf)
         renewed = target.tls != self.target.tls
+        elsewhere = (target.host, target.port) != (self.target.host, self.target.port)
         self.target, self.service = target, service
         if self.id != target.id:
             self.id, self.said = target.id, _said(target)
             self.tally = TargetTally(target.id, buckets=[0] * (len(BUCKETS) + 1))
             self.reported = -1
-        if renewed:
+        if elsewhere:
+            self.addresses = _addresses(target)
+        if renewed or elsewhere:
             self.retire_all()
         self.latency = service.balance.policy == "peak_ewma"
 
