@@ -35,7 +35,8 @@ HASHED = ("ring", "maglev")
 #: The codes of all warnings, which `lb check --ignore` takes.
 CODES = frozenset(
     """
-    asset-fallback-not-sticky bake-too-short blind-check certificate-early certificate-ends-soon certificate-expired
+    access-log-unwritable asset-fallback-not-sticky
+    bake-too-short blind-check certificate-early certificate-ends-soon certificate-expired
     certificate-lacks-name check-asks-outside check-of-another-host drain-too-short expect-no-success fall-1
     fallback-active fallback-unreleased fast-interval-slow file-too-open forwarded-open idle-too-long idle-too-short
     key-unused

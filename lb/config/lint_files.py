@@ -6,6 +6,7 @@ The caller passes the time, in seconds since the epoch. Files that cannot be rea
 from __future__ import annotations
 
 import datetime
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path as FilePath
@@ -34,6 +35,7 @@ def warnings(config: Config, now: float) -> Iterator[Warned]:
             served.append(certificate)
     if served and not plain:
         yield from _names(config, served)
+    yield from _access_log(config)
     if config.admin.token_file is not None:
         yield from _mode(("admin", "token_file"), config.admin.token_file, "the token")
     for name, service in config.services.items():
@@ -41,6 +43,33 @@ def warnings(config: Config, now: float) -> Iterator[Warned]:
         for pool_name, pool in service.pools.items():
             for index, target in enumerate(pool.targets):
                 yield from _client(("services", name, "pools", pool_name, "targets", index, "tls"), target.tls, now)
+
+
+def _access_log(config: Config) -> Iterator[Warned]:
+    """The log must be a file that lb may append to, or make; lb makes the state directory by itself, no other one.
+
+    Requests are served without it, so this is no error.
+    """
+    log = config.access_log
+    path, folder = FilePath(log.path), FilePath(log.path).parent
+    if log.format == "off" or log.path == "-" or folder == FilePath(config.state_dir):
+        return
+    if path.is_dir():
+        why, remedy = "it is a directory", "Name a file in it."
+    elif path.exists() and not os.access(path, os.W_OK):
+        why, remedy = "it cannot be written", f"Give lb's user the right: chown, or chmod u+w {path}."
+    elif not path.exists() and not folder.is_dir():
+        why, remedy = f"there is no directory {folder}", f"Make it: mkdir -p {folder}"
+    elif not path.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        why, remedy = f"{folder} is not writable", "Give lb's user the right."
+    else:
+        return
+    yield (
+        "access-log-unwritable",
+        ("access_log", "path"),
+        f"no line of the access log {path} will be kept: {why}",
+        remedy,
+    )
 
 
 def _client(at: Path, tls: ClientTls | None, now: float) -> Iterator[Warned]:

@@ -51,6 +51,7 @@ from lb.runtime.descriptors import connections, raise_limit
 from lb.runtime.drains import Drains
 from lb.runtime.ejections import Ejections
 from lb.runtime.filewatch import FileWatch
+from lb.runtime.guard import keep_running
 from lb.runtime.operations import LiveOperations
 from lb.runtime.rates import Rates
 from lb.runtime.reloads import Reloads, text_of
@@ -337,8 +338,14 @@ class Supervisor:
             await self.workers.adopt(visit)
         if predecessor is not None:
             predecessor.done()
-        for task in (self._sweep(), self._sample(), self._remember(), self.rollouts.run(), self.drains.run()):
-            self._spawn(task)
+        for name, loop in (
+            ("the sweep for failing targets", self._sweep),
+            ("the sampling of rates", self._sample),
+            ("the writing of verdicts", self._remember),
+            ("the loop of rollouts", self.rollouts.run),
+            ("the loop of drains", self.drains.run),
+        ):
+            self._spawn(keep_running(name, loop, lambda text: self.note("note", text)))
         if systemd.watchdog():
             self._spawn(self._show_life(systemd.watchdog()))
         if reaper.is_needed():
@@ -708,8 +715,15 @@ class Supervisor:
             self.monitor.tick()
 
     async def _sample(self) -> None:
+        lost = 0
         while True:
-            self.rates.sample(self.totals.sums(), time.monotonic())
+            sums = self.totals.sums()
+            self.rates.sample(sums, time.monotonic())
+            if sums.log_lines_lost > lost == 0:
+                spec = self.world.snapshot.access_log
+                where = "stdout" if spec.path == "-" else spec.path
+                self.note("note", f"access log: lines are lost, {where} cannot be opened or takes no more")
+            lost = sums.log_lines_lost
             await asyncio.sleep(SAMPLE_EVERY)
             if self.store.trouble and not self.busy:
                 self.save()  # the disk may have room again

@@ -96,6 +96,22 @@ def test_modes_of_keys_and_tokens(file: Path) -> None:
     assert found(file) == [], "a group that may read it is how packages share keys"
 
 
+def test_an_access_log_that_cannot_be_opened(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    text = "backends: [http://10.0.0.1:1, http://10.0.0.2:1]\nreadiness: /r\naccess_log: {path: %s}\n"
+    for path, said in (
+        ("/nonexistent/dir/access.log", "there is no directory /nonexistent/dir"),
+        (str(tmp_path), "it is a directory"),
+    ):
+        file.write_text(text % path)
+        (one,) = found(file)
+        assert (one.code, one.path) == ("access-log-unwritable", "access_log.path")
+        assert said in one.message
+    for path in ("access.log", ".lb/access.log", "/dev/stdout"):
+        file.write_text(text % path)
+        assert found(file) == []
+
+
 def test_a_file_that_is_no_certificate_has_no_dates(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     assert certificates.read(str(tmp_path / "x")) is None
