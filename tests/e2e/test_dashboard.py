@@ -511,7 +511,7 @@ def test_five_dashboards_cost_the_admin_server_little(crowd: Lb) -> None:
 
 def test_what_a_reload_takes_away_is_said(browser: Browser, crowd: Lb, stage: Stage) -> None:  # noqa: F811
     page = Dashboard(browser, crowd).open("#overview~crowd/green/127.0.0.1:21003")
-    page.shows("#explain .summary", "Gets traffic")
+    page.shows("#explain .summary", "Gets no traffic: ready")
     page.press("Drain…", "#explain")
     page.shows("dialog.confirm", "until it is undrained")
     file = stage.folder / "many.yaml"
@@ -520,7 +520,7 @@ def test_what_a_reload_takes_away_is_said(browser: Browser, crowd: Lb, stage: St
     page.gone("dialog.confirm")
     page.shows("#toasts", "crowd/green/127.0.0.1:21003 is gone")
     page.shows("#explain .message.bad", "No such target")
-    page.shows("#explain .summary", "As it was: Gets traffic")
+    page.shows("#explain .summary", "As it was: Gets no traffic: ready")
 
 
 # --- the pages as they are sent --------------------------------------------------------------------------------------
