@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from hashlib import sha256
 
 import msgspec
 from msgspec.structs import replace
@@ -101,8 +102,27 @@ def keep(target: str, identity: str, health: Health, decided: bool, now: float, 
 
 
 def with_former(kept: Kept, former: CheckSpec) -> Kept:
-    """`kept`, whose verdict is the former check's, as the one of `identity` is on trial."""
-    return replace(kept, former=former)
+    """`kept`, whose verdict is the former check's, as the one of `identity` is on trial.
+
+    Values of header fields may be secrets, so the state directory gets a digest of each.
+    """
+    sealed = tuple((name, _digest(name, value)) for name, value in former.headers)
+    return replace(kept, former=dataclasses.replace(former, headers=sealed))
+
+
+def unsealed(former: CheckSpec, spec: CheckSpec) -> CheckSpec | None:
+    """A kept former check that can be asked: each field's value is that of `spec`, the present check.
+
+    None: one of them is another now, so nobody knows the former value any more.
+    """
+    values = {(name, _digest(name, value)): value for name, value in spec.headers}
+    if not all(header in values for header in former.headers):
+        return None
+    return dataclasses.replace(former, headers=tuple((header[0], values[header]) for header in former.headers))
+
+
+def _digest(name: str, value: str) -> str:
+    return sha256(f"{name}\0{value}".encode()).hexdigest()
 
 
 def on_trial(kept: Kept, unix: float) -> bool:

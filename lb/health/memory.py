@@ -35,7 +35,7 @@ class Memory:
         """Replace the file; False when the disk does not take it."""
         temporary = self._path.with_name(f".{FILE}.{os.getpid()}")
         try:
-            # A former check may carry a secret in a header: nobody else is to read it.
+            # Texts of answers are in it: nobody else is to read it.
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(fd, "wb") as file:
                 file.write(msgspec.json.encode(kept))

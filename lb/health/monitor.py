@@ -546,13 +546,14 @@ class Monitor:
             if watch is None:
                 self._healths[each.target] = continuity.warmth(each, self._healths[each.target], rules, now)
             elif not watch.began:
-                former = _with_contents_of(watch.spec, each.former) if each.former is not None else None
-                if former is None:
+                former = continuity.unsealed(each.former, watch.spec) if each.former is not None else None
+                former = _with_contents_of(watch.spec, former) if former is not None else None
+                if each.former is None:
                     deciding = watch
-                elif continuity.on_trial(each, unix) and not _same_question(former, watch.spec):
+                elif former is not None and continuity.on_trial(each, unix) and not _same_question(former, watch.spec):
                     deciding = self._resume_trial(watch, former, now)
                 else:
-                    continue  # too long ago, or its certificates are gone: the check on trial is the only one
+                    continue  # too long ago, or its secrets are gone: the check on trial is the only one
                 health = continuity.verdict(each, deciding.spec, rules, now, unix)
                 if health is not None and self._restore_address(deciding, each.address):
                     held.append(each.target)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lb.core import continuity
 from lb.core.checks import CheckSpec
 from lb.core.continuity import Kept, ejected, held, keep, verdict, warmth
 from lb.core.lifecycle import (
@@ -205,3 +207,16 @@ def test_a_hold_outlives_a_verdict_that_is_stale(after, left):
     assert in_rotation(passed) == (not left)
     off = held(was, initial(LATER, RULES), RULES, LATER, UNIX + after)
     assert not off.held_until, "damping is off now"
+
+
+def test_a_former_check_leaves_no_header_value_on_the_disk() -> None:
+    former = CheckSpec(protocol="http", path="/old", headers=(("Authorization", "s3cr3t"), ("X-A", "1")))
+    kept = continuity.with_former(Kept("a/b/c:1", "89ab", True, True, 1.5e9, "HTTP 200"), former)
+    assert b"s3cr3t" not in msgspec.json.encode(kept)
+    assert kept.former is not None
+    present = replace(former, path="/new")
+    assert continuity.unsealed(kept.former, present) == former
+    assert (
+        continuity.unsealed(kept.former, replace(present, headers=(("Authorization", "other"), ("X-A", "1")))) is None
+    )
+    assert continuity.unsealed(kept.former, replace(present, headers=())) is None
