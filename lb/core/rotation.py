@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Literal
 
 from lb.core.checks import CheckSpec
@@ -145,6 +146,25 @@ def strength(pool: Pool, healths: Mapping[str, Health], overrides: Mapping[str, 
     """(targets that can serve, targets that are meant to)."""
     able = sum(1 for target in pool.targets if can_serve(target, healths, overrides))
     return able, sum(1 for target in pool.targets if meant_to_serve(target, overrides))
+
+
+def least_able(
+    pool: Pool,
+    healths: Mapping[str, Health],
+    overrides: Mapping[str, TargetDesired],
+    panic: Panic,
+    without: str = "",
+) -> int:
+    """Targets of the pool that must be able to serve before any of them gets a request: one, or as many as keep it out
+    of panic. `without` names a target that is about to leave."""
+    if panic.choice == "spread":
+        return 1
+    counted = sum(
+        1
+        for target in pool.targets
+        if target.id != without and meant_to_serve(target, overrides) and not _leaving(target, healths, overrides)
+    )
+    return max(1, ceil(round(panic.threshold * counted, 9)))
 
 
 def given_shares(rotation: Rotation) -> dict[str, int]:

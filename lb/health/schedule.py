@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+log = logging.getLogger("lb")
 
 #: Entries started before others of the loop get their turn.
 BATCH = 32
 #: Timers may fire this much early: the loop counts whole milliseconds.
 SLACK = 0.001
+#: Seconds after which an entry that could not be started is tried again.
+AGAIN = 1.0
 
 
 class Schedule(Generic[T]):
@@ -89,5 +93,9 @@ class Schedule(Generic[T]):
             del self._tickets[item]
             self.late.append(max(0.0, now - due))
             started += 1
-            self._run(item, due)
+            try:
+                self._run(item, due)
+            except Exception:  # one probe that cannot be started must not end all others
+                log.exception("%r could not be started; it is tried again in %g s", item, AGAIN)
+                self.set(item, now + AGAIN)
         self._arm()

@@ -43,11 +43,15 @@ class Sweeper:
         plane.loop.call_later(TICK, self._tick)
         self._ticks += 1
         for client in list(plane.clients):
-            if client.deadline <= now:
-                client.on_deadline()
-            exchange = client.exchange
-            if exchange is not None and (exchange.deadline <= now or exchange.ends_at <= now):
-                exchange.on_deadline(now)
+            try:
+                if client.deadline <= now:
+                    client.on_deadline()
+                exchange = client.exchange
+                if exchange is not None and (exchange.deadline <= now or exchange.ends_at <= now):
+                    exchange.on_deadline(now)
+            except Exception as error:  # one client must not keep the others' deadlines from passing
+                plane.loop.call_exception_handler({"message": "a client's deadline failed", "exception": error})
+                client.transport.abort()
         for shadow in list(plane.shadows):
             if shadow.deadline <= now or shadow.ends_at <= now:
                 shadow.on_deadline(now)

@@ -219,7 +219,7 @@ class Drains:
         left = able - 1
         quorum = supervisor.config.services[target.service].rollout.min_ready
         all_of_them = not quorum.count and quorum.share >= 1.0
-        needed = 1 if all_of_them else quorum.needed(meant)
+        needed = max(rotations.least_able(pool, target.id), 1 if all_of_them else quorum.needed(meant))
         if left < needed:
             number = f"{left} ready target{'' if left == 1 else 's'}"
             detail = f"without {target.id} pool {pool.name}, which has traffic, has {number}; {needed} must be left"

@@ -287,12 +287,10 @@ class LiveOperations:
     # --- switching --------------------------------------------------------------------------------------------------
 
     async def switch(self, name: str, wanted: SwitchRequest, actor: str) -> ServiceView:
-        def gate() -> None:
+        def gate() -> str:
             # Looked up at each call: while a hook runs, a reload may give the pool other targets.
             service = self._service(name)
-            pool = self._pool(service, wanted.to)
-            if not wanted.force:
-                self._gate(service, pool)
+            return self._gate(service, self._pool(service, wanted.to), wanted.force)
 
         self._pool(self._service(name), wanted.to)
         await self._supervisor.rollouts.switch(name, wanted, actor, gate)
@@ -308,11 +306,7 @@ class LiveOperations:
         pool = self._pool(service, wanted.to)
 
         def look(force: bool) -> list[str]:
-            def gate() -> None:
-                if not force:
-                    self._gate(service, pool)
-
-            return rollouts.foresee_switch(service, wanted, gate)
+            return rollouts.foresee_switch(service, wanted, lambda: self._gate(service, pool, force))
 
         return _foreseen(look, wanted.force)
 
@@ -320,17 +314,22 @@ class LiveOperations:
         service = self._service(name)
         return _foreseen(lambda force: self._supervisor.rollouts.foresee_roll_back(service, force), force)
 
-    def _gate(self, service: Service, pool: Pool) -> None:
-        """Refuse a switch to a pool that cannot serve. One target must, whatever the quorum; those of weight 0 are not
-        counted in it, as nobody wants them to serve."""
+    def _gate(self, service: Service, pool: Pool, force: bool) -> str:
+        """Refuse a switch to a pool that cannot serve; with `force`, what the event adds about that. One target must,
+        whatever the quorum, and as many as keep the pool out of panic; those of weight 0 are not counted in it, as
+        nobody wants them to serve."""
         supervisor = self._supervisor
         able, meant = supervisor.rotations.strength(pool)
-        needed = max(1, supervisor.config.services[service.name].rollout.min_ready.needed(meant))
+        quorum = supervisor.config.services[service.name].rollout.min_ready
+        needed = max(supervisor.rotations.least_able(pool), quorum.needed(meant))
         if able < needed:
             detail = f"{able} of {meant} targets of {pool.name} are ready, {needed} are needed"
             if not meant:
                 detail = f"all targets of {pool.name} have weight 0: none takes a request"
-            raise Refused(409, "Not ready", detail, supervisor.rotations.unable(pool))
+            if not force:
+                raise Refused(409, "Not ready", detail, supervisor.rotations.unable(pool))
+            return f" (forced: {detail})"
+        return ""
 
     # --- one target -------------------------------------------------------------------------------------------------
 

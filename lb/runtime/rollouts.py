@@ -28,6 +28,7 @@ from lb.core.report import PoolTally
 from lb.core.rollout import (
     Bake,
     Effect,
+    Next,
     Plan,
     Rollout,
     Sample,
@@ -74,23 +75,24 @@ class Rollouts:
 
     # --- orders -----------------------------------------------------------------------------------------------------
 
-    async def switch(self, name: str, wanted: SwitchRequest, actor: str, gate: Callable[[], None]) -> None:
-        """Send the traffic of a service to another pool, at once or in steps. `gate` refuses one that is not ready."""
+    async def switch(self, name: str, wanted: SwitchRequest, actor: str, gate: Callable[[], str]) -> None:
+        """Send the traffic of a service to another pool, at once or in steps. `gate` refuses one that is not ready, or
+        returns what the event adds where it was forced."""
         with self._order(name):
-            intended = self._decided(name, wanted, actor, gate)
+            intended, forced = self._decided(name, wanted, actor, gate)
             if isinstance(intended, Plan) and await self._prepare(name, intended):
                 # The hook took its time: what was true before need not be now.
-                intended = self._decided(name, wanted, actor, gate, prepared=intended)
+                intended, forced = self._decided(name, wanted, actor, gate, prepared=intended)
             if isinstance(intended, Plan):
                 before = self._before(name, intended.old)
                 ready = self._ready_share(self._service(name), intended.new)
-                await self._enter(name, begin(intended, ready, before), actor)
-            elif intended is not None:
-                await self._enter(name, intended, actor)
+                intended = begin(intended, ready, before)
+            if intended is not None:
+                await self._enter(name, _worded(intended, forced), actor)
 
     def _decided(
-        self, name: str, wanted: SwitchRequest, actor: str, gate: Callable[[], None], prepared: Plan | None = None
-    ) -> Plan | tuple[Rollout, tuple[Effect, ...]] | None:
+        self, name: str, wanted: SwitchRequest, actor: str, gate: Callable[[], str], prepared: Plan | None = None
+    ) -> tuple[Plan | Next | None, str]:
         """What an order comes to now; `prepared` is what a hook was run for. A refusal is counted and told."""
         try:
             if prepared is not None:
@@ -112,11 +114,11 @@ class Rollouts:
             detail = f"{prepared.old} is not the active pool of {name} any more"
             raise Refused(409, "The service has changed", detail)
 
-    def foresee_switch(self, service: Service, wanted: SwitchRequest, gate: Callable[[], None]) -> list[str]:
+    def foresee_switch(self, service: Service, wanted: SwitchRequest, gate: Callable[[], str]) -> list[str]:
         """What `switch` would do, in words. Raises the `Refused` that it would raise; nothing is changed or told."""
         name = service.name
         with self._order(name):
-            intended = self._intended(name, wanted, "", gate)
+            intended, _ = self._intended(name, wanted, "", gate)
         if intended is None:
             return [f"{wanted.to} has the traffic of {name} already: nothing changes"]
         if isinstance(intended, Plan):
@@ -132,18 +134,19 @@ class Rollouts:
         return _moved(rollout) if plan is None else _foreseen(service.name, plan)
 
     def _intended(
-        self, name: str, wanted: SwitchRequest, actor: str, gate: Callable[[], None]
-    ) -> Plan | tuple[Rollout, tuple[Effect, ...]] | None:
-        """What an order comes to: a new release, the next state of the one under way, or nothing to do."""
+        self, name: str, wanted: SwitchRequest, actor: str, gate: Callable[[], str]
+    ) -> tuple[Plan | Next | None, str]:
+        """What an order comes to: a new release, the next state of the one under way, or nothing to do; and what the
+        event adds where it was forced."""
         desired = self._desired(name)
         rollout = self._current(name)
         if rollout is not None and rollout.phase in ("stepping", "frozen"):
             if wanted.to == rollout.plan.old and rollout.share < 100:
                 nobody = self._nobody_at(self._service(name), rollout.plan.old, wanted.force)
-                return roll_back(rollout, f"an operator switched back{nobody}")
+                return roll_back(rollout, f"an operator switched back{nobody}"), ""
             if wanted.to == rollout.plan.new and wanted.steps in (None, [100]):
-                gate()
-                return promote(rollout)
+                forced = gate()
+                return promote(rollout), forced
             if rollout.share < 100:
                 raise Refused(
                     409,
@@ -152,10 +155,9 @@ class Rollouts:
                     f"`lb rollback {name}` ends it, `lb switch {name} {rollout.plan.new}` completes it",
                 )
         if wanted.to == desired.active:
-            return None
+            return None, ""
         plan = self._plan(name, desired.active, wanted, actor)
-        gate()
-        return plan
+        return plan, gate()
 
     async def roll_back(self, service: Service, force: bool, actor: str) -> None:
         """All traffic back to where it came from, at once, whatever else is under way. One target there that can serve
@@ -163,9 +165,7 @@ class Rollouts:
         entered, _ = self._way_back(service, force, actor)
         await self._enter(service.name, entered, actor)
 
-    def _way_back(
-        self, service: Service, force: bool, actor: str
-    ) -> tuple[tuple[Rollout, tuple[Effect, ...]], Plan | None]:
+    def _way_back(self, service: Service, force: bool, actor: str) -> tuple[Next, Plan | None]:
         name = service.name
         desired, rollout = self._desired(name), self._current(name)
         if rollout is not None and rollout.phase != "rolled_back":
@@ -176,19 +176,21 @@ class Rollouts:
         nobody = self._nobody_at(service, desired.previous, force)
         # Switched by an earlier lb, or the rollout is forgotten: the same change, unwatched.
         plan = Plan(desired.active, desired.previous, bake=Bake(time=0.0), actor=actor)
-        rollout, effects = begin(plan)
-        return (rollout, tuple(effect._replace(text=f"{effect.text}{nobody}") for effect in effects)), plan
+        return _worded(begin(plan), nobody), plan
 
     def _nobody_at(self, service: Service, name: str, force: bool) -> str:
         """Refuse to go back to a pool where nobody can serve; with `force`, what the event adds about that."""
         pool = next(known for known in service.pools if known.name == name)
         rotations = self._supervisor.rotations
-        if rotations.strength(pool)[0]:
+        able, meant = rotations.strength(pool)
+        if able >= rotations.least_able(pool):
             return ""
-        detail = f"no target of {name} can serve: clients would get 503"
+        few = f"{able} of {meant} targets of {name} can serve, too few by panic_threshold"
+        instead = "clients would get 503"
         fallback = rotations.current[service.name].fallback
         if fallback != name and any(rotations.strength(pool)[0] for pool in service.pools if pool.name == fallback):
-            detail = f"no target of {name} can serve: {fallback} would, as the fallback"
+            instead = f"{fallback} would, as the fallback"
+        detail = f"{few if able else f'no target of {name} can serve'}: {instead}"
         if not force:
             raise Refused(409, "Not ready", detail, rotations.unable(pool))
         return f" (forced: {detail})"
@@ -522,7 +524,9 @@ class Rollouts:
             and found.admin == "normal"
             and not found.asks_drain
         ]
-        return sum(1 for target in known if rotations.can_serve(target)), len(known)
+        able = sum(1 for target in known if rotations.can_serve(target))
+        # Of a pool in panic nobody gets a request: it is no place to go on to, nor to go back to.
+        return able if rotations.strength(pool)[0] >= rotations.least_able(pool) else 0, len(known)
 
     def _ready_share(self, service: Service, name: str) -> float:
         ready, total = self._readiness(next(pool for pool in service.pools if pool.name == name))
@@ -532,6 +536,12 @@ class Rollouts:
 def _tally(sums: Sums, service: str, pool: str) -> Tally:
     tally = sums.pools.get((service, pool)) or PoolTally(service, pool)
     return Tally(tally.requests, tally.errors, tuple(tally.buckets))
+
+
+def _worded(entered: Next, more: str) -> Next:
+    """The next state of a rollout, with more to say about it."""
+    rollout, effects = entered
+    return rollout, tuple(effect._replace(text=f"{effect.text}{more}") for effect in effects)
 
 
 def _foreseen(name: str, plan: Plan) -> list[str]:

@@ -13,7 +13,7 @@ from time import monotonic
 
 from lb.core.desired import Desired
 from lb.core.lifecycle import Health
-from lb.core.rotation import ServiceRules, can_serve, next_change, resolve, strength, why_not
+from lb.core.rotation import ServiceRules, can_serve, least_able, next_change, resolve, strength, why_not
 from lb.core.targets import Mirror, Pool, Rotation, Service, Snapshot, Target
 from lb.runtime.workers import Workers
 
@@ -112,6 +112,11 @@ class Rotations:
     def strength(self, pool: Pool) -> tuple[int, int]:
         """(targets that can serve, targets that are meant to: those with a weight above 0)."""
         return strength(pool, self._healths, self._desired().targets)
+
+    def least_able(self, pool: Pool, without: str = "") -> int:
+        """Targets of the pool that must be able to serve before any gets a request; `without` one that is to leave."""
+        panic = self._rules[pool.targets[0].service].panic
+        return least_able(pool, self._healths, self._desired().targets, panic, without)
 
     def why_not(self, target: Target) -> str:
         """Why it cannot serve, for people; empty: it can."""

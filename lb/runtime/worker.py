@@ -294,7 +294,10 @@ class Worker:
             await self._changed.wait()
             self._changed.clear()
             version = self.plane.applied
-            if self.plane.draining or not version:
+            if not version:
+                continue
+            if self.plane.draining:  # it listens no more, and was told so between the snapshot and this moment
+                self._send(Applied(version))
                 continue
             try:
                 await self._listen()

@@ -48,6 +48,24 @@ async def test_items_run_in_order_once_and_not_when_dropped():
     schedule.close()
 
 
+async def test_an_item_that_cannot_be_started_ends_no_other(monkeypatch):
+    monkeypatch.setattr("lb.health.schedule.AGAIN", 0.02)
+    ran: list[str] = []
+
+    def run(item: str, due: float) -> None:
+        ran.append(item)
+        if ran == ["broken"]:
+            raise KeyError(item)
+
+    schedule: Schedule[str] = Schedule(time.monotonic, run)
+    now = time.monotonic()
+    schedule.set("broken", now)
+    schedule.set("sound", now + 0.01)
+    schedule.start()
+    await eventually(lambda: ran == ["broken", "sound", "broken"])
+    schedule.close()
+
+
 async def test_an_earlier_item_wakes_the_schedule_earlier():
     ran: list[str] = []
     schedule: Schedule[str] = Schedule(time.monotonic, lambda item, due: ran.append(item))

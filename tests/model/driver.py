@@ -7,12 +7,17 @@ what it does not need.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
+import fcntl
 import json
 import os
 import random
 import resource
 import select
 import signal
+import socket
+import struct
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +25,8 @@ from dataclasses import asdict, dataclass, field
 
 from tests.model.clock import CLOCK, Circles, Dice, Loop
 
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 #: Seconds of processor time that one run may take.
 RUN_LIMIT = 120
 
@@ -53,8 +60,6 @@ def run(seed: int, numbers: Iterable[int], verbose: bool = False) -> Result:
     asyncio.set_event_loop(loop)
     world = World(rng, loop, prefix_of(seed))
     world.processes.install()
-    import socket
-
     socket.getaddrinfo = world.resolve
     number = -1
 
@@ -90,8 +95,38 @@ def run(seed: int, numbers: Iterable[int], verbose: bool = False) -> Result:
 
 
 def prefix_of(seed: int) -> str:
-    """The first three numbers of the targets' addresses: a loopback network of the run's own."""
-    return f"127.{1 + seed // 250 % 250}.{seed % 250}"
+    """The first three numbers of the targets' addresses: a loopback network of the run's own.
+
+    In a network namespace it is alone. Where the kernel allows none, runs of the same seed at the same time must not
+    meet: each takes the first network that no other one has.
+    """
+    wanted = [f"127.{1 + number // 250 % 250}.{number % 250}" for number in range(seed, seed + 60_000, 613)]
+    if own_network():
+        return wanted[0]
+    for prefix in wanted:
+        with contextlib.suppress(OSError):
+            guard = socket.socket()
+            guard.bind((f"{prefix}.254", 8001))
+            guards.append(guard)
+            return prefix
+    raise RuntimeError("there is no free loopback network")
+
+
+#: Held until the process ends.
+guards: list[socket.socket] = []
+
+
+def own_network() -> bool:
+    """Move this process to a network namespace of its own (unshare(2)); False where that is not allowed."""
+    libc = ctypes.CDLL(None)
+    if libc.unshare(CLONE_NEWNET) and libc.unshare(CLONE_NEWUSER | CLONE_NEWNET):
+        return False
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
+        except OSError:
+            return False
+    return True
 
 
 def forked(call: Callable[[], Result]) -> tuple[int, int]:

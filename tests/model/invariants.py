@@ -114,6 +114,7 @@ async def rest(world: World) -> None:
         if client.idle:
             client.close()
     await asyncio.sleep(8.0)
+    world.excuse("client")
     for client in world.clients:
         client.close()
     world.check()

@@ -111,6 +111,8 @@ def attempt(mutation: Mutation, steps: int, seeds: int, jobs: int) -> Outcome:
         return Outcome(mutation, False, 0, seconds, f"the model broke down: {ended.stderr[-300:]}")
     if told is None:
         return Outcome(mutation, False, taken, seconds, "")
+    if told[3].startswith("model:"):
+        return Outcome(mutation, False, taken, seconds, f"the model broke down: {ended.stdout[:2000]}")
     return Outcome(mutation, True, taken, seconds, f"seed {told[1]}: {told[3]}")
 
 

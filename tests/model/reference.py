@@ -22,7 +22,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 #: With more targets than this of which nothing is known for sure, only the extremes are looked at.
-UNSURE = 6
+UNSURE = 5
+#: What may be of a target that is not ready, and of which nobody knows whether it ever was: (ready, ever).
+EVER = [(False, True), (False, False)]
 
 
 @dataclass(frozen=True)
@@ -126,23 +128,23 @@ class Service:
 
 def readings(service: Service) -> Iterator[Service]:
     """The service with everything known for sure: one for each way that what is not known may be."""
+    spread = service.panic == "spread"
     unsure = [
-        (pool, number)
+        (pool, number, [(True, True), (False, True), (False, False)] if target.ready is None else EVER)
         for pool, targets in service.pools.items()
         for number, target in enumerate(targets)
-        if target.ready is None
+        if target.ready is None or (spread and target.ever is None)
     ]
     if not unsure:
         yield service
         return
+    ways = itertools.product(*(ways for _, _, ways in unsure))
     if len(unsure) > UNSURE:
-        ways: Iterator[tuple[bool, ...]] = iter([(True,) * len(unsure), (False,) * len(unsure)])
-    else:
-        ways = itertools.product((True, False), repeat=len(unsure))
+        ways = itertools.chain(zip(*((ways[0], ways[-1]) for _, _, ways in unsure), strict=True))
     for way in ways:
         pools = {name: list(targets) for name, targets in service.pools.items()}
-        for (pool, number), ready in zip(unsure, way, strict=True):
-            pools[pool][number] = replace(pools[pool][number], ready=ready)
+        for (pool, number, _), (ready, ever) in zip(unsure, way, strict=True):
+            pools[pool][number] = replace(pools[pool][number], ready=ready, ever=ever)
         yield replace(service, pools={name: tuple(targets) for name, targets in pools.items()})
 
 

@@ -25,6 +25,12 @@ def serves(world: World, name: str) -> bool:
     return service is not None and reference.may_see(service, PLAIN)[1]
 
 
+def nobody_serves(world: World, name: str) -> bool:
+    """Whether it is certain that an ordinary request of a service is not served."""
+    service = world.services().get(name)
+    return service is None or not reference.may_see(service, PLAIN)[0]
+
+
 async def order(world: World, carried_out: Coroutine[Any, Any, Any], after: Callable[[], None] = lambda: None) -> Any:
     """Carry out an order; `after` notes it for the reference. Returns the answer, or the `Refused`."""
     from lb.control.operations import Refused
@@ -59,10 +65,12 @@ def compare(world: World, preview: Any, answer: Any, what: str) -> None:
 
 def judge_outcome(world: World, name: str, answer: Any, before: bool, force: bool, what: str) -> None:
     """An order that takes the last target away is refused, or it was forced, and then the event says so."""
-    if isinstance(answer, Exception) or not before or serves(world, name):
+    if isinstance(answer, Exception) or not before or not nobody_serves(world, name):
         return
     if not force:
-        world.violate("5 gates", f"{what}: nobody can serve now, and it was not said")
+        told = "; ".join(f"{pool}: {targets}" for pool, targets in world.services()[name].pools.items())
+        shares = world.services()[name].shares
+        world.violate("5 gates", f"{what}: nobody can serve now, and it was not said: {shares}, {told}")
         return
     texts = [event.text for event in world.supervisor.events.since()][-6:]
     if not any(SAID.search(text) for text in texts):

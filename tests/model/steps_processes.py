@@ -19,7 +19,8 @@ def after_restart(world: World, gap: float, unseen: bool = False) -> None:
     for address, known in world.knowledge.items():
         plan = next((s for s in world.plan.services.values() if s.pool_of(address)), None)
         stable = CLOCK.now - known.since > REMEMBERED + gap
-        if plan is None or not stable or gap > 0.4 * plan.interval:
+        turned = unseen and any((b.ready == "pass") != known.ready for b in world.backends_of(address))
+        if plan is None or not stable or turned or gap > 0.4 * plan.interval:
             if unseen:
                 known.unseen()
             else:

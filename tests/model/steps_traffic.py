@@ -110,6 +110,7 @@ async def step_slow_reader(world: World, dice: random.Random) -> str:
     wish = world.wish(service, do={"size": "1500000"}) if service in world.plan.services else draw_wish(world, dice)[1]
     client.transport.pause_reading()
     track = await world.ask(next(iter(world.plan.services)), wish, client)
+    track.excuses.add("slow")
     await asyncio.sleep(dice.choice((0.2, 1.0, 3.0)))
     if dice.random() < 0.3:
         track.excuses.add("client")

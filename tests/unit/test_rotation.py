@@ -19,6 +19,7 @@ from lb.core.rotation import (
     given_shares,
     in_panic,
     is_served,
+    least_able,
     living_shares,
     next_change,
     resolve,
@@ -244,3 +245,19 @@ def test_slow_starts_are_resolved_again_at_haproxys_pace(window, now, expected):
 def test_rules_of_a_target():
     rules = rules_of(ServiceRules(patience=3.0), CheckSpec(protocol="none", rise=4, fall=5, grace=6.0))
     assert (rules.probed, rules.rise, rules.fall, rules.grace, rules.patience) == (False, 4, 5, 6.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("panic", "without", "needed"),
+    [
+        (Panic(), "", 1),
+        (Panic(0.5), "", 2),  # of three; with one able target nobody would get a request
+        (Panic(0.5), BLUES[0], 1),  # of the two that stay
+        (Panic(1.0), "", 3),
+        (Panic(0.5, "spread"), "", 1),
+        (Panic(0.5, "fallback"), "", 2),
+    ],
+)
+def test_as_many_must_be_able_as_keep_a_pool_out_of_panic(panic, without, needed):
+    healths = dict.fromkeys(BLUES, READY)
+    assert least_able(SERVICE.pools[0], healths, {}, panic, without) == needed
