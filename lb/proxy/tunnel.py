@@ -30,7 +30,8 @@ class Tunnel:
         self.upstream = upstream
         self.plane = exchange.plane
         self.websocket = websocket
-        self.last_byte = self.plane.now
+        self.last_byte = self.plane.now  # the pass that last saw bytes move
+        self.moved = False  # bytes have come since the last pass
         self.goodbye_at = 0.0  # when to send 1001; 0: not to be closed
         self.closes_at = 0.0  # when to cut, after the goodbye
         self.reason = ""
@@ -59,6 +60,9 @@ class Tunnel:
 
     def on_tick(self, now: float) -> None:
         """Called by the sweeper: idle limit, goodbye, cut."""
+        if self.moved:
+            self.moved = False
+            self.last_byte = now
         limit = self.exchange.service.rules.timeouts.tunnel
         if limit and now - self.last_byte > limit and now - self._taken_at() > limit:
             self.cut("timeout_tunnel")
@@ -130,7 +134,7 @@ class _End(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         tunnel = self.tunnel
-        tunnel.last_byte = tunnel.plane.now
+        tunnel.moved = True
         self.received += len(data)
         other = self.other
         if other._mute or other.lost:

@@ -54,8 +54,10 @@ class Pipe:
         port = SimpleNamespace(
             transport=self.client, become_tunnel=lambda: b"", leave=lambda: None, blocked=False, send_timeout=60.0
         )
+        timeouts = SimpleNamespace(tunnel=10.0)
         exchange: Any = SimpleNamespace(
             client=port,
+            service=SimpleNamespace(rules=SimpleNamespace(timeouts=timeouts)),
             plane=plane,
             on_tunnel_end=lambda bytes_in, bytes_out, reason: self.ended.append(reason),
         )
@@ -102,3 +104,16 @@ def test_what_lb_has_ended_itself_says_why() -> None:
     pipe.client.lose()
     pipe.target.lose()
     assert pipe.ended == ["drain_cut"]
+
+
+def test_bytes_that_came_while_the_worker_stood_still_count_as_of_now() -> None:
+    """The plane's clock stands still with the worker: bytes that have just come are not as old as its last pass."""
+    pipe = Pipe()
+    pipe.client.protocol.data_received(TEXT)
+    pipe.tunnel.on_tick(60.0)
+    assert not pipe.client.closed
+    pipe.tunnel.on_tick(69.0)
+    assert not pipe.client.closed
+    pipe.tunnel.on_tick(71.0)
+    assert pipe.client.closed
+    assert pipe.target.closed

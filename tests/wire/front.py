@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import replace
+from math import inf
 from typing import Any, Self
 
 import uvloop
@@ -254,15 +255,15 @@ def with_listener(**changes: Any) -> Listener:
     return replace(Listener("test"), **changes)
 
 
-def read_all(sock: socket.socket) -> bytes:
-    """Everything until the connection closes."""
-    data = b""
+def read_all(sock: socket.socket, most: float = inf) -> bytes:
+    """Everything until the connection closes, or `most` bytes have come."""
+    data = bytearray()
     try:
-        while more := sock.recv(65536):
+        while len(data) < most and (more := sock.recv(65536)):
             data += more
     except ConnectionResetError:
         data += b"<reset>"
-    return data
+    return bytes(data)
 
 
 def read_answer(sock: socket.socket, head_only: bool = False) -> bytes:
