@@ -42,18 +42,23 @@ class TlsTarget:
         authority.issue_cert("127.0.0.1").configure_cert(self.context)
 
     def stop(self) -> None:
-        def end() -> None:
-            for task in asyncio.all_tasks(self._loop):
-                task.cancel()
-            self._loop.call_later(0.05, self._loop.stop)
-
-        self._loop.call_soon_threadsafe(end)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+
+    async def _end(self) -> None:
+        """Take no more connections, and wait for every task: a handshake under way is one of the loop's own."""
+        self._server.close()
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _run(self, up: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.context))
-        self.port = server.sockets[0].getsockname()[1]
+        starting = asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.context)
+        self._server = self._loop.run_until_complete(starting)
+        self.port = self._server.sockets[0].getsockname()[1]
         up.set()
         self._loop.run_forever()
 
