@@ -56,11 +56,13 @@ def _access_log(config: Config) -> Iterator[Warned]:
         return
     if path.is_dir():
         why, remedy = "it is a directory", "Name a file in it."
-    elif path.exists() and not os.access(path, os.W_OK):
+    elif path.exists():
+        if os.access(path, os.W_OK):
+            return
         why, remedy = "it cannot be written", f"Give lb's user the right: chown, or chmod u+w {path}."
-    elif not path.exists() and not folder.is_dir():
+    elif not folder.is_dir():
         why, remedy = f"there is no directory {folder}", f"Make it: mkdir -p {folder}"
-    elif not path.exists() and not os.access(folder, os.W_OK | os.X_OK):
+    elif not os.access(folder, os.W_OK | os.X_OK):
         why, remedy = f"{folder} is not writable", "Give lb's user the right."
     else:
         return

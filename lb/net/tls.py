@@ -20,6 +20,8 @@ from lb.core.targets import TlsClient, TlsServer
 
 #: Contents of files, by the digest that `TlsClient` and `TlsServer` carry.
 Contents = Mapping[str, bytes]
+#: What is offered by ALPN, to clients, and to targets by requests and probes alike: a target may refuse anything else.
+HTTP1 = ("http/1.1",)
 #: A context's settings, and the protocols that it offers by ALPN.
 Key = tuple[TlsClient, tuple[str, ...]]
 
@@ -53,7 +55,7 @@ def server_context(tls: TlsServer, contents: Contents | None = None) -> ssl.SSLC
         if tls.client_ca_file:
             context.load_verify_locations(files.enter_context(_file(tls.client_ca_file, ca, contents)))
             context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(list(HTTP1))
     return context
 
 

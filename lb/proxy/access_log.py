@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lb.core.renames import split_id
 from lb.core.report import RequestRecord
 from lb.core.targets import AccessLog
 from lb.http1.excerpt import Excerpt
@@ -77,7 +78,7 @@ def find_brief(recent: Iterable[Brief], request_id: str, wall: float) -> Request
     if found is None:
         return None
     _, started, seconds, status, method, path, peer, target = found
-    service, pool, _ = target.split("/", 2) if target else ("none", "none", "")
+    service, pool, _ = split_id(target) if target else ("none", "none", "")
     return RequestRecord(
         id=request_id,
         at=started + wall,

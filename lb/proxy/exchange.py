@@ -232,7 +232,7 @@ class Exchange:
             self.shadow.drop()
 
     def _may_open(self, lane: Lane) -> bool:
-        """Whether a target may get one more connection."""
+        """Whether a target may have one more connection in use."""
         limit = self.service.rules.breaker.connections
         return not limit or lane.active < limit
 
@@ -298,8 +298,7 @@ class Exchange:
             return False
         upstream, self.pool = found
         lane = upstream.lane
-        limit = self.service.rules.breaker.connections
-        if limit and lane.active >= limit:
+        if not self._may_open(lane):
             self._queue()
             return True
         connections.take(upstream)
@@ -619,8 +618,7 @@ class Exchange:
             # whether it is there at all, a new one.
             self.phase = DOUBTING
             self.deadline = inf
-            limit = self.service.rules.breaker.connections
-            if not limit or lane.active < limit:
+            if self._may_open(lane):
                 lane.begin()
             self.plane.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure, now, DOUBT_TURNS)
             return

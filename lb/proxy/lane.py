@@ -24,6 +24,7 @@ from lb.core.report import BUCKETS, Alarm, TargetTally
 from lb.core.retry import CONNECT, REFUSED, RESET, TIMEOUT, UNREACHABLE, Failure
 from lb.core.targets import Service, Target
 from lb.http1.head import IDEMPOTENT
+from lb.net.tls import HTTP1
 from lb.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 _NOBODY: deque[tuple[Exchange, float]] = deque(maxlen=0)
 
 
-#: What is offered to a target over TLS.
-ALPN = ("http/1.1",)
 #: Family and socket address.
 _Address = tuple[int, Any]
 
@@ -304,7 +303,7 @@ class Lane:
         until = loop.time() + (within or 0.0)
         addresses, tls = self.addresses, target.tls
         async with asyncio.timeout(within):
-            context = await self.plane.contexts.get(tls, ALPN) if tls is not None else None
+            context = await self.plane.contexts.get(tls, HTTP1) if tls is not None else None
             sock = await self._reach(addresses, within)
         upstream = Upstream(self, sock)
         try:

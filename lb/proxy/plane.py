@@ -18,7 +18,7 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from lb.core.renames import Renames, layout_of, renames
+from lb.core.renames import Renames, layout_of, renames, split_id
 from lb.core.report import (
     REMOVED,
     Alarm,
@@ -236,7 +236,7 @@ class DataPlane:
                 if exchange.pool.tally is tally:
                     exchange.pool.tally = total
         for id, removed in list(self._removed.items()):
-            service, pool, _ = id.split("/", 2)
+            service, pool, _ = split_id(id)
             place = removed_id(*counted_under(service, pool, layout))
             if place == id:
                 continue

@@ -43,6 +43,7 @@ from lb.control.operations import Base, Refused
 from lb.control.refusals import problem
 from lb.core.explain import explain, trial_text
 from lb.core.lifecycle import shown
+from lb.core.renames import split_id
 from lb.core.report import RequestRecord, empty_tally
 from lb.core.rotation import given_shares, is_served, rules_of
 from lb.core.targets import Pool, Service, Target
@@ -573,7 +574,7 @@ def _trials(supervisor: Supervisor) -> dict[tuple[str, str], int]:
 
 def _place(id: str) -> tuple[str, str, str]:
     """Service, pool and target as the metrics name them."""
-    service, pool, target = id.split("/", 2)
+    service, pool, target = split_id(id)
     return service, pool, target
 
 

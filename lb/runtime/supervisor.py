@@ -719,7 +719,7 @@ class Supervisor:
         while True:
             sums = self.totals.sums()
             self.rates.sample(sums, time.monotonic())
-            if sums.log_lines_lost > lost == 0:
+            if sums.log_lines_lost and not lost:
                 spec = self.world.snapshot.access_log
                 where = "stdout" if spec.path == "-" else spec.path
                 self.note("note", f"access log: lines are lost, {where} cannot be opened or takes no more")

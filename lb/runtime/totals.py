@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from lb.core.renames import split_id
 from lb.core.report import (
     PoolTally,
     Report,
@@ -84,10 +85,10 @@ class Sums:
         """Count targets that the configuration no longer has together, by pool, and so pools and services."""
         layout: dict[str, set[str]] = {}
         for id in known:
-            service, pool, _ = id.split("/", 2)
+            service, pool, _ = split_id(id)
             layout.setdefault(service, set()).add(pool)
         for id in [id for id in self.targets if id not in known]:
-            service, pool, _ = id.split("/", 2)
+            service, pool, _ = split_id(id)
             place = removed_id(*counted_under(service, pool, layout))
             if place != id:
                 gone = self.targets.pop(id)

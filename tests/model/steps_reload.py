@@ -5,16 +5,21 @@ from __future__ import annotations
 import random
 
 from tests.model import features
-from tests.model.plan import Plan
+from tests.model.plan import Plan, ServicePlan
 from tests.model.reference import Knowledge
 from tests.model.rules import new_target, rule
 from tests.model.steps_orders import background, order
 from tests.model.world import World
 
 
+def plan_to_edit(world: World, dice: random.Random) -> tuple[Plan, ServicePlan]:
+    """A copy of the plan, and one of its services."""
+    plan = world.plan.copy()
+    return plan, dice.choice(list(plan.services.values()))
+
+
 async def reload(world: World, plan: Plan, dice: random.Random) -> str:
     """Make a plan the file, and reload it."""
-    old = world.plan
     await background(world, dice)
     world.file.write_text(plan.text())
 
@@ -22,7 +27,6 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
         world.plan = plan
         addresses = {target.address for s in plan.services.values() for pool in s.pools.values() for target in pool}
         for service in plan.services.values():
-            before = old.services.get(service.name)
             for targets in service.pools.values():
                 for target in targets:
                     known = world.knowledge.get(target.address)
@@ -34,8 +38,6 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
                     override = world.overrides.get(target.address)
                     if override is not None and override[1] != target.weight:
                         del world.overrides[target.address]
-            if before is None:
-                continue
         for address in set(world.knowledge) - addresses:
             del world.knowledge[address]
             world.drained.discard(address)
@@ -60,8 +62,7 @@ async def step_edit_feature(world: World, dice: random.Random) -> str:
 
 @rule(2, "reload")
 async def step_edit_weight(world: World, dice: random.Random) -> str:
-    plan = world.plan.copy()
-    service = dice.choice(list(plan.services.values()))
+    plan, service = plan_to_edit(world, dice)
     target = dice.choice([target for targets in service.pools.values() for target in targets])
     target.weight = dice.choice((0, 1, 1, 2))
     return await reload(world, plan, dice)
@@ -70,8 +71,7 @@ async def step_edit_weight(world: World, dice: random.Random) -> str:
 @rule(2, "reload")
 async def step_edit_targets(world: World, dice: random.Random) -> str:
     """Add a target, take one out, or replace all of a pool."""
-    plan = world.plan.copy()
-    service = dice.choice(list(plan.services.values()))
+    plan, service = plan_to_edit(world, dice)
     pool = dice.choice(list(service.pools))
     targets = service.pools[pool]
     what = dice.choice(("add", "remove", "replace"))
@@ -88,8 +88,7 @@ async def step_edit_targets(world: World, dice: random.Random) -> str:
 
 @rule(2, "reload")
 async def step_edit_active(world: World, dice: random.Random) -> str:
-    plan = world.plan.copy()
-    service = dice.choice(list(plan.services.values()))
+    plan, service = plan_to_edit(world, dice)
     service.active = dice.choice(list(service.pools))
     return await reload(world, plan, dice)
 
@@ -97,8 +96,7 @@ async def step_edit_active(world: World, dice: random.Random) -> str:
 @rule(2, "reload")
 async def step_edit_pace(world: World, dice: random.Random) -> str:
     """Another pace of the checks; the question stays."""
-    plan = world.plan.copy()
-    service = dice.choice(list(plan.services.values()))
+    plan, service = plan_to_edit(world, dice)
     service.check["interval"] = dice.choice(("1s", "700ms", "2s"))
     return await reload(world, plan, dice)
 
@@ -106,8 +104,7 @@ async def step_edit_pace(world: World, dice: random.Random) -> str:
 @rule(2, "reload")
 async def step_rename_pool(world: World, dice: random.Random) -> str:
     """The same targets under another name."""
-    plan = world.plan.copy()
-    service = dice.choice(list(plan.services.values()))
+    plan, service = plan_to_edit(world, dice)
     old = dice.choice(list(service.pools))
     new = next(name for name in ("v1", "v2", "v3", "v4", "v5") if name not in service.pools)
     service.pools = {new if name == old else name: targets for name, targets in service.pools.items()}

@@ -23,11 +23,10 @@ from lb.health.probes.answer import Answer, Wanted, judge
 from lb.health.probes.asking import Asking, Prompt, Told
 from lb.health.probes.dial import Dialer, failure, place_of, spell, spell_at, unprepared
 from lb.net.resolver import literal
+from lb.net.tls import HTTP1
 
 #: How our probes name themselves, so that targets can tell them from clients in their logs.
 AGENT = f"lb-health/{__version__}"
-#: What is offered to a target over TLS: the same as for requests, since a target may refuse anything else.
-ALPN = ("http/1.1",)
 #: Seconds that a pattern may take on the event loop; ordinary ones take microseconds.
 AT_ONCE = 0.005
 #: Seconds that it may take in a thread: then the probe has failed.
@@ -77,7 +76,7 @@ class HttpProbe:
     async def run(self, at: str = "") -> Verdict:
         began = monotonic()
         self._conversation = None
-        context = await self.dialer.contexts.get(self._tls, ALPN) if self._tls is not None else None
+        context = await self.dialer.contexts.get(self._tls, HTTP1) if self._tls is not None else None
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         conversation = self._conversation = _Conversation(self.question, self.answer(), done)
         try:
