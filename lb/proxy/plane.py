@@ -345,7 +345,12 @@ class DataPlane:
         )
 
     def recall(self, request_id: str) -> None:
-        """Send what is kept of a request that went well with the next report: `explain` asks for it."""
+        """Send what is kept of a request that went well with the next report: `explain` asks for it.
+
+        A request that the next report tells of anyway is left as it is: its record says more than the log's line.
+        """
+        if any(record.id == request_id for record in self.records):
+            return
         found = self.log.find(request_id) if self.log is not None else None
         found = found or find_brief(reversed(self.recent), request_id, self.wall_offset)
         if found is not None:

@@ -34,7 +34,7 @@ from lb.core.targets import (
     Timeouts,
 )
 from lb.http1.forward import request_suffix
-from lb.http1.rules import read_request, read_request_fields
+from lb.http1.rules import Refusal, read_request, read_request_fields
 from lb.proxy import openings
 from lb.proxy import upstream as upstream_module
 from lb.proxy.exchange import Exchange
@@ -1304,3 +1304,11 @@ def test_a_lane_is_the_same_under_another_name(service: str, pool: str) -> None:
     assert plane.services[service].in_flight == 0
     stage.ask(GET)
     assert not stage.loop.opening, "on a kept connection"
+
+
+def test_what_is_about_to_be_reported_is_not_recalled_as_less() -> None:
+    plane = Stage().plane
+    plane.recent.append((b"id1", 0.0, 0.1, 400, b"GET", b"/", b"192.0.2.1", ""))
+    plane.count_refused(Refusal(400, "bad_framing", "two lengths"), b"192.0.2.1", b"id1", 10, b"GET / HTTP/1.1\r\n")
+    plane.recall("id1")
+    assert [record.tries for record in plane.records] == [["two lengths"]]
