@@ -158,6 +158,8 @@ def notes(service: Json, now: float) -> list[tuple[str, tuple[str, ...]]]:
         found.append((text, ()))
     if service["rollout"]:
         found.append((service["rollout"]["text"], ("yellow",)))
+    elif (last := service["last_rollout"]) and last["result"] != "done":  # one that went through: `switched to` says it
+        found.append((f"last rollout, {age(now - last['at'])} ago: {last['text']}", ("yellow",)))
     if service["detection"]:
         worst, expected = service["detection"]["worst"], service["detection"]["expected"]
         found.append((f"a dead target is out after {span(worst)} at worst, {span(expected)} on average", ("dim",)))

@@ -105,6 +105,8 @@ def switch(
         click.echo(json.dumps(answer, indent=2))
     elif answer["rollout"] and answer["active"] != pool and not wait:
         say(f"{service}: on the way to {pool}. `lb status {service} --watch` shows it go, or --wait here.")
+    elif wait and (why := missed(answer, pool)):
+        say(f"{shares(answer)} {why}")
     else:
         say(shares(answer))
     if wait and (answer["active"] != pool or answer["rollout"]):
@@ -160,6 +162,14 @@ def shares(service: Json) -> str:
     previous = service["previous"]
     back = f" `lb rollback {service['name']}` returns to {previous}." if previous else ""
     return f"{service['name']}: {', '.join(parts)}.{back}"
+
+
+def missed(service: Json, pool: str) -> str:
+    """Why the traffic is not where a switch should have led it; empty: it is."""
+    if service["rollout"]:
+        return f"{service['rollout']['text']}."
+    last = service["last_rollout"]
+    return f"{last['text']}." if last and service["active"] != pool else ""
 
 
 def await_end(client: Client, service: str, pool: str, began: float, quiet: bool) -> Json:

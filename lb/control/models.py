@@ -160,6 +160,23 @@ class RolloutView(View):
     """All this in one sentence."""
 
 
+class LastRolloutView(View):
+    """How a rollout has ended."""
+
+    from_: str = Field(alias="from")
+    """The pool that the traffic came from."""
+    to: str
+    """The pool that it went to."""
+    result: Literal["done", "rolled_back", "dropped"]
+    """It went through, all traffic went back, or a new configuration decided instead."""
+    reason: str
+    """Why it ended so."""
+    at: float
+    """When, Unix time."""
+    text: str
+    """All this in one sentence."""
+
+
 class ServiceView(TrafficView):
     """What clients want."""
 
@@ -181,6 +198,8 @@ class ServiceView(TrafficView):
     """How long a dead target can stay in."""
     rollout: RolloutView | None = None
     """The rollout under way, with its steps and its analysis."""
+    last_rollout: LastRolloutView | None = None
+    """The newest rollout that is over; kept over restarts until the next one ends."""
 
 
 class ListenerView(View):

@@ -8,9 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from lb.core.renames import Renames
+
+
+@dataclass(frozen=True, slots=True)
+class LastRollout:
+    """How the newest rollout that is over has ended. It stays until the next one ends."""
+
+    old: str
+    new: str
+    result: Literal["done", "rolled_back", "dropped"]  # dropped: a new configuration decided who gets the traffic
+    reason: str
+    at: float  # Unix time
+
+    @property
+    def text(self) -> str:
+        """All but the time in one sentence."""
+        how = {"done": "went through", "rolled_back": "was rolled back", "dropped": "was dropped"}[self.result]
+        return f"{self.old} → {self.new} {how}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +40,7 @@ class ServiceDesired:
     shares: tuple[tuple[str, int], ...] = ()  # (pool, parts of 100) during a rollout; empty: all to `active`
     since: float = 0.0  # Unix time of the last switch
     rollout: dict[str, object] | None = None  # `core.rollout` state while one is under way
+    last: LastRollout | None = None  # None: no rollout has ended yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +96,9 @@ def _with_pools(wanted: ServiceDesired, names: Mapping[str, str]) -> ServiceDesi
     if rollout is not None and isinstance(plan := rollout.get("plan"), dict):
         both: dict[str, Any] = {key: names.get(plan[key], plan[key]) for key in ("old", "new") if key in plan}
         rollout = {**rollout, "plan": {**plan, **both}}
+    last = wanted.last
+    if last is not None:
+        last = replace(last, old=names.get(last.old, last.old), new=names.get(last.new, last.new))
     return replace(
         wanted,
         active=names.get(wanted.active, wanted.active),
@@ -85,15 +106,21 @@ def _with_pools(wanted: ServiceDesired, names: Mapping[str, str]) -> ServiceDesi
         previous=names.get(wanted.previous, wanted.previous),
         shares=tuple((names.get(pool, pool), parts) for pool, parts in wanted.shares),
         rollout=rollout,
+        last=last,
     )
 
 
 def reconcile(
-    desired: Desired, actives: Mapping[str, str], pools: Mapping[str, frozenset[str]], weights: Mapping[str, int]
+    desired: Desired,
+    actives: Mapping[str, str],
+    pools: Mapping[str, frozenset[str]],
+    weights: Mapping[str, int],
+    at: float = 0.0,
 ) -> Desired:
     """Bring persisted wishes and a (new) configuration together; the version stays as it is.
 
-    `actives`: service → `active:` of the file; `pools`: service → its pools; `weights`: target id → the file's weight.
+    `actives`: service → `active:` of the file; `pools`: service → its pools; `weights`: target id → the file's weight;
+    `at`: Unix time.
     A persisted switch wins over the file as long as the file says what it said when the switch was made: an edit of
     `active:` is a newer wish, and wins. The same holds for weights. What the configuration no longer has is dropped.
     """
@@ -102,9 +129,9 @@ def reconcile(
         old = desired.services.get(name)
         if old is None or old.configured != configured or old.active not in pools[name]:
             previous = old.active if old is not None and old.active in pools[name] and old.active != configured else ""
-            services[name] = ServiceDesired(configured, configured, previous=previous)
+            services[name] = ServiceDesired(configured, configured, previous=previous, last=_dropped(old, at))
         elif any(pool not in pools[name] for pool, _ in old.shares) or old.previous not in {"", *pools[name]}:
-            services[name] = ServiceDesired(old.active, configured, since=old.since)
+            services[name] = ServiceDesired(old.active, configured, since=old.since, last=_dropped(old, at))
         else:
             services[name] = old
     targets: dict[str, TargetDesired] = {}
@@ -116,3 +143,12 @@ def reconcile(
         if override.draining or override.weight is not None:
             targets[id] = override
     return replace(desired, services=services, targets=targets)
+
+
+def _dropped(old: ServiceDesired | None, at: float) -> LastRollout | None:
+    """How the last rollout has ended, of a service whose present one, if there is one, the new configuration ends."""
+    if old is None or old.rollout is None or old.rollout.get("phase") not in ("stepping", "baking", "frozen"):
+        return old.last if old is not None else None
+    plan = old.rollout.get("plan")
+    names = (str(plan.get("old")), str(plan.get("new"))) if isinstance(plan, Mapping) else ("", "")
+    return LastRollout(*names, "dropped", "the new configuration decides who gets the traffic", at)

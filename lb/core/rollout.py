@@ -35,7 +35,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from lb.core.analysis import TAIL, Finding, Tally, burning, errors, latency, latency_limit, more_errors, slower_tail
-from lb.core.desired import ServiceDesired
+from lb.core.desired import LastRollout, ServiceDesired
 
 #: Seconds that too few of the new pool's targets are ready before it counts: one may be restarted.
 READY_GRACE = 5.0
@@ -434,7 +434,8 @@ def _freeze(rollout: Rollout, text: str) -> Next:
 
 
 def traffic(rollout: Rollout, before: ServiceDesired, at: float) -> ServiceDesired:
-    """The service's desired state with this rollout; `at` is Unix time, noted when the active pool changes.
+    """The service's desired state with this rollout; `at` is Unix time, noted when the active pool changes, and when
+    the rollout ends.
 
     `previous` is where `lb rollback` leads: never forward to a release that was found bad.
     """
@@ -444,13 +445,17 @@ def traffic(rollout: Rollout, before: ServiceDesired, at: float) -> ServiceDesir
     if rollout.failed and previous == plan.new:
         previous = ""
     shares = ((plan.old, 100 - rollout.share), (plan.new, rollout.share)) if 0 < rollout.share < 100 else ()
+    kept, last = to_dict(rollout), before.last
+    if rollout.phase in ("done", "rolled_back") and kept != before.rollout:
+        last = LastRollout(plan.old, plan.new, rollout.phase, rollout.reason, at)
     return replace(
         before,
         active=active,
         previous=previous,
         shares=shares,
         since=before.since if active == before.active else at,
-        rollout=to_dict(rollout),
+        rollout=kept,
+        last=last,
     )
 
 

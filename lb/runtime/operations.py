@@ -41,7 +41,7 @@ from lb.control.models import (
 )
 from lb.control.operations import Base, Refused
 from lb.control.refusals import problem
-from lb.core.explain import explain, trial_text
+from lb.core.explain import explain, span, trial_text
 from lb.core.lifecycle import shown
 from lb.core.renames import split_id
 from lb.core.report import RequestRecord, empty_tally
@@ -275,6 +275,9 @@ class LiveOperations:
         rollout = self._supervisor.rollouts.view(service.name)
         if rollout is not None:
             lines.append(f"rollout {rollout['text']}")
+        last = self._supervisor.desired.services[service.name].last
+        if last is not None:
+            lines.append(f"last rollout, {span(time.time() - last.at)} ago: {last.text}")
         taken_over = given.get(rotation.fallback, 0) > dict(rotation.shares).get(rotation.fallback, 0)
         if not is_served(rotation):
             summary = f"{service.name} has no target that can serve: clients get 503"

@@ -541,6 +541,7 @@ class Supervisor:
             {name: service.first_active() for name, service in config.services.items()},
             {service.name: frozenset(pool.name for pool in service.pools) for service in services},
             {id: target.weight for id, target in self.targets.items()},
+            time.time(),
         )
         self.rollouts.rename(self.renames)
         self.drains.configure(self.targets, self.renames)

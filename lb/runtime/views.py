@@ -11,6 +11,7 @@ import lb
 from lb.control.models import (
     ConfigView,
     DetectionView,
+    LastRolloutView,
     ListenerView,
     PoolView,
     ProbeView,
@@ -19,6 +20,7 @@ from lb.control.models import (
     Status,
     TargetView,
 )
+from lb.core.desired import LastRollout
 from lb.core.explain import trial_text
 from lb.core.lifecycle import Health, Seen, in_rotation, shown, shown_since
 from lb.core.report import PoolTally, TargetTally
@@ -99,8 +101,17 @@ def service_view(supervisor: Supervisor, service: Service, sums: Sums) -> Servic
         ],
         detection=_detection(supervisor, service.name),
         rollout=supervisor.rollouts.view(service.name),
+        last_rollout=_last_rollout(desired.last),
         requests=requests,
         **_figures(recent),
+    )
+
+
+def _last_rollout(last: LastRollout | None) -> LastRolloutView | None:
+    if last is None:
+        return None
+    return LastRolloutView(
+        from_=last.old, to=last.new, result=last.result, reason=last.reason, at=last.at, text=last.text
     )
 
 

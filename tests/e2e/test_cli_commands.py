@@ -373,6 +373,9 @@ def test_a_rollout_that_is_rolled_back_ends_the_wait_with_1(clean: Running) -> N
             clean.post(address, "/mend")
     assert done.returncode == 1, done.stdout
     assert "greeting: blue 100%" in done.stdout
+    last = " ".join(done.stdout.split()).rpartition("greeting: blue 100%")[2]
+    assert "blue → green was rolled back: green fails" in last
+    assert clean.json("status")["services"][0]["last_rollout"]["reason"].startswith("green fails")
 
 
 def test_a_pool_or_service_that_is_not_there(running: Running) -> None:

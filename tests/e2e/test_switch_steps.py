@@ -106,6 +106,11 @@ def test_a_bad_release_is_undone_by_itself(stage: Stage, broken: str, reason: st
     told = events(lb, "rollout")[-1] if events(lb, "rollout")[-1]["text"].startswith("all traffic") else None
     told = told or [event for event in events(lb) if event["text"].startswith("all traffic is back on blue")][-1]
     assert reason in told["text"]
+    last = view["last_rollout"]
+    assert (last["from"], last["to"], last["result"]) == ("blue", "green", "rolled_back")
+    assert reason in last["reason"]
+    assert "was rolled back" in lb.cli("status").stdout
+    assert "was rolled back" in lb.cli("explain", "greeting").stdout
 
 
 def test_silence_is_not_enough_data(stage: Stage) -> None:
@@ -187,6 +192,7 @@ def test_a_rollout_goes_on_or_back_after_kill_9(stage: Stage, policy: str) -> No
     if policy == "rollback":
         eventually(lambda: service(again)["rollout"] is None)
         assert service(again)["active"] == "blue"
+        assert service(again)["last_rollout"]["reason"] == "lb was restarted while the rollout was under way"
         assert "lb was restarted" in [e for e in events(again) if "all traffic is back" in e["text"]][-1]["text"]
         return
     assert service(again)["rollout"]["share"] == 50
@@ -202,6 +208,7 @@ def test_a_reload_that_removes_the_new_pool_ends_the_rollout(stage: Stage) -> No
     assert lb.cli("reload").returncode == 0
     eventually(lambda: service(lb)["rollout"] is None)
     assert service(lb)["active"] == "blue"
+    assert service(lb)["last_rollout"]["result"] == "dropped"
     assert {ask(f"{lb.url}/greeting").json["version"] for _ in range(20)} == {"blue"}
 
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lb.core.desired import Desired, ServiceDesired, TargetDesired
+from lb.core.desired import Desired, LastRollout, ServiceDesired, TargetDesired
 from lb.runtime.store import DAMAGED, FILE, LAST_GOOD, StateTaken, Store
 
 ONE = Desired(1, {"greeting": ServiceDesired("blue", "blue")}, {"greeting/blue/a:1": TargetDesired(draining=True)})
@@ -38,7 +38,8 @@ def file_size(limit: int) -> Iterator[None]:
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.load() == (None, "")
-    for state in (ONE, TWO):
+    last = LastRollout("blue", "green", "rolled_back", "green fails 3 of 9 requests", 5.0)
+    for state in (ONE, TWO, Desired(3, {"greeting": ServiceDesired("blue", "blue", last=last)})):
         assert store.save(state)
         assert Store(tmp_path).load() == (state, "")
 

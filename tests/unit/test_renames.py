@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lb.core.desired import Desired, ServiceDesired, TargetDesired, reconcile, renamed
+from lb.core.desired import Desired, LastRollout, ServiceDesired, TargetDesired, reconcile, renamed
 from lb.core.renames import Layout, renames
 from lb.core.rollout import Plan, begin, from_dict, to_dict
 
@@ -114,11 +115,43 @@ def after(desired: Desired, old: Layout, new: Layout, **actives: str) -> Desired
     weights = {f"{s}/{p}/{a}": 1 for s, pools in new.items() for p, there in pools.items() for a in there}
     configured = {name: actives.get(name, next(iter(pools))) for name, pools in new.items()}
     pools = {name: frozenset(layout) for name, layout in new.items()}
-    return reconcile(renamed(desired, renames(old, new)), configured, pools, weights)
+    return reconcile(renamed(desired, renames(old, new)), configured, pools, weights, at=9.0)
 
 
 def wishes(service: ServiceDesired, **targets: TargetDesired) -> Desired:
     return Desired(7, {"app": service}, {id.replace("_", "/").replace("X", ":"): each for id, each in targets.items()})
+
+
+BLUE_GREEN: Layout = {"app": {"blue": ("a:1", "b:1"), "green": ("c:1",)}}
+
+
+def test_how_the_last_rollout_ended_follows_its_pools() -> None:
+    last = LastRollout("blue", "green", "rolled_back", "green fails", 5.0)
+    found = after(
+        wishes(ServiceDesired("blue", "blue", last=last)),
+        BLUE_GREEN,
+        {"web": {"teal": ["a:1", "b:1"], "lime": ["c:1"]}},
+    )
+    assert found.services["web"].last == replace(last, old="teal", new="lime")
+
+
+def test_a_rollout_that_a_configuration_ends_has_ended_so() -> None:
+    plan = {"old": "blue", "new": "green"}
+    last = LastRollout("blue", "green", "rolled_back", "green fails", 5.0)
+    stepping = ServiceDesired(
+        "blue", "blue", shares=(("blue", 50), ("green", 50)), rollout={"plan": plan, "phase": "stepping"}
+    )
+    for kept in (None, last):
+        wanted = replace(stepping, last=kept)
+        assert after(wishes(wanted), BLUE_GREEN, BLUE_GREEN).services["app"].last == kept, "it goes on"
+        for new, active in ((BLUE_GREEN, "green"), ({"app": {"blue": ["a:1", "b:1"]}}, "blue")):
+            found = after(wishes(wanted), BLUE_GREEN, new, app=active).services["app"]
+            assert (found.rollout, found.last) == (
+                None,
+                LastRollout("blue", "green", "dropped", "the new configuration decides who gets the traffic", 9.0),
+            )
+    over = replace(stepping, shares=(), last=last, rollout={"plan": plan, "phase": "rolled_back"})
+    assert after(wishes(over), BLUE_GREEN, {"app": {"blue": ["a:1", "b:1"]}}, app="blue").services["app"].last == last
 
 
 def test_a_switch_follows_the_pool_that_it_led_to() -> None:

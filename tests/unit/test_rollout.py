@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lb.core.analysis import Tally
-from lb.core.desired import ServiceDesired
+from lb.core.desired import LastRollout, ServiceDesired
 from lb.core.report import BUCKETS
 from lb.core.rollout import (
     READY_GRACE,
@@ -344,6 +344,12 @@ def test_traffic_says_what_is_desired():
     assert (third.active, third.previous, third.shares, third.since) == ("blue", "green", (), 300.0)
     assert from_dict(third.rollout).reason == "why"
     assert traffic(back, third, 400.0) == third
+    assert third.last == LastRollout("blue", "green", "rolled_back", "why", 300.0)
+    assert third.last.text == "blue → green was rolled back: why"
+    again = traffic(begin(PLAN)[0], third, 500.0)
+    assert again.last == third.last, "how the last one ended is kept while another one is under way"
+    done = traffic(begin(replace(PLAN, steps=(100,), bake=Bake(time=0.0)))[0], again, 600.0)
+    assert (done.last.result, done.last.at) == ("done", 600.0)
     bad, _ = fail(full, "bad", can_go_back=True)
     assert traffic(bad, second, 300.0).previous == "", "`lb rollback` must not lead to a bad release"
     assert traffic(roll_back(rollout, "why")[0], first, 200.0).previous == ""

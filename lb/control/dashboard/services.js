@@ -69,6 +69,7 @@ class ServiceCard {
     this.served = make("span", { class: "tag" });
     this.since = make("span", { class: "muted" });
     this.detection = make("span", { class: "muted", title: "How long a target that dies can stay in rotation, from the settings of its check" });
+    this.last = make("span", { class: "muted last-rollout" });
     this.switchButton = make("button", { type: "button", onclick: () => page.actions.switchService(name) }, "Switch…");
     this.backButton = make("button", { type: "button", onclick: () => page.actions.rollBack(name) }, "Roll back…");
     for (const button of [this.switchButton, this.backButton]) attribute(button, "aria-describedby", this.title.id);
@@ -90,7 +91,7 @@ class ServiceCard {
         make("div", { class: "row" },
           make("button", { type: "button", class: "quiet", onclick: () => page.explain(name), "aria-describedby": this.title.id }, "Explain"),
           this.switchButton, this.backButton),
-        make("p", { class: "about-service" }, this.since, this.detection)),
+        make("p", { class: "about-service" }, this.since, this.detection, this.last)),
       make("div", { class: "body" }, this.split.node, make("div", { class: "figures" }, this.charts.map((each) => each.node)),
         this.rollout.node, this.pools));
   }
@@ -115,6 +116,8 @@ class ServiceCard {
     say(this.since, `${service.active} has been active ${service.since ? `for ${span(now - service.since)}` : "since the start"}.`);
     say(this.detection, service.detection
       ? `A target that dies is out of rotation after ${span(service.detection.expected)}, at worst after ${span(service.detection.worst)}.` : "");
+    const last = service.rollout || service.last_rollout?.result === "done" ? null : service.last_rollout;
+    say(this.last, last ? `Last rollout, ${span(now - last.at)} ago: ${last.text}.` : "");
     show(this.switchButton, service.pools.length > 1);
     show(this.backButton, Boolean(service.previous && !service.rollout));
     show(this.split.node, service.pools.length > 1);
