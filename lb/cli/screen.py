@@ -4,10 +4,14 @@ The picture lives on the terminal's other screen, so that what was there before 
 q, Ctrl-C, SIGTERM. A new size is painted at once; Ctrl-Z gives the terminal back until `fg`. Each picture is one
 write between the marks of a synchronized update, without erasing first: nothing flickers. What does not fit in height
 is scrolled to; what does not fit in width is cut by the terminal.
+
+While a terminal is stopped (Ctrl-S) a write to it would wait: no picture is painted then, so that keys and signals
+work. The end starts it again, or the terminal would stay as the pictures need it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -40,8 +44,12 @@ class Screen:
         self._lines: Sequence[str] = ()
         self._keyboard = sys.stdin.fileno() if sys.stdin.isatty() else None
         self._before: list[object] | None = None
+        self._screen = sys.stdout.fileno()
+        self._writable = select.poll()
+        self._writable.register(self._screen, select.POLLOUT)
         self._signals: dict[int, object] = {}
         self._wake_out, self._wake_in = os.pipe()
+        self._entered = False  # the other screen is shown
 
     def __enter__(self) -> Screen:
         for number, act in (
@@ -107,21 +115,37 @@ class Screen:
         if whole > room:
             foot += f" · ↑ ↓ page: lines {self._first + 1} to {self._first + len(seen)} of {whole}"
         rows = [*seen, *[""] * (room - len(seen)), self._ink(foot, "dim")]
-        sys.stdout.write(f"{BEGIN}\x1b[H" + "\r\n".join(f"{row}\x1b[K" for row in rows) + END)
-        sys.stdout.flush()
+        entering = "" if self._entered else ENTER
+        self._entered |= self._write(f"{entering}{BEGIN}\x1b[H" + "\r\n".join(f"{row}\x1b[K" for row in rows) + END)
+
+    def _write(self, text: str) -> bool:
+        """Write to the terminal if it takes anything now; whether it did.
+
+        It goes around `sys.stdout`: what that keeps would be written when the process exits, and wait then.
+        """
+        if not self._writable.poll(0):
+            return False
+        rest = text.encode(sys.stdout.encoding, "replace")
+        while rest:
+            rest = rest[os.write(self._screen, rest) :]
+        return True
 
     def _take(self) -> None:
         if self._keyboard is not None:
             self._before = termios.tcgetattr(self._keyboard)
             tty.setcbreak(self._keyboard)
-        sys.stdout.write(ENTER)
-        sys.stdout.flush()
+        self._entered = False
 
     def _give_back(self) -> None:
-        sys.stdout.write(LEAVE)
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # (a terminal that does not control this process)
+            if os.tcgetpgrp(self._screen) != os.getpgrp():
+                return  # after Ctrl-Z it is the shell's already
+        for action in (termios.TCOOFF, termios.TCOON):  # Linux starts again only what was stopped by the first one
+            termios.tcflow(self._screen, action)
+        self._write(LEAVE)
         if self._keyboard is not None and self._before is not None:
-            termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._before)  # type: ignore[arg-type]
+            # (not after what was written is out, as usual: that may never be)
+            termios.tcsetattr(self._keyboard, termios.TCSANOW, self._before)  # type: ignore[arg-type]
 
     # --- signals --------------------------------------------------------------------------------------------------
 

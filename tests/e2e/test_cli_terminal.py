@@ -107,6 +107,46 @@ def test_a_signal_ends_the_watch_and_the_terminal_is_as_before(running: Running,
     assert terminal.printed.endswith("\x1b[?1049l")
 
 
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, "q"])
+def test_a_watch_on_a_stopped_terminal_ends_and_gives_it_back(running: Running, end: int | str) -> None:
+    terminal = watch(running)
+    terminal.until("q: quit")
+    terminal.type("\x13")
+    while select.select([terminal.end], [], [], 1.5)[0]:  # until there are no more pictures
+        os.read(terminal.end, 65536)
+    if isinstance(end, str):
+        terminal.type(end)
+    else:
+        os.kill(terminal.pid, end)
+    assert terminal.close() == 0
+    assert terminal.printed.endswith("\x1b[?1049l")
+
+
+def test_a_watch_in_the_background_of_a_shell_ends(running: Running) -> None:
+    """Its terminal is the shell's then: a change of it would stop the watch instead of ending it."""
+    terminal = Terminal(["bash", "--norc", "-im"], LB_ADMIN=running.admin)
+    terminal.type(f"{sys.executable} -m lb status --watch\r")
+    terminal.until("q: quit")
+    terminal.type("\x1a")
+    terminal.until("Stopped")
+    terminal.type("kill %1; wait %1; echo en''ded\r")
+    terminal.until("ended")
+    terminal.type("exit\r")
+    assert terminal.close() == 0
+
+
+def test_a_stopped_terminal_that_goes_on_is_painted_again(running: Running) -> None:
+    terminal = watch(running)
+    terminal.until("q: quit")
+    terminal.type("\x13")
+    while select.select([terminal.end], [], [], 1.5)[0]:
+        os.read(terminal.end, 65536)
+    terminal.type("\x11")
+    terminal.until("q: quit")
+    terminal.type("q")
+    assert terminal.close() == 0
+
+
 def test_a_new_size_is_painted_at_once_and_the_rest_is_scrolled_to(running: Running) -> None:
     terminal = watch(running)
     terminal.until("q: quit")
