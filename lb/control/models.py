@@ -41,6 +41,8 @@ class ProbeView(View):
     """How long it took."""
     text: str
     """What was found."""
+    excerpt: str = ""
+    """How the body of an answer that failed begins: 200 characters at most, printable. In memory alone."""
 
 
 class TrafficView(View):

@@ -111,7 +111,19 @@ def _last_probe(health: Health, seen: Sequence[Seen], now: float) -> list[str]:
     count, first, _ = runs(seen)[-1]
     if count > 1:
         lines.append(f"The last {count} probes said the same, since {span(now - first.at)} ago.")
-    return lines
+    return lines + _last_failure(seen, now)
+
+
+def _last_failure(seen: Sequence[Seen], now: float) -> list[str]:
+    """The newest failure, unless it was the last probe, and what its answer's body says."""
+    failed = next((each for each in reversed(seen) if not each.verdict.ok and not each.verdict.ignored), None)
+    if failed is None:
+        return []
+    said = " ".join(failed.verdict.excerpt.split())
+    if failed is seen[-1]:
+        return [f"The answer's body begins: {said}"] if said else []
+    text = f"The last failure, {span(now - failed.at)} ago: {failed.verdict.text}."
+    return [f"{text} The answer's body began: {said}" if said else text]
 
 
 def _admin(health: Health) -> list[str]:

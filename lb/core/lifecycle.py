@@ -76,6 +76,7 @@ class Verdict(NamedTuple):
     drain_hint: bool = False  # the target asks for no new requests
     ignored: bool = False  # neither pass nor failure (ignore_1xx, our own stall): changes nothing
     got: str = ""  # what came back, for `lb probe`: the answer's first lines, a command's output
+    excerpt: str = ""  # of a failure: how the answer's body begins, printable. Never on the disk, and no header in it
 
 
 class Seen(NamedTuple):

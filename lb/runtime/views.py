@@ -197,7 +197,7 @@ def _reason(supervisor: Supervisor, target: Target, health: Health) -> str:
 def probe_view(seen: object) -> ProbeView:
     """One probe of the monitor's history."""
     at, verdict = seen.at, seen.verdict  # type: ignore[attr-defined]
-    return ProbeView(at=unix(at), ok=verdict.ok, seconds=verdict.seconds, text=verdict.text)
+    return ProbeView(at=unix(at), ok=verdict.ok, seconds=verdict.seconds, text=verdict.text, excerpt=verdict.excerpt)
 
 
 def run_view(run: Run) -> RunView:

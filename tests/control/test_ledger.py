@@ -46,6 +46,14 @@ def test_runs_outlive_an_end(tmp_path: Path):
     assert counts(ledger(tmp_path)) == counts(second)
 
 
+def test_the_body_of_an_answer_is_never_on_the_disk(tmp_path: Path):
+    found = ledger(tmp_path)
+    fill(found, Verdict(False, 0.002, "HTTP 503", "status", got="HTTP 503\nhunter2", excerpt="hunter2"), PASS)
+    found.flush(everything=True)
+    written = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert b"HTTP 503" in written and b"hunter2" not in written
+
+
 def test_killed_at_any_moment_it_loses_only_what_was_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What went on when the file of those was written last may have ended since: it is not told twice."""
     monkeypatch.setattr("lb.control.ledger.OPEN_PER_SECOND", 1e-6)  # the second writing is not due yet

@@ -146,6 +146,29 @@ async def test_expected_statuses(backend, probe, status, ranges, passes):
     assert verdict.text.startswith(f"HTTP {status[:3].decode()}")
 
 
+async def test_a_failure_keeps_how_the_body_begins_and_no_header(backend, probe):
+    """Bounded and printable, whatever comes; a pass keeps nothing."""
+    answer = ok(b"database:\x1b[2J no connection" + b"x" * 500, b"503 Busy", b"X-Secret: hunter2\r\n")
+    refused = await probe(await backend(answer), HTTP)
+    assert refused.excerpt.startswith("database:\\x1b[2J no connectionxxx")
+    assert len(refused.excerpt) == 201
+    assert len((await probe(await backend(ok(b"\0" * 500, b"503 Busy")), HTTP)).excerpt) == 201
+    assert "hunter2" not in f"{refused}"
+    other = await probe(
+        await backend(ok(b"starting", headers=b"X-Secret: hunter2\r\n")), replace(HTTP, expect=Expect(body="up"))
+    )
+    assert (other.excerpt, "hunter2" in f"{other}") == ("starting", False)
+
+    async def half(reader, writer):
+        writer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 99\r\nX-Secret: hunter2\r\n\r\nno disk")
+        await reader.read()
+        await asyncio.sleep(10)
+
+    late = await probe(await backend(half), replace(HTTP, timeout=0.2))
+    assert (late.kind, late.excerpt, "hunter2" in f"{late}") == ("timeout", "no disk", False)
+    assert (await probe(await backend(ok(b"fine")), HTTP)).excerpt == ""
+
+
 async def test_redirects_are_not_followed(backend, probe):
     """Traefik follows by default; a loop, or another host's health, is not this target's."""
     elsewhere = await backend()

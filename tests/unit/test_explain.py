@@ -57,6 +57,24 @@ def test_a_ready_target():
     assert "a failure takes it out after 4.8 s as a rule and 7.0 s at worst." in text
 
 
+SAID = FAIL._replace(excerpt="database:\nno connection")
+
+
+def test_a_failure_is_shown_with_the_body_of_its_answer():
+    text = say(after(Probed(SAID)), seen=[Seen(98.0, SAID)])
+    assert "HTTP 503, expected 200-299.\nThe answer's body begins: database: no connection\n" in text
+    assert "body" not in say(after(Probed(FAIL)), seen=[Seen(98.0, FAIL)])
+
+
+def test_the_last_failure_is_shown_behind_later_passes():
+    failure = "The last failure, 5.0 s ago: HTTP 503, expected 200-299."
+    text = say(READY, seen=[Seen(92.0, FAIL), Seen(95.0, SAID), Seen(98.0, PASS)])
+    assert f"{failure} The answer's body began: database: no connection\n" in text
+    assert f"{failure}\n" in say(READY, seen=[Seen(95.0, FAIL), Seen(98.0, PASS)])
+    ignored = SAID._replace(ignored=True)
+    assert "failure, " not in say(READY, seen=[Seen(95.0, ignored), Seen(98.0, PASS)])
+
+
 def test_counters_against_thresholds():
     text = say(after(Probed(PASS), Probed(FAIL), Probed(FAIL)), next_probe=101.0)
     assert "2 of 3 failures in a row; 1 more take it out; the next probe is due in 1.0 s." in text

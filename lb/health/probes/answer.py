@@ -142,11 +142,22 @@ class Answer:
         self.body += data[: self._limit - len(self.body)]
         self.done = self._left == 0 or len(self.body) >= self._limit
 
+    def excerpt(self) -> str:
+        """The body's beginning, for people."""
+        return _excerpt(self.body[: _SHOWN * 4 + 1])
+
     def sketch(self) -> str:
         """What came, for people: the status line and the body's beginning."""
         if self.head is None:
             return printable(self.raw) if self.raw else ""
         return _sketch(self.head.line, self.body[: _SHOWN * 4])
+
+
+@lru_cache(maxsize=64)
+def _excerpt(beginning: bytes) -> str:
+    """A body's beginning for people; the escapes of control characters count for its length."""
+    text = printable(beginning)
+    return f"{text[:_SHOWN]}…" if len(text) > _SHOWN else text
 
 
 @lru_cache(maxsize=64)
@@ -169,16 +180,23 @@ def judge(answer: Answer, spec: CheckSpec, seconds: float, wanted: Wanted, limit
     if head.status < 200 and spec.ignore_1xx:
         return Verdict(False, seconds, f"{text}, ignored as configured", ignored=True, got=answer.sketch())
     if not wanted.fits_status(head.status):
-        return Verdict(False, seconds, f"{text}, expected {wanted.statuses}", "status", got=answer.sketch())
+        return Verdict(
+            False,
+            seconds,
+            f"{text}, expected {wanted.statuses}",
+            "status",
+            got=answer.sketch(),
+            excerpt=answer.excerpt(),
+        )
     for name, value in spec.expect.headers:
         values = _values(answer.fields, name.lower().encode())
         if not any(wanted.fits_header(name, found, limit) for found in values):
             got = f"{name}: {', '.join(values)}" if values else f"no {name}"
             text = f"{text}, but {got}; expected {value or 'it to be there'}"
-            return Verdict(False, seconds, text, "header", got=answer.sketch())
+            return Verdict(False, seconds, text, "header", got=answer.sketch(), excerpt=answer.excerpt())
     if spec.expect.body and not wanted.fits_body(answer.body, limit):
         text = f"{text}, but its body ({len(answer.body)} bytes) has no {spec.expect.body}"
-        return Verdict(False, seconds, text, "body", got=answer.sketch())
+        return Verdict(False, seconds, text, "body", got=answer.sketch(), excerpt=answer.excerpt())
     weight, drain = agent_words(answer)
     if weight is not None or drain:
         asks = " and ".join(([f"weight {weight:.0%}"] if weight is not None else []) + (["drain"] if drain else []))

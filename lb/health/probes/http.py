@@ -115,7 +115,7 @@ class HttpProbe:
             return await loop.run_in_executor(self.dialer.aside, judge, answer, self.spec, seconds, self._wanted, ASIDE)
         except TooCostly as pattern:
             text = f"{_found(answer)}, but to look for {pattern} takes longer than {ASIDE:g} s: given up"
-            return Verdict(False, seconds, text, "body", got=answer.sketch())
+            return Verdict(False, seconds, text, "body", got=answer.sketch(), excerpt=answer.excerpt())
 
     def too_late(self, answer: Answer, connected: bool, seconds: float) -> Verdict:
         """The verdict on one that did not end within its time: how far it had come."""
@@ -133,7 +133,8 @@ class HttpProbe:
             text = f"HTTP {head.status}, but its body ({len(answer.body)} bytes so far) did not end"
         text = f"{text} within {self.spec.timeout:g} s"
         ignored = interim and self.spec.ignore_1xx
-        return Verdict(False, seconds, text, "timeout", ignored=ignored, got=answer.sketch())
+        found, began = answer.sketch(), answer.excerpt()
+        return Verdict(False, seconds, text, "timeout", ignored=ignored, got=found, excerpt=began)
 
 
 class _Question(Prompt):
