@@ -38,6 +38,7 @@ class Setup:
     features: str = ""  # lb: further lines of each service
     readiness: str = "none"  # lb: the check's protocol when there are no `checks`
     python: str = sys.executable  # lb's interpreter
+    checkout: Path = Path(__file__).parent.parent  # lb's source
 
     @property
     def cpus(self) -> set[int]:
@@ -331,7 +332,7 @@ routes:{routes}
 """
     )
     command = [setup.python, "-m", "lb", "run", str(config), "--workers", str(setup.workers)]
-    environ = {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    environ = {"PYTHONPATH": str(setup.checkout)}
     process = start(command, setup.cpus, folder, f"lb-{port}", environ)
     return _up(Server("lb", port, process, lambda: children(process.pid)), folder)
 
