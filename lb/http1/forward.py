@@ -75,7 +75,7 @@ def request_bytes(head: RequestHead, host: bytes, request_id: bytes, omit: int =
     """The whole head for the target, with its empty line. `omit`: 0, or the sum of what is to be left out."""
     fields = head.fields
     suffix = fields.suffix
-    if omit or fields.expect_continue or fields.max_forwards >= 0 or not head.minor:
+    if omit or fields.special or not head.minor:
         suffix = _rare_suffix(head, omit)
     return b"".join((head.method, b" ", head.target, _HTTP11, host, suffix, request_id, b"\r\n\r\n"))
 

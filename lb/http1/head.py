@@ -41,6 +41,7 @@ class RequestFields:
         "max_forwards",
         "request_id",
         "said",
+        "special",
         "suffix",
         "tail",
         "te_trailers",
@@ -56,10 +57,11 @@ class RequestFields:
         self.keep_alive = False  # Connection: keep-alive (matters for HTTP/1.0)
         self.upgrade: bytes = b""  # protocol asked for with Connection: upgrade; h2c is never in here
         self.te_trailers = False
+        self.connection_named: frozenset[bytes] = frozenset()
         self.expect_continue = False
         self.max_forwards = -1
-        self.connection_named: frozenset[bytes] = frozenset()
         self.authenticates_connection = False  # it carries an NTLM or Negotiate login
+        self.special = False  # one of the three above may matter: that is looked at once, and nearly never the case
         self.request_id: bytes = b""
         self.forwarded: list[bytes] = []
         self.forwarded_for: list[bytes] = []

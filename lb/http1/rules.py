@@ -322,7 +322,8 @@ def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> Req
             fields.user_agent = value
         elif kind == AUTHORIZATION:
             kept.append(line)
-            fields.authenticates_connection |= _CONNECTION_LOGIN.match(value) is not None
+            if _CONNECTION_LOGIN.match(value):
+                fields.authenticates_connection = fields.special = True
         elif kind == CONNECTION:
             upgrade_asked |= _read_connection(value, fields)
         elif kind == CONTENT_LENGTH:
@@ -337,7 +338,7 @@ def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> Req
         elif kind == EXPECT:
             if value.lower() != b"100-continue":
                 raise Refusal(417, "bad_expectation", "the only expectation known is 100-continue")
-            fields.expect_continue = True
+            fields.expect_continue = fields.special = True
         elif kind == UPGRADE:
             upgrade = upgrade + b"," + value if upgrade else value
         elif kind == TE:
@@ -347,6 +348,7 @@ def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> Req
             if not _LENGTH.fullmatch(value):
                 raise Refusal(400, "bad_request", "Max-Forwards is not a number")
             fields.max_forwards = min(int(value), 1 << 31)
+            fields.special = True
         elif kind == CLAIM:
             fields.claims.append(line)
         elif kind == FORWARDED_FOR:

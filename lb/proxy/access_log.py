@@ -173,7 +173,8 @@ class Log:
             f'"bytes_in":{exchange.bytes_in},"bytes_out":{exchange.bytes_out},'
             f"{lane.said if lane is not None else self._nobody(exchange)},{said}"
         )
-        if exchange.rare:
+        if exchange.connected_at or exchange.first_byte_at or exchange.reason or exchange.tries:
+            # There is more to tell than of a request that one kept connection answered at once.
             line += self._rare(exchange)
         # `_add`, written out: this is the way of nearly every request.
         lines = self._lines

@@ -333,8 +333,6 @@ class Downstream(asyncio.Protocol):
             if not fields.expect_continue:
                 self.expect_body()
         exchange.start(piece, done, framing)
-        if self._chunked is not None and exchange.service.omit & OMIT_TRAILERS:
-            self._chunked.trailers = False
         return data[position:]
 
     def _parse_head(self, raw: bytes) -> RequestHead:
@@ -379,6 +377,8 @@ class Downstream(asyncio.Protocol):
         chunked = self._chunked
         if chunked is not None:
             before = chunked.payload
+            if exchange.service.omit & OMIT_TRAILERS:
+                chunked.trailers = False
             try:
                 piece, ended = chunked.feed(data)
             except BadChunk as error:

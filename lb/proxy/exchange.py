@@ -170,8 +170,7 @@ class Exchange:
         if head.fields.upgrade and not self._upgrade_is_sound():
             self.answer(400, "bad_upgrade", "a WebSocket handshake needs GET and Sec-WebSocket-Key")
             return
-        bound = service.bound()
-        if bound and service.in_flight > bound:
+        if service.bounded and service.in_flight > service.bound():
             self.answer(503, "overload", "the service has as many requests in flight as it may have")
             return
         if piece and service.omit & OMIT_TRAILERS and done and head.fields.chunked:
@@ -382,8 +381,12 @@ class Exchange:
         self.upstream = upstream
         self.phase = WAITING
         head = self.head
-        if head.fields.authenticates_connection:
-            upstream.private = AUTHENTICATED
+        fields = head.fields
+        if fields.special:
+            if fields.authenticates_connection:
+                upstream.reserve(AUTHENTICATED)
+            # A final answer instead of 100: some servers then forget that a body follows.
+            self.wary = fields.expect_continue and bool(head.minor)
         service = self.service
         host = service.host_header or head.host or upstream.lane.authority
         data = request_bytes(head, host, self.request_id, service.omit)
@@ -391,9 +394,7 @@ class Exchange:
         if body:
             data += body[0] if len(body) == 1 else b"".join(body)
         timeouts = service.rules.timeouts
-        if self.body_done or head.fields.expect_continue:
-            # A final answer instead of 100: some servers then forget that a body follows.
-            self.wary = head.fields.expect_continue and bool(head.minor)
+        if self.body_done or fields.expect_continue:
             self.timer = "response"
             per_try = service.rules.retries.per_try
             if per_try and self.replayable:
@@ -497,7 +498,7 @@ class Exchange:
             client.write(b"".join((head.front, b"X-Request-Id: ", self.request_id, b"\r\n\r\n", piece)))
         else:
             if head.fields.authenticates_connection and self.upstream is not None and not self.upstream.private:
-                self.upstream.private = OFFERED
+                self.upstream.reserve(OFFERED)
             self._write_head(head, piece)
         self.bytes_out = len(piece) - framing
         if done:
@@ -694,11 +695,6 @@ class Exchange:
     def written_at(self) -> float:
         """When the try under way was written to its target."""
         return max(self.started, self.connected_at)
-
-    @property
-    def rare(self) -> bool:
-        """Whether there is more to tell than of a request that one kept connection answered at once."""
-        return bool(self.tries or self.reason or self.connected_at or self.first_byte_at)
 
     def _retry_now(self) -> None:
         if self.phase == NEW and self._choose_again():
@@ -907,7 +903,7 @@ class Exchange:
     def _finish(self, now: float, cut: bool = False) -> None:
         """Count, write the log record, give the connection back, let the client's next request begin."""
         shadow = self.shadow
-        if self.client is shadow:
+        if shadow is not None and self.client is shadow:
             self._finish_copy(now)
             return
         plane, lane, service, status = self.plane, self.lane, self.service, self.status

@@ -380,7 +380,7 @@ class Lane:
         self.close_idle()
         self.close_private()
         for upstream in self.connections:
-            upstream.retired = True
+            upstream.retire()
 
     def expire(self, now: float) -> None:
         """Retire the connections that have reached their greatest age."""
@@ -391,7 +391,7 @@ class Lane:
             if upstream.expires_at > now:
                 self.expires_at = min(self.expires_at, upstream.expires_at)
             else:
-                upstream.retired = True
+                upstream.retire()
                 if self.forget(upstream) or (upstream.private and upstream.exchange is None):
                     upstream.close()
 

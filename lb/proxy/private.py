@@ -70,7 +70,7 @@ class PrivateConnections:
         """The connection has a request again."""
         self._idle.remove(upstream)
         if upstream.private == OFFERED:
-            upstream.private = SHARED
+            upstream.reserve(SHARED)
 
     def close(self) -> None:
         """The client is gone."""

@@ -157,6 +157,7 @@ class LiveService:
     """One service: its rules, its pools, and its share of traffic."""
 
     __slots__ = (
+        "bounded",
         "budget",
         "copies",
         "fallback",
@@ -197,6 +198,7 @@ class LiveService:
         self.retried: dict[str, int] = {}
         self.in_flight = 0
         self.limiter: GradientLimiter | None = GradientLimiter() if rules.breaker.adaptive else None
+        self.bounded = bool(rules.breaker.requests or rules.breaker.adaptive)
         self.mirror: Mirroring | None = None
         self.mirrored: dict[str, int] = {}  # outcome → copies
         self.copies: set[Exchange] = set()  # those under way
@@ -327,7 +329,7 @@ class LiveService:
         return self.pools[others[0]] if others else None
 
     def bound(self) -> int:
-        """How many requests may be in flight; 0: no bound."""
+        """How many requests may be in flight, where the service is `bounded`."""
         fixed = self.rules.breaker.requests
         if self.limiter is None:
             return fixed

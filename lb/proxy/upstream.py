@@ -62,6 +62,7 @@ class Upstream(asyncio.Protocol):
         "reusable",
         "sent",
         "sock",
+        "special",
         "transport",
     )
 
@@ -84,6 +85,7 @@ class Upstream(asyncio.Protocol):
         self._chunked: ChunkedBody | None = None
         self._held = b""
         self._interim = 0
+        self.special = False  # it is lost, retired, blocked, paused or private: `detach` has to look
         self._lost = False
         self._paused = False  # its reading is stopped, for the client takes no more
         self.blocked = False  # its write buffer is full
@@ -122,7 +124,7 @@ class Upstream(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = True
+        self._lost = self.special = True
         self.lane.connections.discard(self)
         self.lane.plane.sending.pop(self, None)
         exchange = self.exchange
@@ -132,7 +134,7 @@ class Upstream(asyncio.Protocol):
             self.lane.learn_close(self)
 
     def pause_writing(self) -> None:
-        self.blocked = True
+        self.blocked = self.special = True
         lane = self.lane
         lane.plane.sending[self] = Sending(self.transport, lane.plane.now, lane.service.timeouts.send or inf)
         if self.exchange is not None:
@@ -172,7 +174,7 @@ class Upstream(asyncio.Protocol):
     def pause(self) -> None:
         """The client takes no more: stop reading."""
         if not self._lost and not self.transport.is_closing():
-            self._paused = True
+            self._paused = self.special = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
@@ -181,26 +183,49 @@ class Upstream(asyncio.Protocol):
         if not self._lost and not self.transport.is_closing():
             self.transport.resume_reading()
 
+    def retire(self) -> None:
+        """Take no request after this one, whatever the answer says."""
+        self.retired = self.special = True
+
+    def reserve(self, private: int) -> None:
+        """Serve one client alone from now on, or anybody again: one of the constants of `proxy.private`."""
+        self.private = private
+        self.special = True
+
     def detach(self, now: float) -> None:
         """The exchange is over: back to the idle ones if possible, else closed."""
-        exchange, self.exchange = self.exchange, None
         lane = self.lane
         lane.active -= 1
-        free = self.reusable and self._state == _IDLE and not self._lost and not self.retired
-        if free and not lane.draining and not self.blocked:
-            if self._paused:
-                self.resume()
+        if not self.reusable or self._state != _IDLE or lane.draining:
+            self.abort()
+        elif self.special:
+            self._detach_special(now)
+        else:
+            self.exchange = None
             self.idle_since = now
-            if self.private and exchange is not None:
-                exchange.client.keep_private(self)
-            elif lane.expecting:
+            if lane.expecting:
                 lane.hand_over(self)
             elif lane.freshest is None:
                 lane.freshest = self
             else:
                 lane.keep(self)
-        else:
+
+    def _detach_special(self, now: float) -> None:
+        """The same for a connection to which something has happened."""
+        exchange, self.exchange = self.exchange, None
+        if self._lost or self.retired or self.blocked:
             self.abort()
+            return
+        if self._paused:
+            self.resume()
+        self.special = self.private != SHARED
+        self.idle_since = now
+        if self.special and exchange is not None:
+            exchange.client.keep_private(self)
+        elif self.lane.expecting:
+            self.lane.hand_over(self)
+        else:
+            self.lane.keep(self)
 
     def abort(self) -> None:
         """Close at once, throwing away what was not written yet."""
