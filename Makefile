@@ -10,10 +10,10 @@ TESTS  ?= tests
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint check types model bench docs lock clean env dev-env bench-env
+.PHONY: help run test lint check types model model-e2e bench docs lock clean env dev-env bench-env
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: env ## start lb with demo backends (FILE=backends.yaml)
 	@exec $(BIN)/lb run $(FILE) --demo $(ARGS)
@@ -33,6 +33,9 @@ lint: dev-env ## ruff, formatting, mypy --strict, import contracts
 
 model: dev-env ## random runs of all features against the promise, in one process (ARGS="--steps 200000 --seeds 500")
 	$(BIN)/python -m tests.model $(ARGS)
+
+model-e2e: dev-env ## the same with real processes, in real time (ARGS="--minutes 60")
+	$(BIN)/python -m tests.model.e2e $(ARGS)
 
 bench: bench-env ## compare with nginx, HAProxy, Envoy and Caddy (ARGS=--help)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -51,6 +51,19 @@ class Clock:
 CLOCK = Clock()
 
 
+class SystemClock(Clock):
+    """The system's time, for runs against real processes."""
+
+    @property
+    def now(self) -> float:  # type: ignore[override]
+        return time.monotonic()
+
+
+def follow_the_system() -> None:
+    """From now on the model's clock is the system's; instead of `install`."""
+    CLOCK.__class__ = SystemClock
+
+
 class Dice(random.Random):
     """`random.Random` whose seed is drawn from the run's own, where a program would take one from the system."""
 

@@ -47,6 +47,10 @@ class Result:
         return not self.invariant
 
 
+#: Takes the steps of a seed; the last argument: tell each one.
+Run = Callable[[int, Iterable[int], bool], Result]
+
+
 def run(seed: int, numbers: Iterable[int], verbose: bool = False) -> Result:
     """Take the steps with these numbers; to be called in a process of its own."""
     from tests.model import rules
@@ -158,7 +162,9 @@ def one(seed: int, numbers: Iterable[int], verbose: bool = False) -> Result:
     return next(all_of([(seed, list(numbers))], 1, verbose))
 
 
-def all_of(wanted: Iterable[tuple[int, list[int]]], jobs: int, verbose: bool = False) -> Iterator[Result]:
+def all_of(
+    wanted: Iterable[tuple[int, list[int]]], jobs: int, verbose: bool = False, run: Run = run
+) -> Iterator[Result]:
     """The results of many runs, `jobs` at a time, as they end."""
     queue = iter(wanted)
     running: dict[int, tuple[int, int, bytes]] = {}

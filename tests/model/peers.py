@@ -20,6 +20,8 @@ _NUMBER = re.compile(rb"^/(?:[a-z]+/)*r/(\d+)")
 _LENGTH = re.compile(rb"(?im)^content-length: *(\d+)")
 _DO = re.compile(rb"(?im)^x-do: *([^\r\n]*)")
 
+#: The answer to the key `dGhlIHNhbXBsZSBub25jZQ==` (RFC 6455 section 1.3).
+ACCEPT = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 #: Moods in which a target answers every request well.
 WELL = frozenset({"well"})
 
@@ -92,6 +94,7 @@ class _Conversation(asyncio.Protocol):
         self.transport: Any = None
         self.busy = False
         self.served = 0
+        self.tunnel = False  # what comes is sent back, byte for byte
         self._held = b""
         self._body_left = 0
         self._then: Callable[[], None] | None = None
@@ -109,6 +112,9 @@ class _Conversation(asyncio.Protocol):
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        if self.tunnel:
+            self.transport.write(data)
+            return
         self._held += data
         self._go_on()
 
@@ -173,6 +179,11 @@ class _Conversation(asyncio.Protocol):
 
     def _answer(self, method: bytes, do: dict[str, str]) -> None:
         mood = self.backend.mood
+        if "tunnel" in do and mood == "well":
+            self.tunnel = True
+            lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: websocket", ACCEPT]
+            self.transport.write("\r\n".join([*lines, f"X-Backend: {self.backend.address}", "", ""]).encode())
+            return
         if method == b"POST" and mood in ("reset", "close"):
             # A target that reads a request and closes without a word, just when it closes idle connections as a habit,
             # cannot be told from one that has not read it; `lb` goes by the habit (`core.keepalive`).

@@ -51,10 +51,14 @@ class ServicePlan:
         return _seconds(self.check["interval"])
 
     @property
+    def timeout(self) -> float:
+        return _seconds(self.check["timeout"])
+
+    @property
     def detection(self) -> float:
         """Seconds within which the checks have decided anew, whatever they decide."""
         rounds: int = max(self.check["fall"], self.check["rise"]) + 1
-        return rounds * (self.interval + _seconds(self.check["timeout"]))
+        return rounds * (self.interval + self.timeout)
 
     def setting(self, *path: str, default: Any = None) -> Any:
         value: Any = self.settings

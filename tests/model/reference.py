@@ -21,8 +21,6 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-#: With more targets than this of which nothing is known for sure, only the extremes are looked at.
-UNSURE = 5
 #: What may be of a target that is not ready, and of which nobody knows whether it ever was: (ready, ever).
 EVER = [(False, True), (False, False)]
 
@@ -127,25 +125,29 @@ class Service:
 
 
 def readings(service: Service) -> Iterator[Service]:
-    """The service with everything known for sure: one for each way that what is not known may be."""
+    """The service with everything known for sure, in enough ways to tell what is possible.
+
+    All targets of a pool of which something is not known are taken to be the same: who else could serve is among those
+    that serve when all of them can, and nobody is left when none of them can.
+    """
     spread = service.panic == "spread"
-    unsure = [
-        (pool, number, [(True, True), (False, True), (False, False)] if target.ready is None else EVER)
-        for pool, targets in service.pools.items()
-        for number, target in enumerate(targets)
-        if target.ready is None or (spread and target.ever is None)
-    ]
-    if not unsure:
-        yield service
-        return
-    ways = itertools.product(*(ways for _, _, ways in unsure))
-    if len(unsure) > UNSURE:
-        ways = itertools.chain(zip(*((ways[0], ways[-1]) for _, _, ways in unsure), strict=True))
-    for way in ways:
-        pools = {name: list(targets) for name, targets in service.pools.items()}
-        for (pool, number, _), (ready, ever) in zip(unsure, way, strict=True):
-            pools[pool][number] = replace(pools[pool][number], ready=ready, ever=ever)
-        yield replace(service, pools={name: tuple(targets) for name, targets in pools.items()})
+    ways: dict[str, list[tuple[bool, bool]]] = {}
+    for pool, targets in service.pools.items():
+        if any(target.ready is None for target in targets):
+            ways[pool] = [(True, True), *EVER] if spread else [(True, True), (False, False)]
+        elif spread and any(target.ever is None for target in targets):
+            ways[pool] = EVER
+    for way in itertools.product(*ways.values()):
+        pools = dict(service.pools)
+        for pool, (ready, ever) in zip(ways, way, strict=True):
+            pools[pool] = tuple(_surely(target, ready, ever) for target in pools[pool])
+        yield replace(service, pools=pools) if ways else service
+
+
+def _surely(target: Target, ready: bool, ever: bool) -> Target:
+    if target.ready is None:
+        return replace(target, ready=ready, ever=ever)
+    return replace(target, ever=ever) if target.ever is None else target
 
 
 def may_see(service: Service, request: Request) -> tuple[frozenset[str], bool]:

@@ -66,6 +66,8 @@ class Track:
 class World:
     """Everything of one run."""
 
+    slack = 0.3  # seconds that an answer may be later than a time limit says
+
     def __init__(self, rng: random.Random, loop: Loop, prefix: str) -> None:
         self.rng = rng
         self.loop = loop
@@ -455,7 +457,7 @@ class World:
                 self.violate("3 served (503)", f"{told} got 503: {text!r} with {track.rivals} requests under way")
             if (
                 plan
-                and answer.seconds > plan.seconds("timeouts", "queue", default=1.0) + 0.3
+                and answer.seconds > plan.seconds("timeouts", "queue", default=1.0) + self.slack
                 and not track.excuses & {"worker", "slow"}
             ):
                 self.violate("3 in time", f"{told} waited {answer.seconds:.1f} s in the queue")

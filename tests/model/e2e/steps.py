@@ -1,0 +1,457 @@
+"""The steps of an end-to-end run: those of the model that need no clock, and orders, signals and kills of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from tests.model import features, reference, steps_health, steps_reload, steps_traffic
+from tests.model.clock import CLOCK
+from tests.model.e2e import look, tunnels
+from tests.model.e2e.processes import Said
+from tests.model.e2e.world import RealWorld, Wished
+from tests.model.plan import Plan, ServicePlan
+from tests.model.rules import new_target
+from tests.model.steps_orders import ids
+from tests.model.steps_traffic import draw_wish
+
+Step = Callable[[Any, random.Random], Awaitable[str | None]]
+PLAIN = reference.Request()
+#: What takes long in the model, and how long it takes here.
+HURRY = {"1s": "150ms", "700ms": "100ms", "2s": "250ms"}
+
+
+def hurry(plan: Plan) -> None:
+    """Settings of the model's features that suit real time."""
+    for service in plan.services.values():
+        service.check["interval"] = HURRY.get(service.check["interval"], service.check["interval"])
+        settings = service.settings
+        if "rollout" in settings:
+            settings["rollout"].update(step_time="600ms", bake="0s" if settings["rollout"]["bake"] == "0s" else "900ms")
+        outlier = settings.get("outlier", {"enabled": True})
+        if outlier.get("enabled", True):
+            outlier.update(base_ejection="800ms", connect_ejection="400ms", max_ejection="2s", calm="2s")
+        settings["outlier"] = outlier
+
+
+async def begin(world: RealWorld) -> None:
+    """A file, its targets, and lb."""
+    rng = world.rng
+    check: dict[str, Any] = {
+        "path": "/ready",
+        "interval": "150ms",
+        "timeout": "400ms",
+        "rise": rng.choice((1, 2)),
+        "fall": rng.choice((1, 2, 3)),
+        "grace": rng.choice(("0s", "30s")),
+    }
+    app = ServicePlan("app", "/app", {}, "blue", {}, check)
+    for name in ("blue", "green", "grey")[: rng.choice((2, 2, 3))]:
+        app.pools[name] = [await new_target(world) for _ in range(rng.choice((1, 2, 2, 3)))]
+    world.plan.services["app"] = app
+    if rng.random() < 0.4:
+        world.plan.services["side"] = ServicePlan(
+            "side", "/side", {"only": [await new_target(world)]}, "only", {}, dict(check)
+        )
+    for service in world.plan.services.values():
+        service.settings.update(patience="0s", timeouts={"response": "4s", "queue": "1s", "drain": "4s", "idle": "3s"})
+        if service is app:
+            features.draw_all(rng, service)
+    hurry(world.plan)
+    world.plan.extra.update(workers=2, drain="4s")
+    world.file.write_text(world.plan.text())
+    world.wished = world.planned_file(world.plan)
+    world.wished.former.clear()
+    world.wished.shares = {name: [{plan.active: 100}] for name, plan in world.plan.services.items()}
+    world.become(world.wished)
+    await world.start()
+    world.begin()
+    await asyncio.sleep(1.5)
+
+
+async def traffic(world: RealWorld, dice: random.Random) -> None:
+    """Clients that ask all the time."""
+    while True:
+        await asyncio.sleep(dice.choice((0.01, 0.03, 0.06, 0.1)))
+        try:
+            await world.ask(*draw_wish(world, dice))
+        except Exception as error:
+            world.violate(getattr(error, "invariant", "model"), getattr(error, "text", repr(error)))
+
+
+# --- orders ---------------------------------------------------------------------------------------------------------
+
+
+def one(world: RealWorld, dice: random.Random) -> ServicePlan:
+    return dice.choice(list(world.plan.services.values()))
+
+
+def certain(world: RealWorld, name: str) -> dict[str, reference.Service] | None:
+    """The services, where all of one is known for sure."""
+    possible = world.possible()
+    if len(possible) > 1 or name not in possible[0]:
+        return None
+    sure = all(target.ready is not None for pool in possible[0][name].pools.values() for target in pool)
+    return possible[0] if sure else None
+
+
+def serves(world: RealWorld, name: str) -> bool:
+    """Whether an ordinary request is served for sure."""
+    return all(name in each and reference.may_see(each[name], PLAIN)[1] for each in world.possible())
+
+
+def nobody(world: RealWorld, name: str) -> bool:
+    """Whether it is not, for sure."""
+    return all(name not in each or not reference.may_see(each[name], PLAIN)[0] for each in world.possible())
+
+
+async def carry_out(
+    world: RealWorld, name: str, path: str, method: str, body: Any, planned: Wished, preview: str
+) -> Said:
+    """An order, beside what it was foreseen to do."""
+    asked = dict(body)
+    before = certain(world, name)
+    served = serves(world, name)
+    foreseen = await world.admin("POST", preview, asked)
+    said = await world.order(method, path, asked, planned)
+    if foreseen.ok and before is not None and said.status in (200, 202, 409) and world.calm():
+        allowed = foreseen.body["allowed"]
+        if allowed != said.ok:
+            world.violate("4 dry run", f"{path} {body}: foreseen {foreseen.body}, came {said.status} {said.detail}")
+    if said.ok and served and not asked.get("force") and nobody(world, name):
+        told = world.services().get(name)
+        world.violate("5 gates", f"{path} {body}: nobody can serve now, and it was not said: {told}")
+    return said
+
+
+def outcome(said: Said) -> str:
+    return "done" if said.ok else f"{said.status} {said.detail[:110]}"
+
+
+async def step_switch(world: RealWorld, dice: random.Random) -> str:
+    service = one(world, dice)
+    pool = dice.choice(list(service.pools))
+    body: dict[str, Any] = {"to": pool, "force": dice.random() < 0.2}
+    if dice.random() < 0.5:
+        body.update(steps=dice.choice(([50, 100], [20, 60, 100], [100])), step_time="500ms")
+    body["bake"] = dice.choice(("0s", "700ms"))
+    planned = world.wished.copy()
+    old = {name for options in planned.shares[service.name] for name in options}
+    planned.shares[service.name] = [{pool: 100}, *({name: 50, pool: 50} for name in old), *({n: 100} for n in old)]
+    path = f"/api/v1/services/{service.name}/switch"
+    said = await carry_out(world, service.name, path, "POST", body, planned, f"{path}/preview")
+    at_once = said.ok and "steps" not in body and "rollout" not in service.settings
+    if at_once and world.wished.shares[service.name] != [{pool: 100}]:
+        status = await world.admin("GET", f"/api/v1/services/{service.name}")
+        if status.ok and status.body["active"] != pool and status.body["rollout"] is None:
+            world.violate("5 done", f"switched {service.name} to {pool}: {status.body['active']} is active")
+    return f"{service.name} {body}: {outcome(said)}"
+
+
+async def step_rollback(world: RealWorld, dice: random.Random) -> str:
+    service = one(world, dice)
+    planned = world.wished.copy()
+    pools = list(service.pools)
+    planned.shares[service.name] = [{pool: 100} for pool in pools] + [dict.fromkeys(pools, 1)]
+    path = f"/api/v1/services/{service.name}/rollback"
+    body = {"force": dice.random() < 0.2}
+    return outcome(await carry_out(world, service.name, path, "POST", body, planned, f"{path}/preview"))
+
+
+async def step_drain(world: RealWorld, dice: random.Random) -> str:
+    service = one(world, dice)
+    id = dice.choice(ids(world, service))
+    planned = world.wished.copy()
+    planned.drained.add(id.rpartition("/")[2])
+    body = {"force": dice.random() < 0.2}
+    path = f"/api/v1/targets/{id}/drain"
+    said = await carry_out(world, service.name, path, "POST", body, planned, f"{path}/preview")
+    return f"{id} {body}: {outcome(said)}"
+
+
+async def step_undrain(world: RealWorld, dice: random.Random) -> str:
+    every = [id for service in world.plan.services.values() for id in ids(world, service)]
+    id = dice.choice([id for id in every if id.rpartition("/")[2] in world.drained] or every)
+    planned = world.wished.copy()
+    planned.drained.discard(id.rpartition("/")[2])
+    return f"{id}: {outcome(await world.order('POST', f'/api/v1/targets/{id}/undrain', None, planned))}"
+
+
+async def step_weight(world: RealWorld, dice: random.Random) -> str:
+    service = one(world, dice)
+    id = dice.choice(ids(world, service))
+    address = id.rpartition("/")[2]
+    target = service.target(address)
+    assert target is not None
+    body = {"weight": dice.choice((0, 1, 1, 3)), "force": dice.random() < 0.2}
+    planned = world.wished.copy()
+    planned.overrides[address] = (body["weight"], target.weight)
+    path = f"/api/v1/targets/{id}/weight"
+    said = await carry_out(world, service.name, path, "PUT", body, planned, f"{path}/preview")
+    return f"{id} {body}: {outcome(said)}"
+
+
+async def step_probe(world: RealWorld, dice: random.Random) -> str:
+    id = dice.choice(ids(world, one(world, dice)))
+    said = await world.admin("POST", f"/api/v1/targets/{id}/probe")
+    return f"{id}: {said.status}"
+
+
+# --- the file -------------------------------------------------------------------------------------------------------
+
+
+async def reload(world: RealWorld, plan: Plan, dice: random.Random) -> str:
+    """Make a plan the file, and have it read: by an order, or by a signal."""
+    hurry(plan)
+    served = {name: serves(world, name) for name in plan.services}
+    world.file.write_text(plan.text())
+    planned = world.planned_file(plan)
+    force = dice.random() < 0.2
+    if dice.random() < 0.25:
+        force = False
+        said = await _by_signal(world, planned)
+        how = "SIGHUP"
+    else:
+        said = await world.order("POST", "/api/v1/reload", {"force": force}, planned)
+        how = "reload by force" if force else "reload"
+    if said.ok:
+        # Targets that have come anew may take their time until they are ready.
+        fresh = {address for address, since in planned.known.items() if CLOCK.now - since < 5.0}
+        for name, before in served.items():
+            pools = plan.services[name].pools.values()
+            if (
+                before
+                and not force
+                and nobody(world, name)
+                and not fresh & {t.address for targets in pools for t in targets}
+            ):
+                world.violate("5 gates", f"{how}: nobody can serve {name} now: {world.services()[name]}")
+    elif said.status != 409:
+        world.violate("model", f"the file was refused: {said.status} {said.body}")
+    if not said.ok:
+        world.file.write_text(world.plan.text())
+    lines = said.body.get("lines", [])[:4] if said.ok and isinstance(said.body, dict) else ""
+    return f"{how} {outcome(said)} {'; '.join(lines)}"
+
+
+#: The steps that edit a plan end with this, whoever carries it out.
+steps_reload.reload = reload  # type: ignore[assignment]
+
+
+async def _by_signal(world: RealWorld, planned: Wished) -> Said:
+    before = await world.admin("GET", "/api/v1/status")
+    world.planned = planned
+    world.on_change()
+    world.moved = CLOCK.now
+    world.program.send(signal.SIGHUP)
+    until = CLOCK.now + 20.0
+    said = before
+    while CLOCK.now < until:
+        await asyncio.sleep(0.05)
+        said = await world.admin("GET", "/api/v1/status")
+        if not said.ok or not before.ok:
+            continue
+        config = said.body["config"]
+        if config["loaded_at"] != before.body["config"]["loaded_at"]:
+            world.become(planned)
+            break
+        if not config["last_reload_ok"]:
+            said = Said(409, {"detail": config["last_error"]})
+            break
+    else:
+        world.violate("5 confirmed", f"SIGHUP led to nothing within 20 s: {said.status}")
+    world.planned = None
+    world.on_change()
+    for name in list(world.wished.shares):
+        await world.resolve(name)
+    return said
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+async def step_kill_worker(world: RealWorld, dice: random.Random) -> str:
+    """kill -9 for one of the workers."""
+    said = await world.admin("GET", "/api/v1/status")
+    if not said.ok or not said.body["workers"]:
+        return "none"
+    pid = dice.choice(said.body["workers"])
+    world.excuse("worker")
+    world.workers_hurt = world.moved = CLOCK.now
+    world.program.send(signal.SIGKILL, pid)
+    await asyncio.sleep(dice.choice((0.1, 0.6)))
+    return f"{pid}"
+
+
+async def step_kill_supervisor(world: RealWorld, dice: random.Random) -> str:
+    """kill -9; the workers serve on until the next one comes."""
+    world.program.send(signal.SIGKILL)
+    gap = dice.choice((0.0, 0.3, 1.5))
+    world.frozen = True
+    world.doubt("the supervisor is gone")
+    if await world.program.wait(world.program.main, 5.0) is None:
+        world.violate("6 ends", "the process that was started outlives the supervisor")
+    await asyncio.sleep(gap)
+    await world.start()
+    world.frozen = False
+    world.doubt("a new supervisor")
+    for name in world.wished.shares:
+        await world.resolve(name)
+    return f"{gap:g} s"
+
+
+async def step_restart(world: RealWorld, dice: random.Random) -> str:
+    """SIGTERM, and a new start."""
+    world.away = True
+    world.excuse("restart")
+    world.program.send(signal.SIGTERM, dice.choice((world.program.pid, world.program.main)))
+    code = await world.program.wait(world.program.main, 15.0)
+    world.excuse("restart")
+    if code != 0:
+        world.violate("6 ends", f"lb ended with {code} after SIGTERM: {world.program.tail()[-400:]}")
+        world.program.send(signal.SIGKILL)
+    await world.start()
+    world.excuse("restart")
+    world.disturbed = CLOCK.now
+    world.doubt("a restart")
+    for name in world.wished.shares:
+        await world.resolve(name)
+    return ""
+
+
+async def step_upgrade(world: RealWorld, dice: random.Random) -> str:
+    """The new lb takes over; nobody notices."""
+    pid = world.program.pid
+    how = dice.choice(("order", "SIGUSR2", "lb upgrade"))
+    world.moved = CLOCK.now + 60.0  # the former workers end what they have when its time is over
+    if how == "order":
+        said = await world.admin("POST", "/api/v1/upgrade", {"within": 20.0})
+        if said.ok:
+            world.program.pid = said.body["pid"]
+        elif said.status != 409:
+            world.violate("5 confirmed", f"upgrade: {said.status} {said.detail}")
+        told = outcome(said)
+    elif how == "SIGUSR2":
+        world.program.send(signal.SIGUSR2)
+        told = await _new_supervisor(world, pid)
+    else:
+        url = f"http://{world.program.admin[0]}:{world.program.admin[1]}"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "lb", "upgrade", "--admin", url, "--json",
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        out, err = await process.communicate()
+        told = (out or err).decode()[-200:].strip()
+        if out.strip().startswith(b"{") and "pid" in json.loads(out):
+            world.program.pid = json.loads(out)["pid"]
+    program = world.program
+    if pid not in (program.pid, program.main) and await program.wait(pid, 20.0) != 0:
+        world.violate("6 ends", f"the former lb ended with {program.ended.get(pid)}")
+    if program.main in program.ended:
+        world.violate("6 ends", f"the process that was started ended with {program.ended[program.main]}")
+    world.moved = CLOCK.now
+    for name in world.wished.shares:
+        await world.resolve(name)
+    return f"{how}: {told}"
+
+
+async def _new_supervisor(world: RealWorld, pid: int) -> str:
+    until = CLOCK.now + 25.0
+    while CLOCK.now < until:
+        await asyncio.sleep(0.1)
+        said = await world.admin("GET", "/api/v1/status", within=5.0)
+        if said.ok and said.body["pid"] != pid:
+            world.program.pid = said.body["pid"]
+            return f"{said.body['pid']}"
+    return "nobody came"
+
+
+# --- what there is to look at ----------------------------------------------------------------------------------------
+
+
+async def step_look(world: RealWorld, dice: random.Random) -> str:
+    """After a settled moment, what is said is so."""
+    return await look.look(world)
+
+
+async def step_upload(world: RealWorld, dice: random.Random) -> str:
+    """Bodies of requests that come in pieces."""
+    service = one(world, dice).name
+    wish = world.wish(service, method=dice.choice(("POST", "PUT")), body=dice.choice((70_000, 400_000)))
+    track = await world.ask(service, wish, await world.client(fresh=True))
+    await asyncio.sleep(0.2)
+    return steps_traffic.told([track])
+
+
+async def step_tunnel(world: RealWorld, dice: random.Random) -> str:
+    """A client that stays, in a WebSocket."""
+    service = one(world, dice).name
+    task = asyncio.ensure_future(tunnels.hold(world, service, dice.choice((0.5, 2.0, 6.0))))
+    world.staying.add(task)
+    task.add_done_callback(world.staying.discard)
+    await asyncio.sleep(0.05)
+    return service
+
+
+async def step_quiet(world: RealWorld, dice: random.Random) -> str:
+    """Long enough that the checks have decided."""
+    seconds = dice.choice((0.3, 1.0, 2.5))
+    await asyncio.sleep(seconds)
+    return f"{seconds:g} s"
+
+
+#: Weight, theme, step.
+STEPS: list[tuple[int, str, Step]] = [
+    (4, "traffic", steps_traffic.step_ask),
+    (4, "traffic", steps_traffic.step_burst),
+    (3, "traffic", steps_traffic.step_abort),
+    (3, "traffic", step_upload),
+    (4, "traffic", step_tunnel),
+    (6, "traffic", step_quiet),
+    (2, "slow", steps_traffic.step_slow_reader),
+    (2, "slow", steps_traffic.step_pipeline),
+    (1, "slow", steps_traffic.step_open_only),
+    (6, "health", steps_health.step_ready),
+    (2, "health", steps_health.step_words),
+    (3, "health", steps_health.step_heal),
+    (3, "health", steps_health.step_close_idle),
+    (3, "trouble", steps_health.step_down),
+    (2, "trouble", steps_health.step_bounce),
+    (3, "trouble", steps_health.step_mood),
+    (7, "orders", step_switch),
+    (3, "orders", step_rollback),
+    (4, "orders", step_drain),
+    (4, "orders", step_undrain),
+    (5, "orders", step_weight),
+    (2, "orders", step_probe),
+    (4, "reload", steps_reload.step_edit_feature),
+    (2, "reload", steps_reload.step_edit_weight),
+    (3, "reload", steps_reload.step_edit_targets),
+    (2, "reload", steps_reload.step_edit_active),
+    (2, "reload", steps_reload.step_edit_pace),
+    (2, "reload", steps_reload.step_rename_pool),
+    (1, "reload", steps_reload.step_remove_pool),
+    (1, "reload", steps_reload.step_reload_same),
+    (2, "kill", step_kill_worker),
+    (1, "restart", step_kill_supervisor),
+    (1, "restart", step_restart),
+    (1, "restart", step_upgrade),
+    (5, "look", step_look),
+]
+#: Theme → how many of 100 runs have it.
+THEMES = {
+    "traffic": 100,
+    "slow": 40,
+    "health": 100,
+    "trouble": 40,
+    "orders": 85,
+    "reload": 65,
+    "kill": 35,
+    "restart": 40,
+    "look": 100,
+}

@@ -1,0 +1,422 @@
+"""The world of an end-to-end run: as `tests.model.world.World`, but `lb` is processes, and time is real.
+
+What lb knows can only be seen from outside, a while after it became so. So the reference is fed with intervals:
+
+- A target is ready for sure when its checks have passed without a break for longer than lb takes to find out, and not
+  ready for sure when they have failed for longer than that. In between both is allowed (`Target.ready` is None).
+- While an order is carried out, the state before it and the state after it are both possible; once it has returned,
+  only one of them.
+- While a rollout is under way, all splits of its two pools are possible.
+- A target that has failed requests may be ejected until its longest ejection is over.
+
+A request is judged by all that was possible between its start and its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import random
+import shutil
+import weakref
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tests.model import reference
+from tests.model.clock import CLOCK
+from tests.model.e2e.processes import Program, Said, ask
+from tests.model.peers import WELL, Answer, Backend, Client, Wish
+from tests.model.plan import Plan, ServicePlan
+from tests.model.world import Track, Violation, World
+
+#: Seconds that anything may take longer than its settings say, on a busy machine.
+MARGIN = 0.7
+#: Seconds after trouble during which a target may be ejected by it, or come back from that.
+EJECTED = 6.0
+#: Seconds that the end of a connection may take to be seen.
+SEEN = 0.4
+#: Seconds that the driver may be late before it believes nothing that depended on its answers.
+LATE = 0.15
+BEAT = 0.02
+
+Shares = dict[str, int]
+
+
+@dataclass
+class Seen:
+    """What one target's backend has done, as lb could see it."""
+
+    passing: bool
+    since: float  # when `passing` became so
+    ever: bool  # its checks have passed at any time
+    words: str = ""
+    words_since: float = 0.0
+    last_words: str = ""  # those before
+    troubled: float = -1e9  # when it last failed requests, or could have
+    hurt: float = -1e9  # when its connections broke last
+
+
+@dataclass
+class Wished:
+    """What the file and the operators want."""
+
+    plan: Plan
+    shares: dict[str, list[Shares]]  # service → every split that is possible
+    drained: set[str] = field(default_factory=set)
+    overrides: dict[str, tuple[int, int]] = field(default_factory=dict)
+    known: dict[str, float] = field(default_factory=dict)  # address → since when lb probes it
+    former: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # targets a replaced pool may still use
+
+    def copy(self) -> Wished:
+        return copy.deepcopy(self)
+
+
+class RealBackend(Backend):
+    """A backend that remembers that its connections broke."""
+
+    hurt = -1e9
+
+    def stop(self) -> None:
+        self.hurt = CLOCK.now
+        super().stop()
+
+    def close_idle(self) -> None:
+        self.hurt = CLOCK.now
+        super().close_idle()
+
+
+class RealWorld(World):
+    """Everything of one run."""
+
+    slack = 1.5
+
+    def __init__(self, rng: random.Random, loop: asyncio.AbstractEventLoop, prefix: str) -> None:
+        super().__init__(rng, loop, prefix)  # type: ignore[arg-type]
+        loop.set_task_factory(None)
+        self.plan.bind = f"{prefix}.251:8080"
+        self.program = Program(self.file, (f"{prefix}.250", 9900))
+        self.wished = Wished(self.plan, {})
+        self.planned: Wished | None = None  # while an order is carried out: what may be in its place already
+        self.seen: dict[str, Seen] = {}
+        self.away = False  # nobody listens, or nobody may
+        self.certain_from = 0.0  # until then no target is ready for sure
+        self.disturbed = -1e9  # when processes ended last
+        self.frozen = False  # there is no supervisor: what is decided stays so
+        self.lateness = 0.0
+        self.moved = -1e9  # when anything happened last that may end a tunnel
+        self.private: weakref.WeakSet[Client] = weakref.WeakSet()  # connections that only one step uses
+        self.staying: set[asyncio.Task[None]] = set()  # clients in tunnels
+        self.told: list[str] = []  # what happened, with its time
+        self._view: tuple[Wished, int] = (self.wished, 0)
+        self._beating: list[asyncio.Task[None]] = []
+
+    # --- the machinery ----------------------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> Any:
+        host, _, port = self.plan.bind.rpartition(":")
+        return (host, int(port))
+
+    def note(self, text: str) -> None:
+        self.told.append(f"{CLOCK.now:10.3f} {text}")
+
+    async def settle(self) -> None:
+        await asyncio.sleep(0.01)
+
+    async def add_backend(self, number: int, tls: Any = None) -> Backend:
+        backend = RealBackend(f"{self.prefix}.{number}", 8000, self.on_arrival)
+        backend.tls = tls
+        self.backends[backend.address] = backend
+        await backend.start()
+        return backend
+
+    async def start(self) -> None:
+        """Start lb; returns when it serves."""
+        try:
+            await self.program.start()
+        except RuntimeError as error:
+            raise Violation("start", str(error)) from None
+        self.away = False
+
+    def begin(self) -> None:
+        """Look at everything all the time."""
+        self._beating = [asyncio.ensure_future(self._beat()), asyncio.ensure_future(self._follow())]
+
+    async def _beat(self) -> None:
+        while True:
+            before = CLOCK.now
+            await asyncio.sleep(BEAT)
+            late = CLOCK.now - before - BEAT
+            if late > LATE:
+                self.lateness = max(self.lateness, late)
+                self.doubt(f"the driver was {late:.2f} s late")
+                self.excuse("load")
+            self.on_change()
+
+    def calm(self) -> bool:
+        """Whether everything has been known for sure for a while."""
+        possible = self.possible()
+        return len(possible) == 1 and all(
+            target.ready is not None
+            for service in possible[0].values()
+            for pool in service.pools.values()
+            for target in pool
+        )
+
+    def doubt(self, why: str) -> None:
+        """Nothing is ready for sure until the checks have decided anew."""
+        self.note(f"doubt: {why}")
+        self.certain_from = self.moved = CLOCK.now
+        self.on_change()
+
+    async def _follow(self) -> None:
+        """Ask how rollouts end."""
+        while True:
+            await asyncio.sleep(0.2)
+            for name, options in list(self.wished.shares.items()):
+                if len(options) > 1 and not self.away and self.planned is None:
+                    await self.resolve(name)
+
+    async def resolve(self, name: str) -> None:
+        """Which splits are possible, as far as lb says which pools share the traffic."""
+        wished = self.wished
+        said = await self.admin("GET", f"/api/v1/services/{name}", within=5.0)
+        if not said.ok or self.wished is not wished or self.planned is not None or name not in wished.shares:
+            return
+        rollout = said.body["rollout"]
+        if rollout is not None and rollout["phase"] in ("stepping", "baking", "frozen"):
+            old, new = rollout["from"], rollout["to"]
+            wished.shares[name] = [{old: 100}, {old: 50, new: 50}, {new: 100}]
+        else:
+            wished.shares[name] = [{said.body["active"]: 100}]
+        self.on_change()
+
+    async def stop_beating(self) -> None:
+        for task in (*self._beating, *self.staying):
+            task.cancel()
+        await asyncio.gather(*self._beating, *self.staying, return_exceptions=True)
+
+    async def admin(self, method: str, path: str, body: Any = None, within: float = 40.0) -> Said:
+        return await ask(self.program.admin, method, path, body, within)
+
+    def close(self) -> None:
+        self.program.end_all()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    # --- orders -----------------------------------------------------------------------------------------------------
+
+    async def order(self, method: str, path: str, body: Any, planned: Wished) -> Said:
+        """Carry out an order. While it is under way, `planned` may be in force; afterwards it is, or is not."""
+        self.planned = planned
+        self.moved = CLOCK.now
+        self.on_change()
+        said = await self.admin(method, path, body)
+        if said.status == 504 or not said.status:
+            self.planned = None
+            self.violate("5 confirmed", f"{method} {path} {body}: {said.status} {said.detail}")
+        elif said.ok:
+            self.become(planned)
+        self.planned = None
+        self.on_change()
+        for name in list(self.wished.shares):
+            await self.resolve(name)
+        return said
+
+    def become(self, wished: Wished) -> None:
+        """An order was carried out."""
+        self.wished, self.plan = wished, wished.plan
+        self.drained, self.overrides = wished.drained, wished.overrides
+        self.on_change()
+
+    def planned_file(self, plan: Plan) -> Wished:
+        """What is wished once a plan is the file."""
+        wished = self.wished.copy()
+        before, wished.plan = wished.plan, plan
+        addresses = {t.address: t for s in plan.services.values() for pool in s.pools.values() for t in pool}
+        wished.drained &= set(addresses)
+        wished.overrides = {
+            address: override
+            for address, override in wished.overrides.items()
+            if address in addresses and override[1] == addresses[address].weight
+        }
+        wished.known = {address: wished.known.get(address, CLOCK.now) for address in addresses}
+        for name, service in plan.services.items():
+            pools = list(service.pools)
+            wished.shares[name] = [{pool: 100} for pool in pools] + [dict.fromkeys(pools, 1)]
+            old = before.services.get(name)
+            for pool, targets in service.pools.items() if old else ():
+                former = [target.address for target in old.pools.get(pool, ())] if old else []
+                if former and not set(former) & {target.address for target in targets}:
+                    wished.former[name, pool] = former
+        wished.shares = {name: options for name, options in wished.shares.items() if name in plan.services}
+        return wished
+
+    # --- the reference ----------------------------------------------------------------------------------------------
+
+    def possible(self) -> list[dict[str, reference.Service]]:
+        """All that may be so at this moment."""
+        self._see()
+        found: list[dict[str, reference.Service]] = []
+        for wished in filter(None, (self.wished, self.planned)):
+            options = max((len(each) for each in wished.shares.values()), default=1)
+            for number in range(options):
+                self._view = (wished, number)
+                services = {name: self._service(plan) for name, plan in wished.plan.services.items()}
+                if services not in found:
+                    found.append(services)
+        return found
+
+    def services(self) -> dict[str, reference.Service]:
+        return self.possible()[0]
+
+    def shares(self, plan: ServicePlan) -> Shares:
+        wished, number = self._view
+        options = wished.shares.get(plan.name) or [{plan.active: 100}]
+        return options[min(number, len(options) - 1)]
+
+    def _service(self, plan: ServicePlan) -> reference.Service:
+        service = super()._service(plan)
+        wished, _ = self._view
+        pools = dict(service.pools)
+        for (name, pool), former in wished.former.items():
+            if name == plan.name and pool in pools and not all(target.ready for target in pools[pool]):
+                old = [reference.Target(address, ready=None, ever=None) for address in former]
+                pools[pool] = (*pools[pool], *old)
+        return replace(service, pools=pools)
+
+    def _see(self) -> None:
+        """Look at the backends."""
+        now = CLOCK.now
+        for address, backend in self.backends.items():
+            passing = backend.up and backend.ready == "pass" and not backend.bad_paths
+            seen = self.seen.get(address)
+            if seen is None:
+                seen = self.seen[address] = Seen(passing, now, passing, backend.words)
+            if passing != seen.passing:
+                seen.passing, seen.since = passing, now
+                self.moved = now
+                seen.ever = seen.ever or passing
+            if backend.words != seen.words:
+                self.moved = now
+                seen.last_words, seen.words, seen.words_since = seen.words, backend.words, now
+            if backend.mood not in WELL or not backend.up:
+                seen.troubled = seen.hurt = self.moved = now
+            hurt = getattr(backend, "hurt", -1e9)
+            seen.hurt = max(seen.hurt, hurt)
+            seen.troubled = max(seen.troubled, hurt)
+            self.moved = max(self.moved, hurt)
+
+    def _target(self, address: str, plan: ServicePlan) -> reference.Target:
+        wished, _ = self._view
+        target = plan.target(address)
+        assert target is not None
+        now = CLOCK.now
+        seen = [self.seen[backend.address] for backend in self.backends_of(address)]
+        each = seen[0]
+        since = max(wished.known.get(address, now), self.certain_from)
+        up = plan.timeout + (plan.check["rise"] + 1) * plan.interval + MARGIN
+        down = (plan.check["fall"] + 1) * max(plan.interval, plan.timeout) + MARGIN
+        ready: bool | None = None
+        ever: bool | None = None
+        if self.frozen:
+            pass
+        elif each.passing and now - max(each.since, since) > up:
+            ready = ever = True
+        elif not each.passing and (not each.ever or now - max(each.since, wished.known.get(address, now)) > down):
+            ready = False
+            ever = None if each.ever else False
+        asks = _asks(each.words)
+        if now - each.words_since < up:
+            before = _asks(each.last_words)
+            if before != asks:
+                ready = None if ready else ready
+                asks = (max(before[0], asks[0]), before[1] and asks[1])
+        if ready and plan.setting("outlier", "enabled", default=True) and now - each.troubled < EJECTED:
+            ready = None
+        weight, configured = wished.overrides.get(address, (target.weight, target.weight))
+        if configured != target.weight:
+            weight = target.weight
+        drained = address in wished.drained or asks[1]
+        return reference.Target(address, weight * asks[0], ready, ever, out=drained, drained=drained)
+
+    def on_change(self) -> None:
+        possible = self.possible()
+        if [services for _, services in self._recent] == possible:
+            return
+        self._recent = [(CLOCK.now, services) for services in possible]
+        fading = [track for track in self.ended.values() if track.excuses and track.since > CLOCK.now - 12.0]
+        for track in [*self.tracks.values(), *fading]:
+            for services in possible:
+                self._look(track, services)
+
+    def barrier(self) -> None:
+        """There is nothing to forget: what is possible is worked out anew each time."""
+
+    def _look(self, track: Track, services: dict[str, reference.Service]) -> None:
+        super()._look(track, services)
+        for address in track.allowed:
+            for backend in self.backends_of(address):
+                if CLOCK.now - self.seen[backend.address].hurt < SEEN:
+                    track.excuses.add("backend")
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def track(self, service: str, wish: Wish) -> Track:
+        self.on_change()
+        track = super().track(service, wish)
+        if CLOCK.now - self.workers_hurt < SEEN:
+            track.excuses.add("worker")
+        if self.away or CLOCK.now - self.disturbed < SEEN:
+            track.excuses.add("restart")
+        return track
+
+    async def client(self, fresh: bool = False) -> Client:
+        """A connection for one request; a fresh one is the caller's own, whatever it does with it."""
+        self.clients = [client for client in self.clients if client.open]
+        idle = [client for client in self.clients if client.idle and client not in self.private]
+        if idle and not fresh:
+            return self.rng.choice(idle)
+        client = await Client.connect(self.address)
+        self.clients.append(client)
+        if fresh:
+            self.private.add(client)
+        return client
+
+    async def ask(self, service: str, wish: Wish, client: Client | None = None) -> Track:
+        if client is None:
+            try:
+                client = await self.client()
+            except OSError as error:
+                if self.away or CLOCK.now - self.disturbed < SEEN:
+                    return Track(wish, reference.Request(), service, CLOCK.now)
+                raise Violation("reachable", f"a client cannot connect: {error}") from None
+        return await super().ask(service, wish, client)
+
+    def _over(self, track: Track, answer: Answer) -> None:
+        self.on_change()
+        before = len(self.violations)
+        super()._over(track, answer)
+        if len(self.violations) > before:
+            arrivals = [f"{arrival.at:.3f} {arrival.backend}" for arrival in track.arrivals]
+            began, excuses = f"{track.since:.3f}", sorted(track.excuses)
+            self.note(f"#{track.wish.number} began {began}, arrived {arrivals}, {excuses}, allowed {track.allowed}")
+
+    def violate(self, invariant: str, text: str) -> None:
+        super().violate(invariant, text)
+        self.note(f"violation: {invariant}: {text}")
+
+    def _judge_503(self, track: Track, answer: Answer, told: str) -> None:
+        plan = self.plan.services.get(track.service)
+        if plan is not None and "breaker" in plan.settings:
+            # What has ended for its client has not ended yet for lb, and a copy has no client.
+            track.rivals += 3
+            track.crowd += 3
+        if "load" in track.excuses and track.wish.method == "HEAD":
+            return  # it does not say why
+        super()._judge_503(track, answer, told)
+
+
+def _asks(words: str) -> tuple[float, bool]:
+    """The share of its weight that a target asks for, and whether it asks to be drained."""
+    share = words.partition("X-LB-Weight: ")[2].partition("%")[0]
+    return (float(share) / 100 if share else 1.0), "drain" in words
