@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 import lb
+from lb.core.background import LOOPS
 from lb.core.report import BUCKETS, PoolTally, TargetTally
 
 STATES = ("starting", "ready", "slow_start", "unready", "ejected", "draining", "drained")
@@ -102,6 +103,16 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "lb_config_last_reload_successful": ("gauge", (), "1 if the last reading of the configuration succeeded, else 0."),
     "lb_config_reloads_total": ("counter", ("result",), "Readings of the configuration by result (ok, failed)."),
     "lb_worker_restarts_total": ("counter", (), "Workers that had to be replaced."),
+    "lb_background_restarts_total": (
+        "counter",
+        ("loop",),
+        "Background loops that failed and were started again; the log says why, with a traceback.",
+    ),
+    "lb_unhandled_errors_total": (
+        "counter",
+        ("process",),
+        "Exceptions that nothing caught, of callbacks and tasks in the supervisor and the workers; the log has them.",
+    ),
     "lb_workers": ("gauge", (), "Workers that are alive."),
     "lb_state_writable": ("gauge", (), "1 if the desired state could be written the last time, else 0."),
     "lb_build_info": ("gauge", ("version", "python"), "1; the labels say what runs."),
@@ -152,6 +163,8 @@ class Figures:
     requests_lost: int = 0
     reload_ok: bool = True
     worker_restarts: int = 0
+    restarts: Mapping[str, int] = field(default_factory=dict)  # background loops: label → times
+    errors: Mapping[str, int] = field(default_factory=dict)  # supervisor | worker → exceptions that nothing caught
     workers: int = 0
     state_writable: bool = True
 
@@ -212,6 +225,8 @@ class _Collector:
         yield _gauge("lb_config_last_reload_successful", {(): f.reload_ok})
         yield _counter("lb_config_reloads_total", {(result,): f.reloads.get(result, 0) for result in ("ok", "failed")})
         yield _counter("lb_worker_restarts_total", {(): f.worker_restarts})
+        yield _counter("lb_background_restarts_total", {(label,): f.restarts.get(label, 0) for label in LOOPS})
+        yield _counter("lb_unhandled_errors_total", {(process,): count for process, count in f.errors.items()})
         yield _gauge("lb_workers", {(): f.workers})
         yield _gauge("lb_state_writable", {(): f.state_writable})
         yield _gauge("lb_build_info", {(lb.__version__, platform.python_version()): 1})

@@ -161,6 +161,8 @@ class Report:
     records: list[RequestRecord] = field(default_factory=list)  # new ones only
     folded: list[str] = field(default_factory=list)  # targets whose counters are in `removed_id`'s since this report
     folded_pools: list[tuple[str, str]] = field(default_factory=list)  # (service, pool): `counted_under` since then
+    restarts: dict[str, int] = field(default_factory=dict)  # background loops that failed: label → times
+    errors: int = 0  # in callbacks and tasks that nothing waited for
 
 
 @dataclass(slots=True)

@@ -47,10 +47,14 @@ class FileWatch:
             await asyncio.sleep(self._every)
             now = self._look()
             if now is not None and now == before:
-                former, self._seen = self._seen or {}, now
+                former, self._seen = self._seen, now
                 # A file that the configuration names only now was read when it was loaded.
-                if any(stamp != former.get(path, stamp) for path, stamp in now.items()):
-                    await self._changed()
+                if any(stamp != (former or {}).get(path, stamp) for path, stamp in now.items()):
+                    try:
+                        await self._changed()
+                    except Exception:
+                        self._seen = former  # the change is not in force: the next run finds it again
+                        raise
             before = now
 
     def _look(self) -> dict[Path, _Stamp] | None:

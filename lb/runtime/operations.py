@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import suppress
 from copy import deepcopy
@@ -177,6 +178,8 @@ class LiveOperations:
                 requests_lost=sums.lost,
                 reload_ok=supervisor.reloads.ok,
                 worker_restarts=supervisor.workers.restarts,
+                restarts=supervisor.guard.restarts + Counter(sums.restarts),
+                errors={"supervisor": supervisor.guard.errors, "worker": sums.errors},
                 workers=len(supervisor.workers.pids),
                 state_writable=not state_trouble(supervisor),
             ),

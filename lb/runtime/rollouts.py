@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -284,7 +285,9 @@ class Rollouts:
                 new, effects = advance(rollout, self._sample(service, rollout, sums), now)
                 self._take(name, new, effects)
             elif rollout.phase in ("done", "rolled_back") and not rollout.announced and name not in self._announcing:
-                task = self._announcing[name] = asyncio.ensure_future(self._announce(service, rollout))
+                task = self._announcing[name] = asyncio.ensure_future(
+                    self._supervisor.guard.keep_running("announcements", partial(self._announce, service, rollout))
+                )
                 task.add_done_callback(self._announced)
 
     def _sample(self, service: Service, rollout: Rollout, sums: Sums) -> Sample:

@@ -18,8 +18,9 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ from lb.runtime.descriptors import connections, raise_limit
 from lb.runtime.drains import Drains
 from lb.runtime.ejections import Ejections
 from lb.runtime.filewatch import FileWatch
-from lb.runtime.guard import keep_running
+from lb.runtime.guard import Guard
 from lb.runtime.operations import LiveOperations
 from lb.runtime.rates import Rates
 from lb.runtime.reloads import Reloads, text_of
@@ -131,6 +132,7 @@ class Supervisor:
         self.successor = 0  # process id of the supervisor that has taken over
         self.addresses: dict[str, str] = {}  # a listener's bind → with the chosen port
         self.admin = AdminPort()
+        self.guard = Guard(lambda text: self.note("note", text))
         self.workers = Workers(
             workers,
             self.totals,
@@ -139,6 +141,7 @@ class Supervisor:
             on_report=self._on_report,
             tell=lambda text: self.note("worker", text),
             on_hopeless=self._on_hopeless,
+            guard=self.guard,
         )
         self.monitor = Monitor(
             rng=random.Random(),
@@ -172,6 +175,7 @@ class Supervisor:
     async def run(self, announce: Callable[[Supervisor], None]) -> None:
         """Serve until a signal says stop, or a successor has taken over. Raises `CannotStart`."""
         predecessor = Predecessor.known()
+        asyncio.get_running_loop().set_exception_handler(self.guard.on_error)
         try:
             self._handle_signals()
             try:
@@ -338,18 +342,18 @@ class Supervisor:
             await self.workers.adopt(visit)
         if predecessor is not None:
             predecessor.done()
-        for name, loop in (
-            ("the sweep for failing targets", self._sweep),
-            ("the sampling of rates", self._sample),
-            ("the writing of verdicts", self._remember),
-            ("the loop of rollouts", self.rollouts.run),
-            ("the loop of drains", self.drains.run),
+        for label, body in (
+            ("sweep", self._sweep),
+            ("rates", self._sample),
+            ("verdicts", self._remember),
+            ("rollouts", self.rollouts.run),
+            ("drains", self.drains.run),
         ):
-            self._spawn(keep_running(name, loop, lambda text: self.note("note", text)))
+            self._keep_running(label, body)
         if systemd.watchdog():
-            self._spawn(self._show_life(systemd.watchdog()))
+            self._keep_running("watchdog", partial(systemd.show_life, systemd.watchdog()))
         if reaper.is_needed():
-            self._spawn(reaper.run())
+            self._keep_running("reaper", reaper.run)
         text = f"lb {lb.__version__} serves {self.path}"
         if legacy is not None:
             text += ", taken over from the lb before it"
@@ -467,15 +471,14 @@ class Supervisor:
                 _remove_unix(bind)
         self.store.unlock()
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _show_life(self, every: float) -> None:
-        while True:
-            systemd.notify("WATCHDOG=1")
-            await asyncio.sleep(every)
+    def _keep_running(self, label: str, body: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        return self._spawn(self.guard.keep_running(label, body))
 
     # --- handing over -----------------------------------------------------------------------------------------------
 
@@ -553,8 +556,7 @@ class Supervisor:
         self.workers.drain = config.drain
         logs.level(config.log.level)
         if config.watch and self._watching is None:
-            self._watching = asyncio.ensure_future(self.file_watch.run())
-            self._tasks.add(self._watching)
+            self._watching = self._keep_running("watch", self.file_watch.run)
         elif not config.watch and self._watching is not None:
             self._watching.cancel()
             self._watching = None

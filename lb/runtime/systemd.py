@@ -5,6 +5,7 @@ Everything is left out where systemd is not: the environment says whether it is.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -37,6 +38,13 @@ def watchdog() -> float:
     if not microseconds.isdecimal() or (pid.isdecimal() and int(pid) != os.getpid()):
         return 0.0
     return int(microseconds) / 3e6
+
+
+async def show_life(every: float) -> None:
+    """Give the watchdog its signs of life until cancelled."""
+    while True:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(every)
 
 
 def take_sockets() -> list[socket.socket]:

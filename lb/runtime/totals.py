@@ -41,6 +41,8 @@ class Sums:
     accepted: int = 0
     log_lines_lost: int = 0
     lost: int = 0  # requests that were under way in workers when these died
+    restarts: dict[str, int] = field(default_factory=dict)
+    errors: int = 0
 
     def take(self, report: Report) -> None:
         """A newer report of the same worker replaces what it names."""
@@ -59,6 +61,8 @@ class Sums:
         self.in_flight = report.in_flight
         self.accepted = report.accepted
         self.log_lines_lost = report.log_lines_lost
+        self.restarts = report.restarts
+        self.errors = report.errors
 
     def add(self, other: Sums, gauges: bool = True) -> None:
         """Add another worker's counters, and its gauges unless it is gone."""
@@ -74,6 +78,9 @@ class Sums:
         _add_nested(self.mirrored, other.mirrored)
         for reason, count in other.rejected.items():
             self.rejected[reason] = self.rejected.get(reason, 0) + count
+        for label, count in other.restarts.items():
+            self.restarts[label] = self.restarts.get(label, 0) + count
+        self.errors += other.errors
         self.accepted += other.accepted
         self.log_lines_lost += other.log_lines_lost
         self.lost += other.lost

@@ -27,6 +27,7 @@ import socket
 import ssl
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -35,7 +36,7 @@ from typing import Any
 
 import uvloop
 
-from lb.core.report import Alarm
+from lb.core.report import Alarm, Report
 from lb.core.targets import Listener, Rotation, Snapshot
 from lb.net.tls import server_context
 from lb.proxy.last_words import cells as last_words_of
@@ -43,6 +44,7 @@ from lb.proxy.plane import DataPlane
 from lb.runtime import descriptors, doors
 from lb.runtime.channel import VERSION, Applied, Channel, Hello, Message, Order, Poll, Polled, Trouble
 from lb.runtime.doors import Door, Doorway
+from lb.runtime.guard import Guard
 from lb.runtime.handshakes import HandshakeFailures, TlsServer
 from lb.runtime.reception import Reception
 
@@ -90,6 +92,7 @@ class Worker:
         self.plane = DataPlane(worker=number, loop=loop, alarm=self._send, last_words=last_words_of(last_words))
         self._handshakes = HandshakeFailures(self.plane.reject, lambda text: say(f"worker {number}: {text}"))
         self._last_words = last_words
+        self._guard = Guard(self._tell)
         self.sockets: dict[Door, socket.socket] = {}
         self.done = asyncio.Event()
         self._directory = directory
@@ -105,12 +108,13 @@ class Worker:
 
     async def run(self, channel: socket.socket, sockets: socket.socket) -> None:
         """Serve until told to stop."""
+        self.loop.set_exception_handler(self._guard.on_error)
         self._doors = sockets
         self.loop.add_reader(sockets, self._take_doors)
         self._open_doorway()
         await self._speak(channel, first=True)
-        self._go(self._follow())
-        self._go(self._report())
+        self._keep_running("worker_listeners", self._follow)
+        self._keep_running("worker_reports", self._report)
         await self.done.wait()
         self.plane.close()
         self._send_report()
@@ -122,10 +126,14 @@ class Worker:
         for task in list(self._tasks):
             task.cancel()
 
-    def _go(self, coroutine: Any) -> None:
-        task = self.loop.create_task(coroutine)
+    def _go(self, coroutine: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self.loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _keep_running(self, label: str, body: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        return self._go(self._guard.keep_running(label, body))
 
     # --- supervisors ------------------------------------------------------------------------------------------------
 
@@ -182,7 +190,7 @@ class Worker:
         if former is not None:
             former.close()
         self._send(Hello(VERSION, self.number, os.getpid(), self.plane.incarnation))
-        self._send(self.plane.report(full=True))
+        self._send(self._report_now(full=True))
 
     def _on_lost(self) -> None:
         """The supervisor is gone. Clients are not to notice: serve on by the last snapshot."""
@@ -200,7 +208,7 @@ class Worker:
             self._act(message)
         except Exception as error:  # one bad order must not end a worker, and its supervisor has to hear of it
             what = message.what if isinstance(message, Order) else type(message).__name__
-            self._send(Trouble(f"worker {self.number}: {what}: {type(error).__name__}: {error}"))
+            self._tell(f"{what}: {type(error).__name__}: {error}")
 
     def _act(self, message: Message) -> None:
         if isinstance(message, Snapshot):
@@ -226,6 +234,12 @@ class Worker:
     def _send(self, message: Message | Alarm) -> None:
         if self._channel is not None:
             self._channel.send(message)
+
+    def _tell(self, text: str) -> None:
+        """To the supervisor, for its log and events; on stderr when there is none."""
+        text = f"worker {self.number}: {text}"
+        if self._channel is None or not self._channel.send(Trouble(text)):
+            say(text)
 
     def _apply(self, snapshot: Snapshot) -> None:
         # At once, in the order of the messages: a rotation that follows must find its service.
@@ -290,6 +304,7 @@ class Worker:
     async def _follow(self) -> None:
         """Open and close listeners as snapshots and sockets come."""
         first = True
+        self._changed.set()  # a loop that is started again has missed a change, perhaps
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -362,10 +377,9 @@ class Worker:
         for door in list(self.sockets):
             self._leave(door)
         self.plane.drain(within)
-        self._go(self._stop_when_idle(within))
+        self._keep_running("worker_drain", partial(self._stop_when_idle, time.monotonic() + within))
 
-    async def _stop_when_idle(self, within: float) -> None:
-        until = time.monotonic() + within
+    async def _stop_when_idle(self, until: float) -> None:
         await asyncio.sleep(0)  # those who were let in last
         while time.monotonic() < until and not self.plane.idle():  # noqa: ASYNC110 - the plane tells no events
             await asyncio.sleep(0.05)
@@ -396,7 +410,12 @@ class Worker:
 
     def _send_report(self, part: int = 0, parts: int = 1) -> None:
         if self._channel is not None and self._channel.open:
-            self._send(self.plane.report(part=part, parts=parts))
+            self._send(self._report_now(part=part, parts=parts))
+
+    def _report_now(self, full: bool = False, part: int = 0, parts: int = 1) -> Report:
+        report = self.plane.report(full, part, parts)
+        report.restarts, report.errors = dict(self._guard.restarts), self._guard.errors
+        return report
 
 
 def say(text: str) -> None:

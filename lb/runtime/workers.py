@@ -35,6 +35,7 @@ from lb.proxy import last_words
 from lb.proxy.last_words import NOTHING, Left
 from lb.runtime import doors
 from lb.runtime.channel import VERSION, Applied, Channel, Hello, Message, Order, Poll, Polled, Trouble, pack
+from lb.runtime.guard import Guard
 from lb.runtime.totals import Totals
 
 log = logging.getLogger("lb.workers")
@@ -137,6 +138,7 @@ class Workers:
         on_report: Callable[[Report], None] = lambda report: None,
         tell: Callable[[str], None] = log.warning,
         on_hopeless: Callable[[], None] = lambda: None,
+        guard: Guard | None = None,
     ) -> None:
         self.count = count
         self.totals = totals
@@ -150,6 +152,7 @@ class Workers:
         self._on_report = on_report
         self._tell_people = tell
         self._on_hopeless = on_hopeless
+        self._guard = guard or Guard(tell)
         self._seats = [Seat(number) for number in range(count)]
         self._lives: list[Life] = []
         self._snapshot = Snapshot(0)
@@ -180,7 +183,7 @@ class Workers:
         self._take(snapshot)
         for seat in self._seats:
             seat.life = await self._spawn(seat)
-        self._go(self._look())
+        self._go(self._guard.keep_running("workers", self._look))
         await self._until(lambda: all(seat.life is not None and seat.life.served_since for seat in self._seats), within)
 
     def settle(self) -> None:

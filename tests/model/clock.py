@@ -158,6 +158,11 @@ class Loop(asyncio.SelectorEventLoop):
         else:
             future.set_result(found)
 
+    def set_exception_handler(self, handler: Any) -> None:
+        """The first one, the model's, stays: what no process has caught is a violation."""
+        if self._exception_handler is None:  # type: ignore[has-type]
+            super().set_exception_handler(handler)
+
     def add_signal_handler(  # type: ignore[override]
         self, sig: int, callback: Callable[..., object], *args: Any
     ) -> None:

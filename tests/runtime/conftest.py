@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot
+from lb.runtime.guard import Guard
 from lb.runtime.sockets import open_listener
 from lb.runtime.totals import Totals
 from lb.runtime.workers import Workers
@@ -46,12 +47,19 @@ def alive(pid: int) -> bool:
 class Crew:
     """Some workers on one address; they answer 503, as no target is ready."""
 
-    def __init__(self, directory: Path, count: int) -> None:
+    def __init__(
+        self, directory: Path, count: int, tell: Callable[[str], None] | None = None, guard: Guard | None = None
+    ) -> None:
         self.told: list[str] = []
         self.hopeless = 0
         self.totals = Totals()
         self.workers = Workers(
-            count, self.totals, directory=directory, tell=self.told.append, on_hopeless=self._on_hopeless
+            count,
+            self.totals,
+            directory=directory,
+            tell=tell or self.told.append,
+            on_hopeless=self._on_hopeless,
+            guard=guard,
         )
         sockets = open_listener(BIND, count)
         self.address = sockets[0].getsockname()
@@ -94,11 +102,11 @@ class Crew:
 
 
 @pytest.fixture
-async def crew(tmp_path: Path) -> AsyncIterator[Callable[[int], Crew]]:
+async def crew(tmp_path: Path) -> AsyncIterator[Callable[..., Crew]]:
     made: list[Crew] = []
 
-    def make(count: int) -> Crew:
-        made.append(Crew(tmp_path, count))
+    def make(count: int, tell: Callable[[str], None] | None = None, guard: Guard | None = None) -> Crew:
+        made.append(Crew(tmp_path, count, tell, guard))
         return made[-1]
 
     yield make
