@@ -109,12 +109,15 @@ def canary_from_text(value: Any) -> Any:
 
 
 class WorkerLimits(Section):
-    """When a worker process is replaced by a fresh one."""
+    """When a worker process is replaced by a fresh one, or ends."""
 
     memory: Size = 0
     """Resident memory from which a worker is replaced, gracefully; 0: no limit."""
     hang: Period = 10.0
     """A worker that gave no sign of life for this long is replaced."""
+    orphan: Period = 3600.0
+    """Workers whose supervisor is gone serve on for this long, then drain and end, since no target is probed meanwhile.
+    They say so once a minute. `lb run`, started again within this time, takes them over."""
 
 
 class Config(Section):

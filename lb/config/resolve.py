@@ -72,6 +72,7 @@ def resolve(config: model.Config, version: int) -> World:
             ),
             trusted_proxies=tuple(config.trusted_proxies),
             access_log=AccessLog(config.access_log.format, config.access_log.path, config.access_log.sample),
+            orphan=config.worker_limits.orphan,
         ),
         checks=checks,
         rules={name: _rules(service) for name, service in config.services.items()},

@@ -222,5 +222,6 @@ class Snapshot:
     rotations: tuple[Rotation, ...] = ()
     trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-*, Forwarded, X-Request-Id are kept
     access_log: AccessLog = field(default_factory=AccessLog)
+    orphan: float = 3600.0  # seconds that a worker serves on without a supervisor
     #: Contents of TLS files by digest, so that no worker reads other ones than the probes.
     files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)

@@ -5,7 +5,8 @@ of the socket that brings listening sockets, and the state directory. It imports
 stays small.
 
 When its supervisor is gone it serves on by the last snapshot, and waits at its doorway for an heir: a new `lb run`
-takes its sockets over, and lets it end when the new workers serve. Only a worker whose supervisor never got to
+takes its sockets over, and lets it end when the new workers serve. Without an heir it ends by itself after a bounded
+time (`core.orphan`). Only a worker whose supervisor never got to
 serving (it has not said `settle`) ends with it.
 """
 
@@ -22,6 +23,7 @@ import faulthandler
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import ssl
@@ -36,6 +38,7 @@ from typing import Any
 
 import uvloop
 
+from lb.core import orphan
 from lb.core.report import Alarm, Report
 from lb.core.targets import Listener, Rotation, Snapshot
 from lb.net.tls import server_context
@@ -100,6 +103,9 @@ class Worker:
         self._doors: socket.socket | None = None
         self._doorway: Doorway | None = None
         self._settled = False
+        self._visitors: set[Channel] = set()  # supervisors that start, and have not taken over yet
+        self._orphan_bound = Snapshot(0).orphan
+        self._orphaned: asyncio.Task[None] | None = None  # runs while there is no supervisor
         self._listeners: dict[str, Listener] = {}  # as the newest snapshot has them
         self._tls_files: dict[str, bytes] = {}  # their contents, by digest
         self._open: dict[Door, _Open] = {}
@@ -173,10 +179,13 @@ class Worker:
             self._on_message(message)
 
         def on_lost() -> None:
+            self._visitors.discard(channel)
             if channel is self._channel:
                 self._on_lost()
 
         channel = Channel(on_message, on_lost)
+        if not first:
+            self._visitors.add(channel)
         await channel.attach(sock)
         if first and self._channel is None:
             if channel.open:
@@ -187,6 +196,10 @@ class Worker:
     def _obey(self, channel: Channel) -> None:
         """From now on this is the supervisor: it is told everything, the former one nothing."""
         former, self._channel = self._channel, channel
+        self._visitors.discard(channel)
+        if self._orphaned is not None:
+            self._orphaned.cancel()
+            self._orphaned = None
         if former is not None:
             former.close()
         self._send(Hello(VERSION, self.number, os.getpid(), self.plane.incarnation))
@@ -197,9 +210,23 @@ class Worker:
         if self.done.is_set() or self.plane.draining:
             return
         if self._settled and self._doorway is not None:
-            say(f"worker {self.number} (process {os.getpid()}): the supervisor is gone; serving on until an heir comes")
+            self._orphaned = self._keep_running("worker_orphan", partial(self._outlive, time.monotonic()))
         else:
             self._drain(OWN_DRAIN)
+
+    async def _outlive(self, since: float) -> None:
+        """Serve on without a supervisor for a bounded time, and say so."""
+        said: float | None = None
+        while not self.plane.draining:
+            now = time.monotonic()
+            found = orphan.look(since, said, self._orphan_bound, now, bool(self._visitors))
+            if found.text:
+                said = now
+                say(f"worker {self.number} (process {os.getpid()}): {found.text}")
+            if found.ends:
+                self._drain(OWN_DRAIN)
+                return
+            await asyncio.sleep(found.again)
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -251,6 +278,7 @@ class Worker:
         wanted = {listener.bind: listener for listener in snapshot.listeners}
         gone = self._listeners.keys() - wanted.keys()
         self._listeners, self._tls_files = wanted, dict(snapshot.files)
+        self._orphan_bound = snapshot.orphan
         self.plane.left = frozenset((self.plane.left | gone) - wanted.keys())
         for door in [door for door in self.sockets if door[0] in gone]:
             self._leave(door)
@@ -419,8 +447,10 @@ class Worker:
 
 
 def say(text: str) -> None:
-    """A line on stderr, if anybody still reads there."""
+    """A line on stderr, if anybody still reads there: a pipe that is full must not stop the worker."""
     with contextlib.suppress(OSError, ValueError):
+        if not select.select([], [2], [], 0.0)[1]:
+            return
         print(f"lb: {text}", file=sys.stderr, flush=True)
 
 

@@ -76,6 +76,34 @@ class TestDeathOfTheSupervisor:
             eventually(lambda: "ended while it drained, with 1 request under way" in heir.errors.read_text())
         assert heir.metrics()["lb_requests_lost_total"] == 1
 
+    def test_orphans_serve_for_a_bounded_time_and_say_so(self, stage: Stage) -> None:
+        lb = stage.start(stage.config({"blue": stage.pool("blue", 1)}, top="worker_limits: {orphan: 4s}"))
+        orphans = lb.status()["workers"]
+        kill_supervisor(lb)
+        killed = time.monotonic()
+        eventually(lambda: lb.errors.read_text().count("the supervisor is gone: targets are not probed") == 2)
+        assert "This worker serves on, and ends in 4 s. Start `lb run` again" in lb.errors.read_text()
+        while time.monotonic() < killed + 2.5:
+            assert ask(f"{lb.url}/greeting").status == 200
+            time.sleep(0.1)
+        eventually(lambda: not any(alive(pid) for pid in orphans), 15, "the orphans have ended")
+        assert time.monotonic() - killed > 3.5
+        assert lb.errors.read_text().count("the supervisor has been gone for 4 s (worker_limits.orphan: 4 s)") == 2
+
+    def test_a_start_within_the_bound_takes_them_over_without_a_lost_request(self, stage: Stage) -> None:
+        path = stage.config({"blue": stage.pool("blue", 1)}, top="worker_limits: {orphan: 15s}")
+        lb = stage.start(path)
+        with Load(lb.url, clients=2) as load, Load(lb.url, clients=2, keep=False) as callers:
+            eventually(lambda: load.count > 100)
+            kill_supervisor(lb)
+            heir = stage.start(path)
+            eventually(lambda: "workers of an lb that had died" in heir.errors.read_text())
+            counted = load.count
+            eventually(lambda: load.count > counted + 100)
+        assert not load.failed
+        assert not callers.failed
+        assert "worker_limits.orphan" not in heir.errors.read_text() + lb.errors.read_text()
+
     def test_orphans_end_on_sigterm(self, stage: Stage) -> None:
         lb = stage.start(stage.config({"blue": stage.pool("blue", 1)}))
         orphans = lb.status()["workers"]

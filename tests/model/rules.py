@@ -13,6 +13,8 @@ from tests.model.reference import Knowledge
 from tests.model.world import World
 
 Rule = Callable[[World, random.Random], Awaitable[str | None]]
+#: Seconds that workers serve on without a supervisor.
+ORPHAN_BOUND = 20.0
 #: (weight, theme, step). A run has some of the themes.
 RULES: list[tuple[int, str, Rule]] = []
 #: Theme → how many of 100 runs have it.
@@ -83,6 +85,7 @@ async def begin(world: World) -> None:
                 world.knowledge[target.address] = Knowledge(check["rise"], check["fall"])
     world.worker_count = rng.choice((1, 1, 2))
     world.plan.extra["workers"] = world.worker_count
+    world.plan.extra["worker_limits"] = {"orphan": f"{ORPHAN_BOUND:g}s"}
     world.file.write_text(world.plan.text())
     await world.start()
     await asyncio.sleep(2.0)

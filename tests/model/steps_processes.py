@@ -6,10 +6,12 @@ import asyncio
 import random
 
 from tests.model.clock import CLOCK
-from tests.model.rules import rule
+from tests.model.rules import ORPHAN_BOUND, rule
 from tests.model.steps_orders import background, order
 from tests.model.world import World
 
+#: Seconds that requests may go on in a worker that ends by itself.
+OWN_DRAIN = 60.0
 #: Seconds within which what is known is on the disk.
 REMEMBERED = 2.5
 
@@ -60,6 +62,26 @@ async def step_kill_supervisor(world: World, dice: random.Random) -> str:
     await world.start()
     after_restart(world, gap)
     return f"{gap:g} s"
+
+
+@rule(1, "restart")
+async def step_supervisor_gone_for_long(world: World, dice: random.Random) -> str:
+    """kill -9, and nobody starts lb again: the workers serve on for a bounded time, then end."""
+    world.kill_supervisor()
+    before = world.processes.living("worker")
+    await asyncio.sleep(dice.choice((0.3, 0.8)) * ORPHAN_BOUND)
+    if before and not world.processes.living("worker"):
+        world.violate("3 served", "workers ended before their bound for the time without a supervisor")
+    await background(world, dice)
+    world.excuse("restart")
+    await asyncio.sleep(ORPHAN_BOUND + OWN_DRAIN + 1.0)
+    left = world.processes.living("worker")
+    if left:
+        world.violate("6 nothing is left", f"{len(left)} workers serve long after their supervisor is gone")
+    after_restart(world, 2 * ORPHAN_BOUND + OWN_DRAIN)
+    await world.start()
+    after_restart(world, 2 * ORPHAN_BOUND + OWN_DRAIN)
+    return ""
 
 
 @rule(2, "restart")

@@ -9,6 +9,8 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -310,3 +312,20 @@ async def test_an_order_reaches_all(crew: Make) -> None:
     two.workers.order(Order("stop"))
     await eventually(lambda: not any(alive(pid) for pid in pids))
     await eventually(lambda: two.workers.restarts == 2)
+
+
+async def test_an_orphan_ends_after_its_bound_but_not_while_a_supervisor_that_starts_visits_it(
+    crew: Make, tmp_path: Path
+) -> None:
+    one = crew(1)
+    await one.workers.start(replace(one.snapshot(), orphan=1.0))
+    one.workers.settle()
+    await one.ask(1)
+    [pid] = one.workers.pids
+    one.workers.let_go()
+    [visit], hung = await asyncio.to_thread(doors.visit_all, tmp_path)
+    assert not hung
+    await asyncio.sleep(2.0)
+    assert alive(pid)
+    visit.leave()
+    await eventually(lambda: not alive(pid))

@@ -1,0 +1,55 @@
+"""How long a worker serves on when its supervisor is gone, and what it says meanwhile.
+
+Nobody probes targets then, so the verdicts that a worker serves by are as old as the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Seconds between two messages.
+SAY_EVERY = 60.0
+#: Seconds beyond the bound that a worker waits for a supervisor that has come for it and still starts.
+START_TIME = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What follows from one look at the clock."""
+
+    text: str  # to be said; empty: nothing
+    ends: bool  # the worker is to drain and end
+    again: float  # seconds until the next look
+
+
+def look(since: float, said: float | None, bound: float, now: float, visited: bool) -> Look:
+    """`since`: when the supervisor was lost; `said`: when that was said last; `bound`: seconds without a supervisor.
+
+    `visited`: a supervisor that starts has asked for this worker's sockets, and has not yet taken it over.
+    """
+    gone = now - since
+    left = bound - gone
+    if left <= 0 and not (visited and gone < bound + START_TIME):
+        return Look(
+            f"the supervisor has been gone for {span(gone)} (worker_limits.orphan: {span(bound)}): this worker takes "
+            "no further requests, and ends when those under way have. Start `lb run` again",
+            ends=True,
+            again=0.0,
+        )
+    text = ""
+    if said is None or now - said >= SAY_EVERY:
+        what = f"has been gone for {span(gone)}" if said is not None else "is gone"
+        text = (
+            f"the supervisor {what}: targets are not probed, the verdicts on them are {span(gone)} old. This worker "
+            f"serves on, and ends in {span(max(0.0, left))}. Start `lb run` again: it takes this worker over"
+        )
+        said = now
+    due = said + SAY_EVERY - now
+    return Look(text, ends=False, again=min(due, left) if left > 0 else 1.0)
+
+
+def span(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
