@@ -25,7 +25,8 @@ from dataclasses import asdict, dataclass, field
 
 from tests.model.clock import CLOCK, Circles, Dice, Loop
 
-CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 #: Seconds of processor time that one run may take.
 RUN_LIMIT = 120
@@ -41,6 +42,8 @@ class Result:
     text: str = ""
     told: list[str] = field(default_factory=list)  # the steps, as far as they went
     taken: list[int] = field(default_factory=list)  # their numbers
+    requests: int = 0  # that were judged
+    certain: int = 0  # of them those that had to be served
 
     @property
     def ok(self) -> bool:
@@ -131,6 +134,16 @@ def own_network() -> bool:
         except OSError:
             return False
     return True
+
+
+def own_hosts(path: str) -> bool:
+    """From now on this file is /etc/hosts for this process and its children; False where that is not allowed."""
+    libc = ctypes.CDLL(None)
+    if libc.unshare(CLONE_NEWNS):
+        return False
+    if libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None):
+        return False
+    return not libc.mount(path.encode(), b"/etc/hosts", None, MS_BIND, None)
 
 
 def forked(call: Callable[[], Result]) -> tuple[int, int]:

@@ -70,6 +70,7 @@ def run(seed: int, seconds: float, verbose: bool, leave_out: Iterable[str] = ())
         if result.invariant and world.file.with_suffix(".log").exists():
             result.text += f"\n--- log of lb\n{world.program.tail()}"
         world.close()
+    result.requests, result.certain = world.judged, world.certain
     if verbose:
         print("\n".join(world.told), flush=True)
     if world.lateness:
@@ -104,10 +105,12 @@ def main() -> None:
     def one(seed: int, numbers: Iterable[int], verbose: bool) -> Result:
         return run(seed, wanted.seconds, verbose, wanted.without.split(","))
 
-    found = taken = runs = 0
+    found = taken = runs = requests = certain = 0
     for result in driver.all_of(seeds(), wanted.jobs, wanted.verbose, one):
         runs += 1
         taken += result.steps
+        requests += result.requests
+        certain += result.certain
         if result.ok:
             continue
         found += 1
@@ -118,6 +121,7 @@ def main() -> None:
         sys.stdout.flush()
         if wanted.stop:
             break
+    print(f"{requests} requests, {certain} of them with no excuse", flush=True)
     print(f"{taken} steps, {runs} seeds, {found} violations", flush=True)
     sys.stdout.flush()
     os._exit(1 if found else 0)

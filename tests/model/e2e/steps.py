@@ -12,16 +12,18 @@ from typing import Any
 
 from tests.model import features, reference, steps_health, steps_reload, steps_traffic
 from tests.model.clock import CLOCK
-from tests.model.e2e import look, tunnels
+from tests.model.e2e import certificates, look, tunnels
 from tests.model.e2e.processes import Said
 from tests.model.e2e.world import RealWorld, Wished
-from tests.model.plan import Plan, ServicePlan
+from tests.model.plan import Plan, ServicePlan, TargetPlan
 from tests.model.rules import new_target
 from tests.model.steps_orders import ids
 from tests.model.steps_traffic import draw_wish
 
 Step = Callable[[Any, random.Random], Awaitable[str | None]]
 PLAIN = reference.Request()
+#: A target's host name, that /etc/hosts knows.
+NAME = "web.model.test"
 #: What takes long in the model, and how long it takes here.
 HURRY = {"1s": "150ms", "700ms": "100ms", "2s": "250ms"}
 
@@ -58,6 +60,21 @@ async def begin(world: RealWorld) -> None:
         world.plan.services["side"] = ServicePlan(
             "side", "/side", {"only": [await new_target(world)]}, "only", {}, dict(check)
         )
+    if world.can_name and rng.random() < 0.4:
+        backend = await world.add_backend(len(world.backends) + 1)
+        world.name(NAME, backend.host)
+        world.leaving.clear()
+        named = ServicePlan("named", "/named", {"only": [TargetPlan(NAME, backend.port)]}, "only", {}, dict(check))
+        world.plan.services["named"] = named
+    if rng.random() < 0.4:
+        certificates.renew(world)
+        targets = []
+        for _ in range(2):
+            backend = await world.add_backend(len(world.backends) + 1, certificates.context(world))
+            targets.append(TargetPlan(backend.host, backend.port))
+        secret = ServicePlan("secret", "/secret", {"only": targets}, "only", {}, dict(check), "https")
+        secret.settings["tls"] = {"ca_file": str(certificates.authorities(world))}
+        world.plan.services["secret"] = secret
     for service in world.plan.services.values():
         service.settings.update(patience="0s", timeouts={"response": "4s", "queue": "1s", "drain": "4s", "idle": "3s"})
         if service is app:
@@ -272,6 +289,35 @@ async def _by_signal(world: RealWorld, planned: Wished) -> Said:
     return said
 
 
+async def step_edit_check(world: RealWorld, dice: random.Random) -> str:
+    """Another question, which all targets answer in the same way: who is ready stays so."""
+    plan, service = steps_reload.plan_to_edit(world, dice)
+    service.check["path"] = dice.choice(("/ready", "/health", "/status"))
+    return f"{service.check['path']}: {await reload(world, plan, dice)}"
+
+
+async def step_renew(world: RealWorld, dice: random.Random) -> str:
+    """The targets' authority changes: lb trusts both, then the targets show the new one's certificates."""
+    if "secret" not in world.plan.services:
+        return "no TLS"
+    certificates.renew(world)
+    said = await reload(world, world.plan.copy(), dice)
+    await asyncio.sleep(dice.choice((1.5, 2.5)))
+    for backend in world.backends.values():
+        if backend.tls is not None:
+            certificates.show(world, backend)
+    return said
+
+
+async def step_rename_host(world: RealWorld, dice: random.Random) -> str:
+    """A name gets another address."""
+    if NAME not in world.names or len(world.names[NAME]) > 1:
+        return "not now"
+    backend = await world.add_backend(len(world.backends) + 1)
+    world.name(NAME, backend.host)
+    return f"{world.names[NAME]}"
+
+
 # --- processes ------------------------------------------------------------------------------------------------------
 
 
@@ -290,16 +336,14 @@ async def step_kill_worker(world: RealWorld, dice: random.Random) -> str:
 
 async def step_kill_supervisor(world: RealWorld, dice: random.Random) -> str:
     """kill -9; the workers serve on until the next one comes."""
+    world.frozen_from, world.frozen_until = CLOCK.now, 1e18
     world.program.send(signal.SIGKILL)
     gap = dice.choice((0.0, 0.3, 1.5))
-    world.frozen = True
-    world.doubt("the supervisor is gone")
     if await world.program.wait(world.program.main, 5.0) is None:
         world.violate("6 ends", "the process that was started outlives the supervisor")
     await asyncio.sleep(gap)
     await world.start()
-    world.frozen = False
-    world.doubt("a new supervisor")
+    world.frozen_until = world.moved = CLOCK.now
     for name in world.wished.shares:
         await world.resolve(name)
     return f"{gap:g} s"
@@ -434,9 +478,12 @@ STEPS: list[tuple[int, str, Step]] = [
     (3, "reload", steps_reload.step_edit_targets),
     (2, "reload", steps_reload.step_edit_active),
     (2, "reload", steps_reload.step_edit_pace),
+    (2, "reload", step_edit_check),
     (2, "reload", steps_reload.step_rename_pool),
     (1, "reload", steps_reload.step_remove_pool),
     (1, "reload", steps_reload.step_reload_same),
+    (3, "names", step_renew),
+    (3, "names", step_rename_host),
     (2, "kill", step_kill_worker),
     (1, "restart", step_kill_supervisor),
     (1, "restart", step_restart),
@@ -451,6 +498,7 @@ THEMES = {
     "trouble": 40,
     "orders": 85,
     "reload": 65,
+    "names": 60,
     "kill": 35,
     "restart": 40,
     "look": 100,

@@ -22,7 +22,7 @@ import weakref
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.model import reference
+from tests.model import driver, reference
 from tests.model.clock import CLOCK
 from tests.model.e2e.processes import Program, Said, ask
 from tests.model.peers import WELL, Answer, Backend, Client, Wish
@@ -38,6 +38,8 @@ SEEN = 0.4
 #: Seconds that the driver may be late before it believes nothing that depended on its answers.
 LATE = 0.15
 BEAT = 0.02
+#: Seconds within which another address of a name is known, and the former one has no request any more.
+LOOKED_UP = 12.0
 
 Shares = dict[str, int]
 
@@ -101,12 +103,21 @@ class RealWorld(World):
         self.away = False  # nobody listens, or nobody may
         self.certain_from = 0.0  # until then no target is ready for sure
         self.disturbed = -1e9  # when processes ended last
-        self.frozen = False  # there is no supervisor: what is decided stays so
+        self.frozen_from = 1e18  # when the supervisor died last: what it has decided stays so until…
+        self.frozen_until = 1e18  # …the next one serves
         self.lateness = 0.0
+        self.judged = 0  # requests
+        self.certain = 0  # requests that had to be served well
+        self.named = -1e9  # when a name was given another address
         self.moved = -1e9  # when anything happened last that may end a tunnel
         self.private: weakref.WeakSet[Client] = weakref.WeakSet()  # connections that only one step uses
         self.staying: set[asyncio.Task[None]] = set()  # clients in tunnels
         self.told: list[str] = []  # what happened, with its time
+
+        self.leaving: list[tuple[float, str]] = []  # until when an address may still be what a name stands for
+        self.hosts = self.directory / "hosts"
+        self.hosts.write_text("127.0.0.1 localhost\n")
+        self.can_name = driver.own_hosts(str(self.hosts))
         self._view: tuple[Wished, int] = (self.wished, 0)
         self._beating: list[asyncio.Task[None]] = []
 
@@ -256,6 +267,7 @@ class RealWorld(World):
     def possible(self) -> list[dict[str, reference.Service]]:
         """All that may be so at this moment."""
         self._see()
+        self._forget_names()
         found: list[dict[str, reference.Service]] = []
         for wished in filter(None, (self.wished, self.planned)):
             options = max((len(each) for each in wished.shares.values()), default=1)
@@ -306,27 +318,55 @@ class RealWorld(World):
             seen.troubled = max(seen.troubled, hurt)
             self.moved = max(self.moved, hurt)
 
+    def name(self, host: str, address: str) -> None:
+        """A name stands for another address; what it stood for may be asked for a while."""
+        former = self.names.get(host, [])
+        self.hosts.write_text(f"127.0.0.1 localhost\n{address} {host}\n")
+        self.names[host] = [address, *former]
+        self.leaving += [(CLOCK.now + LOOKED_UP, each) for each in former]
+        self.moved = CLOCK.now + LOOKED_UP
+        self.named = CLOCK.now
+
+    def _forget_names(self) -> None:
+        gone = {address for until, address in self.leaving if until < CLOCK.now}
+        if gone:
+            self.leaving = [each for each in self.leaving if each[1] not in gone]
+            self.names = {
+                host: [each for number, each in enumerate(found) if number == 0 or each not in gone]
+                for host, found in self.names.items()
+            }
+
+    def _seen_at(self, address: str) -> Seen:
+        """What was seen of a target; one that is a name passes when one of its addresses does."""
+        every = [self.seen[backend.address] for backend in self.backends_of(address)]
+        if len(every) == 1 and address.rpartition(":")[0] not in self.names:
+            return every[0]
+        since = max(*(each.since for each in every), self.named, *(until - 1.0 for until, _ in self.leaving))
+        every[0] = replace(every[0], passing=any(each.passing for each in every), since=since)
+        every[0].ever = any(each.ever for each in every)
+        every[0].troubled = max(each.troubled for each in every)
+        return every[0]
+
     def _target(self, address: str, plan: ServicePlan) -> reference.Target:
         wished, _ = self._view
         target = plan.target(address)
         assert target is not None
         now = CLOCK.now
-        seen = [self.seen[backend.address] for backend in self.backends_of(address)]
-        each = seen[0]
-        since = max(wished.known.get(address, now), self.certain_from)
+        each = self._seen_at(address)
+        if any((plan.scheme == "https") != (backend.tls is not None) for backend in self.backends_of(address)):
+            each = Seen(False, -1e9, False)  # it speaks another protocol
+        known = wished.known.get(address, now)
         up = plan.timeout + (plan.check["rise"] + 1) * plan.interval + MARGIN
         down = (plan.check["fall"] + 1) * max(plan.interval, plan.timeout) + MARGIN
         ready: bool | None = None
         ever: bool | None = None
-        if self.frozen:
-            pass
-        elif each.passing and now - max(each.since, since) > up:
+        if each.passing and self._unchanged(max(each.since, known, self.certain_from), up):
             ready = ever = True
-        elif not each.passing and (not each.ever or now - max(each.since, wished.known.get(address, now)) > down):
+        elif not each.passing and (not each.ever or self._unchanged(max(each.since, known), down)):
             ready = False
             ever = None if each.ever else False
         asks = _asks(each.words)
-        if now - each.words_since < up:
+        if not self._unchanged(each.words_since, up):
             before = _asks(each.last_words)
             if before != asks:
                 ready = None if ready else ready
@@ -338,6 +378,14 @@ class RealWorld(World):
             weight = target.weight
         drained = address in wished.drained or asks[1]
         return reference.Target(address, weight * asks[0], ready, ever, out=drained, drained=drained)
+
+    def _unchanged(self, since: float, needed: float) -> bool:
+        """Whether what is so since then has become known to lb, which takes so many seconds of its life."""
+        if since + needed > self.frozen_from:
+            if CLOCK.now < self.frozen_until:
+                return False
+            since = max(since, self.frozen_until)
+        return CLOCK.now - since > needed
 
     def on_change(self) -> None:
         possible = self.possible()
@@ -396,6 +444,8 @@ class RealWorld(World):
         self.on_change()
         before = len(self.violations)
         super()._over(track, answer)
+        self.judged += 1
+        self.certain += not track.starved and not track.excuses
         if len(self.violations) > before:
             arrivals = [f"{arrival.at:.3f} {arrival.backend}" for arrival in track.arrivals]
             began, excuses = f"{track.since:.3f}", sorted(track.excuses)
