@@ -529,9 +529,7 @@ class Downstream(asyncio.Protocol):
             self._bound_close(self.listener.send_timeout, CLOSE_TIME)
             return
         _reset_at_close(self.transport)
-        plane = self.plane
-        sending = plane.sending[self] = Sending(self.transport, plane.now, self.listener.send_timeout, 0.0)
-        if not sending.pending:
+        if not self._watch_sending(self.listener.send_timeout, 0.0).pending:
             self.transport.abort()
 
     # --- trouble ----------------------------------------------------------------------------------------------------
@@ -581,7 +579,7 @@ class Downstream(asyncio.Protocol):
             transport.resume_reading()
         transport.write_eof()
         if transport.get_write_buffer_size():
-            plane.sending[self] = Sending(transport, plane.now, self.listener.send_timeout)
+            self._watch_sending(self.listener.send_timeout, inf)
 
     def _close(self, limit: float, quiet: float = CLOSE_TIME) -> None:
         """Close once the client has taken what was written, or takes nothing of it for `limit` seconds."""
@@ -593,10 +591,15 @@ class Downstream(asyncio.Protocol):
     def _bound_close(self, limit: float, quiet: float) -> None:
         """Have the close, which waits for the client, end. A TLS client that has everything has yet to close as well:
         for `quiet` seconds."""
-        transport = self.transport
-        if self.listener.tls is not None or transport.get_write_buffer_size():
-            plane = self.plane
-            plane.sending[self] = Sending(transport, plane.now, limit, quiet)
+        if self.listener.tls is not None or self.transport.get_write_buffer_size():
+            self._watch_sending(limit, quiet)
+
+    def _watch_sending(self, limit: float, quiet: float) -> Sending:
+        """Bound a close that waits for the client. A client that has taken nothing so far has no new time."""
+        plane = self.plane
+        sending = Sending(self.transport, plane.now, limit, quiet).follow(plane.sending.get(self), plane.now)
+        plane.sending[self] = sending
+        return sending
 
     def _close_now(self) -> None:
         self.state = CLOSED if self.exchange is None else self.state

@@ -52,6 +52,13 @@ class Sending:
         self._every = min(limit, quiet, LONGEST) / LOOKS
         self.due = now + self._every  # when to look again
 
+    def follow(self, earlier: Sending | None, now: float) -> Sending:
+        """Go on from an earlier watch of the same connection: the time in which the peer took nothing counts."""
+        if earlier is not None:
+            earlier.is_stalled(now)
+            self.moved_at = earlier.moved_at
+        return self
+
     def is_stalled(self, now: float) -> bool:
         """Look at the peer: whether it has taken nothing for the limit."""
         if self._moved():
