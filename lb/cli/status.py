@@ -7,7 +7,7 @@ import json
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 #: Seconds between two pictures of --watch.
 EVERY = 1.0
+#: A pool of more targets than this shows the worst of them, and counts the rest.
+FOLDED_ABOVE = 12
+#: States from the worst to the best.
+WORST_FIRST = ("unready", "ejected", "starting", "draining", "drained", "slow_start", "ready")
 
 
 @click.command(
@@ -28,22 +32,57 @@ EVERY = 1.0
 Examples:
   lb status
   lb status greeting --watch
+  lb status --only unready --all
   lb status --json | jq '.services[].pools[].targets[] | {id, state}'
 
-Rates, errors and latencies are those of the last ten seconds. While watching,
-q or Ctrl-C ends, the arrow keys scroll. `--watch --json` is a document a line."""
+Rates, errors and latencies are those of the last ten seconds. A pool of more
+than 12 targets shows the worst of them, and counts the rest by state. While
+watching, q or Ctrl-C ends, the arrow keys scroll. `--watch --json` is a
+document a line."""
 )
 @click.argument("service", required=False, shell_complete=names)
 @click.option("--watch", "-w", is_flag=True, help="Go on until q or Ctrl-C, a picture a second.")
+@click.option("--only", "-o", metavar="TEXT", default="", help="Targets in this state, or with it in name or reason.")
+@click.option("--all", "-a", "everything", is_flag=True, help="A line for each target, however many there are.")
 @admin_options
 @json_option
-def status(client: Client, service: str | None, watch: bool, as_json: bool) -> None:
+def status(client: Client, service: str | None, watch: bool, only: str, everything: bool, as_json: bool) -> None:
     """Services, pools and targets at a glance."""
+
+    def ask() -> Json:
+        return matching(chosen(client.get("/api/v1/status"), service), only)
+
+    def painted(answer: Json) -> list[str]:
+        lines = picture(answer, time.time(), Ink(colours()), everything)
+        if only and not answer["services"]:
+            lines += ["", f"No target is {only}." if only.lower() in WORST_FIRST else f"No target matches {only!r}."]
+        return lines
+
     if watch:
-        watching(client, service, as_json)
+        watching(client.where, ask, painted, as_json)
         return
-    answer = chosen(client.get("/api/v1/status"), service)
-    click.echo(json.dumps(answer, indent=2) if as_json else "\n".join(picture(answer, time.time(), Ink(colours()))))
+    answer = ask()
+    click.echo(json.dumps(answer, indent=2) if as_json else "\n".join(painted(answer)))
+
+
+def matching(answer: Json, only: str) -> Json:
+    """The status with those targets alone that are in the state `only`, or have it in their name or reason."""
+    if not only:
+        return answer
+    word = only.lower()
+
+    def fits(target: Json) -> bool:
+        if word in WORST_FIRST:  # "ready" is not to find "unready"
+            return bool(target["state"] == word)
+        return word in target["id"].lower() or word in target_note(target).lower()
+
+    services = []
+    for service in answer["services"]:
+        pools = [{**pool, "targets": list(filter(fits, pool["targets"]))} for pool in service["pools"]]
+        pools = [pool for pool in pools if pool["targets"]]
+        if pools:
+            services.append({**service, "pools": pools})
+    return {**answer, "services": services}
 
 
 def chosen(answer: Json, service: str | None) -> Json:
@@ -58,25 +97,25 @@ def chosen(answer: Json, service: str | None) -> Json:
     return {**answer, "services": found}
 
 
-def watching(client: Client, service: str | None, as_json: bool) -> None:
+def watching(where: str, ask: Callable[[], Json], painted: Callable[[Json], list[str]], as_json: bool) -> None:
     """A picture a second; a lost connection is said, and tried again."""
-    ink = Ink(colours())
     with contextlib.suppress(KeyboardInterrupt):
         if sys.stdout.isatty() and not as_json:
             from lb.cli.screen import Screen
 
-            lines = picture(chosen(client.get("/api/v1/status"), service), time.time(), ink)
+            lines = painted(ask())
+            ink = Ink(colours())
             with Screen(ink) as screen:
-                painting(client, service, screen, ink, lines)
+                painting(where, lambda: painted(ask()), screen, ink, lines)
             return
         while True:
             began = time.monotonic()
-            answer = chosen(client.get("/api/v1/status"), service)
-            click.echo(json.dumps(answer) if as_json else "\n".join(picture(answer, time.time(), ink)) + "\n")
+            answer = ask()
+            click.echo(json.dumps(answer) if as_json else "\n".join(painted(answer)) + "\n")
             time.sleep(max(0.05, EVERY - (time.monotonic() - began)))
 
 
-def painting(client: Client, service: str | None, screen: Screen, ink: Ink, lines: list[str]) -> None:
+def painting(where: str, paint: Callable[[], list[str]], screen: Screen, ink: Ink, lines: list[str]) -> None:
     """Picture after picture until the reader has had enough. While nobody answers, the last one stays, and says so."""
     trouble: list[str] = []
     lost_at = 0.0
@@ -87,17 +126,17 @@ def painting(client: Client, service: str | None, screen: Screen, ink: Ink, line
             if not screen.wait(left):
                 return
         try:
-            lines = picture(chosen(client.get("/api/v1/status"), service), time.time(), ink)
+            lines = paint()
             trouble, lost_at = [], 0.0
         except Failure as failure:
             lost_at = lost_at or time.monotonic()
             why = failure.why if isinstance(failure, Unreachable) else first_line(failure.message)
-            told = f"No connection to {client.where} for {age(time.monotonic() - lost_at)} ({why}); trying again."
+            told = f"No connection to {where} for {age(time.monotonic() - lost_at)} ({why}); trying again."
             trouble = [ink(line, "red", "bold") for line in textwrap.wrap(told, width())]
             trouble += [ink("What was seen last:", "dim"), ""]
 
 
-def picture(answer: Json, now: float, ink: Ink) -> list[str]:
+def picture(answer: Json, now: float, ink: Ink, everything: bool = False) -> list[str]:
     lines = headline(answer, now, ink)
     config = answer["config"]
     if not config["last_reload_ok"]:
@@ -105,7 +144,7 @@ def picture(answer: Json, now: float, ink: Ink) -> list[str]:
     if answer["state_trouble"]:
         lines.append(ink(f"! state cannot be written: {answer['state_trouble']}", "red"))
     for service in answer["services"]:
-        lines += ["", *service_lines(service, now, ink)]
+        lines += ["", *service_lines(service, now, ink, everything)]
     return lines
 
 
@@ -127,7 +166,7 @@ def headline(answer: Json, now: float, ink: Ink) -> list[str]:
     return flowing(parts, " · ")
 
 
-def service_lines(service: Json, now: float, ink: Ink) -> list[str]:
+def service_lines(service: Json, now: float, ink: Ink, everything: bool) -> list[str]:
     facts = [f"{count(service['rate'])} req/s", f"{percent(service['error_rate'])} errors"]
     if service["p50"] is not None:
         facts.append(f"p50 {span(service['p50'])}, p99 {span(service['p99'])}")
@@ -140,8 +179,32 @@ def service_lines(service: Json, now: float, ink: Ink) -> list[str]:
     lines.append(ink(f"    {table([HEADINGS], size)[0]}", "dim"))
     for pool in service["pools"]:
         lines.append(f"  {pool_line(pool, ink, service['rollout'])}")
-        lines += target_lines(pool["targets"], now, ink, room, size)
+        shown, rest = (pool["targets"], []) if everything else folded(pool["targets"])
+        lines += target_lines(shown, now, ink, room, size)
+        if rest:
+            lines.append(ink(f"    … and {len(rest)} more: {in_states(rest)} (--all shows each)", "dim"))
     return lines
+
+
+def folded(targets: list[Json]) -> tuple[list[Json], list[Json]]:
+    """The targets of which a picture has a line each, and those that are only counted: of many the worst are shown."""
+    if len(targets) <= FOLDED_ABOVE:
+        return targets, []
+    ordered = sorted(targets, key=badness)
+    return ordered[: FOLDED_ABOVE - 2], ordered[FOLDED_ABOVE - 2 :]
+
+
+def badness(target: Json) -> tuple[int, bool, bool, float]:
+    """Sorts what needs a look to the front: by state, then what can serve nobody, is on trial, or fails most."""
+    state = target["state"]
+    rank = WORST_FIRST.index(state) if state in WORST_FIRST else -1
+    return rank, target["serves"], not target["trial"], -target["error_rate"]
+
+
+def in_states(targets: list[Json]) -> str:
+    """`3 unready, 988 ready`, worst first."""
+    states = [target["state"] for target in targets]
+    return ", ".join(f"{states.count(state)} {state}" for state in WORST_FIRST if state in states)
 
 
 def notes(service: Json, now: float) -> list[tuple[str, tuple[str, ...]]]:
