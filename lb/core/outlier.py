@@ -152,6 +152,7 @@ class Ejector:
         self._windows: dict[str, Window] = {}
         self._heard: dict[str, dict[tuple[int, int], _Heard]] = {}
         self._probation: dict[str, float] = {}  # target → until when
+        self._causes: dict[str, str] = {}  # target → how it failed the last time that an alarm told of
 
     def tally(self, worker: tuple[int, int], tally: TargetTally, now: float) -> None:
         """A worker's newest counters of one target. `worker` is its number and its incarnation."""
@@ -183,6 +184,7 @@ class Ejector:
         if alarm.streak < heard.streak:
             heard.floor = 0  # it succeeded in between
         heard.streak = alarm.streak
+        self._causes[alarm.target] = alarm.text
 
     def configure(self, rules: Outlier) -> None:
         """Judge by these rules from now on; evidence of a window of another length is dropped."""
@@ -201,7 +203,7 @@ class Ejector:
     def forget(self, keep: Iterable[str]) -> None:
         """Drop what is known of all targets but these."""
         kept = set(keep)
-        for known in (self._windows, self._heard, self._probation):
+        for known in (self._windows, self._heard, self._probation, self._causes):
             for target in [target for target in known if target not in kept]:
                 del known[target]
 
@@ -247,12 +249,16 @@ class Ejector:
         if not streak:
             return None
         if rules.consecutive_connect and refused >= rules.consecutive_connect:
-            found = Found(target, f"{refused} connections in a row could not be made", quick=True)
+            found = Found(target, f"{refused} connections in a row could not be made{self._cause(target)}", quick=True)
         elif rules.consecutive_failures and streak >= rules.consecutive_failures:
-            found = Found(target, f"{streak} requests in a row failed")
+            found = Found(target, f"{streak} requests in a row failed{self._cause(target)}")
         else:
             return None
         return found if peers.share_without(target) < 0.5 else None
+
+    def _cause(self, target: str) -> str:
+        cause = self._causes.get(target)
+        return f" (last: {cause})" if cause else ""
 
     def _against_peers(self, sums: Mapping[str, tuple[int, int, float]], now: float) -> list[Found]:
         rules = self.rules

@@ -34,7 +34,7 @@ CUT = -1
 
 
 class Failure(NamedTuple):
-    """What went wrong with one try."""
+    """What went wrong with one try. `text` does not name the target: whoever shows it says which one it was."""
 
     phase: int
     cause: int
@@ -45,6 +45,13 @@ class Failure(NamedTuple):
     timer: str = ""  # which timeout fired: connect | send | response | per_try | read
     idle: float = -1.0  # it broke off: seconds that the connection had been idle before; -1: no doubt why
     elapsed: float = 0.0  # …and seconds from the request to the end
+
+
+class Decision(NamedTuple):
+    """What becomes of a failed try: `RETRY`, `CUT`, or the status to answer; and if it is not made again, why."""
+
+    action: int
+    why: str = ""
 
 
 class RetryBudget:
@@ -89,32 +96,51 @@ def decide(
     elsewhere: bool,
     budget: RetryBudget,
     now: float,
-) -> int:
-    """`RETRY`, `CUT`, or the status to answer.
+) -> Decision:
+    """Whether to try again.
 
     `started`: a response byte has gone to the client. `replayable`: all of the request that was read is still held.
     `attempt` counts the tries made so far less one (0 for the first); `attempts` is how many may follow the first.
     `elsewhere`: there is a target that has not been tried.
     """
     if started:
-        return CUT
-    status = _answer(failure)
+        return Decision(CUT, "its answer had begun")
+    why = _why_not(failure, idempotent, replayable, attempt, attempts, statuses, elsewhere)
+    bounded = not (failure.unprocessed or failure.phase == CONNECT or (failure.reused and failure.cause == RESET))
+    if not why and bounded and not budget.withdraw(now):
+        why = "`retries.budget` is used up"
+    return Decision(_answer(failure), why) if why else Decision(RETRY)
+
+
+def _why_not(
+    failure: Failure,
+    idempotent: bool,
+    replayable: bool,
+    attempt: int,
+    attempts: int,
+    statuses: tuple[int, ...],
+    elsewhere: bool,
+) -> str:
+    """Why a try is not made again, the budget aside; empty: it may be."""
     if not replayable:
-        return status
+        return "its body is longer than `retries.replay`"
+    used_up = f"`retries.attempts: {attempts}` is used up"
     if failure.unprocessed:
-        return RETRY if attempt < attempts + FREE else status
+        return "" if attempt < attempts + FREE else used_up
     if failure.phase == CONNECT:
-        return RETRY if attempt < attempts else status
-    if failure.reused and idempotent and failure.cause == RESET:
+        return "" if attempt < attempts else used_up
+    if not idempotent:
+        return "the target may have acted on it, and its method is not idempotent"
+    if failure.reused and failure.cause == RESET:
         # Most likely the pooled connection was stale: one replay beyond `attempts`.
-        return RETRY if attempt <= attempts else status
-    if not idempotent or not elsewhere or attempt >= attempts:
-        return status
+        return "" if attempt <= attempts else used_up
+    if attempt >= attempts:
+        return used_up
     if failure.cause == STATUS and failure.status not in statuses:
-        return status
+        return f"`retries.statuses` does not list {failure.status}"
     if failure.cause == TIMEOUT and failure.timer != "per_try" and 504 not in statuses:
-        return status
-    return RETRY if budget.withdraw(now) else status
+        return "`retries.statuses` does not list 504"
+    return "" if elsewhere else "there is no other target to try"
 
 
 def _answer(failure: Failure) -> int:

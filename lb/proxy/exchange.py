@@ -578,7 +578,7 @@ class Exchange:
         if fault:
             self.upstream.reusable = False
             if not self.is_copy:
-                self.lane.failed("reset", f"{self.lane.id} {fault}")
+                self.lane.failed("reset", fault)
             self.answer(502, "target_garbage", f"the target {fault}")
             return
         self.phase = TUNNELLING
@@ -649,13 +649,17 @@ class Exchange:
             budget=NO_RETRIES if self.is_copy else service.budget,
             now=now,
         )
-        if decision == CUT:
+        if decision.action == RETRY:
+            self._again(lane, failure)
+            return
+        tries = list(self.tries)
+        tries[-1] += f"; not tried again: {decision.why}"
+        self.tries = tries
+        if decision.action == CUT:
             self.reason = _reason_of(failure)
             self._cut()
-        elif decision == RETRY:
-            self._again(lane, failure)
         else:
-            self.answer(decision, _reason_of(failure), _public(failure))
+            self.answer(decision.action, _reason_of(failure), _public(failure))
 
     def _elsewhere(self, lane: Lane) -> bool:
         """Whether there is a target that has not been tried; of the other version, if need be, during a rollout."""
@@ -721,28 +725,27 @@ class Exchange:
         if self.is_copy:
             return False
         if status in service.rules.retries.statuses and self.body_done:
-            failure = Failure(HEAD, STATUS, f"{lane.id} answered {status}", status=status)
-            if (
-                decide(
-                    failure,
-                    started=False,
-                    idempotent=self.head.idempotent,
-                    replayable=self.replayable,
-                    attempt=self.attempt,
-                    attempts=service.rules.retries.attempts,
-                    statuses=service.rules.retries.statuses,
-                    elsewhere=self._elsewhere(lane),
-                    budget=service.budget,
-                    now=now,
-                )
-                == RETRY
-            ):
+            failure = Failure(HEAD, STATUS, f"answered {status}", status=status)
+            decision = decide(
+                failure,
+                started=False,
+                idempotent=self.head.idempotent,
+                replayable=self.replayable,
+                attempt=self.attempt,
+                attempts=service.rules.retries.attempts,
+                statuses=service.rules.retries.statuses,
+                elsewhere=self._elsewhere(lane),
+                budget=service.budget,
+                now=now,
+            )
+            if decision.action == RETRY:
                 lane.tally.server_errors += 1
                 lane.failed("5xx", failure.text)
                 self._drop_upstream(done, now)
                 self._note(f"{lane.id}: answered {status}")
                 self._again(lane, failure)
                 return True
+            self._note(f"{lane.id}: answered {status}; not tried again: {decision.why}")
         elif status == 404 and service.rules.sticky.asset_fallback and self._may_ask_for_asset():
             other = service.asset_pool(self)
             if other is not None:
@@ -792,7 +795,7 @@ class Exchange:
         lane, timer = self.lane, self.timer
         if lane is None:
             return
-        text = f"{lane.id} {_TIMER_TEXTS[timer]}"
+        text = _TIMER_TEXTS[timer]
         if not self.is_copy:
             lane.tally.timeouts += 1
             lane.failed("timeout", text)
@@ -982,7 +985,7 @@ class Exchange:
         tally.buckets[bucket] += 1
         if status >= 500:
             tally.server_errors += 1
-            lane.failed("5xx", f"{lane.id} answered {status}")
+            lane.failed("5xx", f"answered {status}")
         elif not cut and status != 499:
             tally.successes += 1
             lane.streak = 0

@@ -274,20 +274,19 @@ class Lane:
             upstream = await self._connect(self.service.timeouts.connect or None)
         except TimeoutError:
             self.tally.timeouts += 1
-            failure = Failure(CONNECT, TIMEOUT, f"{self.id} did not accept a connection in time", timer="connect")
+            failure = Failure(CONNECT, TIMEOUT, "did not accept a connection in time", timer="connect")
         except ConnectionRefusedError:
-            failure = Failure(CONNECT, REFUSED, f"{self.id} refused the connection")
+            failure = Failure(CONNECT, REFUSED, "refused the connection")
         except ConnectionResetError:
-            failure = Failure(CONNECT, RESET, f"{self.id} reset the connection while it was opened")
+            failure = Failure(CONNECT, RESET, "reset the connection while it was opened")
         except ssl.SSLError as error:
-            failure = Failure(CONNECT, UNREACHABLE, f"TLS with {self.id} failed: {error.reason or error}")
+            failure = Failure(CONNECT, UNREACHABLE, f"failed the TLS handshake: {error.reason or error}")
         except OSError as error:
-            failure = Failure(CONNECT, UNREACHABLE, f"{self.id} cannot be reached: {error.strerror or error}")
+            failure = Failure(CONNECT, UNREACHABLE, f"cannot be reached: {error.strerror or error}")
         else:
             if upstream.gone:
                 upstream.abort()
-                text = f"{self.id} closed the connection as soon as it was opened"
-                failure = Failure(CONNECT, RESET, text, unprocessed=True)
+                failure = Failure(CONNECT, RESET, "closed the connection as soon as it was opened", unprocessed=True)
         if failure is None:
             self.opened(upstream)
         else:
@@ -440,7 +439,7 @@ class Lane:
     # --- what happened ----------------------------------------------------------------------------------------------
 
     def failed(self, kind: str, text: str) -> None:
-        """One more failure in a row: refused, unreachable, timeout, reset or 5xx."""
+        """One more failure in a row: refused, unreachable, timeout, reset or 5xx. `text` does not name the target."""
         self.streak += 1
         self.tally.streak = self.streak
         if self.latency:

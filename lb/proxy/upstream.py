@@ -107,7 +107,7 @@ class Upstream(asyncio.Protocol):
             try:
                 self._read_head(exchange, data)
             except BadResponse as error:
-                self._broken(exchange, HEAD, f"{self.lane.id}: {error}")
+                self._broken(exchange, HEAD, str(error))
         else:
             self._read_body(exchange, data)
 
@@ -370,7 +370,7 @@ class Upstream(asyncio.Protocol):
             try:
                 piece, ended = chunked.feed(data)
             except BadChunk as error:
-                self._broken(exchange, BODY, f"{self.lane.id}: {error}")
+                self._broken(exchange, BODY, str(error))
                 return
             if ended >= 0:
                 if ended < len(data):
@@ -421,13 +421,13 @@ class Upstream(asyncio.Protocol):
         proved = unsent or (stale and exchange.head.idempotent)
         if not (stale or exchange.is_copy):
             lane.tally.resets += 1
-            lane.failed("reset", f"{lane.id} {what}")
+            lane.failed("reset", what)
         where = "within its answer" if answered else "before it answered"
         exchange.on_failure(
             Failure(
                 BODY if self._state == _BODY else HEAD,
                 RESET,
-                f"{lane.id} {what} {where}",
+                f"{what} {where}",
                 # A reset may be the kernel's word for "closed with your request unread"; an end of file is not.
                 reused=pooled and not answered and (stale or not ended or lane.target.tls is not None),
                 unprocessed=proved,

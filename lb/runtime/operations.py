@@ -602,4 +602,5 @@ def _explain_request(record: RequestRecord) -> Explanation:
         lines.append(f"answered {record.code} after {record.seconds * 1000:.1f} ms{reason}")
     else:
         lines.append(f"refused before it was understood, with {record.code}{reason} ({record.tries[0]})")
-    return Explanation(subject=record.id, kind="request", summary=f"request {record.id}: {record.code}", lines=lines)
+    summary = f"{record.id} ended with {record.code}{reason}"
+    return Explanation(subject=record.id, kind="request", summary=summary, lines=lines)

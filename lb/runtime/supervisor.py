@@ -358,7 +358,8 @@ class Supervisor:
         if legacy is not None:
             text += ", taken over from the lb before it"
         elif estate.visits or estate.ended:
-            text += f"; {len(estate.visits)} workers of an lb that had died served until now, and drain"
+            workers = f"{len(estate.visits)} worker{'s' * (len(estate.visits) != 1)}"
+            text += f"; {workers} of an lb that had died served until now, and drain"
         if estate.ended:
             text += f"; {len(estate.ended)} of them hung and were killed"
         self.note("start", text)

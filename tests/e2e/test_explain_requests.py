@@ -44,6 +44,8 @@ def test_our_own_refusals_are_known(stage: Stage) -> None:
     said = explained(lb, nowhere.headers["X-Request-Id"])
     assert "GET /elsewhere from 127.0.0.1" in said
     assert "answered 404" in said and "no_route" in said
+    request_id = nowhere.headers["X-Request-Id"]
+    assert said.splitlines()[0] == f"{request_id} ended with 404: no_route", "the id once"
     host, port = lb.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 5) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n")

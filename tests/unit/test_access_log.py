@@ -57,7 +57,7 @@ def test_what_a_line_says(tmp_path: Path) -> None:
     assert line["bytes_in"] == 5
     assert line["target"] != refused
     assert line["attempts"] == 2
-    assert line["tries"] == [f"{refused}: {refused} refused the connection"]
+    assert line["tries"] == [f"{refused}: refused the connection"]
     assert 0 <= line["connect_seconds"] <= line["seconds"]
     assert len(line["id"]) == 20
     assert "reason" not in line

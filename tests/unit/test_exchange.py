@@ -249,7 +249,7 @@ class Stage:
     def refuse(self) -> str:
         """The target refuses; returns its id."""
         lane, begun = self.loop.opening.pop(0)
-        lane.not_opened(Failure(CONNECT, REFUSED, f"{lane.id} refused the connection"), begun)
+        lane.not_opened(Failure(CONNECT, REFUSED, "refused the connection"), begun)
         return str(lane.id)
 
     def at_rest(self) -> bool:
@@ -428,6 +428,18 @@ def test_nonsense_is_a_502_and_nothing_of_it_reaches_the_client() -> None:
     assert b"SSH" not in client.got
     assert wire.closed
     assert stage.alarms[0].kind == "reset"
+
+
+def test_a_post_that_is_not_tried_again_says_why() -> None:
+    stage = Stage()
+    client, exchange = stage.ask(POST, b"hello")
+    upstream, _ = stage.accept()
+    exchange.on_failure(Failure(HEAD, RESET, "reset the connection before it answered"))
+    assert client.status == 502
+    (told,) = exchange.tries
+    assert told.endswith("the target may have acted on it, and its method is not idempotent")
+    assert told.count(upstream.lane.id) == 1, "the target is named once"
+    assert [record.tries for record in stage.plane.records] == [[told]]
 
 
 def test_a_long_body_is_given_up_for_replay_but_still_delivered() -> None:

@@ -106,8 +106,10 @@ def test_workers_are_not_added_up():
 
 def test_an_alarm_ejects_before_the_next_report():
     pool = Pool(5)
-    pool.ejector.alarm(Alarm(1, "t0", "5xx", 5, "HTTP 500"))
-    assert [found.target for found in pool.ejector.sweep(pool.states, pool.now)] == ["t0"]
+    pool.ejector.alarm(Alarm(1, "t0", "refused", 5, "refused the connection"))
+    (found,) = pool.ejector.sweep(pool.states, pool.now)
+    assert found.target == "t0"
+    assert found.reason == "5 requests in a row failed (last: refused the connection)"
 
 
 def test_alarms_of_a_new_streak_count_anew():

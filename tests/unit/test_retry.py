@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -77,7 +78,7 @@ def test_who_is_tried_again(failure: Failure, idempotent: bool, expected: int) -
             elsewhere=True,
             budget=budget,
             now=0.0,
-        )
+        ).action
         == expected
     )
 
@@ -104,7 +105,7 @@ def test_never_once_a_byte_went_to_the_client(
         budget=budget,
         now=0.0,
     )
-    assert decision == CUT
+    assert decision.action == CUT
     assert budget.retries == 0
 
 
@@ -123,7 +124,7 @@ def test_attempts_are_bounded(failure: Failure, attempt: int, attempts: int) -> 
         now=0.0,
     )
     free = FREE if failure.unprocessed else 0  # what reached nobody is sent again on the house
-    assert (decision == RETRY) == (attempt < attempts + free)
+    assert (decision.action == RETRY) == (attempt < attempts + free)
 
 
 def test_a_body_that_is_no_longer_held_is_not_replayed() -> None:
@@ -139,7 +140,7 @@ def test_a_body_that_is_no_longer_held_is_not_replayed() -> None:
         budget=RetryBudget(1.0, 100, 0.0),
         now=0.0,
     )
-    assert decision == 502
+    assert decision.action == 502
 
 
 def test_the_budget_is_a_share_of_the_requests_of_the_last_windows() -> None:
@@ -183,4 +184,27 @@ def test_the_only_target_is_not_asked_again_once_it_had_the_request(failure: Fai
         budget=RetryBudget(1.0, 100, 0.0),
         now=0.0,
     )
-    assert decision == expected
+    assert decision.action == expected
+
+
+@pytest.mark.parametrize(
+    ("failure", "idempotent", "more", "why"),
+    [
+        (RESET_HEAD, POST, {}, "the target may have acted on it, and its method is not idempotent"),
+        (RESET_HEAD, GET, {"elsewhere": False}, "there is no other target to try"),
+        (RESET_HEAD, GET, {"attempt": 2}, "`retries.attempts: 2` is used up"),
+        (RESET_HEAD, GET, {"replayable": False}, "its body is longer than `retries.replay`"),
+        (RESET_HEAD, GET, {"budget": RetryBudget(0.0, 0, 0.0)}, "`retries.budget` is used up"),
+        (RESET_HEAD, GET, {"started": True}, "its answer had begun"),
+        (SLOW, GET, {}, "`retries.statuses` does not list 504"),
+        (OTHER, GET, {}, "`retries.statuses` does not list 500"),
+        (RESET_HEAD, GET, {}, ""),
+    ],
+)
+def test_what_is_not_tried_again_has_a_reason(
+    failure: Failure, idempotent: bool, more: dict[str, Any], why: str
+) -> None:
+    usual = {"started": False, "replayable": True, "attempt": 0, "elsewhere": True, "budget": RetryBudget(1, 9, 0.0)}
+    decision = decide(failure, idempotent=idempotent, attempts=2, statuses=(503,), now=0.0, **{**usual, **more})
+    assert decision.why == why
+    assert (decision.action == RETRY) == (not why)
