@@ -44,6 +44,7 @@ def status(targets: list[dict[str, Any]]) -> dict[str, Any]:
         "active": "blue",
         "configured": "blue",
         "rollout": None,
+        "last_rollout": None,
         "detection": None,
         "pools": [pool],
     }
