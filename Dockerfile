@@ -2,8 +2,9 @@
 # Two stages: one installs, exactly what the lock's hashes say; the other carries only what runs.
 #
 #   docker build -t lb .
-#   docker run --read-only --tmpfs /tmp -v lb-state:/var/lib/lb -v ./backends.yaml:/etc/lb/backends.yaml:ro \
-#     -p 8080:8080 lb
+#   docker run --read-only --tmpfs /tmp -v lb-state:/var/lib/lb -v ./deploy:/etc/lb:ro -p 8080:8080 lb
+#
+# with a `backends.yaml` in ./deploy whose targets the container reaches, and `state_dir: /var/lib/lb` in it.
 
 ARG PYTHON=3.12
 

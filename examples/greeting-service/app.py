@@ -64,3 +64,8 @@ def ready() -> tuple[str, int]:
 def toggle_health() -> Response:
     readiness.wanted = not readiness.wanted
     return jsonify(status="Health toggled", healthy=readiness.wanted)
+
+
+if __name__ == "__main__":
+    # To try it without Docker: Flask's own server, on loopback, without its debugger. The image runs gunicorn.
+    app.run(host="127.0.0.1", port=int(os.environ.get("PORT", "5000")))

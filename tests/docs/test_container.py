@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import zipfile
@@ -17,6 +18,7 @@ import pytest
 import yaml
 
 from tests.docs.blocks import REPO
+from tests.e2e.stage import ask, eventually
 from tests.e2e.terminal import Running
 
 DOCKERFILES = [REPO / "Dockerfile", REPO / "examples/greeting-service/Dockerfile"]
@@ -142,14 +144,42 @@ def test_the_health_check_passes_while_lb_lives_and_fails_when_it_does_not(tmp_p
 def test_compose_names_what_the_file_asks_for() -> None:
     folder = REPO / "examples" / "greeting-service"
     compose = yaml.safe_load((folder / "compose.yaml").read_text())
-    file = (folder / "backends.yaml").read_text()
+    file = (folder / "lb/backends.yaml").read_text()
     for host in re.findall(r"http://([\w-]+):5000", file):
         assert host in compose["services"]
+    assert "./lb:/etc/lb:ro" in compose["services"]["lb"]["volumes"], "a folder: an edit by renaming is seen"
+    assert all(service["restart"] == "unless-stopped" for service in compose["services"].values())
+    same = [name for name, service in compose["services"].items() if service.get("build") == "."]
+    assert same == ["blue-1"], "equal images are built once"
     assert ["0.0.0.0:5000" in shlex.join(json.loads(rest)) for i, rest in steps(folder / "Dockerfile") if i == "CMD"]
     done = subprocess.run(
-        [sys.executable, "-m", "lb", "check", str(folder / "backends.yaml")], capture_output=True, text=True, timeout=30
+        [sys.executable, "-m", "lb", "check", str(folder / "lb/backends.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
     assert done.returncode == 0, done.stdout
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_the_flask_service_serves_without_docker() -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    app = REPO / "examples" / "greeting-service" / "app.py"
+    running = subprocess.Popen(
+        [sys.executable, str(app)], env={**os.environ, "PORT": str(port)}, stderr=subprocess.DEVNULL
+    )
+    try:
+        eventually(lambda: _listens(port) or running.poll() is not None, 20.0)
+        assert ask(f"http://127.0.0.1:{port}/health/readiness").status == 200
+    finally:
+        running.terminate()
+        running.wait(10)
 
 
 def test_the_flask_service_keeps_its_promises(monkeypatch: pytest.MonkeyPatch) -> None:
