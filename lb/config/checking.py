@@ -116,7 +116,7 @@ class Check(Section):
     jitter: Percent = 0.1
     """Each wait is shorter, at random, by up to this share of it, so that probes of many targets spread out."""
     fast_interval: Duration = 0.0
-    """Interval while a verdict is in doubt (some failures while ready, some passes while not, or not yet probed).
+    """Interval while a decision is open (some failures while ready, some passes while not, or not yet probed).
     `0s`: the interval. HAProxy's `fastinter`."""
     down_interval: Duration = 0.0
     """Interval while the target is out and every probe fails. `0s`: the interval. HAProxy's `downinter`."""

@@ -130,12 +130,13 @@ class Config(Section):
     admin: Admin = Field(default_factory=Admin)
     """The admin port: dashboard, API, metrics."""
     services: Annotated[dict[Name, Service], Field(min_length=1)]
-    """What clients want, by name."""
+    """What clients may ask for: each service has pools of targets."""
     routes: list[Route] = Field(default_factory=list)
     """Which requests go to which service. Left out: everything goes to the one service there is."""
     canary: Annotated[Canary, BeforeValidator(canary_from_text, json_schema_input_type=str | Canary)] | None = None
-    """A known-good address; its URL alone may stand here. While it answers, silence of many targets is theirs; while it
-    does not, it is `lb`'s own network that is broken, and the last verdicts are kept for the services' `patience`."""
+    """A reference address outside of the pools that is known to be good; its URL alone may stand here. While it
+    answers, many silent targets are at fault themselves. While it does not, `lb`'s own network is, and what the probes
+    had decided last is kept for the services' `patience`."""
     trusted_proxies: list[Network] = Field(default_factory=list)
     """Networks of proxies in front. Only what comes from them may keep its X-Forwarded-For, -Proto, -Host, Forwarded
     and X-Request-Id; from everybody else they are replaced. X-Real-IP and other such fields pass from them alone."""
@@ -156,7 +157,8 @@ class Config(Section):
     drain: Duration = 30.0
     """After that, requests in flight may take this long; then they are cut. Kubernetes gives 30s; Traefik: 10s."""
     state_dir: FilePath = Field(default=".lb", validate_default=True)
-    """Folder for persisted switches, drains and events. Relative paths begin at this file's folder."""
+    """Folder for persisted switches, drains and events. **A relative path begins at this file's folder**, not where
+    `lb` is started."""
     watch: Flag = False
     """Reload when the file, or a TLS file that it names, changes, as `lb reload` would."""
 

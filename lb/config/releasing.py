@@ -33,7 +33,8 @@ class Sticky(Section):
     """How a client stays on one version while two of them share the traffic."""
 
     by: ClientKey = ""
-    """`client` (its address), `header:NAME` or `cookie:NAME`. Left out: each request is decided by itself."""
+    """`client` (its address), `header:NAME` or `cookie:NAME`. Left out: each request is decided by itself, and so is a
+    request without that header or cookie: `lb` sets no cookie."""
     asset_fallback: Flag = False
     """While a rollout splits the traffic, a GET or HEAD that one version answers with 404 is asked of the other one:
     the page came from there. Requests of previews are not."""
