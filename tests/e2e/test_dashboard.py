@@ -205,6 +205,65 @@ def test_one_click_explains_a_target_and_draws_its_probes(page: Dashboard, pools
 # --- orders ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_telephone_shows_the_peak_beside_its_title_and_says_that_columns_are_missing(page: Dashboard) -> None:
+    page.open()
+    page.window.driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": False}
+    )
+    try:
+        page.look("[...document.querySelectorAll('.peak')].some((each) => each.textContent)")
+        overlaps = page.window.run(
+            """return [...document.querySelectorAll('.figure figcaption')].filter((each) => {
+              const [title, peak] = [...each.children].map((part) => part.getBoundingClientRect());
+              return each.scrollWidth > each.clientWidth + 1
+                || (peak.width && title.right > peak.left + 1 && peak.top < title.bottom - 1);
+            }).map((each) => each.textContent)"""
+        )
+        assert overlaps == []
+        assert page.look("document.querySelector('.targets .narrow').checkVisibility()")
+    finally:
+        page.window.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert page.window.run("return innerWidth < 1000 || !document.querySelector('.targets .narrow').checkVisibility()")
+
+
+def test_the_first_tab_leads_to_the_skip_link(page: Dashboard) -> None:
+    page.open()
+    ActionChains(page.window.driver).send_keys(Keys.TAB).perform()
+    assert page.window.run("return document.activeElement.className") == "skip"
+
+
+def test_an_event_names_its_subject_once(page: Dashboard) -> None:
+    page.open()
+    assert page.look("[...document.querySelectorAll('.what')].some((each) => each.textContent.startsWith('lb 0.'))")
+
+
+def test_enter_in_the_filter_explains_a_request(page: Dashboard) -> None:
+    request_id = ask(f"{page.lb.url}/greeting").headers["X-Request-Id"]
+    page.open()
+    box = page.window.one("#filter")
+    box.send_keys(request_id + Keys.ENTER)
+    assert page.look("document.querySelector('#explain[open]')?.textContent.includes(wanted[0])", request_id)
+    page.press("Close ✕", "#explain")
+    box.clear()
+
+
+def test_each_kind_of_check_has_a_lane_of_its_own(page: Dashboard) -> None:
+    """What passed of one kind does not cover what failed of the other."""
+    page.open()
+    lanes = page.window.wait_for(
+        """(async () => { const { runBand } = await import("/static/charts.js");
+        const band = runBand();
+        const run = (check, result) => ({ check, result, first: 10, last: 90, told: "", failed: 0, count: 1 });
+        band.update([run("readiness", "passed"), run("liveness", "failed")], 100);
+        const lanes = [...band.node.querySelectorAll("text.lane")].map((each) => each.textContent);
+        const tops = [...band.node.querySelectorAll("rect")].map((each) => Number(each.getAttribute("y")));
+        band.update([run("readiness", "passed")], 100);
+        return [lanes, tops[1] - tops[0] > 40, band.node.querySelectorAll("text.lane").length];
+        })().then(done);"""
+    )
+    assert lanes == [["readiness", "liveness"], True, 0]
+
+
 def test_a_switch_says_what_it_would_do_and_why_it_is_refused(page: Dashboard, pools: dict[str, list[Backend]]) -> None:
     sick = pools["green"][0]
     assert not sick.toggle()

@@ -123,22 +123,28 @@ export function probeStrip() {
   return { node: svg, update };
 }
 
-/** Runs of probes over time: what passed stands above the line, what failed hangs below it. */
+/** Runs of probes over time, a lane for each kind of check: what passed stands above its line, what failed hangs below. */
 export function runBand() {
-  const [wide, high, middle] = [480, 50, 18];
-  const svg = draw("svg", { class: "band", viewBox: `0 0 ${wide} ${high}`, role: "img" });
+  const [wide, lane, middle, named] = [480, 36, 18, 12];
+  const svg = draw("svg", { class: "band", role: "img" });
 
   function update(runs, now) {
     const from = Math.min(now - 1, ...runs.map((run) => run.first));
     const place = (at) => ((at - from) / (now - from)) * wide;
+    const kinds = ["readiness", "liveness"].filter((kind) => runs.some((run) => run.check === kind));
+    const title = kinds.length > 1 ? named : 0; // one lane needs no name
+    const top = (kind) => Math.max(0, kinds.indexOf(kind)) * (lane + title) + title;
+    const high = Math.max(1, kinds.length) * (lane + title) + 14;
+    attribute(svg, "viewBox", `0 0 ${wide} ${high}`);
     svg.replaceChildren(
-      draw("path", { class: "base", d: `M0 ${middle}H${wide}` }),
+      ...kinds.map((kind) => draw("path", { class: "base", d: `M0 ${top(kind) + middle}H${wide}` })),
+      ...(title ? kinds.map((kind) => draw("text", { class: "lane", x: 0, y: top(kind) - 2 }, kind)) : []),
       ...runs.map((run) => {
         const x = place(run.first);
         const width = Math.max(2, place(run.last) - x);
         const up = run.result === "passed";
         const [y, height] = up ? [2, middle - 3] : run.result === "failed" ? [middle + 1, middle - 3] : [middle - 6, 12];
-        return draw("g", { class: run.result }, draw("title", {}, run.told), draw("rect", { x, y, width, height, rx: 1 }));
+        return draw("g", { class: run.result }, draw("title", {}, run.told), draw("rect", { x, y: top(run.check) + y, width, height, rx: 1 }));
       }),
       draw("text", { x: 0, y: high - 3 }, `${span(now - from)} ago`),
       draw("text", { x: wide, y: high - 3, "text-anchor": "end" }, "now"));

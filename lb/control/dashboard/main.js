@@ -26,6 +26,7 @@ class Page {
   #looked = 0;
   #news = false; // whether something has happened since the last look began
   #typing = 0;
+  #routed = false; // whether a view has been shown yet
 
   constructor() {
     this.history = new History();
@@ -40,6 +41,12 @@ class Page {
       "aria-keyshortcuts": "/", oninput: () => {
         clearTimeout(this.#typing);
         this.#typing = setTimeout(() => this.#filtered(), CALM);
+      },
+      onkeydown: (event) => {
+        if (event.key !== "Enter" || event.isComposing) return;
+        clearTimeout(this.#typing);
+        this.#filtered();
+        if (!this.ask.hidden) this.ask.click();
       },
     });
     this.found = make("span", { class: "muted", role: "status" });
@@ -109,7 +116,8 @@ class Page {
     const subject = decodeURI(location.hash.split("~").slice(1).join("~"));
     const view = this.view === "events" ? this.timeline.node : this.overview;
     if (this.main.firstElementChild !== view) {
-      const first = !this.main.firstElementChild;
+      const first = !this.#routed; // a page that was just opened keeps the focus at its top, for the skip link
+      this.#routed = true;
       this.main.replaceChildren(view);
       if (!first && !subject) view.querySelector("h2").focus({ preventScroll: true });
       this.timeline.update();

@@ -36,7 +36,8 @@ export class PoolView {
       make("thead", {}, make("tr", {}, column("State", ""), column("Target", ""), column("Since"), column("Share", "num extra"),
         column("Weight", "num extra"), column("In flight", "num extra"), column("Req/s", "num", "Requests per second"), column("Errors"),
         column("p50", "num extra"), column("p99"))),
-      this.rows)), this.pager);
+      this.rows)),
+    make("p", { class: "muted hint narrow" }, "A wider window shows more columns; a target's name leads to all of its figures."), this.pager);
     this.#watchPicture();
   }
 

@@ -13,6 +13,8 @@ const KINDS = {
   transition: "State", switch: "Switch", rollout: "Rollout", drain: "Drain", weight: "Weight", liveness: "Liveness",
   reload: "Reload", start: "Start", stop: "Stop", upgrade: "Upgrade", worker: "Worker", state: "State file", note: "Note",
 };
+/** Kinds of which many targets of a pool may tell the same at once. */
+const FOLDED = new Set(["transition", "liveness"]);
 /** Kinds that are read out when they come in; states of single targets would be too many. */
 const SPOKEN = new Set(["switch", "rollout", "reload"]);
 
@@ -141,7 +143,7 @@ export class TimelineView {
       ? make("span", { class: "muted" }, ` (${event.before} → ${event.after})`) : null;
     const when = make("time", { datetime: new Date(event.at * 1000).toISOString() }, clock(event.at));
     const item = make("li", {}, when, make("span", { class: `tag kind-${event.kind}` }, KINDS[event.kind] || event.kind),
-      make("span", { class: "what" }, subject, " ", event.text, change,
+      make("span", { class: "what" }, ...(event.text.startsWith(`${event.subject} `) && !known ? [event.text] : [subject, " ", event.text]), change,
         event.actor && make("span", { class: "muted" }, ` — ${event.actor}`)));
     item.same = 1;
     attribute(item, "data-id", event.id);
@@ -157,7 +159,7 @@ function folded(events, limit) {
   const groups = [];
   for (const event of events) {
     const place = event.subject.split("/").slice(0, 2).join("/");
-    const near = event.kind === "transition" && groups.slice(-LOOK_BACK).find((group) => group.place === place
+    const near = FOLDED.has(event.kind) && groups.slice(-LOOK_BACK).find((group) => group.place === place
       && group.event.kind === event.kind && group.event.at - event.at < TOGETHER && alike(group.event.text, event.text));
     if (near) {
       near.event = event;
