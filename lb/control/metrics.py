@@ -10,6 +10,7 @@ import platform
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -20,6 +21,10 @@ from lb.core.background import LOOPS
 from lb.core.report import BUCKETS, PoolTally, TargetTally
 
 STATES = ("starting", "ready", "slow_start", "unready", "ejected", "draining", "drained")
+
+#: Statuses with which lb answers by itself for a pool: their series begin at 0, so that a share of errors is 0 and not
+#: nothing before the first one.
+OWN_ERRORS = ("502", "503", "504")
 
 #: name → (type, labels, help). The reference page is made from this table.
 METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
@@ -39,6 +44,18 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
         "The same for the requests that a target answered.",
     ),
     "lb_requests_in_flight": ("gauge", ("service", "pool", "target"), "Requests that a target is working on."),
+    "lb_target_failures_total": (
+        "counter",
+        ("service", "pool", "target", "kind"),
+        "Tries that failed at a target, by kind (connect, reset, timeout, 5xx), whatever the client got; a connection "
+        "that timed out is both connect and timeout.",
+    ),
+    "lb_target_weight": ("gauge", ("service", "pool", "target"), "The weight in force: the file's, or an operator's."),
+    "lb_target_alive": (
+        "gauge",
+        ("service", "pool", "target"),
+        "1 if the liveness check has passed last, 0 if the target counts as dead; only where it has decided.",
+    ),
     "lb_retries_total": ("counter", ("service", "reason"), "Tries after the first, by why the one before failed."),
     "lb_checks_on_trial": (
         "gauge",
@@ -142,6 +159,8 @@ class Figures:
     places: Mapping[str, tuple[str, str, str]]  # id → labels (service, pool, target)
     pools: Mapping[tuple[str, str], PoolTally]
     states: Mapping[str, str]  # id → state
+    weights: Mapping[str, float]  # id → weight in force
+    alive: Mapping[str, bool]  # id → what the liveness check has decided, where it has
     able: Collection[str]  # ids of the targets that can serve
     trials: Mapping[tuple[str, str], int]  # (service, pool) → targets whose changed check has not passed yet
     shares: Mapping[tuple[str, str], float]  # (service, pool) → 0..1
@@ -194,6 +213,9 @@ class _Collector:
             _add(upstream, self._place(id), tally.buckets, tally.seconds)
         yield upstream
         yield _gauge("lb_requests_in_flight", {self._place(id): t.in_flight for id, t in f.targets.items()})
+        yield _counter("lb_target_failures_total", self._failures())
+        yield _gauge("lb_target_weight", {self._place(id): weight for id, weight in f.weights.items()})
+        yield _gauge("lb_target_alive", {self._place(id): alive for id, alive in f.alive.items()})
         yield _counter("lb_retries_total", _flat(f.retries))
         yield _gauge("lb_checks_on_trial", f.trials)
         yield _gauge("lb_target_ready", {self._place(id): id in f.able for id in f.states})
@@ -242,7 +264,19 @@ class _Collector:
         for (service, pool), pool_tally in self._figures.pools.items():
             for code, count in pool_tally.codes.items():
                 values[service, pool, "none", str(code)] = count
+        for (service, pool), error in product(self._figures.shares, OWN_ERRORS):
+            values.setdefault((service, pool, "none", error), 0)
         return _counter("lb_requests_total", values)
+
+    def _failures(self) -> dict[tuple[str, ...], float]:
+        values: dict[tuple[str, ...], float] = {}
+        for id, tally in self._figures.targets.items():
+            place = self._place(id)
+            values[*place, "connect"] = tally.connect_failures
+            values[*place, "reset"] = tally.resets
+            values[*place, "timeout"] = tally.timeouts
+            values[*place, "5xx"] = tally.server_errors
+        return values
 
     def _connections(self) -> dict[tuple[str, ...], float]:
         values: dict[tuple[str, ...], float] = {}

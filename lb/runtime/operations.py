@@ -52,7 +52,16 @@ from lb.runtime.channel import Order
 from lb.runtime.reloads import Edited, NotNow
 from lb.runtime.sockets import CannotListen
 from lb.runtime.totals import Sums
-from lb.runtime.views import probe_view, run_view, service_view, stages, state_trouble, status_view, target_view
+from lb.runtime.views import (
+    probe_view,
+    run_view,
+    service_view,
+    stages,
+    state_trouble,
+    status_view,
+    target_view,
+    weight_in_force,
+)
 
 if TYPE_CHECKING:
     from lb.runtime.supervisor import Supervisor
@@ -153,6 +162,12 @@ class LiveOperations:
                 pools=sums.pools,
                 states={id: shown(health, now) for id, health in supervisor.monitor.healths.items()},
                 trials=_trials(supervisor),
+                weights={id: weight_in_force(supervisor, target) for id, target in supervisor.targets.items()},
+                alive={
+                    id: life.state == "alive"
+                    for id, life in supervisor.monitor.lives.items()
+                    if life.state != "unknown" and id in supervisor.targets
+                },
                 able={id for id, target in supervisor.targets.items() if supervisor.rotations.can_serve(target)},
                 shares=shares,
                 active={name: desired.active for name, desired in supervisor.desired.services.items()},

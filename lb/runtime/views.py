@@ -153,6 +153,12 @@ def _runs(health: Health, history: Sequence[Seen]) -> bool:
     return history[-1].verdict.kind not in NOBODY if history else health.probe == "ready"
 
 
+def weight_in_force(supervisor: Supervisor, target: Target) -> float:
+    """The file's weight, or the one that an operator has set."""
+    override = supervisor.desired.targets.get(target.id)
+    return override.weight if override is not None and override.weight is not None else target.weight
+
+
 def target_view(supervisor: Supervisor, target: Target, share: float, sums: Sums) -> TargetView:
     """One target."""
     now = time.monotonic()
@@ -168,7 +174,7 @@ def target_view(supervisor: Supervisor, target: Target, share: float, sums: Sums
         state=shown(health, now),
         since=unix(shown_since(health, now)),
         reason=_reason(supervisor, target, health),
-        weight=override.weight if override is not None and override.weight is not None else target.weight,
+        weight=weight_in_force(supervisor, target),
         share=share,
         in_flight=tally.in_flight,
         connections=tally.idle + tally.active,

@@ -1,0 +1,39 @@
+"""The metrics page: what it says of failures, weights and liveness, and which series are there from the start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lb.control.metrics import Figures, exposition
+from lb.core.report import empty_tally
+
+ID = "s/blue/h:1"
+
+
+def lines(**more: Any) -> list[str]:
+    mappings = """targets places pools states trials shares active stages retries mirrored rejected transitions probes
+        probe_seconds switches rollouts reloads weights alive"""
+    nothing: dict[str, Any] = {name: {} for name in mappings.split()}
+    usual = {**nothing, "able": (), "probes_late": 0.0, "places": {ID: ("s", "blue", "h:1")}}
+    return exposition(Figures(**{**usual, **more})).decode().splitlines()
+
+
+def test_a_502_of_ours_names_the_target_that_caused_it() -> None:
+    tally = empty_tally(ID)
+    tally.connect_failures, tally.resets, tally.server_errors = 3, 2, 1
+    found = lines(targets={ID: tally})
+    for kind, count in (("connect", 3), ("reset", 2), ("timeout", 0), ("5xx", 1)):
+        labels = f'kind="{kind}",pool="blue",service="s",target="h:1"'
+        assert f"lb_target_failures_total{{{labels}}} {count}.0" in found
+
+
+def test_a_share_of_errors_is_zero_and_not_nothing_before_the_first_one() -> None:
+    found = lines(shares={("s", "blue"): 1.0})
+    for code in ("502", "503", "504"):
+        assert f'lb_requests_total{{code="{code}",pool="blue",service="s",target="none"}} 0.0' in found
+
+
+def test_weights_and_liveness() -> None:
+    found = lines(weights={ID: 2.5}, alive={ID: False})
+    assert 'lb_target_weight{pool="blue",service="s",target="h:1"} 2.5' in found
+    assert 'lb_target_alive{pool="blue",service="s",target="h:1"} 0.0' in found
