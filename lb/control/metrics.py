@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -130,6 +130,14 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
         ("process",),
         "Exceptions that nothing caught, of callbacks and tasks in the supervisor and the workers; the log has them.",
     ),
+    "lb_process_start_time_seconds": (
+        "gauge",
+        ("process",),
+        "Unix time at which a process began: the supervisor, or a worker by its number.",
+    ),
+    "lb_process_cpu_seconds_total": ("counter", ("process",), "Processor time that it has used."),
+    "lb_process_resident_memory_bytes": ("gauge", ("process",), "Memory that it holds."),
+    "lb_process_open_fds": ("gauge", ("process",), "Descriptors that it has open."),
     "lb_workers": ("gauge", (), "Workers that are alive."),
     "lb_state_writable": ("gauge", (), "1 if the desired state could be written the last time, else 0."),
     "lb_build_info": ("gauge", ("version", "python"), "1; the labels say what runs."),
@@ -149,6 +157,15 @@ class Histogram:
         """Count one duration."""
         self.buckets[bisect_left(BUCKETS, seconds)] += 1
         self.seconds += seconds
+
+
+class ProcessFigures(NamedTuple):
+    """What one process uses."""
+
+    started: float  # Unix time
+    cpu: float  # seconds
+    resident: int  # bytes
+    descriptors: int
 
 
 @dataclass(slots=True)
@@ -176,6 +193,7 @@ class Figures:
     switches: Mapping[tuple[str, str], int]
     rollouts: Mapping[str, tuple[str, int]]  # service → (state, requests still needed), of those not over
     reloads: Mapping[str, int]
+    processes: Mapping[str, ProcessFigures]  # supervisor, or a worker's number
     downstream: int = 0
     accepted: int = 0
     log_lines_lost: int = 0
@@ -249,6 +267,10 @@ class _Collector:
         yield _counter("lb_worker_restarts_total", {(): f.worker_restarts})
         yield _counter("lb_background_restarts_total", {(label,): f.restarts.get(label, 0) for label in LOOPS})
         yield _counter("lb_unhandled_errors_total", {(process,): count for process, count in f.errors.items()})
+        yield _gauge("lb_process_start_time_seconds", {(name,): p.started for name, p in f.processes.items()})
+        yield _counter("lb_process_cpu_seconds_total", {(name,): p.cpu for name, p in f.processes.items()})
+        yield _gauge("lb_process_resident_memory_bytes", {(name,): p.resident for name, p in f.processes.items()})
+        yield _gauge("lb_process_open_fds", {(name,): p.descriptors for name, p in f.processes.items()})
         yield _gauge("lb_workers", {(): f.workers})
         yield _gauge("lb_state_writable", {(): f.state_writable})
         yield _gauge("lb_build_info", {(lb.__version__, platform.python_version()): 1})

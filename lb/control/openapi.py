@@ -69,7 +69,7 @@ def examples_of(names: dict[str, dict[str, list[str]]]) -> Examples | None:
 
 def _in_path(examples: Examples) -> dict[str, Parameter]:
     some = {"type": "string", "minLength": 1}
-    target = "The target: `service/pool/host:port`, or any unambiguous tail of that."
+    target = "The target: `service/pool/host:port`, or any ending that matches exactly one target."
     subject = "A service, a target, or the id of a request that failed, was retried, or was sampled."
     return {
         "name": Parameter("name", "The service's name.", some, examples.service),

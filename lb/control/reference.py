@@ -29,14 +29,14 @@ curl -X POST http://127.0.0.1:9900/api/v1/services/greeting/switch \\
   -H 'Content-Type: application/json' -d '{"to": "green", "steps": [5, 25, 100], "step_time": "60s"}'
 ```
 
-A target is named `service/pool/host:port`, or by any unambiguous tail of that; its slashes may stand in a path as they
-are.
+A target is named `service/pool/host:port`, or by any ending that matches exactly one target. Slashes in the name need
+no escaping in a path.
 
 ## Who may ask
 
-- **Token.** With `admin: token_file:` every request needs `Authorization: Bearer TOKEN`, but for what says nothing of
-  what runs: `/livez`, `/readyz`, `/openapi.json`, `/problems/…` and the files of the pages. A bind that is not loopback
-  needs a token. Tokens are compared in constant time.
+- **Token.** With `admin: token_file:` every request needs `Authorization: Bearer TOKEN`. Exempt are paths that tell
+  nothing about the configuration: `/livez`, `/readyz`, `/openapi.json`, `/problems/…` and the files of the pages. A
+  bind that is not loopback needs a token. Tokens are compared in constant time.
 - **Host.** The `Host` header must be an IP address, `localhost`, the name in `admin: bind:`, or one of
   `admin: allowed_hosts:`, and be there once: a site that lets its own name resolve to this machine (DNS rebinding)
   gets 421.
@@ -51,10 +51,10 @@ are.
 Each answer carries an `ETag`. An order with that in `If-Match` is refused with 412 when anything was changed since: a
 switch, a drain, a weight, a reload. The answer says what, and by whom. Without `If-Match`, or with `*`, an order stands
 as it is; only `PUT /api/v1/config` must have one. It and `POST /api/v1/reload` compare the text of the configuration
-alone (the ETag of `GET /api/v1/config`). For `GET` the same ETags work in `If-None-Match`.
+alone (the ETag of `GET /api/v1/config`). `If-None-Match` with the same ETags works for `GET`.
 
 `…/preview` beside an order says in words what it would do, or why it would be refused and whether `force` would help;
-nothing is changed, and no event is told.
+nothing is changed, and no event is logged.
 
 `PUT /api/v1/config` with `{"text": "…"}` makes a text the configuration, whole or not at all: it is validated, new
 listeners are opened, then the file is replaced in one step and the text is in force. What was in the file stays beside
@@ -80,8 +80,8 @@ curl -N -H 'Accept: text/event-stream' 'http://127.0.0.1:9900/api/v1/events?kind
 
 ## Status for many
 
-A status is made for each request, and asks all workers. Who polls says `Cache-Control: max-age=1` in the request, and
-shares one that is not older than a second with all others who do so.
+Each request for a status asks all workers. A client that polls should send `Cache-Control: max-age=1`: all such clients
+share one status that is at most a second old.
 """
 
 

@@ -49,6 +49,7 @@ from lb.core.report import RequestRecord, empty_tally
 from lb.core.rotation import given_shares, is_served, rules_of
 from lb.core.targets import Pool, Service, Target
 from lb.runtime.channel import Order
+from lb.runtime.processes import figures as process_figures
 from lb.runtime.reloads import Edited, NotNow
 from lb.runtime.sockets import CannotListen
 from lb.runtime.totals import Sums
@@ -153,6 +154,8 @@ class LiveOperations:
                 shares[service.name, pool.name] = parts.get(pool.name, 0) / 100
         for id in supervisor.targets:
             sums.targets.setdefault(id, empty_tally(id))
+        pids = {"supervisor": os.getpid()} | {f"{n}": pid for n, pid in supervisor.workers.by_number.items()}
+        used = await asyncio.to_thread(lambda: {name: process_figures(pid) for name, pid in pids.items()})
         # Of thousands of targets it takes half a second, in which probes and workers are to be attended to.
         return await asyncio.to_thread(
             exposition,
@@ -187,6 +190,7 @@ class LiveOperations:
                 switches=dict(supervisor.switches),
                 rollouts=supervisor.rollouts.states(),
                 reloads=dict(supervisor.reloads.counts),
+                processes={name: found for name, found in used.items() if found is not None},
                 downstream=sums.downstream,
                 accepted=sums.accepted,
                 log_lines_lost=sums.log_lines_lost,

@@ -169,6 +169,11 @@ class Workers:
         return [seat.life.pid for seat in self._seats if seat.life is not None]
 
     @property
+    def by_number(self) -> dict[int, int]:
+        """Process ids by the worker's number, of those that `pids` names."""
+        return {seat.number: seat.life.pid for seat in self._seats if seat.life is not None}
+
+    @property
     def leaving(self) -> list[int]:
         """Process ids of those that have an heir and drain."""
         return [life.pid for life in self._lives if life.leaving]

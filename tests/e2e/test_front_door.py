@@ -124,6 +124,8 @@ def test_the_metrics_pass_promtool(stage: Stage) -> None:
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert not checked.stdout + checked.stderr
+    for process in ("supervisor", "0"):
+        assert f'lb_process_open_fds{{process="{process}"}}'.encode() in text
 
 
 def test_the_access_log_tells_of_each_request_once(stage: Stage) -> None:

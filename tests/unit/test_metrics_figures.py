@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
-from lb.control.metrics import Figures, exposition
+from lb.control.metrics import Figures, ProcessFigures, exposition
 from lb.core.report import empty_tally
+from lb.runtime.processes import figures
 
 ID = "s/blue/h:1"
 
 
 def lines(**more: Any) -> list[str]:
     mappings = """targets places pools states trials shares active stages retries mirrored rejected transitions probes
-        probe_seconds switches rollouts reloads weights alive"""
+        probe_seconds switches rollouts reloads weights alive processes"""
     nothing: dict[str, Any] = {name: {} for name in mappings.split()}
     usual = {**nothing, "able": (), "probes_late": 0.0, "places": {ID: ("s", "blue", "h:1")}}
     return exposition(Figures(**{**usual, **more})).decode().splitlines()
@@ -37,3 +40,21 @@ def test_weights_and_liveness() -> None:
     found = lines(weights={ID: 2.5}, alive={ID: False})
     assert 'lb_target_weight{pool="blue",service="s",target="h:1"} 2.5' in found
     assert 'lb_target_alive{pool="blue",service="s",target="h:1"} 0.0' in found
+
+
+def test_what_processes_use() -> None:
+    found = lines(processes={"0": ProcessFigures(1000.5, 2.25, 4096, 17)})
+    assert 'lb_process_start_time_seconds{process="0"} 1000.5' in found
+    assert 'lb_process_cpu_seconds_total{process="0"} 2.25' in found
+    assert 'lb_process_resident_memory_bytes{process="0"} 4096.0' in found
+    assert 'lb_process_open_fds{process="0"} 17.0' in found
+
+
+def test_the_kernel_tells_of_this_process() -> None:
+    mine = figures(os.getpid())
+    assert mine is not None
+    assert 0 <= time.time() - mine.started < 3600
+    assert mine.cpu > 0
+    assert mine.resident > 1 << 20
+    assert mine.descriptors >= 3
+    assert figures(2**22 + 1) is None, "a process that there is not"
