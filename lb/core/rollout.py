@@ -212,7 +212,8 @@ def advance(rollout: Rollout, sample: Sample, now: float) -> Next:
     if worse is not None:
         return fail(rollout, worse.text, can_go_back=sample.old_ready > 0)
     weakest = max(findings, key=lambda finding: finding.needed)
-    rollout = replace(rollout, measure=measure, outlook=_told(weakest), needed=weakest.needed)
+    outlook = _told(weakest) if weakest.needed else "; ".join(finding.text for finding in findings)
+    rollout = replace(rollout, measure=measure, outlook=outlook, needed=weakest.needed)
     lasted = now - measure.begin.at
     if rollout.phase == "baking":
         return _finish(rollout) if lasted >= rollout.plan.bake.time else (rollout, ())
@@ -250,8 +251,6 @@ def _finish(rollout: Rollout) -> Next:
 
 
 def _told(finding: Finding) -> str:
-    if not finding.needed:
-        return finding.text
     what = "request" if finding.needed == 1 else "requests"
     return f"NOT ENOUGH DATA, about {finding.needed} more {what} needed: {finding.text}"
 

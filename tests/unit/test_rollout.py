@@ -202,6 +202,15 @@ def test_silence_holds_the_step_and_says_what_is_missing():
     assert 45 <= told[0][0] <= 55
 
 
+def test_a_release_that_goes_well_says_what_it_was_judged_by():
+    pools = Pools()
+    rollout, _ = begin(PLAN)
+    rollout, _ = run(rollout, pools, 9, rps=4000)
+    assert (rollout.phase, rollout.needed) == ("stepping", 0)
+    for part in ("targets of green are ready", "green has answered", "green fails 0 %", "the p99 of green"):
+        assert part in rollout.outlook
+
+
 def test_one_failure_at_low_traffic_holds_and_does_not_abort():
     """kortix-ai/suna#3403: one 5xx at low volume aborted releases."""
     pools = Pools()
