@@ -506,7 +506,9 @@ class Workers:
                     life.heard = now
             looked = now
             for life in list(self._lives):
-                if not life.doomed and now - life.heard > self.hung_after:
+                # (One that starts has its own bound: on a busy machine its imports alone take seconds.)
+                patience = self.hung_after if life.served_since else max(self.hung_after, SERVE_WITHIN)
+                if not life.doomed and now - life.heard > patience:
                     self._tell_people(
                         f"worker {life.number} (process {life.pid}) gave no sign of life for "
                         f"{now - life.heard:.1f} s and is ended"

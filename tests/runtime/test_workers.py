@@ -144,6 +144,21 @@ async def test_one_that_comes_round_keeps_its_seat(crew: Make) -> None:
     assert two.workers.restarts == 0
 
 
+async def test_one_that_starts_slowly_does_not_hang(
+    crew: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine, where `limits.hang` is shorter than a worker's imports take."""
+    slow = tmp_path / "python"
+    slow.write_text(f'#!/bin/sh\nsleep 1.2\nexec {sys.executable} "$@"\n')
+    slow.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    one = crew(1)
+    one.workers.hung_after = 0.8
+    await one.start()
+    assert one.workers.restarts == 0
+    assert not one.told
+
+
 async def test_a_supervisor_that_stood_still_blames_nobody(crew: Make) -> None:
     two = crew(2)
     two.workers.hung_after = 0.8
