@@ -34,6 +34,9 @@ MEMO_LIMIT = 2048
 #: …until there are so many. (The Date field makes new ones each second.)
 MEMO_HEADS = 256
 
+#: Bytes at a time that are read of a connection that is lost, and reads at most: the client may not take more.
+LAST_READ, LAST_READS = 1 << 16, 4
+
 _HEAD, _BODY, _IDLE = range(3)
 
 
@@ -124,6 +127,8 @@ class Upstream(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self.exchange is not None:
+            self._read_rest()
         self._lost = self.special = True
         self.lane.connections.discard(self)
         self.lane.plane.sending.pop(self, None)
@@ -400,6 +405,26 @@ class Upstream(asyncio.Protocol):
             self.lane.tally.resets += 1
             self.lane.failed("reset", text)
         exchange.on_failure(Failure(phase, GARBAGE, text))
+
+    def _read_rest(self) -> None:
+        """Read what came before a reset, and is in the kernel still: the target's early answer to an upload.
+
+        A write that fails first ends the transport, which then reads no more. Its descriptor is closed after
+        `connection_lost`. Of TLS the kernel has records, and what decrypts them is gone.
+        """
+        if self.lane.target.tls is not None:
+            return
+        for _ in range(LAST_READS):
+            exchange = self.exchange
+            if exchange is None or self._state == _IDLE or exchange.client.blocked:
+                return
+            try:
+                data = self.sock.recv(LAST_READ, socket.MSG_DONTWAIT)
+            except OSError:
+                return
+            if not data:
+                return
+            self.data_received(data)
 
     def _lost_with(self, exchange: Exchange, ended: bool) -> None:
         """The connection went away under a request; `ended`: by an end of file, not by a reset."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 import threading
 import time
 from pathlib import Path
@@ -269,6 +270,33 @@ def test_a_client_that_goes_on_sending_sees_the_early_answer(
             assert status_of(read_answer(sock)) == 413
             sock.close()
         eventually(lambda: gone(front))
+        eventually(front.at_rest)
+
+
+def test_an_answer_before_a_reset_is_read_although_a_write_fails_first() -> None:
+    """The next piece of the upload meets the reset before the loop looks at the target's side."""
+    with socket.create_server(("127.0.0.1", 0)) as server, Front(ports=(server.getsockname()[1],)) as front:
+        ours, theirs = socket.socketpair()
+        with front.connect() as sock, ours, theirs:
+            sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 10)
+            target, _ = server.accept()
+            received = b""
+            while not received.endswith(b"x" * 10):
+                received += target.recv(65536)
+
+            def stand_still() -> None:
+                front.loop.remove_reader(ours)
+                sock.sendall(b"x" * 1000)  # so that the loop finds the client's bytes first…
+                target.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\n\r\ntoo large")
+                target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                target.close()  # …and a reset behind the answer
+                time.sleep(0.1)
+
+            front.call(lambda: front.loop.add_reader(ours, stand_still))
+            theirs.send(b".")
+            answer = read_answer(sock)
+        assert status_of(answer) == 413, answer
+        assert answer.endswith(b"too large")
         eventually(front.at_rest)
 
 
