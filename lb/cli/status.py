@@ -277,7 +277,7 @@ def target_lines(targets: list[Json], now: float, ink: Ink, room: int, size: int
 
 def target_note(target: Json) -> str:
     parts = []
-    if (target["state"] != "ready" or not target["serves"]) and target["reason"]:
+    if (target["state"] != "ready" or not target["serves"] or target["replaced"]) and target["reason"]:
         parts.append(first_line(target["reason"]))
     if target["trial"]:
         parts.append(target["trial"])

@@ -14,7 +14,7 @@ from lb.config.quantities import format_duration
 from lb.config.resolve import World, resolve
 from lb.config.serving import Service
 from lb.core.checks import definition
-from lb.core.renames import Renames, layout_of, renames
+from lb.core.renames import Place, Renames, layout_of, renames, split_id
 from lb.core.targets import Listener, Target
 
 Kind = Literal["add", "drain", "change", "restart"]
@@ -157,9 +157,13 @@ def _targets(before: World, after: World, names: Renames) -> Iterator[Change]:
         if was.tls != target.tls:
             yield Change("change", id, "TLS settings, for new connections")
     moved = {former for formers in names.targets.values() for former in formers}
-    for id in before.targets:
-        if id not in after.targets and id not in moved:
-            yield Change("drain", id, "takes no new requests, then is gone")
+    gone = [id for id in before.targets if id not in after.targets and id not in moved]
+    replaced = _replaced(before, after, names, set(gone))
+    yield from replaced.values()
+    for id in gone:
+        afterwards = split_id(id)[:2] in replaced
+        said = "then takes no new requests, and is gone" if afterwards else "takes no new requests, then is gone"
+        yield Change("drain", id, said)
     stay = {id: id for id in after.targets if id in before.targets}
     stay |= {id: olds[0] for id, olds in names.targets.items() if names.is_renamed(id, olds[0])}
     kept = [id for id in after.targets if id in stay]
@@ -169,8 +173,27 @@ def _targets(before: World, after: World, names: Renames) -> Iterator[Change]:
         yield Change("change", _some(asked), said)
     alive = [id for id in kept if before.checks[stay[id]].liveness != after.checks[id].liveness]
     if alive:
-        gone = all(after.checks[id].liveness is None for id in alive)
-        yield Change("change", _some(alive), "no liveness check any more" if gone else "another liveness check")
+        none = all(after.checks[id].liveness is None for id in alive)
+        yield Change("change", _some(alive), "no liveness check any more" if none else "another liveness check")
+
+
+def _replaced(before: World, after: World, names: Renames, gone: set[str]) -> dict[Place, Change]:
+    """What is to be said of pools whose targets are replaced all at once, by former places; see `core.handover`."""
+    olds = {(service.name, pool.name): pool for service in before.snapshot.services for pool in service.pools}
+    found: dict[Place, Change] = {}
+    for service in after.snapshot.services:
+        for pool in service.pools:
+            place = names.pool_was(service.name, pool.name)
+            members = {target.id for target in olds[place].targets} if place in olds else set()
+            sources = {old for target in pool.targets for old in names.targets.get(target.id, (target.id,))}
+            if members & gone and not members & sources:
+                warm = " and its slow start is over" if after.rules[service.name].slow_start.window else ""
+                number = len(members)
+                all_of_it = f"all {number} targets are replaced" if number > 1 else "its only target is replaced"
+                olds_serve = "the old ones serve" if number > 1 else "the old one serves"
+                text = f"{all_of_it}; while it has traffic, {olds_serve} until a new one has passed its check{warm}"
+                found[place] = Change("change", f"pool {service.name}/{pool.name}", text)
+    return found
 
 
 def _comes_with(old: str, new: str, before: World, after: World) -> str:

@@ -65,6 +65,12 @@ def tls_paths(world: World) -> list[str]:
     return sorted({path for tls in settings for path in _paths(tls) if path})
 
 
+def digests(world: World) -> set[str]:
+    """Of the contents of all TLS files that the world uses."""
+    settings: list[TlsClient | TlsServer] = [*_clients(world), *_servers(world)]
+    return {digest for tls in settings for digest in tls.digests}
+
+
 def check_renewed(before: World, after: World, file: str) -> None:
     """Raise `ConfigError` where contents that are new cannot be used: they may have changed since they were checked."""
     try:

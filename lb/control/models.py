@@ -87,6 +87,8 @@ class TargetView(TrafficView):
     """Upgraded connections (WebSocket) open to it."""
     draining: bool = False
     """Whether an operator drains it."""
+    replaced: bool = False
+    """Whether the file no longer has it: it serves until one of the pool's new targets can."""
     trial: str = ""
     """What a changed check found, which has not passed here yet: the former one decides. Empty: there is none."""
     serves: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 LOOPS = {
     "announcements": "the announcement that a pool is drained",
     "drains": "the loop of drains",
+    "handovers": "the loop of handovers",
     "rates": "the sampling of rates",
     "reaper": "the reaper of ended child processes",
     "rollouts": "the loop of rollouts",

@@ -35,9 +35,11 @@ def explain(
     life: Liveness | None = None,
     weight: float | None = None,
     idle: str = "",
+    until: float = 0.0,
 ) -> Explained:
     """`seen`: its last probes, oldest first. `weight`: its effective weight in the rotation, None: not in it. `idle`:
-    why it gets nothing although its health lets it, such as a weight of 0; empty: there is no such reason."""
+    why it gets nothing although its health lets it, such as a weight of 0; empty: there is no such reason. `until`:
+    when a target that the file no longer has is given up; 0: the file has it."""
     state = shown(health, now)
     spread = not in_rotation(health) and bool(weight)
     gets = "gets traffic" if (in_rotation(health) and not idle) or spread else "gets no traffic"
@@ -46,6 +48,7 @@ def explain(
         summary += f", but {idle}"
     lines = [
         *_panic(spread),
+        *_replaced(until, now),
         *_last_probe(health, seen, now),
         *_admin(health),
         *_ejection(health, rules, now),
@@ -98,6 +101,15 @@ def _panic(spread: bool) -> list[str]:
     if not spread:
         return []
     return ["Too few targets of its pool are ready, so all that were ready once get requests (`panic: spread`)."]
+
+
+def _replaced(until: float, now: float) -> list[str]:
+    if not until:
+        return []
+    return [
+        "The file no longer has it: all targets of its pool were replaced, and it serves until a new one can, for "
+        f"{span(until - now)} at most."
+    ]
 
 
 def _last_probe(health: Health, seen: Sequence[Seen], now: float) -> list[str]:

@@ -23,8 +23,8 @@ comes to nothing (`LEAST_SHARE`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Literal
 
@@ -104,7 +104,9 @@ def resolve(
 
 def in_panic(pool: Pool, healths: Mapping[str, Health], overrides: Mapping[str, TargetDesired], panic: Panic) -> bool:
     """Whether fewer than the threshold of the pool's targets are in rotation. Draining ones are not counted at all."""
-    counted = [t for t in pool.targets if meant_to_serve(t, overrides) and not _leaving(t, healths, overrides)]
+    if pool.replaced and not in_panic(without_replaced(pool), healths, overrides, panic):
+        return False
+    counted = list(_counted(pool, healths, overrides))
     ready = sum(1 for target in counted if can_serve(target, healths, overrides))
     return not ready or ready / len(counted) < panic.threshold
 
@@ -148,6 +150,12 @@ def strength(pool: Pool, healths: Mapping[str, Health], overrides: Mapping[str, 
     return able, sum(1 for target in pool.targets if meant_to_serve(target, overrides))
 
 
+def without_replaced(pool: Pool) -> Pool:
+    """The pool as the file has it."""
+    in_file = tuple(target for target in pool.targets if target.id not in pool.replaced)
+    return replace(pool, targets=in_file, replaced=())
+
+
 def least_able(
     pool: Pool,
     healths: Mapping[str, Health],
@@ -159,11 +167,7 @@ def least_able(
     of panic. `without` names a target that is about to leave."""
     if panic.choice == "spread":
         return 1
-    counted = sum(
-        1
-        for target in pool.targets
-        if target.id != without and meant_to_serve(target, overrides) and not _leaving(target, healths, overrides)
-    )
+    counted = sum(1 for target in _counted(pool, healths, overrides) if target.id != without)
     return max(1, ceil(round(panic.threshold * counted, 9)))
 
 
@@ -212,6 +216,15 @@ def next_change(healths: Mapping[str, Health], service: Service, rules: ServiceR
         if (health := healths.get(target.id)) is not None and health.warm_at > now and in_rotation(health)
     ]
     return min(max(window / 20, 1.0), *ends) if ends else None
+
+
+def _counted(pool: Pool, healths: Mapping[str, Health], overrides: Mapping[str, TargetDesired]) -> Iterator[Target]:
+    """The targets of which a share must be ready: none that is meant to take nothing or is leaving. While the pool is
+    handed over, a new target counts once it can serve: those it replaces do its work until then."""
+    for target in pool.targets:
+        waits = bool(pool.replaced) and target.id not in pool.replaced and not can_serve(target, healths, overrides)
+        if not waits and meant_to_serve(target, overrides) and not _leaving(target, healths, overrides):
+            yield target
 
 
 def _members(

@@ -52,6 +52,7 @@ class Pool:
 
     name: str
     targets: tuple[Target, ...]
+    replaced: tuple[str, ...] = ()  # ids of those that the file no longer has: they serve until the new ones can
 
 
 @dataclass(frozen=True, slots=True)

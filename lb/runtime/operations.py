@@ -238,6 +238,7 @@ class LiveOperations:
             life=monitor.lives.get(target.id),
             weight=dict(dict(rotation.weights).get(target.pool, ())).get(target.id),
             idle=self._idle(target),
+            until=supervisor.handovers.until(target),
         )
         return Explanation(
             subject=target.id,

@@ -11,7 +11,6 @@ more but the writing itself.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import time
@@ -157,6 +156,7 @@ class Reloads:
             before=f"configuration {digest(before.encode())}",
             after=f"configuration {digest(read.text.encode())}",
         )
+        supervisor.handovers.tell()
         return changes
 
     def _open_new(self, world: World) -> dict[str, list[socket.socket]]:
@@ -185,14 +185,8 @@ class Reloads:
         for bind, sockets in opened.items():
             supervisor.open_listener(bind, sockets)
         supervisor.watch_targets()
-        workers.apply(supervisor.snapshot())
-        workers.retry()
-        supervisor.forget_gone()
-        with contextlib.suppress(TimeoutError):
-            await workers.confirm(supervisor.rotations.version)
-            supervisor.totals.forget(supervisor.targets)
-            return
-        supervisor.note("worker", "a worker has not confirmed the new configuration in time; it will, or be replaced")
+        supervisor.handovers.end_those_over()
+        await supervisor.put_in_force()
 
 
 def _close(opened: dict[str, list[socket.socket]]) -> None:

@@ -53,6 +53,7 @@ from lb.runtime.drains import Drains
 from lb.runtime.ejections import Ejections
 from lb.runtime.filewatch import FileWatch
 from lb.runtime.guard import Guard
+from lb.runtime.handovers import Handovers
 from lb.runtime.operations import LiveOperations
 from lb.runtime.rates import Rates
 from lb.runtime.reloads import Reloads, text_of
@@ -156,6 +157,7 @@ class Supervisor:
         self.reloads = Reloads(self, config)
         self.file_watch = FileWatch(path, lambda: self.reloads.quietly("watch"), more=lambda: self.tls_paths)
         self.drains = Drains(self)
+        self.handovers = Handovers(self)
         self.operations = LiveOperations(self)
         self._memory = Memory(self.store.directory)
         self._ejections = Ejections()
@@ -348,6 +350,7 @@ class Supervisor:
             ("verdicts", self._remember),
             ("rollouts", self.rollouts.run),
             ("drains", self.drains.run),
+            ("handovers", self.handovers.run),
         ):
             self._keep_running(label, body)
         if systemd.watchdog():
@@ -490,8 +493,8 @@ class Supervisor:
         """
         if not self.upgradable:
             raise Refused(409, "No upgrade", "its demo backends would end with it; start lb without --demo")
-        if self.busy or self._over.is_set():
-            raise Refused(409, "Not now", self.busy or "lb is stopping")
+        if reason := self.busy or self.handovers.busy() or ("lb is stopping" if self._over.is_set() else ""):
+            raise Refused(409, "Not now", reason)
         self.busy = "an upgrade is under way"
         self.note("upgrade", "begins: a new lb is started beside this one", actor=actor)
         successor: Successor | None = None
@@ -534,19 +537,15 @@ class Supervisor:
 
     def take(self, config: Config, world: World) -> None:
         """Make a configuration the one that counts, and bring the wishes in line with it."""
-        self.config, self.world = config, world
+        self.config = config
         self.tls_paths = tls_paths(world)
-        services = world.snapshot.services
-        self.targets = {target.id: target for s in services for pool in s.pools for target in pool.targets}
-        layout = layout_of(services)
-        self.renames = renames(self.desired.layout, layout)
-        self.desired = reconcile(
-            replace(renamed(self.desired, self.renames), layout=layout),
-            {name: service.first_active() for name, service in config.services.items()},
-            {service.name: frozenset(pool.name for pool in service.pools) for service in services},
-            {id: target.weight for id, target in self.targets.items()},
-            time.time(),
-        )
+        layout = layout_of(world.snapshot.services)
+        names = renames(self.desired.layout, layout)
+        desired = _reconciled(renamed(self.desired, names), config, world)
+        self.world, self.renames = self.handovers.take(world, names, desired)
+        self.targets = dict(self.world.targets)
+        desired = _reconciled(renamed(self.desired, self.renames), config, self.world)
+        self.desired = replace(desired, layout=layout)
         self.rollouts.rename(self.renames)
         self.drains.configure(self.targets, self.renames)
         self._ejections.configure(self.targets, world.rules, self.renames)
@@ -574,6 +573,17 @@ class Supervisor:
             override = self.desired.targets.get(id)
             if override is not None and override.draining:
                 self.monitor.feed(id, Drain())
+
+    async def put_in_force(self) -> None:
+        """Tell the workers the world as it is now; returns when they serve it, or have not said so in time."""
+        self.workers.apply(self.snapshot())
+        self.workers.retry()
+        self.forget_gone()
+        with contextlib.suppress(TimeoutError):
+            await self.workers.confirm(self.rotations.version)
+            self.totals.forget(self.targets)
+            return
+        self.note("worker", "a worker has not confirmed the new configuration in time; it will, or be replaced")
 
     @property
     def admin_address(self) -> str:
@@ -754,6 +764,17 @@ class Supervisor:
     def drain(self, id: str) -> None:
         """Tell the lifecycle that an operator drains a target."""
         self.monitor.feed(id, Drain())
+
+
+def _reconciled(desired: Desired, config: Config, world: World) -> Desired:
+    """The wishes in line with a configuration."""
+    return reconcile(
+        desired,
+        {name: service.first_active() for name, service in config.services.items()},
+        {service.name: frozenset(pool.name for pool in service.pools) for service in world.snapshot.services},
+        {id: target.weight for id, target in world.targets.items()},
+        time.time(),
+    )
 
 
 def _digests(snapshot: Snapshot) -> set[str]:

@@ -21,7 +21,7 @@ from lb.control.models import (
     TargetView,
 )
 from lb.core.desired import LastRollout
-from lb.core.explain import trial_text
+from lb.core.explain import span, trial_text
 from lb.core.lifecycle import Health, Seen, in_rotation, shown, shown_since
 from lb.core.report import PoolTally, TargetTally
 from lb.core.rotation import given_shares
@@ -141,7 +141,8 @@ def _pool_view(supervisor: Supervisor, service: Service, pool: Pool, share: int,
 def stages(supervisor: Supervisor, pool: Pool) -> dict[str, int]:
     """How many of its targets are requested (configured), running (somebody answers there), healthy (can serve)."""
     healths = {target.id: supervisor.monitor.healths.get(target.id) for target in pool.targets}
-    found = {"requested": len(healths), "running": 0, "healthy": supervisor.rotations.strength(pool)[0]}
+    able, _ = supervisor.rotations.strength(pool)
+    found = {"requested": len(pool.targets) - len(pool.replaced), "running": 0, "healthy": able}
     for id, health in healths.items():
         if health is not None:
             found["running"] += _runs(health, supervisor.monitor.history(id))
@@ -180,6 +181,7 @@ def target_view(supervisor: Supervisor, target: Target, share: float, sums: Sums
         connections=tally.idle + tally.active,
         tunnels=tally.tunnels,
         draining=override is not None and override.draining,
+        replaced=bool(supervisor.handovers.until(target)),
         serves=supervisor.rotations.can_serve(target),
         trial=trial_text(trial) if (trial := supervisor.monitor.on_trial(target.id)) is not None else "",
         configured_weight=target.weight if overridden else None,
@@ -195,9 +197,11 @@ def _reason(supervisor: Supervisor, target: Target, health: Health) -> str:
         return "drained by an operator"
     if health.ejected_until:
         return health.ejected_for
-    if in_rotation(health):
-        return supervisor.rotations.why_not(target) or health.text
-    return health.text
+    reason = (supervisor.rotations.why_not(target) if in_rotation(health) else "") or health.text
+    until = supervisor.handovers.until(target)
+    if until:
+        return f"replaced: it serves until a new target can, for {span(until - time.monotonic())} at most; {reason}"
+    return reason
 
 
 def probe_view(seen: object) -> ProbeView:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import signal
 import socket
@@ -33,6 +34,51 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def targets(lb: Lb) -> dict[str, dict]:
     return {t["id"]: t for s in lb.status()["services"] for p in s["pools"] for t in p["targets"]}
+
+
+@pytest.mark.parametrize("slow_start", ["0s", "2s"])
+def test_all_targets_of_a_pool_are_replaced_and_no_request_fails(stage: Stage, slow_start: str) -> None:
+    olds, news = stage.pool("blue", 2), stage.pool("blue", 2)
+    for new in news:
+        assert not new.toggle()
+    path = stage.config({"blue": olds}, service=f"slow_start: {{window: {slow_start}}}\nrollout: {{bake: 0s}}")
+    lb = stage.start(path)
+    eventually(lambda: {lb.state(old.address) for old in olds} == {"ready"})
+    with Load(lb.url, clients=4) as load:
+        eventually(lambda: load.count > 100)
+        for old, new in zip(olds, news, strict=True):
+            edit(path, old.url, new.url)
+        planned = lb.cli("plan", str(path)).stdout
+        told = lb.cli("reload")
+        assert told.returncode == 0
+        for text in (planned, told.stdout):
+            assert "all 2 targets are replaced; while it has traffic, the old ones serve" in text.replace("\n  ", " ")
+        assert {id.rpartition("/")[2] for id, each in targets(lb).items() if each["replaced"]} == {
+            old.address for old in olds
+        }
+        assert "0 of 2 ready" not in lb.cli("status").stdout
+        assert "The file no longer has it" in lb.cli("explain", f"greeting/blue/{olds[0].address}").stdout
+        assert lb.cli("upgrade").returncode == 1
+        assert {ask(f"{lb.url}/greeting").json["instance"] for _ in range(12)} <= {old.address for old in olds}
+        edit(path, "fall: 2", "fall: 3")
+        assert lb.cli("reload").returncode == 0, "another reload while it is under way"
+        counted = load.count
+        eventually(lambda: load.count > counted + 100)
+        assert news[1].toggle()
+        eventually(lambda: len(targets(lb)) == 2)
+        assert lb.state(news[1].address) == "ready", "its slow start is over"
+        assert {ask(f"{lb.url}/greeting").json["instance"] for _ in range(12)} == {news[1].address}
+        counted = load.count
+        eventually(lambda: load.count > counted + 100)
+    assert not load.failed
+    said = [
+        event["text"]
+        for event in map(json.loads, lb.cli("events", "--json").stdout.splitlines())
+        if event["kind"] == "handover"
+    ]
+    assert said[0].startswith("all targets are replaced: 2 old ones serve until a new one can, for 10 min at most")
+    assert said[1].startswith(f"greeting/blue/{news[1].address} can serve after")
+    assert len(said) == 2
 
 
 def test_targets_come_and_go_and_no_request_fails(stage: Stage) -> None:
