@@ -10,6 +10,8 @@ It is read in one sitting, and shares no line with `lb`. The sentences are the d
   are allowed until the checks have decided.
 - Of a pool, those serve that can. When fewer than `panic_threshold` of its targets can, `panic` applies: nobody
   (`fail`), everybody who was ever ready and is not drained (`spread`), or the `fallback` pool.
+- When all targets of a pool with traffic are replaced, the old ones that can serve go on until a new one can and its
+  slow start is over. With a threshold, those count that are there to serve: the old ones, and the new ones that can.
 - A service's requests go to its active pool; during a rollout to the two pools that share the traffic, those without
   anybody left out. A preview goes to its own pool. The fallback serves whenever the chosen pool offers nobody.
 - A copy of a request may go to the mirror's pool, once, unless that pool may see the request itself.
@@ -18,7 +20,7 @@ It is read in one sitting, and shares no line with `lb`. The sentences are the d
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 #: What may be of a target that is not ready, and of which nobody knows whether it ever was: (ready, ever).
@@ -35,6 +37,7 @@ class Target:
     ever: bool | None = False  # it was ready at least once
     out: bool = False  # drained, asks to be, or ejected
     drained: bool = False  # drained, or asks to be
+    replaced: bool = False  # the file no longer has it, and no target that it has instead can serve yet
 
     @property
     def can_serve(self) -> bool:
@@ -101,13 +104,18 @@ class Service:
     def offered(self, pool: str) -> frozenset[str]:
         """The addresses that a pool offers."""
         targets = self.pools.get(pool, ())
+        in_file = [target for target in targets if not target.replaced]
+        old_ones = [target for target in targets if target.replaced or target.can_serve]
+        if self._enough(in_file) or (len(in_file) < len(targets) and self._enough(old_ones)):
+            return frozenset(target.address for target in targets if target.can_serve)
+        if self.panic == "spread":
+            return frozenset(t.address for t in targets if t.weight > 0 and not t.drained and t.ever)
+        return frozenset()
+
+    def _enough(self, targets: Sequence[Target]) -> bool:
         able = [target for target in targets if target.can_serve]
         counted = [target for target in targets if target.weight > 0 and not target.drained]
-        if able and len(able) / len(counted) >= self.threshold:
-            return frozenset(target.address for target in able)
-        if self.panic == "spread":
-            return frozenset(target.address for target in counted if target.ever)
-        return frozenset()
+        return bool(able) and len(able) / len(counted) >= self.threshold
 
     def may_see(self, request: Request) -> frozenset[str]:
         """The addresses of which one gets the request; others only when that one fails it."""

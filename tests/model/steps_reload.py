@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
-from tests.model import features
-from tests.model.plan import Plan, ServicePlan
+from tests.model import features, reference
+from tests.model.clock import CLOCK
+from tests.model.plan import Plan, ServicePlan, TargetPlan
 from tests.model.reference import Knowledge
 from tests.model.rules import new_target, rule
 from tests.model.steps_orders import background, order
@@ -23,9 +25,16 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
     await background(world, dice)
     world.file.write_text(plan.text())
 
+    had_traffic = {name: traffic(world, service) for name, service in world.plan.services.items()}
+
     def note() -> None:
+        former, services = world.plan, world.services()
         world.plan = plan
-        addresses = {target.address for s in plan.services.values() for pool in s.pools.values() for target in pool}
+        hand_over(world, former, services, had_traffic)
+        old_ones = {target.address for targets, _ in world.replaced.values() for target in targets}
+        addresses = old_ones | {
+            target.address for s in plan.services.values() for pool in s.pools.values() for target in pool
+        }
         for service in plan.services.values():
             for targets in service.pools.values():
                 for target in targets:
@@ -50,6 +59,56 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
         world.violate("model", f"the file was refused: {answer} {reasons}")
         return "refused"
     return "; ".join(answer.lines[:4])
+
+
+def traffic(world: World, service: ServicePlan) -> set[str]:
+    """The pools that requests of a service go to without a preview."""
+    shares = world.shares(service)
+    return {*(pool for pool, parts in shares.items() if parts), service.settings.get("fallback", "")}
+
+
+def hand_over(
+    world: World, former: Plan, services: dict[str, reference.Service], had_traffic: dict[str, set[str]]
+) -> None:
+    """Where all targets of a pool are replaced, those that can serve go on."""
+    under_way, world.replaced = world.replaced, {}
+    for name, service in world.plan.services.items():
+        old = former.services.get(name)
+        for pool, targets in service.pools.items() if old is not None else ():
+            was = pool if pool in old.pools else _called(old, service, targets)
+            if not was:
+                continue
+            old_ones, since = under_way.get((name, was), ([], 0.0))
+            addresses = {target.address for target in targets}
+            members = [*old.pools[was], *old_ones]
+            if addresses.isdisjoint(target.address for target in members):
+                known = {target.address: target for target in services[name].pools[was]}
+                kept = [t for t in members if known[t.address].can_serve or _may_serve(known[t.address])]
+                begins = was in had_traffic[name] and pool in traffic(world, service)
+                sure = any(known[target.address].can_serve for target in kept)
+                if begins and kept and (sure or (name, pool) in world.supervisor.handovers.under_way):
+                    world.replaced[name, pool] = kept, CLOCK.now
+            elif old_ones and (name, pool) in world.supervisor.handovers.under_way:
+                left = [target for target in old_ones if target.address not in addresses]
+                if left:
+                    world.replaced[name, pool] = left, since
+
+
+def _called(old: ServicePlan, new: ServicePlan, targets: list[TargetPlan]) -> str:
+    """The former name of a pool; empty: it had none."""
+    addresses = {target.address for target in targets}
+    return next(
+        (
+            name
+            for name, known in old.pools.items()
+            if name not in new.pools and {target.address for target in known} == addresses
+        ),
+        "",
+    )
+
+
+def _may_serve(target: reference.Target) -> bool:
+    return target.ready is None and target.weight > 0 and not target.out
 
 
 @rule(4, "reload")
@@ -84,6 +143,25 @@ async def step_edit_targets(world: World, dice: random.Random) -> str:
     elif what == "replace":
         service.pools[pool] = [await new_target(world) for _ in targets]
     return f"{what}: {await reload(world, plan, dice)}"
+
+
+@rule(2, "reload")
+async def step_replace_all(world: World, dice: random.Random) -> str:
+    """Replace all targets of the active pool, by some that take their time."""
+    plan, service = plan_to_edit(world, dice)
+    if len(world.backends) > 200:
+        return "enough"
+    fresh = [await new_target(world) for _ in range(dice.choice((1, 2, 3)))]
+    pool = service.active if dice.random() < 0.7 else dice.choice(list(service.pools))
+    service.pools[pool] = fresh
+    ready = dice.choice(("pass", "fail", "fail", "hang"))
+    for target in fresh:
+        for backend in world.backends_of(target.address):
+            backend.ready = ready
+    said = await reload(world, plan, dice)
+    await background(world, dice)
+    await asyncio.sleep(dice.choice((0.0, 0.3, 1.5, 4.0)))
+    return f"{ready}: {said}"
 
 
 @rule(2, "reload")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lb.config.model import Config
 from lb.core.desired import Desired
 from lb.core.lifecycle import Effect, Health, Seen
+from lb.runtime.handovers import Handovers
 from lb.runtime.supervisor import Supervisor
 from lb.runtime.worker import Worker
 from tests.model.processes import current
@@ -32,13 +33,28 @@ class WatchedWorker(Worker):
         process.body = self
 
 
+class WatchedHandovers(Handovers):
+    """The real handovers, whose ends the model hears of."""
+
+    def end_those_over(self) -> bool:
+        before = list(self.under_way)
+        over = super().end_those_over()
+        supervisor = self._supervisor
+        assert isinstance(supervisor, Watched)
+        if supervisor.counts:
+            for place in [place for place in before if place not in self.under_way]:
+                supervisor.model.given_up(*place)
+        return over
+
+
 class Watched(Supervisor):
-    """Everything is as in production but for three listeners."""
+    """Everything is as in production but for four listeners."""
 
     def __init__(self, world: World, process: Process, path: Path, config: Config, workers: int) -> None:
         self.model = world
         self.process = process
         super().__init__(path, config, workers)
+        self.handovers = WatchedHandovers(self)
 
     @property
     def counts(self) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 from tests.model import reference
 from tests.model.clock import CLOCK, Loop
 from tests.model.peers import Answer, Arrival, Backend, Client, Wish
-from tests.model.plan import Plan, ServicePlan
+from tests.model.plan import Plan, ServicePlan, TargetPlan
 from tests.model.processes import Process, Processes
 from tests.model.reference import Knowledge, Request
 
@@ -83,6 +83,8 @@ class World:
         self.knowledge: dict[str, Knowledge] = {}
         self.drained: set[str] = set()
         self.ejected: set[str] = set()
+        #: Service and pool → targets that the file no longer has, which serve until a new one can; and since when.
+        self.replaced: dict[tuple[str, str], tuple[list[TargetPlan], float]] = {}
         self.overrides: dict[str, tuple[int, int]] = {}  # address → (an operator's weight, the file's)
         self.supervisor: Any = None
         self.supervising: Process | None = None
@@ -172,6 +174,8 @@ class World:
             task.cancel()
         if self.supervising is not process:
             raise Violation("start", f"lb did not start: {self.processes.crashes}")
+        self.replaced.clear()
+        self.on_change()
         await self.settle()
 
     async def _run_supervisor(self, process: Process) -> None:
@@ -236,7 +240,13 @@ class World:
         shares = self.shares(plan)
         sharing = sum(1 for parts in shares.values() if parts) > 1
         return reference.Service(
-            pools={name: tuple(self._target(t.address, plan) for t in targets) for name, targets in plan.pools.items()},
+            pools={
+                name: (
+                    *(self._target(target, False) for target in targets),
+                    *(self._target(target, True) for target in self.replaced.get((plan.name, name), ([], 0.0))[0]),
+                )
+                for name, targets in plan.pools.items()
+            },
             shares=shares,
             previews=tuple(reference.Preview(**each) for each in settings.get("previews", ())),
             fallback=settings.get("fallback", ""),
@@ -246,10 +256,9 @@ class World:
             asset_fallback=sharing and bool(plan.setting("sticky", "asset_fallback")),
         )
 
-    def _target(self, address: str, plan: ServicePlan) -> reference.Target:
+    def _target(self, target: TargetPlan, replaced: bool) -> reference.Target:
+        address = target.address
         known = self.knowledge[address]
-        target = plan.target(address)
-        assert target is not None
         weight, configured = self.overrides.get(address, (target.weight, target.weight))
         if configured != target.weight:
             weight = target.weight
@@ -261,7 +270,24 @@ class World:
             ever=known.ever,
             out=drained or address in self.ejected,
             drained=drained,
+            replaced=replaced,
         )
+
+    def given_up(self, service: str, pool: str) -> None:
+        """`lb` lets the replaced targets of a pool go: a new one has to be there instead."""
+        if (service, pool) not in self.replaced:
+            return
+        targets = self.services()[service].pools[pool]
+        _, since = self.replaced.pop((service, pool))
+        fresh = [t for t in targets if not t.replaced and t.ready is not False and t.weight > 0 and not t.out]
+        told = f"the replaced targets of {service}/{pool} are given up after {CLOCK.now - since:.1f} s"
+        if not fresh and CLOCK.now < since + 600.0:
+            self.violate("3 handed over", f"{told}, and no new one can serve: {targets}")
+        window = self.supervisor.config.services[service].slow_start.window  # a reload may just have edited it
+        warm = [t for t in fresh if t.ready is None or CLOCK.now > self.knowledge[t.address].since + window - 0.1]
+        if fresh and not warm and any(t.can_serve for t in targets if t.replaced):
+            self.violate("3 handed over", f"{told}, and the new ones are in their slow start: {targets}")
+        self.on_change()
 
     def shares(self, plan: ServicePlan) -> dict[str, int]:
         """Who shares the traffic: what was wished last, as it is on the disk."""
