@@ -290,6 +290,7 @@ class Monitor:
             if watch is not None:
                 watch.target, watch.pool = replace(target, tls=watch.target.tls), _pool(target)
                 watch.probe = build(watch.target, watch.spec, self._dialer)
+                watch.completed.clear()  # workers count anew under the new name
                 self._watches[target.id, role] = watch
         health = self._healths.pop(old)
         self._healths[target.id] = health

@@ -58,6 +58,28 @@ async def test_a_renamed_pool_keeps_health_history_and_the_probe_under_way(watch
     await asyncio.sleep(0.1)
 
 
+async def test_a_probe_that_outlasts_a_rename_and_fails_is_weighed(watcher: Watcher, backend):
+    """Requests that workers had counted under the former name say nothing about the probe."""
+    asked = asyncio.Event()
+
+    async def hang(reader, writer):
+        asked.set()
+        await asyncio.sleep(30.0)
+
+    server = await backend()
+    was, now = server.target(pool="blue"), server.target(pool="teal")
+    check = replace(SLOW, timeout=0.3)
+    watcher.watch((was, check))
+    await eventually(lambda: in_rotation(watcher.monitor.health(was.id)))
+    server.script = hang
+    probing = asyncio.create_task(watcher.monitor.probe_now(was.id))
+    await asked.wait()
+    watcher.monitor.observe(0, was.id, 1, 5)
+    watcher.watch((now, check), names=names([was], [now]))
+    assert not (await probing).ok
+    assert [seen.verdict.ok for seen in watcher.monitor.history(now.id)] == [True, False]
+
+
 @pytest.mark.parametrize("place", [("app", "teal"), ("web", "blue"), ("web", "teal")])
 async def test_drained_ejected_and_unready_targets_stay_so(watcher: Watcher, backend, place):
     drained, ejected, failing = await backend(), await backend(), await backend()
