@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import click
 
 from lb.cli.client import Client, Failure, admin_options
-from lb.cli.terminal import Ink, colours
+from lb.cli.client import told as why
+from lb.cli.terminal import Ink, aside, colours
 
 if TYPE_CHECKING:
     from lb.config.diff import Plan
@@ -32,7 +33,8 @@ Examples:
   lb plan backends.yaml && lb reload
 
 Signs: + added, - drained, ~ changed, ! takes effect after a restart only.
-Exit codes: 0 fine (even if nothing changes), 1 the file is invalid."""
+Exit codes: 0 fine (even if nothing changes), 1 the file is invalid, or lb would
+refuse to reload it as a service would have no target that can serve."""
 )
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.option("--against", metavar="FILE", help="Compare with this file instead of the running lb.")
@@ -45,18 +47,25 @@ def plan(client: Client, file: str, against: str | None, as_json: bool) -> None:
     settings with their old and new values, and the detection time if it does.
     """
     from lb.config.diff import diff
+    from lb.config.load import read_text
 
     base = str(Path(file).resolve().parent)
     new = _loaded(file, base)
+    refusal = None
     if against is not None:
         found = diff(_loaded(against, base), new)
     else:
         text = str(client.get("/api/v1/config")["text"])
         found = diff(_running(text, base, client), new)
+        refusal = client.post("/api/v1/config/validate", {"text": read_text(Path(file))})["refusal"]
     if as_json:
-        click.echo(json.dumps(_document(found), indent=2))
+        click.echo(json.dumps({**_document(found), "refusal": refusal}, indent=2))
     else:
         click.echo("\n".join(told(found, Ink(colours()))))
+        if refusal:
+            aside(f"lb: a reload would be refused. {why(refusal['status'], refusal)}")
+    if refusal:
+        raise SystemExit(1)
 
 
 def _loaded(file: str, base: str) -> Config:

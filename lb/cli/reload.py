@@ -14,19 +14,22 @@ from lb.cli.terminal import wrapped
     epilog="""\b
 Examples:
   lb plan backends.yaml && lb reload
+  lb reload --force     although a service then has no target that can serve
   lb reload --json
 
 The same as SIGHUP to the supervisor, but it tells you what came of it."""
 )
+@click.option("--force", is_flag=True, help="Even if a service is left without a target that can serve.")
 @admin_options
 @json_option
-def reload(client: Client, as_json: bool) -> None:
+def reload(client: Client, force: bool, as_json: bool) -> None:
     """Read the file again, without losing a connection.
 
     The file is validated whole first. If it is wrong, nothing changes, its
-    errors are listed and the exit code is 1.
+    errors are listed and the exit code is 1. The same if a service that is
+    served now would have no target that can serve, unless --force.
     """
-    answer = client.post("/api/v1/reload", doing="reading the file again")
+    answer = client.post("/api/v1/reload", {"force": force}, doing="reading the file again")
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return
@@ -37,4 +40,7 @@ def reload(client: Client, as_json: bool) -> None:
 
 def told(answer: Json) -> list[str]:
     """What a reload changed, in lines."""
-    return ["Reloaded.", *(f"  {line}" for line in answer["lines"])] if answer["changed"] else ["Nothing to change."]
+    forced = [f"Forced: {answer['forced']}"] if answer["forced"] else []
+    if not answer["changed"]:
+        return ["Nothing to change.", *forced]
+    return ["Reloaded.", *(f"  {line}" for line in answer["lines"]), *forced]

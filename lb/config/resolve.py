@@ -13,10 +13,10 @@ from lb.config.addresses import parse_target
 from lb.config.merging import liveness_of, readiness_of
 from lb.core.checks import Checks, CheckSpec, Expect, OnFailure
 from lb.core.detection import Detection, detection
-from lb.core.lifecycle import Damping, Ejection, SlowStart
+from lb.core.lifecycle import Damping, Ejection, Rules, SlowStart
 from lb.core.outlier import Outlier
 from lb.core.rollout import Bake, Plan, Thresholds
-from lb.core.rotation import Panic, ServiceRules
+from lb.core.rotation import Panic, ServiceRules, rules_of
 from lb.core.targets import (
     AccessLog,
     Balance,
@@ -50,6 +50,16 @@ class World:
     targets: dict[str, Target]  # by id
     config: model.Config  # admin, state_dir, workers, drain and other plain settings are read from here
     files: dict[str, bytes] = field(default_factory=dict, repr=False)  # TLS files by digest, see `tls_files`
+
+    def actives(self) -> dict[str, str]:
+        """Service → the pool that is active by the file."""
+        return {name: service.first_active() for name, service in self.config.services.items()}
+
+    def target_rules(self) -> dict[str, Rules]:
+        """The rules of each target's health, by its id."""
+        return {
+            id: rules_of(self.rules[target.service], self.checks[id].readiness) for id, target in self.targets.items()
+        }
 
 
 def resolve(config: model.Config, version: int) -> World:

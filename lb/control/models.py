@@ -414,6 +414,13 @@ class ProbeResult(View):
     """What would have been right."""
 
 
+class ReloadRequest(Wanted):
+    """Read the file again."""
+
+    force: bool = False
+    """Even if a service that is served now has no target that can serve then."""
+
+
 class ReloadResult(View):
     """What a reload changed."""
 
@@ -421,6 +428,8 @@ class ReloadResult(View):
     """Whether anything did."""
     lines: list[str]
     """The changes, in words."""
+    forced: str = ""
+    """Which services have no target that can serve now, if that was forced."""
 
 
 class UpgradeRequest(Wanted):
@@ -456,6 +465,8 @@ class ConfigOrder(ConfigDraft):
 
     force: bool = False
     """Even if the file was edited since it was loaded: that edit is lost, but for the copy FILE~."""
+    force_unserved: bool = False
+    """Even if a service that is served now has no target that can serve then."""
 
 
 class ConfigProblem(View):
@@ -475,21 +486,6 @@ class ConfigProblem(View):
     """Columns that are to be underlined."""
     path: str = ""
     """Where in the file's structure, such as `services.greeting.readiness.interval`."""
-
-
-class Validation(View):
-    """What a configuration text would do."""
-
-    ok: bool
-    """Whether it could be loaded."""
-    problems: list[ConfigProblem]
-    """All its errors."""
-    warnings: list[ConfigProblem] = Field(default_factory=list)
-    """What is valid, but may not be what was meant."""
-    changes: list[str]
-    """What it would change of what runs."""
-    summary: str = ""
-    """The changes in one sentence."""
 
 
 class Reason(View):
@@ -518,6 +514,23 @@ class Problem(View):
     """One for each target, field or place that is in the way."""
     problems: list[ConfigProblem] = Field(default_factory=list)
     """The errors of a configuration text, with their places."""
+
+
+class Validation(View):
+    """What a configuration text would do."""
+
+    ok: bool
+    """Whether it could be loaded."""
+    problems: list[ConfigProblem]
+    """All its errors."""
+    warnings: list[ConfigProblem] = Field(default_factory=list)
+    """What is valid, but may not be what was meant."""
+    changes: list[str]
+    """What it would change of what runs."""
+    summary: str = ""
+    """The changes in one sentence."""
+    refusal: Problem | None = None
+    """Why a reload would be refused unless forced: a service that is served now would have no target that can serve."""
 
 
 class Preview(View):

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from lb.control.events import EventLog
 from lb.control.models import (
+    ConfigOrder,
     ConfigProblem,
     ConfigText,
     DrainState,
@@ -116,10 +117,10 @@ class Operations(Protocol):
 
     async def probe(self, id: str) -> ProbeResult: ...
 
-    async def reload(self, actor: str) -> ReloadResult: ...
+    async def reload(self, force: bool, actor: str) -> ReloadResult: ...
 
-    async def configure(self, text: str, force: bool, actor: str) -> ReloadResult:
-        """Make `text` the configuration: the file is replaced, and what it says put in force."""
+    async def configure(self, wanted: ConfigOrder, actor: str) -> ReloadResult:
+        """Make a text the configuration: the file is replaced, and what it says put in force."""
 
     async def upgrade(self, within: float, actor: str) -> UpgradeResult: ...
 

@@ -10,6 +10,7 @@ from lb.control.models import (
     ConfigDraft,
     ConfigOrder,
     ConfigText,
+    ReloadRequest,
     ReloadResult,
     UpgradeRequest,
     UpgradeResult,
@@ -35,12 +36,13 @@ async def configure(request: web.Request) -> web.Response:
     wanted = await body(request, ConfigOrder)
     if "If-Match" not in request.headers:
         raise Refused(428, "If-Match needed", "send the ETag of the configuration that the text was made from, or *")
-    return view(request, await as_seen(request, config=True).configure(wanted.text, wanted.force, actor(request)))
+    return view(request, await as_seen(request, config=True).configure(wanted, actor(request)))
 
 
 async def reload(request: web.Request) -> web.Response:
     query(request, ())
-    return view(request, await as_seen(request, config=True).reload(actor(request)))
+    wanted = await body(request, ReloadRequest)
+    return view(request, await as_seen(request, config=True).reload(wanted.force, actor(request)))
 
 
 async def upgrade(request: web.Request) -> web.Response:
@@ -61,11 +63,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         {200: Answer("What has changed; every worker has confirmed it.", ReloadResult)},
         "The text is taken whole or not at all: it is validated, new addresses are opened, then the file is replaced "
         "in one step (what was there stays as FILE~) and the text is in force. `If-Match` takes the ETag of "
-        "`GET /api/v1/config`. A file that was edited since it was loaded is only replaced with `force`. Without a "
-        "token, commands that lb runs and files that it writes can only be changed in the file itself.",
+        "`GET /api/v1/config`. A file that was edited since it was loaded is only replaced with `force`. A "
+        "text that leaves a service without a target that can serve is only taken with `force_unserved`. "
+        "Without a token, commands that lb runs and files that it writes can only be changed in the file itself.",
         takes=ConfigOrder, changes=True, base_needed=True,
         refusals=("If-Match needed", "Token needed for commands", "The file is invalid", "The file was edited",
-                  "The file cannot be written", "Cannot listen", "Not now"),
+                  "The file cannot be written", "Cannot listen", "No target could serve", "Not now"),
     ),
     Endpoint(
         "POST", "/api/v1/config/validate", validate, "validateConfig", "configuration",
@@ -76,7 +79,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "POST", "/api/v1/reload", reload, "reload", "configuration", "Read the file again",
         {200: Answer("What has changed; every worker has confirmed it.", ReloadResult)},
         "The file is taken whole or not at all. `If-Match` takes the ETag of `GET /api/v1/config`.",
-        changes=True, refusals=("The file is invalid", "Cannot listen", "Not now"),
+        takes=ReloadRequest, takes_nothing_too=True, changes=True,
+        refusals=("The file is invalid", "Cannot listen", "No target could serve", "Not now"),
     ),
     Endpoint(
         "POST", "/api/v1/upgrade", upgrade, "upgrade", "configuration",

@@ -75,6 +75,9 @@ KINDS: tuple[Kind, ...] = (
     Kind(409, "No upgrade", "This lb cannot be upgraded in place."),
     Kind(409, "Backed out", "The new lb did not get ready; this one goes on."),
     Kind(409, "Cannot listen", "An address of the new configuration cannot be had. Nothing changed."),
+    Kind(409, "No target could serve", "With this file, a service that is served now would have no target that can "
+         "serve: its clients would get 503. `reasons` say why for each target. Make one ready, change the file, or "
+         "send `force` (with a text: `force_unserved`)."),
     Kind(409, "The file cannot be read", "The configuration file is gone or unreadable; what runs goes on."),
     Kind(409, "The file cannot be written", "The configuration file cannot be replaced. Nothing changed."),
     Kind(409, "The file was edited", "The file is not what was loaded: somebody has edited it since. Reload it, or "

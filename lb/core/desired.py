@@ -6,11 +6,12 @@ Each override keeps the configured value that it replaced, so that a later edit 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from lb.core.renames import Renames
+from lb.core.renames import Renames, layout_of, renames
+from lb.core.targets import Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,34 @@ class Desired:
     services: dict[str, ServiceDesired] = field(default_factory=dict)
     targets: dict[str, TargetDesired] = field(default_factory=dict)  # by target id
     layout: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)  # of the file: see `core.renames`
+
+
+def under_configuration(
+    desired: Desired, services: Iterable[Service], actives: Mapping[str, str], at: float = 0.0
+) -> tuple[Desired, Renames]:
+    """The wishes in line with a (new) configuration, and what has another name in it.
+
+    `actives`: service → `active:` of the file; `at`: Unix time.
+    """
+    services = tuple(services)
+    layout = layout_of(services)
+    names = renames(desired.layout, layout)
+    reconciled = under_names(desired, names, services, actives, at)
+    return replace(reconciled, layout=layout), names
+
+
+def under_names(
+    desired: Desired, names: Renames, services: Iterable[Service], actives: Mapping[str, str], at: float = 0.0
+) -> Desired:
+    """The wishes in line with these services, where it is known what has another name."""
+    services = tuple(services)
+    return reconcile(
+        renamed(desired, names),
+        actives,
+        {service.name: frozenset(pool.name for pool in service.pools) for service in services},
+        {target.id: target.weight for service in services for pool in service.pools for target in pool.targets},
+        at,
+    )
 
 
 def renamed(desired: Desired, renames: Renames) -> Desired:

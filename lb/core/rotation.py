@@ -156,6 +156,16 @@ def without_replaced(pool: Pool) -> Pool:
     return replace(pool, targets=in_file, replaced=())
 
 
+def shortfall(pool: Pool, healths: Mapping[str, Health], overrides: Mapping[str, TargetDesired], needed: int) -> str:
+    """That fewer than `needed` targets of the pool can serve, for people; empty: enough can."""
+    able, meant = strength(pool, healths, overrides)
+    if able >= needed:
+        return ""
+    if not meant:
+        return f"all targets of {pool.name} have weight 0: none takes a request"
+    return f"{able} of {meant} targets of {pool.name} are ready, {needed} are needed"
+
+
 def least_able(
     pool: Pool,
     healths: Mapping[str, Health],

@@ -238,6 +238,46 @@ class Monitor:
                 self._set(watch, now + first * PACE)
                 first += 1
 
+    def foresee(
+        self, checks: Mapping[str, Checks], targets: Mapping[str, Target], rules: Mapping[str, Rules], renames: Renames
+    ) -> dict[str, Health]:
+        """What would be known of these targets after `update` with the same values; those of which nothing would be are
+        left out."""
+        now = self._clock()
+        found = {}
+        for target_id, target in targets.items():
+            spec = checks[target_id].readiness
+            known_as, health = self._known_as(target, spec, renames)
+            anew = initial(now, rules[target_id])
+            if health is not None:
+                health = under_rules(health, now, rules[target_id])
+                found[target_id] = health if self._keeps(known_as, target, spec) else _begun_anew(anew, health)
+            elif not rules[target_id].probed:
+                found[target_id] = anew
+        return found
+
+    def _known_as(self, target: Target, spec: CheckSpec, renames: Renames) -> tuple[str, Health | None]:
+        """Under which id something is known of `target`, and what of it would be its own."""
+        if target.id in self._healths:
+            return target.id, self._healths[target.id]
+        former = self._former(target, spec, renames, self._healths)
+        if former is None:
+            return target.id, None
+        old, stays, answered = former
+        if not stays:
+            return old, self._healths[old]
+        return old, _probed_alone(self._healths[old], self._clock(), self._rules[old]) if answered else None
+
+    def _keeps(self, known_as: str, target: Target, spec: CheckSpec) -> bool:
+        """Whether `target` keeps, with this check, what is known under an id: see `_watch_readiness`."""
+        watch, former = self._watches.get((known_as, "readiness")), self._watches.get((known_as, "former"))
+        ready = self._healths[known_as].probe == "ready"
+        if watch is None:
+            return ready
+        if spec.protocol == "none" or not _same_place(watch.target, target):
+            return False
+        return ready or any(each is not None and _asks_the_same(each, target, spec) for each in (watch, former))
+
     def _take_names_over(self, checks: Mapping[str, Checks], targets: Mapping[str, Target], renames: Renames) -> None:
         """Know new targets by what is known of the addresses that they have."""
         if not renames:
@@ -870,21 +910,8 @@ class Monitor:
             self._on_change(target_id, before, after, effects)
 
     def _replace(self, target_id: str, health: Health) -> None:
-        """What is known of it begins anew, but for what operators and traffic have made of it."""
-        known = self._healths.get(target_id)
-        if known is not None:
-            health = msgspec.structs.replace(
-                health,
-                admin=known.admin,
-                admin_since=known.admin_since,
-                ejected_until=known.ejected_until,
-                ejected_at=known.ejected_at,
-                ejections=known.ejections,
-                ejected_for=known.ejected_for,
-                returned_at=known.returned_at,
-            )
-        self._healths[target_id] = health
-        self._hear_of(self._targets[target_id], health)
+        self._healths[target_id] = _begun_anew(health, self._healths.get(target_id))
+        self._hear_of(self._targets[target_id], self._healths[target_id])
 
     def _tell_standstill(self, lost: float) -> None:
         """Say it once for all probes that one standstill has spoilt."""
@@ -904,6 +931,22 @@ class Monitor:
 
 def _pool(target: Target) -> str:
     return f"{target.service}/{target.pool}"
+
+
+def _begun_anew(health: Health, known: Health | None) -> Health:
+    """What is known of a target begins anew with `health`, but for what operators and traffic have made of it."""
+    if known is None:
+        return health
+    return msgspec.structs.replace(
+        health,
+        admin=known.admin,
+        admin_since=known.admin_since,
+        ejected_until=known.ejected_until,
+        ejected_at=known.ejected_at,
+        ejections=known.ejections,
+        ejected_for=known.ejected_for,
+        returned_at=known.returned_at,
+    )
 
 
 def _ill(health: Health) -> int:

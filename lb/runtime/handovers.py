@@ -38,6 +38,20 @@ class Handovers:
     def take(self, world: World, names: Renames, desired: Desired) -> tuple[World, Renames]:
         """Take what the file says; returns it with the replaced targets that go on serving. `desired`: which pools have
         traffic from now on."""
+        self._file = world
+        began = self.under_way
+        whole, names, self.under_way = self.foresee(world, names, desired)
+        self._begun = [
+            place
+            for place, handover in self.under_way.items()
+            if (was := began.get(names.pool_was(*place))) is None or was.since != handover.since
+        ]
+        return whole, names
+
+    def foresee(
+        self, world: World, names: Renames, desired: Desired
+    ) -> tuple[World, Renames, Mapping[Place, Handover]]:
+        """What `take` would return, and the handovers that would be under way."""
         supervisor = self._supervisor
         services = world.snapshot.services
         had_traffic = self._had_traffic()
@@ -49,19 +63,17 @@ class Handovers:
         }
         before, can_serve = supervisor.world, supervisor.rotations.can_serve
         former, now = before.snapshot.services, time.monotonic()
-        self._file = world
-        self.under_way = handed_over(former, services, names, busy, can_serve, self.under_way, now)
-        self._begun = [place for place, handover in self.under_way.items() if handover.since == now]
-        if not self.under_way:
-            return world, names
+        found = handed_over(former, services, names, busy, can_serve, self.under_way, now)
+        if not found:
+            return world, names, found
         checks, targets = dict(world.checks), dict(world.targets)
-        for handover in self.under_way.values():
+        for handover in found.values():
             for target, old in zip(handover.targets, handover.replaced, strict=True):
                 checks[target.id], targets[target.id] = before.checks[old], target
-        snapshot = replace(world.snapshot, services=with_replaced(services, self.under_way))
+        snapshot = replace(world.snapshot, services=with_replaced(services, found))
         whole = replace(world, snapshot=snapshot, checks=checks, targets=targets)
         files = {digest: before.files[digest] for digest in digests(whole) & before.files.keys()}
-        return replace(whole, files={**files, **world.files}), with_names(names, self.under_way)
+        return replace(whole, files={**files, **world.files}), with_names(names, found), found
 
     def _had_traffic(self) -> set[Place]:
         rotations = self._supervisor.rotations.current.values()

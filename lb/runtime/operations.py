@@ -20,10 +20,13 @@ from lb.config.lint import lint
 from lb.config.load import examine, load_text
 from lb.config.model import Config
 from lb.config.problems import ConfigError, Problem
+from lb.config.resolve import World
+from lb.config.tls_files import load_world
 from lb.control.answers import digest
 from lb.control.events import EventLog
 from lb.control.metrics import Figures, exposition
 from lb.control.models import (
+    ConfigOrder,
     ConfigProblem,
     ConfigText,
     DrainState,
@@ -50,7 +53,7 @@ from lb.core.rotation import given_shares, is_served, rules_of
 from lb.core.targets import Pool, Service, Target
 from lb.runtime.channel import Order
 from lb.runtime.processes import figures as process_figures
-from lb.runtime.reloads import Edited, NotNow
+from lb.runtime.reloads import CutsOff, Edited, NotNow, Reloaded
 from lb.runtime.sockets import CannotListen
 from lb.runtime.totals import Sums
 from lb.runtime.views import (
@@ -346,17 +349,13 @@ class LiveOperations:
         whatever the quorum, and as many as keep the pool out of panic; those of weight 0 are not counted in it, as
         nobody wants them to serve."""
         supervisor = self._supervisor
-        able, meant = supervisor.rotations.strength(pool)
+        _, meant = supervisor.rotations.strength(pool)
         quorum = supervisor.config.services[service.name].rollout.min_ready
         needed = max(supervisor.rotations.least_able(pool), quorum.needed(meant))
-        if able < needed:
-            detail = f"{able} of {meant} targets of {pool.name} are ready, {needed} are needed"
-            if not meant:
-                detail = f"all targets of {pool.name} have weight 0: none takes a request"
-            if not force:
-                raise Refused(409, "Not ready", detail, supervisor.rotations.unable(pool))
-            return f" (forced: {detail})"
-        return ""
+        detail = supervisor.rotations.shortfall(pool, needed)
+        if detail and not force:
+            raise Refused(409, "Not ready", detail, supervisor.rotations.unable(pool))
+        return f" (forced: {detail})" if detail else ""
 
     # --- one target -------------------------------------------------------------------------------------------------
 
@@ -437,28 +436,30 @@ class LiveOperations:
 
     # --- configuration ----------------------------------------------------------------------------------------------
 
-    async def reload(self, actor: str) -> ReloadResult:
-        return await self._reloaded(self._supervisor.reloads.reload(actor))
+    async def reload(self, force: bool, actor: str) -> ReloadResult:
+        return await self._reloaded(self._supervisor.reloads.reload(actor, force))
 
-    async def configure(self, text: str, force: bool, actor: str) -> ReloadResult:
+    async def configure(self, wanted: ConfigOrder, actor: str) -> ReloadResult:
         supervisor = self._supervisor
         if supervisor.config.admin.token_file is None:
-            new = await self._reaching(text)
+            new = await self._reaching(wanted.text)
             if new:
                 reasons = [{"where": where, "reason": "is new, and needs a token"} for where in new]
                 detail = "without a token, what lb runs and which files it writes can only be changed in the file"
                 raise Refused(403, "Token needed for commands", detail, reasons)
-        return await self._reloaded(supervisor.reloads.replace(text, force, actor))
+        return await self._reloaded(supervisor.reloads.replace(wanted, actor))
 
-    async def _reloaded(self, reloading: Coroutine[Any, Any, list[str]]) -> ReloadResult:
+    async def _reloaded(self, reloading: Coroutine[Any, Any, Reloaded]) -> ReloadResult:
         try:
-            lines = await reloading
+            done = await reloading
         except ConfigError as error:
             reasons = [{"where": problem.where, "reason": problem.message} for problem in error.problems]
             problems = [_problem(problem) for problem in error.problems]
             raise Refused(422, "The file is invalid", "nothing has changed", reasons, problems) from None
         except CannotListen as error:
             raise Refused(409, "Cannot listen", str(error)) from None
+        except CutsOff as error:
+            raise _unserved(error) from None
         except NotNow as error:
             raise Refused(409, "Not now", str(error)) from None
         except Edited as error:
@@ -466,7 +467,7 @@ class LiveOperations:
         except OSError as error:
             detail = f"{error.filename or self._supervisor.path}: {error.strerror or error}; nothing has changed"
             raise Refused(409, "The file cannot be written", detail) from None
-        return ReloadResult(changed=bool(lines), lines=lines)
+        return ReloadResult(changed=bool(done.lines), lines=done.lines, forced=done.forced)
 
     async def _reaching(self, text: str) -> list[str]:
         """Places of `text` that reach out of lb in ways that what runs does not: commands, and files it writes."""
@@ -494,17 +495,22 @@ class LiveOperations:
         supervisor = self._supervisor
         path = supervisor.path
 
-        def look() -> Validation:
+        def look() -> tuple[Validation, World | None]:
             try:
                 loaded = examine(text, str(path), os.environ, base=str(path.resolve().parent))
             except ConfigError as error:
                 problems = [_problem(problem) for problem in error.problems]
-                return Validation(ok=False, problems=problems, changes=[])
+                return Validation(ok=False, problems=problems, changes=[]), None
             plan = diff(supervisor.config, loaded.config)
             found = [_problem(warning) for warning in lint(loaded)]
-            return Validation(ok=True, problems=[], warnings=found, changes=plan.lines(), summary=plan.summary())
+            validation = Validation(ok=True, problems=[], warnings=found, changes=plan.lines(), summary=plan.summary())
+            return validation, load_world(loaded.config)
 
-        return await asyncio.to_thread(look)
+        validation, world = await asyncio.to_thread(look)
+        cut = supervisor.reloads.cut_off(world) if world is not None else ()
+        if cut:
+            validation.refusal = problem(_unserved(CutsOff(cut)))
+        return validation
 
     # --- names ------------------------------------------------------------------------------------------------------
 
@@ -562,6 +568,11 @@ def _foreseen(look: Callable[[bool], list[str]], force: bool) -> Preview:
             with suppress(Refused):
                 lines, forcible = look(True), True
         return Preview(allowed=False, lines=lines, refusal=problem(refused), forcible=forcible)
+
+
+def _unserved(error: CutsOff) -> Refused:
+    reasons = [{"target": id, "reason": reason} for each in error.found for id, reason in each.reasons]
+    return Refused(409, "No target could serve", str(error), reasons)
 
 
 def _problem(found: Problem) -> ConfigProblem:

@@ -26,6 +26,9 @@ from lb.config.problems import ConfigError
 from lb.config.resolve import World
 from lb.config.tls_files import check_renewed, load_world, renewed
 from lb.control.answers import digest
+from lb.control.models import ConfigOrder
+from lb.core.desired import under_configuration, under_names
+from lb.core.reload_gate import CutOff, Situation, cut_off, told
 from lb.runtime import systemd
 from lb.runtime.replacement import Replacement
 from lb.runtime.sockets import CannotListen, open_listener
@@ -42,6 +45,25 @@ class NotNow(Exception):  # noqa: N818 - it says what happened
 
 class Edited(Exception):  # noqa: N818 - it says what happened
     """The file on the disk is not what runs: replacing it would lose somebody's edit."""
+
+
+class CutsOff(Exception):  # noqa: N818 - it says what happened
+    """With the file as it is, a service that is served now would have no target that can serve."""
+
+    def __init__(self, found: tuple[CutOff, ...]) -> None:
+        super().__init__(f"{told(found)}. Make one of its targets ready first, or force it (`lb reload --force`)")
+        self.found = found
+
+
+#: Why a configuration is refused.
+REFUSALS = (ConfigError, CannotListen, CutsOff)
+
+
+class Reloaded(NamedTuple):
+    """What a reload has changed, and what was forced with it; empty: nothing had to be."""
+
+    lines: list[str]
+    forced: str
 
 
 class Read(NamedTuple):
@@ -67,9 +89,9 @@ class Reloads:
         self.counts: Counter[str] = Counter()
         self.needs_restart: list[str] = []  # differences between the file and what was read at the start alone
 
-    async def reload(self, actor: str) -> list[str]:
-        """Read the file again and do what it says; returns the changes. Raises `ConfigError`, `CannotListen` or
-        `NotNow`; then nothing has changed."""
+    async def reload(self, actor: str, force: bool = False) -> Reloaded:
+        """Read the file again and do what it says. Raises `ConfigError`, `CannotListen`, `NotNow` or, unless `force`,
+        `CutsOff`; then nothing has changed."""
         async with self._lock:
             self._check_free()
             systemd.notify_reloading()
@@ -77,24 +99,26 @@ class Reloads:
             try:
                 read = await asyncio.to_thread(self._read, self._supervisor.path)
                 await self._supervisor.resolve_unprobed(read.world)
+                forced = self._check_served(read.world, force)
                 opened = self._open_new(read.world)
-            except (ConfigError, CannotListen) as error:
+            except REFUSALS as error:
                 self.ok, self.error = False, str(error)
                 self.counts["failed"] += 1
                 self._supervisor.note("reload", f"refused, nothing has changed: {_shortly(error)}", actor=actor)
                 raise
             finally:
                 systemd.notify("READY=1")
-            return await self._take(read, opened, actor)
+            return await self._take(read, opened, actor, forced)
 
-    async def replace(self, text: str, force: bool, actor: str) -> list[str]:
-        """Make `text` the file, and do what it says; returns the changes. Raises what `reload` does, `Edited` when the
-        file is not what was loaded (unless `force`), and `OSError`; then nothing has changed, nor has the file."""
+    async def replace(self, wanted: ConfigOrder, actor: str) -> Reloaded:
+        """Make a text the file, and do what it says. Raises what `reload` does, `Edited` when the file is not what was
+        loaded (unless `force`), and `OSError`; then nothing has changed, nor has the file."""
+        text = wanted.text
         supervisor = self._supervisor
         path = supervisor.path
         async with self._lock:
             self._check_free()
-            if not force and text_of(path) != supervisor.text:
+            if not wanted.force and text_of(path) != supervisor.text:
                 raise Edited(f"{path} was edited since it was loaded")
             try:
                 base = str(path.resolve().parent)
@@ -102,17 +126,38 @@ class Reloads:
                 with await asyncio.to_thread(Replacement, path, text) as replacement:
                     read = await asyncio.to_thread(self._read, replacement.path)
                     await supervisor.resolve_unprobed(read.world)
+                    forced = self._check_served(read.world, wanted.force_unserved)
                     opened = self._open_new(read.world)
                     try:
                         replacement.put()
                     except OSError:
                         _close(opened)
                         raise
-            except (ConfigError, CannotListen, OSError) as error:
+            except (*REFUSALS, OSError) as error:
                 supervisor.note("reload", f"a new text was refused: {_shortly(error)}", actor=actor)
                 raise
             supervisor.file_watch.seen()
-            return await self._take(read, opened, actor)
+            return await self._take(read, opened, actor, forced)
+
+    def cut_off(self, world: World) -> tuple[CutOff, ...]:
+        """The services that are served now, and would not be with this configuration."""
+        supervisor = self._supervisor
+        actives = world.actives()
+        desired, names = under_configuration(supervisor.desired, world.snapshot.services, actives)
+        world, names, _ = supervisor.handovers.foresee(world, names, desired)
+        services = world.snapshot.services
+        desired = under_names(supervisor.desired, names, services, actives)
+        healths = supervisor.monitor.foresee(world.checks, world.targets, world.target_rules(), names)
+        running = supervisor.world
+        before = Situation(running.snapshot.services, supervisor.monitor.healths, supervisor.desired, running.rules)
+        return cut_off(before, Situation(services, healths, desired, world.rules), names, time.monotonic())
+
+    def _check_served(self, world: World, force: bool) -> str:
+        """Refuse a configuration that leaves a service without a target that can serve; with `force`, say which."""
+        found = self.cut_off(world)
+        if found and not force:
+            raise CutsOff(found)
+        return told(found)
 
     def _check_free(self) -> None:
         if self._supervisor.busy:
@@ -124,7 +169,7 @@ class Reloads:
             await self.reload(actor)
         except NotNow as error:
             self._supervisor.note("reload", f"not done: {error}", actor=actor)
-        except (ConfigError, CannotListen):
+        except REFUSALS:
             pass
 
     def _read(self, path: Path) -> Read:
@@ -138,7 +183,7 @@ class Reloads:
         plan = replace(plan, changes=(*plan.changes, *renewed(supervisor.world, world)))
         return Read(text, config, plan, world, restart)
 
-    async def _take(self, read: Read, opened: dict[str, list[socket.socket]], actor: str) -> list[str]:
+    async def _take(self, read: Read, opened: dict[str, list[socket.socket]], actor: str, forced: str) -> Reloaded:
         """Put what was read in force, and tell it."""
         supervisor = self._supervisor
         changes = read.plan.lines()
@@ -151,13 +196,13 @@ class Reloads:
         self.counts["ok"] += 1
         supervisor.note(
             "reload",
-            "; ".join(changes) or "nothing has changed",
+            ("; ".join(changes) or "nothing has changed") + (f" (forced: {forced})" if forced else ""),
             actor=actor,
             before=f"configuration {digest(before.encode())}",
             after=f"configuration {digest(read.text.encode())}",
         )
         supervisor.handovers.tell()
-        return changes
+        return Reloaded(changes, forced)
 
     def _open_new(self, world: World) -> dict[str, list[socket.socket]]:
         workers = self._supervisor.workers

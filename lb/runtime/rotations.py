@@ -13,7 +13,16 @@ from time import monotonic
 
 from lb.core.desired import Desired
 from lb.core.lifecycle import Health
-from lb.core.rotation import ServiceRules, can_serve, least_able, next_change, resolve, strength, why_not
+from lb.core.rotation import (
+    ServiceRules,
+    can_serve,
+    least_able,
+    next_change,
+    resolve,
+    shortfall,
+    strength,
+    why_not,
+)
 from lb.core.targets import Mirror, Pool, Rotation, Service, Snapshot, Target
 from lb.runtime.workers import Workers
 
@@ -117,6 +126,10 @@ class Rotations:
         """Targets of the pool that must be able to serve before any gets a request; `without` one that is to leave."""
         panic = self._rules[pool.targets[0].service].panic
         return least_able(pool, self._healths, self._desired().targets, panic, without)
+
+    def shortfall(self, pool: Pool, needed: int) -> str:
+        """That fewer than `needed` targets of the pool can serve, for people; empty: enough can."""
+        return shortfall(pool, self._healths, self._desired().targets, needed)
 
     def why_not(self, target: Target) -> str:
         """Why it cannot serve, for people; empty: it can."""

@@ -36,11 +36,10 @@ from lb.control.events import EventLog
 from lb.control.ledger import Ledger
 from lb.control.metrics import Histogram
 from lb.control.operations import Refused
-from lb.core.desired import Desired, reconcile, renamed
+from lb.core.desired import Desired, under_configuration, under_names
 from lb.core.lifecycle import Drain, Effect, Eject, Health, Seen, Undrain, in_rotation, shown
-from lb.core.renames import NONE, Renames, layout_of, renames
+from lb.core.renames import NONE, Renames
 from lb.core.report import Alarm, Report
-from lb.core.rotation import rules_of
 from lb.core.suspicion import Notice
 from lb.core.targets import Snapshot, Target
 from lb.health.memory import Memory
@@ -539,13 +538,12 @@ class Supervisor:
         """Make a configuration the one that counts, and bring the wishes in line with it."""
         self.config = config
         self.tls_paths = tls_paths(world)
-        layout = layout_of(world.snapshot.services)
-        names = renames(self.desired.layout, layout)
-        desired = _reconciled(renamed(self.desired, names), config, world)
+        actives, at = world.actives(), time.time()
+        desired, names = under_configuration(self.desired, world.snapshot.services, actives, at)
         self.world, self.renames = self.handovers.take(world, names, desired)
         self.targets = dict(self.world.targets)
-        desired = _reconciled(renamed(self.desired, self.renames), config, self.world)
-        self.desired = replace(desired, layout=layout)
+        whole = under_names(self.desired, self.renames, self.world.snapshot.services, actives, at)
+        self.desired = replace(whole, layout=desired.layout)
         self.rollouts.rename(self.renames)
         self.drains.configure(self.targets, self.renames)
         self._ejections.configure(self.targets, world.rules, self.renames)
@@ -563,12 +561,8 @@ class Supervisor:
 
     def watch_targets(self) -> None:
         """Probe the targets as the configuration says."""
-        rules = {
-            id: rules_of(self.world.rules[target.service], self.world.checks[id].readiness)
-            for id, target in self.targets.items()
-        }
         world = self.world
-        self.monitor.update(world.checks, self.targets, rules, world.canary, self.renames, world.files)
+        self.monitor.update(world.checks, self.targets, world.target_rules(), world.canary, self.renames, world.files)
         for id in self.targets:
             override = self.desired.targets.get(id)
             if override is not None and override.draining:
@@ -764,17 +758,6 @@ class Supervisor:
     def drain(self, id: str) -> None:
         """Tell the lifecycle that an operator drains a target."""
         self.monitor.feed(id, Drain())
-
-
-def _reconciled(desired: Desired, config: Config, world: World) -> Desired:
-    """The wishes in line with a configuration."""
-    return reconcile(
-        desired,
-        {name: service.first_active() for name, service in config.services.items()},
-        {service.name: frozenset(pool.name for pool in service.pools) for service in world.snapshot.services},
-        {id: target.weight for id, target in world.targets.items()},
-        time.time(),
-    )
 
 
 def _digests(snapshot: Snapshot) -> set[str]:

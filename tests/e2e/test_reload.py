@@ -359,3 +359,63 @@ def test_pools_named_by_version_leave_no_series_behind(stage: Stage) -> None:
     assert counts[-1] <= counts[3] + 10, counts
     assert sums == sorted(sums), "what a service has answered never grows less"
     assert lb.metrics()['lb_config_reloads_total{result="ok"}'] == 8
+
+
+def test_a_file_that_leaves_nobody_to_serve_is_refused_unless_forced(stage: Stage) -> None:
+    """Switched to green long ago; then the file loses green, and blue is dead."""
+    blue, green = stage.backend("blue"), stage.backend("green")
+    path = stage.config({"blue": [blue], "green": [green]}, service="rollout: {bake: 0s}")
+    lb = stage.start(path)
+    eventually(lambda: all(t["state"] == "ready" for t in targets(lb).values()))
+    assert lb.cli("switch", "greeting", "green").returncode == 0
+    blue.kill()
+    eventually(lambda: lb.state(blue.address) == "unready")
+    base = ask(f"{lb.admin}/api/v1/config").headers["ETag"]
+    edit(path, f"      green: [{green.url}]\n", "")
+    said = "greeting is served by green now; with this file blue serves it, but 0 of 1 targets of blue are ready"
+
+    planned = lb.cli("plan", str(path))
+    assert planned.returncode == 1
+    assert "pool greeting/green: is gone" in planned.stdout
+    assert said in planned.stderr
+    refused = lb.cli("reload")
+    assert refused.returncode == 1
+    assert said in refused.stderr
+    assert "lb reload --force" in refused.stderr
+    assert f"greeting/blue/{blue.address}: unready" in refused.stderr
+    assert not lb.status()["config"]["last_reload_ok"]
+    lb.process.send_signal(signal.SIGHUP)
+    eventually(lambda: lb.metrics()['lb_config_reloads_total{result="failed"}'] == 2)
+    assert said in lb.status()["config"]["last_error"]
+    assert lb.errors.read_text().count(f"refused, nothing has changed: {said}") == 2
+    order = {"text": path.read_text(), "force": True}
+    headers = {"If-Match": base, "Content-Type": "application/json"}
+    answer = ask(f"{lb.admin}/api/v1/config", "PUT", json.dumps(order).encode(), headers)
+    assert answer.status == 409, "that the file was edited is another matter"
+    assert answer.json["title"] == "No target could serve"
+    assert {ask(f"{lb.url}/greeting").status for _ in range(6)} == {200}
+
+    forced = lb.cli("reload", "--force")
+    assert forced.returncode == 0
+    assert "Forced: greeting is served by green now" in " ".join(forced.stdout.split())
+    assert f"(forced: {said}" in lb.errors.read_text()
+    assert ask(f"{lb.url}/greeting").status == 503
+    path.write_text(path.read_text().replace("active: blue", "active: blue "))
+    assert lb.cli("reload").returncode == 0, "who is not served cannot be cut off"
+
+
+def test_an_edited_active_waits_for_a_pool_that_can_serve(stage: Stage) -> None:
+    blue, green = stage.backend("blue"), stage.backend("green")
+    path = stage.config({"blue": [blue]})
+    lb = stage.start(path)
+    eventually(lambda: lb.state(blue.address) == "ready")
+    edit(path, "    active: blue", f"      green: [{green.url}]\n    active: green")
+    refused = lb.cli("reload")
+    assert refused.returncode == 1
+    assert f"greeting/green/{green.address}: starting: not probed yet" in refused.stderr
+    edit(path, "active: green", "active: blue")
+    assert lb.cli("reload").returncode == 0
+    eventually(lambda: lb.state(green.address) == "ready")
+    edit(path, "active: blue", "active: green")
+    assert lb.cli("reload").returncode == 0
+    assert ask(f"{lb.url}/greeting").json["instance"] == green.address

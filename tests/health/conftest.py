@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import uvloop
 
@@ -149,10 +150,19 @@ class Watcher:
     ) -> None:
         checks = {t.id: c if isinstance(c, Checks) else Checks(readiness=c) for t, c in pairs}
         rules: dict[str, Rules] = {t: rules_of(service or ServiceRules(), c.readiness) for t, c in checks.items()}
-        self.monitor.update(checks, {t.id: t for t, _ in pairs}, rules, canary, names)
+        targets = {t.id: t for t, _ in pairs}
+        foreseen = self.monitor.foresee(checks, targets, rules, names)
+        self.monitor.update(checks, targets, rules, canary, names)
+        came = {id: _timeless(health) for id, health in self.monitor.healths.items()}
+        assert came == {id: _timeless(foreseen.get(id, Health())) for id in targets}, "what a reload was judged by"
 
     def texts(self, target: Target) -> list[str]:
         return [verdict.text for probed, _, verdict in self.probes if probed == target.id]
+
+
+def _timeless(health: Health) -> Health:
+    """What is known of a target, without the moment at which a check of it begins."""
+    return msgspec.structs.replace(health, started=0.0, probe_since=0.0, rotation_since=0.0, warm_at=0.0)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from tests.model.clock import CLOCK
 from tests.model.plan import Plan, ServicePlan, TargetPlan
 from tests.model.reference import Knowledge
 from tests.model.rules import new_target, rule
-from tests.model.steps_orders import background, order
+from tests.model.steps_orders import background, judge_outcome, order, serves
 from tests.model.world import World
 
 
@@ -21,9 +21,15 @@ def plan_to_edit(world: World, dice: random.Random) -> tuple[Plan, ServicePlan]:
 
 
 async def reload(world: World, plan: Plan, dice: random.Random) -> str:
-    """Make a plan the file, and reload it."""
+    """Make a plan the file, and reload it: unless it is forced, no service is left without anybody who can serve."""
     await background(world, dice)
-    world.file.write_text(plan.text())
+    text = plan.text()
+    world.file.write_text(text)
+    force = dice.random() < 0.2
+    await world.settle()
+    served = {name for name in plan.services if serves(world, name)}
+    operations = world.supervisor.operations
+    foreseen = (await world.within(operations.validate(text))).refusal is not None
 
     had_traffic = {name: traffic(world, service) for name, service in world.plan.services.items()}
 
@@ -53,7 +59,15 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
             world.ejected.discard(address)
             world.overrides.pop(address, None)
 
-    answer = await order(world, world.supervisor.operations.reload("model"), note)
+    answer = await order(world, operations.reload(force, "model"), note)
+    refused = getattr(answer, "title", "") == "No target could serve"
+    if not force and foreseen != refused:
+        world.violate("4 dry run", f"reload: foreseen {'refused' if foreseen else 'allowed'}, came: {answer}")
+    if refused:
+        world.file.write_text(world.plan.text())
+        return f"refused: {answer.detail}"
+    for name in served:
+        judge_outcome(world, name, answer, True, force, f"reload{' by force' if force else ''}")
     if isinstance(answer, Exception):
         reasons = [f"{r}" for r in getattr(answer, "reasons", [])]
         world.violate("model", f"the file was refused: {answer} {reasons}")
@@ -172,6 +186,18 @@ async def step_edit_active(world: World, dice: random.Random) -> str:
 
 
 @rule(2, "reload")
+async def step_remove_active(world: World, dice: random.Random) -> str:
+    """The file loses the pool that serves, as by a bad merge."""
+    plan, service = plan_to_edit(world, dice)
+    active = world.supervisor.desired.services[service.name].active
+    if len(service.pools) < 2 or active not in service.pools:
+        return "there is no other pool"
+    del service.pools[active]
+    features.sane(service)
+    return f"{active}: {await reload(world, plan, dice)}"
+
+
+@rule(2, "reload")
 async def step_edit_pace(world: World, dice: random.Random) -> str:
     """Another pace of the checks; the question stays."""
     plan, service = plan_to_edit(world, dice)
@@ -220,7 +246,7 @@ async def step_reload_invalid(world: World, dice: random.Random) -> str:
     """A file with an error changes nothing."""
     text = world.file.read_text()
     world.file.write_text(text.replace('"services"', '"servces"'))
-    answer = await order(world, world.supervisor.operations.reload("model"))
+    answer = await order(world, world.supervisor.operations.reload(False, "model"))
     world.file.write_text(text)
     if not isinstance(answer, Exception):
         world.violate("model", "an invalid file was accepted")

@@ -456,11 +456,13 @@ function put(text, force) {
       force && make("p", {}, "The file on disk is not what lb has loaded: somebody has edited it since. That edit is lost, but for the copy beside it whose name ends with ~. To take it up first, cancel and reload lb."),
       planned(),
       draft.warnings.length > 0 && make("p", { class: "message warn" }, `! ${many(draft.warnings.length, "warning")}: see the list below the text.`),
-      draft.changes.length > 0 && make("p", { class: "muted" }, "The file is written, and all workers take it up at once. No request is lost."),
+      draft.changes.length > 0 && !draft.refusal && make("p", { class: "muted" }, "The file is written, and all workers take it up at once. No request is lost."),
     ],
-    order: async () => {
+    foresee: async (unserved) => ({ allowed: unserved || !draft.refusal, lines: [], refusal: draft.refusal, forcible: Boolean(draft.refusal) }),
+    forcible: "Apply it all the same (force)",
+    order: async (unserved) => {
       try {
-        const answer = await call("/api/v1/config", { method: "PUT", body: { text, force }, headers: { "If-Match": base.etag }, patience: 60_000 });
+        const answer = await call("/api/v1/config", { method: "PUT", body: { text, force, force_unserved: unserved }, headers: { "If-Match": base.etag }, patience: 60_000 });
         return { answer };
       } catch (error) {
         if (error instanceof Problem && error.status === 412) return { conflict: error.message };
