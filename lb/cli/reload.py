@@ -40,7 +40,7 @@ def reload(client: Client, force: bool, as_json: bool) -> None:
 
 def told(answer: Json) -> list[str]:
     """What a reload changed, in lines."""
-    forced = [f"Forced: {answer['forced']}"] if answer["forced"] else []
-    if not answer["changed"]:
-        return ["Nothing to change.", *forced]
-    return ["Reloaded.", *(f"  {line}" for line in answer["lines"]), *forced]
+    lines = ["Reloaded.", *(f"  {line}" for line in answer["lines"])] if answer["changed"] else ["Nothing to change."]
+    if answer["forced"]:
+        lines.append(f"Forced: {answer['forced']}")
+    return lines + [f"Warning: {text}" for text in answer["warnings"]]

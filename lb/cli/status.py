@@ -143,6 +143,8 @@ def picture(answer: Json, now: float, ink: Ink, everything: bool = False) -> lis
         lines.append(ink(f"! the last reload was refused: {first_line(config['last_error'])}", "red"))
     if answer["state_trouble"]:
         lines.append(ink(f"! state cannot be written: {answer['state_trouble']}", "red"))
+    if answer["access_log_trouble"]:
+        lines.append(ink(f"! access log: {answer['access_log_trouble']}", "red"))
     for service in answer["services"]:
         lines += ["", *service_lines(service, now, ink, everything)]
     return lines

@@ -35,7 +35,7 @@ def warnings(config: Config, now: float) -> Iterator[Warned]:
             served.append(certificate)
     if served and not plain:
         yield from _names(config, served)
-    yield from _access_log(config)
+    yield from access_log_warnings(config)
     if config.admin.token_file is not None:
         yield from _mode(("admin", "token_file"), config.admin.token_file, "the token")
     for name, service in config.services.items():
@@ -45,7 +45,7 @@ def warnings(config: Config, now: float) -> Iterator[Warned]:
                 yield from _client(("services", name, "pools", pool_name, "targets", index, "tls"), target.tls, now)
 
 
-def _access_log(config: Config) -> Iterator[Warned]:
+def access_log_warnings(config: Config) -> Iterator[Warned]:
     """The log must be a file that lb may append to, or make; lb makes the state directory by itself, no other one.
 
     Requests are served without it, so this is no error.

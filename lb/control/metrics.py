@@ -116,6 +116,11 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
         (),
         "Access log lines that no reader or disk took, or that a worker that died had not written yet.",
     ),
+    "lb_access_log_writable": (
+        "gauge",
+        (),
+        "1 if every worker could open and write its access log the last time, else 0.",
+    ),
     "lb_requests_lost_total": ("counter", (), "Requests that were under way in workers when these died."),
     "lb_config_last_reload_successful": ("gauge", (), "1 if the last reading of the configuration succeeded, else 0."),
     "lb_config_reloads_total": ("counter", ("result",), "Readings of the configuration by result (ok, failed)."),
@@ -197,6 +202,7 @@ class Figures:
     downstream: int = 0
     accepted: int = 0
     log_lines_lost: int = 0
+    log_writable: bool = True
     requests_lost: int = 0
     reload_ok: bool = True
     worker_restarts: int = 0
@@ -261,6 +267,7 @@ class _Collector:
         yield _gauge("lb_upstream_connections", self._connections())
         yield _counter("lb_rejected_total", {(reason,): count for reason, count in f.rejected.items()})
         yield _counter("lb_access_log_lines_lost_total", {(): f.log_lines_lost})
+        yield _gauge("lb_access_log_writable", {(): f.log_writable})
         yield _counter("lb_requests_lost_total", {(): f.requests_lost})
         yield _gauge("lb_config_last_reload_successful", {(): f.reload_ok})
         yield _counter("lb_config_reloads_total", {(result,): f.reloads.get(result, 0) for result in ("ok", "failed")})

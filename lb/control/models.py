@@ -257,6 +257,8 @@ class Status(View):
     """Client connections."""
     state_trouble: str = ""
     """Why the desired state could not be written, if so."""
+    access_log_trouble: str = ""
+    """Why a worker cannot open or write its access log, if so."""
     config: ConfigView
     """The configuration that runs."""
     listeners: list[ListenerView]
@@ -430,6 +432,8 @@ class ReloadResult(View):
     """The changes, in words."""
     forced: str = ""
     """Which services have no target that can serve now, if that was forced."""
+    warnings: list[str] = Field(default_factory=list)
+    """What will not work as the file says: an access log that cannot be written."""
 
 
 class UpgradeRequest(Wanted):

@@ -163,6 +163,7 @@ class Report:
     folded_pools: list[tuple[str, str]] = field(default_factory=list)  # (service, pool): `counted_under` since then
     restarts: dict[str, int] = field(default_factory=dict)  # background loops that failed: label → times
     errors: int = 0  # in callbacks and tasks that nothing waited for
+    log_trouble: str = ""  # why the access log cannot be opened or written; empty: it can
 
 
 @dataclass(slots=True)

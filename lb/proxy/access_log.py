@@ -123,6 +123,7 @@ class Log:
         self._last_words = last_words
         last_words[UNWRITTEN] = last_words[OVER] - last_words[WRITTEN]  # of requests before this log, nothing is owed
         self.lost = 0  # lines that no reader took in time, or that could not be written
+        self.trouble = ""  # why the file cannot be opened or written; empty: it can
         self.wall = wall_offset  # Unix time less monotonic time
         self._lines: list[str] = []
         self._packed: list[bytes] = []  # pieces of `PIECE` lines
@@ -252,6 +253,7 @@ class Log:
         if self._packed:
             self._hand_over()
         self.lost = self._writer.lost
+        self.trouble = self._writer.cannot_open or self._writer.cannot_write
 
     def find(self, request_id: str) -> RequestRecord | None:
         """What a recent line says of a request; None: there is no such line any more."""
@@ -307,6 +309,7 @@ class _Writer:
 
     def __init__(self, path: str, last_words: memoryview) -> None:
         self.lost = 0
+        self.cannot_open = self.cannot_write = ""  # why, since the last try; empty: it can be done
         self._path = path
         self._last_words = last_words
         self._pending = 0
@@ -332,33 +335,44 @@ class _Writer:
         self._thread.join(1.0)
 
     def _run(self) -> None:
-        fd = self._open()
+        fd = self._opened(-1)
         while True:
             item = self._queue.get()
             if item == "close":
                 return
             if item == "reopen":
-                if fd > 1:
-                    os.close(fd)
-                fd = self._open()
+                fd = self._opened(fd)
                 continue
             assert isinstance(item, _Batch)
             try:
-                if fd < 0:
-                    fd = self._open()
+                if self.cannot_open:
+                    fd = self._opened(fd)
                 self._write(fd, item.pieces)
-            except OSError:  # disk full, reader gone: the lines are lost, the proxy is not
+                self.cannot_write = ""
+            except OSError as error:  # disk full, reader gone: the lines are lost, the proxy is not
                 self.lost += item.lines
+                self.cannot_write = f"{self._name} cannot be written: {error.strerror or error}"
             self._last_words[WRITTEN] += item.lines
             self._pending -= item.size
 
-    def _open(self) -> int:
+    @property
+    def _name(self) -> str:
+        return "stdout" if self._path == "-" else self._path
+
+    def _opened(self, before: int) -> int:
+        """A descriptor of the file, opened anew. Where that fails `before` stays open: after a rotation lines go on to
+        the file that was moved away, rather than nowhere; it is tried again with the next lines."""
         if self._path == "-":
             return 1
         try:
-            return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        except OSError:
-            return -1
+            fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            self.cannot_open = f"{self._path} cannot be opened: {error.strerror}"
+            return before
+        if before > 1:
+            os.close(before)
+        self.cannot_open = ""
+        return fd
 
     def _write(self, fd: int, pieces: list[bytes]) -> None:
         if fd < 0:

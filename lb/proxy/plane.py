@@ -454,6 +454,7 @@ class DataPlane:
         report.in_flight = self.begun - self.over
         report.accepted = self.accepted
         report.log_lines_lost = self.log.lost if self.log is not None else 0
+        report.log_trouble = self.log.trouble if self.log is not None else ""
         report.mirrored = {name: dict(service.mirrored) for name, service in self.services.items() if service.mirrored}
         report.records = list(self.records)
         self.records.clear()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lb.config.diff import diff
 from lb.config.lint import lint
+from lb.config.lint_files import access_log_warnings
 from lb.config.load import examine, load_text
 from lb.config.model import Config
 from lb.config.problems import ConfigError, Problem
@@ -197,6 +198,7 @@ class LiveOperations:
                 downstream=sums.downstream,
                 accepted=sums.accepted,
                 log_lines_lost=sums.log_lines_lost,
+                log_writable=not sums.log_trouble,
                 requests_lost=sums.lost,
                 reload_ok=supervisor.reloads.ok,
                 worker_restarts=supervisor.workers.restarts,
@@ -467,7 +469,8 @@ class LiveOperations:
         except OSError as error:
             detail = f"{error.filename or self._supervisor.path}: {error.strerror or error}; nothing has changed"
             raise Refused(409, "The file cannot be written", detail) from None
-        return ReloadResult(changed=bool(done.lines), lines=done.lines, forced=done.forced)
+        warnings = [f"{text}. {remedy}" for _, _, text, remedy in access_log_warnings(self._supervisor.config)]
+        return ReloadResult(changed=bool(done.lines), lines=done.lines, forced=done.forced, warnings=warnings)
 
     async def _reaching(self, text: str) -> list[str]:
         """Places of `text` that reach out of lb in ways that what runs does not: commands, and files it writes."""

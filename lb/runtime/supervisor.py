@@ -723,7 +723,7 @@ class Supervisor:
             self.monitor.tick()
 
     async def _sample(self) -> None:
-        lost = 0
+        lost, trouble = 0, ""
         while True:
             sums = self.totals.sums()
             self.rates.sample(sums, time.monotonic())
@@ -732,6 +732,9 @@ class Supervisor:
                 where = "stdout" if spec.path == "-" else spec.path
                 self.note("note", f"access log: lines are lost, {where} cannot be opened or takes no more")
             lost = sums.log_lines_lost
+            if sums.log_trouble != trouble:
+                trouble = sums.log_trouble
+                self.note("note", f"access log: {trouble or 'it can be opened and written again'}")
             await asyncio.sleep(SAMPLE_EVERY)
             if self.store.trouble and not self.busy:
                 self.save()  # the disk may have room again

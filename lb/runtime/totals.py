@@ -40,6 +40,7 @@ class Sums:
     in_flight: int = 0
     accepted: int = 0
     log_lines_lost: int = 0
+    log_trouble: str = ""  # why a worker cannot open or write its access log
     lost: int = 0  # requests that were under way in workers when these died
     restarts: dict[str, int] = field(default_factory=dict)
     errors: int = 0
@@ -63,6 +64,7 @@ class Sums:
         self.log_lines_lost = report.log_lines_lost
         self.restarts = report.restarts
         self.errors = report.errors
+        self.log_trouble = report.log_trouble
 
     def add(self, other: Sums, gauges: bool = True) -> None:
         """Add another worker's counters, and its gauges unless it is gone."""
@@ -87,6 +89,7 @@ class Sums:
         if gauges:
             self.downstream += other.downstream
             self.in_flight += other.in_flight
+            self.log_trouble = self.log_trouble or other.log_trouble
 
     def fold(self, known: Collection[str]) -> None:
         """Count targets that the configuration no longer has together, by pool, and so pools and services."""

@@ -58,6 +58,7 @@ def status_view(supervisor: Supervisor, sums: Sums) -> Status:
         in_flight=sums.in_flight,
         downstream_connections=sums.downstream,
         state_trouble=state_trouble(supervisor),
+        access_log_trouble=sums.log_trouble,
         config=ConfigView(
             file=str(supervisor.path),
             loaded_at=supervisor.reloads.loaded_at,

@@ -14,7 +14,7 @@ import pytest
 from lb.core.targets import AccessLog
 from lb.proxy import last_words
 from lb.proxy.access_log import PIECE, Log
-from lb.proxy.last_words import BEGUN, LOGGED, OVER, Left, cells
+from lb.proxy.last_words import BEGUN, LOGGED, OVER, WRITTEN, Left, cells
 from tests.unit.test_exchange import GET, OK, POST, Stage
 
 
@@ -177,3 +177,41 @@ def test_without_a_log_nothing_is_owed(page: int) -> None:
 
 def test_no_page_no_account() -> None:
     assert last_words.read(-1) is None
+
+
+def written(one: Written, path: bytes) -> None:
+    """A request whose line has been handed to the disk, or was lost."""
+    one.serve(b"GET /%b HTTP/1.1\r\nHost: h\r\n" % path)
+    done = one.plane.last_words[WRITTEN]
+    one.log.flush()
+    until = time.monotonic() + 5
+    while one.plane.last_words[WRITTEN] == done and time.monotonic() < until:
+        time.sleep(0.005)
+    one.log.flush()
+
+
+def test_lines_go_to_the_old_file_while_a_new_one_cannot_be_opened(tmp_path: Path) -> None:
+    """A rotation whose new file cannot be made costs no line, and is tried again."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    one = Written(folder / "log")
+    written(one, b"before")
+    assert one.log.trouble == ""
+    folder.rename(tmp_path / "moved")
+    one.log.reopen()
+    written(one, b"meanwhile")
+    assert one.log.trouble == f"{folder / 'log'} cannot be opened: No such file or directory"
+    assert one.plane.report().log_trouble == one.log.trouble
+    folder.mkdir()
+    written(one, b"after")
+    assert (one.log.trouble, one.log.lost) == ("", 0)
+    assert [line["path"] for line in one.lines()] == ["/after"]
+    old = (tmp_path / "moved" / "log").read_text().splitlines()
+    assert [json.loads(line)["path"] for line in old] == ["/before", "/meanwhile"]
+
+
+def test_a_disk_that_takes_no_more_is_said_until_it_does(tmp_path: Path) -> None:
+    one = Written(Path("/dev/full"))
+    written(one, b"lost")
+    assert (one.log.trouble, one.log.lost) == ("/dev/full cannot be written: No space left on device", 1)
+    one.log.close()
