@@ -137,7 +137,7 @@ def _told(name: str, world: World, warnings: list[Problem], ink: Ink) -> list[st
 
 
 def _service_lines(service: ServiceFigures, world: World, ink: Ink) -> list[str]:
-    from lb.core.detection import doubted
+    from lb.core.detection import promised
 
     rows: list[tuple[str, str]] = []
     for found in service.readiness:
@@ -145,13 +145,13 @@ def _service_lines(service: ServiceFigures, world: World, ink: Ink) -> list[str]
         if found.detection is None:
             rows.append(("", "a dead target stays in rotation: nobody looks"))
         else:
-            sum_, worst = _sum(found), _seconds(found.detection.worst)
+            sum_, worst = _sum(found), _seconds(promised(found.spec))
             rows.append(("", f"a dead target is out after at worst {worst} (= {sum_}),"))
             rows.append(("", f"on average {_seconds(found.detection.expected)} if it refuses connections;"))
             rows.append(("", f"one that recovers is back after at most {_seconds(found.detection.recovery)}"))
             patience = world.rules[service.name].patience
             if patience:
-                late = _seconds(doubted(found.spec, patience))
+                late = _seconds(promised(found.spec, patience))
                 rows.append(("", "one silent with most of its pool, or to its probes alone, is"))
                 rows.append(("", f"doubted for {_seconds(patience)} first (patience), and out after at worst {late}"))
     for found in service.liveness:
@@ -235,7 +235,7 @@ def _figures(service: ServiceFigures, world: World) -> dict[str, Any]:
 
 
 def _check_document(found: CheckFigures, patience: float | None = None) -> dict[str, Any]:
-    from lb.core.detection import doubted
+    from lb.core.detection import promised
 
     spec = found.spec
     return {
@@ -248,7 +248,7 @@ def _check_document(found: CheckFigures, patience: float | None = None) -> dict[
         "fall": spec.fall,
         "detection": _rounded(found.detection),
         # Of liveness nothing is doubted but what our own standstill has spoilt.
-        **({"doubted": round(doubted(spec, patience), 3)} if found.detection and patience is not None else {}),
+        **({"doubted": round(promised(spec, patience), 3)} if found.detection and patience is not None else {}),
     }
 
 

@@ -29,7 +29,7 @@ from lb.config.load import load, load_text
 from lb.config.model import Config
 from lb.config.problems import ConfigError
 from lb.config.resolve import resolve
-from lb.core.detection import worst_case
+from lb.core.detection import promised
 from lb.demo.faults import FAULTS, FakeTarget
 from lb.demo.rehearsal import SILENT, Rehearsal, copy_name, document, passing, rehearse, signature
 
@@ -180,7 +180,8 @@ async def one_fault(
     outlier = (rehearsal.model.get("outlier") or {}).get("enabled", True)
     result.noticed_by = rehearsal.sees(fault, outlier)
     if result.noticed_by == "probe" and fault != "flap":
-        result.promised = worst_case(spec)
+        result.undoubted = promised(spec)
+        result.promised = promised(spec, rehearsal.patience if fault in SILENT else 0.0)
     ids = {f"{copy}/drill/{target.address}": target for target in targets}
     if not await stage.until(
         lambda: all(stage.serving(known) for known in ids), 20.0 + 2 * spec.interval + spec.timeout
@@ -194,9 +195,9 @@ async def one_fault(
     broken_at = time.monotonic()
     await victim.become(fault)
     # A little longer than promised, so that what is late is seen to be late.
-    bound = worst_case(spec) + 5.0 if result.noticed_by == "probe" else 15.0 if result.noticed_by else 3.0
-    if fault in SILENT:
-        bound += rehearsal.patience
+    bound = 15.0 if result.noticed_by else 3.0
+    if result.noticed_by == "probe":
+        bound = promised(spec, rehearsal.patience if fault in SILENT else 0.0) + 5.0
     found = await stage.until(lambda: stage.left_at.get(victim_id, 0.0) > broken_at, bound)
     out_at = stage.left_at[victim_id] if found else float("inf")
     await asyncio.sleep(CALM)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from lb.cli.stage import LOOK, Load
 from lb.cli.terminal import Ink, columns, span
-from lb.demo.rehearsal import SILENT, Rehearsal
+from lb.demo.rehearsal import Rehearsal
 
 #: Seconds that a detection time may be over what was promised: the load, the targets and lb share the cores.
 SLACK = 0.75
@@ -25,7 +25,8 @@ class Result:
     failed_after: int = 0  # of these, begun after the target was out
     slowest: float = 0.0
     out_after: float | None = None
-    promised: float | None = None  # None: nothing was promised
+    promised: float | None = None  # as `lb check` prints it for such a fault; None: nothing was promised
+    undoubted: float | None = None  # the same for a failure that nobody doubts first
     noticed_by: str = ""
     back_after: float | None = None
     failures: dict[str, int] = field(default_factory=dict)  # by what the client saw
@@ -50,15 +51,18 @@ def judge(result: Result, load: Load, broken_at: float, out_at: float, rehearsal
         if result.failed_after and len(rehearsal.weights) > 1 and result.fault != "flap":
             promises.append(f"{result.failed_after} requests failed that began after the target was out")
         if result.promised is not None and result.out_after > result.promised + SLACK:
-            late = f"out after {span(result.out_after)}, promised was {span(result.promised)}"
-            if result.fault in SILENT and result.out_after <= result.promised + rehearsal.patience + SLACK:
-                # `core.suspicion`: probes that time out on a target with much in flight.
-                result.remarks.append(f"{late}; it was taken for overloaded first, and got less (`patience`)")
-            else:
-                promises.append(late)
+            promises.append(f"out after {span(result.out_after)}, promised was {span(result.promised)}")
+        elif result.undoubted is not None and result.out_after > result.undoubted + SLACK:
+            # `core.suspicion`: probes that time out on a target with much in flight.
+            late = f"out after {span(result.out_after)}, and not {span(result.undoubted)}"
+            result.remarks.append(f"{late}: it was taken for overloaded first, and got less (`patience`)")
     elif result.noticed_by and result.fault != "flap":
         promises.append("the target stayed in rotation")
-    attempts = (rehearsal.model.get("retries") or {}).get("attempts", 2)
+    retries = rehearsal.model.get("retries") or {}
+    attempts = retries.get("attempts", 2)
+    if result.fault == "hang" and result.failed and len(rehearsal.weights) > 1 and "per_try" not in retries:
+        hint = "`retries.per_try`, shorter than `timeouts.response`, tries a request that may be repeated elsewhere"
+        result.remarks.append(f"requests waited for a target that hangs until they failed; {hint}")
     if result.fault == "refuse" and attempts and len(rehearsal.weights) > 1:
         refused = [outcome for outcome in failed if outcome.began > broken_at]
         if refused:

@@ -68,8 +68,9 @@ def worst_case(spec: CheckSpec) -> float:
     return float("inf") if found is None else found.worst
 
 
-def doubted(spec: CheckSpec, patience: float) -> float:
-    """The worst case of a failure that is not believed at first."""
+def promised(spec: CheckSpec, patience: float = 0.0) -> float:
+    """The worst case that `lb check` prints and `lb drill` measures against. With `patience`, that of a failure which
+    is doubted for so long first."""
     if patience <= 0:
         return worst_case(spec)
     return worst_case(spec) + patience + max(spec.fast_interval or spec.interval, spec.timeout)

@@ -115,9 +115,19 @@ class Shots:
         self.outcomes = list(outcomes)
 
 
-def judged(fault: str, out_at: float, *outcomes: Outcome, promised: float | None = 1.0, by: str = "probe") -> Result:
-    result = Result("shop", fault, promised=promised, noticed_by=by)
-    judge(result, Shots(*outcomes), 10.0, out_at, rehearsal("shop"))  # type: ignore[arg-type]
+def judged(
+    fault: str,
+    out_at: float,
+    *outcomes: Outcome,
+    promised: float | None = 1.0,
+    by: str = "probe",
+    retries: dict[str, str] | None = None,
+) -> Result:
+    result = Result("shop", fault, promised=promised, undoubted=promised and 1.0, noticed_by=by)
+    rehearsed = rehearsal("shop")
+    if retries is not None:
+        rehearsed.model["retries"] = retries
+    judge(result, Shots(*outcomes), 10.0, out_at, rehearsed)  # type: ignore[arg-type]
     return result
 
 
@@ -134,9 +144,19 @@ def test_later_than_promised() -> None:
 
 
 def test_silence_is_taken_for_overload_first_but_not_for_ever() -> None:
-    assert judged("slow", 20.0).broken_promises == []
-    assert "overloaded" in judged("slow", 20.0).remarks[0]
-    assert judged("slow", 30.0).broken_promises == ["out after 20s, promised was 1s"]
+    """The bound is the one that `lb check` prints for what is doubted."""
+    doubted = judged("slow", 20.0, promised=16.5)
+    assert (doubted.broken_promises, "overloaded" in doubted.remarks[0]) == ([], True)
+    assert judged("slow", 10.9, promised=16.5).remarks == []
+    assert judged("slow", 30.0, promised=16.5).broken_promises == ["out after 20s, promised was 16.5s"]
+
+
+def test_lost_requests_of_a_target_that_hangs_get_a_hint() -> None:
+    lost = Outcome(10.1, 15.2, "504")
+    assert "`retries.per_try`" in judged("hang", 11.0, lost).remarks[0]
+    assert judged("hang", 11.0).remarks == []
+    assert judged("errors", 11.0, lost).remarks == []
+    assert judged("hang", 11.0, lost, retries={"per_try": "1s"}).remarks == []
 
 
 def test_failures_after_the_target_was_out() -> None:

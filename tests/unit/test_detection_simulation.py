@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lb.core.checks import CheckSpec
-from lb.core.detection import detection, doubted
+from lb.core.detection import detection, promised
 from lb.core.lifecycle import Probed, Rules, Verdict, initial, pause, step
 
 PASS = Verdict(True, 0.0, "HTTP 200", "passed")
@@ -52,7 +52,7 @@ def test_it_never_takes_longer_than_the_worst_case(spec, hung, seed):
 @given(SPECS, st.booleans(), st.floats(0, 60), st.sampled_from(["shared", "overloaded"]), st.integers(0, 9999))
 def test_nor_longer_than_said_where_it_is_doubted_at_first(spec, hung, patience, doubt, seed):
     took = simulate(spec, hung, random.Random(seed), patience, doubt)
-    assert patience - 1e-6 <= took <= doubted(spec, patience) + 1e-6
+    assert patience - 1e-6 <= took <= promised(spec, patience) + 1e-6
 
 
 @given(SPECS, st.integers(0, 9999))
