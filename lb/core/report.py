@@ -139,6 +139,8 @@ class RequestRecord:
     seconds: float
     reason: str  # why the proxy answered by itself or cut; empty: the target's answer passed on
     tries: list[str] = field(default_factory=list)  # "target: what happened", in order
+    host: str = ""  # of a refused request alone, as far as it could be read
+    refused: str = ""  # what was wrong with a request that was refused before it was understood
 
 
 @dataclass(slots=True)

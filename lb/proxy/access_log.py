@@ -49,6 +49,11 @@ def quoted(raw: bytes) -> str:
     return '"' + "".join(c if c not in '"\\' and " " <= c < "\x7f" else f"\\u{ord(c):04x}" for c in text) + '"'
 
 
+def escaped(raw: bytes) -> str:
+    """The bytes as text that is safe to print, whatever a client sent."""
+    return quoted(raw)[1:-1]
+
+
 class _Batch(NamedTuple):
     """What goes to the writing thread at a time."""
 

@@ -37,7 +37,7 @@ from lb.http1.excerpt import excerpt
 from lb.http1.head import RequestHead, ResponseHead
 from lb.http1.rules import Refusal, host_name
 from lb.net.tls import Contexts
-from lb.proxy.access_log import PATH, RECENT, Brief, Log, find_brief
+from lb.proxy.access_log import PATH, RECENT, Brief, Log, escaped, find_brief
 from lb.proxy.breather import Breather
 from lb.proxy.deadlines import Sweeper
 from lb.proxy.downstream import Downstream
@@ -322,25 +322,27 @@ class DataPlane:
         self.begun += 1
         self.over += 1
         self.last_words[BEGUN], self.last_words[OVER] = self.begun, self.over
-        seen = self.nowhere.nobody.tally
-        seen.requests += 1
-        seen.codes[refusal.status] += 1
+        tally = self.nowhere.nobody.tally
+        tally.requests += 1
+        tally.codes[refusal.status] += 1
+        seen = excerpt(head)
         if self.log is not None:
-            self.log.refused(peer, request_id, refusal.status, refusal.reason, size, self.now, excerpt(head))
+            self.log.refused(peer, request_id, refusal.status, refusal.reason, size, self.now, seen)
         self.records.append(
             RequestRecord(
                 id=request_id.decode("latin-1"),
                 at=self.now + self.wall_offset,
                 client=peer.decode(),
-                method="",
-                path="",
+                method=escaped(seen.method),
+                path=escaped(seen.target)[:PATH],
                 service="none",
                 pool="none",
                 target="none",
                 code=refusal.status,
                 seconds=0.0,
                 reason=refusal.reason,
-                tries=[refusal.detail],
+                host=escaped(seen.host)[:PATH],
+                refused=refusal.detail,
             )
         )
 

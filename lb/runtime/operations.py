@@ -624,17 +624,18 @@ def _percentile(values: list[float], share: float) -> float:
 
 def _explain_request(record: RequestRecord) -> Explanation:
     reason = f": {record.reason}" if record.reason else ""
-    lines = [f"{record.method} {record.path} from {record.client}" if record.method else f"from {record.client}"]
+    what = " ".join(part for part in (record.method, record.path, record.host and f"of host {record.host}") if part)
+    lines = [f"{what} from {record.client}" if what else f"from {record.client}"]
     if record.target != "none":
         lines.append(f"service {record.service}, pool {record.pool}, target {record.target}")
     elif record.service != "none":
         lines.append(f"service {record.service}, pool {record.pool}; lb answered by itself")
     else:
         lines.append("no service had a part in it: lb answered by itself")
-    if record.method or not record.tries:
+    if not record.refused:
         lines += [f"try {number}: {text}" for number, text in enumerate(record.tries, 1)]
         lines.append(f"answered {record.code} after {record.seconds * 1000:.1f} ms{reason}")
     else:
-        lines.append(f"refused before it was understood, with {record.code}{reason} ({record.tries[0]})")
+        lines.append(f"refused before it was understood, with {record.code}{reason} ({record.refused})")
     summary = f"{record.id} ended with {record.code}{reason}"
     return Explanation(subject=record.id, kind="request", summary=summary, lines=lines)

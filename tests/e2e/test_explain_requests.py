@@ -53,4 +53,6 @@ def test_our_own_refusals_are_known(stage: Stage) -> None:
     assert answer.startswith("HTTP/1.1 400")
     request_id = re.search(r"X-Request-Id: (\S+)", answer)
     assert request_id is not None
-    assert "refused before it was understood, with 400" in explained(lb, request_id[1])
+    said = explained(lb, request_id[1])
+    assert "refused before it was understood, with 400" in said
+    assert "GET / of host a from 127.0.0.1" in said

@@ -1323,4 +1323,14 @@ def test_what_is_about_to_be_reported_is_not_recalled_as_less() -> None:
     plane.recent.append((b"id1", 0.0, 0.1, 400, b"GET", b"/", b"192.0.2.1", ""))
     plane.count_refused(Refusal(400, "bad_framing", "two lengths"), b"192.0.2.1", b"id1", 10, b"GET / HTTP/1.1\r\n")
     plane.recall("id1")
-    assert [record.tries for record in plane.records] == [["two lengths"]]
+    assert [record.refused for record in plane.records] == ["two lengths"]
+
+
+def test_the_record_of_a_refused_request_says_what_could_be_read_of_it() -> None:
+    """With or without an access log, and safe for a terminal."""
+    plane = Stage().plane
+    head = b"GET /x\x1b[2J HTTP/1.1\r\nHost: shop\r\nCookie: hunter2\r\n"
+    plane.count_refused(Refusal(400, "bad_target", "a control character"), b"192.0.2.1", b"id1", 10, head)
+    [record] = plane.records
+    assert (record.method, record.path, record.host) == ("GET", "/x", "shop"), "up to what no terminal should get"
+    assert "hunter2" not in f"{record}"
