@@ -15,10 +15,14 @@ import os
 import socket
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 #: Connections that wait to be accepted (the kernel caps it at net.core.somaxconn).
 BACKLOG = 4096
+#: The Unix sockets of this machine, and the flag of those that listen (proc(5)).
+UNIX_SOCKETS = Path("/proc/net/unix")
+LISTENS = 0x10000
 
 
 class CannotListen(Exception):  # noqa: N818 - it says what happened
@@ -102,6 +106,23 @@ def listen_once(bind: str) -> socket.socket:
     return sock
 
 
+def remove_left_over(bind: str) -> None:
+    """Remove the file of a Unix socket, unless another process still listens on it.
+
+    An lb that backs out of an upgrade has only copies of the sockets of the lb that goes on. systemd keeps the sockets
+    that it opened. The kernel's list is read: a connection would start a service again that systemd has just stopped.
+    """
+    if bind.startswith("unix:") and not _is_listened_on(bind[5:]):
+        remove_file(bind)
+
+
+def remove_file(bind: str) -> None:
+    """Remove the file of a Unix socket, also while draining workers hold copies: nobody is to come there any more."""
+    if bind.startswith("unix:"):
+        with suppress(OSError):
+            Path(bind[5:]).unlink()
+
+
 def is_at(sock: socket.socket, bind: str) -> bool:
     """Whether a socket listens on the address that `bind` means."""
     family, address = parse_bind(bind)
@@ -164,6 +185,16 @@ def _open_unix(path: str) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _is_listened_on(path: str) -> bool:
+    """Whether a socket that was bound to the path listens, in any process."""
+    try:
+        lines = UNIX_SOCKETS.read_bytes().splitlines()[1:]
+    except OSError:
+        return False
+    rows = (line.split(b" ", 7) for line in lines if line.endswith(os.fsencode(path)))
+    return any(row[-1] == os.fsencode(path) and int(row[3], 16) & LISTENS for row in rows)
 
 
 def _is_left_over(path: str) -> bool:

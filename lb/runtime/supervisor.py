@@ -58,7 +58,7 @@ from lb.runtime.rates import Rates
 from lb.runtime.reloads import Reloads, text_of
 from lb.runtime.rollouts import Rollouts
 from lb.runtime.rotations import Rotations
-from lb.runtime.sockets import CannotListen, bound_name, is_at, open_listener
+from lb.runtime.sockets import CannotListen, bound_name, is_at, open_listener, remove_file, remove_left_over
 from lb.runtime.store import StateTaken, Store
 from lb.runtime.succession import Estate, Failed, Legacy, Predecessor, Successor
 from lb.runtime.totals import Totals
@@ -397,7 +397,7 @@ class Supervisor:
         """Serve an address no more; the snapshot without it follows."""
         self.workers.close(bind)
         del self.addresses[bind]
-        _remove_unix(bind)
+        remove_file(bind)
 
     # --- signals and the end ----------------------------------------------------------------------------------------
 
@@ -471,7 +471,7 @@ class Supervisor:
             self.ledger.flush(everything=True)
             await self.workers.stop(0.0)
             for bind in (*self.addresses, self.admin.bind):
-                _remove_unix(bind)
+                remove_left_over(bind)
         self.store.unlock()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -773,12 +773,6 @@ def _digests(snapshot: Snapshot) -> set[str]:
 def _under(path: Path, name: str | Path) -> Path:
     """A path of the file: relative ones begin at the file's folder."""
     return path.resolve().parent / name
-
-
-def _remove_unix(bind: str) -> None:
-    if bind.startswith("unix:"):
-        with contextlib.suppress(OSError):
-            Path(bind.removeprefix("unix:")).unlink()
 
 
 def run(

@@ -193,6 +193,23 @@ class TestUpgrade:
         assert (after["pid"], after["workers"]) == (before["pid"], before["workers"])
         assert not load.failed
 
+    def test_one_that_backs_out_leaves_unix_sockets_to_the_lb_that_goes_on(self, stage: Stage) -> None:
+        """It had opened them, too, and its end removed their files: clients found nothing there any more."""
+        backend = stage.backend()
+        path, where = stage.config({"blue": [backend]}), stage.folder / "lb.sock"
+        path.write_text(path.read_text().replace("[127.0.0.1:0]", f"[127.0.0.1:0, 'unix:{where}']"))
+        lb = stage.start(path)
+        path.write_text(path.read_text().replace(backend.url, "http://127.0.0.1:1"))
+        refused = lb.cli("upgrade", "--within", "15", timeout=60)
+        assert "no ready target" in refused.stderr
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
+            client.connect(str(where))
+            client.sendall(b"GET /greeting HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+        lb.stop()
+        assert not where.exists()
+
     def test_backs_out_when_the_new_one_is_not_ready_in_time(self, stage: Stage) -> None:
         backend = stage.backend()
         path = stage.config({"blue": [backend]})

@@ -111,3 +111,18 @@ async def step_upgrade(world: World, dice: random.Random) -> str:
         return f"refused: {answer}"
     await asyncio.sleep(0.1)
     return "done"
+
+
+@rule(1, "restart")
+async def step_upgrade_fails(world: World, dice: random.Random) -> str:
+    """A new version that cannot start, or whose workers die: the lb that runs goes on as if nothing had been."""
+    await background(world, dice)
+    processes = world.processes
+    processes.fail_starts, processes.dead_on_arrival = dice.choice(((1, 0), (0, 100)))
+    answer = await order(world, world.supervisor.operations.upgrade(30.0, "model"))
+    processes.fail_starts = processes.dead_on_arrival = 0
+    await world.settle()
+    if not isinstance(answer, Exception):
+        world.violate("order", "a new lb whose workers die has taken over")
+    await world.client(fresh=True)  # raises a violation when nobody listens any more
+    return f"refused: {answer}"

@@ -361,22 +361,28 @@ class World:
         if client is None:
             try:
                 client = await self.client()
-            except OSError as error:
-                if not self.workers and self.supervisor is None:
-                    return Track(wish, Request(), service, CLOCK.now)  # nobody is there to serve
-                raise Violation("reachable", f"a client cannot connect: {error}") from None
+            except OSError:
+                return Track(wish, Request(), service, CLOCK.now)  # nobody is there to serve
         track = self.track(service, wish)
         future = client.send(wish)
         future.add_done_callback(lambda done: self._over(track, done.result()))
         return track
 
     async def client(self, fresh: bool = False) -> Client:
-        """A connection that has no request; a new one where there is none, or with `fresh`."""
+        """A connection that has no request; a new one where there is none, or with `fresh`.
+
+        Raises OSError when neither a supervisor nor a worker is there.
+        """
         self.clients = [client for client in self.clients if client.open]
         idle = [client for client in self.clients if client.idle]
         if idle and not fresh:
             return idle[self.rng.randrange(len(idle))]
-        client = await Client.connect(self.address)
+        try:
+            client = await Client.connect(self.address)
+        except OSError as error:
+            if not self.workers and self.supervisor is None:
+                raise
+            raise Violation("reachable", f"a client cannot connect: {error}") from None
         self.clients.append(client)
         return client
 

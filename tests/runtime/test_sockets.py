@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from lb.runtime.descriptors import open_now
-from lb.runtime.sockets import CannotListen, bound_name, is_at, listen_once, open_listener, parse_bind
+from lb.runtime.sockets import (
+    CannotListen,
+    bound_name,
+    is_at,
+    listen_once,
+    open_listener,
+    parse_bind,
+    remove_file,
+    remove_left_over,
+)
 
 
 def close(sockets: list[socket.socket]) -> None:
@@ -141,6 +150,48 @@ class TestUnix:
         sockets = open_listener(f"unix:{path}", 1)
         with pytest.raises(CannotListen, match="in use"):
             open_listener(f"unix:{path}", 1)
+        close(sockets)
+
+    @pytest.mark.parametrize("name", ["lb.sock", "with a space.sock"])
+    def test_the_file_goes_with_the_last_socket_that_listens(self, tmp_path: Path, name: str) -> None:
+        """An lb that backs out of an upgrade closes copies; the lb that goes on still listens there."""
+        path = tmp_path / name
+        own, copy = open_listener(f"unix:{path}", 2)
+        copy.close()
+        remove_left_over(f"unix:{path}")
+        assert path.exists()
+        own.close()
+        remove_left_over(f"unix:{path}")
+        assert not path.exists()
+
+    def test_a_path_that_ends_alike_does_not_keep_the_file(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir()
+        [long] = open_listener(f"unix:{tmp_path}/a/lb.sock", 1)
+        bind = f"unix:{tmp_path}/lb.sock"
+        close(open_listener(bind, 1))
+        remove_left_over(bind)
+        assert not (tmp_path / "lb.sock").exists()
+        assert (tmp_path / "a" / "lb.sock").exists()
+        long.close()
+
+    def test_a_connection_does_not_keep_the_file(self, tmp_path: Path) -> None:
+        """A client of the listener that is gone may still be served."""
+        path = tmp_path / "lb.sock"
+        [listening] = open_listener(f"unix:{path}", 1)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            served, _ = listening.accept()
+            with served:
+                listening.close()
+                remove_left_over(f"unix:{path}")
+                assert not path.exists()
+
+    def test_a_listener_that_is_removed_takes_its_file_along(self, tmp_path: Path) -> None:
+        """Workers close their copies a moment later."""
+        path = tmp_path / "lb.sock"
+        sockets = open_listener(f"unix:{path}", 1)
+        remove_file(f"unix:{path}")
+        assert not path.exists()
         close(sockets)
 
     def test_a_file_that_is_no_socket_is_left_alone(self, tmp_path: Path) -> None:
