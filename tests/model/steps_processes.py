@@ -16,8 +16,9 @@ OWN_DRAIN = 60.0
 REMEMBERED = 2.5
 
 
-def after_restart(world: World, gap: float, unseen: bool = False) -> None:
-    """What lb need not know any more; and what counts the same probes again begins anew."""
+def after_restart(world: World, gap: float, unseen: bool = False, begun: bool = False) -> None:
+    """What lb need not know any more; and what counts the same probes again begins anew. With `begun`, it has counted
+    since its start: its first probes may be over before it serves."""
     for address, known in world.knowledge.items():
         plan = next((s for s in world.plan.services.values() if s.pool_of(address)), None)
         stable = CLOCK.now - known.since > REMEMBERED + gap
@@ -27,7 +28,7 @@ def after_restart(world: World, gap: float, unseen: bool = False) -> None:
                 known.unseen()
             else:
                 known.doubtful()
-        else:
+        elif not begun:
             known.streak = 1 if known.ready else -1
     world.counted_exactly = False
     world.on_change()
@@ -60,7 +61,7 @@ async def step_kill_supervisor(world: World, dice: random.Random) -> str:
     await world.settle()
     after_restart(world, gap)
     await world.start()
-    after_restart(world, gap)
+    after_restart(world, gap, begun=True)
     return f"{gap:g} s"
 
 
