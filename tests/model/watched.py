@@ -84,6 +84,10 @@ class Watched(Supervisor):
         if self.counts:
             address = address_of(id)
             if new.ejected_until:
+                if not old.ejected_until and address not in self.model.asked:
+                    self.model.violate(
+                        "2 a copy is no request", f"{id} is ejected without a client's request: {new.ejected_for}"
+                    )
                 self.model.ejected.add(address)
             else:
                 self.model.ejected.discard(address)

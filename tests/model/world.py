@@ -83,6 +83,7 @@ class World:
         self.knowledge: dict[str, Knowledge] = {}
         self.drained: set[str] = set()
         self.ejected: set[str] = set()
+        self.asked: set[str] = set()  # addresses that some client's request could go to so far
         #: Service and pool → targets that the file no longer has, which serve until a new one can; and since when.
         self.replaced: dict[tuple[str, str], tuple[list[TargetPlan], float]] = {}
         self.overrides: dict[str, tuple[int, int]] = {}  # address → (an operator's weight, the file's)
@@ -317,6 +318,7 @@ class World:
                 if parts:
                     allowed |= service.offered(pool)
         track.allowed |= allowed
+        self.asked |= allowed
         track.copied_to |= service.copied_to()
         if not certain:
             track.starved = True
@@ -350,11 +352,7 @@ class World:
         return track
 
     def _rivals(self, track: Track) -> int:
-        return sum(
-            1
-            for other in self.tracks.values()
-            if other.service == track.service and (other.pools & track.pools or other.copied_to & track.allowed)
-        )
+        return sum(1 for other in self.tracks.values() if other.service == track.service and other.pools & track.pools)
 
     async def ask(self, service: str, wish: Wish, client: Client | None = None) -> Track:
         """Send a request; what comes of it is held against the reference when it is over."""
