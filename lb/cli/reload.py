@@ -27,7 +27,9 @@ def reload(client: Client, force: bool, as_json: bool) -> None:
 
     The file is validated whole first. If it is wrong, nothing changes, its
     errors are listed and the exit code is 1. The same if a service that is
-    served now would have no target that can serve, unless --force.
+    served now would have no target that can serve, unless --force. The exit
+    code is also 1 when a worker has not confirmed the new configuration: the
+    worker is named, and will be replaced.
     """
     answer = client.post("/api/v1/reload", {"force": force}, doing="reading the file again")
     if as_json:

@@ -141,6 +141,7 @@ def picture(answer: Json, now: float, ink: Ink, everything: bool = False) -> lis
     config = answer["config"]
     if not config["last_reload_ok"]:
         lines.append(ink(f"! the last reload was refused: {first_line(config['last_error'])}", "red"))
+    lines += [ink(f"! {text}", "red") for text in config["unconfirmed"]]
     if answer["state_trouble"]:
         lines.append(ink(f"! state cannot be written: {answer['state_trouble']}", "red"))
     if answer["access_log_trouble"]:

@@ -122,8 +122,16 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
         "1 if every worker could open and write its access log the last time, else 0.",
     ),
     "lb_requests_lost_total": ("counter", (), "Requests that were under way in workers when these died."),
-    "lb_config_last_reload_successful": ("gauge", (), "1 if the last reading of the configuration succeeded, else 0."),
-    "lb_config_reloads_total": ("counter", ("result",), "Readings of the configuration by result (ok, failed)."),
+    "lb_config_last_reload_successful": (
+        "gauge",
+        (),
+        "1 if the configuration that was read last is in force in all workers, else 0.",
+    ),
+    "lb_config_reloads_total": (
+        "counter",
+        ("result",),
+        "Readings of the configuration by result (ok, failed, unconfirmed: in force, but a worker did not confirm it).",
+    ),
     "lb_worker_restarts_total": ("counter", (), "Workers that had to be replaced."),
     "lb_background_restarts_total": (
         "counter",
@@ -149,6 +157,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
 }
 
 _NONE = ("none", "none", "none")
+#: What comes of reading the configuration.
+RELOADS = ("ok", "failed", "unconfirmed")
 
 
 @dataclass(slots=True)
@@ -270,7 +280,7 @@ class _Collector:
         yield _gauge("lb_access_log_writable", {(): f.log_writable})
         yield _counter("lb_requests_lost_total", {(): f.requests_lost})
         yield _gauge("lb_config_last_reload_successful", {(): f.reload_ok})
-        yield _counter("lb_config_reloads_total", {(result,): f.reloads.get(result, 0) for result in ("ok", "failed")})
+        yield _counter("lb_config_reloads_total", {(result,): f.reloads.get(result, 0) for result in RELOADS})
         yield _counter("lb_worker_restarts_total", {(): f.worker_restarts})
         yield _counter("lb_background_restarts_total", {(label,): f.restarts.get(label, 0) for label in LOOPS})
         yield _counter("lb_unhandled_errors_total", {(process,): count for process, count in f.errors.items()})

@@ -228,6 +228,8 @@ class ConfigView(View):
     """Why it did not."""
     needs_restart: list[str] = Field(default_factory=list)
     """What the file says differently now that only a restart or an upgrade brings about."""
+    unconfirmed: list[str] = Field(default_factory=list)
+    """Workers that serve by an older one, and why; they are being replaced."""
 
 
 class Status(View):

@@ -68,7 +68,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "Without a token, commands that lb runs and files that it writes can only be changed in the file itself.",
         takes=ConfigOrder, changes=True, base_needed=True,
         refusals=("If-Match needed", "Token needed for commands", "The file is invalid", "The file was edited",
-                  "The file cannot be written", "Cannot listen", "No target could serve", "Not now"),
+                  "The file cannot be written", "Cannot listen", "No target could serve", "Not now", "Not confirmed"),
     ),
     Endpoint(
         "POST", "/api/v1/config/validate", validate, "validateConfig", "configuration",
@@ -80,7 +80,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         {200: Answer("What has changed; every worker has confirmed it.", ReloadResult)},
         "The file is taken whole or not at all. `If-Match` takes the ETag of `GET /api/v1/config`.",
         takes=ReloadRequest, takes_nothing_too=True, changes=True,
-        refusals=("The file is invalid", "Cannot listen", "No target could serve", "Not now"),
+        refusals=("The file is invalid", "Cannot listen", "No target could serve", "Not now", "Not confirmed"),
     ),
     Endpoint(
         "POST", "/api/v1/upgrade", upgrade, "upgrade", "configuration",

@@ -88,7 +88,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(500, "Internal error", "A fault of lb itself; its log has the details."),
     Kind(503, "Too many streams", "More event streams are open than lb allows; close some."),
     Kind(504, "Not confirmed", "The change is decided and kept, but a worker has not confirmed it in time; it will, or "
-         "be replaced."),
+         "be replaced. `reasons` names the worker and why."),
 )  # fmt: skip
 
 BY_TITLE = {kind.title: kind for kind in KINDS}

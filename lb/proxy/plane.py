@@ -117,6 +117,7 @@ class DataPlane:
         self.table = RouteTable.build(())
         self.only_route: LiveRoute | None = None
         self.applied = 0
+        self.behind = 0  # the version that could not be installed, until a snapshot can: `applied` stands still
         self.draining = False
         self.accepted = 0
         self.begun = self.over = 0  # requests, without mirrored copies
@@ -180,7 +181,7 @@ class DataPlane:
             self._trusted = snapshot.trusted_proxies
             self.in_networks.cache_clear()
         self._use_log(snapshot)
-        self.applied = max(self.applied, snapshot.version)
+        self.applied, self.behind = max(self.applied, snapshot.version), 0
         for exchange in waiting:
             exchange.leave_queue()
 
@@ -260,7 +261,8 @@ class DataPlane:
     def rotate(self, rotation: Rotation) -> None:
         """Take a new rotation of one service."""
         self._rotate(rotation)
-        self.applied = max(self.applied, rotation.version)
+        if not self.behind:
+            self.applied = max(self.applied, rotation.version)
 
     def _rotate(self, rotation: Rotation) -> None:
         service = self.services.get(rotation.service)

@@ -21,7 +21,7 @@ from lb.core.report import Alarm, Report
 from lb.core.targets import Rotation, Snapshot
 
 #: Grows when a message changes its meaning; a worker of another version is replaced.
-VERSION = 2
+VERSION = 3
 #: Bytes that may wait to be read by the other side.
 PENDING_LIMIT = 64 << 20
 #: Bytes of one message at most: a snapshot of 10,000 targets has about three million.
@@ -60,6 +60,14 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
+class Behind:
+    """The snapshot or rotation of this version could not be installed. Until a snapshot can, nothing is `Applied`."""
+
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What a worker is to do: one of
 
@@ -82,7 +90,7 @@ class Trouble:
     text: str
 
 
-Message = Snapshot | Rotation | Poll | Order | Hello | Polled | Applied | Report | Alarm | Trouble
+Message = Snapshot | Rotation | Poll | Order | Hello | Polled | Applied | Behind | Report | Alarm | Trouble
 
 _KINDS: dict[bytes, type[Any]] = {
     b"S": Snapshot,
@@ -92,6 +100,7 @@ _KINDS: dict[bytes, type[Any]] = {
     b"H": Hello,
     b"p": Polled,
     b"A": Applied,
+    b"B": Behind,
     b"T": Report,
     b"!": Alarm,
     b"x": Trouble,

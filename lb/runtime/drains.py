@@ -27,13 +27,12 @@ from lb.core.renames import Renames
 from lb.core.report import TargetTally
 from lb.core.rotation import given_shares
 from lb.core.targets import Target
+from lb.runtime.confirming import confirm
 from lb.runtime.totals import Sums
 
 if TYPE_CHECKING:
     from lb.runtime.supervisor import Supervisor
 
-#: Seconds that workers have to confirm a change.
-CONFIRM_WITHIN = 5.0
 #: Seconds between two looks at targets that drain.
 LOOK_EVERY = 0.25
 #: Seconds after which a container that was told it may stop, and was never seen down, counts as back.
@@ -190,10 +189,7 @@ class Drains:
         supervisor = self._supervisor
         supervisor.rotations.touch((name,))
         version = supervisor.rotations.flush()
-        try:
-            await supervisor.workers.confirm(version, CONFIRM_WITHIN)
-        except TimeoutError:
-            raise Refused(504, "Not confirmed", "a worker has not confirmed the change in time; it will") from None
+        await confirm(supervisor.workers, version)
 
     def without(self, target: Target, force: bool) -> str:
         """Refuse to take a target out when too few would be left; with `force`, what the event adds about that."""

@@ -6,6 +6,7 @@ What is decided is in `core.handover`. Here the decisions become a part of the w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from lb.config.resolve import World
 from lb.config.tls_files import digests
+from lb.control.operations import Refused
 from lb.core.desired import Desired
 from lb.core.explain import span
 from lb.core.handover import LONGEST, Handover, handed_over, successors, why_over, with_names, with_replaced
@@ -100,7 +102,8 @@ class Handovers:
         while True:
             await asyncio.sleep(LOOK_EVERY)
             if self.end_those_over():
-                await self._supervisor.put_in_force()
+                with contextlib.suppress(Refused):  # it was told, and the worker is replaced
+                    await self._supervisor.put_in_force()
 
     def end_those_over(self) -> bool:
         """Give up the replaced targets that are needed no more. True: the workers have to be told."""

@@ -71,8 +71,6 @@ from lb.runtime.views import (
 if TYPE_CHECKING:
     from lb.runtime.supervisor import Supervisor
 
-#: Seconds that workers have to confirm a change.
-CONFIRM_WITHIN = 5.0
 #: Targets of a pool that cannot serve which the explanation of a service names.
 REASONS = 5
 #: Kinds of events that change what is desired.
@@ -200,7 +198,7 @@ class LiveOperations:
                 log_lines_lost=sums.log_lines_lost,
                 log_writable=not sums.log_trouble,
                 requests_lost=sums.lost,
-                reload_ok=supervisor.reloads.ok,
+                reload_ok=supervisor.reloads.ok and not supervisor.workers.behind,
                 worker_restarts=supervisor.workers.restarts,
                 restarts=supervisor.guard.restarts + Counter(sums.restarts),
                 errors={"supervisor": supervisor.guard.errors, "worker": sums.errors},

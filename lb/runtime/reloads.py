@@ -27,6 +27,7 @@ from lb.config.resolve import World
 from lb.config.tls_files import check_renewed, load_world, renewed
 from lb.control.answers import digest
 from lb.control.models import ConfigOrder
+from lb.control.operations import Refused
 from lb.core.desired import under_configuration, under_names
 from lb.core.reload_gate import CutOff, Situation, cut_off, told
 from lb.runtime import systemd
@@ -91,7 +92,7 @@ class Reloads:
 
     async def reload(self, actor: str, force: bool = False) -> Reloaded:
         """Read the file again and do what it says. Raises `ConfigError`, `CannotListen`, `NotNow` or, unless `force`,
-        `CutsOff`; then nothing has changed."""
+        `CutsOff`; then nothing has changed. Raises `Refused` when it is in force, but a worker has not confirmed it."""
         async with self._lock:
             self._check_free()
             systemd.notify_reloading()
@@ -112,7 +113,7 @@ class Reloads:
 
     async def replace(self, wanted: ConfigOrder, actor: str) -> Reloaded:
         """Make a text the file, and do what it says. Raises what `reload` does, `Edited` when the file is not what was
-        loaded (unless `force`), and `OSError`; then nothing has changed, nor has the file."""
+        loaded (unless `force`), and `OSError`; then, unless it was `Refused`, nothing has changed, nor has the file."""
         text = wanted.text
         supervisor = self._supervisor
         path = supervisor.path
@@ -169,7 +170,7 @@ class Reloads:
             await self.reload(actor)
         except NotNow as error:
             self._supervisor.note("reload", f"not done: {error}", actor=actor)
-        except REFUSALS:
+        except (*REFUSALS, Refused):
             pass
 
     def _read(self, path: Path) -> Read:
@@ -188,20 +189,25 @@ class Reloads:
         supervisor = self._supervisor
         changes = read.plan.lines()
         before = supervisor.text
-        await self._apply(read.config, read.world, opened, changed=bool(changes))
+        self._apply(read.config, read.world, opened, changed=bool(changes))
         supervisor.text = read.text
         self.needs_restart = read.restart
         self.ok, self.error = True, ""
         self.loaded_at = time.time()
-        self.counts["ok"] += 1
-        supervisor.note(
-            "reload",
-            ("; ".join(changes) or "nothing has changed") + (f" (forced: {forced})" if forced else ""),
-            actor=actor,
-            before=f"configuration {digest(before.encode())}",
-            after=f"configuration {digest(read.text.encode())}",
-        )
-        supervisor.handovers.tell()
+        result = "unconfirmed"
+        try:
+            await supervisor.put_in_force()
+            result = "ok"
+        finally:
+            self.counts[result] += 1
+            supervisor.note(
+                "reload",
+                ("; ".join(changes) or "nothing has changed") + (f" (forced: {forced})" if forced else ""),
+                actor=actor,
+                before=f"configuration {digest(before.encode())}",
+                after=f"configuration {digest(read.text.encode())}",
+            )
+            supervisor.handovers.tell()
         return Reloaded(changes, forced)
 
     def _open_new(self, world: World) -> dict[str, list[socket.socket]]:
@@ -216,9 +222,7 @@ class Reloads:
             raise
         return opened
 
-    async def _apply(
-        self, config: Config, world: World, opened: dict[str, list[socket.socket]], *, changed: bool
-    ) -> None:
+    def _apply(self, config: Config, world: World, opened: dict[str, list[socket.socket]], *, changed: bool) -> None:
         supervisor, workers = self._supervisor, self._supervisor.workers
         supervisor.take(config, world)
         if changed:  # what orders were based on is no longer so
@@ -231,7 +235,6 @@ class Reloads:
             supervisor.open_listener(bind, sockets)
         supervisor.watch_targets()
         supervisor.handovers.end_those_over()
-        await supervisor.put_in_force()
 
 
 def _close(opened: dict[str, list[socket.socket]]) -> None:

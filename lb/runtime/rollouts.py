@@ -47,6 +47,7 @@ from lb.core.rollout import (
 )
 from lb.core.rotation import meant_to_serve
 from lb.core.targets import Pool, Service
+from lb.runtime.confirming import confirm
 from lb.runtime.hooks import HookFailed, carry_out
 from lb.runtime.totals import Sums
 
@@ -55,8 +56,6 @@ if TYPE_CHECKING:
 
 #: Seconds between two samples.
 SAMPLE_EVERY = 0.5
-#: Seconds that workers have to confirm a change.
-CONFIRM_WITHIN = 5.0
 #: Seconds between two looks back at what an active pool did, and how many are kept: five minutes.
 REMEMBER_EVERY, REMEMBERED = 30.0, 10
 #: Seconds after a start that the old pool has to become ready before an interrupted rollout is decided on.
@@ -304,7 +303,7 @@ class Rollouts:
             new_total=new_total,
             old_ready=old_ready,
             old_total=old_total,
-            applied=supervisor.workers.serves(rotation.version),
+            applied=supervisor.workers.confirmed(rotation.version),
         )
 
     def _remember(self, sums: Sums, now: float) -> None:
@@ -358,10 +357,7 @@ class Rollouts:
             task.cancel()
         supervisor = self._supervisor
         self._take(name, *entered, actor=actor)
-        try:
-            await supervisor.workers.confirm(supervisor.rotations.current[name].version, CONFIRM_WITHIN)
-        except TimeoutError:
-            raise Refused(504, "Not confirmed", "a worker has not confirmed the change in time; it will") from None
+        await confirm(supervisor.workers, supervisor.rotations.current[name].version)
         rollout = self._current(name)  # a reload may have ended it meanwhile
         if rollout is not None and rollout.under_way:
             self._measure_from_now(name, rollout)

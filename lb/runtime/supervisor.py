@@ -47,6 +47,7 @@ from lb.health.monitor import Monitor
 from lb.runtime import logs, reaper, succession, systemd
 from lb.runtime.admin_port import AdminPort, read_token
 from lb.runtime.channel import Order
+from lb.runtime.confirming import confirm
 from lb.runtime.descriptors import connections, raise_limit
 from lb.runtime.drains import Drains
 from lb.runtime.ejections import Ejections
@@ -569,15 +570,21 @@ class Supervisor:
                 self.monitor.feed(id, Drain())
 
     async def put_in_force(self) -> None:
-        """Tell the workers the world as it is now; returns when they serve it, or have not said so in time."""
+        """Tell the workers the world as it is now; returns when they serve it.
+
+        Raises `Refused` where a worker has not said so in time; that is an event already.
+        """
         self.workers.apply(self.snapshot())
         self.workers.retry()
         self.forget_gone()
-        with contextlib.suppress(TimeoutError):
-            await self.workers.confirm(self.rotations.version)
+        try:
+            await confirm(self.workers, self.rotations.version)
+        except Refused as refused:
+            late = "; ".join(f"{each['where']} {each['reason']}" for each in refused.reasons)
+            self.note("worker", f"the new configuration is not confirmed: {late}")
+            raise
+        finally:
             self.totals.forget(self.targets)
-            return
-        self.note("worker", "a worker has not confirmed the new configuration in time; it will, or be replaced")
 
     @property
     def admin_address(self) -> str:

@@ -65,6 +65,7 @@ def status_view(supervisor: Supervisor, sums: Sums) -> Status:
             last_reload_ok=supervisor.reloads.ok,
             last_error=supervisor.reloads.error,
             needs_restart=supervisor.reloads.needs_restart,
+            unconfirmed=supervisor.workers.behind,
         ),
         listeners=[ListenerView(bind=bind, address=address) for bind, address in supervisor.addresses.items()],
         admin=supervisor.admin_address,

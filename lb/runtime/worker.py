@@ -45,7 +45,7 @@ from lb.net.tls import server_context
 from lb.proxy.last_words import cells as last_words_of
 from lb.proxy.plane import DataPlane
 from lb.runtime import descriptors, doors
-from lb.runtime.channel import VERSION, Applied, Channel, Hello, Message, Order, Poll, Polled, Trouble
+from lb.runtime.channel import VERSION, Applied, Behind, Channel, Hello, Message, Order, Poll, Polled, Trouble
 from lb.runtime.doors import Door, Doorway
 from lb.runtime.guard import Guard
 from lb.runtime.handshakes import HandshakeFailures, TlsServer
@@ -110,6 +110,7 @@ class Worker:
         self._tls_files: dict[str, bytes] = {}  # their contents, by digest
         self._open: dict[Door, _Open] = {}
         self._changed = asyncio.Event()
+        self._opening = False  # a snapshot's listeners are yet to be opened
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, channel: socket.socket, sockets: socket.socket) -> None:
@@ -233,7 +234,10 @@ class Worker:
     def _on_message(self, message: Message) -> None:
         try:
             self._act(message)
-        except Exception as error:  # one bad order must not end a worker, and its supervisor has to hear of it
+        except Exception as error:  # one bad message must not end a worker, and its supervisor has to hear of it
+            if isinstance(message, Snapshot | Rotation):
+                self._fall_behind(message.version, error)
+                return
             what = message.what if isinstance(message, Order) else type(message).__name__
             self._tell(f"{what}: {type(error).__name__}: {error}")
 
@@ -242,7 +246,8 @@ class Worker:
             self._apply(message)
         elif isinstance(message, Rotation):
             self.plane.rotate(message)
-            self._send(Applied(self.plane.applied))
+            if not self._opening:
+                self._confirm()
         elif isinstance(message, Poll):
             self._send_report()
             self._send(Polled(message.number))
@@ -268,12 +273,23 @@ class Worker:
         if self._channel is None or not self._channel.send(Trouble(text)):
             say(text)
 
+    def _confirm(self) -> None:
+        """Say which version new requests are served by; one that is behind must not be taken for one that follows."""
+        if not self.plane.behind:
+            self._send(Applied(self.plane.applied))
+
+    def _fall_behind(self, version: int, error: Exception) -> None:
+        """A snapshot or rotation could not be installed: its parts may be in force, or not."""
+        self.plane.behind = version
+        self._send(Behind(version, f"{type(error).__name__}: {error}"))
+
     def _apply(self, snapshot: Snapshot) -> None:
         # At once, in the order of the messages: a rotation that follows must find its service.
         self.plane.apply(snapshot)
         if self.plane.draining:
-            self._send(Applied(self.plane.applied))
+            self._confirm()
             return
+        self._opening = True
         self._take_doors()  # what was sent before the snapshot has arrived before it
         wanted = {listener.bind: listener for listener in snapshot.listeners}
         gone = self._listeners.keys() - wanted.keys()
@@ -336,17 +352,18 @@ class Worker:
         while True:
             await self._changed.wait()
             self._changed.clear()
+            if not self.plane.applied:
+                continue
             version = self.plane.applied
-            if not version:
-                continue
-            if self.plane.draining:  # it listens no more, and was told so between the snapshot and this moment
-                self._send(Applied(version))
-                continue
-            try:
-                await self._listen()
-            except Exception as error:
-                self._send(Trouble(f"worker {self.number}: {type(error).__name__}: {error}"))
-            self._send(Applied(version))
+            if not self.plane.draining:  # else it listens no more, and was told so between the snapshot and this moment
+                try:
+                    await self._listen()
+                except Exception as error:
+                    self._fall_behind(version, error)
+            if self._changed.is_set():
+                continue  # a newer snapshot came meanwhile, whose listeners are not open
+            self._opening = False
+            self._confirm()
             if first:
                 first = False
                 gc.collect()

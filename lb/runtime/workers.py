@@ -7,7 +7,9 @@ is not attended to. The same is done for one that gives no sign of life, until i
 A worker that dies again and again, hardly having served, is given more and more time, and after `GIVE_UP` deaths in a
 row its seat stays empty. When all are, `on_hopeless` is called: there is nothing left to supervise.
 
-One that has grown above `memory` is recycled: its heir serves first, on the same sockets, then it drains.
+One that has grown above `memory` is recycled: its heir serves first, on the same sockets, then it drains. So is one
+that is behind, as it could not install a snapshot or rotation. A new one that cannot install its first snapshot is
+killed, which counts as an early death.
 
 `confirm` waits until every worker serves by a version, `poll` until all have reported.
 """
@@ -34,7 +36,7 @@ from lb.core.targets import Rotation, Snapshot
 from lb.proxy import last_words
 from lb.proxy.last_words import NOTHING, Left
 from lb.runtime import doors
-from lb.runtime.channel import VERSION, Applied, Channel, Hello, Message, Order, Poll, Polled, Trouble, pack
+from lb.runtime.channel import VERSION, Applied, Behind, Channel, Hello, Message, Order, Poll, Polled, Trouble, pack
 from lb.runtime.guard import Guard
 from lb.runtime.totals import Totals
 
@@ -54,6 +56,8 @@ SILENT_AFTER = 1.5
 SERVE_WITHIN = 15.0
 #: Seconds before a seat's worker is recycled again: one that is born too large must not be replaced for ever.
 RECYCLE_EVERY = 60.0
+#: Seconds before the next heir of a worker that is behind, growing to the last while no heir can install the snapshot.
+HEIR_BACKOFF = (1.0, 2.0, 5.0, 15.0, 60.0)
 #: glibc gives memory back to the kernel, and takes it anew, with nearly every piece of a large answer: half of what
 #: such an answer costs. With a margin it does so rarely; what is set in the environment already stays.
 MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_TOP_PAD_": str(1 << 20)}
@@ -61,6 +65,14 @@ MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_TOP_PAD_": str(1 << 2
 READ_TO_END = 5.0
 #: Seconds that a worker has to leave a trace of where it hangs, before it is killed.
 TRACE_TIME = 0.3
+
+
+class Unconfirmed(Exception):  # noqa: N818 - it says what happened
+    """Workers that serve have not confirmed a version in time: each one's name, and why."""
+
+    def __init__(self, workers: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{name} {why}" for name, why in workers))
+        self.workers = workers
 
 
 class Life:
@@ -74,6 +86,7 @@ class Life:
         self.doors: socket.socket | None = None
         self.incarnation = 0
         self.applied = 0
+        self.behind: Behind | None = None  # what it could not install; it confirms nothing until it can
         self.polled = 0
         self.heard = time.monotonic()
         self.served_since = 0.0  # 0: it does not serve yet
@@ -123,6 +136,9 @@ class Seat:
         self.early_deaths = 0
         self.given_up = False
         self.recycled = 0.0
+        self.replacing = False  # an heir is being started
+        self.failed_heirs = 0  # in a row, of a worker that is behind
+        self.next_heir = 0.0  # when that worker may have another one
 
 
 class Workers:
@@ -255,17 +271,51 @@ class Workers:
     def retry(self) -> None:
         """Somebody has changed something: seats that were given up get another chance."""
         for seat in self._seats:
+            seat.failed_heirs, seat.next_heir = 0, 0.0
             if seat.given_up:
                 seat.given_up, seat.early_deaths = False, 0
                 self._go(self._fill(seat, 0.0))
 
     def serves(self, version: int) -> bool:
-        """Whether every worker serves by `version`."""
-        return all(life.applied >= version for life in self._lives)
+        """Whether every worker serves by `version`, those that start or leave included: any of them may still have a
+        request to send. A drained target may only stop when this holds."""
+        return all(life.applied >= version for life in self._lives if not life.doomed)
+
+    def confirmed(self, version: int) -> bool:
+        """Whether every worker serves by `version` that an order has to wait for."""
+        now = time.monotonic()
+        return all(life.applied >= version for life in self._lives if self._is_awaited(life, now))
 
     async def confirm(self, version: int, within: float = 5.0) -> None:
-        """Wait until every worker serves by `version`. Raises TimeoutError."""
-        await self._until(lambda: self.serves(version), within)
+        """Wait until every worker serves by `version`. Raises `Unconfirmed` when one that serves does not.
+
+        Those that start or leave are waited for as well, as they may be given requests, but they fail no order.
+        """
+        try:
+            await self._until(lambda: self.confirmed(version), within)
+        except TimeoutError:
+            late = [life for life in self._lives if self._serves_on(life) and life.applied < version]
+            if late:
+                raise Unconfirmed([(_named(life), _why_late(life)) for life in late]) from None
+
+    @property
+    def behind(self) -> list[str]:
+        """Workers that serve by an older version than the newest, as they could not install it, and why."""
+        return [
+            f"{_named(life)} {_why_late(life)}"
+            for life in self._lives
+            if life.behind is not None and self._serves_on(life)
+        ]
+
+    @staticmethod
+    def _serves_on(life: Life) -> bool:
+        """Whether it takes connections, and will go on to."""
+        return bool(life.served_since) and not life.leaving and not life.doomed
+
+    def _is_awaited(self, life: Life, now: float) -> bool:
+        if self._serves_on(life):
+            return True
+        return not life.doomed and life.behind is None and now - life.heard <= SILENT_AFTER
 
     async def poll(self, within: float = 0.5) -> bool:
         """Ask all for a report now; False when one did not answer in time (its last report stands)."""
@@ -313,10 +363,12 @@ class Workers:
             life.incarnation = message.incarnation
             self._on_report(message)
         elif isinstance(message, Applied):
-            life.applied = max(life.applied, message.version)
+            life.applied, life.behind = max(life.applied, message.version), None
             if not life.served_since:
                 life.served_since = life.heard
                 self._on_served(life)
+        elif isinstance(message, Behind):
+            self._on_behind(life, message)
         elif isinstance(message, Polled):
             life.polled = message.number
         elif isinstance(message, Alarm):
@@ -339,6 +391,15 @@ class Workers:
                 )
                 self._kill(life)
         self._wake()
+
+    def _on_behind(self, life: Life, message: Behind) -> None:
+        """It cannot follow. One that serves is replaced by an heir, a new one by the next."""
+        is_news = life.behind is None or life.behind.reason != message.reason
+        life.behind = message
+        if is_news:
+            self._tell_people(f"{_named(life)} could not install version {message.version}: {message.reason}")
+        if not life.served_since:
+            self._kill(life)
 
     def _on_served(self, life: Life) -> None:
         seat = self._seats[life.number] if life.number < len(self._seats) else None
@@ -516,6 +577,7 @@ class Workers:
                     self._kill(life, trace=True)
             for seat in self._seats:
                 self._look_at(seat, now)
+            self._wake()  # who has been silent for too long is no longer waited for
 
     def _look_at(self, seat: Seat, now: float) -> None:
         life = seat.life
@@ -527,33 +589,42 @@ class Workers:
         elif seat.keeper is not None and silent < 2 * LOOK_EVERY and not life.doomed:
             self._give_back(seat)
         life.rss = resident(life.pid)
+        if seat.replacing:
+            return
         due = not seat.recycled or now - seat.recycled > RECYCLE_EVERY
-        if self.memory and life.rss > self.memory and seat.heir is None and due:
+        if life.behind is not None and now >= seat.next_heir:
+            seat.next_heir = now + HEIR_BACKOFF[min(seat.failed_heirs, len(HEIR_BACKOFF) - 1)]
+            seat.failed_heirs += 1
+            self._go(self._replace(seat, life, f"is behind (version {life.behind.version}: {life.behind.reason})"))
+        elif self.memory and life.rss > self.memory and due:
             seat.recycled = now
-            self._go(self._recycle(seat, life))
+            size = f"{life.rss >> 20} MiB, above the bound of {self.memory >> 20} MiB"
+            self._go(self._replace(seat, life, f"has {size}"))
 
-    async def _recycle(self, seat: Seat, old: Life) -> None:
-        """Put an heir in the place of a worker that has grown too large; it serves before the old one drains."""
-        what = f"worker {seat.number} (process {old.pid})"
-        size = f"{old.rss >> 20} MiB, above the bound of {self.memory >> 20} MiB"
+    async def _replace(self, seat: Seat, old: Life, why: str) -> None:
+        """Put an heir in the place of a worker; it serves before the old one drains."""
+        what = f"{_named(old)} {why}"
+        seat.replacing = True
         try:
             heir = seat.heir = await self._spawn(seat)
             await self._until(lambda: bool(heir.served_since) or heir not in self._lives, SERVE_WITHIN)
         except (OSError, TimeoutError) as error:
             if seat.heir is not None:
                 self._kill(seat.heir)
-            seat.heir = None
-            self._go_on(seat, f"{what} has {size}, but its heir does not start: {error or 'it took too long'}")
+            self._go_on(seat, f"{what}, but its heir does not start: {error or 'it took too long'}")
             return
-        seat.heir = None
+        finally:
+            seat.heir, seat.replacing = None, False
         if heir not in self._lives:
-            self._go_on(seat, f"{what} has {size}, but its heir died at once")
+            self._go_on(seat, f"{what}, but its heir {'is as well' if heir.behind else 'died at once'}")
             return
-        self._tell_people(f"{what} has {size}: process {heir.pid} takes its place, it drains")
+        self._tell_people(f"{what}: process {heir.pid} takes its place, it drains")
+        seat.failed_heirs = 0
         if seat.life is old:
             old.leaving = True
             old.say(Order("drain", self.drain))
         seat.life = heir
+        self._wake()
 
     def _go_on(self, seat: Seat, text: str) -> None:
         """There is no heir: the old one serves on, unless it has died meanwhile."""
@@ -616,6 +687,14 @@ def resident(pid: int) -> int:
 
 def _named(life: Life) -> str:
     return f"worker {life.number} (process {life.pid})"
+
+
+def _why_late(life: Life) -> str:
+    """Why it has not confirmed a version, as far as is known."""
+    if life.behind is not None:
+        return f"could not install version {life.behind.version}: {life.behind.reason}; it is to be replaced"
+    silent = time.monotonic() - life.heard
+    return f"has given no sign of life for {silent:.1f} s" if silent > SILENT_AFTER else "has not answered yet"
 
 
 def _with(left: Left) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import socket
@@ -419,3 +420,23 @@ def test_an_edited_active_waits_for_a_pool_that_can_serve(stage: Stage) -> None:
     edit(path, "active: blue", "active: green")
     assert lb.cli("reload").returncode == 0
     assert ask(f"{lb.url}/greeting").json["instance"] == green.address
+
+
+def test_one_that_a_worker_does_not_confirm_is_no_success(stage: Stage) -> None:
+    one, two = stage.pool("blue", 2)
+    path = stage.config({"blue": [one]})
+    lb = stage.start(path)
+    pid = lb.status()["workers"][0]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        edit(path, one.url, f"{one.url}, {two.url}")
+        told = lb.cli("reload")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert told.returncode == 1
+    assert "Not confirmed" in told.stderr
+    assert f"worker 0 (process {pid}): has given no sign of life" in told.stderr
+    assert lb.metrics()['lb_config_reloads_total{result="unconfirmed"}'] == 1
+    assert lb.metrics()['lb_config_reloads_total{result="ok"}'] == 0
+    eventually(lambda: lb.state(two.address) == "ready")  # it is in force all the same
+    assert lb.cli("reload").stdout == "Nothing to change.\n"

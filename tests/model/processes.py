@@ -55,6 +55,7 @@ class Process:
         self.body: Any = None  # the `Worker` or `Supervisor`
         self.main: asyncio.Task[Any] | None = None
         self.descriptors: list[int] = []  # others than sockets, closed at its end
+        self.fail_installs = 0  # so many snapshots cannot be installed
         self.is_first = True  # no other one was there to go on
 
     async def wait(self) -> int:
@@ -135,6 +136,7 @@ class Processes:
         self.start_supervisor: Callable[[Process], Coroutine[Any, Any, Any]] | None = None
         self.fail_starts = 0  # so many starts fail with EAGAIN
         self.dead_on_arrival = 0  # so many workers die at once
+        self.fail_first_installs = 0  # so many new workers cannot install their first snapshot
         loop.on_signal_handler = self._on_signal_handler
         loop.set_task_factory(self._make_task)
 
@@ -203,6 +205,9 @@ class Processes:
                 os.close(fd)
             self.loop.call_soon(process.end, -11)
             return process
+        if self.fail_first_installs:
+            self.fail_first_installs -= 1
+            process.fail_installs = 1
         if page >= 0:
             process.descriptors.append(page)
         process.begin(

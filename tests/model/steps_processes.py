@@ -6,6 +6,7 @@ import asyncio
 import random
 
 from tests.model.clock import CLOCK
+from tests.model.processes import inside
 from tests.model.rules import ORPHAN_BOUND, rule
 from tests.model.steps_orders import background, order
 from tests.model.world import World
@@ -48,6 +49,22 @@ async def step_kill_worker(world: World, dice: random.Random) -> str:
     process.end(-9)
     await world.settle()
     return ""
+
+
+@rule(2, "kill")
+async def step_fail_install(world: World, dice: random.Random) -> str:
+    """One worker cannot install the next snapshot; perhaps new workers cannot install their first one either."""
+    process = dice.choice(world.processes.living("worker"))
+    process.fail_installs = 1
+    world.processes.fail_first_installs = dice.choice((0, 0, 1, 2))
+    if dice.random() < 0.5:
+        return "at the next reload"
+    await background(world, dice)
+    world.counted_exactly = False
+    supervisor = world.supervisor
+    inside(supervisor.process, supervisor._use_new_tls)
+    await world.settle()
+    return "now"
 
 
 @rule(2, "restart")

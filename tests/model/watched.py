@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lb.config.model import Config
 from lb.core.desired import Desired
 from lb.core.lifecycle import Effect, Health, Seen
+from lb.core.targets import Snapshot
 from lb.runtime.handovers import Handovers
 from lb.runtime.supervisor import Supervisor
 from lb.runtime.worker import Worker
@@ -31,6 +32,14 @@ class WatchedWorker(Worker):
         process = current()
         assert process is not None
         process.body = self
+
+    def _apply(self, snapshot: Snapshot) -> None:
+        process = current()
+        assert process is not None
+        if process.fail_installs:
+            process.fail_installs -= 1
+            raise MemoryError("the model wants it so")
+        super()._apply(snapshot)
 
 
 class WatchedHandovers(Handovers):

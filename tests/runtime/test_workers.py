@@ -10,11 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import pytest
 
-from lb.runtime import doors, workers
+from lb.control.operations import Refused
+from lb.core.targets import Rotation, Route, Snapshot
+from lb.runtime import confirming, doors, workers
 from lb.runtime.channel import Order
 from lb.runtime.sockets import open_listener
 from lb.runtime.workers import resident
@@ -344,3 +347,145 @@ async def test_an_orphan_ends_after_its_bound_but_not_while_a_supervisor_that_st
     assert alive(pid)
     visit.leave()
     await eventually(lambda: not alive(pid))
+
+
+def hopeless_snapshot(one: Crew) -> Snapshot:
+    """One that no worker can install: a route leads to a service that it does not have."""
+    return replace(one.snapshot(), routes=(Route("nobody"),))
+
+
+async def test_one_that_is_behind_confirms_nothing_until_a_snapshot_installs(crew: Make) -> None:
+    two = crew(2)
+    await two.start()
+    seat = two.workers._seats[0]
+    seat.next_heir = inf  # it is to stay for a while
+    assert seat.life is not None
+    seat.life.say(hopeless_snapshot(two))
+    failed = two.version
+    two.version += 1
+    two.workers.rotate(Rotation("s", two.version, (("p", 100),), ()))  # on top of what is not there
+    with pytest.raises(workers.Unconfirmed) as caught:
+        await two.workers.confirm(two.version, 1.0)
+    name = f"worker 0 (process {seat.life.pid})"
+    why = f"could not install version {failed}: KeyError: 'nobody'; it is to be replaced"
+    assert caught.value.workers == [(name, why)]
+    assert two.workers.behind == [f"{name} {why}"]
+    assert two.told == [f"{name} could not install version {failed}: KeyError: 'nobody'"]
+    assert not two.workers.serves(two.version)
+    two.workers.apply(two.snapshot())
+    await two.workers.confirm(two.version)
+    assert not two.workers.behind
+
+
+async def test_one_that_is_behind_is_replaced_without_a_lost_request(crew: Make) -> None:
+    two = crew(2)
+    await two.start()
+    old, stays = two.workers.pids
+    assert two.workers._seats[0].life is not None
+    two.workers._seats[0].life.say(hopeless_snapshot(two))
+    two.version += 1
+    two.workers.rotate(Rotation("s", two.version, (("p", 100),), ()))
+    confirming = asyncio.ensure_future(two.workers.confirm(two.version))
+    asked = answered = 0
+    while alive(old):
+        asked, answered = asked + 5, answered + await two.ask(5)
+        assert asked < 5000
+    assert answered == asked
+    await confirming  # by the heir, in the place of the one that could not
+    assert two.workers.pids[1] == stays
+    assert two.told[1].startswith(f"worker 0 (process {old}) is behind")
+    assert two.told[1].endswith("takes its place, it drains")
+
+
+async def test_heirs_that_cannot_install_it_either_come_less_and_less_often(
+    crew: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "HEIR_BACKOFF", (0.0, 600.0))
+    one = crew(1)
+    await one.start()
+    pids = one.workers.pids
+    one.workers.apply(hopeless_snapshot(one))
+    await eventually(lambda: sum("but its heir is as well" in text for text in one.told) == 2)
+    await asyncio.sleep(0.6)
+    assert sum("but its heir is as well" in text for text in one.told) == 2
+    assert one.workers.pids == pids
+    assert await one.ask(3) == 3, "it serves on by what it has"
+    assert one.workers.behind
+    one.workers.apply(one.snapshot())
+    one.workers.retry()
+    await one.workers.confirm(one.version)
+    assert not one.workers.behind
+
+
+async def test_a_new_one_that_cannot_install_its_first_snapshot_is_replaced(
+    crew: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "BACKOFF", (0.0, 0.05))
+    two = crew(2)
+    await two.start()
+    good = two.snapshot()
+    two.workers._take(hopeless_snapshot(two))  # what new workers get
+    os.kill(two.workers.pids[0], signal.SIGKILL)
+    await eventually(lambda: sum("could not install version" in text for text in two.told) >= 2)
+    two.workers._take(good)
+    await eventually(lambda: (life := two.workers._seats[0].life) is not None and life.served_since)
+    assert await two.ask(20, within=1.0) == 20
+
+
+async def test_one_that_leaves_and_stands_still_fails_no_order_but_is_not_forgotten(crew: Make) -> None:
+    old, heir = crew(1), crew(1)
+    await old.start()
+    [pid] = old.workers.pids
+    heir.version = 50
+    await heir.start()
+    assert old.workers.directory is not None
+    visits, _ = await asyncio.to_thread(doors.visit_all, old.workers.directory, heir.workers.pids)
+    [visit] = visits
+    visit.close_sockets()
+    _, writer = await asyncio.open_connection(*old.address)
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
+    await asyncio.sleep(0.1)
+    await heir.workers.adopt(visit)
+    await heir.workers.confirm(heir.version)
+    await eventually(lambda: heir.totals.sums().downstream == 1)
+    os.kill(pid, signal.SIGSTOP)
+    heir.workers.apply(heir.snapshot())
+    await heir.workers.confirm(heir.version)
+    assert heir.workers.confirmed(heir.version)
+    assert heir.workers.leaving == [pid]
+    assert not heir.workers.serves(heir.version), "a target may not stop for it"
+    assert not await heir.workers.poll()
+    assert heir.totals.sums().downstream == 1
+    os.kill(pid, signal.SIGCONT)
+    await eventually(lambda: heir.workers.serves(heir.version))
+    old.workers.let_go()
+    writer.close()
+    await eventually(lambda: not alive(pid), what="it ends when nothing is under way")
+
+
+async def test_one_that_is_being_killed_fails_no_order(crew: Make) -> None:
+    two = crew(2)
+    await two.start()
+    life = two.workers._seats[0].life
+    assert life is not None
+    os.kill(life.pid, signal.SIGSTOP)
+    life.doomed = True
+    two.workers.apply(two.snapshot())
+    await two.workers.confirm(two.version, 1.0)
+    life.doomed = False
+    with pytest.raises(workers.Unconfirmed, match="has not answered yet"):
+        await two.workers.confirm(two.version, 0.2)
+
+
+async def test_an_order_says_who_has_not_confirmed(crew: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confirming, "CONFIRM_WITHIN", 1.0)
+    one = crew(1)
+    await one.start()
+    one.workers._seats[0].next_heir = inf
+    one.workers.apply(hopeless_snapshot(one))
+    with pytest.raises(Refused) as caught:
+        await confirming.confirm(one.workers, one.version)
+    assert caught.value.detail == "the change is in force, but a worker has not confirmed it within 1 s"
+    [reason] = caught.value.reasons
+    assert reason["where"] == f"worker 0 (process {one.workers.pids[0]})"
+    assert reason["reason"].startswith(f"could not install version {one.version}: KeyError")

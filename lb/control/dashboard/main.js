@@ -242,6 +242,7 @@ class Page {
     const warnings = [
       !ready && ["bad", "✕ lb is not ready", "No service has a ready target, or lb is draining: /readyz answers 503."],
       !config.last_reload_ok && ["bad", "✕ The last reload was refused", `${config.last_error} What was loaded at ${clock(config.loaded_at)} still runs.`],
+      config.unconfirmed.length > 0 && ["bad", "✕ The configuration is not in force in every worker", config.unconfirmed.join("; ")],
       trouble && ["bad", "✕ State cannot be written", trouble],
       log && ["bad", "✕ The access log cannot be written", log],
       seats > 0 && ["bad", `✕ ${many(seats, "worker")} given up`, "They died again and again; a reload tries them once more."],
