@@ -47,22 +47,22 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-def hand(doors: socket.socket, door: Door, sock: socket.socket) -> None:
-    """Give a worker a copy of a listening socket. OSError: it reads no more."""
-    _send(doors, json.dumps(door).encode(), [sock.fileno()])
+def hand(doors: socket.socket, door: Door, sock: socket.socket, spare: bool = False) -> None:
+    """Give a worker a copy of a listening socket; a spare one is only kept. OSError: it reads no more."""
+    _send(doors, json.dumps((*door, spare)).encode(), [sock.fileno()])
 
 
 def close(doors: socket.socket, door: Door) -> None:
     """Tell a worker to close its copy: another one listens there."""
-    _send(doors, json.dumps(door).encode(), [])
+    _send(doors, json.dumps((*door, False)).encode(), [])
 
 
-def take(doors: socket.socket) -> tuple[list[tuple[Door, socket.socket | None]], bool]:
-    """What has come so far: sockets to listen on, and (None) doors to leave; and whether more may come.
+def take(doors: socket.socket) -> tuple[list[tuple[Door, socket.socket | None, bool]], bool]:
+    """What has come so far: sockets to listen on, or (True) to keep, and (None) doors to leave; whether more may come.
 
     `doors` must not block.
     """
-    found: list[tuple[Door, socket.socket | None]] = []
+    found: list[tuple[Door, socket.socket | None, bool]] = []
     while True:
         try:
             data, sockets = _receive(doors)
@@ -72,8 +72,8 @@ def take(doors: socket.socket) -> tuple[list[tuple[Door, socket.socket | None]],
             return found, False
         if not data:
             return found, False
-        bind, seat = json.loads(data)
-        found.append(((bind, seat), sockets[0] if sockets else None))
+        bind, seat, spare = json.loads(data)
+        found.append(((bind, seat), sockets[0] if sockets else None, spare))
 
 
 # --- from a worker to an heir ----------------------------------------------------------------------------------------

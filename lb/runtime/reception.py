@@ -56,12 +56,14 @@ class Reception:
         """Accept some of those who wait. False: the system has no descriptor or memory for them."""
         return self.let_in(AT_ONCE)
 
-    def let_in(self, most: float) -> bool:
-        """Accept those who wait in the queue, up to so many. False: the system has no descriptor or memory for them."""
+    def let_in(self, most: float, queue: socket.socket | None = None) -> bool:
+        """Accept those who wait in the queue, or in another one of the same address, up to so many. False: the system
+        has no descriptor or memory for them."""
+        queue = queue or self._sock
         while most > 0:
             most -= 1
             try:
-                connection, address = self._sock.accept()
+                connection, address = queue.accept()
             except OSError as error:  # nobody is left, or no descriptor
                 return error.errno not in _SHORT
             connection.setblocking(False)

@@ -29,7 +29,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -97,6 +97,7 @@ class Worker:
         self._last_words = last_words
         self._guard = Guard(self._tell)
         self.sockets: dict[Door, socket.socket] = {}
+        self.spares: dict[Door, socket.socket] = {}  # a neighbour's: its queue outlives it and the supervisor
         self.done = asyncio.Event()
         self._directory = directory
         self._channel: Channel | None = None
@@ -148,7 +149,7 @@ class Worker:
         if self._directory is None:
             return
         try:
-            self._doorway = Doorway(self._directory, self._who, lambda: self.sockets)
+            self._doorway = Doorway(self._directory, self._who, lambda: {**self.spares, **self.sockets})
         except OSError as error:
             say(f"worker {self.number}: no later lb will find it: {self._directory}: {error.strerror or error}")
             return
@@ -212,6 +213,7 @@ class Worker:
             return
         if self._settled and self._doorway is not None:
             self._orphaned = self._keep_running("worker_orphan", partial(self._outlive, time.monotonic()))
+            self._use_spares()
         else:
             self._drain(OWN_DRAIN)
 
@@ -296,6 +298,7 @@ class Worker:
         self._listeners, self._tls_files = wanted, dict(snapshot.files)
         self._orphan_bound = snapshot.orphan
         self.plane.left = frozenset((self.plane.left | gone) - wanted.keys())
+        self._drop_spares(gone)
         for door in [door for door in self.sockets if door[0] in gone]:
             self._leave(door)
         for bind in gone:
@@ -316,13 +319,14 @@ class Worker:
             self.loop.remove_reader(self._doors)
             self._doors.close()
             self._doors = None
-        for door, sock in found:
+        for door, sock, spare in found:
+            kept = self.spares if spare else self.sockets
             if sock is None:
                 self._forget(door)
-            elif self.plane.draining or door in self.sockets:
+            elif self.plane.draining or door in kept:
                 sock.close()
             else:
-                self.sockets[door] = sock
+                kept[door] = sock
             self._changed.set()
 
     def _forget(self, door: Door) -> None:
@@ -344,6 +348,23 @@ class Worker:
             opened.server.close()
             opened.reception.let_in(inf)
         self._forget(door)
+
+    def _use_spares(self) -> None:
+        """Listen on a neighbour's sockets as well: nobody else would, if it has died with the supervisor."""
+        for door, sock in self.spares.items():
+            if self.sockets.setdefault(door, sock) is not sock:
+                sock.close()
+        self.spares.clear()
+        self._changed.set()
+
+    def _drop_spares(self, binds: Collection[str]) -> None:
+        """Keep a neighbour's sockets no more, after those who wait in their queues have been let in."""
+        for door in [door for door in self.spares if door[0] in binds]:
+            sock = self.spares.pop(door)
+            reception = next((opened.reception for own, opened in self._open.items() if own[0] == door[0]), None)
+            if reception is not None:
+                reception.let_in(inf, sock)
+            sock.close()
 
     async def _follow(self) -> None:
         """Open and close listeners as snapshots and sockets come."""
@@ -419,6 +440,7 @@ class Worker:
     def _drain(self, within: float) -> None:
         if self.plane.draining:
             return
+        self._drop_spares({bind for bind, _ in self.spares})
         for door in list(self.sockets):
             self._leave(door)
         self.plane.drain(within)

@@ -25,7 +25,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -99,11 +99,11 @@ class Life:
         if self.channel is not None:
             self.channel.send(message)
 
-    def hand(self, door: doors.Door, sock: socket.socket) -> None:
-        """Give it a socket to listen on; one that takes none hangs, and will be found out."""
+    def hand(self, door: doors.Door, sock: socket.socket, spare: bool = False) -> None:
+        """Give it a socket to listen on, or to keep; one that takes none hangs, and will be found out."""
         if self.doors is not None:
             with suppress(OSError):
-                doors.hand(self.doors, door, sock)
+                doors.hand(self.doors, door, sock, spare)
 
     def left(self) -> Left:
         """What it had under way when it ended, by the page that outlives it."""
@@ -247,16 +247,24 @@ class Workers:
         self.sockets[bind] = sockets
         for life in self._lives:
             if not life.leaving:
-                self._hand(life, life.number, (bind,))
+                self._equip(life, (bind,))
         for seat in self._seats:
             if seat.keeper is not None:
                 self._hand(seat.keeper, seat.number, (bind,))
 
-    def _hand(self, life: Life, number: int, binds: Iterable[str]) -> None:
+    def _equip(self, life: Life, binds: Collection[str]) -> None:
+        """Give a worker the queues of its seat, and those of the next seat to keep: the kernel resets the
+        connections in a queue whose last descriptor is closed, and the supervisor may die together with a worker."""
+        self._hand(life, life.number, binds)
+        if self.count > 1:
+            own = [bind for bind in binds if not bind.startswith("unix:")]  # all share the queue of a Unix socket
+            self._hand(life, (life.number + 1) % self.count, own, spare=True)
+
+    def _hand(self, life: Life, number: int, binds: Iterable[str], spare: bool = False) -> None:
         """Give a worker the queues of a seat: one a bind, more when the lb before had more workers."""
         for bind in binds:
             for place in range(number, len(self.sockets[bind]), self.count):
-                life.hand((bind, place), self.sockets[bind][place])
+                life.hand((bind, place), self.sockets[bind][place], spare)
 
     def close(self, bind: str) -> None:
         """A listener is gone; workers close theirs when the snapshot without it comes."""
@@ -450,7 +458,7 @@ class Workers:
             self._kill(life)
             self._go(self._await_end(seat, life, process))
             raise
-        self._hand(life, seat.number, self.sockets)
+        self._equip(life, self.sockets)
         life.say(self._whole())
         if self._settled:
             life.say(Order("settle"))

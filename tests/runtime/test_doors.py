@@ -27,16 +27,16 @@ def test_a_worker_gets_sockets_and_orders_to_close_them() -> None:
     theirs.setblocking(False)
     with listening() as first, listening() as second:
         doors.hand(ours, ("127.0.0.1:0", 0), first)
-        doors.hand(ours, ("unix:/x y", 7), second)
+        doors.hand(ours, ("unix:/x y", 7), second, spare=True)
         doors.close(ours, ("127.0.0.1:0", 0))
         found, more = doors.take(theirs)
         assert more
-        assert [(door, sock and sock.getsockname()) for door, sock in found] == [
-            (("127.0.0.1:0", 0), first.getsockname()),
-            (("unix:/x y", 7), second.getsockname()),
-            (("127.0.0.1:0", 0), None),
+        assert [(door, sock and sock.getsockname(), spare) for door, sock, spare in found] == [
+            (("127.0.0.1:0", 0), first.getsockname(), False),
+            (("unix:/x y", 7), second.getsockname(), True),
+            (("127.0.0.1:0", 0), None, False),
         ]
-        for _, sock in found:
+        for _, sock, _ in found:
             if sock is not None:
                 assert not sock.get_inheritable()
                 sock.close()

@@ -489,3 +489,28 @@ async def test_an_order_says_who_has_not_confirmed(crew: Make, monkeypatch: pyte
     [reason] = caught.value.reasons
     assert reason["where"] == f"worker 0 (process {one.workers.pids[0]})"
     assert reason["reason"].startswith(f"could not install version {one.version}: KeyError")
+
+
+async def test_who_waits_in_the_queue_of_one_that_dies_with_its_supervisor_is_served(crew: Make) -> None:
+    two = crew(2)
+    await two.start()
+    pids = two.workers.pids
+    os.kill(pids[0], signal.SIGSTOP)
+    waiting = []
+    for _ in range(20):  # about half of them come to the queue of the one that stands still
+        reader, writer = await asyncio.open_connection(*two.address)
+        waiting.append((reader, writer))
+    for life in two.workers._lives:  # the supervisor dies: its channels and its sockets are closed
+        life.close()
+    two.workers.close_all()
+    os.kill(pids[0], signal.SIGKILL)
+    await eventually(lambda: not alive(pids[0]))
+    for reader, writer in waiting:
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert (await asyncio.wait_for(reader.read(), 5.0)).startswith(b"HTTP/1.1 503")
+        writer.close()
+    assert await two.ask(20, within=1.0) == 20
+    two.workers._stopping = True
+    os.kill(pids[1], signal.SIGKILL)
+    await eventually(lambda: not alive(pids[1]))
+    two.workers._lives.clear()
