@@ -93,6 +93,10 @@ def blocks(page: Path, root: Path = REPO) -> list[Block]:
     return found
 
 
+#: Taken once: pages are read in threads, and pytest changes the environment while it runs.
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith(("LB_", "MAKE", "MFLAGS"))}
+
+
 class Desk:
     """A reader's directory, with the repository's files in it, and the programs the reader started."""
 
@@ -107,8 +111,8 @@ class Desk:
         self.write("backends.yaml", (REPO / "backends.yaml").read_text())
         self.write("etc/lb-token/token", "a-token-of-the-reader-s\n")
         self.environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith(("LB_", "MAKE", "MFLAGS"))},
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin",
+            **ENVIRONMENT,
+            "PATH": f"{Path(sys.executable).parent}:{ENVIRONMENT['PATH']}:/usr/sbin",
             "LB_ADMIN": f"http://127.0.0.1:{self.ports['9900']}",
             "NO_COLOR": "1",
             "COLUMNS": "80",
