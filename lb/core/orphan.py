@@ -11,6 +11,8 @@ from dataclasses import dataclass
 SAY_EVERY = 60.0
 #: Seconds beyond the bound that a worker waits for a supervisor that has come for it and still starts.
 START_TIME = 60.0
+#: Seconds at least between two looks: what rounding leaves of a time is too short to move a clock.
+PAUSE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def look(since: float, said: float | None, bound: float, now: float, visited: bo
         )
         said = now
     due = said + SAY_EVERY - now
-    return Look(text, ends=False, again=min(due, left) if left > 0 else 1.0)
+    return Look(text, ends=False, again=max(PAUSE, min(due, left)) if left > 0 else 1.0)
 
 
 def span(seconds: float) -> str:

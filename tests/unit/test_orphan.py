@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import nextafter
+
 import pytest
 
 from lb.core.orphan import START_TIME, look, span
@@ -51,6 +53,14 @@ def test_a_supervisor_that_starts_holds_up_the_end() -> None:
 
 def test_but_not_for_ever() -> None:
     assert life(30.0, (25.0, 1e9))[1] == pytest.approx(30.0 + START_TIME, abs=1.0)
+
+
+@pytest.mark.parametrize("now", [nextafter(1024.5, 0.0), nextafter(1064.5, 0.0)], ids=["bound", "message"])
+def test_a_look_a_rounding_error_too_early_is_followed_by_one_later(now: float) -> None:
+    """The sleep until then moved no clock, and the worker looked again and again."""
+    found = look(1004.5, 1004.5, 20.0 if now < 1030 else 3600.0, now, visited=False)
+    assert not found.ends
+    assert now + found.again > nextafter(now, 2000.0)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (119, "119 s"), (150, "2 min"), (9000, "2.5 h")])
