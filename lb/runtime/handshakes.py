@@ -108,7 +108,9 @@ class TlsServer:
         self._loop.add_reader(self._sock, self._on_waiting)
 
     def close(self) -> None:
-        """Accept no more; handshakes under way go on."""
+        """Accept no more; handshakes under way go on. As of the loop's own server, a second call does nothing."""
+        if self._sock.fileno() < 0:
+            return
         if self._later is not None:
             self._later.cancel()
         self._loop.remove_reader(self._sock)

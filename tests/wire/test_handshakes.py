@@ -152,6 +152,17 @@ def test_a_client_without_the_certificate_it_needs_is_counted() -> None:
     uvloop.run(run())
 
 
+def test_a_server_that_is_closed_twice_is_closed() -> None:
+    """A worker that drains closes it before it empties the queue, and again with the socket."""
+
+    async def run() -> None:
+        desk = Desk()
+        desk.server.close()
+        desk.close()
+
+    uvloop.run(run())
+
+
 def test_what_was_not_said_is_said_later() -> None:
     now = 100.0
     counted: list[str] = []
