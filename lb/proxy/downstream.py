@@ -145,6 +145,8 @@ class Downstream(asyncio.Protocol):
         plane.clients.add(self)
         if listener.bind in plane.left:
             self.dismiss()
+        if plane.draining:  # it waited in the queue, or its TLS handshake was under way
+            self.drain()
         self._identify()
 
     def _identify(self) -> None:

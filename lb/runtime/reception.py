@@ -25,7 +25,8 @@ _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 class Reception:
     """The protocol factory of one listening socket. `options` are those of TLS; `go` starts a task and keeps it.
-    `failed` is called with the client's address and the error when its TLS handshake fails."""
+    `failed` is called with the client's address and the error when its TLS handshake fails. `under_way` are the clients
+    that have been accepted and have no connection of the data plane yet: their TLS handshake is under way."""
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Reception:
         options: dict[str, Any],
         go: Callable[[Coroutine[Any, Any, None]], object],
         failed: Callable[[str, OSError], None] | None = None,
+        under_way: set[socket.socket] | None = None,
     ) -> None:
         self._loop = loop
         self._sock = sock
@@ -42,6 +44,7 @@ class Reception:
         self._options = options
         self._go = go
         self._failed = failed
+        self._under_way: set[socket.socket] = set() if under_way is None else under_way
         self._last = 0.0
 
     def __call__(self) -> Downstream:
@@ -67,6 +70,7 @@ class Reception:
             except OSError as error:  # nobody is left, or no descriptor
                 return error.errno not in _SHORT
             connection.setblocking(False)
+            self._under_way.add(connection)
             self._go(self._welcome(connection, address))
         return True
 
@@ -77,3 +81,5 @@ class Reception:
             connection.close()
             if self._options and self._failed is not None:
                 self._failed(address[0] if isinstance(address, tuple) else "unix", error)
+        finally:
+            self._under_way.discard(connection)

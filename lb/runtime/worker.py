@@ -110,6 +110,7 @@ class Worker:
         self._listeners: dict[str, Listener] = {}  # as the newest snapshot has them
         self._tls_files: dict[str, bytes] = {}  # their contents, by digest
         self._open: dict[Door, _Open] = {}
+        self._shaking_hands: set[socket.socket] = set()  # clients whose TLS handshake is under way
         self._changed = asyncio.Event()
         self._opening = False  # a snapshot's listeners are yet to be opened
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -414,7 +415,7 @@ class Worker:
                 del self._open[door]
             factory = self.plane.downstream(replace(listener, connections=min(listener.connections, bound)))
             failed = partial(self._handshakes.note, listener.bind)
-            reception = Reception(self.loop, sock, factory, options, self._go, failed)
+            reception = Reception(self.loop, sock, factory, options, self._go, failed, self._shaking_hands)
             # A duplicate is handed over: the server closes what it is given, and the socket may be wanted again.
             copy = sock.dup()
             server: asyncio.AbstractServer | TlsServer
@@ -448,7 +449,7 @@ class Worker:
 
     async def _stop_when_idle(self, until: float) -> None:
         await asyncio.sleep(0)  # those who were let in last
-        while time.monotonic() < until and not self.plane.idle():  # noqa: ASYNC110 - the plane tells no events
+        while time.monotonic() < until and (self._shaking_hands or not self.plane.idle()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         self.done.set()
 
