@@ -54,7 +54,10 @@ async def step_kill_worker(world: World, dice: random.Random) -> str:
 @rule(2, "kill")
 async def step_fail_install(world: World, dice: random.Random) -> str:
     """One worker cannot install the next snapshot; perhaps new workers cannot install their first one either."""
-    process = dice.choice(world.processes.living("worker"))
+    living = world.processes.living("worker")
+    if not living:
+        return "none"
+    process = dice.choice(living)
     process.fail_installs = 1
     world.processes.fail_first_installs = dice.choice((0, 0, 1, 2))
     if dice.random() < 0.5:
