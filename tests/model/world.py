@@ -62,6 +62,11 @@ class Track:
     copied_to: frozenset[str] = frozenset()
     pools: frozenset[str] = frozenset()
 
+    @property
+    def keeps_a_target_busy(self) -> bool:
+        """Whether its target may be at work though its client has gone: an end of file alone ends no request."""
+        return "client" in self.excuses and CLOCK.now < self.since + float(self.wish.do.get("delay", 0)) + 0.1
+
 
 class World:
     """Everything of one run."""
@@ -346,13 +351,12 @@ class World:
         if self.workers_hurt > CLOCK.now - JUST_NOW:
             track.excuses.add("worker")
         self.tracks[wish.number] = track
+        busy = [*self.tracks.values(), *(each for each in self.ended.values() if each.keeps_a_target_busy)]
         for each in self.tracks.values():
-            each.rivals = max(each.rivals, self._rivals(each))
-            each.crowd = max(each.crowd, sum(1 for other in self.tracks.values() if other.service == each.service))
+            crowd = [other for other in busy if other.service == each.service]
+            each.crowd = max(each.crowd, len(crowd))
+            each.rivals = max(each.rivals, sum(1 for other in crowd if other.pools & each.pools))
         return track
-
-    def _rivals(self, track: Track) -> int:
-        return sum(1 for other in self.tracks.values() if other.service == track.service and other.pools & track.pools)
 
     async def ask(self, service: str, wish: Wish, client: Client | None = None) -> Track:
         """Send a request; what comes of it is held against the reference when it is over."""
