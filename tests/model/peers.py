@@ -8,6 +8,7 @@ it does with all of them in `Backend.mood`.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import socket
 from collections.abc import Callable
@@ -19,6 +20,9 @@ from tests.model.clock import CLOCK
 _NUMBER = re.compile(rb"^/(?:[a-z]+/)*r/(\d+)")
 _LENGTH = re.compile(rb"(?im)^content-length: *(\d+)")
 _DO = re.compile(rb"(?im)^x-do: *([^\r\n]*)")
+_CHUNKED = re.compile(rb"(?im)^transfer-encoding: *chunked")
+_LOGIN = re.compile(rb"(?im)^authorization: *ntlm ")
+_SENDER = re.compile(rb"(?im)^x-sender: *(\d+)")
 
 #: The answer to the key `dGhlIHNhbXBsZSBub25jZQ==` (RFC 6455 section 1.3).
 ACCEPT = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -34,6 +38,7 @@ class Arrival:
     method: str
     backend: Backend
     at: float
+    stranger: bool = False  # somebody else is logged in on its connection
 
 
 class Backend:
@@ -97,6 +102,8 @@ class _Conversation(asyncio.Protocol):
         self.tunnel = False  # what comes is sent back, byte for byte
         self._held = b""
         self._body_left = 0
+        self._chunked = False
+        self._owner = b""  # the client that is logged in on this connection
         self._then: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -126,9 +133,14 @@ class _Conversation(asyncio.Protocol):
                 self._held = self._held[taken:]
                 if self._body_left:
                     return
-                then, self._then = self._then, None
-                if then is not None:
-                    then()
+                self._body_over()
+                continue
+            if self._chunked:
+                _, found, rest = self._held.partition(b"\r\n0\r\n\r\n")
+                if not found:
+                    return
+                self._held, self._chunked = rest, False
+                self._body_over()
                 continue
             if self.busy:
                 return
@@ -138,25 +150,36 @@ class _Conversation(asyncio.Protocol):
             self._held = rest
             self._take(head)
 
+    def _body_over(self) -> None:
+        then, self._then = self._then, None
+        if then is not None:
+            then()
+
     def _take(self, head: bytes) -> None:
         line = head.split(b"\r\n", 1)[0]
         method, path, _ = line.split(b" ", 2)
         length = _LENGTH.search(head)
         self._body_left = int(length[1]) if length else 0
+        self._chunked = _CHUNKED.search(head) is not None
         number = _NUMBER.match(path)
         self.busy = True
         if number is None:
             self._probe(path.decode())
             return
         self.served += 1
-        self.backend.on_arrival(Arrival(int(number[1]), method.decode(), self.backend, CLOCK.now))
+        sender = _SENDER.search(head)
+        who = sender[1] if sender else b""
+        stranger = bool(self._owner) and who != self._owner
+        if _LOGIN.search(head):
+            self._owner = who
+        self.backend.on_arrival(Arrival(int(number[1]), method.decode(), self.backend, CLOCK.now, stranger))
         wanted = _DO.search(head)
         do = dict(part.split("=") for part in wanted[1].decode().split(",")) if wanted and wanted[1] else {}
 
         def answer() -> None:
             self._answer(method, do)
 
-        if self._body_left:
+        if self._body_left or self._chunked:
             self._then = answer
         else:
             answer()
@@ -196,10 +219,18 @@ class _Conversation(asyncio.Protocol):
         if mood == "close":
             self.transport.close()
             return
-        if "delay" in do:
+        if "interim" in do:
+            asyncio.get_running_loop().call_later(float(do["interim"]), self._go_on_working, method, do, mood)
+        elif "delay" in do:
             asyncio.get_running_loop().call_later(float(do["delay"]), self._reply, method, do, mood)
         else:
             self._reply(method, do, mood)
+
+    def _go_on_working(self, method: bytes, do: dict[str, str], mood: str) -> None:
+        """Say that the answer takes longer, and take as long once more."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+            asyncio.get_running_loop().call_later(float(do["interim"]), self._reply, method, do, mood)
 
     def _reply(self, method: bytes, do: dict[str, str], mood: str) -> None:
         if self.transport is None or self.transport.is_closing():
@@ -247,12 +278,20 @@ class Wish:
     body: int = 0
     host: str = "model.test"
     minor: int = 1
+    chunk: int = 0  # the body goes in chunks of so many bytes
+    sender: int = 0  # the client's number
 
     def encode(self) -> bytes:
         lines = [f"{self.method} {self.route}/r/{self.number} HTTP/1.{self.minor}", f"Host: {self.host}"]
         lines += [f"{name}: {value}" for name, value in self.fields.items()]
         if self.do:
             lines.append("X-Do: " + ",".join(f"{key}={value}" for key, value in self.do.items()))
+        if self.sender:
+            lines.append(f"X-Sender: {self.sender}")
+        if self.chunk:
+            lines.append("Transfer-Encoding: chunked")
+            piece = b"%x\r\n%b\r\n" % (self.chunk, b"b" * self.chunk)
+            return "\r\n".join([*lines, "", ""]).encode() + piece * (self.body // self.chunk) + b"0\r\n\r\n"
         if self.body or self.method == "POST":
             lines.append(f"Content-Length: {self.body}")
         return "\r\n".join([*lines, "", ""]).encode() + b"b" * self.body
@@ -265,7 +304,10 @@ class Wish:
 class Client(asyncio.Protocol):
     """A client's connection: one request at a time, or several ahead (`send` more than once)."""
 
+    numbers = itertools.count(1)
+
     def __init__(self) -> None:
+        self.number = next(self.numbers)
         self.transport: Any = None
         self.open = False
         self.last = False  # the answer said that none will follow
@@ -296,6 +338,7 @@ class Client(asyncio.Protocol):
 
     def send(self, wish: Wish) -> asyncio.Future[Answer]:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        wish.sender = self.number
         self._waiting.append((wish, future, CLOCK.now))
         if self.open:
             self.transport.write(wish.encode())

@@ -32,6 +32,7 @@ class ServicePlan:
     settings: dict[str, Any] = field(default_factory=dict)
     check: dict[str, Any] = field(default_factory=dict)
     scheme: str = "http"
+    max_body: int = 0  # bytes that its route lets a body have; 0: any number
 
     def pool_of(self, address: str) -> str:
         for name, targets in self.pools.items():
@@ -102,7 +103,10 @@ class Plan:
             }
             for service in self.services.values()
         }
-        routes = [{"path": service.route, "service": service.name} for service in self.services.values()]
+        routes = [
+            {"path": service.route, "service": service.name, "max_body": service.max_body}
+            for service in self.services.values()
+        ]
         content = {
             "listeners": [{"bind": self.bind}],
             "admin": {"bind": self.admin},

@@ -15,6 +15,8 @@ from tests.model.world import World
 Rule = Callable[[World, random.Random], Awaitable[str | None]]
 #: Seconds that workers serve on without a supervisor.
 ORPHAN_BOUND = 20.0
+#: Bytes that a request's body may have.
+MAX_BODY = 3000
 #: (weight, theme, step). A run has some of the themes.
 RULES: list[tuple[int, str, Rule]] = []
 #: Theme → how many of 100 runs have it.
@@ -69,7 +71,7 @@ async def begin(world: World) -> None:
         "fall": rng.choice((1, 2, 3)),
         "grace": rng.choice(("0s", "30s")),
     }
-    app = ServicePlan("app", "/app", {}, "blue", {}, check)
+    app = ServicePlan("app", "/app", {}, "blue", {}, check, max_body=MAX_BODY)
     for name in ("blue", "green", "grey")[: rng.choice((2, 2, 3))]:
         app.pools[name] = [await new_target(world) for _ in range(rng.choice((1, 2, 2, 3)))]
     world.plan.services["app"] = app

@@ -8,7 +8,7 @@ import random
 from tests.model.clock import CLOCK
 from tests.model.features import CLIENT
 from tests.model.peers import Client, Wish
-from tests.model.rules import rule
+from tests.model.rules import MAX_BODY, rule
 from tests.model.world import Track, World
 
 METHODS = ("GET", "GET", "GET", "POST", "POST", "HEAD", "PUT")
@@ -73,6 +73,28 @@ async def step_burst(world: World, dice: random.Random) -> str:
         if dice.random() < 0.3:
             await world.settle()
     await asyncio.sleep(dice.choice((0.0, 0.3, 1.3)))
+    return told(tracks)
+
+
+@rule(3, "traffic")
+async def step_odd(world: World, dice: random.Random) -> str:
+    """What is rare in requests and answers: interim answers, small chunks, a connection that is logged in."""
+    service = dice.choice(list(world.plan.services))
+    kind = dice.choice(("interim", "chunks", "login"))
+    client = await world.client(fresh=True)
+    tracks = []
+    if kind == "interim":  # longer than `timeouts.response` in all
+        wish = world.wish(service, method=dice.choice(METHODS), do={"interim": "2.4"})
+        tracks.append(await world.ask(service, wish, client))
+    elif kind == "chunks":
+        wish = world.wish(service, method=dice.choice(("POST", "PUT")), body=MAX_BODY, chunk=10)
+        tracks.append(await world.ask(service, wish, client))
+    else:
+        for fields in ({"Authorization": "NTLM TlRMTVNTUAAB"}, {}):
+            tracks.append(await world.ask(service, world.wish(service, fields=fields), client))
+            await asyncio.sleep(dice.choice((1e-6, 0.3)))
+        tracks.append(await world.ask(service, world.wish(service)))
+    await world.settle()
     return told(tracks)
 
 

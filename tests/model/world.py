@@ -114,6 +114,7 @@ class World:
         self.sleepers: list[tuple[float, Client]] = []  # clients that never read, since when
         self.counted_exactly = True
         self.counted: dict[str, int] = {}  # service → requests that are over and that a living lb has counted
+        self.perhaps: dict[str, int] = {}  # …and those without an answer, that it may have counted
         loop.set_exception_handler(self._on_trouble)
 
     # --- the machinery ----------------------------------------------------------------------------------------------
@@ -398,6 +399,10 @@ class World:
         if track is None:
             self.violate("arrival", f"request {arrival.number} arrived at {arrival.backend} long after its end")
             return
+        if arrival.stranger:
+            self.violate(
+                "1 a login is its client's", f"{track.wish} rode a connection that another client logged in on"
+            )
         track.arrivals.append(arrival)
         if track.answer is not None and track not in self.waiting:
             self._judge_late(track, arrival)
@@ -410,8 +415,8 @@ class World:
             self.counted_exactly = False
         if "client" in track.excuses or track.copied_to or track.excuses & {"worker", "restart"}:
             self.busy_until = CLOCK.now + 6.0
-        if answer.status:
-            self.counted[track.service] = self.counted.get(track.service, 0) + 1
+        counts = self.counted if answer.status else self.perhaps
+        counts[track.service] = counts.get(track.service, 0) + 1
         if self.orders:
             self.waiting.append(track)
         else:
