@@ -834,6 +834,8 @@ class Exchange:
     def answer(self, status: int, reason: str, text: str, *, close: bool = False, extra: bytes = b"") -> None:
         """Answer in the proxy's own name."""
         client = self.client
+        if self.pool is self.plane.nowhere.nobody:
+            self.pool = self.service.nobody  # refused before a pool was chosen: its service counts it
         self.reason = reason
         self.status = status
         self.own = True

@@ -995,6 +995,14 @@ def test_adaptive_concurrency_sheds_early() -> None:
     assert stage.plane.rejected == {"overload": 5}
 
 
+def test_request_refused_before_a_pool_is_chosen_counts_for_its_service() -> None:
+    stage = Stage(targets=1, breaker=Breaker(requests=1))
+    stage.ask(GET)
+    assert stage.ask(GET)[0].status == 503
+    assert stage.plane.pool_tally("s", "none").codes == {503: 1}
+    assert not stage.plane.nowhere.nobody.tally.codes[503]
+
+
 @pytest.mark.parametrize("per_turn", [1, openings.PER_TURN])
 def test_random_trouble_always_ends_at_rest(per_turn: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever happens, each request gets one answer at most, and nothing stays counted."""
