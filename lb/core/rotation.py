@@ -255,7 +255,7 @@ def _members(
         if in_rotation(health):
             share = max(LEAST_SHARE, ramp(health, now, rules.slow_start)) * health.weight * health.relief
         elif panic and health.ever_ready:
-            share = 1.0
+            share = 1.0 if health.weight else 0.0  # it asked for nothing before it failed
         else:
             continue
         weight = _base_weight(target, overrides) * share

@@ -174,6 +174,8 @@ def test_spread_uses_all_that_ever_passed():
     assert members(rotation(NONE_LEFT, rules)) == {BLUES[0]: 1.0, BLUES[1]: 2.0}  # none that never passed
     drained = {**ONE_LEFT, BLUES[1]: replace(UNREADY, admin="draining")}
     assert BLUES[1] not in members(rotation(drained, rules))
+    silent = {**ONE_LEFT, BLUES[1]: replace(UNREADY, weight=0.0)}  # asked for nothing before it failed
+    assert BLUES[1] not in members(rotation(silent, rules))
 
 
 def test_fail_and_fallback_give_the_pool_up():
