@@ -10,7 +10,7 @@ from tests.model.clock import CLOCK
 from tests.model.plan import Plan, ServicePlan, TargetPlan
 from tests.model.reference import Knowledge
 from tests.model.rules import new_target, rule
-from tests.model.steps_orders import background, judge_outcome, order, serves
+from tests.model.steps_orders import background, judge_outcome, order
 from tests.model.world import World
 
 
@@ -27,7 +27,7 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
     world.file.write_text(text)
     force = dice.random() < 0.2
     await world.settle()
-    served = {name for name in plan.services if serves(world, name)}
+    served = {name for name in plan.services if served_by_able(world, name)}
     operations = world.supervisor.operations
     foreseen = (await world.within(operations.validate(text))).refusal is not None
 
@@ -35,6 +35,7 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
 
     def note() -> None:
         former, services = world.plan, world.services()
+        served.intersection_update(name for name in former.services if served_by_able(world, name))  # a check may fail
         world.plan = plan
         hand_over(world, former, services, had_traffic)
         old_ones = {target.address for targets, _ in world.replaced.values() for target in targets}
@@ -73,6 +74,18 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
         world.violate("model", f"the file was refused: {answer} {reasons}")
         return "refused"
     return "; ".join(answer.lines[:4])
+
+
+def served_by_able(world: World, name: str) -> bool:
+    """Whether it is certain that a target which can serve gets ordinary requests; those of a panic cannot."""
+    service = world.services().get(name)
+    if service is None:
+        return False
+    for reading in reference.readings(service):
+        able = {target.address for targets in reading.pools.values() for target in targets if target.can_serve}
+        if not able & reading.may_see(reference.Request()):
+            return False
+    return True
 
 
 def traffic(world: World, service: ServicePlan) -> set[str]:

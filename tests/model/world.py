@@ -61,6 +61,7 @@ class Track:
     crowd: int = 0  # …and to the same service
     copied_to: frozenset[str] = frozenset()
     pools: frozenset[str] = frozenset()
+    ahead: bool = False  # sent behind another one: a worker that leaves closes the connection before it
 
     @property
     def keeps_a_target_busy(self) -> bool:
