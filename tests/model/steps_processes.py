@@ -125,9 +125,6 @@ async def step_restart(world: World, dice: random.Random) -> str:
 @rule(2, "restart")
 async def step_upgrade(world: World, dice: random.Random) -> str:
     await background(world, dice)
-    for track in world.tracks.values():
-        if track.ahead:
-            track.excuses.add("restart")
     answer = await order(world, world.supervisor.operations.upgrade(30.0, "model"))
     await world.settle()
     after_restart(world, 0.0, unseen=True)
