@@ -27,16 +27,15 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
     world.file.write_text(text)
     force = dice.random() < 0.2
     await world.settle()
-    served = {name for name in plan.services if served_by_able(world, name)}
+    served = {name for name, service in world.services().items() if name in plan.services and served_by_able(service)}
     operations = world.supervisor.operations
     foreseen = (await world.within(operations.validate(text))).refusal is not None
 
     had_traffic = {name: traffic(world, service) for name, service in world.plan.services.items()}
 
-    def note() -> None:
-        former, services = world.plan, world.services()
-        served.intersection_update(name for name in former.services if served_by_able(world, name))  # a check may fail
-        world.plan = plan
+    def note(services: dict[str, reference.Service]) -> None:
+        served.intersection_update(name for name in services if served_by_able(services[name]))  # a check may fail
+        former, world.plan = world.plan, plan
         hand_over(world, former, services, had_traffic)
         old_ones = {target.address for targets, _ in world.replaced.values() for target in targets}
         addresses = old_ones | {
@@ -59,8 +58,11 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
             world.drained.discard(address)
             world.ejected.discard(address)
             world.overrides.pop(address, None)
+        world.on_change()
 
-    answer = await order(world, operations.reload(force, "model"), note)
+    world.on_reload = note
+    answer = await order(world, operations.reload(force, "model"))
+    world.on_reload = None
     refused = getattr(answer, "title", "") == "No target could serve"
     if not force and foreseen != refused:
         world.violate("4 dry run", f"reload: foreseen {'refused' if foreseen else 'allowed'}, came: {answer}")
@@ -76,11 +78,8 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
     return "; ".join(answer.lines[:4])
 
 
-def served_by_able(world: World, name: str) -> bool:
+def served_by_able(service: reference.Service) -> bool:
     """Whether it is certain that a target which can serve gets ordinary requests; those of a panic cannot."""
-    service = world.services().get(name)
-    if service is None:
-        return False
     for reading in reference.readings(service):
         able = {target.address for targets in reading.pools.values() for target in targets if target.can_serve}
         if not able & reading.may_see(reference.Request()):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lb.config.model import Config
+from lb.config.resolve import World as Resolved
 from lb.core.desired import Desired
 from lb.core.lifecycle import Effect, Health, Seen
 from lb.core.targets import Snapshot
@@ -57,7 +58,7 @@ class WatchedHandovers(Handovers):
 
 
 class Watched(Supervisor):
-    """Everything is as in production but for four listeners."""
+    """Everything is as in production but for five listeners."""
 
     def __init__(self, world: World, process: Process, path: Path, config: Config, workers: int) -> None:
         self.model = world
@@ -102,6 +103,15 @@ class Watched(Supervisor):
                 self.model.ejected.discard(address)
             self.model.on_change()
         super()._on_change(id, old, new, effects)
+
+    def take(self, config: Config, world: Resolved) -> None:
+        model = self.model
+        note = model.on_reload if config is not self.config and self.counts else None
+        services = model.services() if note is not None else {}
+        super().take(config, world)
+        if note is not None:
+            model.on_reload = None
+            note(services)
 
     def wish(self, desired: Desired) -> None:
         super().wish(desired)

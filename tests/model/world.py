@@ -14,7 +14,7 @@ import random
 import shutil
 import socket
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,6 +103,9 @@ class World:
         self.numbers = 0
         self.orders = 0  # under way: what they change may be in force already
         self.waiting: list[Track] = []  # requests that ended while an order was under way
+        #: Notes that the file of a reload is in force, given the services until then. Probes of its targets count from
+        #: that moment, while the order may go on waiting for workers.
+        self.on_reload: Callable[[dict[str, reference.Service]], None] | None = None
         self.violations: list[Violation] = []
         self.troubles: list[str] = []  # what the loop's exception handler was told
         self.expected_troubles = 0
