@@ -151,7 +151,8 @@ def reconcile(
     `actives`: service → `active:` of the file; `pools`: service → its pools; `weights`: target id → the file's weight;
     `at`: Unix time.
     A persisted switch wins over the file as long as the file says what it said when the switch was made: an edit of
-    `active:` is a newer wish, and wins. The same holds for weights. What the configuration no longer has is dropped.
+    `active:` is a newer wish, and wins. The same holds for weights. What the configuration no longer has is dropped,
+    and a rollout with either of its pools.
     """
     services: dict[str, ServiceDesired] = {}
     for name, configured in actives.items():
@@ -161,6 +162,8 @@ def reconcile(
             services[name] = ServiceDesired(configured, configured, previous=previous, last=_dropped(old, at))
         elif any(pool not in pools[name] for pool, _ in old.shares) or old.previous not in {"", *pools[name]}:
             services[name] = ServiceDesired(old.active, configured, since=old.since, last=_dropped(old, at))
+        elif not pools[name].issuperset(_released(old)):  # a pool that later takes the name has no part in it
+            services[name] = replace(old, rollout=None, last=_dropped(old, at))
         else:
             services[name] = old
     targets: dict[str, TargetDesired] = {}
@@ -178,6 +181,11 @@ def _dropped(old: ServiceDesired | None, at: float) -> LastRollout | None:
     """How the last rollout has ended, of a service whose present one, if there is one, the new configuration ends."""
     if old is None or old.rollout is None or old.rollout.get("phase") not in ("stepping", "baking", "frozen"):
         return old.last if old is not None else None
-    plan = old.rollout.get("plan")
-    names = (str(plan.get("old")), str(plan.get("new"))) if isinstance(plan, Mapping) else ("", "")
-    return LastRollout(*names, "dropped", "the new configuration decides who gets the traffic", at)
+    former, new = _released(old) or ("", "")
+    return LastRollout(former, new, "dropped", "the new configuration decides who gets the traffic", at)
+
+
+def _released(service: ServiceDesired) -> tuple[str, ...]:
+    """The old and the new pool of the newest rollout; empty: there is none."""
+    plan = service.rollout.get("plan") if service.rollout is not None else None
+    return (str(plan.get("old")), str(plan.get("new"))) if isinstance(plan, Mapping) else ()

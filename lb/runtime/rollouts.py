@@ -249,7 +249,7 @@ class Rollouts:
             task = self._announcing.pop(was, None)
             if task is not None:
                 task.cancel()  # what it waits for has another name
-            rollout = self._rollouts.get(name)
+            rollout = self._current(name)  # not one that an earlier configuration has ended
             if rollout is not None:
                 self._rollouts[name] = renamed(rollout, pool, place[1])
 

@@ -154,6 +154,17 @@ def test_a_rollout_that_a_configuration_ends_has_ended_so() -> None:
     assert after(wishes(over), BLUE_GREEN, {"app": {"blue": ["a:1", "b:1"]}}, app="blue").services["app"].last == last
 
 
+def test_a_rollout_that_is_over_goes_with_the_pool_that_was_taken_back() -> None:
+    """Else a pool that takes that name later would be both pools of one release."""
+    last = LastRollout("blue", "green", "rolled_back", "green fails", 5.0)
+    over = to_dict(replace(begin(Plan("blue", "green"))[0], phase="rolled_back", failed=True, announced=True))
+    alone: Layout = {"app": {"blue": ["a:1", "b:1"]}}
+    found = after(wishes(ServiceDesired("blue", "blue", since=5.0, rollout=over, last=last)), BLUE_GREEN, alone)
+    assert found.services["app"] == ServiceDesired("blue", "blue", since=5.0, last=last)
+    found = after(found, alone, {"app": {"green": ["a:1", "b:1"]}})
+    assert found.services["app"].rollout is None
+
+
 def test_a_switch_follows_the_pool_that_it_led_to() -> None:
     """Also when the pool that the file calls active is the one that was renamed: that is no edit of `active`."""
     switched = wishes(ServiceDesired("green", "blue", previous="blue", since=5.0))
