@@ -8,8 +8,8 @@ A worker that dies again and again, hardly having served, is given more and more
 row its seat stays empty. When all are, `on_hopeless` is called: there is nothing left to supervise.
 
 One that has grown above `memory` is recycled: its heir serves first, on the same sockets, then it drains. So is one
-that is behind, as it could not install a snapshot or rotation. A new one that cannot install its first snapshot is
-killed, which counts as an early death.
+that is behind, as it could not install a snapshot or rotation; it gets the newest snapshot once more when it drains. A
+new one that cannot install its first snapshot is killed, which counts as an early death.
 
 `confirm` waits until every worker serves by a version, `poll` until all have reported.
 """
@@ -631,6 +631,9 @@ class Workers:
         if seat.life is old:
             old.leaving = True
             old.say(Order("drain", self.drain))
+            if old.behind is not None:
+                # Connections that it has may bring requests yet, and rotations name targets that it does not know.
+                old.say(self._whole())
         seat.life = heir
         self._wake()
 

@@ -397,6 +397,27 @@ async def test_one_that_is_behind_is_replaced_without_a_lost_request(crew: Make)
     assert two.told[1].endswith("takes its place, it drains")
 
 
+async def test_one_that_is_behind_gets_the_snapshot_once_more_when_it_leaves(crew: Make) -> None:
+    """Its clients may have a request yet: by the old snapshot it would not know the targets that the rotations name."""
+    one = crew(1)
+    await one.start()
+    _, writer = await asyncio.open_connection(*one.address)
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n")  # its head goes on until the end of the test: the worker lingers
+    await asyncio.sleep(0.1)
+    old = one.workers._seats[0].life
+    assert old is not None
+    old.say(hopeless_snapshot(one))
+    await eventually(lambda: old.leaving)
+    await eventually(lambda: old.behind is None)
+    assert alive(old.pid)
+    assert old.applied == one.workers._whole().version
+    one.version += 1
+    one.workers.rotate(Rotation("s", one.version, (("p", 100),), ()))
+    await one.workers.confirm(one.version)
+    assert old.applied == one.version, "it is waited for as others that leave are"
+    writer.close()
+
+
 async def test_heirs_that_cannot_install_it_either_come_less_and_less_often(
     crew: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
