@@ -119,13 +119,24 @@ class Service:
 
     def may_see(self, request: Request) -> frozenset[str]:
         """The addresses of which one gets the request; others only when that one fails it."""
+        return frozenset().union(*(self.offered(pool) for pool in self._asked(request)))
+
+    def is_served(self, request: Request) -> bool:
+        """Whether a target that can serve gets the request. `panic: spread` sends it to others as well."""
+        return any(
+            target.can_serve and target.address in self.offered(pool)
+            for pool in self._asked(request)
+            for target in self.pools.get(pool, ())
+        )
+
+    def _asked(self, request: Request) -> list[str]:
+        """The pools of which one gets the request; some of them may have nobody to offer."""
         chosen = next((preview.pool for preview in self.previews if preview.matches(request)), None)
         if chosen is not None:
             pools = [chosen]
         else:
             pools = [pool for pool, parts in self.shares.items() if parts]
-        found = frozenset().union(*(self.offered(pool) for pool in pools))
-        return found or (self.offered(self.fallback) if self.fallback else frozenset())
+        return pools if any(self.offered(pool) for pool in pools) else [self.fallback]
 
     def copied_to(self) -> frozenset[str]:
         """The addresses that may see a copy."""
@@ -162,6 +173,12 @@ def may_see(service: Service, request: Request) -> tuple[frozenset[str], bool]:
     """The addresses that may see a request, and whether it is certain that somebody can serve it."""
     found = [reading.may_see(request) for reading in readings(service)]
     return frozenset().union(*found), all(found)
+
+
+def served(service: Service, request: Request) -> tuple[bool, bool]:
+    """Whether a target that can serve gets a request: for sure, and perhaps."""
+    found = [reading.is_served(request) for reading in readings(service)]
+    return all(found), any(found)
 
 
 @dataclass

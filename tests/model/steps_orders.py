@@ -20,15 +20,16 @@ SAID = re.compile(r"forced|can serve|503|not ready|are ready|no ready")
 
 
 def serves(world: World, name: str) -> bool:
-    """Whether it is certain that an ordinary request of a service is served."""
+    """Whether it is certain that a target that can serve gets an ordinary request of a service. The gates keep no other
+    one from being cut off: who serves by `panic: spread` alone has said that it cannot."""
     service = world.services().get(name)
-    return service is not None and reference.may_see(service, PLAIN)[1]
+    return service is not None and reference.served(service, PLAIN)[0]
 
 
 def nobody_serves(world: World, name: str) -> bool:
-    """Whether it is certain that an ordinary request of a service is not served."""
+    """Whether it is certain that no target that can serve gets an ordinary request of a service."""
     service = world.services().get(name)
-    return service is None or not reference.may_see(service, PLAIN)[0]
+    return service is None or not reference.served(service, PLAIN)[1]
 
 
 async def order(world: World, carried_out: Coroutine[Any, Any, Any], after: Callable[[], None] = lambda: None) -> Any:

@@ -23,7 +23,7 @@ def after_restart(world: World, gap: float, unseen: bool = False, begun: bool = 
     for address, known in world.knowledge.items():
         plan = next((s for s in world.plan.services.values() if s.pool_of(address)), None)
         stable = CLOCK.now - known.since > REMEMBERED + gap
-        turned = unseen and any((b.ready == "pass") != known.ready for b in world.backends_of(address))
+        turned = unseen and any((b.up and b.ready == "pass") != known.ready for b in world.backends_of(address))
         if plan is None or not stable or turned or gap > 0.4 * plan.interval:
             if unseen:
                 known.unseen()

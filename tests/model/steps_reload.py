@@ -10,7 +10,7 @@ from tests.model.clock import CLOCK
 from tests.model.plan import Plan, ServicePlan, TargetPlan
 from tests.model.reference import Knowledge
 from tests.model.rules import new_target, rule
-from tests.model.steps_orders import background, judge_outcome, order
+from tests.model.steps_orders import PLAIN, background, judge_outcome, order, serves
 from tests.model.world import World
 
 
@@ -27,15 +27,17 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
     world.file.write_text(text)
     force = dice.random() < 0.2
     await world.settle()
-    served = {name for name, service in world.services().items() if name in plan.services and served_by_able(service)}
+    served = {name for name in plan.services if serves(world, name)}
     operations = world.supervisor.operations
     foreseen = (await world.within(operations.validate(text))).refusal is not None
 
     had_traffic = {name: traffic(world, service) for name, service in world.plan.services.items()}
 
     def note(services: dict[str, reference.Service]) -> None:
-        served.intersection_update(name for name in services if served_by_able(services[name]))  # a check may fail
-        former, world.plan = world.plan, plan
+        served.intersection_update(
+            name for name in services if reference.served(services[name], PLAIN)[0]
+        )  # a check may fail
+        former, world.plan, world.former = world.plan, plan, services
         hand_over(world, former, services, had_traffic)
         old_ones = {target.address for targets, _ in world.replaced.values() for target in targets}
         addresses = old_ones | {
@@ -76,15 +78,6 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
         world.violate("model", f"the file was refused: {answer} {reasons}")
         return "refused"
     return "; ".join(answer.lines[:4])
-
-
-def served_by_able(service: reference.Service) -> bool:
-    """Whether it is certain that a target which can serve gets ordinary requests; those of a panic cannot."""
-    for reading in reference.readings(service):
-        able = {target.address for targets in reading.pools.values() for target in targets if target.can_serve}
-        if not able & reading.may_see(reference.Request()):
-            return False
-    return True
 
 
 def traffic(world: World, service: ServicePlan) -> set[str]:

@@ -106,6 +106,7 @@ class World:
         #: Notes that the file of a reload is in force, given the services until then. Probes of its targets count from
         #: that moment, while the order may go on waiting for workers.
         self.on_reload: Callable[[dict[str, reference.Service]], None] | None = None
+        self.former: dict[str, reference.Service] = {}  # before the reload under way; a worker may serve by them yet
         self.violations: list[Violation] = []
         self.troubles: list[str] = []  # what the loop's exception handler was told
         self.expected_troubles = 0
@@ -341,6 +342,7 @@ class World:
     def barrier(self) -> None:
         """What was before counts no more."""
         self._recent.clear()
+        self.former = {}
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -351,7 +353,7 @@ class World:
     def track(self, service: str, wish: Wish) -> Track:
         """A request begins."""
         track = Track(wish, Request(wish.method, wish.host, wish.fields), service, CLOCK.now)
-        for _, services in [*self._recent, (0.0, self.services())]:
+        for services in [*(known for _, known in self._recent), self.former or self.services(), self.services()]:
             self._look(track, services)
         if self.workers_hurt > CLOCK.now - JUST_NOW:
             track.excuses.add("worker")

@@ -118,13 +118,13 @@ def certain(world: RealWorld, name: str) -> dict[str, reference.Service] | None:
 
 
 def serves(world: RealWorld, name: str) -> bool:
-    """Whether an ordinary request is served for sure."""
-    return all(name in each and reference.may_see(each[name], PLAIN)[1] for each in world.possible())
+    """Whether a target that can serve gets an ordinary request, for sure."""
+    return all(name in each and reference.served(each[name], PLAIN)[0] for each in world.possible())
 
 
 def nobody(world: RealWorld, name: str) -> bool:
-    """Whether it is not, for sure."""
-    return all(name not in each or not reference.may_see(each[name], PLAIN)[0] for each in world.possible())
+    """Whether none does, for sure."""
+    return all(name not in each or not reference.served(each[name], PLAIN)[1] for each in world.possible())
 
 
 async def carry_out(
