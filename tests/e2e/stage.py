@@ -27,7 +27,7 @@ from tests.ports import free_port
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], within: float = 10.0, what: str = "") -> T:
+def eventually(condition: Callable[[], T], within: float = 20.0, what: str = "") -> T:
     """The first true value of `condition`; fails after `within` seconds, with what was seen last."""
     until = time.monotonic() + within
     seen: object = None

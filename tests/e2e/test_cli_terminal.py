@@ -245,7 +245,7 @@ def test_an_order_that_takes_its_time_shows_the_time(tmp_path: Path) -> None:
             with connection:
                 connection.recv(65536)
                 over.wait(15)
-                body = b'{"changed": false, "lines": []}'
+                body = b'{"changed": false, "lines": [], "forced": "", "warnings": []}'
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
 
         thinking = threading.Thread(target=answer)

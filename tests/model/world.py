@@ -254,8 +254,11 @@ class World:
         return reference.Service(
             pools={
                 name: (
-                    *(self._target(target, False) for target in targets),
-                    *(self._target(target, True) for target in self.replaced.get((plan.name, name), ([], 0.0))[0]),
+                    *(self._target(target, plan, False) for target in targets),
+                    *(
+                        self._target(target, plan, True)
+                        for target in self.replaced.get((plan.name, name), ([], 0.0))[0]
+                    ),
                 )
                 for name, targets in plan.pools.items()
             },
@@ -268,7 +271,7 @@ class World:
             asset_fallback=sharing and bool(plan.setting("sticky", "asset_fallback")),
         )
 
-    def _target(self, target: TargetPlan, replaced: bool) -> reference.Target:
+    def _target(self, target: TargetPlan, plan: ServicePlan, replaced: bool) -> reference.Target:
         address = target.address
         known = self.knowledge[address]
         weight, configured = self.overrides.get(address, (target.weight, target.weight))

@@ -26,7 +26,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
     return {"uvloop": uvloop.new_event_loop}
 
 
-async def eventually(condition: Callable[[], object], within: float = 10.0, what: str = "") -> None:
+async def eventually(condition: Callable[[], object], within: float = 20.0, what: str = "") -> None:
     """Wait until `condition()` is true; fail when it is not in time."""
     deadline = time.monotonic() + within
     while not condition():

@@ -29,6 +29,7 @@ def target(number: int, state: str = "ready", **more: Any) -> dict[str, Any]:
         "weight": 1.0,
         "configured_weight": None,
         "tunnels": 0,
+        "replaced": False,
     }
     return {**usual, **more}
 
@@ -55,8 +56,9 @@ def status(targets: list[dict[str, Any]]) -> dict[str, Any]:
         "started_at": 1.0,
         "workers": [1],
         "worker_restarts": 0,
-        "config": {"last_reload_ok": True},
+        "config": {"last_reload_ok": True, "unconfirmed": []},
         "state_trouble": "",
+        "access_log_trouble": "",
         "services": [service],
     }
 

@@ -26,7 +26,7 @@ from tests.model import driver, reference
 from tests.model.clock import CLOCK
 from tests.model.e2e.processes import Program, Said, ask
 from tests.model.peers import WELL, Answer, Backend, Client, Wish
-from tests.model.plan import Plan, ServicePlan
+from tests.model.plan import Plan, ServicePlan, TargetPlan
 from tests.model.world import Track, Violation, World
 
 #: Seconds that anything may take longer than its settings say, on a busy machine.
@@ -347,10 +347,9 @@ class RealWorld(World):
         every[0].troubled = max(each.troubled for each in every)
         return every[0]
 
-    def _target(self, address: str, plan: ServicePlan) -> reference.Target:
+    def _target(self, target: TargetPlan, plan: ServicePlan, replaced: bool) -> reference.Target:
         wished, _ = self._view
-        target = plan.target(address)
-        assert target is not None
+        address = target.address
         now = CLOCK.now
         each = self._seen_at(address)
         if any((plan.scheme == "https") != (backend.tls is not None) for backend in self.backends_of(address)):
@@ -377,7 +376,7 @@ class RealWorld(World):
         if configured != target.weight:
             weight = target.weight
         drained = address in wished.drained or asks[1]
-        return reference.Target(address, weight * asks[0], ready, ever, out=drained, drained=drained)
+        return reference.Target(address, weight * asks[0], ready, ever, out=drained, drained=drained, replaced=replaced)
 
     def _unchanged(self, since: float, needed: float) -> bool:
         """Whether what is so since then has become known to lb, which takes so many seconds of its life."""
