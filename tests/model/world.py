@@ -29,6 +29,8 @@ from tests.model.reference import Knowledge, Request
 
 #: Seconds that a change of the last moment may still be on its way.
 JUST_NOW = 0.002
+#: Seconds that a worker which could not install a snapshot may serve by what was before, until another one replaces it.
+BEHIND = 10.0
 #: Why a request may go on after its client has heard the last of it.
 LATER = frozenset({"client", "worker", "restart"})
 #: Seconds after which a request that has no answer is taken to hang.
@@ -315,7 +317,7 @@ class World:
         """Something has changed that decides who may see what."""
         if self._services:
             self._recent.append((CLOCK.now, self._services))
-        self._recent = [(at, known) for at, known in self._recent if at >= CLOCK.now - JUST_NOW]
+        self._forget_former()
         self._services = {}
         fading = [track for track in self.ended.values() if track.excuses & LATER and track.since > CLOCK.now - HANGS]
         for track in [*self.tracks.values(), *self.waiting, *fading]:
@@ -343,9 +345,17 @@ class World:
                 track.excuses.add("backend")
 
     def barrier(self) -> None:
-        """What was before counts no more."""
-        self._recent.clear()
+        """What was before counts no more, unless a worker is behind."""
+        if any(worker.plane.behind for worker in self.workers):
+            self._forget_former()
+        else:
+            self._recent.clear()
         self.former = {}
+
+    def _forget_former(self) -> None:
+        """Forget what was before, as far as no worker can serve by it."""
+        kept = BEHIND if any(worker.plane.behind for worker in self.workers) else JUST_NOW
+        self._recent = [(at, known) for at, known in self._recent if at >= CLOCK.now - kept]
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
