@@ -16,7 +16,8 @@ from lb.proxy.tcp import delivery, unacknowledged
 
 #: Seconds that a closing connection may last without progress once nobody waits for its bytes.
 CLOSE_TIME = 5.0
-#: Looks per limit. A look costs two system calls; a peer that takes nothing is cut off by an eighth of the limit late.
+#: Looks per limit. A look costs two system calls. A peer that takes nothing is cut off by a quarter of the limit late
+#: at most: an eighth until the first look, before which nothing is known, and one until the last.
 LOOKS = 8
 #: Seconds between two looks at most, where there is no limit: a tunnel's idle time asks for the last progress too.
 LONGEST = 60.0
@@ -46,9 +47,10 @@ class Sending:
         self._limit = limit
         self._quiet = quiet
         self.moved_at = now  # when the peer was last seen to take something
-        self.pending = 0  # bytes that it has yet to take, at the last look
+        # Bytes that it has yet to take, at the last look. The kernel is not asked before the first one: most buffers
+        # are empty again by then.
+        self.pending: int = transport.get_write_buffer_size()
         self._acked = -1  # bytes acknowledged since the connect, at the last look
-        self._moved()
         self._every = min(limit, quiet, LONGEST) / LOOKS
         self.due = now + self._every  # when to look again
 
@@ -57,6 +59,7 @@ class Sending:
         if earlier is not None:
             earlier.is_stalled(now)
             self.moved_at = earlier.moved_at
+        self._moved()
         return self
 
     def is_stalled(self, now: float) -> bool:
@@ -68,14 +71,14 @@ class Sending:
         return now - self.moved_at >= limit
 
     def _moved(self) -> bool:
-        """Whether the peer has taken something since the last look."""
+        """Whether the peer has taken something since the last look. At the first look it is taken to have."""
         acked, before = self._acked, self.pending
         self.pending = self._transport.get_write_buffer_size()
-        if self._sock is None:
-            return self.pending < before
-        self.pending += unacknowledged(self._sock)
-        progress = delivery(self._sock)
-        if progress is None:  # a Unix socket: its kernel buffer shrinks as the peer reads
-            return self.pending < before
-        self._acked = progress.acked
-        return progress.acked > acked >= 0
+        self._acked = 0
+        if self._sock is not None:
+            self.pending += unacknowledged(self._sock)
+            progress = delivery(self._sock)
+            if progress is not None:
+                self._acked = progress.acked
+                return progress.acked > acked
+        return acked < 0 or self.pending < before  # a Unix socket: its kernel buffer shrinks as the peer reads
