@@ -129,7 +129,7 @@ class Timeouts(Section):
     """How long things may take between `lb` and the targets. The 504, the log and the metric say which one it was."""
 
     queue: Duration = 1.0
-    """A request waits this long for a target that has room, then it gets 503."""
+    """A request waits this long for a target that has room, then it gets 503. One that a target was sent waits anew."""
     connect: Period = 1.0
     """Opening a connection, TLS included. Envoy: 5s; nginx: 60s."""
     send: Period = 30.0

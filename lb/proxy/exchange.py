@@ -751,6 +751,7 @@ class Exchange:
             if other is not None:
                 self.asset_tried = True
                 self.attempt += 1
+                self.queued_until = inf  # as in `_again`
                 self._drop_upstream(done, now)
                 lane.in_flight -= 1
                 self.lane = None

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from lb.core.targets import Breaker, Pool, Preview, Rotation, Route, Target, Timeouts
+from lb.core.targets import Breaker, Pool, Preview, Retries, Rotation, Route, Sticky, Target, Timeouts
 from lb.proxy.exchange import QUEUED, Exchange
 from lb.proxy.services import LivePool
 from tests.unit.test_exchange import GET, OK, Client, Stage
@@ -82,6 +82,26 @@ def test_the_deadline_moves_with_the_request_to_another_pool() -> None:
     assert client.status == 503
     assert stage.plane.rejected == {"timeout_queue": 1}
     assert not stage.plane.services["s"].waiting
+
+
+@pytest.mark.parametrize("status", [404, 502])
+def test_a_request_that_a_target_was_sent_waits_anew(status: int) -> None:
+    """The other version is asked, and has no room either."""
+    sticky, retries = Sticky(asset_fallback=True), Retries(statuses=(502,))
+    stage = Stage(targets=1, breaker=ONE, previews=(PREVIEW,), sticky=sticky, retries=retries)
+    stage.ask(TO_GREEN)
+    stage.ask(GET)
+    _, exchange = stage.ask(GET)
+    first = exchange.deadline
+    stage.rotate((("blue", 50), ("green", 50)))
+    stage.accept()
+    upstream, _ = stage.accept()
+    upstream.data_received(OK)
+    assert exchange.upstream is upstream
+    time.sleep(0.001)
+    upstream.data_received(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % status)
+    assert exchange in pool(stage, "green").waiting
+    assert exchange.deadline > first
 
 
 def test_an_emptied_pool_releases_all_of_its_queue_at_once() -> None:
