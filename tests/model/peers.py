@@ -30,6 +30,12 @@ ACCEPT = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 WELL = frozenset({"well"})
 
 
+def asks(words: str) -> tuple[float, bool]:
+    """The share of its weight that a target asks for by a probe's answer, and whether it asks to be drained."""
+    share = words.partition("X-LB-Weight: ")[2].partition("%")[0]
+    return (float(share) / 100 if share else 1.0), "drain" in words
+
+
 @dataclass
 class Arrival:
     """A request that a target has read the head of."""

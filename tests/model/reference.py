@@ -215,5 +215,6 @@ class Knowledge:
         self.streak = 0
 
     def unseen(self) -> None:
-        """Checks have gone on whose answers nobody has counted here."""
+        """Checks have gone on whose answers nobody has counted here: whether it can serve is not known for sure."""
         self.ready, self.ever, self.streak = None, None, 0
+        self.share, self.asks_drain = 1.0, False

@@ -6,7 +6,9 @@ import asyncio
 import random
 
 from tests.model.clock import CLOCK
+from tests.model.peers import Backend, asks
 from tests.model.processes import inside
+from tests.model.reference import Knowledge
 from tests.model.rules import ORPHAN_BOUND, rule
 from tests.model.steps_orders import background, order
 from tests.model.world import World
@@ -23,7 +25,7 @@ def after_restart(world: World, gap: float, unseen: bool = False, begun: bool = 
     for address, known in world.knowledge.items():
         plan = next((s for s in world.plan.services.values() if s.pool_of(address)), None)
         stable = CLOCK.now - known.since > REMEMBERED + gap
-        turned = unseen and any((b.up and b.ready == "pass") != known.ready for b in world.backends_of(address))
+        turned = unseen and any(has_turned(backend, known) for backend in world.backends_of(address))
         if plan is None or not stable or turned or gap > 0.4 * plan.interval:
             if unseen:
                 known.unseen()
@@ -33,6 +35,12 @@ def after_restart(world: World, gap: float, unseen: bool = False, begun: bool = 
             known.streak = 1 if known.ready else -1
     world.counted_exactly = False
     world.on_change()
+
+
+def has_turned(backend: Backend, known: Knowledge) -> bool:
+    """Whether the next probe's answer is another one than the last that was counted."""
+    passes = backend.up and backend.ready == "pass"
+    return passes != known.ready or (passes and asks(backend.words) != (known.share, known.asks_drain))
 
 
 @rule(4, "kill")

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.model.reference import Request, Service, Target, may_see, served
+import pytest
+
+from tests.model.peers import Backend
+from tests.model.reference import Knowledge, Request, Service, Target, may_see, served
+from tests.model.steps_processes import has_turned
 
 PLAIN = Request()
 DOWN = Target("a:1", ready=False, ever=True)
@@ -29,3 +33,28 @@ def test_the_fallback_serves_while_the_pool_offers_nobody() -> None:
     service = Service({"blue": (DOWN,), "spare": (ready,)}, {"blue": 100}, fallback="spare", panic="fallback")
     assert served(service, PLAIN) == (True, True)
     assert served(replace(service, threshold=0.6, pools={"blue": (DOWN, ready), "spare": ()}), PLAIN) == (False, False)
+
+
+def test_what_a_target_asked_for_is_not_known_where_its_answers_were_not_counted() -> None:
+    known = Knowledge(rise=1, fall=1)
+    known.passed(1.0, 0.0, asks_drain=True)
+    known.unseen()
+    target = Target("a:1", known.share, known.ready, known.ever, out=known.asks_drain, drained=known.asks_drain)
+    assert may_see(Service({"blue": (target,)}, {"blue": 100}), PLAIN) == (frozenset({"a:1"}), False)
+
+
+@pytest.mark.parametrize(
+    ("ready", "words", "turned"),
+    [
+        ("pass", "", False),
+        ("pass", "X-LB-State: drain\r\n", True),
+        ("pass", "X-LB-Weight: 50%\r\n", True),
+        ("fail", "", True),
+    ],
+)
+def test_a_target_has_turned_if_its_next_answer_is_another_one(ready: str, words: str, turned: bool) -> None:
+    known = Knowledge(rise=1, fall=1)
+    known.passed(1.0, 1.0, asks_drain=False)
+    backend = Backend("a", 1, lambda arrival: None)
+    backend.up, backend.ready, backend.words = True, ready, words
+    assert has_turned(backend, known) == turned

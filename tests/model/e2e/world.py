@@ -25,7 +25,7 @@ from typing import Any
 from tests.model import driver, reference
 from tests.model.clock import CLOCK
 from tests.model.e2e.processes import Program, Said, ask
-from tests.model.peers import WELL, Answer, Backend, Client, Wish
+from tests.model.peers import WELL, Answer, Backend, Client, Wish, asks
 from tests.model.plan import Plan, ServicePlan, TargetPlan
 from tests.model.world import Track, Violation, World
 
@@ -364,19 +364,19 @@ class RealWorld(World):
         elif not each.passing and (not each.ever or self._unchanged(max(each.since, known), down)):
             ready = False
             ever = None if each.ever else False
-        asks = _asks(each.words)
+        share, drains = asks(each.words)
         if not self._unchanged(each.words_since, up):
-            before = _asks(each.last_words)
-            if before != asks:
+            before = asks(each.last_words)
+            if before != (share, drains):
                 ready = None if ready else ready
-                asks = (max(before[0], asks[0]), before[1] and asks[1])
+                share, drains = max(before[0], share), before[1] and drains
         if ready and plan.setting("outlier", "enabled", default=True) and now - each.troubled < EJECTED:
             ready = None
         weight, configured = wished.overrides.get(address, (target.weight, target.weight))
         if configured != target.weight:
             weight = target.weight
-        drained = address in wished.drained or asks[1]
-        return reference.Target(address, weight * asks[0], ready, ever, out=drained, drained=drained, replaced=replaced)
+        drained = address in wished.drained or drains
+        return reference.Target(address, weight * share, ready, ever, out=drained, drained=drained, replaced=replaced)
 
     def _unchanged(self, since: float, needed: float) -> bool:
         """Whether what is so since then has become known to lb, which takes so many seconds of its life."""
@@ -463,9 +463,3 @@ class RealWorld(World):
         if "load" in track.excuses and track.wish.method == "HEAD":
             return  # it does not say why
         super()._judge_503(track, answer, told)
-
-
-def _asks(words: str) -> tuple[float, bool]:
-    """The share of its weight that a target asks for, and whether it asks to be drained."""
-    share = words.partition("X-LB-Weight: ")[2].partition("%")[0]
-    return (float(share) / 100 if share else 1.0), "drain" in words
