@@ -822,15 +822,15 @@ class Exchange:
         else:
             self.answer(408, f"timeout_{timer}", "the request's body did not come in time", close=True)
 
-    def cut_for_drain(self) -> None:
-        """The target or pool leaves and the drain time is over."""
+    def cut_for_drain(self, text: str = "the target was drained before it answered") -> None:
+        """The target, its pool or the worker leaves, and the drain time is over. `text` tells a waiting client so."""
         self.reason = "drain_cut"
         if self.tunnel is not None:
             self.tunnel.cut("drain_cut")
         elif self.phase == ANSWERING:
             self._cut()
         elif self.phase != OVER:
-            self.answer(503, "drain_cut", "the target was drained before it answered")
+            self.answer(503, "drain_cut", text)
 
     def answer(self, status: int, reason: str, text: str, *, close: bool = False, extra: bytes = b"") -> None:
         """Answer in the proxy's own name."""

@@ -488,7 +488,7 @@ class DataPlane:
         self.contexts.close()
         for client in list(self.clients):
             if client.exchange is not None:
-                client.exchange.cut_for_drain()
+                client.exchange.cut_for_drain("the worker stopped before a target answered")
             else:
                 client.transport.abort()
         for copy in list(self.shadows):

@@ -33,6 +33,8 @@ JUST_NOW = 0.002
 BEHIND = 10.0
 #: Why a request may go on after its client has heard the last of it.
 LATER = frozenset({"client", "worker", "restart"})
+#: Seconds after the begin of a worker's drain within which a connection may bring its first request.
+FIRST_REQUEST = 2.0
 #: Seconds after which a request that has no answer is taken to hang.
 HANGS = 40.0
 
@@ -502,11 +504,13 @@ class World:
         if plan and plan.setting("breaker", "adaptive"):
             bound = 10  # it never goes below
         text = answer.text
+        if self._outlasted_a_drain(track, answer):
+            return
         if track.wish.method == "HEAD" and (
             track.starved or max(track.rivals, track.crowd) > min(connections, bound or connections)
         ):
             return  # it does not say why
-        if "no target is ready" in text or "drained" in text:
+        if "no target is ready" in text or "drained" in text or "stopped" in text:
             if not track.starved and "restart" not in track.excuses:
                 self.violate("3 served (503)", f"{told} got 503: {text!r}, while {sorted(track.allowed)} could serve")
         elif "in flight" in text:
@@ -523,6 +527,15 @@ class World:
                 self.violate("3 in time", f"{told} waited {answer.seconds:.1f} s in the queue")
         elif not track.starved:
             self.violate("3 served (503)", f"{told} got 503: {text!r}")
+
+    def _outlasted_a_drain(self, track: Track, answer: Answer) -> bool:
+        """Whether a request that its targets failed, and that was tried again, was cut at the end of a drain."""
+        plan, text = self.plan.services.get(track.service), answer.text
+        if plan is None or "backend" not in track.excuses:
+            return False
+        worker = "stopped" in text or track.wish.method == "HEAD"  # the answer to a HEAD does not say why
+        late = FIRST_REQUEST if worker else 0.0
+        return (worker or "drained" in text) and answer.seconds > plan.seconds("timeouts", "drain") - late - self.slack
 
     def check(self) -> None:
         """Raise what was found so far."""

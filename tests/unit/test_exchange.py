@@ -1342,3 +1342,14 @@ def test_the_record_of_a_refused_request_says_what_could_be_read_of_it() -> None
     [record] = plane.records
     assert (record.method, record.path, record.host) == ("GET", "/x", "shop"), "up to what no terminal should get"
     assert "hunter2" not in f"{record}"
+
+
+def test_whom_a_stopping_worker_cuts_is_not_told_of_a_drained_target() -> None:
+    stage = Stage(targets=1)
+    client, exchange = stage.ask(GET)
+    stage.accept()
+    client.exchange = exchange  # type: ignore[attr-defined]
+    stage.plane.clients.add(client)  # type: ignore[arg-type]
+    stage.plane.close()
+    assert client.status == 503 and b"the worker stopped before a target answered" in client.got
+    assert exchange.reason == "drain_cut"
