@@ -41,6 +41,8 @@ def _breaker(rng: random.Random, service: ServicePlan) -> Settings:
         {"requests": 6},
         {"adaptive": True},
         {"connections": 3, "pending": 0},
+        {"connections": 2, "pending": 20},
+        {"connections": 1, "pending": 300},
     ]
     return rng.choice(kinds)
 

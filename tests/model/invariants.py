@@ -155,3 +155,27 @@ def memory(world: World) -> None:
             size = transport.get_write_buffer_size() if transport is not None else 0
             if size > BUFFERED:
                 world.violate("6 bounded", f"{size >> 10} KiB wait for one client")
+
+
+def queues(world: World) -> None:
+    """No request waits while a target of its pool has room, or for a pool that may no longer see it."""
+    if world.orders or world.supervisor is None:
+        return
+    for worker in world.workers:
+        plane = worker.plane
+        if plane.behind or plane.draining:
+            continue
+        for service in plane.services.values():
+            limit = service.rules.breaker.connections
+            for exchange in service.waiting:
+                where = f"worker {worker.number}: {exchange} waits for {service.name}/{exchange.pool.name}"
+                members = [lane for lane in exchange.pool.members if lane not in exchange.tried]
+                free = [lane.id for lane in members if lane.active < limit]
+                # A client that is logged in waits for its own connection, and those behind it wait for their turn.
+                in_order = all(each.client.private is None for each in exchange.pool.waiting)
+                if free and in_order:
+                    world.violate("3 in time", f"{where}, while {free} have room")
+                allowed = world.allowed_now(int(exchange.head.path.rpartition(b"/")[2]))
+                addresses = {f"{lane.target.host}:{lane.target.port}" for lane in exchange.pool.members}
+                if allowed is not None and not allowed & addresses:
+                    world.violate("1 ready and allowed", f"{where}, allowed: {sorted(allowed)}")

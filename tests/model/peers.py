@@ -45,6 +45,7 @@ class Arrival:
     backend: Backend
     at: float
     stranger: bool = False  # somebody else is logged in on its connection
+    over: float = 0.0  # when it was answered, or its connection ended; 0: not yet
 
 
 class Backend:
@@ -111,6 +112,7 @@ class _Conversation(asyncio.Protocol):
         self._chunked = False
         self._owner = b""  # the client that is logged in on this connection
         self._then: Callable[[], None] | None = None
+        self._arrival: Arrival | None = None  # of the request that is being worked on
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -119,6 +121,7 @@ class _Conversation(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.backend.connections.discard(self)
         self._then = None
+        self._over()
 
     def abort(self) -> None:
         if self.transport is not None:
@@ -178,7 +181,8 @@ class _Conversation(asyncio.Protocol):
         stranger = bool(self._owner) and who != self._owner
         if _LOGIN.search(head):
             self._owner = who
-        self.backend.on_arrival(Arrival(int(number[1]), method.decode(), self.backend, CLOCK.now, stranger))
+        self._arrival = Arrival(int(number[1]), method.decode(), self.backend, CLOCK.now, stranger)
+        self.backend.on_arrival(self._arrival)
         wanted = _DO.search(head)
         do = dict(part.split("=") for part in wanted[1].decode().split(",")) if wanted and wanted[1] else {}
 
@@ -189,6 +193,11 @@ class _Conversation(asyncio.Protocol):
             self._then = answer
         else:
             answer()
+
+    def _over(self) -> None:
+        if self._arrival is not None:
+            self._arrival.over = CLOCK.now
+            self._arrival = None
 
     def _probe(self, path: str) -> None:
         backend = self.backend
@@ -252,6 +261,7 @@ class _Conversation(asyncio.Protocol):
         else:
             head = f"HTTP/1.1 {status} OK\r\n{extra}Content-Length: {size}\r\n\r\n".encode()
         self.transport.write(head + body)
+        self._over()
         self.busy = False
         if close:
             self.transport.close()
@@ -355,6 +365,11 @@ class Client(asyncio.Protocol):
     def close(self) -> None:
         if self.transport is not None:
             self.transport.abort()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is still to come."""
+        return bool(self._waiting)
 
     @property
     def idle(self) -> bool:

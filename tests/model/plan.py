@@ -121,6 +121,11 @@ class Plan:
         return json.dumps(content, indent=1)
 
 
+def address_of(id: str) -> str:
+    """The address in a target's id."""
+    return id.rpartition("/")[2]
+
+
 def _seconds(text: str) -> float:
     if text.endswith("ms"):
         return float(text[:-2]) / 1000

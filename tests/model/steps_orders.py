@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tests.model import reference
-from tests.model.plan import ServicePlan
+from tests.model.plan import ServicePlan, address_of
 from tests.model.rules import rule
 from tests.model.steps_traffic import draw_wish
 from tests.model.world import World
@@ -164,7 +165,7 @@ async def step_drain(world: World, dice: random.Random) -> str:
     before = serves(world, service.name)
     operations = world.supervisor.operations
     preview = operations.foresee_drain(id, force)
-    address = id.rpartition("/")[2]
+    address = address_of(id)
     answer = await order(world, operations.drain(id, force, "model"), lambda: world.drained.add(address))
     compare(world, preview, answer, f"drain {id}")
     done = not isinstance(answer, Exception)
@@ -175,9 +176,9 @@ async def step_drain(world: World, dice: random.Random) -> str:
 @rule(4, "orders")
 async def step_undrain(world: World, dice: random.Random) -> str:
     drained = [id for service in world.plan.services.values() for id in ids(world, service)]
-    chosen = [id for id in drained if id.rpartition("/")[2] in world.drained] or drained
+    chosen = [id for id in drained if address_of(id) in world.drained] or drained
     id = dice.choice(chosen)
-    address = id.rpartition("/")[2]
+    address = address_of(id)
     answer = await order(
         world, world.supervisor.operations.undrain(id, "model"), lambda: world.drained.discard(address)
     )
@@ -188,7 +189,7 @@ async def step_undrain(world: World, dice: random.Random) -> str:
 async def step_weight(world: World, dice: random.Random) -> str:
     service = any_service(world, dice)
     id = dice.choice(ids(world, service))
-    address = id.rpartition("/")[2]
+    address = address_of(id)
     weight = dice.choice((0, 1, 1, 1, 3))
     target = service.target(address)
     assert target is not None
@@ -213,6 +214,41 @@ async def step_weight(world: World, dice: random.Random) -> str:
     compare(world, preview, answer, what)
     judge_outcome(world, service.name, answer, before, force, what)
     return f"{id} {weight}: {f'refused: {answer}' if isinstance(answer, Exception) else 'done'}"
+
+
+@rule(3, "orders")
+async def step_full_queue(world: World, dice: random.Random) -> str:
+    """Requests for all versions wait, as many as may; then traffic is switched, or the pool is drained by force."""
+    from lb.control.models import SwitchRequest
+
+    service = next(iter(world.plan.services.values()))
+    pending = service.setting("breaker", "pending", default=0)
+    if not pending:
+        return "nobody may wait"
+    operations = world.supervisor.operations
+    for _ in range(min(pending, dice.choice((4, 12, 260)))):
+        fields = {"X-Version": "next"} if dice.random() < 0.2 else {}
+        wish = world.wish(service.name, do={"delay": dice.choice(("0.3", "2.5"))}, fields=fields)
+        await world.ask(service.name, wish)
+    await asyncio.sleep(dice.choice((1e-6, 0.4)))
+    world.check()
+    kind = dice.choice(("switch", "drain", "wait"))
+    active = world.supervisor.desired.services[service.name].active
+    if kind == "switch":
+        to = dice.choice(list(service.pools))
+        await order(world, operations.switch(service.name, SwitchRequest(to=to, force=True), "model"))
+    elif kind == "drain":
+        drained = [id for id in ids(world, service, active) if address_of(id) not in world.drained]
+        for id in drained:
+            address = address_of(id)
+            await order(world, operations.drain(id, True, "model"), functools.partial(world.drained.add, address))
+        world.check()
+        for id in drained:
+            address = address_of(id)
+            await order(world, operations.undrain(id, "model"), functools.partial(world.drained.discard, address))
+    world.check()
+    await asyncio.sleep(dice.choice((0.5, 1.4)))
+    return f"{pending}, {kind}"
 
 
 @rule(2, "orders")

@@ -152,8 +152,6 @@ async def step_pipeline(world: World, dice: random.Random) -> str:
     number = dice.choice((3, 20, 40))
     tracks = [await world.ask(service, world.wish(service, do={"size": "200000"}), client) for _ in range(number)]
     await asyncio.sleep(dice.choice((0.1, 2.0)))
-    for track in tracks[1:]:
-        track.ahead = True
     what = dice.choice(("reads", "closes", "stays"))
     if what != "reads":
         for track in tracks:

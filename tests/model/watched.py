@@ -13,16 +13,12 @@ from lb.core.targets import Snapshot
 from lb.runtime.handovers import Handovers
 from lb.runtime.supervisor import Supervisor
 from lb.runtime.worker import Worker
+from tests.model.plan import address_of
 from tests.model.processes import current
 
 if TYPE_CHECKING:
     from tests.model.processes import Process
     from tests.model.world import World
-
-
-def address_of(id: str) -> str:
-    """The address in a target's id."""
-    return id.rpartition("/")[2]
 
 
 class WatchedWorker(Worker):

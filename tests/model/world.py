@@ -14,6 +14,7 @@ import random
 import shutil
 import socket
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ BEHIND = 10.0
 LATER = frozenset({"client", "worker", "restart"})
 #: Seconds after the begin of a worker's drain within which a connection may bring its first request.
 FIRST_REQUEST = 2.0
+#: Seconds at most between the end of a try and the look for another target: doubt, and a pause that grows.
+PAUSES = 2.4
 #: Seconds after which a request that has no answer is taken to hang.
 HANGS = 40.0
 
@@ -346,6 +349,14 @@ class World:
             if not all(backend.is_well for backend in self.backends_of(address)):
                 track.excuses.add("backend")
 
+    def allowed_now(self, number: int) -> frozenset[str] | None:
+        """The addresses that may see a request that is under way, from now on; None: not known."""
+        track = self.tracks.get(number)
+        known = [self.former or self.services(), self.services(), *(known for _, known in self._recent)]
+        if track is None or any(track.service not in each or each[track.service].asset_fallback for each in known):
+            return None
+        return frozenset().union(*(reference.may_see(each[track.service], track.request)[0] for each in known))
+
     def barrier(self) -> None:
         """What was before counts no more, unless a worker is behind."""
         if any(worker.plane.behind for worker in self.workers):
@@ -374,10 +385,11 @@ class World:
             track.excuses.add("worker")
         self.tracks[wish.number] = track
         busy = [*self.tracks.values(), *(each for each in self.ended.values() if each.keeps_a_target_busy)]
+        crowd = Counter(each.pools for each in busy if each.service == service)
         for each in self.tracks.values():
-            crowd = [other for other in busy if other.service == each.service]
-            each.crowd = max(each.crowd, len(crowd))
-            each.rivals = max(each.rivals, sum(1 for other in crowd if other.pools & each.pools))
+            if each.service == service:
+                each.crowd = max(each.crowd, crowd.total())
+                each.rivals = max(each.rivals, sum(crowd[pools] for pools in crowd if pools & each.pools))
         return track
 
     async def ask(self, service: str, wish: Wish, client: Client | None = None) -> Track:
@@ -388,6 +400,7 @@ class World:
             except OSError:
                 return Track(wish, Request(), service, CLOCK.now)  # nobody is there to serve
         track = self.track(service, wish)
+        track.ahead = client.busy
         future = client.send(wish)
         future.add_done_callback(lambda done: self._over(track, done.result()))
         return track
@@ -481,6 +494,8 @@ class World:
             self.violate("2 one copy", f"{told} was copied {len(others)} times")
         if not track.request.idempotent and len(originals) > 1 and not (allowed & copies and allowed - copies):
             self.violate("2 at most one", f"{told} was seen {len(originals)} times: {originals}")
+        if originals and "backend" not in track.excuses:
+            self._judge_wait(track, originals[0].at - track.since, told)
         if answer.status == 503 and answer.ours:
             self._judge_503(track, answer, told)
         elif answer.ours and answer.status >= 500 and not track.excuses & {"backend", "worker"}:
@@ -519,12 +534,8 @@ class World:
         elif "room in time" in text or "wait for a target" in text:
             if track.rivals <= connections and "load" not in track.excuses and not track.starved:
                 self.violate("3 served (503)", f"{told} got 503: {text!r} with {track.rivals} requests under way")
-            if (
-                plan
-                and answer.seconds > plan.seconds("timeouts", "queue", default=1.0) + self.slack
-                and not track.excuses & {"worker", "slow"}
-            ):
-                self.violate("3 in time", f"{told} waited {answer.seconds:.1f} s in the queue")
+            tried = [arrival.over or CLOCK.now for arrival in track.arrivals]
+            self._judge_wait(track, CLOCK.now - max(tried) - PAUSES if tried else answer.seconds, told)
         elif not track.starved:
             self.violate("3 served (503)", f"{told} got 503: {text!r}")
 
@@ -536,6 +547,14 @@ class World:
         worker = "stopped" in text or track.wish.method == "HEAD"  # the answer to a HEAD does not say why
         late = FIRST_REQUEST if worker else 0.0
         return (worker or "drained" in text) and answer.seconds > plan.seconds("timeouts", "drain") - late - self.slack
+
+    def _judge_wait(self, track: Track, seconds: float, told: str) -> None:
+        """A request waits for a target with room as long as the file says; after each try anew."""
+        plan = self.plan.services.get(track.service)
+        limit = plan.seconds("timeouts", "queue", default=1.0) if plan else HANGS
+        excused = track.ahead or track.excuses & {"worker", "restart", "slow", "client"}
+        if seconds > limit + self.slack and not excused:
+            self.violate("3 in time", f"{told} waited {seconds:.1f} s in the queue")
 
     def check(self) -> None:
         """Raise what was found so far."""
@@ -551,5 +570,6 @@ class World:
         if self.violations:
             raise self.violations[0]
         invariants.memory(self)
+        invariants.queues(self)
         for number in [number for number, track in self.ended.items() if track.since < CLOCK.now - HANGS]:
             del self.ended[number]
