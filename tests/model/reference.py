@@ -106,13 +106,14 @@ class Service:
         targets = self.pools.get(pool, ())
         in_file = [target for target in targets if not target.replaced]
         old_ones = [target for target in targets if target.replaced or target.can_serve]
-        if self._enough(in_file) or (len(in_file) < len(targets) and self._enough(old_ones)):
+        if self.enough(in_file) or (len(in_file) < len(targets) and self.enough(old_ones)):
             return frozenset(target.address for target in targets if target.can_serve)
         if self.panic == "spread":
             return frozenset(t.address for t in targets if t.weight > 0 and not t.drained and t.ever)
         return frozenset()
 
-    def _enough(self, targets: Sequence[Target]) -> bool:
+    def enough(self, targets: Sequence[Target]) -> bool:
+        """Whether a pool of these targets offers those that can serve."""
         able = [target for target in targets if target.can_serve]
         counted = [target for target in targets if target.weight > 0 and not target.drained]
         return bool(able) and len(able) / len(counted) >= self.threshold

@@ -94,7 +94,7 @@ def hand_over(
     for name, service in world.plan.services.items():
         old = former.services.get(name)
         for pool, targets in service.pools.items() if old is not None else ():
-            was = pool if pool in old.pools else _called(old, service, targets)
+            was = pool if pool in old.pools else former_name(old, service, targets)
             if not was:
                 continue
             old_ones, since = under_way.get((name, was), ([], 0.0))
@@ -113,7 +113,7 @@ def hand_over(
                     world.replaced[name, pool] = left, since
 
 
-def _called(old: ServicePlan, new: ServicePlan, targets: list[TargetPlan]) -> str:
+def former_name(old: ServicePlan, new: ServicePlan, targets: list[TargetPlan]) -> str:
     """The former name of a pool; empty: it had none."""
     addresses = {target.address for target in targets}
     return next(

@@ -56,7 +56,10 @@ def _look_at_service(world: RealWorld, view: Any, service: reference.Service) ->
     for pool in view["pools"]:
         known = {target.address: target for target in service.pools[pool["name"]]}
         for target in pool["targets"]:
-            is_so = known[target["id"].rpartition("/")[2]]
+            is_so = known.get(target["id"].rpartition("/")[2])
+            if is_so is None or is_so.replaced != target["replaced"]:
+                world.violate("4 told", f"status has {target['id']} (replaced: {target['replaced']}), but: {is_so}")
+                continue
             if is_so.ready is None:
                 continue
             in_service = target["state"] in ("ready", "slow_start")
@@ -68,13 +71,13 @@ def _look_at_service(world: RealWorld, view: Any, service: reference.Service) ->
                 world.violate("4 told", f"status: {target['id']} draining {target['draining']}")
 
 
-def _samples(text: str) -> list[tuple[str, dict[str, str], float]]:
+def samples(text: str) -> list[tuple[str, dict[str, str], float]]:
     return [(name, dict(_LABEL.findall(labels)), float(value)) for name, labels, value in _SAMPLE.findall(text)]
 
 
 def _look_at_metrics(world: RealWorld, text: str, services: Services) -> None:
     pools: set[tuple[str, str]] = set()
-    for name, labels, value in _samples(text):
+    for name, labels, value in samples(text):
         if "pool" in labels:
             pools.add((labels["service"], labels["pool"]))
         if name != "lb_target_ready" or labels["target"] == "none":
@@ -131,7 +134,7 @@ async def _left(world: RealWorld, at_first: dict[int, dict[str, int]]) -> list[s
     if not metrics.ok or not status.ok:
         return [f"status: {status.status} {status.detail}"]
     found: list[str] = []
-    for name, labels, value in _samples(metrics.body):
+    for name, labels, value in samples(metrics.body):
         gone = name in ("lb_requests_in_flight", "lb_downstream_connections") or name.endswith("_in_flight")
         if gone and value:
             found.append(f"{name} {labels}: {value:g}")

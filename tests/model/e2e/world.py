@@ -7,6 +7,7 @@ What lb knows can only be seen from outside, a while after it became so. So the 
 - While an order is carried out, the state before it and the state after it are both possible; once it has returned,
   only one of them.
 - While a rollout is under way, all splits of its two pools are possible.
+- The replaced targets of a pool serve for sure until a new one may (`e2e/handovers.py`).
 - A target that has failed requests may be ejected until its longest ejection is over.
 
 A request is judged by all that was possible between its start and its end.
@@ -24,6 +25,8 @@ from typing import Any
 
 from tests.model import driver, reference
 from tests.model.clock import CLOCK
+from tests.model.e2e import handovers
+from tests.model.e2e.handovers import Handovers
 from tests.model.e2e.processes import Program, Said, ask
 from tests.model.peers import WELL, Answer, Backend, Client, Wish, asks
 from tests.model.plan import Plan, ServicePlan, TargetPlan
@@ -67,7 +70,7 @@ class Wished:
     drained: set[str] = field(default_factory=set)
     overrides: dict[str, tuple[int, int]] = field(default_factory=dict)
     known: dict[str, float] = field(default_factory=dict)  # address → since when lb probes it
-    former: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # targets a replaced pool may still use
+    handovers: Handovers = field(default_factory=Handovers)
 
     def copy(self) -> Wished:
         return copy.deepcopy(self)
@@ -185,12 +188,14 @@ class RealWorld(World):
         while True:
             await asyncio.sleep(0.2)
             for name, options in list(self.wished.shares.items()):
-                if len(options) > 1 and not self.away and self.planned is None:
+                handed_over = any(place[0] == name for place in self.wished.handovers.under_way)
+                if (len(options) > 1 or handed_over) and not self.away and self.planned is None:
                     await self.resolve(name)
 
     async def resolve(self, name: str) -> None:
-        """Which splits are possible, as far as lb says which pools share the traffic."""
-        wished = self.wished
+        """Which splits are possible, and which targets are replaced, as far as lb says it."""
+        self.on_change()
+        wished, due = self.wished, handovers.due(self, name)
         said = await self.admin("GET", f"/api/v1/services/{name}", within=5.0)
         if not said.ok or self.wished is not wished or self.planned is not None or name not in wished.shares:
             return
@@ -200,6 +205,8 @@ class RealWorld(World):
             wished.shares[name] = [{old: 100}, {old: 50, new: 50}, {new: 100}]
         else:
             wished.shares[name] = [{said.body["active"]: 100}]
+        self.on_change()
+        handovers.hear(self, said.body, due)
         self.on_change()
 
     async def stop_beating(self) -> None:
@@ -218,6 +225,8 @@ class RealWorld(World):
 
     async def order(self, method: str, path: str, body: Any, planned: Wished) -> Said:
         """Carry out an order. While it is under way, `planned` may be in force; afterwards it is, or is not."""
+        if planned.plan == self.wished.plan:  # it may have been made a while ago
+            planned.handovers = copy.deepcopy(self.wished.handovers)
         self.planned = planned
         self.moved = CLOCK.now
         self.on_change()
@@ -243,7 +252,9 @@ class RealWorld(World):
         """What is wished once a plan is the file."""
         wished = self.wished.copy()
         before, wished.plan = wished.plan, plan
+        wished.handovers = handovers.begun(self, plan)
         addresses = {t.address: t for s in plan.services.values() for pool in s.pools.values() for t in pool}
+        addresses |= wished.handovers.addresses()
         wished.drained &= set(addresses)
         wished.overrides = {
             address: override
@@ -253,12 +264,8 @@ class RealWorld(World):
         wished.known = {address: wished.known.get(address, CLOCK.now) for address in addresses}
         for name, service in plan.services.items():
             pools = list(service.pools)
-            wished.shares[name] = [{pool: 100} for pool in pools] + [dict.fromkeys(pools, 1)]
-            old = before.services.get(name)
-            for pool, targets in service.pools.items() if old else ():
-                former = [target.address for target in old.pools.get(pool, ())] if old else []
-                if former and not set(former) & {target.address for target in targets}:
-                    wished.former[name, pool] = former
+            if name not in before.services or not handovers.stays(before.services[name], service):
+                wished.shares[name] = [{pool: 100} for pool in pools] + [dict.fromkeys(pools, 1)]
         wished.shares = {name: options for name, options in wished.shares.items() if name in plan.services}
         return wished
 
@@ -270,13 +277,26 @@ class RealWorld(World):
         self._forget_names()
         found: list[dict[str, reference.Service]] = []
         for wished in filter(None, (self.wished, self.planned)):
-            options = max((len(each) for each in wished.shares.values()), default=1)
-            for number in range(options):
-                self._view = (wished, number)
-                services = {name: self._service(plan) for name, plan in wished.plan.services.items()}
+            found += [services for services in self.possible_by(wished) if services not in found]
+        return found
+
+    def possible_by(self, wished: Wished) -> list[dict[str, reference.Service]]:
+        """All that may be so at this moment, given what is wished."""
+        found: list[dict[str, reference.Service]] = []
+        wished.handovers.forget()
+        options = max((len(each) for each in wished.shares.values()), default=1)
+        if wished.handovers.under_way:
+            wished.handovers.see(self._viewed(wished, 0, {}))
+        for number in range(options):
+            for replaced in wished.handovers.views():
+                services = self._viewed(wished, number, replaced)
                 if services not in found:
                     found.append(services)
         return found
+
+    def _viewed(self, wished: Wished, number: int, replaced: handovers.Replaced) -> dict[str, reference.Service]:
+        self._view, self.replaced = (wished, number), replaced
+        return {name: self._service(plan) for name, plan in wished.plan.services.items()}
 
     def services(self) -> dict[str, reference.Service]:
         return self.possible()[0]
@@ -285,16 +305,6 @@ class RealWorld(World):
         wished, number = self._view
         options = wished.shares.get(plan.name) or [{plan.active: 100}]
         return options[min(number, len(options) - 1)]
-
-    def _service(self, plan: ServicePlan) -> reference.Service:
-        service = super()._service(plan)
-        wished, _ = self._view
-        pools = dict(service.pools)
-        for (name, pool), former in wished.former.items():
-            if name == plan.name and pool in pools and not all(target.ready for target in pools[pool]):
-                old = [reference.Target(address, ready=None, ever=None) for address in former]
-                pools[pool] = (*pools[pool], *old)
-        return replace(service, pools=pools)
 
     def _see(self) -> None:
         """Look at the backends."""
@@ -359,11 +369,12 @@ class RealWorld(World):
         down = (plan.check["fall"] + 1) * max(plan.interval, plan.timeout) + MARGIN
         ready: bool | None = None
         ever: bool | None = None
+        has_passed = each.ever and (each.passing or each.since > known)  # since lb has probed it
         if each.passing and self._unchanged(max(each.since, known, self.certain_from), up):
             ready = ever = True
-        elif not each.passing and (not each.ever or self._unchanged(max(each.since, known), down)):
+        elif not each.passing and (not has_passed or self._unchanged(max(each.since, known), down)):
             ready = False
-            ever = None if each.ever else False
+            ever = None if has_passed else False
         share, drains = asks(each.words)
         if not self._unchanged(each.words_since, up):
             before = asks(each.last_words)
