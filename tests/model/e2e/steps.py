@@ -14,7 +14,6 @@ from typing import Any
 from tests.model import features, reference, steps_health, steps_reload, steps_traffic
 from tests.model.clock import CLOCK
 from tests.model.e2e import certificates, look, tunnels
-from tests.model.e2e.handovers import Handovers
 from tests.model.e2e.processes import Said
 from tests.model.e2e.world import RealWorld, Wished
 from tests.model.plan import Plan, ServicePlan, TargetPlan
@@ -365,12 +364,7 @@ async def step_kill_supervisor(world: RealWorld, dice: random.Random) -> str:
     if await world.program.wait(world.program.main, 5.0) is None:
         world.violate("6 ends", "the process that was started outlives the supervisor")
     await asyncio.sleep(gap)
-    world.planned = world.wished.copy()
-    world.planned.handovers = Handovers()  # a restart forgets them
-    world.on_change()
-    await world.start()
-    world.become(world.planned)
-    world.planned = None
+    await world.start_anew()
     world.frozen_until = world.moved = CLOCK.now
     for name in world.wished.shares:
         await world.resolve(name)
@@ -387,8 +381,7 @@ async def step_restart(world: RealWorld, dice: random.Random) -> str:
     if code != 0:
         world.violate("6 ends", f"lb ended with {code} after SIGTERM: {world.program.tail()[-400:]}")
         world.program.send(signal.SIGKILL)
-    await world.start()
-    world.wished.handovers = Handovers()
+    await world.start_anew()
     world.excuse("restart")
     world.disturbed = CLOCK.now
     world.doubt("a restart")

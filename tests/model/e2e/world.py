@@ -152,6 +152,16 @@ class RealWorld(World):
             raise Violation("start", str(error)) from None
         self.away = False
 
+    async def start_anew(self) -> None:
+        """Start lb where it has ended. It serves no replaced targets: they are in no file."""
+        planned = self.planned = self.wished.copy()
+        planned.handovers = Handovers()
+        self.on_change()
+        await self.start()
+        self.become(planned)
+        self.planned = None
+        self.on_change()
+
     def begin(self) -> None:
         """Look at everything all the time."""
         self._beating = [asyncio.ensure_future(self._beat()), asyncio.ensure_future(self._follow())]
