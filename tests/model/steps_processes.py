@@ -33,6 +33,8 @@ def after_restart(world: World, gap: float, unseen: bool = False, begun: bool = 
                 known.doubtful()
         elif not begun:
             known.streak = 1 if known.ready else -1
+    # No supervisor saw those end that ended meanwhile.
+    world.ejected = {address: until for address, until in world.ejected.items() if until > CLOCK.now}
     world.counted_exactly = False
     world.on_change()
 

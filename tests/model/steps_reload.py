@@ -58,7 +58,7 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
         for address in set(world.knowledge) - addresses:
             del world.knowledge[address]
             world.drained.discard(address)
-            world.ejected.discard(address)
+            world.ejected.pop(address, None)
             world.overrides.pop(address, None)
         world.on_change()
 

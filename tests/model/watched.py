@@ -94,9 +94,9 @@ class Watched(Supervisor):
                     self.model.violate(
                         "2 a copy is no request", f"{id} is ejected without a client's request: {new.ejected_for}"
                     )
-                self.model.ejected.add(address)
+                self.model.ejected[address] = new.ejected_until
             else:
-                self.model.ejected.discard(address)
+                self.model.ejected.pop(address, None)
             self.model.on_change()
         super()._on_change(id, old, new, effects)
 

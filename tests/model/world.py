@@ -95,7 +95,7 @@ class World:
         self.plan = Plan(f"unix:{self.directory}/l.sock", str(self.directory / "state"), f"{prefix}.250:9900", {})
         self.knowledge: dict[str, Knowledge] = {}
         self.drained: set[str] = set()
-        self.ejected: set[str] = set()
+        self.ejected: dict[str, float] = {}  # address → until when
         self.asked: set[str] = set()  # addresses that some client's request could go to so far
         #: Service and pool → targets that the file no longer has, which serve until a new one can; and since when.
         self.replaced: dict[tuple[str, str], tuple[list[TargetPlan], float]] = {}
