@@ -683,6 +683,7 @@ class Exchange:
         if lane not in self.tried:
             self.tried = [*self.tried, lane]
         self.phase = NEW
+        pool = self.pool
         if not self._choose_again():
             return
         if failure.reused or self._elsewhere(lane):
@@ -690,6 +691,8 @@ class Exchange:
         else:
             # The rare way that needs a timer: everybody has been tried, so give them a moment.
             self.plane.loop.call_later(0.05 * (1 << min(self.attempt - 1, 5)), self._retry_now)
+        if pool.waiting:
+            pool.wake()  # the try that failed has left room
 
     def _note(self, text: str) -> None:
         """Remember what became of a try."""

@@ -195,3 +195,15 @@ def test_a_lane_that_is_taken_back_serves_the_queue() -> None:
     assert waits.phase == QUEUED
     blue.forgive(6.0)
     assert waits.lane is free
+
+
+def test_the_room_that_a_failed_try_leaves_goes_to_the_queue() -> None:
+    stage = Stage(targets=2, breaker=Breaker(connections=1, pending=5))
+    _, fails = stage.ask(GET)
+    stage.ask(GET)
+    _, waits = stage.ask(GET)
+    upstream, _ = stage.accept()
+    stage.accept()
+    upstream.connection_lost(ConnectionResetError())
+    assert fails.phase == QUEUED
+    assert waits.lane is upstream.lane
