@@ -371,8 +371,10 @@ class Exchange:
                 lane.in_flight -= 1
                 lane.active -= 1
                 lane.spare(upstream, self.connected_at)
+                former = self.pool
                 self.lane, self.pool, self.phase = None, pool, NEW
                 self._next_lane()
+                former.wake()  # what waits there may ride the connection
                 return
         self._send(upstream)
 
@@ -622,6 +624,7 @@ class Exchange:
             if self._may_open(lane):
                 lane.begin()
             self.plane.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure, now, DOUBT_TURNS)
+            self.pool.wake()  # the connection that broke off has left room
             return
         self._decide(lane, failure, now)
 

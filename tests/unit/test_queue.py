@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from lb.core.retry import HEAD, RESET, Failure
 from lb.core.targets import Breaker, Pool, Preview, Retries, Rotation, Route, Sticky, Target, Timeouts
-from lb.proxy.exchange import QUEUED, Exchange
+from lb.proxy.exchange import DOUBTING, QUEUED, Exchange
 from lb.proxy.services import LivePool
-from tests.unit.test_exchange import GET, OK, Client, Stage
+from tests.unit.test_exchange import GET, OK, POST, Client, Stage
 
 PREVIEW = Preview("green", header="X-Version", value="green")
 TO_GREEN = GET + b"X-Version: green\r\n"
@@ -207,3 +208,26 @@ def test_the_room_that_a_failed_try_leaves_goes_to_the_queue() -> None:
     upstream.connection_lost(ConnectionResetError())
     assert fails.phase == QUEUED
     assert waits.lane is upstream.lane
+
+
+def test_the_room_of_a_connection_that_broke_off_in_doubt_goes_to_the_queue() -> None:
+    stage = Stage(targets=1, breaker=Breaker(connections=1, pending=5))
+    _, doubtful = stage.ask(POST, b"hello")
+    upstream, _ = stage.accept()
+    _, waits = stage.ask(GET)
+    assert waits.phase == QUEUED
+    doubtful.on_failure(Failure(HEAD, RESET, "reset", idle=5.0, elapsed=0.01))
+    assert doubtful.phase == DOUBTING
+    assert waits.lane is upstream.lane
+
+
+def test_a_connection_that_comes_after_a_switch_serves_the_queue_of_its_pool() -> None:
+    stage = Stage(targets=1, breaker=Breaker(connections=1, pending=5), previews=(Preview("blue", header="X-Old"),))
+    _, moves = stage.ask(GET)
+    _, waits = stage.ask(GET + b"X-Old: 1\r\n")
+    assert waits.phase == QUEUED
+    stage.rotate((("green", 100),))
+    assert waits.phase == QUEUED, "a preview stays with its pool"
+    upstream, _ = stage.accept()
+    assert moves.pool.name == "green"
+    assert waits.upstream is upstream
