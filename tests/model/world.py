@@ -73,7 +73,8 @@ class Track:
     @property
     def keeps_a_target_busy(self) -> bool:
         """Whether its target may be at work though its client has gone: an end of file alone ends no request."""
-        return "client" in self.excuses and CLOCK.now < self.since + float(self.wish.do.get("delay", 0)) + 0.1
+        lasts = HANGS if "backend" in self.excuses else float(self.wish.do.get("delay", 0)) + 0.1
+        return "client" in self.excuses and CLOCK.now < self.since + lasts
 
 
 class World:
