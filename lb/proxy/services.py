@@ -129,6 +129,13 @@ class LivePool:
         finally:
             self.trying = None
 
+    def send_on(self) -> None:
+        """Let the requests that may see this pool no more try elsewhere, also behind one that may, and has no room."""
+        for exchange in [each for each in self.waiting if not self.service.may_see(self, each)]:
+            if exchange in self.waiting:
+                self.waiting.remove(exchange)
+                exchange.leave_queue()
+
     def enter(self, exchange: Exchange) -> bool:
         """Let a request wait. The one that `wake` let try keeps its place. False: the queue is full."""
         if exchange is self.trying:
@@ -248,6 +255,7 @@ class LiveService:
             pool.stay(name in staying, now, drain)
         for pool in self.pools.values():
             if pool.waiting:
+                pool.send_on()
                 pool.wake()
 
     @property

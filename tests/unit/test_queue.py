@@ -231,3 +231,17 @@ def test_a_connection_that_comes_after_a_switch_serves_the_queue_of_its_pool() -
     upstream, _ = stage.accept()
     assert moves.pool.name == "green"
     assert waits.upstream is upstream
+
+
+def test_a_switch_takes_those_along_that_wait_behind_a_preview() -> None:
+    stage = Stage(targets=1, breaker=Breaker(connections=1, pending=5), previews=(Preview("blue", header="X-Old"),))
+    stage.ask(GET)
+    stage.accept()
+    _, stays = stage.ask(GET + b"X-Old: 1\r\n")
+    _, moves = stage.ask(GET)
+    _, second = stage.ask(GET)
+    stage.rotate((("green", 100),))
+    assert stays.phase == QUEUED
+    assert moves.lane is not None
+    assert (moves.pool.name, second.pool.name) == ("green", "green")
+    assert list(pool(stage, "green").waiting) == [second]
