@@ -409,7 +409,7 @@ class World:
     async def client(self, fresh: bool = False) -> Client:
         """A connection that has no request; a new one where there is none, or with `fresh`.
 
-        Raises OSError when neither a supervisor nor a worker is there.
+        Raises OSError when neither a supervisor nor a worker that serves is there.
         """
         self.clients = [client for client in self.clients if client.open]
         idle = [client for client in self.clients if client.idle]
@@ -418,7 +418,8 @@ class World:
         try:
             client = await Client.connect(self.address)
         except OSError as error:
-            if not self.workers and self.supervisor is None:
+            serving = [worker for worker in self.workers if worker.plane.applied and not worker.plane.draining]
+            if self.supervisor is None and not serving:
                 raise
             raise Violation("reachable", f"a client cannot connect: {error}") from None
         self.clients.append(client)
