@@ -80,9 +80,9 @@ def handed_over(
             since = under_way[was].since
         else:
             continue
-        kept = {target.id: (_at(place, target), target.id) for target in gone}
         in_file = {target.id for target in pool.targets}
-        stay = [(target, old) for target, old in kept.values() if target.id not in in_file]
+        kept = [(_at(place, target), target.id) for target in gone]
+        stay = [(target, old) for target, old in kept if target.id not in in_file]
         if stay:
             found[place] = Handover(tuple(target for target, _ in stay), since, tuple(old for _, old in stay))
     return found

@@ -64,15 +64,14 @@ def told(found: tuple[CutOff, ...]) -> str:
 def _serving(service: Service, situation: Situation, healths: Mapping[str, Health], now: float) -> frozenset[Place]:
     """The pools of the service of which a target that can serve gets requests."""
     rotation = _rotation(service, situation, healths, now)
-    given, members = given_shares(rotation), dict(rotation.weights)
+    given = given_shares(rotation)
+    members = {pool: dict(weights) for pool, weights in rotation.weights}
     overrides = situation.desired.targets
     return frozenset(
         (service.name, pool.name)
         for pool in service.pools
         if given.get(pool.name)
-        and any(
-            can_serve(target, healths, overrides) for target in pool.targets if target.id in dict(members[pool.name])
-        )
+        and any(can_serve(target, healths, overrides) for target in pool.targets if target.id in members[pool.name])
     )
 
 

@@ -172,7 +172,7 @@ class Log:
         lane = exchange.lane
         path = head.target.decode()
         if '"' in path or "\\" in path:
-            path = quoted(head.target)[1:-1]
+            path = escaped(head.target)
         line = (
             f'{{"time":"{self._stamp}{int((wall - second) * 1000):03d}Z","id":"{exchange.request_id.decode()}",'
             f'"method":"{head.method.decode()}","path":"{path}","status":{status},"seconds":{seconds:.6f},'

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from lb.core.keepalive import COINCIDENCE
 from lb.core.report import BUCKETS
-from lb.core.retry import CAUSES, CONNECT, CUT, GARBAGE, HEAD, PHASES, RETRY, STATUS, TIMEOUT, Failure, decide
+from lb.core.retry import CAUSES, CONNECT, CUT, GARBAGE, HEAD, PHASES, RETRY, STATUS, TIMEOUT, Decision, Failure, decide
 from lb.http1.chunked import without_trailers
 from lb.http1.forward import OMIT_TRAILERS, request_bytes
 from lb.http1.head import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, RequestHead, ResponseHead
@@ -639,19 +639,7 @@ class Exchange:
             self._decide(lane, failure._replace(unprocessed=known), monotonic())
 
     def _decide(self, lane: Lane, failure: Failure, now: float) -> None:
-        service = self.service
-        decision = decide(
-            failure,
-            started=self.phase == ANSWERING,
-            idempotent=self.head.idempotent,
-            replayable=self.replayable,
-            attempt=self.attempt,
-            attempts=service.rules.retries.attempts,
-            statuses=service.rules.retries.statuses,
-            elsewhere=self._elsewhere(lane),
-            budget=NO_RETRIES if self.is_copy else service.budget,
-            now=now,
-        )
+        decision = self._decision(lane, failure, now)
         if decision.action == RETRY:
             self._again(lane, failure)
             return
@@ -663,6 +651,22 @@ class Exchange:
             self._cut()
         else:
             self.answer(decision.action, _reason_of(failure), _public(failure))
+
+    def _decision(self, lane: Lane, failure: Failure, now: float) -> Decision:
+        """What becomes of a try that failed at this lane; it takes from the retry budget."""
+        service = self.service
+        return decide(
+            failure,
+            started=self.phase == ANSWERING,
+            idempotent=self.head.idempotent,
+            replayable=self.replayable,
+            attempt=self.attempt,
+            attempts=service.rules.retries.attempts,
+            statuses=service.rules.retries.statuses,
+            elsewhere=self._elsewhere(lane),
+            budget=NO_RETRIES if self.is_copy else service.budget,
+            now=now,
+        )
 
     def _elsewhere(self, lane: Lane) -> bool:
         """Whether there is a target that has not been tried; of the other version, if need be, during a rollout."""
@@ -732,18 +736,7 @@ class Exchange:
             return False
         if status in service.rules.retries.statuses and self.body_done:
             failure = Failure(HEAD, STATUS, f"answered {status}", status=status)
-            decision = decide(
-                failure,
-                started=False,
-                idempotent=self.head.idempotent,
-                replayable=self.replayable,
-                attempt=self.attempt,
-                attempts=service.rules.retries.attempts,
-                statuses=service.rules.retries.statuses,
-                elsewhere=self._elsewhere(lane),
-                budget=service.budget,
-                now=now,
-            )
+            decision = self._decision(lane, failure, now)
             if decision.action == RETRY:
                 lane.tally.server_errors += 1
                 lane.failed("5xx", failure.text)
