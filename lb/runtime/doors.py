@@ -14,7 +14,6 @@ directory's descriptor (/proc/self/fd/N/name).
 
 from __future__ import annotations
 
-import array
 import json
 import os
 import socket
@@ -25,12 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lb.net import fdpass
+
 #: The listening sockets' names: a listener's bind as configured, and the number of the queue.
 Door = tuple[str, int]
-#: Descriptors in one message: the kernel allows 253.
-AT_ONCE = 200
-#: Bytes of one message.
-MESSAGE = 65536
 #: Seconds that a worker has to answer a visitor; it answers from its loop, so more means that it hangs.
 PATIENCE = 2.0
 #: The folder of the doorways within the state directory.
@@ -49,12 +46,12 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def hand(doors: socket.socket, door: Door, sock: socket.socket, spare: bool = False) -> None:
     """Give a worker a copy of a listening socket; a spare one is only kept. OSError: it reads no more."""
-    _send(doors, json.dumps((*door, spare)).encode(), [sock.fileno()])
+    fdpass.send(doors, json.dumps((*door, spare)).encode(), [sock.fileno()])
 
 
 def close(doors: socket.socket, door: Door) -> None:
     """Tell a worker to close its copy: another one listens there."""
-    _send(doors, json.dumps((*door, False)).encode(), [])
+    fdpass.send(doors, json.dumps((*door, False)).encode())
 
 
 def take(doors: socket.socket) -> tuple[list[tuple[Door, socket.socket | None, bool]], bool]:
@@ -143,8 +140,9 @@ class Doorway:
             doors = list(sockets)
             told = json.dumps({**self._who(), "pid": os.getpid(), "doors": doors}).encode()
             connection.sendall(len(told).to_bytes(4, "big") + told)
-            for start in range(0, len(doors), AT_ONCE):
-                _send(connection, b".", [sockets[door].fileno() for door in doors[start : start + AT_ONCE]])
+            descriptors = [sock.fileno() for sock in sockets.values()]
+            for start in range(0, len(doors), fdpass.MOST_DESCRIPTORS):
+                fdpass.send(connection, b".", descriptors[start : start + fdpass.MOST_DESCRIPTORS])
             connection.setblocking(False)
         except OSError:
             connection.close()
@@ -236,19 +234,9 @@ def _last_words(told: dict[str, Any]) -> int:
 # --- messages with descriptors ---------------------------------------------------------------------------------------
 
 
-def _send(sock: socket.socket, data: bytes, fds: list[int]) -> None:
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sock.sendmsg([data], rights)
-
-
-def _receive(sock: socket.socket, size: int = MESSAGE) -> tuple[bytes, list[socket.socket]]:
-    width = array.array("i").itemsize
-    data, ancillary, _, _ = sock.recvmsg(size, socket.CMSG_SPACE(AT_ONCE * width), socket.MSG_CMSG_CLOEXEC)
-    fds = array.array("i")
-    for level, kind, rights in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(rights[: len(rights) - len(rights) % width])
-    return data, [_nonblocking(fd) for fd in fds]
+def _receive(sock: socket.socket, size: int = fdpass.MOST_BYTES) -> tuple[bytes, list[socket.socket]]:
+    data, descriptors = fdpass.receive(sock, size)
+    return data, [_nonblocking(descriptor) for descriptor in descriptors]
 
 
 def _nonblocking(fd: int) -> socket.socket:

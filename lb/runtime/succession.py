@@ -24,7 +24,6 @@ goes on as if nothing had been: its workers have never stopped.
 
 from __future__ import annotations
 
-import array
 import asyncio
 import json
 import os
@@ -39,6 +38,7 @@ from typing import Any
 
 import msgspec
 
+from lb.net import fdpass
 from lb.runtime import systemd
 from lb.runtime.doors import Visit, visit_all
 from lb.runtime.shim import PASSED_ON
@@ -297,8 +297,7 @@ def step_aside(successor: int, lock: Path) -> None:
 
 
 def _say(sock: socket.socket, said: dict[str, Any], fds: Sequence[int] = ()) -> None:
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sock.sendmsg([json.dumps(said).encode()], rights)
+    fdpass.send(sock, json.dumps(said).encode(), fds)
 
 
 async def _hear(sock: socket.socket, within: float) -> tuple[dict[str, Any], list[int]]:
@@ -312,12 +311,9 @@ async def _hear(sock: socket.socket, within: float) -> tuple[dict[str, Any], lis
     finally:
         loop.remove_reader(sock)
     try:
-        data, ancillary, _, _ = sock.recvmsg(65536, socket.CMSG_SPACE(16), socket.MSG_CMSG_CLOEXEC)
+        data, fds = fdpass.receive(sock)
     except OSError as error:
         raise EOFError(str(error)) from None
-    fds = array.array("i")
-    for _, _, rights in ancillary:
-        fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
     if not data:
         raise EOFError("the other lb is gone")
-    return json.loads(data), list(fds)
+    return json.loads(data), fds
