@@ -14,6 +14,7 @@ from lb.config.consistency import Finding
 from lb.config.merging import merged_checks
 from lb.config.model import Config
 from lb.config.tree import Path
+from lb.net import tls
 
 SHORTEST_TOKEN = 16
 
@@ -39,10 +40,10 @@ def errors(config: Config) -> Iterator[Finding]:
                 yield from _client((*path, "tls"), check.tls)
 
 
-def _client(at: Path, tls: ClientTls) -> Iterator[Finding]:
-    if tls.cert_file is not None and tls.key_file is not None:
-        yield from _pair(at, tls.cert_file, tls.key_file)
-    yield from _authorities((*at, "ca_file"), tls.ca_file)
+def _client(at: Path, settings: ClientTls) -> Iterator[Finding]:
+    if settings.cert_file is not None and settings.key_file is not None:
+        yield from _pair(at, settings.cert_file, settings.key_file)
+    yield from _authorities((*at, "ca_file"), settings.ca_file)
 
 
 def _pair(at: Path, cert_file: str, key_file: str) -> Iterator[Finding]:
@@ -58,19 +59,12 @@ def _pair(at: Path, cert_file: str, key_file: str) -> Iterator[Finding]:
         key, message, hint = fault
         yield (*at, key), message, hint
         return
-    import ssl
-
-    try:
-        # A passphrase would be asked for on the terminal; an empty one makes it an error instead.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file, password=lambda: b"")
-    except (ssl.SSLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or str(error)
-        if reason == "KEY_VALUES_MISMATCH":
-            yield (*at, "key_file"), f"{key_file} is not the key of {cert_file}", "Give the pair that belongs together."
-        else:
-            said = str(reason).replace("_", " ").lower()
-            hint = "Both must be PEM files; the key must have no passphrase."
-            yield (*at, "cert_file"), f"{cert_file} and {key_file} cannot be used: {said}", hint
+    reason = tls.pair_error(cert_file, key_file)
+    if reason == "KEY_VALUES_MISMATCH":
+        yield (*at, "key_file"), f"{key_file} is not the key of {cert_file}", "Give the pair that belongs together."
+    elif reason:
+        hint = "Both must be PEM files; the key must have no passphrase."
+        yield (*at, "cert_file"), f"{cert_file} and {key_file} cannot be used: {_spelled(reason)}", hint
 
 
 def _authorities(at: Path, file: str | None) -> Iterator[Finding]:
@@ -80,13 +74,14 @@ def _authorities(at: Path, file: str | None) -> Iterator[Finding]:
     if unread:
         yield from unread
         return
-    import ssl
+    reason = tls.authorities_error(file)
+    if reason:
+        yield at, f"{file} holds no certificates: {_spelled(reason)}", "It must be a PEM file."
 
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
-    except (ssl.SSLError, OSError) as error:
-        said = str(getattr(error, "reason", None) or error).replace("_", " ").lower()
-        yield at, f"{file} holds no certificates: {said}", "It must be a PEM file."
+
+def _spelled(reason: str) -> str:
+    """OpenSSL's reason (`NO_START_LINE`) in words."""
+    return reason.replace("_", " ").lower()
 
 
 def _token(at: Path, file: str) -> Iterator[Finding]:

@@ -40,7 +40,7 @@ def client_context(tls: TlsClient, alpn: tuple[str, ...] = (), contents: Content
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if tls.cert_file:
-            _load_pair(context, files, (tls.cert_file, cert), (tls.key_file, key), contents)
+            _enter_pair(context, files, (tls.cert_file, cert), (tls.key_file, key), contents)
     if alpn:
         context.set_alpn_protocols(list(alpn))
     return context
@@ -51,12 +51,30 @@ def server_context(tls: TlsServer, contents: Contents | None = None) -> ssl.SSLC
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ca, cert, key = _digests(tls.digests)
     with contextlib.ExitStack() as files:
-        _load_pair(context, files, (tls.cert_file, cert), (tls.key_file, key), contents)
+        _enter_pair(context, files, (tls.cert_file, cert), (tls.key_file, key), contents)
         if tls.client_ca_file:
             context.load_verify_locations(files.enter_context(_file(tls.client_ca_file, ca, contents)))
             context.verify_mode = ssl.CERT_REQUIRED
     context.set_alpn_protocols(list(HTTP1))
     return context
+
+
+def pair_error(cert_file: str, key_file: str) -> str:
+    """Why OpenSSL cannot use a certificate and its key; empty when it can. `KEY_VALUES_MISMATCH`: not a pair."""
+    try:
+        _load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert_file, key_file)
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", None) or error)
+    return ""
+
+
+def authorities_error(file: str) -> str:
+    """Why OpenSSL cannot read authorities from a file; empty when it can."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except OSError as error:
+        return str(getattr(error, "reason", None) or error)
+    return ""
 
 
 class Contexts:
@@ -106,7 +124,7 @@ def _digests(digests: tuple[str, ...]) -> tuple[str, str, str]:
     return ca, cert, key
 
 
-def _load_pair(
+def _enter_pair(
     context: ssl.SSLContext,
     files: contextlib.ExitStack,
     cert: tuple[str, str],
@@ -115,6 +133,10 @@ def _load_pair(
 ) -> None:
     cert_path = files.enter_context(_file(*cert, contents))
     key_path = files.enter_context(_file(*key, contents)) if key[0] else None
+    _load_pair(context, cert_path, key_path)
+
+
+def _load_pair(context: ssl.SSLContext, cert_path: str, key_path: str | None) -> None:
     # A passphrase would be asked for on the terminal; an empty one makes it an error instead.
     context.load_cert_chain(cert_path, key_path, password=lambda: b"")
 
