@@ -11,7 +11,6 @@ memory. It costs about a microsecond a probe.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -23,6 +22,7 @@ import msgspec
 from lb.control.journal import Journal
 from lb.core.lifecycle import Verdict
 from lb.core.runs import Folder, Run
+from lb.net import atomic_file
 
 FILE = "probes.jsonl"
 OPEN = "probes.open.json"
@@ -156,12 +156,8 @@ class Ledger:
             return []
 
     def _write_open(self, runs: list[Run]) -> None:
-        temporary = self._open_path.with_name(f".{OPEN}.{os.getpid()}")
         try:
-            temporary.write_bytes(msgspec.json.encode(runs))
-            temporary.replace(self._open_path)
+            atomic_file.write(self._open_path, msgspec.json.encode(runs))
             self._open_trouble = ""
         except OSError as error:
             self._open_trouble = f"{self._open_path}: {error.strerror or error}"
-            with suppress(OSError):
-                temporary.unlink()

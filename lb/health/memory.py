@@ -7,13 +7,12 @@ nothing but that.
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from lb.core.continuity import Kept
+from lb.net import atomic_file
 
 FILE = "verdicts.json"
 
@@ -33,15 +32,8 @@ class Memory:
 
     def write(self, kept: list[Kept]) -> bool:
         """Replace the file; False when the disk does not take it."""
-        temporary = self._path.with_name(f".{FILE}.{os.getpid()}")
         try:
-            # Texts of answers are in it: nobody else is to read it.
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(msgspec.json.encode(kept))
-            temporary.replace(self._path)
+            atomic_file.write(self._path, msgspec.json.encode(kept))
         except OSError:
-            with suppress(OSError):
-                temporary.unlink()
             return False
         return True

@@ -30,8 +30,8 @@ from lb.control.models import ConfigOrder
 from lb.control.operations import Refused
 from lb.core.desired import under_configuration, under_names
 from lb.core.reload_gate import CutOff, Situation, cut_off, told
+from lb.net.atomic_file import Replacement
 from lb.runtime import systemd
-from lb.runtime.replacement import Replacement
 from lb.runtime.sockets import CannotListen, open_listener
 
 if TYPE_CHECKING:

@@ -1,8 +1,7 @@
 """Desired state on disk: written before it takes effect, so that kill -9 at any moment leaves one of two legal states.
 
-A write goes to a temporary file, is flushed to the disk, and replaces the file by a rename; the directory is flushed
-too. The file that it replaced is kept beside it, and every file carries a checksum, so that a torn or damaged one is
-noticed and the last good one is used instead.
+The former file is kept beside the new one, and every file carries a checksum. So a torn or damaged file is noticed, and
+the last good one is used instead.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import Any
 import msgspec
 
 from lb.core.desired import Desired
+from lb.net import atomic_file
 
 FILE = "desired.json"
 LAST_GOOD = "desired.last.json"
@@ -58,9 +58,8 @@ class Store:
     def _sweep(self) -> None:
         """Remove what those who were killed while they wrote have left half done: over years it would be many."""
         with suppress(OSError):
-            for entry in self.directory.iterdir():
-                if entry.name.startswith(".") and entry.name.rpartition(".")[2].isdecimal():
-                    entry.unlink()
+            for entry in atomic_file.left_over(self.directory):
+                entry.unlink()
 
     def take_lock(self, fd: int) -> None:
         """Hold a lock that this process or its predecessor has got; from now on it names this process."""
@@ -111,27 +110,10 @@ class Store:
         body = json.dumps({"format": FORMAT, "state": state}, separators=(",", ":"), sort_keys=True)
         data = json.dumps({"checksum": _checksum(body), "body": body}).encode()
         path = self.directory / FILE
-        temporary = self.directory / f".{FILE}.{os.getpid()}"
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(fd, view) :]
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            with suppress(FileNotFoundError):
-                last = self.directory / LAST_GOOD
-                with suppress(FileNotFoundError):
-                    last.unlink()
-                os.link(path, last)
-            temporary.replace(path)
-            _flush_directory(self.directory)
+            atomic_file.write(path, data, durable=True, keep=self.directory / LAST_GOOD)
         except OSError as error:
             self.trouble = f"{path} cannot be written: {error.strerror or error}"
-            with suppress(OSError):
-                temporary.unlink()
             return False
         self.trouble = ""
         return True
@@ -156,11 +138,3 @@ def _read(path: Path) -> Desired:
 
 def _checksum(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
-
-
-def _flush_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

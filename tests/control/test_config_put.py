@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lb.runtime.replacement import Replacement
+from lb.net.atomic_file import Replacement
 from tests.control.conftest import TOKEN, Api
 from tests.e2e.stage import eventually
 
