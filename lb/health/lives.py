@@ -14,7 +14,8 @@ from lb.core.checks import CheckSpec, OnFailure
 from lb.core.lifecycle import Verdict
 from lb.core.liveness import Liveness, being_restarted, restart_at, restarted, step_liveness
 from lb.core.targets import Target
-from lb.health.restart import act
+from lb.health.restart import restart
+from lb.net.actions import Event
 
 #: target, what happened ("dead", "alive", "restart", "restarted", "held"), the sentence for people.
 OnLife = Callable[[Target, str, str], None]
@@ -103,19 +104,19 @@ class Lives:
             return
         self._held.discard(target.id)
         self._lives[target.id] = restarted(life, now, spec)
-        said = {
+        failure: Event = {
             "reason": life.text,
             "failures": -life.streak,
             "attempt": life.in_a_row + 1,
         }
         self._tell(target, "restart", f"restart {life.in_a_row + 1}: {life.text}")
-        task = asyncio.get_running_loop().create_task(self._act(target, rules, said))
+        task = asyncio.get_running_loop().create_task(self._act(target, rules, failure))
         self._tasks[target.id] = task
 
-    async def _act(self, target: Target, rules: OnFailure, said: dict[str, object]) -> None:
+    async def _act(self, target: Target, rules: OnFailure, failure: Event) -> None:
         text, name = "", ""
         try:
-            text = await act(rules, target, said)
+            text = await restart(rules, target, failure)
         finally:
             mine = asyncio.current_task()
             for name in [id for id, task in self._tasks.items() if task is mine]:  # it may have been renamed

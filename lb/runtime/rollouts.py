@@ -48,7 +48,7 @@ from lb.core.rollout import (
 from lb.core.rotation import meant_to_serve
 from lb.core.targets import Pool, Service
 from lb.runtime.confirming import confirm
-from lb.runtime.hooks import HookFailed, carry_out
+from lb.runtime.hooks import run_hook
 from lb.runtime.totals import Sums
 
 if TYPE_CHECKING:
@@ -229,12 +229,12 @@ class Rollouts:
         if hook is None:
             return False
         note = self._supervisor.note
-        try:
-            note("rollout", f"pre: {await carry_out(hook, _said('pre', name, plan))}", name, actor=plan.actor)
-        except HookFailed as failed:
+        outcome = await run_hook(hook, _said("pre", name, plan))
+        if not outcome.ok:
             self._count(name, "failed")
-            note("rollout", f"pre failed, nothing has changed: {failed}", name, actor=plan.actor)
-            raise Refused(409, "The pre hook failed", f"nothing has changed: {failed}") from None
+            note("rollout", f"pre failed, nothing has changed: {outcome.text}", name, actor=plan.actor)
+            raise Refused(409, "The pre hook failed", f"nothing has changed: {outcome.text}")
+        note("rollout", f"pre: {outcome.text}", name, actor=plan.actor)
         return True
 
     def rename(self, renames: Renames) -> None:
@@ -415,10 +415,8 @@ class Rollouts:
         if hook is not None:
             said = _said("post", name, rollout.plan)
             said |= {"outcome": rollout.phase, "reason": rollout.reason, "drained": pool, "safe": not used}
-            try:
-                text += f"; post: {await carry_out(hook, said)}"
-            except HookFailed as failed:
-                text += f"; post failed: {failed}"
+            outcome = await run_hook(hook, said)
+            text += f"; post{'' if outcome.ok else ' failed'}: {outcome.text}"
         if self._current(name) is not rollout:
             return
         self._rollouts[name] = announced(rollout)

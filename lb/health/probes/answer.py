@@ -19,6 +19,7 @@ from functools import lru_cache
 from lb.core.checks import CheckSpec, Expect
 from lb.core.lifecycle import Verdict
 from lb.core.patterns import Pattern
+from lb.core.printable import SHOWN, printable
 from lb.http1.chunked import BadChunk, ChunkedBody
 from lb.http1.head import CHUNKED, LENGTH, NONE, ResponseHead
 from lb.http1.rules import BadResponse, check_partial_response, read_response, read_response_fields
@@ -27,7 +28,6 @@ from lb.http1.rules import BadResponse, check_partial_response, read_response, r
 HEADS_LIMIT = 65536
 #: Heads up to this size are kept, raw and read.
 MEMO_LIMIT = 2048
-_SHOWN = 200  # characters of a body that are kept for people
 
 _SHARE = re.compile(r"(\d{1,3})%")
 _BARE_SHARE = re.compile(r"(\d{1,3})%?")
@@ -144,20 +144,20 @@ class Answer:
 
     def excerpt(self) -> str:
         """The body's beginning, for people."""
-        return _excerpt(self.body[: _SHOWN * 4 + 1])
+        return _excerpt(self.body[: SHOWN * 4 + 1])
 
     def sketch(self) -> str:
         """What came, for people: the status line and the body's beginning."""
         if self.head is None:
             return printable(self.raw) if self.raw else ""
-        return _sketch(self.head.line, self.body[: _SHOWN * 4])
+        return _sketch(self.head.line, self.body[: SHOWN * 4])
 
 
 @lru_cache(maxsize=64)
 def _excerpt(beginning: bytes) -> str:
     """A body's beginning for people; the escapes of control characters count for its length."""
     text = printable(beginning)
-    return f"{text[:_SHOWN]}…" if len(text) > _SHOWN else text
+    return f"{text[:SHOWN]}…" if len(text) > SHOWN else text
 
 
 @lru_cache(maxsize=64)
@@ -283,12 +283,3 @@ def _values(fields: bytes, name: bytes) -> list[str]:
         if colon and key.lower() == name:
             found.append(value.strip(b" \t").decode("latin-1"))
     return found
-
-
-def printable(data: bytes, limit: int = _SHOWN) -> str:
-    """Text of bytes that may be anything, safe for a terminal: control characters are escaped."""
-    text = data[: limit * 4].decode("utf-8", "replace")[:limit]
-    if not text.replace("\n", "").isprintable():
-        text = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
-    text = text.strip("\n")
-    return f"{text}…" if len(data) > limit else text

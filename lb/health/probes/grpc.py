@@ -13,13 +13,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
+from lb import USER_AGENT
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
+from lb.core.printable import printable
 from lb.core.targets import Target
-from lb.health.probes.answer import printable
 from lb.health.probes.asking import Asking, Told
 from lb.health.probes.dial import Dialer, place_of, spell, unprepared
-from lb.health.probes.http import AGENT
 
 if TYPE_CHECKING:
     from h2.connection import H2Connection
@@ -74,7 +74,7 @@ class GrpcProbe:
             ("te", "trailers"),
             ("content-type", "application/grpc"),
             ("grpc-timeout", f"{max(1, int(self._spec.timeout * 1000))}m"),
-            ("user-agent", AGENT),
+            ("user-agent", USER_AGENT),
             *((name.lower(), value) for name, value in self._spec.headers),
         ]
         call = self._call = _Call(connection, headers, question(self._spec.grpc_service), done)

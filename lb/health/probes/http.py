@@ -14,7 +14,7 @@ import asyncio
 from time import monotonic
 from typing import cast
 
-from lb import __version__
+from lb import USER_AGENT
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
 from lb.core.patterns import TooCostly
@@ -25,8 +25,6 @@ from lb.health.probes.dial import Dialer, failure, place_of, spell, spell_at, un
 from lb.net.resolver import literal
 from lb.net.tls import HTTP1
 
-#: How our probes name themselves, so that targets can tell them from clients in their logs.
-AGENT = f"lb-health/{__version__}"
 #: Seconds that a pattern may take on the event loop; ordinary ones take microseconds.
 AT_ONCE = 0.005
 #: Seconds that it may take in a thread: then the probe has failed.
@@ -242,7 +240,7 @@ def request_bytes(spec: CheckSpec, host: str, port: int, tls: bool) -> bytes:
     if port == (443 if tls else 80):
         authority = authority.rpartition(":")[0]
     lines = [f"{spec.method} {spec.path or '/'} HTTP/1.1"]
-    for name, value in (("Host", authority), ("User-Agent", AGENT), ("Accept", "*/*"), ("Connection", "close")):
+    for name, value in (("Host", authority), ("User-Agent", USER_AGENT), ("Accept", "*/*"), ("Connection", "close")):
         if name.lower() not in own:
             lines.append(f"{name}: {value}")
     lines += [f"{name}: {value}" for name, value in spec.headers]
