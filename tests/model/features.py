@@ -1,9 +1,9 @@
-"""What a service may have: each feature is drawn for a run, and drawn again by reloads."""
+"""What a service may have: a run has some of the features, each is drawn at its begin, and drawn again by reloads."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tests.model.plan import ServicePlan
@@ -16,7 +16,9 @@ CLIENT = "X-Client"
 
 
 def _pool(rng: random.Random, service: ServicePlan) -> str:
-    return rng.choice(list(service.pools))
+    """A pool; most of the time one beside the active one, where features of two pools have an effect."""
+    others = [pool for pool in service.pools if pool != service.active]
+    return rng.choice(others if others and rng.random() < 0.75 else list(service.pools))
 
 
 def _previews(rng: random.Random, service: ServicePlan) -> list[Settings]:
@@ -38,10 +40,11 @@ def _breaker(rng: random.Random, service: ServicePlan) -> Settings:
     kinds: list[Settings] = [
         {"connections": 2, "pending": 3},
         {"connections": 1, "pending": 8},
-        {"requests": 6},
+        {"requests": rng.choice((2, 3, 6))},
         {"adaptive": True},
         {"connections": 3, "pending": 0},
         {"connections": 2, "pending": 20},
+        {"connections": 1, "pending": 300},
         {"connections": 1, "pending": 300},
     ]
     return rng.choice(kinds)
@@ -62,10 +65,10 @@ def _panic(rng: random.Random, service: ServicePlan) -> str:
     return rng.choice(("fail", "spread"))
 
 
-#: Feature → (how often of 100, its settings).
+#: Feature → (how often of 100, its settings), in runs that have it.
 FEATURES: dict[str, tuple[int, Draw]] = {
     "balance": (
-        50,
+        60,
         lambda rng, service: rng.choice(
             (
                 "least_request",
@@ -77,19 +80,19 @@ FEATURES: dict[str, tuple[int, Draw]] = {
         ),
     ),
     "sticky": (
-        30,
+        70,
         lambda rng, service: {"by": rng.choice(("client", f"header:{CLIENT}")), "asset_fallback": rng.random() < 0.6},
     ),
-    "previews": (35, _previews),
-    "mirror": (30, _mirror),
-    "fallback": (25, _pool),
-    "panic": (15, _panic),
-    "panic_threshold": (10, lambda rng, service: rng.choice(("40%", "60%"))),
-    "breaker": (30, _breaker),
-    "retries": (30, lambda rng, service: rng.choice(({"attempts": 0}, {"statuses": [502, 503]}, {"budget": "100%"}))),
-    "slow_start": (25, lambda rng, service: {"window": "8s"}),
+    "previews": (80, _previews),
+    "mirror": (80, _mirror),
+    "fallback": (70, _pool),
+    "panic": (60, _panic),
+    "panic_threshold": (60, lambda rng, service: rng.choice(("40%", "60%"))),
+    "breaker": (80, _breaker),
+    "retries": (70, lambda rng, service: rng.choice(({"attempts": 0}, {"statuses": [502, 503]}, {"budget": "100%"}))),
+    "slow_start": (80, lambda rng, service: {"window": "8s"}),
     "outlier": (
-        60,
+        80,
         lambda rng, service: rng.choice(
             (
                 {"enabled": False},
@@ -97,8 +100,18 @@ FEATURES: dict[str, tuple[int, Draw]] = {
             )
         ),
     ),
-    "rollout": (50, _rollout),
+    "rollout": (80, _rollout),
 }
+
+
+#: Of 100 runs so many have a feature at all: few features in each run, so that those it has meet each other early
+#: (Groce et al., Swarm Testing, 2012).
+IN_A_RUN = 45
+
+
+def swarm(rng: random.Random) -> list[str]:
+    """The features of a run."""
+    return [name for name, (often, _) in FEATURES.items() if often and rng.random() * 100 < IN_A_RUN]
 
 
 def draw(rng: random.Random, service: ServicePlan, name: str) -> str:
@@ -112,8 +125,8 @@ def draw(rng: random.Random, service: ServicePlan, name: str) -> str:
     return f"{name}: {service.settings.get(name)}"
 
 
-def draw_all(rng: random.Random, service: ServicePlan) -> None:
-    for name in FEATURES:
+def draw_all(rng: random.Random, service: ServicePlan, names: Iterable[str] = tuple(FEATURES)) -> None:
+    for name in names:
         draw(rng, service, name)
 
 

@@ -19,6 +19,8 @@ ORPHAN_BOUND = 20.0
 MAX_BODY = 3000
 #: (weight, theme, step). A run has some of the themes.
 RULES: list[tuple[int, str, Rule]] = []
+#: How many times its weight a step has in a run: each run repeats some steps, and leaves others out.
+PACES = (0, 0.3, 1, 1, 1, 4)
 #: Theme → how many of 100 runs have it.
 THEMES = {
     "traffic": 100,
@@ -45,7 +47,7 @@ def rule(weight: int, theme: str) -> Callable[[Rule], Rule]:
 
 def choose(world: World, dice: random.Random) -> Rule:
     """The step that the dice want."""
-    open_to = [(weight, function) for weight, theme, function in RULES if theme in world.themes]
+    open_to = [(weight * world.pace[function], function) for weight, theme, function in RULES if theme in world.themes]
     return dice.choices([function for _, function in open_to], [weight for weight, _ in open_to])[0]
 
 
@@ -63,6 +65,8 @@ async def begin(world: World) -> None:
     """A file, its targets, and lb."""
     rng = world.rng
     world.themes = {theme for theme, often in THEMES.items() if rng.random() * 100 < often}
+    world.pace = {function: rng.choice(PACES) for _, _, function in RULES}
+    world.features = features.swarm(rng)
     check: dict[str, Any] = {
         "path": "/ready",
         "interval": "1s",
@@ -81,7 +85,7 @@ async def begin(world: World) -> None:
     for service in world.plan.services.values():
         service.settings.update(patience="0s", timeouts={"response": "4s", "queue": "1s", "drain": "6s", "idle": "20s"})
         if service is app:
-            features.draw_all(rng, service)
+            features.draw_all(rng, service, world.features)
         for targets in service.pools.values():
             for target in targets:
                 world.knowledge[target.address] = Knowledge(check["rise"], check["fall"])

@@ -38,6 +38,7 @@ async def order(world: World, carried_out: Coroutine[Any, Any, Any], after: Call
     from lb.control.operations import Refused
 
     world.orders += 1
+    turns = world.turns
     try:
         answer = await world.within(carried_out)
     except Refused as refused:
@@ -46,6 +47,7 @@ async def order(world: World, carried_out: Coroutine[Any, Any, Any], after: Call
         after()
         return answer
     finally:
+        world.turned_within_the_order = world.turns != turns
         world.orders -= 1
         world.on_change()
         await world.settle()
@@ -69,6 +71,8 @@ def judge_outcome(world: World, name: str, answer: Any, before: bool, force: boo
     """An order that takes the last target away is refused, or it was forced, and then the event says so."""
     if isinstance(answer, Exception) or not before or not nobody_serves(world, name):
         return
+    if world.turned_within_the_order:
+        return  # the checks took the last target away, while workers had yet to confirm
     if not force:
         told = "; ".join(f"{pool}: {targets}" for pool, targets in world.services()[name].pools.items())
         shares = world.services()[name].shares

@@ -130,11 +130,13 @@ def _may_serve(target: reference.Target) -> bool:
     return target.ready is None and target.weight > 0 and not target.out
 
 
-@rule(4, "reload")
+@rule(8, "reload")
 async def step_edit_feature(world: World, dice: random.Random) -> str:
+    if not world.features:
+        return "none"
     plan = world.plan.copy()
     service = next(iter(plan.services.values()))
-    said = features.draw(dice, service, dice.choice(list(features.FEATURES)))
+    said = features.draw(dice, service, dice.choice(world.features))
     return f"{said} → {await reload(world, plan, dice)}"
 
 

@@ -79,11 +79,13 @@ class Watched(Supervisor):
         known = world.knowledge.get(address)
         if known is None or verdict.ignored:
             return
+        was = known.ready
         if verdict.ok:
             hint = 1.0 if verdict.weight_hint is None else verdict.weight_hint
             known.passed(seen.at, hint, verdict.drain_hint)
         elif not (seen.doubt == "own_fault" and known.ready is not True):
             known.failed(seen.at)
+        world.turns += known.ready is not was
         world.on_change()
 
     def _on_change(self, id: str, old: Health, new: Health, effects: tuple[Effect, ...]) -> None:

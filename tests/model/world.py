@@ -103,12 +103,15 @@ class World:
         self.overrides: dict[str, tuple[int, int]] = {}  # address → (an operator's weight, the file's)
         self.supervisor: Any = None
         self.supervising: Process | None = None
+        self._last_wished: Any = {}  # what was wished last of each service; workers go by it without a supervisor
         self.starting: Any = None  # the newest supervisor, that may not serve yet
         self.busy_until = 0.0  # until then something may be under way that no client waits for
         self.tracks: dict[int, Track] = {}  # under way
         self.ended: dict[int, Track] = {}  # over, but a copy may still arrive
         self.clients: list[Client] = []
         self.numbers = 0
+        self.turns = 0  # how often a target has become ready or unready
+        self.turned_within_the_order = False  # …while the last order was carried out
         self.orders = 0  # under way: what they change may be in force already
         self.waiting: list[Track] = []  # requests that ended while an order was under way
         #: Notes that the file of a reload is in force, given the services until then. Probes of its targets count from
@@ -122,6 +125,8 @@ class World:
         self._recent: list[tuple[float, dict[str, reference.Service]]] = []
         self.workers_hurt = -1.0  # when a worker was killed last
         self.themes: set[str] = set()
+        self.features: list[str] = []  # that the run's services may have
+        self.pace: dict[Any, float] = {}  # step → how many times its usual weight it has in this run
         self.worker_count = 1
         self.orphans = False
         self.sleepers: list[tuple[float, Client]] = []  # clients that never read, since when
@@ -314,7 +319,9 @@ class World:
 
     def shares(self, plan: ServicePlan) -> dict[str, int]:
         """Who shares the traffic: what was wished last, as it is on the disk."""
-        wished = self.supervisor.desired.services.get(plan.name) if self.supervisor is not None else None
+        if self.supervisor is not None:
+            self._last_wished = self.supervisor.desired.services
+        wished = self._last_wished.get(plan.name)
         if wished is None:
             return {plan.active: 100}
         return {pool: parts for pool, parts in (wished.shares or ((wished.active, 100),)) if pool in plan.pools}

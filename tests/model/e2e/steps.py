@@ -78,7 +78,7 @@ async def begin(world: RealWorld) -> None:
     for service in world.plan.services.values():
         service.settings.update(patience="0s", timeouts={"response": "4s", "queue": "1s", "drain": "4s", "idle": "3s"})
         if service is app:
-            features.draw_all(rng, service)
+            features.draw_all(rng, service, features.swarm(rng))
     hurry(world.plan)
     world.plan.extra.update(workers=2, drain="4s")
     world.file.write_text(world.plan.text())
