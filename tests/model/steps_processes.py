@@ -32,7 +32,7 @@ def after_restart(world: World, gap: float, unseen: bool = False, begun: bool = 
             else:
                 known.doubtful()
         elif not begun:
-            known.streak = 1 if known.ready else -1
+            known.streak = 0 if known.ready is None else 1 if known.ready else -1
     # No supervisor saw those end that ended meanwhile.
     world.ejected = {address: until for address, until in world.ejected.items() if until > CLOCK.now}
     world.counted_exactly = False
