@@ -5,7 +5,8 @@
 that a look at the selector that finds nothing means that nothing is under way. Then the clock moves to the next timer.
 
 What a program would leave to a thread is done at once, but for the few calls that wait for another part of the same
-loop (`WAITING`): those get a thread, and the clock stands still until they are over.
+loop (`WAITING`): those get a thread, and the clock stands still until they are over. The thread and the loop take turns
+(`Aside`), so that the machine decides nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import functools
 import gc
 import random
 import selectors
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -22,12 +24,16 @@ from typing import Any
 
 #: Names of functions that wait for an answer of this very loop.
 WAITING = frozenset({"visit_all"})
+#: Turns after which a call of such a thread has waited for too long.
+PATIENCE = 1000
 #: Looks at the selector within one moment of virtual time from which on the loop is taken to run in circles.
 CIRCLES = 100_000
 #: Unix time at the start: any, but always the same.
 EPOCH = 1_800_000_000.0
 
 _real_select = selectors.EpollSelector.select
+#: The real one, for moments that are the same in each run; by itself nothing is collected.
+collect = gc.collect
 
 
 class Clock:
@@ -82,9 +88,54 @@ def install() -> None:
     time.time = CLOCK.time
     time.time_ns = CLOCK.time_ns
     random.Random = Dice  # type: ignore[assignment, misc]
+    gc.disable()
+    gc.enable = lambda: None
     gc.freeze = lambda: None
     gc.collect = lambda generation=2: 0
     gc.set_threshold = lambda *numbers: None
+
+
+class Aside:
+    """A call in a thread. It runs as the loop looks at the selector, until it is over or has to wait for the loop."""
+
+    here = threading.local()  # `.aside` is that of the thread
+
+    def __init__(self, call: Callable[[Aside], None]) -> None:
+        self._call = call
+        self._turn, self._over = threading.Semaphore(0), threading.Semaphore(0)
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def go_on(self) -> None:
+        """Let the thread have its turn; returns when that is over."""
+        self._turn.release()
+        self._over.acquire()
+
+    def _run(self) -> None:
+        Aside.here.aside = self
+        self._turn.acquire()
+        self._call(self)
+        self._over.release()
+
+    def waited(self, sock: socket.socket, call: Callable[..., Any], *args: Any) -> Any:
+        """Call a method of a socket that may block. Raises TimeoutError as the socket would."""
+        timeout = sock.gettimeout()
+        sock.setblocking(False)
+        try:
+            for _ in range(PATIENCE):
+                try:
+                    return call(sock, *args)
+                except BlockingIOError:
+                    self._over.release()
+                    self._turn.acquire()
+            raise TimeoutError("timed out")
+        finally:
+            sock.settimeout(timeout)
+
+
+def waited(sock: socket.socket, call: Callable[..., Any], *args: Any) -> Any:
+    """`call`, a method of a socket; in a thread aside its waits give the turn to the loop."""
+    aside = getattr(Aside.here, "aside", None)
+    return call(sock, *args) if aside is None else aside.waited(sock, call, *args)
 
 
 class Circles(Exception):  # noqa: N818 - it says what happened
@@ -98,18 +149,18 @@ class Selector(selectors.EpollSelector):
     def __init__(self, rng: random.Random) -> None:
         super().__init__()
         self.rng = rng
-        self.threads = 0
+        self.asides: list[Aside] = []
         self.looks = 0
 
     def select(self, timeout: float | None = None) -> list[Any]:
+        for aside in list(self.asides):
+            aside.go_on()
         ready = _real_select(self, 0)
         if ready:
             if len(ready) > 1:
                 ready.sort(key=lambda found: found[0].fd)
                 self.rng.shuffle(ready)
-        elif timeout != 0:
-            if self.threads:
-                return _real_select(self, 0.05)
+        elif timeout != 0 and not self.asides:
             if timeout is None:
                 raise Circles("nothing is left to wait for")
             CLOCK.now += timeout
@@ -134,13 +185,12 @@ class Loop(asyncio.SelectorEventLoop):
     ) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self.create_future()
         if _name(func) in WAITING:
-            self.looking.threads += 1
-            threading.Thread(target=self._aside, args=(future, func, args), daemon=True).start()
+            self.looking.asides.append(Aside(functools.partial(self._aside, future, func, args)))
         else:
             _carry_out(future, func, args)
         return future
 
-    def _aside(self, future: asyncio.Future[Any], func: Callable[..., Any], args: Any) -> None:
+    def _aside(self, future: asyncio.Future[Any], func: Callable[..., Any], args: Any, aside: Aside) -> None:
         found: Any = None
         wrong: Exception | None = None
         try:
@@ -148,9 +198,9 @@ class Loop(asyncio.SelectorEventLoop):
         except Exception as error:
             wrong = error
         self.call_soon_threadsafe(self._back, future, found, wrong)
+        self.looking.asides.remove(aside)
 
     def _back(self, future: asyncio.Future[Any], found: Any, wrong: Exception | None) -> None:
-        self.looking.threads -= 1
         if future.done():
             return
         if wrong is not None:

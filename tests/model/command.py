@@ -28,8 +28,9 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     import lb.runtime.supervisor
     import lb.runtime.worker  # noqa: F401 - loaded once, before runs are forked
-    from tests.model import rules
+    from tests.model import ordered, rules
 
+    ordered.install()
     rules.load_all()
     rules.leave_out(name for name in wanted.without.split(",") if name)
 

@@ -23,11 +23,13 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
-from tests.model.clock import CLOCK, Circles, Dice, Loop
+from tests.model.clock import CLOCK, Circles, Dice, Loop, collect
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+#: Steps between two collections of garbage.
+COLLECTED = 50
 #: Seconds of processor time that one run may take.
 RUN_LIMIT = 120
 
@@ -86,6 +88,8 @@ def run(seed: int, numbers: Iterable[int], verbose: bool = False) -> Result:
             if verbose:
                 print(f"                {said}", flush=True)
             result.steps += 1
+            if not result.steps % COLLECTED:
+                collect()
         await rules.end(world)
 
     try:

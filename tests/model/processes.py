@@ -18,12 +18,13 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from tests.model.clock import Loop
+from tests.model.clock import Loop, waited
 
 #: Above every process id of a kernel (4,194,304 at most).
 FIRST = 1 << 23
 
 _current: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
+_Socket = socket.socket
 _real_kill = os.kill
 _real_getpid = os.getpid
 
@@ -36,6 +37,15 @@ class Socket(socket.socket):
         process = _current.get()
         if process is not None:
             process.sockets.add(self)
+
+    def connect(self, *args: Any) -> None:
+        waited(self, _Socket.connect, *args)
+
+    def recv(self, *args: Any) -> bytes:
+        return bytes(waited(self, _Socket.recv, *args))
+
+    def recvmsg(self, *args: Any) -> Any:
+        return waited(self, _Socket.recvmsg, *args)
 
 
 class Process:
@@ -111,7 +121,7 @@ class Process:
                 for handle in handles:
                     handle.cancel()
                 loop.looking.unregister(key.fileobj)
-        for sock in list(self.sockets):
+        for sock in sorted(self.sockets, key=socket.socket.fileno):
             if sock.fileno() >= 0:
                 loop._transports.pop(sock.fileno(), None)  # type: ignore[attr-defined]
                 with suppress(OSError):
