@@ -283,7 +283,7 @@ def step(health: Health, event: Event, now: float, rules: Rules) -> tuple[Health
     elif was and not is_:
         after = replace(after, rotation_since=now)
         effects.append(Effect("leave", after.text))
-    elif is_ and (after.weight != health.weight or after.relief != health.relief):
+    elif after.weight != health.weight or after.relief != health.relief:  # out of rotation too: panic may use it
         effects.append(Effect("reweigh", f"weight at {after.weight * after.relief:.0%}"))
     return after, tuple(effects)
 

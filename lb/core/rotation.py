@@ -181,6 +181,20 @@ def least_able(
     return max(1, ceil(round(panic.threshold * counted, 9)))
 
 
+def bears_on_rotation(old: Health, new: Health) -> bool:
+    """Whether a change of a target's health may change its service's rotation.
+
+    One that is out of rotation has a part in it as well: a pool in panic may use it, and one that asks to be drained
+    no longer counts towards `threshold`.
+    """
+    return (
+        in_rotation(old) != in_rotation(new)
+        or (old.admin != "normal" or old.asks_drain) != (new.admin != "normal" or new.asks_drain)
+        or old.weight * old.relief != new.weight * new.relief
+        or old.ever_ready != new.ever_ready
+    )
+
+
 def given_shares(rotation: Rotation) -> dict[str, int]:
     """Pool → parts of 100 of the requests that it is given now. A pool with nobody to offer hands its parts to the
     fallback while that one has somebody; otherwise they stay with it, and are answered with 503."""

@@ -37,9 +37,10 @@ from lb.control.ledger import Ledger
 from lb.control.metrics import Histogram
 from lb.control.operations import Refused
 from lb.core.desired import Desired, under_configuration, under_names
-from lb.core.lifecycle import Drain, Effect, Eject, Health, Seen, Undrain, in_rotation, shown
+from lb.core.lifecycle import Drain, Effect, Eject, Health, Seen, Undrain, shown
 from lb.core.renames import NONE, Renames
 from lb.core.report import Alarm, Report
+from lb.core.rotation import bears_on_rotation
 from lb.core.suspicion import Notice
 from lb.core.targets import Snapshot, Target
 from lb.health.memory import Memory
@@ -664,9 +665,7 @@ class Supervisor:
             self.note("transition", f"{before} → {after}: {text}", id, before=before, after=after)
         elif any(effect.kind == "say" for effect in effects):
             self.note("note", text, id)
-        if any(effect.kind in ("enter", "leave", "reweigh") for effect in effects) or in_rotation(old) != in_rotation(
-            new
-        ):
+        if bears_on_rotation(old, new):
             self.rotations.touch((target.service,))
 
     def _on_probe(self, id: str, kind: str, seen: Seen) -> None:

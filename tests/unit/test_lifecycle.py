@@ -426,6 +426,7 @@ def test_agent_words_weigh_and_drain():
     health = after(READY, half)
     assert health.weight == 0.5
     assert effects(READY, half) == ["reweigh"]
+    assert effects(structs.replace(READY, ejected_until=99.0), half, now=1.0) == ["reweigh"]
     assert after(health, PASS).weight == 1.0
     drain = Probed(Verdict(True, 0.0, "HTTP 200", "passed", None, True))
     health = after(READY, drain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from lb.core.lifecycle import Health, SlowStart
 from lb.core.rotation import (
     Panic,
     ServiceRules,
+    bears_on_rotation,
     can_serve,
     given_shares,
     in_panic,
@@ -202,6 +204,28 @@ def test_draining_targets_do_not_count_towards_panic():
     healths = dict(zip(ids, (READY, DRAINING, DRAINING, DRAINING), strict=True))
     assert not in_panic(blue, healths, {}, Panic(0.5))
     assert not in_panic(blue, dict.fromkeys(ids, READY), {i: TargetDesired(draining=True) for i in ids[1:]}, Panic(0.5))
+
+
+KINDS = [
+    replace(health, asks_drain=asks, weight=weight)
+    for health in (READY, UNREADY, STARTING, EJECTED, DRAINING)
+    for asks in (False, True)
+    for weight in (1.0, 0.5, 0.0)
+]
+
+
+@pytest.mark.parametrize("choice", ["fail", "spread"])
+def test_what_does_not_bear_on_a_rotation_leaves_it_as_it_is(choice):
+    """A target that asks to be drained while it is ejected no longer counts: the pool may be out of panic by that."""
+    rules = ServiceRules(panic=Panic(0.5, choice))
+    silent = 0
+    for old, new in itertools.product(KINDS, KINDS):
+        others = {BLUES[0]: READY, BLUES[2]: EJECTED}
+        before, after = (rotation({**others, BLUES[1]: health}, rules) for health in (old, new))
+        if not bears_on_rotation(old, new):
+            assert before == after
+            silent += 1
+    assert silent > len(KINDS)
 
 
 # --- shares ----------------------------------------------------------------------------------------------------------
