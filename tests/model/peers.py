@@ -46,6 +46,9 @@ class Arrival:
     at: float
     stranger: bool = False  # somebody else is logged in on its connection
     over: float = 0.0  # when it was answered, or its connection ended; 0: not yet
+    earlier: int = 0  # times that targets had seen the request before
+    fails: bool = False  # the target is not to answer it well
+    answered: bool = False  # as far as the target knows
 
 
 class Backend:
@@ -185,6 +188,9 @@ class _Conversation(asyncio.Protocol):
         self.backend.on_arrival(self._arrival)
         wanted = _DO.search(head)
         do = dict(part.split("=") for part in wanted[1].decode().split(",")) if wanted and wanted[1] else {}
+        if "first" in do and self._arrival.earlier == 0:
+            do["status"] = do["first"]
+        self._arrival.fails = self.backend.mood != "well" or do.get("status", "")[:1] == "5"
 
         def answer() -> None:
             self._answer(method, do)
@@ -198,6 +204,11 @@ class _Conversation(asyncio.Protocol):
         if self._arrival is not None:
             self._arrival.over = CLOCK.now
             self._arrival = None
+
+    def _hints(self, kilobytes: int) -> bytes:
+        """Interim answers of so many kilobytes."""
+        hint = b"HTTP/1.1 103 Early Hints\r\nLink: " + b"l" * 12_000 + b"\r\n\r\n"
+        return hint * (kilobytes // 12)
 
     def _probe(self, path: str) -> None:
         backend = self.backend
@@ -260,7 +271,9 @@ class _Conversation(asyncio.Protocol):
             body = b"%x\r\n%b\r\n0\r\n\r\n" % (size, body)
         else:
             head = f"HTTP/1.1 {status} OK\r\n{extra}Content-Length: {size}\r\n\r\n".encode()
-        self.transport.write(head + body)
+        if self._arrival is not None:
+            self._arrival.answered = True
+        self.transport.write(self._hints(int(do.get("hints", 0))) + head + body)
         self._over()
         self.busy = False
         if close:

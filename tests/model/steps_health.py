@@ -58,6 +58,7 @@ async def step_down(world: World, dice: random.Random) -> str:
     backend = dice.choice(in_file(world))
     if backend.up:
         hurt(world)
+        world.unreachable.add(backend.address)
         backend.stop()
     else:
         await backend.start()
@@ -70,6 +71,7 @@ async def step_bounce(world: World, dice: random.Random) -> str:
     """A target restarts within a moment."""
     backend = dice.choice(in_file(world))
     hurt(world)
+    world.unreachable.add(backend.address)
     backend.stop()
     await asyncio.sleep(dice.choice((0.0, 0.1)))
     await backend.start()

@@ -39,6 +39,8 @@ def draw_wish(world: World, dice: random.Random, service: str = "") -> tuple[str
         do["status"] = "404"
     elif kind < 0.52:
         do["close"] = "1"
+    elif kind < 0.58:
+        do["first"] = dice.choice(("404", "503"))
     host = "next.model.test" if dice.random() < 0.15 else "model.test"
     minor = 0 if dice.random() < 0.07 else 1
     body = dice.choice((0, 5, 2000)) if method in ("POST", "PUT") else 0
@@ -129,11 +131,16 @@ async def step_slow_reader(world: World, dice: random.Random) -> str:
     """A client that takes its time over a large answer, and then the next one on the same way."""
     client = await world.client(fresh=True)
     service = "app"
-    wish = world.wish(service, do={"size": "1500000"}) if service in world.plan.services else draw_wish(world, dice)[1]
+    do = {"size": dice.choice(("1500000", "1500000", "9000000"))}
+    if dice.random() < 0.5:  # interim answers fill the way already
+        do["hints"] = str(dice.randrange(100, 700, 8))
+        do["first"] = dice.choice(("200", "404", "503"))
+    wish = world.wish(service, do=do) if service in world.plan.services else draw_wish(world, dice)[1]
     client.transport.pause_reading()
     track = await world.ask(next(iter(world.plan.services)), wish, client)
     track.excuses.add("slow")
     await asyncio.sleep(dice.choice((0.2, 1.0, 3.0)))
+    world.check()
     if dice.random() < 0.3:
         track.excuses.add("client")
         client.close()

@@ -96,6 +96,8 @@ class Watched(Supervisor):
                     self.model.violate(
                         "2 a copy is no request", f"{id} is ejected without a client's request: {new.ejected_for}"
                     )
+                if not old.ejected_until:
+                    self.model.ejects(address, new.ejected_for)
                 self.model.ejected[address] = new.ejected_until
             else:
                 self.model.ejected.pop(address, None)

@@ -34,6 +34,8 @@ JUST_NOW = 0.002
 BEHIND = 10.0
 #: Why a request may go on after its client has heard the last of it.
 LATER = frozenset({"client", "worker", "restart"})
+#: Why a request may be tried again although a target has answered it.
+BROKEN_OFF = frozenset({"backend", "client", "worker", "restart"})
 #: Seconds after the begin of a worker's drain within which a connection may bring its first request.
 FIRST_REQUEST = 2.0
 #: Seconds at most between the end of a try and the look for another target: doubt, and a pause that grows.
@@ -111,6 +113,7 @@ class World:
         self.clients: list[Client] = []
         self.numbers = 0
         self.turns = 0  # how often a target has become ready or unready
+        self.events_before = 0  # id of the newest event before the last order
         self.turned_within_the_order = False  # …while the last order was carried out
         self.orders = 0  # under way: what they change may be in force already
         self.waiting: list[Track] = []  # requests that ended while an order was under way
@@ -130,7 +133,11 @@ class World:
         self.worker_count = 1
         self.orphans = False
         self.sleepers: list[tuple[float, Client]] = []  # clients that never read, since when
+        self.is_quiet = False  # nothing has been under way for long
         self.counted_exactly = True
+        #: Address → arrivals that may have been clients' requests, since its last ejection or doubt about connections.
+        self.tries: Counter[str] = Counter()
+        self.unreachable: set[str] = set()  # addresses whose connections may have failed since the last ejection
         self.counted: dict[str, int] = {}  # service → requests that are over and that a living lb has counted
         self.perhaps: dict[str, int] = {}  # …and those without an answer, that it may have counted
         loop.set_exception_handler(self._on_trouble)
@@ -446,7 +453,11 @@ class World:
             self.violate(
                 "1 a login is its client's", f"{track.wish} rode a connection that another client logged in on"
             )
+        self._judge_copy(track, arrival)
+        arrival.earlier = len(track.arrivals)
         track.arrivals.append(arrival)
+        if arrival.backend.address in self._places(track.allowed):
+            self.tries[arrival.backend.address] += 1
         if track.answer is not None and track not in self.waiting:
             self._judge_late(track, arrival)
 
@@ -454,11 +465,9 @@ class World:
         track.answer = answer
         self.tracks.pop(track.wish.number, None)
         self.ended[track.wish.number] = track
-        if "client" in track.excuses:
-            self.counted_exactly = False
         if "client" in track.excuses or track.copied_to or track.excuses & {"worker", "restart"}:
             self.busy_until = CLOCK.now + 6.0
-        counts = self.counted if answer.status else self.perhaps
+        counts = self.counted if answer.status and "client" not in track.excuses else self.perhaps
         counts[track.service] = counts.get(track.service, 0) + 1
         if self.orders:
             self.waiting.append(track)
@@ -477,6 +486,33 @@ class World:
     def _places(self, addresses: frozenset[str]) -> frozenset[str]:
         """IP addresses behind targets' addresses."""
         return frozenset(backend.address for address in addresses for backend in self.backends_of(address))
+
+    def _judge_copy(self, track: Track, arrival: Arrival) -> None:
+        """A request that a target has answered well is tried no more; what arrives then is a copy, and its pool had
+        none of the request before."""
+        answered = any(each.answered and not each.fails for each in track.arrivals)
+        if not answered or "first" in track.wish.do or track.wish.do.get("status") or track.excuses & BROKEN_OFF:
+            return
+        for plan in self.plan.services.values():
+            for pool, targets in plan.pools.items():
+                places = self._places(frozenset(target.address for target in targets))
+                seen = [each.backend for each in track.arrivals if each.backend.address in places]
+                if seen and arrival.backend.address in places:
+                    told = f"{track.wish} (#{track.wish.number})"
+                    self.violate("2 a copy is for another pool", f"{told}: {pool} got a copy after {seen}")
+
+    def ejects(self, address: str, reason: str) -> None:
+        """A target is ejected for its traffic: it takes as many clients' requests as the file says."""
+        plan = next((s for s in self.plan.services.values() if s.pool_of(address)), None)
+        places = self._places(frozenset((address,)))
+        tries = sum(self.tries[place] for place in places)
+        if plan is not None and "requests" in reason and not places & self.unreachable:
+            least = min(int(plan.setting("outlier", "consecutive_failures", default=5)), 5)
+            if tries < least:
+                self.violate("2 a copy is no request", f"{address} is ejected after {tries} tries: {reason}")
+        for place in places:
+            self.tries[place] = 0
+            self.unreachable.discard(place)
 
     def _judge_late(self, track: Track, arrival: Arrival) -> None:
         excused = track.excuses & {"client", "worker", "restart"}
