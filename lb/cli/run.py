@@ -20,7 +20,7 @@ from lb.cli.terminal import Ink, colours
 if TYPE_CHECKING:
     from lb.config.model import Config
     from lb.demo.start import Demo
-    from lb.runtime.supervisor import Supervisor
+    from lb.supervisor.main import Supervisor
 
 
 @click.command(
@@ -51,7 +51,8 @@ def run(file: str, workers: int | None, demo: bool) -> None:
 
 
 def serve(path: Path, config: Config, workers: int | None, demo: Demo | None) -> int:
-    from lb.runtime import logs, supervisor
+    from lb.supervisor import logs
+    from lb.supervisor import main as supervisor
 
     logs.to_stderr(config.log.level, config.log.format)
     log_file = quiet(config) if demo is not None else ""

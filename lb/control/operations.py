@@ -1,4 +1,4 @@
-"""What the admin port can ask of the runtime. `runtime.operations` answers; the API knows nothing else of it."""
+"""What the admin port can ask of the supervisor. `supervisor.operations` answers; the API knows nothing else of it."""
 
 from __future__ import annotations
 

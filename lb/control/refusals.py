@@ -1,7 +1,7 @@
 """Every kind of refusal the admin API knows, and how one becomes a problem document (RFC 9457).
 
-A kind is known by its title: the runtime raises `Refused` with it, and its `type`, an address on this port, is made of
-it. What a kind means and what to do about it is here, for `/problems/…`, for the OpenAPI document and for the docs.
+A kind is known by its title: the supervisor raises `Refused` with it. Its `type`, an address on this port, is made of
+the title. What a kind means and what to do about it is here, for `/problems/…`, the OpenAPI document and the docs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Background loops: their names, how long one that failed waits, and how often the same error is told.
 
-`runtime.guard` runs the loops. The names are labels of a metric, so that they are all written down here.
+`process.guard` runs the loops. The names are labels of a metric, so that they are all written down here.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ and a long window find trouble that begins late. The watch ends when its time is
 `advance` is pure: the state and one sample of the totals in, the state and what to tell out. `now` is any clock that
 does not jump. `to_dict` keeps what must survive a restart; measurements begin anew after one (`resume`).
 
-What it does not do: it applies nothing. `traffic` says what is to be desired, and `runtime.rollouts` makes it so.
+What it does not do: it applies nothing. `traffic` says what is to be desired, and `supervisor.rollouts` makes it so.
 Compare Flagger, where a metric without values is a failed check, and Argo Rollouts, whose analysis may run before any
 traffic does: here nothing is measured before every worker has confirmed the step.
 """

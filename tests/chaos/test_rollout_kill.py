@@ -17,7 +17,7 @@ import pytest
 
 from lb.core.desired import Desired, ServiceDesired
 from lb.core.rollout import Bake, Plan, begin, from_dict, promote, roll_back, traffic
-from lb.runtime.store import Store
+from lb.supervisor.store import Store
 from tests.e2e.fleet import Fleet
 from tests.e2e.stage import Lb, Stage, ask, eventually
 from tests.e2e.test_switch import order, service, two_pools

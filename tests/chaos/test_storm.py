@@ -22,8 +22,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lb.runtime.descriptors import open_now
-from lb.runtime.workers import resident
+from lb.process.descriptors import open_now
+from lb.supervisor.workers import resident
 from tests.e2e.stage import Lb, Stage, ask, eventually, read_answer
 
 SECONDS = float(os.environ.get("LB_CHAOS_SECONDS", "25"))

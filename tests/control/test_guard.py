@@ -9,7 +9,7 @@ import pytest
 from lb.control.api import ENDPOINTS
 from lb.control.endpoint import Endpoint
 from lb.control.guard import is_ours
-from lb.runtime.admin_port import name_in
+from lb.supervisor.admin_port import name_in
 from tests.control.conftest import TOKEN, Api
 
 #: What answers without a token: it holds nothing secret.

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from lb.runtime.descriptors import open_now
-from lb.runtime.store import DAMAGED, FILE, LAST_GOOD
+from lb.process.descriptors import open_now
+from lb.supervisor.store import DAMAGED, FILE, LAST_GOOD
 from tests.e2e.stage import Answer, Lb, Load, Stage, ask, eventually
 
 

@@ -26,8 +26,8 @@ def main() -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="tell each step")
     wanted = parser.parse_args()
     logging.disable(logging.CRITICAL)
-    import lb.runtime.supervisor
-    import lb.runtime.worker  # noqa: F401 - loaded once, before runs are forked
+    import lb.supervisor.main
+    import lb.worker.main  # noqa: F401 - loaded once, before runs are forked
     from tests.model import ordered, rules
 
     ordered.install()

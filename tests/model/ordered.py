@@ -16,10 +16,10 @@ MODULES = (
     "lb.proxy.lane",
     "lb.proxy.plane",
     "lb.proxy.services",
-    "lb.runtime.reception",
-    "lb.runtime.supervisor",
-    "lb.runtime.worker",
-    "lb.runtime.workers",
+    "lb.worker.acceptor",
+    "lb.supervisor.main",
+    "lb.worker.main",
+    "lb.supervisor.workers",
     "tests.model.peers",
 )
 

@@ -178,7 +178,7 @@ class Processes:
             self.fail_starts -= 1
             raise BlockingIOError(11, "Resource temporarily unavailable")
         copies = {fd: os.dup(fd) for fd in pass_fds}
-        if "lb.runtime.worker" in command:
+        if "lb.worker.main" in command:
             return self._start_worker(json.loads(command[-1]), copies)
         return self._start_successor(dict(env), copies)
 
@@ -202,7 +202,7 @@ class Processes:
         return process
 
     def _start_worker(self, told: dict[str, Any], copies: dict[int, int]) -> Process:
-        from lb.runtime import worker
+        from lb.worker import main as worker
         from tests.model.watched import WatchedWorker
 
         worker.Worker = WatchedWorker  # type: ignore[misc]
@@ -229,7 +229,7 @@ class Processes:
         assert self.start_supervisor is not None
         process = self.new("supervisor")
         process.is_first = False
-        from lb.runtime.succession import VARIABLE
+        from lb.supervisor.upgrade import VARIABLE
 
         told = json.loads(env[VARIABLE])
         told["fd"] = copies[told["fd"]]

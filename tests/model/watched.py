@@ -10,9 +10,9 @@ from lb.config.resolve import World as Resolved
 from lb.core.desired import Desired
 from lb.core.lifecycle import Effect, Health, Seen
 from lb.core.targets import Snapshot
-from lb.runtime.handovers import Handovers
-from lb.runtime.supervisor import Supervisor
-from lb.runtime.worker import Worker
+from lb.supervisor.handovers import Handovers
+from lb.supervisor.main import Supervisor
+from lb.worker.main import Worker
 from tests.model.plan import address_of
 from tests.model.processes import current
 

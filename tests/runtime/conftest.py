@@ -13,10 +13,10 @@ import pytest
 import uvloop
 
 from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot
-from lb.runtime.guard import Guard
-from lb.runtime.sockets import open_listener
-from lb.runtime.totals import Totals
-from lb.runtime.workers import Workers
+from lb.process.guard import Guard
+from lb.supervisor.sockets import open_listener
+from lb.supervisor.totals import Totals
+from lb.supervisor.workers import Workers
 
 BIND = "127.0.0.1:0"
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from lb.core.report import BUCKETS, Alarm, PoolTally, Report, RequestRecord, TargetTally
 from lb.core.targets import AccessLog, Listener, Mirror, Pool, Rotation, Route, Service, Snapshot, Target, TlsServer
-from lb.runtime import channel as module
-from lb.runtime.channel import Applied, Channel, Hello, Message, Order, Poll, Polled, Trouble, pack
+from lb.process import channel as module
+from lb.process.channel import Applied, Channel, Hello, Message, Order, Poll, Polled, Trouble, pack
 
 SNAPSHOT = Snapshot(
     7,

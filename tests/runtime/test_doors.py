@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lb.runtime import doors
-from lb.runtime.doors import FOLDER, Doorway, visit_all
+from lb.process import fd_handover as doors
+from lb.process.fd_handover import FOLDER, Doorway, visit_all
 
 
 def listening() -> socket.socket:

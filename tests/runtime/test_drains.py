@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lb.core.lifecycle import Seen, Verdict
-from lb.runtime.drains import failed_since
+from lb.supervisor.drains import failed_since
 
 PASS = Verdict(True, 0.001, "200 OK", "passed")
 FAIL = Verdict(False, 0.001, "refused", "refused")

@@ -16,12 +16,12 @@ from lb.config.load import load
 from lb.config.model import Config
 from lb.core.background import LONGEST_WAIT
 from lb.core.report import Report
-from lb.runtime import doors
-from lb.runtime.channel import Channel, Message, Trouble
-from lb.runtime.filewatch import FileWatch
-from lb.runtime.guard import Guard
-from lb.runtime.supervisor import Supervisor
-from lb.runtime.worker import Worker
+from lb.process import fd_handover as doors
+from lb.process.channel import Channel, Message, Trouble
+from lb.process.guard import Guard
+from lb.supervisor.main import Supervisor
+from lb.supervisor.os.file_watch import FileWatch
+from lb.worker.main import Worker
 from tests.runtime.conftest import Crew, alive, eventually
 
 Make = Callable[..., Crew]

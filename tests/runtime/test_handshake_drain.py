@@ -13,9 +13,9 @@ from pathlib import Path
 import trustme
 
 from lb.core.targets import Listener, Snapshot, TlsServer
-from lb.runtime import doors
-from lb.runtime.channel import Applied, Channel, Message, Order
-from lb.runtime.worker import Worker
+from lb.process import fd_handover as doors
+from lb.process.channel import Applied, Channel, Message, Order
+from lb.worker.main import Worker
 from tests.runtime.conftest import eventually
 
 AUTHORITY = trustme.CA()

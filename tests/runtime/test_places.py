@@ -9,8 +9,8 @@ import pytest
 
 from lb.core.report import counted_under
 from lb.core.targets import Pool, Rotation, Route, Service, Snapshot, Target
-from lb.runtime.rates import Rates
-from lb.runtime.totals import Totals
+from lb.supervisor.rates import Rates
+from lb.supervisor.totals import Totals
 from tests.unit.test_exchange import GET, OK, Client, Stage
 
 

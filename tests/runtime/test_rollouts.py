@@ -9,7 +9,7 @@ from typing import Any, cast
 from lb.core.desired import Desired, ServiceDesired, reconcile
 from lb.core.renames import renames
 from lb.core.rollout import Bake, Plan, begin, to_dict
-from lb.runtime.rollouts import Rollouts
+from lb.supervisor.rollouts import Rollouts
 
 
 def test_a_pool_takes_the_name_of_one_that_is_gone_with_its_rollout() -> None:

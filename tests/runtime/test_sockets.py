@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lb.runtime.descriptors import open_now
-from lb.runtime.sockets import (
+from lb.process.descriptors import open_now
+from lb.supervisor.sockets import (
     CannotListen,
     bound_name,
     is_at,

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lb.core.desired import Desired, LastRollout, ServiceDesired, TargetDesired
-from lb.runtime.store import DAMAGED, FILE, LAST_GOOD, StateTaken, Store
+from lb.supervisor.store import DAMAGED, FILE, LAST_GOOD, StateTaken, Store
 
 ONE = Desired(1, {"greeting": ServiceDesired("blue", "blue")}, {"greeting/blue/a:1": TargetDesired(draining=True)})
 TWO = Desired(2, {"greeting": ServiceDesired("green", "blue", previous="blue", shares=(("blue", 95), ("green", 5)))})
@@ -127,7 +127,7 @@ def test_kill_9_at_any_moment_leaves_one_of_two_legal_states(tmp_path: Path) -> 
         import sys
         from pathlib import Path
         from lb.core.desired import Desired, ServiceDesired
-        from lb.runtime.store import Store
+        from lb.supervisor.store import Store
         store = Store(Path({str(tmp_path)!r}))
         states = [Desired(n, {{"s": ServiceDesired("x" * n * 1000, "x")}}) for n in (1, 2)]
         print("go", flush=True)

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from lb.runtime import descriptors, logs, reaper, systemd
-from lb.runtime.filewatch import FileWatch
+from lb.process import descriptors
+from lb.supervisor import logs
+from lb.supervisor.os import reaper, systemd
+from lb.supervisor.os.file_watch import FileWatch
 from tests.runtime.conftest import eventually
 
 
@@ -53,7 +55,7 @@ class TestSystemd:
         code = """
 import os
 os.environ["LISTEN_PID"] = str(os.getpid())
-from lb.runtime.systemd import take_sockets
+from lb.supervisor.os.systemd import take_sockets
 taken = take_sockets()
 print(*[sock.getsockname()[1] for sock in taken], *[os.get_inheritable(sock.fileno()) for sock in taken])
 print("LISTEN_FDS" in os.environ, len(take_sockets()))

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lb.core.report import BUCKETS, PoolTally, Report, TargetTally, empty_tally, removed_id
-from lb.runtime.rates import Rates
-from lb.runtime.totals import Sums, Totals
+from lb.supervisor.rates import Rates
+from lb.supervisor.totals import Sums, Totals
 
 
 class Worker:

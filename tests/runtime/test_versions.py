@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot
-from lb.runtime.channel import Applied, Behind, Channel, Message
-from lb.runtime.worker import Worker
+from lb.process.channel import Applied, Behind, Channel, Message
+from lb.worker.main import Worker
 
 
 class Wire(Channel):

@@ -17,10 +17,11 @@ import pytest
 
 from lb.control.operations import Refused
 from lb.core.targets import Rotation, Route, Snapshot
-from lb.runtime import confirming, doors, workers
-from lb.runtime.channel import Order
-from lb.runtime.sockets import open_listener
-from lb.runtime.workers import resident
+from lb.process import fd_handover as doors
+from lb.process.channel import Order
+from lb.supervisor import confirming, workers
+from lb.supervisor.sockets import open_listener
+from lb.supervisor.workers import resident
 from tests.runtime.conftest import BIND, Crew, alive, eventually
 
 Make = Callable[[int], Crew]

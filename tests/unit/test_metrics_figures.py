@@ -8,7 +8,7 @@ from typing import Any
 
 from lb.control.metrics import Figures, ProcessFigures, exposition
 from lb.core.report import empty_tally
-from lb.runtime.processes import figures
+from lb.supervisor.os.processes import figures
 
 ID = "s/blue/h:1"
 

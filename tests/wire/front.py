@@ -17,7 +17,7 @@ import uvloop
 from lb.core.report import Alarm
 from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot, Target, TlsServer
 from lb.proxy.plane import DataPlane
-from lb.runtime.worker import SHUTDOWN_TIME
+from lb.worker.main import SHUTDOWN_TIME
 
 #: Answers one connection: it gets the reader, the writer and the origin, and returns when it is done with it.
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter, "Origin"], Coroutine[Any, Any, None]]

@@ -12,8 +12,8 @@ import uvloop
 from lb.core.targets import Listener
 from lb.proxy.downstream import Downstream
 from lb.proxy.plane import DataPlane
-from lb.runtime import reception
-from lb.runtime.reception import Reception
+from lb.worker import acceptor as reception
+from lb.worker.acceptor import Reception
 from tests.wire.front import OK, Front, Origin, read_answer, read_request, status_of
 from tests.wire.test_connections import eventually, get
 

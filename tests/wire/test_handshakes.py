@@ -16,9 +16,9 @@ import uvloop
 
 from lb.core.targets import Listener
 from lb.proxy.plane import DataPlane
-from lb.runtime import handshakes
-from lb.runtime.handshakes import HandshakeFailures, TlsServer
-from lb.runtime.reception import Reception
+from lb.worker import handshakes
+from lb.worker.acceptor import Reception
+from lb.worker.handshakes import HandshakeFailures, TlsServer
 from tests.wire.front import status_of
 
 AUTHORITY = trustme.CA()

@@ -82,7 +82,7 @@ class Program:
     file: Path
     admin: tuple[str, int]
     environment: dict[str, str] = field(default_factory=dict)
-    main: int = 0  # what was started; after an upgrade it only stands for the supervisor (`lb.runtime.shim`)
+    main: int = 0  # what was started; after an upgrade it only stands for the supervisor (`lb.supervisor.os.pid_proxy`)
     pid: int = 0  # of the supervisor
     ended: dict[int, int] = field(default_factory=dict)  # pid → exit status of processes that are over
 

@@ -24,7 +24,7 @@ from lb.core.rotation import (
     why_not,
 )
 from lb.core.targets import Mirror, Pool, Rotation, Service, Snapshot, Target
-from lb.runtime.workers import Workers
+from lb.supervisor.workers import Workers
 
 
 class Rotations:

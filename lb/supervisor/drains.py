@@ -27,11 +27,11 @@ from lb.core.renames import Renames
 from lb.core.report import TargetTally
 from lb.core.rotation import given_shares
 from lb.core.targets import Target
-from lb.runtime.confirming import confirm
-from lb.runtime.totals import Sums
+from lb.supervisor.confirming import confirm
+from lb.supervisor.totals import Sums
 
 if TYPE_CHECKING:
-    from lb.runtime.supervisor import Supervisor
+    from lb.supervisor.main import Supervisor
 
 #: Seconds between two looks at targets that drain.
 LOOK_EVERY = 0.25

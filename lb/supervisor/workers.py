@@ -33,12 +33,12 @@ from typing import Any
 
 from lb.core.report import Alarm, Report
 from lb.core.targets import Rotation, Snapshot
+from lb.process import fd_handover as doors
+from lb.process.channel import VERSION, Applied, Behind, Channel, Hello, Message, Order, Poll, Polled, Trouble, pack
+from lb.process.guard import Guard
 from lb.proxy import last_words
 from lb.proxy.last_words import NOTHING, Left
-from lb.runtime import doors
-from lb.runtime.channel import VERSION, Applied, Behind, Channel, Hello, Message, Order, Poll, Polled, Trouble, pack
-from lb.runtime.guard import Guard
-from lb.runtime.totals import Totals
+from lb.supervisor.totals import Totals
 
 log = logging.getLogger("lb.workers")
 
@@ -432,7 +432,7 @@ class Workers:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "lb.runtime.worker",
+                "lb.worker.main",
                 json.dumps(told),
                 pass_fds=(theirs.fileno(), their_doors.fileno(), *((page,) if page >= 0 else ())),
                 env={**MALLOC, **os.environ},

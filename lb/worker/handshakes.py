@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import socket
 
-    from lb.runtime.reception import Reception
+    from lb.worker.acceptor import Reception
 
 #: Seconds between two lines about the same kind of failure on the same listener.
 SAID_EVERY = 10.0

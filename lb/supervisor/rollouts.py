@@ -47,12 +47,12 @@ from lb.core.rollout import (
 )
 from lb.core.rotation import meant_to_serve
 from lb.core.targets import Pool, Service
-from lb.runtime.confirming import confirm
-from lb.runtime.hooks import run_hook
-from lb.runtime.totals import Sums
+from lb.supervisor.confirming import confirm
+from lb.supervisor.hooks import run_hook
+from lb.supervisor.totals import Sums
 
 if TYPE_CHECKING:
-    from lb.runtime.supervisor import Supervisor
+    from lb.supervisor.main import Supervisor
 
 #: Seconds between two samples.
 SAMPLE_EVERY = 0.5

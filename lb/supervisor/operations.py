@@ -52,12 +52,12 @@ from lb.core.renames import split_id
 from lb.core.report import RequestRecord, empty_tally
 from lb.core.rotation import given_shares, is_served, rules_of
 from lb.core.targets import Pool, Service, Target
-from lb.runtime.channel import Order
-from lb.runtime.processes import figures as process_figures
-from lb.runtime.reloads import CutsOff, Edited, NotNow, Reloaded
-from lb.runtime.sockets import CannotListen
-from lb.runtime.totals import Sums
-from lb.runtime.views import (
+from lb.process.channel import Order
+from lb.supervisor.os.processes import figures as process_figures
+from lb.supervisor.reloads import CutsOff, Edited, NotNow, Reloaded
+from lb.supervisor.sockets import CannotListen
+from lb.supervisor.totals import Sums
+from lb.supervisor.views import (
     probe_view,
     run_view,
     service_view,
@@ -69,7 +69,7 @@ from lb.runtime.views import (
 )
 
 if TYPE_CHECKING:
-    from lb.runtime.supervisor import Supervisor
+    from lb.supervisor.main import Supervisor
 
 #: Targets of a pool that cannot serve which the explanation of a service names.
 REASONS = 5

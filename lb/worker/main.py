@@ -1,6 +1,6 @@
 """A worker: the data plane on its sockets, told what to do over a channel, and on its own when that is gone.
 
-It is started as `python -m lb.runtime.worker` with one JSON argument: its number, the descriptors of its channel and
+It is started as `python -m lb.worker.main` with one JSON argument: its number, the descriptors of its channel and
 of the socket that brings listening sockets, and the state directory. It imports nothing but the data plane, so that it
 stays small.
 
@@ -42,14 +42,15 @@ from lb.core import orphan
 from lb.core.report import Alarm, Report
 from lb.core.targets import Listener, Rotation, Snapshot
 from lb.net.tls import server_context
+from lb.process import descriptors
+from lb.process import fd_handover as doors
+from lb.process.channel import VERSION, Applied, Behind, Channel, Hello, Message, Order, Poll, Polled, Trouble
+from lb.process.fd_handover import Door, Doorway
+from lb.process.guard import Guard
 from lb.proxy.last_words import cells as last_words_of
 from lb.proxy.plane import DataPlane
-from lb.runtime import descriptors, doors
-from lb.runtime.channel import VERSION, Applied, Behind, Channel, Hello, Message, Order, Poll, Polled, Trouble
-from lb.runtime.doors import Door, Doorway
-from lb.runtime.guard import Guard
-from lb.runtime.handshakes import HandshakeFailures, TlsServer
-from lb.runtime.reception import Reception
+from lb.worker.acceptor import Reception
+from lb.worker.handshakes import HandshakeFailures, TlsServer
 
 #: Seconds between two reports; one goes even when nothing has changed, as a sign of life.
 REPORT_EVERY = 0.25

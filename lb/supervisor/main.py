@@ -45,27 +45,29 @@ from lb.core.suspicion import Notice
 from lb.core.targets import Snapshot, Target
 from lb.health.memory import Memory
 from lb.health.monitor import Monitor
-from lb.runtime import logs, reaper, succession, systemd
-from lb.runtime.admin_port import AdminPort, read_token
-from lb.runtime.channel import Order
-from lb.runtime.confirming import confirm
-from lb.runtime.descriptors import connections, raise_limit
-from lb.runtime.drains import Drains
-from lb.runtime.ejections import Ejections
-from lb.runtime.filewatch import FileWatch
-from lb.runtime.guard import Guard
-from lb.runtime.handovers import Handovers
-from lb.runtime.operations import LiveOperations
-from lb.runtime.rates import Rates
-from lb.runtime.reloads import Reloads, text_of
-from lb.runtime.rollouts import Rollouts
-from lb.runtime.rotations import Rotations
-from lb.runtime.sockets import CannotListen, bound_name, is_at, open_listener, remove_file, remove_left_over
-from lb.runtime.store import StateTaken, Store
-from lb.runtime.succession import Estate, Failed, Legacy, Predecessor, Successor
-from lb.runtime.totals import Totals
-from lb.runtime.views import unix
-from lb.runtime.workers import Workers
+from lb.process.channel import Order
+from lb.process.descriptors import connections, raise_limit
+from lb.process.guard import Guard
+from lb.supervisor import logs
+from lb.supervisor import upgrade as succession
+from lb.supervisor.admin_port import AdminPort, read_token
+from lb.supervisor.confirming import confirm
+from lb.supervisor.drains import Drains
+from lb.supervisor.ejections import Ejections
+from lb.supervisor.handovers import Handovers
+from lb.supervisor.operations import LiveOperations
+from lb.supervisor.os import reaper, systemd
+from lb.supervisor.os.file_watch import FileWatch
+from lb.supervisor.rates import Rates
+from lb.supervisor.reloads import Reloads, text_of
+from lb.supervisor.rollouts import Rollouts
+from lb.supervisor.rotations import Rotations
+from lb.supervisor.sockets import CannotListen, bound_name, is_at, open_listener, remove_file, remove_left_over
+from lb.supervisor.store import StateTaken, Store
+from lb.supervisor.totals import Totals
+from lb.supervisor.upgrade import Estate, Failed, Legacy, Predecessor, Successor
+from lb.supervisor.views import unix
+from lb.supervisor.workers import Workers
 
 log = logging.getLogger("lb")
 

@@ -27,11 +27,11 @@ from lb.core.report import PoolTally, TargetTally
 from lb.core.rotation import given_shares
 from lb.core.runs import Run, sentence
 from lb.core.targets import Pool, Service, Target
-from lb.runtime.rates import Traffic
-from lb.runtime.totals import Sums
+from lb.supervisor.rates import Traffic
+from lb.supervisor.totals import Sums
 
 if TYPE_CHECKING:
-    from lb.runtime.supervisor import Supervisor
+    from lb.supervisor.main import Supervisor
 
 #: Failures that say that there is nobody.
 NOBODY = frozenset({"refused", "unreachable", "dns"})

@@ -31,11 +31,11 @@ from lb.control.operations import Refused
 from lb.core.desired import under_configuration, under_names
 from lb.core.reload_gate import CutOff, Situation, cut_off, told
 from lb.net.atomic_file import Replacement
-from lb.runtime import systemd
-from lb.runtime.sockets import CannotListen, open_listener
+from lb.supervisor.os import systemd
+from lb.supervisor.sockets import CannotListen, open_listener
 
 if TYPE_CHECKING:
-    from lb.runtime.supervisor import Supervisor
+    from lb.supervisor.main import Supervisor
 
 log = logging.getLogger("lb")
 

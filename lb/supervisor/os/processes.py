@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from lb.control.metrics import ProcessFigures
-from lb.runtime.descriptors import open_now
+from lb.process.descriptors import open_now
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")

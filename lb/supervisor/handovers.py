@@ -22,7 +22,7 @@ from lb.core.renames import Place, Renames
 from lb.core.targets import Target
 
 if TYPE_CHECKING:
-    from lb.runtime.supervisor import Supervisor
+    from lb.supervisor.main import Supervisor
 
 #: Seconds between two looks at pools that are handed over.
 LOOK_EVERY = 0.25

@@ -11,7 +11,7 @@ from aiohttp import web
 from lb.config.model import Admin
 from lb.control import api
 from lb.control.operations import Operations
-from lb.runtime.sockets import CannotListen, bound_name, listen_once, why
+from lb.supervisor.sockets import CannotListen, bound_name, listen_once, why
 
 #: Seconds that requests under way have when the port closes. Event streams never end by themselves.
 GRACE = 1.0

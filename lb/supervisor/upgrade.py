@@ -1,8 +1,8 @@
 """One supervisor follows another: after a death, or in an upgrade, without an address being closed for a moment.
 
-After a death the workers serve on by themselves. A new `lb run` with the same state directory visits them at their
-doorways (`runtime.doors`), listens with workers of its own on their sockets, and when those serve it takes the old ones
-in: they drain and end, and what they report still counts.
+After a death the workers serve on by themselves. A new `lb run` with the same state directory connects to the Unix
+socket of each of them (`process.fd_handover`). It listens with workers of its own on their sockets. When these workers
+serve, it adopts the old ones: they drain and end, and what they report still counts.
 
 In an upgrade the old supervisor (the predecessor) lives. It starts the new one with the command line that it was
 itself started with, and both talk over a socket pair:
@@ -16,7 +16,7 @@ itself started with, and both talk over a socket pair:
         │      the admin port's socket, the sums      │
         │ ◀───────────────── done ─────────────────── │
         │ ends, or stays as a small process that      │
-        │ passes signals on (`runtime.shim`)          │
+        │ passes signals on (`os.pid_proxy`)          │
 
 If `ready` or `done` does not come in time, or the successor says why it cannot start, it is ended and the predecessor
 goes on as if nothing had been: its workers have never stopped.
@@ -39,10 +39,10 @@ from typing import Any
 import msgspec
 
 from lb.net import fdpass
-from lb.runtime import systemd
-from lb.runtime.doors import Visit, visit_all
-from lb.runtime.shim import PASSED_ON
-from lb.runtime.totals import Sums
+from lb.process.fd_handover import Visit, visit_all
+from lb.supervisor.os import systemd
+from lb.supervisor.os.pid_proxy import PASSED_ON
+from lb.supervisor.totals import Sums
 
 #: The environment variable that tells a successor of its predecessor.
 VARIABLE = "LB_PREDECESSOR"
@@ -161,7 +161,7 @@ async def find(directory: Path, kill_hung: bool) -> Estate:
     estate = Estate(visits)
     for pid in hung if kill_hung else ():
         with suppress(OSError):
-            if b"lb.runtime.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"lb.worker.main" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
                 estate.ended.append(pid)
     with suppress(TimeoutError):
@@ -290,7 +290,7 @@ def step_aside(successor: int, lock: Path) -> None:
         return
     # What comes while the shim starts waits for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
-    os.execv(sys.executable, [sys.executable, "-m", "lb.runtime.shim", str(successor), str(lock)])
+    os.execv(sys.executable, [sys.executable, "-m", "lb.supervisor.os.pid_proxy", str(successor), str(lock)])
 
 
 # --- their messages --------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from lb.core.report import BUCKETS, REMOVED
-from lb.runtime.totals import Sums
+from lb.supervisor.totals import Sums
 
 #: Seconds that a rate looks back.
 SPAN = 10.0

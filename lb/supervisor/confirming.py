@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lb.control.operations import Refused
-from lb.runtime.workers import Unconfirmed, Workers
+from lb.supervisor.workers import Unconfirmed, Workers
 
 #: Seconds that workers have to confirm a change.
 CONFIRM_WITHIN = 5.0

@@ -1,0 +1,1 @@
+"""What every process of lb has, whichever program it runs: the channel, sockets on their way, guarded loops."""

@@ -1,1 +1,0 @@
-"""Processes: the supervisor, its workers, the channel between them, sockets, signals, state on disk."""

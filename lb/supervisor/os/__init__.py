@@ -1,0 +1,1 @@
+"""What the supervisor asks of the operating system and its init."""
