@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from array import array
 from collections.abc import Sequence
 
 #: Descriptors in one message; the kernel allows 253.
@@ -21,5 +22,12 @@ def send(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> N
 
 def receive(sock: socket.socket, most_bytes: int = MOST_BYTES) -> tuple[bytes, list[int]]:
     """The next message and its descriptors, which are closed on exec. Raises `OSError`, `BlockingIOError` included."""
-    data, descriptors, _, _ = socket.recv_fds(sock, most_bytes, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
-    return data, descriptors
+    # `socket.recv_fds` takes flags and does not pass them on (CPython 3.11): programs started later would inherit them.
+    width = array("i").itemsize
+    room = socket.CMSG_SPACE(MOST_DESCRIPTORS * width)
+    data, ancillary, _, _ = sock.recvmsg(most_bytes, room, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array("i")
+    for level, kind, rights in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(rights[: len(rights) - len(rights) % width])
+    return data, list(descriptors)
