@@ -36,7 +36,7 @@ class Target:
     ready: bool | None = False  # by its checks; None: not known for sure
     ever: bool | None = False  # it was ready at least once
     out: bool = False  # drained, asks to be, or ejected
-    drained: bool = False  # drained, or asks to be
+    drained: bool | None = False  # drained, or asks to be; None: what it asks for is not known for sure
     replaced: bool = False  # the file no longer has it, and no target that it has instead can serve yet
 
     @property
@@ -151,23 +151,32 @@ def readings(service: Service) -> Iterator[Service]:
     that serve when all of them can, and nobody is left when none of them can.
     """
     spread = service.panic == "spread"
-    ways: dict[str, list[tuple[bool, bool]]] = {}
+    ways: dict[str, list[tuple[bool, bool, bool]]] = {}
     for pool, targets in service.pools.items():
+        found = [(False, False)]
         if any(target.ready is None for target in targets):
-            ways[pool] = [(True, True), *EVER] if spread else [(True, True), (False, False)]
+            found = [(True, True), *EVER] if spread else [(True, True), (False, False)]
         elif spread and any(target.ever is None for target in targets):
-            ways[pool] = EVER
+            found = EVER
+        asks = [False, True] if any(target.drained is None for target in targets) else [False]
+        if len(found) + len(asks) > 2:
+            ways[pool] = [(*each, asked) for each in found for asked in asks]
     for way in itertools.product(*ways.values()):
         pools = dict(service.pools)
-        for pool, (ready, ever) in zip(ways, way, strict=True):
-            pools[pool] = tuple(_surely(target, ready, ever) for target in pools[pool])
+        for pool, known in zip(ways, way, strict=True):
+            pools[pool] = tuple(_surely(target, *known) for target in pools[pool])
         yield replace(service, pools=pools) if ways else service
 
 
-def _surely(target: Target, ready: bool, ever: bool) -> Target:
+def _surely(target: Target, ready: bool, ever: bool, asks_drain: bool) -> Target:
     if target.ready is None:
-        return replace(target, ready=ready, ever=ever)
-    return replace(target, ever=ever) if target.ever is None else target
+        target = replace(target, ready=ready, ever=ever)
+    elif target.ever is None:
+        target = replace(target, ever=ever)
+    if target.drained is None:
+        drained = asks_drain and not target.ready  # of one that is ready the other readings say that it cannot serve
+        target = replace(target, drained=drained, out=target.out or drained)
+    return target
 
 
 def may_see(service: Service, request: Request) -> tuple[frozenset[str], bool]:
@@ -192,7 +201,7 @@ class Knowledge:
     ever: bool | None = False
     streak: int = 0  # +n passes, -n failures in a row
     share: float = 1.0  # of its weight, that it asked for
-    asks_drain: bool = False
+    asks_drain: bool | None = False  # None: it asked before lb was replaced, and lb need not know
     since: float = 0.0  # when `ready` became what it is
 
     def passed(self, now: float, share: float, asks_drain: bool) -> None:
@@ -213,9 +222,10 @@ class Knowledge:
         """Nothing is known for sure until the checks have decided anew."""
         if self.ready or self.ever:
             self.ready, self.ever = None, None
+        self.asks_drain = None if self.asks_drain else self.asks_drain
         self.streak = 0
 
     def unseen(self) -> None:
         """Checks have gone on whose answers nobody has counted here: whether it can serve is not known for sure."""
         self.ready, self.ever, self.streak = None, None, 0
-        self.share, self.asks_drain = 1.0, False
+        self.share, self.asks_drain = 1.0, None

@@ -297,13 +297,13 @@ class World:
         weight, configured = self.overrides.get(address, (target.weight, target.weight))
         if configured != target.weight:
             weight = target.weight
-        drained = address in self.drained or known.asks_drain
+        drained = True if address in self.drained else known.asks_drain
         return reference.Target(
             address=address,
             weight=weight * known.share,
             ready=known.ready,
             ever=known.ever,
-            out=drained or address in self.ejected,
+            out=bool(drained) or address in self.ejected,
             drained=drained,
             replaced=replaced,
         )

@@ -39,7 +39,7 @@ def test_what_a_target_asked_for_is_not_known_where_its_answers_were_not_counted
     known = Knowledge(rise=1, fall=1)
     known.passed(1.0, 0.0, asks_drain=True)
     known.unseen()
-    target = Target("a:1", known.share, known.ready, known.ever, out=known.asks_drain, drained=known.asks_drain)
+    target = Target("a:1", known.share, known.ready, known.ever, out=bool(known.asks_drain), drained=known.asks_drain)
     assert may_see(Service({"blue": (target,)}, {"blue": 100}), PLAIN) == (frozenset({"a:1"}), False)
 
 
