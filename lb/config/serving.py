@@ -263,7 +263,8 @@ class Service(Section):
     """`fail`: 503 with `Retry-After`. `spread`: over all targets that were ready at least once. `fallback`: to the
     pool that `fallback` names. Left out: `fallback` if one is named, else `fail`."""
     fallback: Reference | None = None
-    """The pool that serves when the one that should has no target to offer."""
+    """The pool that serves when the one that should has no target to offer. It also gets a request that may be tried
+    again and that all targets of its pool have failed, unless a preview chose that pool."""
     patience: Duration = _RULES.patience
     """When failed probes look like the checker's own fault, a shared dependency or an overload, the last verdict
     is kept for at most this long."""

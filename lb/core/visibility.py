@@ -2,7 +2,8 @@
 
 - A request that a preview chooses sees the preview's pool, and no other version: a tester must know what was tested.
 - Any other request sees the pools that share the traffic: the active one, or those of the rollout under way.
-- The fallback sees a request only while none of these pools has a target in rotation.
+- The fallback sees a request while none of these pools has a target in rotation. It also sees a request that all their
+  targets have failed, if that may be tried again. A preview's request is the exception: a tester must see the failure.
 - A pool that was not released, was withdrawn or is reached by previews alone sees nothing else.
 - A mirrored copy sees the mirror's pool alone. It is no request of a client, so none of this applies to it.
 

@@ -616,9 +616,9 @@ class Exchange:
             upstream.detach(now)
         self._note(f"{lane.id}: {failure.text}")
         doubtful = failure.idle >= 0.0 and failure.elapsed <= COINCIDENCE and self.phase == WAITING and self.replayable
-        if doubtful and not (self.head.idempotent and self._elsewhere(lane)):
+        if doubtful and not (self.head.idempotent and self._elsewhere(lane, fallback=False)):
             # Was it an idle close that met our request? The target's other connections may tell in a moment; and
-            # whether it is there at all, a new one.
+            # whether it is there at all, a new one. The fallback is for requests that the target itself has failed.
             self.phase = DOUBTING
             self.deadline = inf
             if self._may_open(lane):
@@ -668,11 +668,12 @@ class Exchange:
             now=now,
         )
 
-    def _elsewhere(self, lane: Lane) -> bool:
-        """Whether there is a target that has not been tried; of the other version, if need be, during a rollout."""
-        if any(member is not lane and member not in self.tried for member in self.pool.members):
-            return True
-        return not self.is_copy and self.service.other_version(self) is not None
+    def _elsewhere(self, lane: Lane, *, fallback: bool = True) -> bool:
+        """Whether another try may go to a target that has not been tried; of another pool, if need be. A copy has but
+        one pool."""
+        if self.is_copy:
+            return any(member is not lane and member not in self.tried for member in self.pool.members)
+        return self.service.elsewhere(self, lane, fallback=fallback)
 
     def _again(self, lane: Lane, failure: Failure) -> None:
         """Try another target; or the same one, a moment later, when it is the only one."""
@@ -683,7 +684,8 @@ class Exchange:
         self.attempt += 1
         if failure.phase != CONNECT:
             self.queued_until = inf  # a target had room and was asked: a wait for another one is a new one
-        self.fresh = failure.reused  # an idle connection of the same age would be no better
+        # An idle connection of the same age would be no better; and such a failure is none of the target's.
+        self.fresh = failure.reused or (failure.unprocessed and failure.idle >= 0.0)
         lane.in_flight -= 1
         self.lane = None
         self.deadline = inf
@@ -693,7 +695,7 @@ class Exchange:
         pool = self.pool
         if not self._choose_again():
             return
-        if failure.reused or self._elsewhere(lane):
+        if failure.reused or any(member not in self.tried for member in self.pool.members):
             self._next_lane()
         else:
             # The rare way that needs a timer: everybody has been tried, so give them a moment.

@@ -8,6 +8,7 @@ Each pool has a queue of its own. A pool whose targets hang fills its own queue 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -310,20 +311,36 @@ class LiveService:
         service = self.plane.services.get(self.name, self)
         pool = service.pools.get(exchange.pool.name)
         if pool is None or not service.may_see(pool, exchange):
-            return service.choose(exchange)
-        if all(lane in exchange.tried for lane in pool.members):
-            return service.other_version(exchange) or pool
-        return pool
+            pool = service.choose(exchange)
+        if _untried(pool, exchange.tried):
+            return pool
+        return service.other_pool(exchange, pool) or pool
 
-    def other_version(self, exchange: Exchange) -> LivePool | None:
-        """During a rollout: the other pool that shares the traffic, if it has a target that has not been tried."""
-        if self.split.only is not None or self.preview_of(exchange.head) is not None:
+    def other_pool(self, exchange: Exchange, pool: LivePool) -> LivePool | None:
+        """The pool for a request that every target of `pool` has failed: during a rollout the other one that shares
+        the traffic, else the fallback, where it has a target that has not been tried. A preview has none: a tester
+        must see that the pool fails."""
+        if self.preview_of(exchange.head) is not None:
             return None
         for name, _ in self.shares:
-            pool = self.pools[name]
-            if pool.serving and pool is not exchange.pool and any(lane not in exchange.tried for lane in pool.members):
-                return pool
-        return None
+            other = self.pools.get(name)
+            if other is not None and other is not pool and other.serving and _untried(other, exchange.tried):
+                return other
+        fallback = self.fallback
+        if fallback is None or fallback is pool:
+            return None
+        if exchange.fresh:  # a stale connection is no failure of its target, which is asked again
+            return fallback if exchange.pool.name == fallback.name else None
+        return fallback if _untried(fallback, exchange.tried) else None
+
+    def elsewhere(self, exchange: Exchange, lane: Lane, *, fallback: bool = True) -> bool:
+        """Whether a request that `lane` has failed may go to a target that has not been tried, by what is served now;
+        `fallback`: also to one of the fallback that does not serve yet. See `core.visibility`."""
+        service = self.plane.services.get(self.name, self)
+        pools = [pool for pool in service.pools.values() if service.may_see(pool, exchange)]
+        if fallback and service.fallback is not None and service.preview_of(exchange.head) is None:
+            pools.append(service.fallback)
+        return any(_untried(pool, (*exchange.tried, lane)) for pool in pools)
 
     def key_of(self, exchange: Exchange) -> int:
         """What a hashing balancer hashes; a request without the header or cookie is hashed by client."""
@@ -331,10 +348,12 @@ class LiveService:
         return hash_key(key or exchange.client.peer)
 
     def asset_pool(self, exchange: Exchange) -> LivePool | None:
-        """During a rollout: the pool that may have an asset which the version that was asked lacks."""
+        """During a rollout: the pool that may have an asset which the version that was asked lacks. It has a target
+        that has not failed the request, which may have come to the fallback by that."""
         preview = self.preview_of(exchange.head)
         others = asset_pools(self.shares, self.ready, exchange.pool.name, preview.name if preview is not None else "")
-        return self.pools[others[0]] if others else None
+        pools = (self.pools[name] for name in others)
+        return next((pool for pool in pools if _untried(pool, exchange.tried)), None)
 
     def bound(self) -> int:
         """How many requests may be in flight, where the service is `bounded`."""
@@ -348,6 +367,11 @@ class LiveService:
 def moved_deadline(at: float, old: float, new: float) -> float:
     """The end of a drain that began `old` seconds before `at`, when it may take `new` seconds; 0: there is none."""
     return at - old + new if at and new else 0.0
+
+
+def _untried(pool: LivePool, tried: Collection[Lane]) -> bool:
+    """Whether the pool has a target in rotation besides these."""
+    return any(lane not in tried for lane in pool.members)
 
 
 def _matches(preview: Preview, head: RequestHead) -> bool:

@@ -64,6 +64,7 @@ class Backend:
         self.mood = "well"  # well | 500 | reset | close | hang
         self.tls: Any = None
         self.up = False
+        self.hurt = -1e9  # when it failed what was under way last
         self.passes = 0  # probes that it has let pass in a row; after a failed one 0
         self.fails = 0
         self.connections: set[_Conversation] = set()

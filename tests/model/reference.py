@@ -14,13 +14,15 @@ It is read in one sitting, and shares no line with `lb`. The sentences are the d
   slow start is over. With a threshold, those count that are there to serve: the old ones, and the new ones that can.
 - A service's requests go to its active pool; during a rollout to the two pools that share the traffic, those without
   anybody left out. A preview goes to its own pool. The fallback serves whenever the chosen pool offers nobody.
+- A request that all targets of these pools have failed, and that may be tried again, goes to the fallback as well; not
+  one of a preview, whose pool is to be seen to fail.
 - A copy of a request may go to the mirror's pool, once, unless that pool may see the request itself.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 #: What may be of a target that is not ready, and of which nobody knows whether it ever was: (ready, ever).
@@ -122,6 +124,12 @@ class Service:
         """The addresses of which one gets the request; others only when that one fails it."""
         return frozenset().union(*(self.offered(pool) for pool in self._asked(request)))
 
+    def resort(self, request: Request) -> frozenset[str]:
+        """The addresses of which one gets the request once all that `may_see` names have failed it."""
+        if any(preview.matches(request) for preview in self.previews):
+            return frozenset()
+        return self.offered(self.fallback)
+
     def is_served(self, request: Request) -> bool:
         """Whether a target that can serve gets the request. `panic: spread` sends it to others as well."""
         return any(
@@ -183,6 +191,15 @@ def may_see(service: Service, request: Request) -> tuple[frozenset[str], bool]:
     """The addresses that may see a request, and whether it is certain that somebody can serve it."""
     found = [reading.may_see(request) for reading in readings(service)]
     return frozenset().union(*found), all(found)
+
+
+def resort(service: Service, request: Request, failed: Set[str]) -> tuple[frozenset[str], bool]:
+    """The addresses that may see a request that `failed` have failed, and whether it is certain that one of them can
+    serve it once its pools have failed it."""
+    found = [(reading.may_see(request), reading.resort(request)) for reading in readings(service)]
+    return frozenset().union(*(then for first, then in found if first <= failed)), all(
+        then - first for first, then in found
+    )
 
 
 def served(service: Service, request: Request) -> tuple[bool, bool]:

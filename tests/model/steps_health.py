@@ -57,7 +57,7 @@ async def step_down(world: World, dice: random.Random) -> str:
     """A target's process ends, or comes back."""
     backend = dice.choice(in_file(world))
     if backend.up:
-        hurt(world)
+        world.hurt(backend)
         world.unreachable.add(backend.address)
         backend.stop()
     else:
@@ -70,7 +70,7 @@ async def step_down(world: World, dice: random.Random) -> str:
 async def step_bounce(world: World, dice: random.Random) -> str:
     """A target restarts within a moment."""
     backend = dice.choice(in_file(world))
-    hurt(world)
+    world.hurt(backend)
     world.unreachable.add(backend.address)
     backend.stop()
     await asyncio.sleep(dice.choice((0.0, 0.1)))
@@ -79,12 +79,34 @@ async def step_bounce(world: World, dice: random.Random) -> str:
 
 
 @rule(3, "trouble")
+async def step_end_at_work(world: World, dice: random.Random) -> str:
+    """All targets of a pool end with requests in hand, and nobody knows of it yet."""
+    service = dice.choice(list(world.plan.services.values()))
+    targets = service.pools[dice.choice((service.active, dice.choice(list(service.pools))))]
+    fields = dice.choice(({}, {}, {"X-Version": "next"}, {"X-Any": "1"}))
+    for _ in range(dice.choice((1, 2, 4))):
+        wish = world.wish(service.name, do={"delay": dice.choice(("0.4", "1.5"))}, fields=fields)
+        await world.ask(service.name, wish)
+    await asyncio.sleep(dice.choice((1e-6, 0.2, 1.1)))
+    ending = [backend for target in targets for backend in world.backends_of(target.address) if backend.up]
+    for backend in ending:
+        world.hurt(backend)
+        world.unreachable.add(backend.address)
+        backend.stop()
+    await asyncio.sleep(dice.choice((0.0, 0.3, 2.0)))
+    if dice.random() < 0.7:
+        for backend in ending:
+            await backend.start()
+    return f"{ending}"
+
+
+@rule(3, "trouble")
 async def step_mood(world: World, dice: random.Random) -> str:
     """A target that passes its checks fails its requests."""
     backend = dice.choice(in_file(world))
     backend.mood = dice.choice(("well", "well", "500", "reset", "close", "hang"))
     if backend.mood != "well":
-        hurt(world)
+        world.hurt(backend)
     return f"{backend} {backend.mood}"
 
 
@@ -96,8 +118,3 @@ async def step_close_idle(world: World, dice: random.Random) -> str:
     if dice.random() < 0.5:
         await world.settle()
     return f"{backend}"
-
-
-def hurt(world: World) -> None:
-    """What is under way at any target may fail by it."""
-    world.excuse("backend")

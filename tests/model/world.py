@@ -40,6 +40,10 @@ BROKEN_OFF = frozenset({"backend", "client", "worker", "restart"})
 FIRST_REQUEST = 2.0
 #: Seconds at most between the end of a try and the look for another target: doubt, and a pause that grows.
 PAUSES = 2.4
+#: Seconds for which a target that refused a connection is left out, and a little more.
+LEFT_OUT = 1.5
+#: So many failing requests are within the budget of retries, whatever else is asked.
+BUDGET = 20
 #: Seconds after which a request that has no answer is taken to hang.
 HANGS = 40.0
 
@@ -62,6 +66,8 @@ class Track:
     service: str
     since: float
     allowed: frozenset[str] = frozenset()
+    failed: set[str] = field(default_factory=set)  # addresses that may have failed it
+    rescued: bool = True  # its one target apart, it was certain at all moments that the fallback could serve it
     starved: bool = False  # at some moment it was not certain that anybody could serve it
     excuses: set[str] = field(default_factory=set)
     arrivals: list[Arrival] = field(default_factory=list)
@@ -349,6 +355,17 @@ class World:
             track.starved = True
             return
         allowed, certain = reference.may_see(service, track.request)
+        first = len(allowed)
+        track.failed |= {
+            target.address
+            for targets in service.pools.values()
+            for target in targets
+            if any(self.may_have_failed(backend, track) for backend in self.backends_of(target.address))
+        }
+        last, rescued = reference.resort(service, track.request, track.failed)
+        allowed |= last
+        well = not any(target.address in track.failed for target in service.pools.get(service.fallback, ()))
+        track.rescued = track.rescued and rescued and well and first == 1
         if service.asset_fallback:
             for pool, parts in service.shares.items():
                 if parts:
@@ -364,13 +381,26 @@ class World:
             if not all(backend.is_well for backend in self.backends_of(address)):
                 track.excuses.add("backend")
 
+    def may_have_failed(self, backend: Backend, track: Track) -> bool:
+        """Whether a target may have failed a request that is under way, or be left out since it failed another."""
+        return not backend.is_well or backend.hurt > track.since - LEFT_OUT
+
+    def hurt(self, backend: Backend) -> None:
+        """What is under way at a target may fail by what becomes of it now."""
+        backend.hurt = CLOCK.now
+        self.excuse("backend")
+        for track in self.tracks.values():
+            self._look(track, self.services())
+
     def allowed_now(self, number: int) -> frozenset[str] | None:
         """The addresses that may see a request that is under way, from now on; None: not known."""
         track = self.tracks.get(number)
         known = [self.former or self.services(), self.services(), *(known for _, known in self._recent)]
         if track is None or any(track.service not in each or each[track.service].asset_fallback for each in known):
             return None
-        return frozenset().union(*(reference.may_see(each[track.service], track.request)[0] for each in known))
+        services, request = [each[track.service] for each in known], track.request
+        first = frozenset().union(*(reference.may_see(service, request)[0] for service in services))
+        return first.union(*(reference.resort(service, request, track.failed)[0] for service in services))
 
     def barrier(self) -> None:
         """What was before counts no more, unless a worker is behind."""
@@ -548,6 +578,8 @@ class World:
                 f"3 served ({answer.status})",
                 f"{told} got {answer.status} of ours: {answer.text!r}, all targets are well",
             )
+        elif answer.ours and answer.status == 502 and self._could_be_rescued(track):
+            self.violate("3 served (502)", f"{told} got 502: {answer.text!r}, while the fallback could serve it")
         elif answer.ours and answer.status >= 400 and answer.status < 500:
             self.violate(f"3 served ({answer.status})", f"{told} got {answer.status}: {answer.text!r}")
         elif track.ahead and not answer.begun and self.themes & {"kill", "restart"}:
@@ -556,6 +588,17 @@ class World:
             self.violate("3 served (cut)", f"{told}: the connection ended without an answer (begun: {answer.begun})")
         if answer.backend and answer.backend not in {arrival.backend.address for arrival in originals}:
             self.violate("1 ready and allowed", f"{told} was answered by {answer.backend}")
+
+    def _could_be_rescued(self, track: Track) -> bool:
+        """Whether a request that its one target failed had to be tried again at the fallback."""
+        plan = self.plan.services.get(track.service)
+        if plan is None or not track.rescued or not track.request.idempotent or track.ahead:
+            return False
+        # One try more than the failed one may have gone into a connection that was stale.
+        attempts = plan.setting("retries", "attempts", default=2)
+        failing = sum("backend" in each.excuses for each in [*self.tracks.values(), *self.ended.values()])
+        behind = any(worker.plane.behind for worker in self.workers)
+        return attempts >= 2 and failing < BUDGET and not behind and not track.excuses & LATER
 
     def _judge_503(self, track: Track, answer: Answer, told: str) -> None:
         plan = self.plan.services.get(track.service)

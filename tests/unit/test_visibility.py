@@ -12,9 +12,20 @@ from lb.core.retry import HEAD as NO_HEAD
 from lb.core.retry import RESET, Failure
 from lb.core.rotation import ServiceRules, resolve
 from lb.core.routing import host_matches
-from lb.core.targets import Breaker, Pool, Preview, Rotation, Service, Sticky, Target, Timeouts
+from lb.core.targets import (
+    Breaker,
+    Mirror,
+    Pool,
+    Preview,
+    Retries,
+    Rotation,
+    Service,
+    Sticky,
+    Target,
+    Timeouts,
+)
 from lb.core.visibility import asset_pools, visible
-from lb.proxy.exchange import OVER, Exchange
+from lb.proxy.exchange import OVER, QUEUED, Exchange
 from lb.proxy.services import LivePool
 from tests.unit.test_exchange import GET, OK, POST, Client, Stage
 
@@ -174,13 +185,199 @@ def fall_back(stage: Stage, *ready: str, shares: tuple[tuple[str, int], ...] = B
     stage.plane.rotate(Rotation("s", stage.version, shares, weights, fallback="green"))
 
 
-def test_a_fallback_is_no_place_for_retries_while_the_pool_has_a_target() -> None:
+def test_a_request_that_all_targets_have_failed_is_retried_at_the_fallback() -> None:
+    """A process is killed with the request in hand, before anybody knows of it."""
+    stage = Stage(targets=1, breaker=Breaker(connections=1))
+    fall_back(stage, "blue", "green")
+    client, exchange = stage.ask(GET)
+    stage.accept()
+    exchange.on_failure(Failure(NO_HEAD, RESET, "closed the connection before it answered"))
+    upstream, _ = stage.accept()
+    fall_back(stage, "blue", "green")
+    assert upstream.lane.id == "s/green/h:1"
+    assert exchange.pool.name == "green"
+    upstream.data_received(OK)
+    assert client.status == 200
+    assert stage.at_rest()
+
+
+def test_a_request_that_no_target_has_received_is_retried_at_the_fallback_whatever_its_method() -> None:
+    stage = Stage(targets=2)
+    weights = tuple((pool, tuple((f"s/{pool}/{name}", 1.0) for name in stage.names)) for pool in ("blue", "green"))
+    stage.plane.rotate(Rotation("s", 9, BLUE, weights, fallback="green"))
+    client, _ = stage.ask(POST, b"hello")
+    assert sorted(stage.refuse() for _ in range(2)) == ["s/blue/h:1", "s/blue/h:2"]
+    upstream, wire = stage.accept()
+    assert upstream.lane.target.pool == "green"
+    assert wire.take().endswith(b"hello")
+    upstream.data_received(OK)
+    assert client.status == 200
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_request_in_doubt_goes_to_the_fallback_when_the_doubt_is_over(emptied: bool) -> None:
     stage = Stage(targets=1)
     fall_back(stage, "blue", "green")
-    stage.ask(GET)
-    assert stage.refuse().startswith("s/blue/")
+    client, exchange = stage.ask(GET)
+    stage.accept()
+    exchange.on_failure(Failure(NO_HEAD, RESET, "closed the connection", idle=5.0, elapsed=0.01))
+    assert stage.loop.opening.pop()[0].id == "s/blue/h:1", "is it there at all?"
+    if emptied:
+        fall_back(stage, "green")
     stage.loop.fire()
-    assert stage.refuse().startswith("s/blue/")
+    stage.accept()[0].data_received(OK)
+    assert client.status == 200
+    assert exchange.pool.name == "green"
+    assert stage.at_rest()
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_stale_connection_is_no_reason_to_go_to_the_fallback(known: bool) -> None:
+    """Its target is asked again; also where it took doubt to find out, and at the fallback itself."""
+    stage = Stage(targets=1, retries=Retries(attempts=4))
+    fall_back(stage, "blue", "green")
+    client, exchange = stage.ask(GET)
+    upstream, _ = stage.accept()
+    doubt = {"idle": 5.0, "elapsed": 0.01} if known else {"reused": True}
+    exchange.on_failure(Failure(NO_HEAD, RESET, "reset the connection", **doubt))  # type: ignore[arg-type]
+    if known:
+        stage.accept()
+        upstream.lane.idle_limit.closed(5.0, stage.plane.now, 60.0)
+        for _ in range(2):
+            stage.loop.fire()
+    assert stage.refuse() == "s/blue/h:1"
+    stage.accept()
+    assert exchange.pool.name == "green"
+    exchange.on_failure(Failure(NO_HEAD, RESET, "reset the connection", reused=True))
+    upstream, _ = stage.accept()
+    assert upstream.lane.id == "s/green/h:1"
+    upstream.data_received(OK)
+    assert client.status == 200
+    assert stage.at_rest()
+
+
+def test_a_request_that_must_not_be_sent_twice_goes_to_no_fallback() -> None:
+    stage = Stage(targets=1)
+    fall_back(stage, "blue", "green")
+    client, exchange = stage.ask(POST, b"hello")
+    stage.accept()
+    exchange.on_failure(Failure(NO_HEAD, RESET, "reset"))
+    assert client.status == 502
+    assert not stage.loop.opening
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_preview_is_retried_at_the_fallback_only_when_its_pool_is_known_to_have_nobody(emptied: bool) -> None:
+    stage = Stage(targets=1, previews=(Preview("blue", header="X-Version"),))
+    fall_back(stage, "blue", "green")
+    client, exchange = stage.ask(GET + PREVIEWED)
+    stage.accept()
+    if emptied:
+        fall_back(stage, "green")
+    exchange.on_failure(Failure(NO_HEAD, RESET, "reset"))
+    if emptied:
+        stage.accept()[0].data_received(OK)
+    assert client.status == (200 if emptied else 502)
+    assert not stage.loop.opening
+
+
+def test_a_fallback_without_an_untried_target_is_no_place_to_go() -> None:
+    stage = Stage(targets=1)
+    fall_back(stage, "blue")
+    client, exchange = stage.ask(GET)
+    stage.accept()
+    exchange.on_failure(Failure(NO_HEAD, RESET, "reset"))
+    assert client.status == 502
+    fall_back(stage, "blue", "green")
+    client, exchange = stage.ask(GET)
+    for _ in range(2):
+        if stage.loop.opening:
+            stage.accept()
+        exchange.on_failure(Failure(NO_HEAD, RESET, "reset"))
+    assert client.status == 502
+
+
+def test_during_a_rollout_the_fallback_comes_after_the_other_version() -> None:
+    pools = tuple(Pool(name, (Target(f"s/{name}/h:1", "s", name, "h", 1),)) for name in ("blue", "green", "red"))
+    stage = Stage(targets=1)
+    service = replace(stage.snapshot.services[0], pools=pools)
+    weights = tuple((pool.name, ((f"s/{pool.name}/h:1", 1.0),)) for pool in pools)
+    rotation = Rotation("s", 9, BOTH, weights, fallback="red")
+    stage.plane.apply(replace(stage.snapshot, version=9, services=(service,), rotations=(rotation,)))
+    client, exchange = stage.ask(GET)
+    seen = []
+    for _ in range(3):
+        stage.accept()
+        seen.append(exchange.pool.name)
+        if len(seen) < 3:
+            exchange.on_failure(Failure(NO_HEAD, RESET, "reset"))
+    assert sorted(seen[:2]) == ["blue", "green"]
+    assert seen[2] == "red"
+    assert exchange.upstream is not None
+    exchange.upstream.data_received(OK)
+    assert client.status == 200
+
+
+def test_a_request_that_came_to_the_fallback_waits_there_for_room() -> None:
+    stage = Stage(targets=1, breaker=Breaker(connections=1), previews=(Preview("green", header="X-Version"),))
+    fall_back(stage, "blue", "green")
+    stage.ask(GET + PREVIEWED)
+    busy_one, wire = stage.accept()
+    client, exchange = stage.ask(GET)
+    stage.accept()
+    exchange.on_failure(Failure(NO_HEAD, RESET, "reset"))
+    assert exchange.phase == QUEUED
+    for _ in range(2):
+        fall_back(stage, "blue", "green")
+        assert exchange in stage.plane.services["s"].pools["green"].waiting
+    wire.take()
+    busy_one.data_received(OK)
+    assert wire.take().startswith(b"GET /x")
+    busy_one.data_received(OK)
+    assert client.status == 200
+    assert stage.at_rest()
+
+
+def test_a_request_whose_pool_has_left_the_traffic_is_tried_in_the_pool_that_has_it() -> None:
+    stage = Stage(targets=1)
+    client, exchange = stage.ask(GET)
+    stage.accept()
+    stage.rotate((("green", 100),))
+    exchange.on_failure(Failure(NO_HEAD, RESET, "reset"))
+    stage.accept()[0].data_received(OK)
+    assert client.status == 200
+    assert exchange.pool.name == "green"
+
+
+def test_a_page_that_the_fallback_lacks_is_not_asked_of_targets_that_failed_the_request() -> None:
+    stage = Stage(targets=1, sticky=Sticky("client", asset_fallback=True))
+    fall_back(stage, "blue", "green")
+    client, exchange = stage.ask(GET)
+    stage.accept()
+    exchange.on_failure(Failure(NO_HEAD, RESET, "reset"))
+    stage.accept()[0].data_received(NOT_FOUND)
+    assert client.status == 404
+
+
+def test_a_copy_is_never_retried_at_the_fallback() -> None:
+    pools = tuple(Pool(name, (Target(f"s/{name}/h:1", "s", name, "h", 1),)) for name in ("blue", "green", "red"))
+    stage = Stage(targets=1)
+    service = replace(stage.snapshot.services[0], pools=pools)
+    weights = tuple((pool.name, ((f"s/{pool.name}/h:1", 1.0),)) for pool in pools)
+    rotation = Rotation("s", 9, BLUE, weights, fallback="green", mirror=Mirror("red", percent=100.0))
+    stage.plane.apply(replace(stage.snapshot, version=9, services=(service,), rotations=(rotation,)))
+    client, _ = stage.ask(GET)
+    copied, original = stage.loop.opening
+    stage.loop.opening = [original]
+    stage.accept()[0].data_received(OK)
+    (copy,) = stage.plane.shadows
+    stage.loop.opening = [copied]
+    for _ in range(4):
+        while stage.loop.opening:
+            assert stage.refuse() == "s/red/h:1"
+        stage.loop.fire()
+    assert client.status == 200
+    assert copy.phase == OVER
 
 
 def test_a_queue_goes_to_the_fallback_when_the_pool_is_emptied_and_back() -> None:

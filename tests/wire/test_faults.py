@@ -13,6 +13,7 @@ import socket
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lb.core.targets import AccessLog, Listener, Pool, Retries, Route, Service, Snapshot, Target, Timeouts
+from lb.core.targets import AccessLog, Listener, Pool, Retries, Rotation, Route, Service, Snapshot, Target, Timeouts
 from lb.http1.head import RequestFields, RequestHead
 from lb.proxy.downstream import Downstream
 from lb.proxy.exchange import Exchange
@@ -142,6 +143,38 @@ def test_a_target_that_refuses(method: str) -> None:
                 assert status_of(read_answer(sock)) == 502
         assert front.plane.rejected == {"connect_refused": 3}
         assert front.alarms[0].kind == "refused"
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["fresh", "kept"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_fallback_takes_what_a_target_fails_with_its_last_breath(method: str, kept: bool) -> None:
+    """The one target ends with a request in hand. Nobody has seen that yet, and the fallback has a ready target."""
+
+    async def ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
+        for served in range(1 + kept):
+            origin.requests.append(await read_request(reader))
+            if served < kept:
+                writer.write(OK)
+        origin._server.close()
+
+    with Front(origins=2) as front, front.connect() as sock:
+        targets = tuple(replace(t, id=f"s/{n}/{t.port}", pool=n) for n, t in zip("pq", front.targets, strict=True))
+        service = Service("s", tuple(Pool(target.pool, (target,)) for target in targets))
+        weights = tuple((target.pool, ((target.id, 1.0),)) for target in targets)
+        rotation = Rotation("s", 9, (("p", 100),), weights, fallback="q")
+        snapshot = Snapshot(9, services=(service,), routes=(Route("s"),), rotations=(rotation,))
+        front.call(lambda: front.plane.apply(replace(snapshot, access_log=AccessLog("off"))))
+        front.origins[0].script = ends
+        if kept:
+            sock.sendall(GET % b"")
+            assert status_of(read_answer(sock)) == 200
+        sock.sendall((GET if method == "GET" else POST) % b"")
+        assert status_of(read_answer(sock)) == (200 if method == "GET" else 502)
+        assert len(front.origins[1].requests) == (method == "GET")
+        sock.sendall((GET if method == "GET" else POST) % b"")
+        assert status_of(read_answer(sock)) == 200, "it refuses connections: nothing was sent"
+        assert front.call(lambda: front.plane.pool_tally("s", "q").requests) == 1 + (method == "GET")
+        assert front.at_rest()
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -30,7 +30,7 @@ from tests.model.e2e.handovers import Handovers
 from tests.model.e2e.processes import Program, Said, ask
 from tests.model.peers import WELL, Answer, Backend, Client, Wish, asks
 from tests.model.plan import Plan, ServicePlan, TargetPlan
-from tests.model.world import Track, Violation, World
+from tests.model.world import LEFT_OUT, Track, Violation, World
 
 #: Seconds that anything may take longer than its settings say, on a busy machine.
 MARGIN = 0.7
@@ -78,8 +78,6 @@ class Wished:
 
 class RealBackend(Backend):
     """A backend that remembers that its connections broke."""
-
-    hurt = -1e9
 
     def stop(self) -> None:
         self.hurt = CLOCK.now
@@ -333,10 +331,9 @@ class RealWorld(World):
                 seen.last_words, seen.words, seen.words_since = seen.words, backend.words, now
             if backend.mood not in WELL or not backend.up:
                 seen.troubled = seen.hurt = self.moved = now
-            hurt = getattr(backend, "hurt", -1e9)
-            seen.hurt = max(seen.hurt, hurt)
-            seen.troubled = max(seen.troubled, hurt)
-            self.moved = max(self.moved, hurt)
+            seen.hurt = max(seen.hurt, backend.hurt)
+            seen.troubled = max(seen.troubled, backend.hurt)
+            self.moved = max(self.moved, backend.hurt)
 
     def name(self, host: str, address: str) -> None:
         """A name stands for another address; what it stood for may be asked for a while."""
@@ -427,6 +424,10 @@ class RealWorld(World):
                 if CLOCK.now - self.seen[backend.address].hurt < SEEN:
                     track.excuses.add("backend")
 
+    def may_have_failed(self, backend: Backend, track: Track) -> bool:
+        last = max(backend.hurt, self.seen[backend.address].hurt)
+        return not backend.is_well or last > track.since - LEFT_OUT - SEEN
+
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def track(self, service: str, wish: Wish) -> Track:
@@ -462,6 +463,8 @@ class RealWorld(World):
 
     def _over(self, track: Track, answer: Answer) -> None:
         self.on_change()
+        for services in self.possible():
+            self._look(track, services)  # a target may have failed it meanwhile
         before = len(self.violations)
         super()._over(track, answer)
         self.judged += 1
