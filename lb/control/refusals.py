@@ -62,7 +62,8 @@ KINDS: tuple[Kind, ...] = (
     Kind(409, "Ambiguous target", "The name fits several targets: say more of it."),
     Kind(409, "Not ready", "Too few targets of the pool are ready (`min_ready`); `reasons` say why for each. Wait, "
          "repair them, or send `force`."),
-    Kind(409, "Too few would be left", "Without this target its pool would have too few ready ones (`min_ready`). "
+    Kind(409, "Too few would be left", "Without this target, or with it while it is not ready, its pool would have "
+         "too few ready ones (`min_ready`, `panic_threshold`). "
          "Wait until others are ready, or send `force`."),
     Kind(409, "A rollout is under way", "Roll it back, or complete it, first."),
     Kind(409, "Another order is under way", "Somebody is switching this service right now: look again, then decide."),

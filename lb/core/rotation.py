@@ -181,6 +181,19 @@ def least_able(
     return max(1, ceil(round(panic.threshold * counted, 9)))
 
 
+def stops(
+    pool: Pool,
+    healths: Mapping[str, Health],
+    before: Mapping[str, TargetDesired],
+    after: Mapping[str, TargetDesired],
+    panic: Panic,
+) -> bool:
+    """Whether other wishes for its targets keep a pool from offering those that can serve: more are counted then."""
+    if panic.choice == "spread" or in_panic(pool, healths, before, panic):
+        return False
+    return in_panic(pool, healths, after, panic)
+
+
 def bears_on_rotation(old: Health, new: Health) -> bool:
     """Whether a change of a target's health may change its service's rotation.
 

@@ -6,6 +6,7 @@ after it was told that it may stop.
 
 Nothing is drained below `min_ready`: with its default ("all targets", which is meant for the pool that a switch leads
 to) at least one target must be left that can serve. A weight of 0 is refused by the same rule, as it ends the same way.
+So is a weight above 0 for a target that cannot serve, when its pool is in panic as soon as it counts.
 A container that stops is drained in any case, as it would be gone anyway.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from lb.core.lifecycle import Emptied, Seen
 from lb.core.renames import Renames
 from lb.core.report import TargetTally
 from lb.core.rotation import given_shares
-from lb.core.targets import Target
+from lb.core.targets import Pool, Target
 from lb.supervisor.confirming import confirm
 from lb.supervisor.totals import Sums
 
@@ -193,24 +194,30 @@ class Drains:
 
     def without(self, target: Target, force: bool) -> str:
         """Refuse to take a target out when too few would be left; with `force`, what the event adds about that."""
-        try:
-            self._check_enough_left(target)
-        except Refused as refused:
-            if not force:
-                raise
-            return f" (forced: {refused.detail})"
-        return ""
+        return _unless(force, lambda: self._check_enough_left(target))
+
+    def counting(self, target: Target, wanted: TargetDesired, force: bool) -> str:
+        """Refuse a weight by which a target that cannot serve counts, when that brings its pool into panic; with
+        `force`, what the event adds about that."""
+        return _unless(force, lambda: self._check_no_panic(target, wanted))
+
+    def _pool_with_traffic(self, target: Target) -> Pool | None:
+        """The target's pool, if requests are meant for it or go to it; None: nobody misses it."""
+        supervisor = self._supervisor
+        desired = supervisor.desired.services[target.service]
+        given = given_shares(supervisor.rotations.current[target.service])
+        with_traffic = {pool for pool, parts in (*desired.shares, *given.items()) if parts} | {desired.active}
+        if target.pool not in with_traffic:
+            return None
+        service = next(known for known in supervisor.world.snapshot.services if known.name == target.service)
+        return next(known for known in service.pools if known.name == target.pool)
 
     def _check_enough_left(self, target: Target) -> None:
         supervisor = self._supervisor
         rotations = supervisor.rotations
-        desired = supervisor.desired.services[target.service]
-        given = given_shares(rotations.current[target.service])
-        with_traffic = {pool for pool, parts in (*desired.shares, *given.items()) if parts} | {desired.active}
-        if target.pool not in with_traffic or not rotations.can_serve(target):
+        pool = self._pool_with_traffic(target)
+        if pool is None or not rotations.can_serve(target):
             return
-        service = next(known for known in supervisor.world.snapshot.services if known.name == target.service)
-        pool = next(known for known in service.pools if known.name == target.pool)
         able, meant = rotations.strength(pool)
         left = able - 1
         quorum = supervisor.config.services[target.service].rollout.min_ready
@@ -221,6 +228,17 @@ class Drains:
             detail = f"without {target.id} pool {pool.name}, which has traffic, has {number}; {needed} must be left"
             reasons = [reason for reason in rotations.unable(pool) if reason["target"] != target.id]
             raise Refused(409, "Too few would be left", detail, reasons)
+
+    def _check_no_panic(self, target: Target, wanted: TargetDesired) -> None:
+        rotations = self._supervisor.rotations
+        pool = self._pool_with_traffic(target)
+        if pool is not None and rotations.stops(pool, {target.id: wanted}):
+            able, _ = rotations.strength(pool)
+            detail = (
+                f"{target.id} cannot serve ({rotations.why_not(target)}); once it counts, {able} ready in "
+                f"{pool.name} are fewer than `panic_threshold` asks for"
+            )
+            raise Refused(409, "Too few would be left", detail, rotations.unable(pool))
 
     # --- what comes of them -----------------------------------------------------------------------------------------
 
@@ -265,6 +283,17 @@ class Drains:
         if id in self._seen_down or (safe_since is not None and time.monotonic() - safe_since > BACK_AFTER):
             with suppress(Refused):
                 await self.end(target, "it is back")
+
+
+def _unless(force: bool, check: Callable[[], None]) -> str:
+    """Let `check` refuse an order; with `force`, what the event adds about that."""
+    try:
+        check()
+    except Refused as refused:
+        if not force:
+            raise
+        return f" (forced: {refused.detail})"
+    return ""
 
 
 def failed_since(history: Iterable[Seen], since: float) -> bool:

@@ -46,6 +46,7 @@ from lb.control.models import (
 )
 from lb.control.operations import Base, Refused
 from lb.control.refusals import problem
+from lb.core.desired import TargetDesired
 from lb.core.explain import explain, span, trial_text
 from lb.core.lifecycle import shown
 from lb.core.renames import split_id
@@ -380,16 +381,19 @@ class LiveOperations:
     async def weight(self, id: str, wanted: WeightRequest, actor: str) -> TargetView:
         supervisor = self._supervisor
         target, weight = self._target(id), wanted.weight
-        without = "" if weight else self._drains.without(target, wanted.force)
         old = self._drains.wished(target)
         before = old.weight if old.weight is not None else target.weight
-        same = weight == target.weight
-        new = replace(old, weight=None if same else weight, configured_weight=None if same else target.weight)
+        new = _weighing(old, target, weight)
+        forced = self._gate_of_weight(target, new, weight, wanted.force)
         self._drains.wish(target, new)
-        text = f"weight {before} → {weight}{without}"
+        text = f"weight {before} → {weight}{forced}"
         supervisor.note("weight", text, target.id, actor=actor, before=str(before), after=str(weight))
         await self._drains.enforce(target.service)
         return await self.target(target.id)
+
+    def _gate_of_weight(self, target: Target, new: TargetDesired, weight: int, force: bool) -> str:
+        """Refuse a weight that leaves its pool too few targets; with `force`, what the event adds about that."""
+        return self._drains.counting(target, new, force) if weight else self._drains.without(target, force)
 
     def foresee_weight(self, id: str, wanted: WeightRequest) -> Preview:
         return _foreseen(lambda force: self._foresee_weight(self._target(id), wanted.weight, force), wanted.force)
@@ -400,9 +404,9 @@ class LiveOperations:
         now = wished.weight if wished.weight is not None else target.weight
         if weight == now:
             return [f"{target.id} has the weight {weight} already: nothing changes"]
+        self._gate_of_weight(target, _weighing(wished, target, weight), weight, force)
         weights = dict(dict(self._supervisor.rotations.current[target.service].weights).get(target.pool, ()))
         if weight == 0:
-            self._drains.without(target, force)
             lines = [f"no new request goes to {target.id}", *self._drains.who_instead(target)]
         elif target.id not in weights:
             lines = [f"{target.id} gets no requests now; when it does, its weight is {weight}"]
@@ -556,6 +560,12 @@ class LiveOperations:
         weights = dict(dict(rotation.weights).get(target.pool, ()))
         total = sum(weights.values())
         return weights.get(target.id, 0.0) / total if total else 0.0
+
+
+def _weighing(old: TargetDesired, target: Target, weight: int) -> TargetDesired:
+    """The wishes for a target with another weight; the file's own needs none."""
+    same = weight == target.weight
+    return replace(old, weight=None if same else weight, configured_weight=None if same else target.weight)
 
 
 def _foreseen(look: Callable[[bool], list[str]], force: bool) -> Preview:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from time import monotonic
 
-from lb.core.desired import Desired
+from lb.core.desired import Desired, TargetDesired
 from lb.core.lifecycle import Health
 from lb.core.rotation import (
     ServiceRules,
@@ -20,6 +20,7 @@ from lb.core.rotation import (
     next_change,
     resolve,
     shortfall,
+    stops,
     strength,
     why_not,
 )
@@ -126,6 +127,11 @@ class Rotations:
         """Targets of the pool that must be able to serve before any gets a request; `without` one that is to leave."""
         panic = self._rules[pool.targets[0].service].panic
         return least_able(pool, self._healths, self._desired().targets, panic, without)
+
+    def stops(self, pool: Pool, wanted: Mapping[str, TargetDesired]) -> bool:
+        """Whether a pool that offers those that can serve would offer nobody, with these wishes for its targets."""
+        panic, wished = self._rules[pool.targets[0].service].panic, self._desired().targets
+        return stops(pool, self._healths, wished, {**wished, **wanted}, panic)
 
     def shortfall(self, pool: Pool, needed: int) -> str:
         """That fewer than `needed` targets of the pool can serve, for people; empty: enough can."""

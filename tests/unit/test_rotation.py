@@ -26,6 +26,7 @@ from lb.core.rotation import (
     next_change,
     resolve,
     rules_of,
+    stops,
     strength,
     why_not,
 )
@@ -226,6 +227,24 @@ def test_what_does_not_bear_on_a_rotation_leaves_it_as_it_is(choice):
             assert before == after
             silent += 1
     assert silent > len(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("panic", "ready", "stopped"),
+    [
+        (Panic(0.6), 1, True),  # 1 of 2
+        (Panic(0.5), 1, False),
+        (Panic(0.6), 2, False),  # 2 of 3
+        (Panic(0.6), 0, False),  # nobody got a request before
+        (Panic(0.6, "spread"), 1, False),
+        (Panic(), 1, False),
+    ],
+)
+def test_a_target_that_counts_again_may_bring_its_pool_into_panic(panic, ready, stopped):
+    blue = pool("blue", *[1] * ready, 0)
+    ids = [target.id for target in blue.targets]
+    healths = {**dict.fromkeys(ids, READY), ids[-1]: UNREADY}
+    assert stops(blue, healths, {}, {ids[-1]: TargetDesired(weight=1)}, panic) == stopped
 
 
 # --- shares ----------------------------------------------------------------------------------------------------------
