@@ -50,6 +50,7 @@ from typing import Any
 import trustme
 
 from benchmarks.processes import await_answer, free_port, resident
+from lb.proxy.last_words import TAKEN, WRITTEN
 
 RELOAD_EVERY, KILL_WORKER_EVERY, KILL_SUPERVISOR_EVERY, RESTART_BACKEND_EVERY = 1.0, 5.0, 60.0, 3.0
 REWEIGH_EVERY, RENAME_EVERY, RENEW_EVERY, UNREADY_EVERY = 2.0, 11.0, 7.0, 20.0
@@ -82,6 +83,7 @@ class Kill:
     account: int | None = None  # requests under way in it, by the proxy's account
     unbegun: int = 0  # what clients lost beyond that: requests that it had not read
     unwritten: int = 0  # lines of the access log that it took with it, by the proxy's account
+    in_hand: int = 0  # …of which so many were being written: the file may have them, and nobody was told any more
 
 
 @dataclass
@@ -103,7 +105,8 @@ class Line:
     kind: str
     outcome: str
     port: int
-    sent: float
+    sent: float  # before it was written…
+    given: float  # …and when the kernel surely had its head; inf: that is not known
     ended: float
 
 
@@ -226,13 +229,14 @@ class Storm:
         while state_of(pid) not in "TtZX":
             pass
         ports, unread = held_by(pid, {self.port, self.tls_port})
+        in_hand = being_written(pid)
         seen = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         while is_alive(pid):
             time.sleep(0.0005)
         with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, 0, 0)
-        self.kills.append(Kill(pid, began, seen, time.monotonic(), ports, unread))
+        self.kills.append(Kill(pid, began, seen, time.monotonic(), ports, unread, in_hand=in_hand))
 
     def kill_supervisor(self) -> None:
         # A worker's sockets are the supervisor's as well. When both die at one moment, the queue is lost with them.
@@ -405,6 +409,16 @@ def held_by(pid: int, listening: set[int]) -> tuple[set[int], set[int]]:
     return ports, unread
 
 
+def being_written(pid: int) -> int:
+    """Lines of the access log that a stopped worker's thread has begun to write, and has not noted as written."""
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if "lb-last-words" in os.readlink(path):  # noqa: PTH115
+                told = memoryview(path.read_bytes()).cast("q")
+                return max(0, told[TAKEN] - told[WRITTEN])
+    return 0
+
+
 # --- the verdict -----------------------------------------------------------------------------------------------------
 
 
@@ -438,8 +452,8 @@ def judge(storm: Storm, book: Path) -> Verdict:
     storm.read_accounts()
     (storm.folder / "kills.txt").write_text("".join(f"{kill}\n" for kill in storm.kills))
     lines = [
-        Line(id, kind, outcome, int(port), float(sent), float(ended))
-        for id, kind, outcome, port, sent, ended in map(str.split, book.read_text().splitlines())
+        Line(id, kind, outcome, int(port), float(sent), float(given), float(ended))
+        for id, kind, outcome, port, sent, given, ended in map(str.split, book.read_text().splitlines())
     ]
     finals: dict[str, Line] = {}
     for line in lines:
@@ -483,7 +497,8 @@ def judge(storm: Storm, book: Path) -> Verdict:
             verdict.faults.append(f"not in the log, though no worker had just been killed: {line}")
     unwritten = sum(kill.unwritten for kill in storm.kills)
     unbooked = sum(verdict.unbooked.values())
-    if not -unbooked <= unwritten - len(verdict.unlogged) <= sum(verdict.last_moment.values()):
+    in_hand = sum(kill.in_hand for kill in storm.kills)
+    if not -unbooked <= unwritten - len(verdict.unlogged) <= sum(verdict.last_moment.values()) + in_hand:
         verdict.faults.append(
             f"{len(verdict.unlogged)} answers are not in the access log, {unwritten} by the proxy's account"
         )
@@ -532,9 +547,10 @@ def _judge_loss(storm: Storm, verdict: Verdict, line: Line, known: dict[str, Any
 
 
 def _judge_kill(verdict: Verdict, kill: Kill) -> None:
-    """Requests sent before the worker stood still are under way in it or unread; later ones may have become unread."""
+    """Requests that the kernel had before the worker stood still are under way in it or unread; later ones may have
+    become unread. One that its client was about to write belongs to the later ones."""
     lost = verdict.lost_per_kill[kill.pid]
-    before = sum(line.sent <= kill.began for line in lost)
+    before = sum(line.given <= kill.began for line in lost)
     if kill.account is None and not lost:
         kill.account = 0  # nothing to tell
     elif kill.account is None:
@@ -604,7 +620,8 @@ def show(storm: Storm, verdict: Verdict) -> None:
     print(
         f"answers that are not in the access log: {len(verdict.unlogged)}; "
         f"by the proxy's account: {sum(kill.unwritten for kill in storm.kills)} "
-        f"(cut in a worker's last moment, and booked as one or the other: {last.total()})"
+        f"(cut in a worker's last moment, and booked as one or the other: {last.total()}; "
+        f"being written: {sum(kill.in_hand for kill in storm.kills)})"
     )
     print(f"done: {dict(storm.done)}")
     for name, value in verdict.rows["growth"].items():

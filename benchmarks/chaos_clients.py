@@ -4,14 +4,15 @@
 
 Every request, and every try of one, is a line of the book when it is over:
 
-    id kind outcome port sent ended
+    id kind outcome port sent given ended
 
 `id` went along as X-Request-Id, so that it is found again in the proxy's access log; `port` is the client's own, by
-which can be told who held the connection; the times are CLOCK_MONOTONIC. Outcomes: a status; `none` (the connection
-broke before a byte of an answer), `cut` (it broke within one), `unreachable`, `1000` (a WebSocket's life was over),
-`1001` (a WebSocket was told to go elsewhere), `open` (the run ended before it did), `handshake` (the connection broke
-within TLS, before a request), `certificate` (it is not one that the authority has issued for the name), `wrong-pool`
-(a backend answered whose role this request must not meet).
+which can be told who held the connection; the times are CLOCK_MONOTONIC. `sent` is before the request was written,
+`given` after the kernel had its head (inf: never); its client may stand still in between. Outcomes: a status; `none`
+(the connection broke before a byte of an answer), `cut` (it broke within one), `unreachable`, `1000` (a WebSocket's
+life was over), `1001` (a WebSocket was told to go elsewhere), `open` (the run ended before it did), `handshake` (the
+connection broke within TLS, before a request), `certificate` (it is not one that the authority has issued for the
+name), `wrong-pool` (a backend answered whose role this request must not meet).
 
 A GET whose connection breaks is asked again on a new one, as RFC 9110 section 9.2.2 allows, with an id that ends in .2
 (or .3); POSTs, streams that have begun, and WebSockets are not.
@@ -29,6 +30,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from math import inf
 from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit
@@ -46,6 +48,8 @@ BODIES = (100, 3_000, 20_000, 60_000)
 PREVIEW_EVERY, TLS_EVERY = 0.1, 0.1
 #: The roles that may answer: a request with the preview's header, and any other.
 PREVIEWED, SERVING = frozenset((b"next",)), frozenset((b"steady", b"spare"))
+#: Turns of the loop after which uvloop has tried to write what it was given.
+TURNS = 3
 FRESH = 50  # requests on a connection before a client opens another one
 
 
@@ -71,6 +75,7 @@ class Connection:
         self.writer: asyncio.StreamWriter | None = None
         self.port = 0
         self.used = 0
+        self.given = inf  # when the kernel surely had the head of the request under way
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """The one there is, unless the proxy has closed it; or a new one. Raises `Over`."""
@@ -100,6 +105,14 @@ class Connection:
         self.used = 1
         return self.reader, self.writer
 
+    async def send(self, data: bytes) -> None:
+        """Write a request; return when the kernel has its head. uvloop writes in the loop's next turn."""
+        assert self.writer is not None
+        self.writer.write(data)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        self.given = monotonic()
+
     def close(self) -> None:
         if self.writer is not None:
             self.writer.close()
@@ -126,6 +139,7 @@ class Clients:
     async def ask(self, kind: str, name: str, connection: Connection, talk: Callable[..., Awaitable[str]]) -> str:
         """One try, written into the book."""
         sent = monotonic()
+        connection.given = inf
         try:
             reader, writer = await connection.open()
             sent = monotonic()
@@ -138,7 +152,9 @@ class Clients:
             outcome = "timeout"
         except asyncio.CancelledError:
             outcome = "open"
-        self.lines.write(f"{name} {kind} {outcome} {connection.port} {sent:.6f} {monotonic():.6f}\n")
+        self.lines.write(
+            f"{name} {kind} {outcome} {connection.port} {sent:.6f} {connection.given:.6f} {monotonic():.6f}\n"
+        )
         if not outcome.isdecimal() or kind in ("stream", "socket"):
             connection.close()
         return outcome
@@ -164,7 +180,7 @@ class Clients:
         self, kind: str, connection: Connection, every: float, more: str = "", roles: frozenset[bytes] = SERVING
     ) -> None:
         async def talk(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
-            writer.write(self.head("GET", "/get", name, more))
+            await connection.send(self.head("GET", "/get", name, more))
             return await self.answer(reader, connection, roles)
 
         while not self.ended.is_set():
@@ -180,7 +196,7 @@ class Clients:
 
         async def talk(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
             body = bytes(self.rng.choice(BODIES))
-            writer.write(self.head("POST", "/post", name, f"Content-Length: {len(body)}\r\n") + body)
+            await connection.send(self.head("POST", "/post", name, f"Content-Length: {len(body)}\r\n") + body)
             return await self.answer(reader, connection)
 
         while not self.ended.is_set():
@@ -195,7 +211,7 @@ class Clients:
             async def talk(
                 name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, events: int = events
             ) -> str:
-                writer.write(self.head("GET", f"/events?{events}", name, "Accept: text/event-stream\r\n"))
+                await connection.send(self.head("GET", f"/events?{events}", name, "Accept: text/event-stream\r\n"))
                 async with asyncio.timeout(ANSWER_WITHIN):
                     head = await reader.readuntil(b"\r\n\r\n")
                 status = head[9:12].decode()
@@ -223,7 +239,7 @@ class Clients:
         async def talk(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
             key = base64.b64encode(os.urandom(16)).decode()
             fields = f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
-            writer.write(self.head("GET", "/ws", name, f"{fields}Connection: Upgrade\r\n"))
+            await connection.send(self.head("GET", "/ws", name, f"{fields}Connection: Upgrade\r\n"))
             async with asyncio.timeout(ANSWER_WITHIN):
                 head = await reader.readuntil(b"\r\n\r\n")
             if b" 101 " not in head[:20]:

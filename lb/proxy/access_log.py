@@ -21,7 +21,7 @@ from lb.core.renames import split_id
 from lb.core.report import RequestRecord
 from lb.core.targets import AccessLog
 from lb.http1.excerpt import Excerpt
-from lb.proxy.last_words import OVER, UNWRITTEN, WRITTEN
+from lb.proxy.last_words import OVER, TAKEN, UNWRITTEN, WRITTEN
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
@@ -352,6 +352,7 @@ class _Writer:
             try:
                 if self.cannot_open:
                     fd = self._opened(fd)
+                self._last_words[TAKEN] = self._last_words[WRITTEN] + item.lines
                 self._write(fd, item.pieces)
                 self.cannot_write = ""
             except OSError as error:  # disk full, reader gone: the lines are lost, the proxy is not

@@ -13,9 +13,10 @@ import os
 from dataclasses import dataclass
 
 SIZE = 4096
-#: Requests begun; requests over; log lines that the writing thread is done with; lines that it never had to write; and
-#: whether there is a log.
-BEGUN, OVER, WRITTEN, UNWRITTEN, LOGGED = range(5)
+#: Requests begun; requests over; log lines that the writing thread is done with; lines that it never had to write;
+#: whether there is a log; and lines that the writing thread has begun to write. Until it is done with them, nobody can
+#: say whether the file has them.
+BEGUN, OVER, WRITTEN, UNWRITTEN, LOGGED, TAKEN = range(6)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from lb.core.targets import AccessLog
 from lb.proxy import last_words
 from lb.proxy.access_log import PIECE, Log
-from lb.proxy.last_words import BEGUN, LOGGED, OVER, WRITTEN, Left, cells
+from lb.proxy.last_words import BEGUN, LOGGED, OVER, TAKEN, WRITTEN, Left, cells
 from tests.unit.test_exchange import GET, OK, POST, Stage
 
 
@@ -154,6 +155,31 @@ def test_what_a_killed_worker_had_under_way_and_unwritten_is_known(tmp_path: Pat
         time.sleep(0.005)
     assert one.plane.last_words[BEGUN] == 12
     one.log.close()
+
+
+def test_lines_that_are_being_written_are_known_as_such(
+    tmp_path: Path, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is killed then has them in the file or not: nobody can say."""
+    one = Written(tmp_path / "log", page=page)
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def write(fd: int, pieces: list[bytes]) -> None:
+        begun.set()
+        assert goes_on.wait(10)
+
+    monkeypatch.setattr(one.log._writer, "_write", write)
+    for _ in range(3):
+        one.serve()
+    one.log.flush()
+    assert begun.wait(10)
+    one.serve()
+    told = one.plane.last_words
+    assert told[TAKEN] - told[WRITTEN] == 3
+    assert last_words.read(page) == Left(0, 4)
+    goes_on.set()
+    one.log.close()
+    assert told[TAKEN] == told[WRITTEN] == 4
 
 
 def test_lines_that_nobody_takes_are_lost_once(page: int) -> None:
