@@ -383,7 +383,8 @@ class World:
 
     def may_have_failed(self, backend: Backend, track: Track) -> bool:
         """Whether a target may have failed a request that is under way, or be left out since it failed another."""
-        return not backend.is_well or backend.hurt > track.since - LEFT_OUT
+        refused = track.wish.do.get("first") == "503" and backend in [each.backend for each in track.arrivals]
+        return refused or not backend.is_well or backend.hurt > track.since - LEFT_OUT
 
     def hurt(self, backend: Backend) -> None:
         """What is under way at a target may fail by what becomes of it now."""
@@ -486,6 +487,8 @@ class World:
         self._judge_copy(track, arrival)
         arrival.earlier = len(track.arrivals)
         track.arrivals.append(arrival)
+        if track.wish.do.get("first") == "503" and track.answer is None:
+            self._look(track, self.services())  # it is failed by this target, and may go on
         if arrival.backend.address in self._places(track.allowed):
             self.tries[arrival.backend.address] += 1
         if track.answer is not None and track not in self.waiting:

@@ -426,7 +426,7 @@ class RealWorld(World):
 
     def may_have_failed(self, backend: Backend, track: Track) -> bool:
         last = max(backend.hurt, self.seen[backend.address].hurt)
-        return not backend.is_well or last > track.since - LEFT_OUT - SEEN
+        return super().may_have_failed(backend, track) or last > track.since - LEFT_OUT - SEEN
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
