@@ -212,6 +212,7 @@ class World:
             task.cancel()
         if self.supervising is not process:
             raise Violation("start", f"lb did not start: {self.processes.crashes}")
+        self.services()  # a worker that cannot install its first snapshot of this supervisor serves by what was before
         self.replaced.clear()
         self.on_change()
         await self.settle()
