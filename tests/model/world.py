@@ -111,8 +111,8 @@ class World:
         self.overrides: dict[str, tuple[int, int]] = {}  # address → (an operator's weight, the file's)
         self.supervisor: Any = None
         self.supervising: Process | None = None
-        self._last_wished: Any = {}  # what was wished last of each service; workers go by it without a supervisor
-        self.starting: Any = None  # the newest supervisor, that may not serve yet
+        self.starting: Any = None  # the supervisor that was started last, and may not serve yet
+        self.newest: Any = None  # the supervisor that served last, which may be dead
         self.busy_until = 0.0  # until then something may be under way that no client waits for
         self.tracks: dict[int, Track] = {}  # under way
         self.ended: dict[int, Track] = {}  # over, but a copy may still arrive
@@ -229,6 +229,7 @@ class World:
 
         def announce(started: Any) -> None:
             self.supervisor, self.supervising = supervisor, process
+            self.newest = supervisor
             if announced is not None:
                 announced.set()
 
@@ -333,9 +334,8 @@ class World:
 
     def shares(self, plan: ServicePlan) -> dict[str, int]:
         """Who shares the traffic: what was wished last, as it is on the disk."""
-        if self.supervisor is not None:
-            self._last_wished = self.supervisor.desired.services
-        wished = self._last_wished.get(plan.name)
+        supervisor = self.supervisor or self.newest  # workers without a supervisor go on by what the former one wished
+        wished = supervisor.desired.services.get(plan.name) if supervisor is not None else None
         if wished is None:
             return {plan.active: 100}
         return {pool: parts for pool, parts in (wished.shares or ((wished.active, 100),)) if pool in plan.pools}
