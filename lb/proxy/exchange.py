@@ -331,6 +331,10 @@ class Exchange:
         self.timer = "queue"
         self.deadline = self.queued_until
 
+    def waits_in(self, pool: LivePool) -> bool:
+        """Whether it waits for a target of `pool` that has room."""
+        return self.phase == QUEUED and self.pool is pool
+
     def leave_queue(self) -> None:
         """There may be room now, or the pool has changed: try again. The wait's deadline stays what it was."""
         if self.phase == QUEUED:

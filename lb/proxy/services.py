@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,7 @@ class LivePool:
         self.leaves_at = 0.0  # …and when what has been under way since before is cut; 0: nothing is to be cut
         self.balancer: Balancer[Lane] = build(service.rules.balance, (), plane.rng)
         self.waiting: deque[Exchange] = deque()  # in the order of arrival
-        self.trying: Exchange | None = None  # the first one, while `wake` lets it look for room
+        self.trying: Exchange | None = None  # one of them, while `wake` lets it look for room
 
     def rotate(self, weights: tuple[tuple[Lane, float], ...]) -> None:
         """New members or weights."""
@@ -116,19 +117,35 @@ class LivePool:
     def wake(self) -> None:
         """A connection or a target has become free: let the waiting requests try, in their order, while there is room.
 
+        One that may not use the room there is keeps its place, and holds up nobody behind it: it has tried that target
+        before, or its client is logged in at another one.
+
         A request that tries may end, and the end of a request wakes the queue. That inner call returns at once,
         because this loop goes on with the next request anyway.
         """
         if self.trying is not None:
             return
+        waiting, place = self.waiting, 0
         try:
-            while self.waiting:
-                exchange = self.trying = self.waiting.popleft()
+            while place < len(waiting):
+                exchange = self.trying = waiting[place]
                 exchange.leave_queue()
-                if self.waiting and self.waiting[0] is exchange:
-                    return  # there is no room
+                if exchange.waits_in(self):
+                    place = self._next_in_line(place + 1)
+                else:
+                    del waiting[place]
         finally:
             self.trying = None
+
+    def _next_in_line(self, place: int) -> int:
+        """The first place from `place` on whose request may use a target with room; beyond the last: there is none."""
+        limit = self.service.rules.breaker.connections
+        free = [lane for lane in self.members if not limit or lane.active < limit]
+        if free:
+            for at, exchange in enumerate(islice(self.waiting, place, None), place):
+                if not exchange.tried or any(lane not in exchange.tried for lane in free):
+                    return at
+        return len(self.waiting)
 
     def send_on(self) -> None:
         """Let the requests that may see this pool no more try elsewhere, also behind one that may, and has no room."""
@@ -140,7 +157,6 @@ class LivePool:
     def enter(self, exchange: Exchange) -> bool:
         """Let a request wait. The one that `wake` let try keeps its place. False: the queue is full."""
         if exchange is self.trying:
-            self.waiting.appendleft(exchange)
             return True
         if len(self.waiting) >= self.service.rules.breaker.pending:
             return False

@@ -181,9 +181,8 @@ def queues(world: World) -> None:
                 where = f"worker {worker.number}: {exchange} waits for {service.name}/{exchange.pool.name}"
                 members = [lane for lane in exchange.pool.members if lane not in exchange.tried]
                 free = [lane.id for lane in members if lane.active < limit]
-                # A client that is logged in waits for its own connection, and those behind it wait for their turn.
-                in_order = all(each.client.private is None for each in exchange.pool.waiting)
-                if free and in_order:
+                # A client that is logged in waits for its own connection, and holds up nobody.
+                if free and exchange.client.private is None:
                     world.violate("3 in time", f"{where}, while {free} have room")
                 allowed = world.allowed_now(int(exchange.head.path.rpartition(b"/")[2]))
                 addresses = {f"{lane.target.host}:{lane.target.port}" for lane in exchange.pool.members}

@@ -11,7 +11,7 @@ from lb.core.retry import HEAD, RESET, Failure
 from lb.core.targets import Breaker, Pool, Preview, Retries, Rotation, Route, Sticky, Target, Timeouts
 from lb.proxy.exchange import DOUBTING, QUEUED, Exchange
 from lb.proxy.services import LivePool
-from tests.unit.test_exchange import GET, OK, POST, Client, Stage
+from tests.unit.test_exchange import GET, OK, POST, Client, Stage, logged_in
 
 PREVIEW = Preview("green", header="X-Version", value="green")
 TO_GREEN = GET + b"X-Version: green\r\n"
@@ -245,3 +245,63 @@ def test_a_switch_takes_those_along_that_wait_behind_a_preview() -> None:
     assert moves.lane is not None
     assert (moves.pool.name, second.pool.name) == ("green", "green")
     assert list(pool(stage, "green").waiting) == [second]
+
+
+def test_a_client_that_waits_for_its_own_connection_holds_up_nobody() -> None:
+    stage = Stage(targets=2, breaker=Breaker(connections=1, pending=5))
+    client, own = logged_in(stage)
+    strangers = [stage.ask(GET) for _ in range(2)]
+    others = {upstream.lane: upstream for upstream, _ in (stage.accept(), stage.accept())}
+    full = others.pop(own.lane)
+    (other,) = others.values()
+    _, mine = stage.ask(GET, client=client)
+    _, behind = stage.ask(GET)
+    _, last = stage.ask(GET)
+    other.data_received(OK)
+    assert behind.upstream is other
+    assert list(pool(stage, "blue").waiting) == [mine, last], "both keep their places"
+    full.data_received(OK)
+    assert mine.upstream is own
+    assert last.phase == QUEUED
+    own.data_received(OK)
+    other.data_received(OK)
+    assert last.upstream is not None
+    last.upstream.data_received(OK)
+    assert [asked.status for asked, _ in strangers] == [200, 200]
+    assert stage.at_rest()
+
+
+def test_a_request_that_may_not_use_the_room_there_is_holds_up_nobody() -> None:
+    """The first of the queue has tried the target that has room."""
+    stage = Stage(targets=2, breaker=Breaker(connections=1, pending=5))
+    _, fails = stage.ask(GET)
+    stage.ask(GET)
+    upstream, _ = stage.accept()
+    stage.accept()
+    upstream.connection_lost(ConnectionResetError())
+    assert fails.phase == QUEUED
+    stage.ask(GET)
+    _, behind = stage.ask(GET)
+    assert behind.phase == QUEUED
+    again, _ = stage.accept()
+    assert again.lane is upstream.lane
+    again.data_received(OK)
+    assert behind.upstream is again
+    assert list(pool(stage, "blue").waiting) == [fails]
+
+
+def test_the_queue_is_not_looked_through_while_no_target_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(targets=2, breaker=Breaker(connections=1, pending=100))
+    for _ in range(2):
+        stage.ask(GET)
+    asked = [stage.ask(GET)[1] for _ in range(50)]
+    looked: list[Exchange] = []
+    leave = Exchange.leave_queue
+
+    def watched(exchange: Exchange) -> None:
+        looked.append(exchange)
+        leave(exchange)
+
+    monkeypatch.setattr(Exchange, "leave_queue", watched)
+    pool(stage, "blue").wake()
+    assert looked == asked[:1]
