@@ -626,8 +626,9 @@ class World:
         elif "room in time" in text or "wait for a target" in text:
             if track.rivals <= connections and "load" not in track.excuses and not track.starved:
                 self.violate("3 served (503)", f"{told} got 503: {text!r} with {track.rivals} requests under way")
-            tried = [arrival.over or CLOCK.now for arrival in track.arrivals]
-            self._judge_wait(track, CLOCK.now - max(tried) - PAUSES if tried else answer.seconds, told)
+            end = track.since + answer.seconds  # what is judged after an order ended before it, perhaps
+            tried = [arrival.over or end for arrival in track.arrivals]
+            self._judge_wait(track, end - max(tried) - PAUSES if tried else answer.seconds, told)
         elif not track.starved:
             self.violate("3 served (503)", f"{told} got 503: {text!r}")
 
