@@ -810,6 +810,8 @@ class Exchange:
     def client_lost(self) -> None:
         """The client went away: nobody's failure (nginx logs it as 499)."""
         if self.phase not in (OVER, TUNNELLING):
+            if self.phase == QUEUED:
+                self.pool.leave(self)
             self.status = 499
             self.reason = self.reason or "client_gone"
             self.keep_alive = False
@@ -840,6 +842,8 @@ class Exchange:
     def answer(self, status: int, reason: str, text: str, *, close: bool = False, extra: bytes = b"") -> None:
         """Answer in the proxy's own name."""
         client = self.client
+        if self.phase == QUEUED:
+            self.pool.leave(self)
         if self.pool is self.plane.nowhere.nobody:
             self.pool = self.service.nobody  # refused before a pool was chosen: its service counts it
         self.reason = reason
@@ -959,8 +963,6 @@ class Exchange:
             plane.remember(self, seconds)
         if shadow is not None:
             shadow.ended(self, status, seconds)
-        if phase == QUEUED:
-            self.pool.leave(self)
         if service is not plane.nowhere:
             service.in_flight -= 1
             if service.limiter is not None and lane is not None:

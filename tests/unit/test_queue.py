@@ -305,3 +305,15 @@ def test_the_queue_is_not_looked_through_while_no_target_has_room(monkeypatch: p
     monkeypatch.setattr(Exchange, "leave_queue", watched)
     pool(stage, "blue").wake()
     assert looked == asked[:1]
+
+
+def test_a_request_that_is_answered_while_it_waits_leaves_its_place_at_once() -> None:
+    stage = Stage(targets=1, breaker=ONE)
+    stage.ask(GET)
+    _, waits = stage.ask(GET)
+    client, cut = stage.ask(GET)
+    cut.cut_for_drain()
+    assert client.status == 503
+    assert list(pool(stage, "blue").waiting) == [waits]
+    _, comes = stage.ask(GET)
+    assert comes.phase == QUEUED, "there is a place for it"
