@@ -270,14 +270,6 @@ class Exchange:
         if lane is None:
             self.answer(503, "no_target", "no target is ready")
             return
-        now = self.started if not self.attempt else monotonic()
-        if not self.fresh:
-            upstream = lane.take_idle(now, self.head.method not in IDEMPOTENT)
-            if upstream is not None:
-                self.lane = lane
-                lane.in_flight += 1
-                self._send(upstream)
-                return
         limit = self.service.rules.breaker.connections
         if limit and lane.active >= limit:
             lane_with_room = self._with_room(limit)
@@ -287,6 +279,12 @@ class Exchange:
             lane = lane_with_room
         self.lane = lane
         lane.in_flight += 1
+        if not self.fresh:
+            now = self.started if not self.attempt else monotonic()
+            upstream = lane.take_idle(now, self.head.method not in IDEMPOTENT)
+            if upstream is not None:
+                self._send(upstream)
+                return
         self.phase = CONNECTING
         lane.open(self)
 

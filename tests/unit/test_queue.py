@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
 from lb.core.retry import HEAD, RESET, Failure
 from lb.core.targets import Breaker, Pool, Preview, Retries, Rotation, Route, Sticky, Target, Timeouts
 from lb.proxy.exchange import DOUBTING, QUEUED, Exchange
+from lb.proxy.lane import Lane
 from lb.proxy.services import LivePool
 from tests.unit.test_exchange import GET, OK, POST, Client, Stage, logged_in
 
@@ -317,3 +320,45 @@ def test_a_request_that_is_answered_while_it_waits_leaves_its_place_at_once() ->
     assert list(pool(stage, "blue").waiting) == [waits]
     _, comes = stage.ask(GET)
     assert comes.phase == QUEUED, "there is a place for it"
+
+
+def test_an_idle_connection_is_no_room_beyond_the_bound() -> None:
+    """One that was opened in doubt comes when its target has as many in use as it may have."""
+    stage = Stage(targets=1, breaker=ONE)
+    stage.ask(GET)
+    upstream, _ = stage.accept()
+    upstream.lane.begin()
+    spare, _ = stage.accept()
+    _, waits = stage.ask(GET)
+    assert waits.phase == QUEUED
+    assert upstream.lane.active == 1
+    upstream.data_received(OK)
+    assert waits.upstream in (upstream, spare)
+    assert upstream.lane.active == 1
+
+
+class First:
+    """A balancer that always picks the first lane."""
+
+    needs_key: ClassVar[bool] = False
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+
+    def pick(self, key: int = 0, avoid: Collection[Lane] = (), now: float = 0.0) -> Lane:
+        return self.lane
+
+
+def test_the_idle_connection_of_the_other_target_that_has_room_is_used() -> None:
+    stage = Stage(targets=2, breaker=ONE)
+    for _ in range(2):
+        stage.ask(GET)
+    for upstream, _ in [stage.accept() for _ in range(2)]:
+        upstream.data_received(OK)
+    blue = pool(stage, "blue")
+    blue.balancer = First(blue.members[0])
+    for _ in range(2):
+        _, exchange = stage.ask(GET)
+    assert not stage.loop.opening
+    assert exchange.upstream is not None
+    assert exchange.lane is blue.members[1]
