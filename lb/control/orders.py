@@ -34,11 +34,6 @@ DRAINS = {
     202: Answer("It still works on something, or does not drain.", DrainState),
 }
 
-DRAINS = {
-    200: Answer("Nothing is in flight there: it may be stopped.", DrainState),
-    202: Answer("It still works on something, or does not drain.", DrainState),
-}
-
 PRESTOP_ABOUT = (
     "Drains the target and answers when nothing is in flight there, or after `wait`. The drain ends by itself when the "
     "target is back."

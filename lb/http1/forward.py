@@ -11,7 +11,7 @@ Everything that depends on the connection and the header block alone is worked o
 from __future__ import annotations
 
 from lb.http1.forwarded import extend, node
-from lb.http1.head import CHUNKED, RequestFields, RequestHead
+from lb.http1.head import RequestFields, RequestHead
 
 _HTTP11 = b" HTTP/1.1\r\nHost: "
 _REQUEST_ID = b"X-Request-Id: "
@@ -98,8 +98,3 @@ def _hops_left(head: RequestHead) -> int:
     """RFC 9110 section 7.6.2: TRACE and OPTIONS count down; for other methods the field is passed on."""
     hops = head.fields.max_forwards
     return hops - 1 if head.method in (b"TRACE", b"OPTIONS") and hops > 0 else hops
-
-
-def body_framing_line(framing: int, framed: bool) -> bytes:
-    """The line that tells the client of a chunked body; nothing where the body is passed on without its framing."""
-    return b"Transfer-Encoding: chunked\r\n" if framing == CHUNKED and framed else b""

@@ -17,8 +17,6 @@ LENGTH = 1
 CHUNKED = 2
 UNTIL_CLOSE = 3
 
-FRAMING_NAMES = ("none", "length", "chunked", "until-close")
-
 
 class RequestFields:
     """What a request's header block says."""
