@@ -16,6 +16,7 @@ retries. Read from top to bottom, this file is what the proxy does:
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -307,10 +308,14 @@ class Exchange:
 
     def _with_room(self, limit: int) -> Lane | None:
         """Another lane of the pool that is below its bound of connections."""
-        for lane in self.pool.members:
-            if lane.active < limit and lane not in self.tried:
-                return lane
-        return None
+        return self.choose_of(lane for lane in self.pool.members if lane.active < limit)
+
+    def choose_of(self, free: Iterable[Lane]) -> Lane | None:
+        """One of these lanes of its pool that may be asked: one that was not tried; any, once all of the pool were."""
+        tried = self.tried
+        if tried and not all(lane in tried for lane in self.pool.members):
+            return next((lane for lane in free if lane not in tried), None)
+        return next(iter(free), None)
 
     def _queue(self) -> None:
         """All targets are at their bound: wait for one, for a while, in the pool's bounded queue."""

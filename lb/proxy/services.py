@@ -143,7 +143,7 @@ class LivePool:
         free = [lane for lane in self.members if not limit or lane.active < limit]
         if free:
             for at, exchange in enumerate(islice(self.waiting, place, None), place):
-                if not exchange.tried or any(lane not in exchange.tried for lane in free):
+                if exchange.choose_of(free) is not None:
                     return at
         return len(self.waiting)
 

@@ -362,3 +362,22 @@ def test_the_idle_connection_of_the_other_target_that_has_room_is_used() -> None
     assert not stage.loop.opening
     assert exchange.upstream is not None
     assert exchange.lane is blue.members[1]
+
+
+def test_a_request_that_has_tried_all_targets_takes_any_with_room() -> None:
+    stage = Stage(targets=2, breaker=ONE)
+    blue = pool(stage, "blue")
+    first, second = blue.members
+    blue.balancer = First(first)
+    stage.ask(GET)
+    stage.ask(GET)
+    _, waits = stage.ask(GET)
+    waits.tried = [second]
+    _, behind = stage.ask(GET)
+    behind.tried = [first, second]
+    stage.loop.opening.pop(0)
+    upstream, _ = stage.accept()
+    assert upstream.lane is second
+    upstream.data_received(OK)
+    assert behind.upstream is upstream
+    assert list(blue.waiting) == [waits]
