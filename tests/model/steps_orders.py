@@ -171,7 +171,13 @@ async def step_drain(world: World, dice: random.Random) -> str:
     operations = world.supervisor.operations
     preview = operations.foresee_drain(id, force)
     address = address_of(id)
-    answer = await order(world, operations.drain(id, force, "model"), lambda: world.drained.add(address))
+
+    def note() -> None:
+        nonlocal before
+        before = before and serves(world, service.name)  # a check may fail
+        world.drained.add(address)
+
+    answer = await order(world, operations.drain(id, force, "model"), note)
     compare(world, preview, answer, f"drain {id}")
     done = not isinstance(answer, Exception)
     judge_outcome(world, service.name, answer, before, force, f"drain {id}")
@@ -200,12 +206,6 @@ async def step_weight(world: World, dice: random.Random) -> str:
     assert target is not None
     await background(world, dice)
 
-    def note() -> None:
-        if weight == target.weight:
-            world.overrides.pop(address, None)
-        else:
-            world.overrides[address] = (weight, target.weight)
-
     from lb.control.models import WeightRequest
 
     force = dice.random() < 0.2
@@ -214,6 +214,15 @@ async def step_weight(world: World, dice: random.Random) -> str:
     await world.settle()
     before = serves(world, service.name)
     preview = operations.foresee_weight(id, wanted)
+
+    def note() -> None:
+        nonlocal before
+        before = before and serves(world, service.name)  # a check may fail
+        if weight == target.weight:
+            world.overrides.pop(address, None)
+        else:
+            world.overrides[address] = (weight, target.weight)
+
     answer = await order(world, operations.weight(id, wanted, "model"), note)
     what = f"weight {id} {weight}"
     compare(world, preview, answer, what)
