@@ -90,7 +90,7 @@ FEATURES: dict[str, tuple[int, Draw]] = {
     "panic_threshold": (60, lambda rng, service: rng.choice(("40%", "60%"))),
     "breaker": (80, _breaker),
     "retries": (70, lambda rng, service: rng.choice(({"attempts": 0}, {"statuses": [502, 503]}, {"budget": "100%"}))),
-    "slow_start": (80, lambda rng, service: {"window": "8s"}),
+    "slow_start": (80, lambda rng, service: {"window": rng.choice(("8s", "20s", "40s"))}),
     "outlier": (
         80,
         lambda rng, service: rng.choice(

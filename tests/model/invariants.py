@@ -8,7 +8,7 @@ from collections import Counter
 
 from tests.model import reference
 from tests.model.clock import CLOCK
-from tests.model.world import World
+from tests.model.world import Track, World
 
 PLAIN = reference.Request()
 #: Seconds after which an idle connection to a target and one of a client that does not read are gone.
@@ -45,7 +45,27 @@ async def look(world: World) -> None:
         for pool, targets in plan.pools.items():
             for target in targets:
                 await _explain(world, f"{name}/{pool}/{target.address}", services[name], pool)
+    for track in world.remembered():
+        await _explain_request(world, track)
     await metrics(world)
+
+
+async def _explain_request(world: World, track: Track) -> None:
+    """`lb explain REQUEST-ID` says what became of a request: its service, and who answered it with which status."""
+    from lb.control.operations import Refused
+
+    answer = track.answer
+    assert answer is not None
+    told = f"explain of {track.wish} (#{track.wish.number}, {answer.status})"
+    try:
+        explained = await world.within(world.supervisor.operations.explain(answer.request_id))
+    except Refused as refused:
+        world.violate("4 told", f"{told}: {refused.detail}")
+        return
+    text = "\n".join((explained.summary, *explained.lines))
+    who = f"service {track.service}," if answer.ours else f"{answer.backend}"
+    if who not in text or f"answered {answer.status} " not in text:
+        world.violate("4 told", f"{told}: {text!r}")
 
 
 def _look_at_service(world: World, view: object, service: reference.Service) -> None:

@@ -133,4 +133,4 @@ def leave_out(names: Iterable[str]) -> None:
 
 def load_all() -> None:
     """Import the files of steps."""
-    from tests.model import steps_health, steps_orders, steps_processes, steps_reload, steps_traffic  # noqa: F401
+    from tests.model import steps_health, steps_orders, steps_processes, steps_reload, steps_shares, steps_traffic  # noqa: F401

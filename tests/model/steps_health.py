@@ -110,6 +110,25 @@ async def step_mood(world: World, dice: random.Random) -> str:
     return f"{backend} {backend.mood}"
 
 
+@rule(3, "trouble")
+async def step_bad_release(world: World, dice: random.Random) -> str:
+    """One target of a pool, or all of them, pass their checks and fail their requests; then a few requests come."""
+    service = next(iter(world.plan.services.values()))
+    pool = dice.choice(list(service.pools))
+    backends = [each for target in service.pools[pool] for each in world.backends_of(target.address)]
+    mood = dice.choice(("500", "500", "reset", "close", "hang"))
+    for backend in backends if dice.random() < 0.3 else [dice.choice(backends)]:
+        backend.mood = mood
+        world.hurt(backend)
+    for _ in range(dice.choice((6, 14, 24))):
+        await world.ask(service.name, world.wish(service.name, method=dice.choice(("GET", "GET", "POST"))))
+        await asyncio.sleep(dice.choice((1e-6, 1e-6, 0.05)))
+    await asyncio.sleep(dice.choice((0.0, 1.2)))
+    for backend in backends if dice.random() < 0.7 else []:
+        backend.mood = "well"
+    return f"{pool}: {mood}"
+
+
 @rule(3, "health")
 async def step_close_idle(world: World, dice: random.Random) -> str:
     """A target closes the connections that it has no request on."""

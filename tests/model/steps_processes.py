@@ -33,6 +33,9 @@ def after_restart(world: World, gap: float, unseen: bool = False, begun: bool = 
                 known.doubtful()
         elif not begun:
             known.streak = 0 if known.ready is None else 1 if known.ready else -1
+        entered = world.entered.get(address)
+        if entered is not None and entered > CLOCK.now - REMEMBERED - gap:
+            world.entered[address] = None
     # No supervisor saw those end that ended meanwhile.
     world.ejected = {address: until for address, until in world.ejected.items() if until > CLOCK.now}
     world.counted_exactly = False
@@ -69,6 +72,7 @@ async def step_fail_install(world: World, dice: random.Random) -> str:
         return "none"
     process = dice.choice(living)
     process.fail_installs = 1
+    world.failed_installs.append(CLOCK.now)
     world.processes.fail_first_installs = dice.choice((0, 0, 1, 2))
     if dice.random() < 0.5:
         return "at the next reload"

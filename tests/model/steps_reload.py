@@ -10,6 +10,7 @@ from tests.model.clock import CLOCK
 from tests.model.plan import Plan, ServicePlan, TargetPlan
 from tests.model.reference import Knowledge
 from tests.model.rules import new_target, rule
+from tests.model.steps_health import in_file
 from tests.model.steps_orders import PLAIN, background, judge_outcome, order, serves
 from tests.model.world import World
 
@@ -23,6 +24,21 @@ def plan_to_edit(world: World, dice: random.Random) -> tuple[Plan, ServicePlan]:
 async def reload(world: World, plan: Plan, dice: random.Random) -> str:
     """Make a plan the file, and reload it: unless it is forced, no service is left without anybody who can serve."""
     await background(world, dice)
+    ill = dice.choice(in_file(world)) if dice.random() < 0.25 else None
+    if ill is not None and ill.ready == "pass":
+        ill.ready = dice.choice(("fail", "hang"))  # for a moment: it takes `fall` failures to make a target unready
+        if dice.random() < 0.5:
+            await asyncio.sleep(0.7)
+    try:
+        return await _reload(world, plan, dice)
+    finally:
+        if ill is not None:
+            await background(world, dice)
+            await world.settle()
+            ill.ready = "pass"
+
+
+async def _reload(world: World, plan: Plan, dice: random.Random) -> str:
     text = plan.text()
     world.file.write_text(text)
     force = dice.random() < 0.2

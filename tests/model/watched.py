@@ -80,6 +80,8 @@ class Watched(Supervisor):
         if known is None or verdict.ignored:
             return
         was = known.ready
+        if seen.doubt == "overloaded":
+            world.relieved.add(address)
         if verdict.ok:
             hint = 1.0 if verdict.weight_hint is None else verdict.weight_hint
             known.passed(seen.at, hint, verdict.drain_hint)

@@ -76,6 +76,7 @@ class Track:
     crowd: int = 0  # …and to the same service
     copied_to: frozenset[str] = frozenset()
     pools: frozenset[str] = frozenset()
+    witnesses: frozenset[int] = frozenset()  # process ids when it ended
     ahead: bool = False  # sent behind another one on the same connection
 
     @property
@@ -119,6 +120,7 @@ class World:
         self.clients: list[Client] = []
         self.numbers = 0
         self.turns = 0  # how often a target has become ready or unready
+        self.failed_installs: list[float] = []  # when a worker was made to fail one
         self.events_before = 0  # id of the newest event before the last order
         self.turned_within_the_order = False  # …while the last order was carried out
         self.orders = 0  # under way: what they change may be in force already
@@ -139,6 +141,12 @@ class World:
         self.worker_count = 1
         self.orphans = False
         self.sleepers: list[tuple[float, Client]] = []  # clients that never read, since when
+        #: Address → when it came into rotation; None: not known.
+        self.entered: dict[str, float | None] = {}
+        self.in_rotation: dict[str, bool | None] = {}  # address → whether it is; None: not known
+        self.windows: dict[str, list[tuple[float, float]]] = {}  # service → (since, seconds of its slow start)
+        self.relieved: set[str] = set()  # addresses that may have less than their weight, as they are overloaded
+        self.started_at = 0.0  # when the supervisor started
         self.is_quiet = False  # nothing has been under way for long
         self.counted_exactly = True
         #: Address → arrivals that may have been clients' requests, since its last ejection or doubt about connections.
@@ -214,6 +222,7 @@ class World:
             raise Violation("start", f"lb did not start: {self.processes.crashes}")
         self.services()  # a worker that cannot install its first snapshot of this supervisor serves by what was before
         self.replaced.clear()
+        self.started_at = CLOCK.now
         self.on_change()
         await self.settle()
 
@@ -346,9 +355,43 @@ class World:
             self._recent.append((CLOCK.now, self._services))
         self._forget_former()
         self._services = {}
+        for plan in self.plan.services.values():
+            self._note_entries(plan)
         fading = [track for track in self.ended.values() if track.excuses & LATER and track.since > CLOCK.now - HANGS]
         for track in [*self.tracks.values(), *self.waiting, *fading]:
             self._look(track, self.services())
+
+    def _note_entries(self, plan: ServicePlan) -> None:
+        """Note who comes into rotation, and how long slow starts take from now on."""
+        window = plan.seconds("slow_start", "window")
+        windows = self.windows.setdefault(plan.name, [])
+        if not windows or windows[-1][1] != window:
+            windows.append((CLOCK.now, window))
+        for targets in self.services()[plan.name].pools.values():
+            for target in targets:
+                before = self.in_rotation.get(target.address, False)
+                known = self.knowledge[target.address]
+                is_in = None if known.asks_drain or target.ready is None else bool(target.ready) and not target.out
+                if is_in and before is not True:
+                    self.entered[target.address] = CLOCK.now if before is False else None
+                self.in_rotation[target.address] = is_in
+
+    def warmth(self, service: str, address: str) -> tuple[float, float]:
+        """The share of its weight that slow start leaves a target, at least and at most: it grows as a line from a
+        tenth (Envoy's formula), in steps of a second or a twentieth of the window."""
+        changes = self.windows[service]
+        window = changes[-1][1]
+        entered = self.entered.get(address)
+        if not window:
+            return 1.0, 1.0
+        if entered is None:
+            return 0.1, 1.0
+        most = min(1.0, max(0.1, (CLOCK.now - entered) / window))
+        spans = zip([at for at, _ in changes[1:]] + [CLOCK.now], changes, strict=True)
+        if any(end > entered and end - entered >= seconds - 0.1 for end, (_, seconds) in spans):
+            most = 1.0  # it was over at some time, and is not begun again
+        passed = CLOCK.now - max(entered, self.started_at) - max(1.0, window / 20) - 0.1
+        return min(1.0, max(0.1, passed / window)), most
 
     def _look(self, track: Track, services: dict[str, reference.Service]) -> None:
         service = services.get(track.service)
@@ -497,6 +540,7 @@ class World:
 
     def _over(self, track: Track, answer: Answer) -> None:
         track.answer = answer
+        track.witnesses = self._witnesses()
         self.tracks.pop(track.wish.number, None)
         self.ended[track.wish.number] = track
         if "client" in track.excuses or track.copied_to or track.excuses & {"worker", "restart"}:
@@ -507,6 +551,16 @@ class World:
             self.waiting.append(track)
         else:
             self._judge(track)
+
+    def _witnesses(self) -> frozenset[int]:
+        """The processes that may know of a request that is over."""
+        return frozenset(p.pid for p in (*self.processes.living("worker"), *self.processes.living("supervisor")))
+
+    def remembered(self) -> list[Track]:
+        """The last requests with an answer, of which lb has to know, as all its processes have lived on."""
+        living = self._witnesses()
+        known = [track for track in self.ended.values() if track.witnesses <= living and "client" not in track.excuses]
+        return [track for track in known if track.answer is not None and track.answer.request_id][-3:]
 
     def order_over(self) -> None:
         """The last order has returned: what had to wait for that is judged."""
