@@ -76,6 +76,8 @@ def judge_outcome(world: World, name: str, answer: Any, before: bool, force: boo
     """An order that takes the last target away is refused, or it was forced, and then the event says so."""
     if isinstance(answer, Exception) or not before or not nobody_serves(world, name):
         return
+    if world.fallen:
+        return  # a check that failed meanwhile may have taken the last one away
     if world.turned_within_the_order:
         return  # the checks took the last target away, while workers had yet to confirm
     if not force:
@@ -175,13 +177,7 @@ async def step_drain(world: World, dice: random.Random) -> str:
     operations = world.supervisor.operations
     preview = operations.foresee_drain(id, force)
     address = address_of(id)
-
-    def note() -> None:
-        nonlocal before
-        before = before and serves(world, service.name)  # a check may fail
-        world.drained.add(address)
-
-    answer = await order(world, operations.drain(id, force, "model"), note)
+    answer = await order(world, operations.drain(id, force, "model"), lambda: world.drained.add(address))
     compare(world, preview, answer, f"drain {id}")
     done = not isinstance(answer, Exception)
     judge_outcome(world, service.name, answer, before, force, f"drain {id}")
@@ -210,6 +206,12 @@ async def step_weight(world: World, dice: random.Random) -> str:
     assert target is not None
     await background(world, dice)
 
+    def note() -> None:
+        if weight == target.weight:
+            world.overrides.pop(address, None)
+        else:
+            world.overrides[address] = (weight, target.weight)
+
     from lb.control.models import WeightRequest
 
     force = dice.random() < 0.2
@@ -218,15 +220,6 @@ async def step_weight(world: World, dice: random.Random) -> str:
     await world.settle()
     before = serves(world, service.name)
     preview = operations.foresee_weight(id, wanted)
-
-    def note() -> None:
-        nonlocal before
-        before = before and serves(world, service.name)  # a check may fail
-        if weight == target.weight:
-            world.overrides.pop(address, None)
-        else:
-            world.overrides[address] = (weight, target.weight)
-
     answer = await order(world, operations.weight(id, wanted, "model"), note)
     what = f"weight {id} {weight}"
     compare(world, preview, answer, what)

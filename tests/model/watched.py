@@ -86,7 +86,9 @@ class Watched(Supervisor):
             hint = 1.0 if verdict.weight_hint is None else verdict.weight_hint
             known.passed(seen.at, hint, verdict.drain_hint)
         elif not (seen.doubt == "own_fault" and known.ready is not True):
+            was = known.ready
             known.failed(seen.at)
+            world.fallen |= known.ready is not was
         world.turns += known.ready is not was
         world.on_change()
 

@@ -124,6 +124,7 @@ class World:
         self.events_before = 0  # id of the newest event before the last order
         self.turned_within_the_order = False  # …while the last order was carried out
         self.orders = 0  # under way: what they change may be in force already
+        self.fallen = False  # a target has failed its checks since the last order began
         self.waiting: list[Track] = []  # requests that ended while an order was under way
         #: Notes that the file of a reload is in force, given the services until then. Probes of its targets count from
         #: that moment, while the order may go on waiting for workers.
