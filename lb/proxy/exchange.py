@@ -222,14 +222,15 @@ class Exchange:
         if lane is None:
             self._next_lane()
             return
+        if not self._may_open(lane):
+            self.shadow.drop()
+            return
         upstream = lane.take_idle(self.started, self.head.method not in IDEMPOTENT)
         if upstream is not None:
             self._send(upstream)
-        elif self._may_open(lane):
+        else:
             self.phase = CONNECTING
             lane.open(self)
-        else:
-            self.shadow.drop()
 
     def _may_open(self, lane: Lane) -> bool:
         """Whether a target may have one more connection in use."""

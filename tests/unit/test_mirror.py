@@ -303,6 +303,23 @@ def test_a_copy_without_room_is_dropped_and_waits_in_no_queue() -> None:
     assert service(stage).waiting == []
 
 
+def test_a_copy_takes_no_idle_connection_beyond_the_bound() -> None:
+    """A preview uses the only connection of the mirror's target, and one that was opened in doubt is idle there."""
+    stage = mirrored(breaker=Breaker(connections=1), previews=(Preview("green", header="X-Version"),))
+    stage.ask(GET + b"X-Version: 2\r\n")
+    upstream, _ = accept(stage, "green")
+    client, exchange = stage.ask(GET)
+    accept(stage, "blue")
+    upstream.lane.begin()
+    accept(stage, "green")
+    assert upstream.lane.freshest is not None
+    assert exchange.upstream is not None
+    exchange.upstream.data_received(OK)
+    assert client.status == 200
+    assert upstream.lane.active == 1
+    assert service(stage).mirrored == {"dropped": 1}
+
+
 def test_copies_give_their_connections_to_clients() -> None:
     """The mirror's pool hangs and is full of copies: a preview, or anybody after a switch, finds room all the same."""
     stage = mirrored(breaker=Breaker(connections=2), previews=(Preview("green", header="X-Version"),))
