@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
+from tests.model import steps_health, steps_processes
 from tests.model.clock import CLOCK
 from tests.model.plan import ServicePlan, address_of
 from tests.model.rules import rule
@@ -22,11 +23,12 @@ TURNS = 3
 async def step_share(world: World, dice: random.Random) -> str:
     """Perhaps one target begins its slow start; after a while, perhaps in another lb, requests are shared."""
     service = next(iter(world.plan.services.values()))
+    if dice.random() < 0.7:
+        await steps_health.step_heal(world, dice)
+        await asyncio.sleep(6.0)
     if dice.random() < 0.5 and "orders" in world.themes:
         await _enter_anew(world, service, dice)
     if dice.random() < 0.5 and "restart" in world.themes:
-        from tests.model import steps_processes
-
         restart = dice.choice((steps_processes.step_upgrade, steps_processes.step_kill_supervisor))
         await restart(world, dice)
         await world.settle()
@@ -58,7 +60,7 @@ async def _count(world: World, service: ServicePlan) -> str:
     able = {target.address: target for target in targets if target.can_serve}
     if (
         len(able) < 2
-        or any(track.pools & {pool} for track in world.tracks.values())
+        or any("client" not in track.excuses for track in world.tracks.values())
         or any(target.ready is None for target in targets)
         or world.services()[service.name].offered(pool) != set(able)
         or addresses & world.relieved

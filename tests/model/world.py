@@ -559,6 +559,8 @@ class World:
 
     def remembered(self) -> list[Track]:
         """The last requests with an answer, of which lb has to know, as all its processes have lived on."""
+        if any(worker.plane.draining or worker.plane.behind for worker in self.workers):
+            return []  # one that leaves may be asked no more
         living = self._witnesses()
         known = [track for track in self.ended.values() if track.witnesses <= living and "client" not in track.excuses]
         return [track for track in known if track.answer is not None and track.answer.request_id][-3:]
