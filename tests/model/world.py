@@ -562,7 +562,9 @@ class World:
         if any(worker.plane.draining or worker.plane.behind for worker in self.workers):
             return []  # one that leaves may be asked no more
         living = self._witnesses()
-        known = [track for track in self.ended.values() if track.witnesses <= living and "client" not in track.excuses]
+        # A worker may have died between its answer and the moment in which the run read it.
+        lost = {"client", "worker", "restart"}
+        known = [track for track in self.ended.values() if track.witnesses <= living and not track.excuses & lost]
         return [track for track in known if track.answer is not None and track.answer.request_id][-3:]
 
     def order_over(self) -> None:
