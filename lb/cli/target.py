@@ -108,15 +108,21 @@ def counted(number: int, noun: str) -> str:
 
 @click.command(epilog="\b\nExample:\n  lb undrain 127.0.0.1:5001")
 @target_argument
+@click.option("--force", is_flag=True, help="Even if it is not ready, and its pool in panic as soon as it counts.")
+@dry_run_option
 @admin_options
 @json_option
-def undrain(client: Client, target: str, as_json: bool) -> None:
+def undrain(client: Client, target: str, force: bool, dry_run: bool, as_json: bool) -> None:
     """Put a drained target back.
 
     What its probes found meanwhile holds: one that is not ready gets no traffic.
+    It is refused where such a one brings its pool below panic_threshold.
     """
     known = client.target(target)
-    answer = client.post(f"/api/v1/targets/{in_path(known)}/undrain", doing=f"putting {known} back")
+    if dry_run:
+        foresee(client, f"/api/v1/targets/{in_path(known)}/undrain", {"force": force}, as_json)
+        return
+    answer = client.post(f"/api/v1/targets/{in_path(known)}/undrain", {"force": force}, doing=f"putting {known} back")
     click.echo(json.dumps(answer, indent=2) if as_json else f"{known} may get requests again.")
 
 

@@ -366,6 +366,13 @@ class DrainRequest(Wanted):
     """Even if fewer than min_ready targets are left."""
 
 
+class UndrainRequest(Wanted):
+    """Take a drain back."""
+
+    force: bool = False
+    """Even if the target is not ready and its pool is in panic (`panic_threshold`) as soon as it counts."""
+
+
 class WeightRequest(Wanted):
     """Give a target more or less traffic."""
 

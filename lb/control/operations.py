@@ -101,6 +101,9 @@ class Operations(Protocol):
     def foresee_drain(self, id: str, force: bool) -> Preview:
         """What `drain` would do now."""
 
+    def foresee_undrain(self, id: str, force: bool) -> Preview:
+        """What `undrain` would do now."""
+
     def foresee_weight(self, id: str, wanted: WeightRequest) -> Preview:
         """What `weight` would do now."""
 
@@ -108,7 +111,7 @@ class Operations(Protocol):
 
     async def drain_state(self, id: str) -> DrainState: ...
 
-    async def undrain(self, id: str, actor: str) -> TargetView: ...
+    async def undrain(self, id: str, force: bool, actor: str) -> TargetView: ...
 
     async def prestop(self, subject: str, wait: float, actor: str) -> DrainState:
         """Drain the target that `subject` names: its id, or the address that it calls from."""

@@ -19,6 +19,7 @@ from lb.control.models import (
     ServiceView,
     SwitchRequest,
     TargetView,
+    UndrainRequest,
     WeightRequest,
 )
 from lb.control.operations import Refused
@@ -61,6 +62,12 @@ async def preview_drain(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, DrainRequest)
     return view(request, request.app[OPERATIONS].foresee_drain(request.match_info["id"], wanted.force))
+
+
+async def preview_undrain(request: web.Request) -> web.Response:
+    query(request, ())
+    wanted = await body(request, UndrainRequest)
+    return view(request, request.app[OPERATIONS].foresee_undrain(request.match_info["id"], wanted.force))
 
 
 async def preview_weight(request: web.Request) -> web.Response:
@@ -112,7 +119,8 @@ async def prestop(request: web.Request) -> web.Response:
 
 async def undrain(request: web.Request) -> web.Response:
     query(request, ())
-    return view(request, await as_seen(request).undrain(request.match_info["id"], actor(request)))
+    wanted = await body(request, UndrainRequest)
+    return view(request, await as_seen(request).undrain(request.match_info["id"], wanted.force, actor(request)))
 
 
 async def weight(request: web.Request) -> web.Response:
@@ -167,7 +175,11 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "POST", "/api/v1/targets/{id}/undrain", undrain, "undrainTarget", "targets", "Take a drain back",
         {200: Answer("The target, which gets requests again if it is ready.", TargetView)},
-        changes=True, refusals=BUSY,
+        takes=UndrainRequest, takes_nothing_too=True, changes=True, refusals=("Too few would be left", *BUSY),
+    ),
+    Endpoint(
+        "POST", "/api/v1/targets/{id}/undrain/preview", preview_undrain, "previewUndrain", "targets",
+        "What the end of a drain would do", PREVIEW, takes=UndrainRequest, takes_nothing_too=True,
     ),
     Endpoint(
         "PUT", "/api/v1/targets/{id}/weight", weight, "weighTarget", "targets", "Give a target more or less traffic",

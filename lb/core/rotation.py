@@ -28,6 +28,8 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Literal
 
+from msgspec.structs import replace as changed
+
 from lb.core.checks import CheckSpec
 from lb.core.desired import ServiceDesired, TargetDesired
 from lb.core.lifecycle import Damping, Ejection, Health, Rules, SlowStart, in_rotation, ramp, shown
@@ -191,7 +193,13 @@ def stops(
     """Whether other wishes for its targets keep a pool from offering those that can serve: more are counted then."""
     if panic.choice == "spread" or in_panic(pool, healths, before, panic):
         return False
-    return in_panic(pool, healths, after, panic)
+    return in_panic(pool, undrained(healths, after), after, panic)
+
+
+def undrained(healths: Mapping[str, Health], wished: Mapping[str, TargetDesired]) -> Mapping[str, Health]:
+    """The healths once drains have ended that these wishes no longer ask for. `wished` may leave targets out."""
+    ended = [id for id, wish in wished.items() if not wish.draining and id in healths]
+    return {**healths, **{id: changed(healths[id], admin="normal") for id in ended}}
 
 
 def bears_on_rotation(old: Health, new: Health) -> bool:

@@ -6,7 +6,8 @@ after it was told that it may stop.
 
 Nothing is drained below `min_ready`: with its default ("all targets", which is meant for the pool that a switch leads
 to) at least one target must be left that can serve. A weight of 0 is refused by the same rule, as it ends the same way.
-So is a weight above 0 for a target that cannot serve, when its pool is in panic as soon as it counts.
+So is a weight above 0 for a target that cannot serve, or the end of its drain, when its pool is in panic as soon as it
+counts. A target that comes back by itself ends its drain in any case: its checks have passed.
 A container that stops is drained in any case, as it would be gone anyway.
 """
 
@@ -65,15 +66,19 @@ class Drains:
             await self.enforce(target.service)
         return await self.state(target)
 
-    async def end(self, target: Target, actor: str) -> None:
-        """It may get requests again, if it is ready."""
+    async def undrain(self, target: Target, force: bool, actor: str) -> None:
+        """It may get requests again, if it is ready; returns when every worker has confirmed that. Raises `Refused`."""
+        await self.end(target, actor, self._gate_of_undrain(target, force))
+
+    async def end(self, target: Target, actor: str, forced: str = "") -> None:
+        """As `undrain`, without its gate; `forced` is what the event adds."""
         supervisor = self._supervisor
         if self.wished(target).draining:
-            self.wish(target, replace(self.wished(target), draining=False, returns=False))
+            self.wish(target, _undrained(self.wished(target)))
             self._seen_down.discard(target.id)
             self._told_safe.pop(target.id, None)
             supervisor.undrain(target.id)
-            text = "is no longer drained"
+            text = f"is no longer drained{forced}"
             supervisor.note("drain", text, target.id, actor=actor, before="drained", after="in service")
             await self.enforce(target.service)
 
@@ -102,6 +107,16 @@ class Drains:
                 until = f" within {format_duration(bound)}, then it is cut" if bound else ""
                 lines.append(f"{count} {one if count == 1 else many} under way there may end{until}")
         return lines
+
+    def foresee_undrain(self, target: Target, force: bool) -> list[str]:
+        """What `undrain` would do, in words. Raises the `Refused` that it would raise; nothing is changed."""
+        if not self.wished(target).draining:
+            return [f"{target.id} is not drained: nothing changes"]
+        self._gate_of_undrain(target, force)
+        reason = self._supervisor.rotations.why_not_then(target, _undrained(self.wished(target)))
+        if reason:
+            return [f"{target.id} gets requests again once it can serve ({reason})"]
+        return [f"{target.id} gets requests of {target.pool} again at once"]
 
     def who_instead(self, target: Target) -> list[str]:
         """Who gets the requests of a target that is taken out, in words; nothing when it gets none."""
@@ -197,9 +212,12 @@ class Drains:
         return _unless(force, lambda: self._check_enough_left(target))
 
     def counting(self, target: Target, wanted: TargetDesired, force: bool) -> str:
-        """Refuse a weight by which a target that cannot serve counts, when that brings its pool into panic; with
+        """Refuse wishes by which a target that cannot serve counts, when that brings its pool into panic; with
         `force`, what the event adds about that."""
         return _unless(force, lambda: self._check_no_panic(target, wanted))
+
+    def _gate_of_undrain(self, target: Target, force: bool) -> str:
+        return self.counting(target, _undrained(self.wished(target)), force)
 
     def _pool_with_traffic(self, target: Target) -> Pool | None:
         """The target's pool, if requests are meant for it or go to it; None: nobody misses it."""
@@ -235,7 +253,7 @@ class Drains:
         if pool is not None and rotations.stops(pool, {target.id: wanted}):
             able, _ = rotations.strength(pool)
             detail = (
-                f"{target.id} cannot serve ({rotations.why_not(target)}); once it counts, {able} ready in "
+                f"{target.id} cannot serve ({rotations.why_not_then(target, wanted)}); once it counts, {able} ready in "
                 f"{pool.name} are fewer than `panic_threshold` asks for"
             )
             raise Refused(409, "Too few would be left", detail, rotations.unable(pool))
@@ -283,6 +301,10 @@ class Drains:
         if id in self._seen_down or (safe_since is not None and time.monotonic() - safe_since > BACK_AFTER):
             with suppress(Refused):
                 await self.end(target, "it is back")
+
+
+def _undrained(wished: TargetDesired) -> TargetDesired:
+    return replace(wished, draining=False, returns=False)
 
 
 def _unless(force: bool, check: Callable[[], None]) -> str:

@@ -370,10 +370,14 @@ class LiveOperations:
     async def drain_state(self, id: str) -> DrainState:
         return await self._drains.state(self._target(id))
 
-    async def undrain(self, id: str, actor: str) -> TargetView:
+    async def undrain(self, id: str, force: bool, actor: str) -> TargetView:
         target = self._target(id)
-        await self._drains.end(target, actor)
+        await self._drains.undrain(target, force, actor)
         return await self.target(target.id)
+
+    def foresee_undrain(self, id: str, force: bool) -> Preview:
+        target = self._target(id)
+        return _foreseen(lambda force: self._drains.foresee_undrain(target, force), force)
 
     async def prestop(self, subject: str, wait: float, actor: str) -> DrainState:
         return await self._drains.prestop(self._caller(subject), wait, actor)

@@ -22,6 +22,7 @@ from lb.core.rotation import (
     shortfall,
     stops,
     strength,
+    undrained,
     why_not,
 )
 from lb.core.targets import Mirror, Pool, Rotation, Service, Snapshot, Target
@@ -140,6 +141,11 @@ class Rotations:
     def why_not(self, target: Target) -> str:
         """Why it cannot serve, for people; empty: it can."""
         return why_not(target, self._healths, self._desired().targets, monotonic())
+
+    def why_not_then(self, target: Target, wanted: TargetDesired) -> str:
+        """Why it could not serve with these wishes for it, for people; empty: it could."""
+        wished = {target.id: wanted}
+        return why_not(target, undrained(self._healths, wished), wished, monotonic())
 
     def unable(self, pool: Pool) -> list[dict[str, str]]:
         """The targets of a pool that cannot serve, each with the reason, as a refusal lists them."""

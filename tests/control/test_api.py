@@ -211,6 +211,7 @@ def test_previews_say_what_would_happen_and_change_nothing(shared: Api) -> None:
     drained = preview(f"targets/{id}/drain")
     assert drained["allowed"]
     assert shared.ids["blue"][1] in drained["lines"][1]
+    assert "is not drained" in preview(f"targets/{id}/undrain")["lines"][0]
     assert "about 75%" in preview(f"targets/{id}/weight", {"weight": 3})["lines"][0]
     assert "no new request" in preview(f"targets/{id}/weight", {"weight": 0})["lines"][0]
     assert "already" in preview(f"targets/{id}/weight", {"weight": 1})["lines"][0]

@@ -69,6 +69,27 @@ def test_it_stays_drained_whatever_its_probes_say_until_it_is_undrained(stage: S
     eventually(lambda: lb.state(one.address) == "ready")
 
 
+def test_an_undrain_that_brings_its_pool_into_panic_is_refused(stage: Stage) -> None:
+    one, two = stage.pool("blue", 2)
+    lb = stage.start(stage.config({"blue": [one, two]}, service="panic_threshold: 60%"))
+    eventually(lambda: all_ready(lb))
+    assert lb.cli("drain", one.address, "--wait").returncode == 0
+    one.toggle()
+    assert [lb.cli("probe", one.address).returncode for _ in range(2)] == [1, 1]  # as many as `fall`
+    refused = lb.cli("undrain", one.address)
+    assert refused.returncode == 1
+    assert "1 ready in blue are fewer than `panic_threshold` asks for" in refused.stderr
+    foreseen = lb.cli("undrain", one.address, "--dry-run")
+    assert foreseen.returncode == 1
+    assert "--force would do it all the same" in foreseen.stderr
+    assert ask(lb.url).status == 200
+    assert lb.cli("undrain", one.address, "--force").returncode == 0
+    assert ask(lb.url).status == 503
+    one.toggle()
+    eventually(lambda: all_ready(lb))
+    assert ask(lb.url).status == 200
+
+
 @pytest.mark.parametrize(("quorum", "first"), [("", 0), ("rollout: {min_ready: 2}", 0), ("rollout: {min_ready: 3}", 1)])
 def test_it_is_refused_when_too_few_would_be_left(stage: Stage, quorum: str, first: int) -> None:
     backends = stage.pool("blue", 3)

@@ -189,11 +189,17 @@ async def step_undrain(world: World, dice: random.Random) -> str:
     drained = [id for service in world.plan.services.values() for id in ids(world, service)]
     chosen = [id for id in drained if address_of(id) in world.drained] or drained
     id = dice.choice(chosen)
-    address = address_of(id)
-    answer = await order(
-        world, world.supervisor.operations.undrain(id, "model"), lambda: world.drained.discard(address)
-    )
-    return f"{id}: {'refused' if isinstance(answer, Exception) else 'done'}"
+    address, name = address_of(id), id.partition("/")[0]
+    force = dice.random() < 0.2
+    await world.settle()
+    before = serves(world, name)
+    operations = world.supervisor.operations
+    preview = operations.foresee_undrain(id, force)
+    answer = await order(world, operations.undrain(id, force, "model"), lambda: world.drained.discard(address))
+    what = f"undrain {id}"
+    compare(world, preview, answer, what)
+    judge_outcome(world, name, answer, before, force, what)
+    return f"{id}{' by force' if force else ''}: {f'refused: {answer}' if isinstance(answer, Exception) else 'done'}"
 
 
 @rule(5, "orders")
@@ -256,7 +262,7 @@ async def step_full_queue(world: World, dice: random.Random) -> str:
         world.check()
         for id in drained:
             address = address_of(id)
-            await order(world, operations.undrain(id, "model"), functools.partial(world.drained.discard, address))
+            await order(world, operations.undrain(id, True, "model"), functools.partial(world.drained.discard, address))
     elif kind == "fail":
         for target in service.pools.get(active, ()):
             for backend in world.backends_of(target.address):

@@ -45,7 +45,7 @@ async def _enter_anew(world: World, service: ServicePlan, dice: random.Random) -
         return
     answer = await order(world, operations.drain(id, False, "model"), lambda: world.drained.add(address))
     if not isinstance(answer, Exception):
-        await order(world, operations.undrain(id, "model"), lambda: world.drained.discard(address))
+        await order(world, operations.undrain(id, True, "model"), lambda: world.drained.discard(address))
     await asyncio.sleep(dice.choice((0.0, 2.0, 4.0, 4.0)))
 
 

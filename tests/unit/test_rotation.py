@@ -247,6 +247,17 @@ def test_a_target_that_counts_again_may_bring_its_pool_into_panic(panic, ready, 
     assert stops(blue, healths, {}, {ids[-1]: TargetDesired(weight=1)}, panic) == stopped
 
 
+@pytest.mark.parametrize(("panic", "stopped"), [(Panic(0.6), True), (Panic(0.5), False), (Panic(0.6, "spread"), False)])
+@pytest.mark.parametrize("admin", ["draining", "drained"])
+def test_the_end_of_a_drain_may_bring_its_pool_into_panic(admin, panic, stopped):
+    blue = pool("blue", 1, 1)
+    able, id = (target.id for target in blue.targets)
+    before, after = {id: TargetDesired(draining=True)}, {id: TargetDesired()}
+    drained = replace(UNREADY, admin=admin)
+    assert stops(blue, {able: READY, id: drained}, before, after, panic) == stopped
+    assert not stops(blue, {able: READY, id: replace(READY, admin=admin)}, before, after, panic)
+
+
 # --- shares ----------------------------------------------------------------------------------------------------------
 
 

@@ -201,7 +201,10 @@ async def step_undrain(world: RealWorld, dice: random.Random) -> str:
     id = dice.choice([id for id in every if id.rpartition("/")[2] in world.drained] or every)
     planned = world.wished.copy()
     planned.drained.discard(id.rpartition("/")[2])
-    return f"{id}: {outcome(await world.order('POST', f'/api/v1/targets/{id}/undrain', None, planned))}"
+    body = {"force": dice.random() < 0.2}
+    path = f"/api/v1/targets/{id}/undrain"
+    said = await carry_out(world, id.partition("/")[0], path, "POST", body, planned, f"{path}/preview")
+    return f"{id} {body}: {outcome(said)}"
 
 
 async def step_weight(world: RealWorld, dice: random.Random) -> str:
