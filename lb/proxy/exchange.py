@@ -766,10 +766,12 @@ class Exchange:
                 self.lane = None
                 if lane not in self.tried:
                     self.tried = [*self.tried, lane]
-                self.pool = other
+                former, self.pool = self.pool, other
                 self.phase = NEW
                 self._note(f"{lane.id}: answered 404, asked the other pool")
                 self._next_lane()
+                if former.waiting:
+                    former.wake()  # the target that answered has room
                 return True
         return False
 

@@ -108,6 +108,20 @@ def test_a_request_that_a_target_was_sent_waits_anew(status: int) -> None:
     assert exchange.deadline > first
 
 
+def test_the_room_of_a_target_that_lacks_an_asset_goes_to_the_queue() -> None:
+    """The other version is asked for the asset, and the answer of that one may take its time."""
+    stage = Stage(targets=1, breaker=ONE, previews=(PREVIEW,), sticky=Sticky(asset_fallback=True))
+    stage.rotate((("blue", 99), ("green", 1)))
+    _, lacks = stage.ask(GET)
+    upstream, _ = stage.accept()
+    assert upstream.lane.id.startswith("s/blue/")
+    _, waits = stage.ask(GET)
+    assert waits.phase == QUEUED
+    upstream.data_received(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
+    assert lacks.pool.name == "green"
+    assert waits.upstream is upstream
+
+
 def test_an_emptied_pool_releases_all_of_its_queue_at_once() -> None:
     """250 clients: each answer ends a request, and the end of a request wakes the queue."""
     stage = Stage(targets=1, breaker=Breaker(connections=1, pending=1024))
