@@ -210,15 +210,15 @@ class Lane:
         self.tally.connect_failures += 1
         self.failed(_ALARMS[failure.cause], failure.text)
         self.opening -= 1
-        if not self.needs_another():
-            return
-        if self.expecting[0][1] <= begun:
-            exchange = self._leaves_first()
-            self.active -= 1
-            exchange.on_failure(failure)
-            self.prune()
-        else:  # it came later, and a connection of its own has gone to an earlier one
-            self.plane.openings.ask(self)
+        if self.needs_another():
+            if self.expecting[0][1] <= begun:
+                exchange = self._leaves_first()
+                self.active -= 1
+                exchange.on_failure(failure)
+                self.prune()
+                return
+            self.plane.openings.ask(self)  # it came later, and a connection of its own has gone to an earlier one
+        self._wake()  # with this target all may be shunned, and then those that were before are back
 
     def needs_another(self) -> bool:
         """Whether more requests expect a connection than are being opened."""

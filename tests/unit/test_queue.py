@@ -215,6 +215,23 @@ def test_a_lane_that_is_taken_back_serves_the_queue() -> None:
     assert waits.lane is free
 
 
+def test_shunned_lanes_that_are_all_there_is_serve_the_queue() -> None:
+    """The failed connection was opened in doubt: no request's try ends with it."""
+    stage = Stage(targets=2, breaker=ONE)
+    blue = pool(stage, "blue")
+    first, second = blue.members
+    blue.shun(second, until=5.0)
+    _, doubtful = stage.ask(POST, b"hello")
+    stage.accept()
+    _, expects = stage.ask(GET)
+    _, waits = stage.ask(GET)
+    doubtful.on_failure(Failure(HEAD, RESET, "reset", idle=5.0, elapsed=0.01))
+    assert expects.lane is first
+    stage.refuse()
+    assert expects.lane is first, "a connection is opened for it"
+    assert waits.lane is second
+
+
 def test_the_room_that_a_failed_try_leaves_goes_to_the_queue() -> None:
     stage = Stage(targets=2, breaker=Breaker(connections=1, pending=5))
     _, fails = stage.ask(GET)
