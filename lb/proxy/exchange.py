@@ -701,13 +701,12 @@ class Exchange:
             self.tried = [*self.tried, lane]
         self.phase = NEW
         pool = self.pool
-        if not self._choose_again():
-            return
-        if failure.reused or any(member not in self.tried for member in self.pool.members):
-            self._next_lane()
-        else:
-            # The rare way that needs a timer: everybody has been tried, so give them a moment.
-            self.plane.loop.call_later(0.05 * (1 << min(self.attempt - 1, 5)), self._retry_now)
+        if self._choose_again():
+            if failure.reused or any(member not in self.tried for member in self.pool.members):
+                self._next_lane()
+            else:
+                # The rare way that needs a timer: everybody has been tried, so give them a moment.
+                self.plane.loop.call_later(0.05 * (1 << min(self.attempt - 1, 5)), self._retry_now)
         if pool.waiting:
             pool.wake()  # the try that failed has left room
 
