@@ -340,6 +340,7 @@ def test_weight_drain_and_back_in(page: Dashboard, pools: dict[str, list[Backend
     page.press("Drain", "dialog.confirm")
     eventually(lambda: page.lb.state(target.address) in ("draining", "drained"))
     page.press("Take back in…", "#explain")
+    page.shows("dialog.confirm", "gets requests of blue again at once")
     page.press("Take back in", "dialog.confirm")
     eventually(lambda: page.lb.state(target.address) == "ready")
     page.press("Weight…", "#explain")

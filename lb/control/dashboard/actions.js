@@ -169,9 +169,7 @@ export class Actions {
     const at = `/api/v1/targets/${inPath(id)}/undrain`;
     this.#ask(id, {
       title: `Take ${shortName(id)} back in`,
-      describe: () => [make("ul", { class: "will" },
-        make("li", {}, "It gets requests again when its checks say that it is ready; at once, if they do now."),
-        make("li", {}, `Its last probe: ${this.page.target(id).last_probe?.text || "none yet"}.`))],
+      describe: () => [make("p", {}, `Its last probe: ${this.page.target(id).last_probe?.text || "none yet"}.`)],
       foresee: (force) => call(`${at}/preview`, { method: "POST", body: { force } }),
       verb: "Take back in",
       forcible: "Take it back in all the same (force)",
