@@ -474,6 +474,9 @@ class World:
             self._look(track, services)
         if self.workers_hurt > CLOCK.now - JUST_NOW:
             track.excuses.add("worker")
+        serving = [worker for worker in self.workers if worker.plane.applied and not worker.plane.draining]
+        if len(serving) < self.worker_count:
+            track.excuses.add("accept")  # it may come to a worker that is still to start
         self.tracks[wish.number] = track
         busy = [*self.tracks.values(), *(each for each in self.ended.values() if each.keeps_a_target_busy)]
         crowd = Counter(each.pools for each in busy if each.service == service)
@@ -704,7 +707,7 @@ class World:
         """A request waits for a target with room as long as the file says; after each try anew."""
         plan = self.plan.services.get(track.service)
         limit = plan.seconds("timeouts", "queue", default=1.0) if plan else HANGS
-        excused = track.ahead or track.excuses & {"worker", "restart", "slow", "client"}
+        excused = track.ahead or track.excuses & {"worker", "accept", "restart", "slow", "client"}
         if seconds > limit + self.slack and not excused:
             self.violate("3 in time", f"{told} waited {seconds:.1f} s in the queue")
 
