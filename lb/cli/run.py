@@ -127,7 +127,7 @@ def greeting(started: Supervisor, demo: Demo | None, ink: Ink, log_file: str = "
         lines.append(f"   not started by --demo: {address} (not of this machine, or TLS)")
     if not demo.backends:
         return lines
-    name, service = next(iter(started.config.services.items()))
+    name, service = next(iter(started.state.config.services.items()))
     first = demo.backends[0].address
     other = next((pool for pool in service.pools if pool != service.first_active()), None)
     tries = [
@@ -159,8 +159,8 @@ def put_on_path() -> str:
 
 def listening(started: Supervisor) -> list[tuple[str, bool]]:
     """(address with its real port, whether it speaks TLS) of each listener."""
-    tls = {listener.bind: listener.tls is not None for listener in started.world.snapshot.listeners}
-    return [(address, tls.get(bind, False)) for bind, address in started.addresses.items()]
+    tls = {listener.bind: listener.tls is not None for listener in started.state.world.snapshot.listeners}
+    return [(address, tls.get(bind, False)) for bind, address in started.state.addresses.items()]
 
 
 def reachable(address: str) -> str:

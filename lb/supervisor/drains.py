@@ -62,7 +62,7 @@ class Drains:
             self.wish(target, replace(before, draining=True, returns=returns))
             supervisor.drain(target.id)
             text = f"{'stops soon, and drains' if returns else 'drains'}{without}"
-            supervisor.note("drain", text, target.id, actor=actor, before="in service", after="drained")
+            supervisor.events.emit("drain", text, target.id, actor=actor, before="in service", after="drained")
             await self.enforce(target.service)
         return await self.state(target)
 
@@ -79,7 +79,7 @@ class Drains:
             self._told_safe.pop(target.id, None)
             supervisor.undrain(target.id)
             text = f"is no longer drained{forced}"
-            supervisor.note("drain", text, target.id, actor=actor, before="drained", after="in service")
+            supervisor.events.emit("drain", text, target.id, actor=actor, before="drained", after="in service")
             await self.enforce(target.service)
 
     async def prestop(self, target: Target, wait: float, actor: str) -> DrainState:
@@ -100,7 +100,7 @@ class Drains:
             return [f"{target.id} is drained already: nothing changes"]
         supervisor = self._supervisor
         tally = supervisor.totals.sums().targets.get(target.id, TargetTally(target.id))
-        bound = supervisor.config.services[target.service].timeouts.drain
+        bound = supervisor.state.config.services[target.service].timeouts.drain
         lines = [f"no new request goes to {target.id}, until it is undrained", *self.who_instead(target)]
         for count, one, many in ((tally.in_flight, "request", "requests"), (tally.tunnels, "tunnel", "tunnels")):
             if count:
@@ -153,7 +153,7 @@ class Drains:
         """What is left, and for how long. Raises `Refused` when a reload has taken the target away."""
         supervisor = self._supervisor
         answered = await supervisor.workers.poll()
-        if target.id not in supervisor.targets:
+        if target.id not in supervisor.state.targets:
             raise Refused(404, "No such target", f"a reload has taken {target.id} out of the configuration meanwhile")
         return self._state(target, supervisor.totals.sums(), answered)
 
@@ -164,7 +164,7 @@ class Drains:
         left = tally.in_flight + tally.tunnels
         rotation = supervisor.rotations.current[target.service]
         known = answered and supervisor.workers.serves(rotation.version)
-        bound = supervisor.config.services[target.service].timeouts.drain
+        bound = supervisor.state.config.services[target.service].timeouts.drain
         passed = time.monotonic() - supervisor.monitor.health(target.id).admin_since
         cut_in = max(0.0, bound - passed) if draining and left and bound else None
         return DrainState(
@@ -227,7 +227,7 @@ class Drains:
         with_traffic = {pool for pool, parts in (*desired.shares, *given.items()) if parts} | {desired.active}
         if target.pool not in with_traffic:
             return None
-        service = next(known for known in supervisor.world.snapshot.services if known.name == target.service)
+        service = next(known for known in supervisor.state.world.snapshot.services if known.name == target.service)
         return next(known for known in service.pools if known.name == target.pool)
 
     def _check_enough_left(self, target: Target) -> None:
@@ -238,7 +238,7 @@ class Drains:
             return
         able, meant = rotations.strength(pool)
         left = able - 1
-        quorum = supervisor.config.services[target.service].rollout.min_ready
+        quorum = supervisor.state.config.services[target.service].rollout.min_ready
         all_of_them = not quorum.count and quorum.share >= 1.0
         needed = max(rotations.least_able(pool, target.id), 1 if all_of_them else quorum.needed(meant))
         if left < needed:
@@ -269,7 +269,7 @@ class Drains:
             if draining:
                 await self._look(draining)
             for id, wanted in list(self._supervisor.desired.targets.items()):
-                if wanted.returns and id in healths and not self._supervisor.busy:
+                if wanted.returns and id in healths and not self._supervisor.state.blocked_by:
                     await self._look_for_return(id)
 
     async def _look(self, draining: list[str]) -> None:
@@ -277,7 +277,7 @@ class Drains:
         answered = await supervisor.workers.poll()
         sums = supervisor.totals.sums()  # once for all: a whole service may drain
         for id in draining:
-            target = supervisor.targets.get(id)
+            target = supervisor.state.targets.get(id)
             if target is None or not self.wished(target).draining:
                 continue
             if self._state(target, sums, answered).safe:
@@ -287,7 +287,7 @@ class Drains:
 
     async def _look_for_return(self, id: str) -> None:
         supervisor = self._supervisor
-        target, health = supervisor.targets[id], supervisor.monitor.health(id)
+        target, health = supervisor.state.targets[id], supervisor.monitor.health(id)
         if health.admin == "drained":
             self._told_safe.setdefault(id, time.monotonic())
         safe_since = self._told_safe.get(id)

@@ -34,7 +34,7 @@ class Handovers:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self.under_way: Mapping[Place, Handover] = {}
-        self._file = supervisor.world  # the world that follows from the file alone
+        self._file = supervisor.state.world  # the world that follows from the file alone
         self._begun: list[Place] = []  # by the newest reload
 
     def take(self, world: World, names: Renames, desired: Desired) -> tuple[World, Renames]:
@@ -63,7 +63,7 @@ class Handovers:
             for pool in _sharing(desired, service.name, world.rules[service.name].fallback)
             if names.pool_was(service.name, pool) in had_traffic
         }
-        before, can_serve = supervisor.world, supervisor.rotations.can_serve
+        before, can_serve = supervisor.state.world, supervisor.rotations.can_serve
         former, now = before.snapshot.services, time.monotonic()
         found = handed_over(former, services, names, busy, can_serve, self.under_way, now)
         if not found:
@@ -114,15 +114,17 @@ class Handovers:
         if not over:
             return False
         self.under_way = {place: handover for place, handover in self.under_way.items() if place not in over}
-        supervisor.take(supervisor.config, self._file)
+        supervisor.take(supervisor.state.config, self._file)
         supervisor.save()
         supervisor.watch_targets()
         for (service, pool), text in over.items():
-            supervisor.note("handover", text, f"{service}/{pool}", before="replaced targets", after="new targets")
+            supervisor.events.emit(
+                "handover", text, f"{service}/{pool}", before="replaced targets", after="new targets"
+            )
         return True
 
     def _successors(self, place: Place, now: float) -> list[str]:
-        supervisor, world = self._supervisor, self._supervisor.world
+        supervisor, world = self._supervisor, self._supervisor.state.world
         pools = (pool for service in world.snapshot.services if service.name == place[0] for pool in service.pools)
         pool = next(pool for pool in pools if pool.name == place[1])
         healths, overrides = supervisor.monitor.healths, supervisor.desired.targets
@@ -136,7 +138,7 @@ class Handovers:
                 number = len(handover.targets)
                 olds = f"{number} old ones serve" if number > 1 else "an old one serves"
                 text = f"all targets are replaced: {olds} until a new one can, for {span(LONGEST)} at most"
-                self._supervisor.note("handover", text, f"{service}/{pool}")
+                self._supervisor.events.emit("handover", text, f"{service}/{pool}")
         self._begun = []
 
 

@@ -32,17 +32,15 @@ from lb.config.load import load
 from lb.config.model import Config
 from lb.config.resolve import World
 from lb.config.tls_files import load_world, tls_paths, with_tls
-from lb.control.events import EventLog
 from lb.control.ledger import Ledger
 from lb.control.metrics import Histogram
 from lb.control.operations import Refused
 from lb.core.desired import Desired, under_configuration, under_names
 from lb.core.lifecycle import Drain, Effect, Eject, Health, Seen, Undrain, shown
-from lb.core.renames import NONE, Renames
 from lb.core.report import Alarm, Report
 from lb.core.rotation import bears_on_rotation
 from lb.core.suspicion import Notice
-from lb.core.targets import Snapshot, Target
+from lb.core.targets import Snapshot
 from lb.health.memory import Memory
 from lb.health.monitor import Monitor
 from lb.process.channel import Order
@@ -54,6 +52,7 @@ from lb.supervisor.admin_port import AdminPort, read_token
 from lb.supervisor.confirming import confirm
 from lb.supervisor.drains import Drains
 from lb.supervisor.ejections import Ejections
+from lb.supervisor.events import Events
 from lb.supervisor.handovers import Handovers
 from lb.supervisor.operations import LiveOperations
 from lb.supervisor.os import reaper, systemd
@@ -63,6 +62,7 @@ from lb.supervisor.reloads import Reloads, text_of
 from lb.supervisor.rollouts import Rollouts
 from lb.supervisor.rotations import Rotations
 from lb.supervisor.sockets import CannotListen, bound_name, is_at, open_listener, remove_file, remove_left_over
+from lb.supervisor.state import State
 from lb.supervisor.store import StateTaken, Store
 from lb.supervisor.totals import Totals
 from lb.supervisor.upgrade import Estate, Failed, Legacy, Predecessor, Successor
@@ -110,19 +110,13 @@ class Supervisor:
         read: Callable[[Path], Config] = load,
         upgradable: bool = True,
     ) -> None:
-        self.path = path
-        self.config = config
+        world = load_world(config)
+        self.state = State(path=path, text=text_of(path), config=config, world=world, tls_paths=tls_paths(world))
         self.read = read
         self.upgradable = upgradable
-        self.text = text_of(path)  # of the file that runs, which may have been edited since
-        self.started_at = time.time()
-        self.world: World = load_world(config)
-        self.tls_paths = tls_paths(self.world)
-        self.targets: dict[str, Target] = {}
         self.desired = Desired()
-        self.renames: Renames = NONE  # what the newest configuration calls otherwise than the one before
         self.store = Store(_under(path, config.state_dir))
-        self.events = EventLog()
+        self.events = Events()
         self.ledger = Ledger()
         self.totals = Totals()
         self.rates = Rates()
@@ -130,20 +124,17 @@ class Supervisor:
         self.probes: Counter[tuple[str, str, str]] = Counter()
         self.probe_seconds: dict[tuple[str, str], Histogram] = {}
         self.switches: Counter[tuple[str, str]] = Counter()
-        self.draining = False
-        self.busy = ""  # why nothing may be changed now; empty: it may
         self.exit_code = 0
         self.successor = 0  # process id of the supervisor that has taken over
-        self.addresses: dict[str, str] = {}  # a listener's bind → with the chosen port
         self.admin = AdminPort()
-        self.guard = Guard(lambda text: self.note("note", text))
+        self.guard = Guard(lambda text: self.events.emit("note", text))
         self.workers = Workers(
             workers,
             self.totals,
             directory=self.store.directory,
             on_alarm=self._on_alarm,
             on_report=self._on_report,
-            tell=lambda text: self.note("worker", text),
+            tell=lambda text: self.events.emit("worker", text),
             on_hopeless=self._on_hopeless,
             guard=self.guard,
         )
@@ -158,7 +149,7 @@ class Supervisor:
         self.rotations = Rotations(self.workers, self.monitor.healths, lambda: self.desired, self.monitor.addresses)
         self.rollouts = Rollouts(self)
         self.reloads = Reloads(self, config)
-        self.file_watch = FileWatch(path, lambda: self.reloads.quietly("watch"), more=lambda: self.tls_paths)
+        self.file_watch = FileWatch(path, lambda: self.reloads.quietly("watch"), more=lambda: self.state.tls_paths)
         self.drains = Drains(self)
         self.handovers = Handovers(self)
         self.operations = LiveOperations(self)
@@ -191,7 +182,7 @@ class Supervisor:
             gc.freeze()  # what was made at start stays: only what probes leave behind is looked through, and rarely
             gc.set_threshold(20_000, 20, 10)
             announce(self)
-            systemd.notify("READY=1", f"STATUS=serves {self.path}", f"MAINPID={os.getpid()}")
+            systemd.notify("READY=1", f"STATUS=serves {self.state.path}", f"MAINPID={os.getpid()}")
             self._started = True
             for number in dict.fromkeys(self._early):
                 self._on_signal(number)
@@ -240,7 +231,9 @@ class Supervisor:
             visit.close_sockets()
             await self.workers.adopt(visit)
         if estate.visits:
-            self.note("stop", f"stopped during the start: {len(estate.visits)} workers of an lb that had died end, too")
+            self.events.emit(
+                "stop", f"stopped during the start: {len(estate.visits)} workers of an lb that had died end, too"
+            )
             await self._end_workers()
 
     def _lock(self) -> None:
@@ -253,35 +246,41 @@ class Supervisor:
         """Everything up to workers that serve; what a predecessor leaves, when there is one."""
         persisted, complaint = self.store.load()
         self.desired = persisted or Desired()
-        self.take(self.config, self.world)
+        self.take(self.state.config, self.state.world)
         if predecessor is None:
             self._open_books(complaint)
             self.save()
             self.rollouts.recover()
         self.rotations.version = estate.version
-        for listener in self.world.snapshot.listeners:
+        for listener in self.state.world.snapshot.listeners:
             given = [*estate.sockets(listener.bind), *self._take_given(listener.bind)]
             self.open_listener(listener.bind, open_listener(listener.bind, self.workers.count, given))
         estate.close_rest()
         self.watch_targets()
         held = self.monitor.restore(self._memory.read())
-        token = read_token(_under(self.path, self.config.admin.token_file) if self.config.admin.token_file else None)
-        inherits = predecessor is not None and predecessor.admin_bind == self.config.admin.bind
+        token = read_token(
+            _under(self.state.path, self.state.config.admin.token_file) if self.state.config.admin.token_file else None
+        )
+        inherits = predecessor is not None and predecessor.admin_bind == self.state.config.admin.bind
         if not inherits:
-            [*admin] = self._take_given(self.config.admin.bind)
-            self.admin.open(self.config.admin, admin[0] if admin else None)
+            [*admin] = self._take_given(self.state.config.admin.bind)
+            self.admin.open(self.state.config.admin, admin[0] if admin else None)
         for sock in self._given:
             log.warning("systemd handed over %s, which no listener has as its bind", sock.getsockname())
             sock.close()
         await self.monitor.start()
-        await self.resolve_unprobed(self.world)
+        await self.resolve_unprobed(self.state.world)
         self._check_wanted()
         if held:
-            self.note("start", f"{len(held)} verdicts from before the restart are fresh and hold until the next probes")
+            self.events.emit(
+                "start", f"{len(held)} verdicts from before the restart are fresh and hold until the next probes"
+            )
         trials = self.monitor.trials()
         if trials:
             some = ", ".join(trials[:3]) + (f" and {len(trials) - 3} more" if len(trials) > 3 else "")
-            self.note("start", f"a changed check has not passed yet on {some}: the former one decides, as before")
+            self.events.emit(
+                "start", f"a changed check has not passed yet on {some}: the former one decides, as before"
+            )
         if estate.visits:
             await self._first_verdicts()
         await self._start_workers()
@@ -289,7 +288,7 @@ class Supervisor:
         if predecessor is not None:
             legacy = await predecessor.hand_over(self.operations.readyz()[0])
             self._inherit(predecessor, legacy)
-        await self.admin.serve(self.operations, self.config.admin, token)
+        await self.admin.serve(self.operations, self.state.config.admin, token)
         return legacy
 
     async def resolve_unprobed(self, world: World) -> None:
@@ -319,11 +318,11 @@ class Supervisor:
         else:
             os.close(legacy.lock)
         if self.admin.sock is None:
-            self.admin.open(self.config.admin, legacy.admin)
+            self.admin.open(self.state.config.admin, legacy.admin)
         elif legacy.admin is not None:
             legacy.admin.close()
         for id in self.monitor.restore_ejections(self._memory.read()):  # of while this one was starting
-            self.rotations.touch((self.targets[id].service,))
+            self.rotations.touch((self.state.targets[id].service,))
         self.totals.inherit(legacy.sums)
         self.rotations.version = max(self.rotations.version, legacy.version)
         self._open_books("")
@@ -332,13 +331,10 @@ class Supervisor:
 
     def _open_books(self, complaint: str) -> None:
         """From here on what happens is written down: no other supervisor does any more."""
-        early = self.events.since()
-        self.events = EventLog(self.store.directory)
+        self.events.open(self.store.directory)
         self.ledger.open(self.store.directory)
-        for event in early:
-            self.events.add(event.kind, event.subject, event.text)
         if complaint:
-            self.note("state", complaint)
+            self.events.emit("state", complaint)
 
     async def _settle(self, predecessor: Predecessor | None, estate: Estate, legacy: Legacy | None) -> None:
         """All is well: the workers may outlive this process, those of an earlier one may end."""
@@ -360,7 +356,7 @@ class Supervisor:
             self._keep_running("watchdog", partial(systemd.show_life, systemd.watchdog()))
         if reaper.is_needed():
             self._keep_running("reaper", reaper.run)
-        text = f"lb {lb.__version__} serves {self.path}"
+        text = f"lb {lb.__version__} serves {self.state.path}"
         if legacy is not None:
             text += ", taken over from the lb before it"
         elif estate.visits or estate.ended:
@@ -368,14 +364,16 @@ class Supervisor:
             text += f"; {workers} of an lb that had died served until now, and drain"
         if estate.ended:
             text += f"; {len(estate.ended)} of them hung and were killed"
-        self.note("start", text)
+        self.events.emit("start", text)
         if connections() < FEW_CONNECTIONS:
-            self.note("start", f"ulimit -n lets each worker serve no more than {connections()} connections at a time")
+            self.events.emit(
+                "start", f"ulimit -n lets each worker serve no more than {connections()} connections at a time"
+            )
 
     async def _first_verdicts(self) -> None:
         """Those who serve now know who is ready. Workers beside them must not know less."""
         until = time.monotonic() + FIRST_VERDICTS
-        checks = self.world.checks
+        checks = self.state.world.checks
 
         def unknown() -> bool:
             return any(
@@ -395,12 +393,12 @@ class Supervisor:
     def open_listener(self, bind: str, sockets: list[socket.socket]) -> None:
         """Serve an address; the snapshot that has it follows."""
         self.workers.open(bind, sockets)
-        self.addresses[bind] = bound_name(bind, sockets[0])
+        self.state.addresses[bind] = bound_name(bind, sockets[0])
 
     def close_listener(self, bind: str) -> None:
         """Serve an address no more; the snapshot without it follows."""
         self.workers.close(bind)
-        del self.addresses[bind]
+        del self.state.addresses[bind]
         remove_file(bind)
 
     # --- signals and the end ----------------------------------------------------------------------------------------
@@ -434,7 +432,7 @@ class Supervisor:
 
     def _on_hopeless(self) -> None:
         """No worker lives long enough to serve: whoever started lb has to hear of it."""
-        self.note("stop", "every worker dies at once, again and again: lb ends with 1")
+        self.events.emit("stop", "every worker dies at once, again and again: lb ends with 1")
         self.exit_code = 1
         self._stop_now.set()
         self._stop.set()
@@ -442,19 +440,19 @@ class Supervisor:
 
     async def _wind_down(self) -> None:
         """/readyz says no; clients are served on for `lame_duck`; then what is under way may end."""
-        self.draining = True
+        self.state.draining = True
         systemd.notify("STOPPING=1")
-        for_now = f"in {self.config.lame_duck:g} s " if self.config.lame_duck else ""
-        self.note("stop", f"stopping: {for_now}no new connections are taken, requests under way may end")
+        for_now = f"in {self.state.config.lame_duck:g} s " if self.state.config.lame_duck else ""
+        self.events.emit("stop", f"stopping: {for_now}no new connections are taken, requests under way may end")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.config.lame_duck):
+            async with asyncio.timeout(self.state.config.lame_duck):
                 await self._stop_now.wait()
         self._write_down()
         await self._end_workers()
 
     async def _end_workers(self) -> None:
         """What is under way may end for `drain` seconds; a second signal ends it at once."""
-        ending = asyncio.ensure_future(self.workers.stop(self.config.drain))
+        ending = asyncio.ensure_future(self.workers.stop(self.state.config.drain))
         hurry = asyncio.ensure_future(self._stop_now.wait())
         await asyncio.wait((ending, hurry), return_when=asyncio.FIRST_COMPLETED)
         if not ending.done():
@@ -474,7 +472,7 @@ class Supervisor:
         if not self.successor:
             self.ledger.flush(everything=True)
             await self.workers.stop(0.0)
-            for bind in (*self.addresses, self.admin.bind):
+            for bind in (*self.state.addresses, self.admin.bind):
                 remove_left_over(bind)
         self.store.unlock()
 
@@ -496,10 +494,14 @@ class Supervisor:
         """
         if not self.upgradable:
             raise Refused(409, "No upgrade", "its demo backends would end with it; start lb without --demo")
-        if reason := self.busy or self.handovers.busy() or ("lb is stopping" if self._over.is_set() else ""):
+        if (
+            reason := self.state.blocked_by
+            or self.handovers.busy()
+            or ("lb is stopping" if self._over.is_set() else "")
+        ):
             raise Refused(409, "Not now", reason)
-        self.busy = "an upgrade is under way"
-        self.note("upgrade", "begins: a new lb is started beside this one", actor=actor)
+        self.state.blocked_by = "an upgrade is under way"
+        self.events.emit("upgrade", "begins: a new lb is started beside this one", actor=actor)
         successor: Successor | None = None
         try:
             self._memory.write(self.monitor.keep())
@@ -519,11 +521,11 @@ class Supervisor:
         except (Failed, OSError) as error:
             if successor is not None:
                 await successor.back_out()
-            self.busy = ""
-            self.note("upgrade", f"backed out, this lb goes on: {error}", actor=actor)
+            self.state.blocked_by = ""
+            self.events.emit("upgrade", f"backed out, this lb goes on: {error}", actor=actor)
             raise Refused(409, "Backed out", f"the new lb did not get ready: {error}") from None
         before, after = f"process {os.getpid()}", f"process {successor.pid}"
-        self.note("upgrade", f"{after} has taken over", actor=actor, before=before, after=after)
+        self.events.emit("upgrade", f"{after} has taken over", actor=actor, before=before, after=after)
         self.workers.let_go()
         self.successor = successor.pid
         self._over.set()
@@ -540,19 +542,19 @@ class Supervisor:
 
     def take(self, config: Config, world: World) -> None:
         """Make a configuration the one that counts, and bring the wishes in line with it."""
-        self.config = config
-        self.tls_paths = tls_paths(world)
+        self.state.config = config
+        self.state.tls_paths = tls_paths(world)
         actives, at = world.actives(), time.time()
         desired, names = under_configuration(self.desired, world.snapshot.services, actives, at)
-        self.world, self.renames = self.handovers.take(world, names, desired)
-        self.targets = dict(self.world.targets)
-        whole = under_names(self.desired, self.renames, self.world.snapshot.services, actives, at)
+        self.state.world, self.state.renames = self.handovers.take(world, names, desired)
+        self.state.targets = dict(self.state.world.targets)
+        whole = under_names(self.desired, self.state.renames, self.state.world.snapshot.services, actives, at)
         self.desired = replace(whole, layout=desired.layout)
-        self.rollouts.rename(self.renames)
-        self.drains.configure(self.targets, self.renames)
-        self._ejections.configure(self.targets, world.rules, self.renames)
-        self.ledger.rename({new: formers[0] for new, formers in self.renames.targets.items()})
-        self.ledger.keep(self.targets)
+        self.rollouts.rename(self.state.renames)
+        self.drains.configure(self.state.targets, self.state.renames)
+        self._ejections.configure(self.state.targets, world.rules, self.state.renames)
+        self.ledger.rename({new: formers[0] for new, formers in self.state.renames.targets.items()})
+        self.ledger.keep(self.state.targets)
         self.workers.hung_after = config.worker_limits.hang
         self.workers.memory = config.worker_limits.memory
         self.workers.drain = config.drain
@@ -565,9 +567,11 @@ class Supervisor:
 
     def watch_targets(self) -> None:
         """Probe the targets as the configuration says."""
-        world = self.world
-        self.monitor.update(world.checks, self.targets, world.target_rules(), world.canary, self.renames, world.files)
-        for id in self.targets:
+        world = self.state.world
+        self.monitor.update(
+            world.checks, self.state.targets, world.target_rules(), world.canary, self.state.renames, world.files
+        )
+        for id in self.state.targets:
             override = self.desired.targets.get(id)
             if override is not None and override.draining:
                 self.monitor.feed(id, Drain())
@@ -584,10 +588,10 @@ class Supervisor:
             await confirm(self.workers, self.rotations.version)
         except Refused as refused:
             late = "; ".join(f"{each['where']} {each['reason']}" for each in refused.reasons)
-            self.note("worker", f"the new configuration is not confirmed: {late}")
+            self.events.emit("worker", f"the new configuration is not confirmed: {late}")
             raise
         finally:
-            self.totals.forget(self.targets)
+            self.totals.forget(self.state.targets)
 
     @property
     def admin_address(self) -> str:
@@ -597,25 +601,25 @@ class Supervisor:
     def snapshot(self) -> Snapshot:
         """The whole world as it is now, for workers, under a new version."""
         former = self.monitor.former_tls()
-        snapshot = self.world.snapshot
+        snapshot = self.state.world.snapshot
         if former:
             snapshot = with_tls(snapshot, lambda target: former.get(target.id, target.tls))
-        self._tls_files |= self.world.files
+        self._tls_files |= self.state.world.files
         used = _digests(snapshot)
         self._tls_files = {digest: data for digest, data in self._tls_files.items() if digest in used}
         snapshot = replace(snapshot, files=tuple(self._tls_files.items()))
-        return self.rotations.configure(snapshot, self.world.rules, self.world.mirrors)
+        return self.rotations.configure(snapshot, self.state.world.rules, self.state.world.mirrors)
 
     def config_text(self) -> str:
         """The text that runs."""
-        return self.text
+        return self.state.text
 
     # --- wishes -----------------------------------------------------------------------------------------------------
 
     def wish(self, desired: Desired) -> None:
         """Replace what is desired: first on the disk, then in force. Raises `Refused` while that cannot be."""
-        if self.busy:
-            raise Refused(409, "Not now", self.busy)
+        if self.state.blocked_by:
+            raise Refused(409, "Not now", self.state.blocked_by)
         self.desired = replace(desired, version=self.desired.version + 1)
         self.save()
 
@@ -624,38 +628,24 @@ class Supervisor:
         before = self.store.trouble
         if not self.store.save(self.desired):
             if self.store.trouble != before:
-                self.note("state", f"{self.store.trouble}; changes hold until lb ends")
+                self.events.emit("state", f"{self.store.trouble}; changes hold until lb ends")
         elif before:
-            self.note("state", "the desired state can be written again, and is")
+            self.events.emit("state", "the desired state can be written again, and is")
 
     def forget_gone(self) -> None:
         """Drop what is counted of targets and services that the configuration no longer has."""
         for counts in (self.transitions, self.probes):
-            for key in [key for key in counts if key[0] not in self.targets]:
+            for key in [key for key in counts if key[0] not in self.state.targets]:
                 del counts[key]
         for by_service in (self.probe_seconds, self.switches):
-            for place in [place for place in by_service if place[0] not in self.config.services]:
+            for place in [place for place in by_service if place[0] not in self.state.config.services]:
                 del by_service[place]
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
-    def note(
-        self, kind: str, text: str, subject: str = "lb", *, actor: str = "", before: str = "", after: str = ""
-    ) -> None:
-        """An event, and a line of the log."""
-        self.events.add(kind, subject, text, actor=actor, before=before, after=after)
-        said = {"kind": kind, "subject": subject, "text": text, "actor": actor, "before": before, "after": after}
-        log.info(
-            "%s%s%s",
-            f"{subject}: " if subject != "lb" else "",
-            text,
-            f" (by {actor})" if actor else "",
-            extra={"fields": {name: value for name, value in said.items() if value}},
-        )
-
     def _on_change(self, id: str, old: Health, new: Health, effects: tuple[Effect, ...]) -> None:
         now = time.monotonic()
-        target = self.targets.get(id)
+        target = self.state.targets.get(id)
         if target is None:
             return
         before, after = shown(old, now), shown(new, now)
@@ -664,9 +654,9 @@ class Supervisor:
         text = "; ".join(dict.fromkeys(filter(None, said))).removeprefix(f"{after}: ") or new.text
         if before != after:
             self.transitions[id, after] += 1
-            self.note("transition", f"{before} → {after}: {text}", id, before=before, after=after)
+            self.events.emit("transition", f"{before} → {after}: {text}", id, before=before, after=after)
         elif any(effect.kind == "say" for effect in effects):
-            self.note("note", text, id)
+            self.events.emit("note", text, id)
         if bears_on_rotation(old, new):
             self.rotations.touch((target.service,))
 
@@ -674,7 +664,7 @@ class Supervisor:
         verdict = seen.verdict
         result = "ignored" if verdict.ignored else "passed" if verdict.ok else "failed"
         self.probes[id, kind, result] += 1
-        target = self.targets.get(id)
+        target = self.state.targets.get(id)
         if target is not None:
             histogram = self.probe_seconds.get((target.service, kind))
             if histogram is None:
@@ -684,13 +674,13 @@ class Supervisor:
 
     def _on_address(self, id: str, before: tuple[str, ...], after: tuple[str, ...]) -> None:
         """A target that is given by name has another address: one that passed its check, where it has one."""
-        target = self.targets.get(id)
+        target = self.state.targets.get(id)
         if target is None:
             return
         self.rotations.touch((target.service,))
         if before:
             old, new = ", ".join(before), ", ".join(after)
-            self.note(
+            self.events.emit(
                 "address", f"requests for {target.host} go to {new}, no longer to {old}", id, before=old, after=new
             )
 
@@ -705,16 +695,16 @@ class Supervisor:
 
     def _on_notice(self, notice: Notice) -> None:
         """What the monitor thinks of many failures at once, a changed check, a target that is not alive."""
-        self.note("liveness" if notice.cause.startswith("liveness") else "note", notice.text, notice.scope)
+        self.events.emit("liveness" if notice.cause.startswith("liveness") else "note", notice.text, notice.scope)
 
     def _on_report(self, report: Report) -> None:
         self._ejections.report(report, time.monotonic())
         for tally in report.targets:
-            if tally.target in self.targets:
+            if tally.target in self.state.targets:
                 self.monitor.observe(report.worker, tally.target, tally.in_flight, tally.successes)
 
     def _on_alarm(self, alarm: Alarm) -> None:
-        if alarm.target in self.targets:
+        if alarm.target in self.state.targets:
             self._ejections.alarm(alarm)
             if alarm.kind != "5xx":  # a probe can see it as well: do not wait for the next one
                 self.monitor.nudge(alarm.target)
@@ -736,15 +726,15 @@ class Supervisor:
             sums = self.totals.sums()
             self.rates.sample(sums, time.monotonic())
             if sums.log_lines_lost and not lost:
-                spec = self.world.snapshot.access_log
+                spec = self.state.world.snapshot.access_log
                 where = "stdout" if spec.path == "-" else spec.path
-                self.note("note", f"access log: lines are lost, {where} cannot be opened or takes no more")
+                self.events.emit("note", f"access log: lines are lost, {where} cannot be opened or takes no more")
             lost = sums.log_lines_lost
             if sums.log_trouble != trouble:
                 trouble = sums.log_trouble
-                self.note("note", f"access log: {trouble or 'it can be opened and written again'}")
+                self.events.emit("note", f"access log: {trouble or 'it can be opened and written again'}")
             await asyncio.sleep(SAMPLE_EVERY)
-            if self.store.trouble and not self.busy:
+            if self.store.trouble and not self.state.blocked_by:
                 self.save()  # the disk may have room again
 
     async def _remember(self) -> None:
@@ -754,9 +744,9 @@ class Supervisor:
             before = self.ledger.trouble
             self._write_down()
             if self.ledger.trouble and not before:
-                self.note("state", f"{self.ledger.trouble}; the history of probes is kept in memory alone")
+                self.events.emit("state", f"{self.ledger.trouble}; the history of probes is kept in memory alone")
             elif before and not self.ledger.trouble:
-                self.note("state", "the history of probes can be written again, and is")
+                self.events.emit("state", "the history of probes can be written again, and is")
 
     def _write_down(self) -> None:
         self._memory.write(self.monitor.keep())

@@ -87,7 +87,7 @@ class LiveOperations:
 
     @property
     def events(self) -> EventLog:
-        return self._supervisor.events
+        return self._supervisor.events.log
 
     @property
     def revision(self) -> int:
@@ -95,7 +95,7 @@ class LiveOperations:
 
     @property
     def config_mark(self) -> str:
-        return digest(self._supervisor.text.encode())
+        return digest(self._supervisor.state.text.encode())
 
     def check_base(self, bases: Collection[Base], *, config: bool = False) -> None:
         mark, revision = self.config_mark, self.revision
@@ -119,12 +119,12 @@ class LiveOperations:
 
     async def _sums(self) -> Sums:
         await self._supervisor.workers.poll()
-        return self._supervisor.totals.sums(self._supervisor.targets)
+        return self._supervisor.totals.sums(self._supervisor.state.targets)
 
     def names(self) -> dict[str, dict[str, list[str]]]:
         return {
             service.name: {pool.name: [target.id for target in pool.targets] for pool in service.pools}
-            for service in self._supervisor.world.snapshot.services
+            for service in self._supervisor.state.world.snapshot.services
         }
 
     async def status(self) -> Status:
@@ -140,7 +140,7 @@ class LiveOperations:
         return target_view(self._supervisor, target, self._share(target), sums)
 
     def readyz(self) -> tuple[bool, str]:
-        if self._supervisor.draining:
+        if self._supervisor.state.draining:
             return False, "draining"
         if any(is_served(rotation) for rotation in self._supervisor.rotations.current.values()):
             return True, "ready"
@@ -151,11 +151,11 @@ class LiveOperations:
         sums = await self._sums()
         now = time.monotonic()
         shares: dict[tuple[str, str], float] = {}
-        for service in supervisor.world.snapshot.services:
+        for service in supervisor.state.world.snapshot.services:
             parts = given_shares(supervisor.rotations.current[service.name])
             for pool in service.pools:
                 shares[service.name, pool.name] = parts.get(pool.name, 0) / 100
-        for id in supervisor.targets:
+        for id in supervisor.state.targets:
             sums.targets.setdefault(id, empty_tally(id))
         pids = {"supervisor": os.getpid()} | {f"{n}": pid for n, pid in supervisor.workers.by_number.items()}
         used = await asyncio.to_thread(lambda: {name: process_figures(pid) for name, pid in pids.items()})
@@ -168,26 +168,26 @@ class LiveOperations:
                 pools=sums.pools,
                 states={id: shown(health, now) for id, health in supervisor.monitor.healths.items()},
                 trials=_trials(supervisor),
-                weights={id: weight_in_force(supervisor, target) for id, target in supervisor.targets.items()},
+                weights={id: weight_in_force(supervisor, target) for id, target in supervisor.state.targets.items()},
                 alive={
                     id: life.state == "alive"
                     for id, life in supervisor.monitor.lives.items()
-                    if life.state != "unknown" and id in supervisor.targets
+                    if life.state != "unknown" and id in supervisor.state.targets
                 },
-                able={id for id, target in supervisor.targets.items() if supervisor.rotations.can_serve(target)},
+                able={id for id, target in supervisor.state.targets.items() if supervisor.rotations.can_serve(target)},
                 shares=shares,
                 active={name: desired.active for name, desired in supervisor.desired.services.items()},
                 stages={
                     (service.name, pool.name, stage): count
-                    for service in supervisor.world.snapshot.services
+                    for service in supervisor.state.world.snapshot.services
                     for pool in service.pools
                     for stage, count in stages(supervisor, pool).items()
                 },
                 retries=sums.retries,
                 mirrored=sums.mirrored,
                 rejected=sums.rejected,
-                transitions={key: n for key, n in supervisor.transitions.items() if key[0] in supervisor.targets},
-                probes={key: n for key, n in supervisor.probes.items() if key[0] in supervisor.targets},
+                transitions={key: n for key, n in supervisor.transitions.items() if key[0] in supervisor.state.targets},
+                probes={key: n for key, n in supervisor.probes.items() if key[0] in supervisor.state.targets},
                 probe_seconds=deepcopy(supervisor.probe_seconds),
                 probes_late=_percentile(supervisor.monitor.late(), 0.99),
                 switches=dict(supervisor.switches),
@@ -210,7 +210,7 @@ class LiveOperations:
 
     async def explain(self, subject: str) -> Explanation:
         supervisor = self._supervisor
-        if any(service.name == subject for service in supervisor.world.snapshot.services):
+        if any(service.name == subject for service in supervisor.state.world.snapshot.services):
             return self._explain_service(self._service(subject))
         try:
             return self._explain_target(self._target(subject))
@@ -226,7 +226,7 @@ class LiveOperations:
 
     def _explain_target(self, target: Target) -> Explanation:
         supervisor = self._supervisor
-        monitor, world = supervisor.monitor, supervisor.world
+        monitor, world = supervisor.monitor, supervisor.state.world
         readiness = world.checks[target.id].readiness
         rotation = supervisor.rotations.current[target.service]
         seen = monitor.history(target.id)
@@ -351,7 +351,7 @@ class LiveOperations:
         nobody wants them to serve."""
         supervisor = self._supervisor
         _, meant = supervisor.rotations.strength(pool)
-        quorum = supervisor.config.services[service.name].rollout.min_ready
+        quorum = supervisor.state.config.services[service.name].rollout.min_ready
         needed = max(supervisor.rotations.least_able(pool), quorum.needed(meant))
         detail = supervisor.rotations.shortfall(pool, needed)
         if detail and not force:
@@ -391,7 +391,7 @@ class LiveOperations:
         forced = self._gate_of_weight(target, new, weight, wanted.force)
         self._drains.wish(target, new)
         text = f"weight {before} → {weight}{forced}"
-        supervisor.note("weight", text, target.id, actor=actor, before=str(before), after=str(weight))
+        supervisor.events.emit("weight", text, target.id, actor=actor, before=str(before), after=str(weight))
         await self._drains.enforce(target.service)
         return await self.target(target.id)
 
@@ -449,7 +449,7 @@ class LiveOperations:
 
     async def configure(self, wanted: ConfigOrder, actor: str) -> ReloadResult:
         supervisor = self._supervisor
-        if supervisor.config.admin.token_file is None:
+        if supervisor.state.config.admin.token_file is None:
             new = await self._reaching(wanted.text)
             if new:
                 reasons = [{"where": where, "reason": "is new, and needs a token"} for where in new]
@@ -473,9 +473,9 @@ class LiveOperations:
         except Edited as error:
             raise Refused(409, "The file was edited", str(error)) from None
         except OSError as error:
-            detail = f"{error.filename or self._supervisor.path}: {error.strerror or error}; nothing has changed"
+            detail = f"{error.filename or self._supervisor.state.path}: {error.strerror or error}; nothing has changed"
             raise Refused(409, "The file cannot be written", detail) from None
-        warnings = [f"{text}. {remedy}" for _, _, text, remedy in access_log_warnings(self._supervisor.config)]
+        warnings = [f"{text}. {remedy}" for _, _, text, remedy in access_log_warnings(self._supervisor.state.config)]
         return ReloadResult(changed=bool(done.lines), lines=done.lines, forced=done.forced, warnings=warnings)
 
     async def _reaching(self, text: str) -> list[str]:
@@ -484,11 +484,11 @@ class LiveOperations:
             config = await self._loaded(text)
         except ConfigError:
             return []  # it will be refused for that
-        known = {(key, repr(value)) for key, value, _ in _outward(self._supervisor.config.model_dump())}
+        known = {(key, repr(value)) for key, value, _ in _outward(self._supervisor.state.config.model_dump())}
         return [where for key, value, where in _outward(config.model_dump()) if (key, repr(value)) not in known]
 
     async def _loaded(self, text: str) -> Config:
-        path = self._supervisor.path
+        path = self._supervisor.state.path
         return await asyncio.to_thread(load_text, text, str(path), base=str(path.resolve().parent))
 
     async def upgrade(self, within: float, actor: str) -> UpgradeResult:
@@ -502,7 +502,7 @@ class LiveOperations:
 
     async def validate(self, text: str) -> Validation:
         supervisor = self._supervisor
-        path = supervisor.path
+        path = supervisor.state.path
 
         def look() -> tuple[Validation, World | None]:
             try:
@@ -510,7 +510,7 @@ class LiveOperations:
             except ConfigError as error:
                 problems = [_problem(problem) for problem in error.problems]
                 return Validation(ok=False, problems=problems, changes=[]), None
-            plan = diff(supervisor.config, loaded.config)
+            plan = diff(supervisor.state.config, loaded.config)
             found = [_problem(warning) for warning in lint(loaded)]
             validation = Validation(ok=True, problems=[], warnings=found, changes=plan.lines(), summary=plan.summary())
             return validation, load_world(loaded.config)
@@ -524,7 +524,7 @@ class LiveOperations:
     # --- names ------------------------------------------------------------------------------------------------------
 
     def _service(self, name: str) -> Service:
-        services = {service.name: service for service in self._supervisor.world.snapshot.services}
+        services = {service.name: service for service in self._supervisor.state.world.snapshot.services}
         if name not in services:
             raise Refused(404, "No such service", f"there is no service {name}; there is {', '.join(services)}")
         return services[name]
@@ -536,7 +536,7 @@ class LiveOperations:
         return pools[name]
 
     def _target(self, id: str) -> Target:
-        targets = self._supervisor.targets
+        targets = self._supervisor.state.targets
         if id in targets:
             return targets[id]
         matches = [known for known in targets if known.endswith(f"/{id}")]
@@ -551,7 +551,7 @@ class LiveOperations:
         try:
             return self._target(subject)
         except Refused:
-            calling = [target for target in self._supervisor.targets.values() if target.host == subject]
+            calling = [target for target in self._supervisor.state.targets.values() if target.host == subject]
             if len(calling) == 1:
                 return calling[0]
             if calling:
@@ -618,9 +618,9 @@ def _outward(value: object, where: tuple[str, ...] = ()) -> Iterator[tuple[str, 
 
 def _trials(supervisor: Supervisor) -> dict[tuple[str, str], int]:
     """(service, pool) → targets whose changed check has not passed yet."""
-    found = {(target.service, target.pool): 0 for target in supervisor.targets.values()}
+    found = {(target.service, target.pool): 0 for target in supervisor.state.targets.values()}
     for id in supervisor.monitor.trials():
-        found[supervisor.targets[id].service, supervisor.targets[id].pool] += 1
+        found[supervisor.state.targets[id].service, supervisor.state.targets[id].pool] += 1
     return found
 
 

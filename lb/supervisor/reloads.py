@@ -98,14 +98,14 @@ class Reloads:
             systemd.notify_reloading()
             self._supervisor.file_watch.seen()
             try:
-                read = await asyncio.to_thread(self._read, self._supervisor.path)
+                read = await asyncio.to_thread(self._read, self._supervisor.state.path)
                 await self._supervisor.resolve_unprobed(read.world)
                 forced = self._check_served(read.world, force)
                 opened = self._open_new(read.world)
             except REFUSALS as error:
                 self.ok, self.error = False, str(error)
                 self.counts["failed"] += 1
-                self._supervisor.note("reload", f"refused, nothing has changed: {_shortly(error)}", actor=actor)
+                self._supervisor.events.emit("reload", f"refused, nothing has changed: {_shortly(error)}", actor=actor)
                 raise
             finally:
                 systemd.notify("READY=1")
@@ -116,10 +116,10 @@ class Reloads:
         loaded (unless `force`), and `OSError`; then, unless it was `Refused`, nothing has changed, nor has the file."""
         text = wanted.text
         supervisor = self._supervisor
-        path = supervisor.path
+        path = supervisor.state.path
         async with self._lock:
             self._check_free()
-            if not wanted.force and text_of(path) != supervisor.text:
+            if not wanted.force and text_of(path) != supervisor.state.text:
                 raise Edited(f"{path} was edited since it was loaded")
             try:
                 base = str(path.resolve().parent)
@@ -135,7 +135,7 @@ class Reloads:
                         _close(opened)
                         raise
             except (*REFUSALS, OSError) as error:
-                supervisor.note("reload", f"a new text was refused: {_shortly(error)}", actor=actor)
+                supervisor.events.emit("reload", f"a new text was refused: {_shortly(error)}", actor=actor)
                 raise
             supervisor.file_watch.seen()
             return await self._take(read, opened, actor, forced)
@@ -149,7 +149,7 @@ class Reloads:
         services = world.snapshot.services
         desired = under_names(supervisor.desired, names, services, actives)
         healths = supervisor.monitor.foresee(world.checks, world.targets, world.target_rules(), names)
-        running = supervisor.world
+        running = supervisor.state.world
         before = Situation(running.snapshot.services, supervisor.monitor.healths, supervisor.desired, running.rules)
         return cut_off(before, Situation(services, healths, desired, world.rules), names, time.monotonic())
 
@@ -161,15 +161,15 @@ class Reloads:
         return told(found)
 
     def _check_free(self) -> None:
-        if self._supervisor.busy:
-            raise NotNow(self._supervisor.busy)
+        if self._supervisor.state.blocked_by:
+            raise NotNow(self._supervisor.state.blocked_by)
 
     async def quietly(self, actor: str) -> None:
         """For those who cannot be answered: a signal, the file's watch. What went wrong has been told."""
         try:
             await self.reload(actor)
         except NotNow as error:
-            self._supervisor.note("reload", f"not done: {error}", actor=actor)
+            self._supervisor.events.emit("reload", f"not done: {error}", actor=actor)
         except (*REFUSALS, Refused):
             pass
 
@@ -177,20 +177,20 @@ class Reloads:
         supervisor = self._supervisor
         text = text_of(path)
         config = supervisor.read(path)
-        plan = diff(supervisor.config, config)
+        plan = diff(supervisor.state.config, config)
         restart = [str(change) for change in diff(self._at_start, config).of("restart")]
         world = load_world(config)
-        check_renewed(supervisor.world, world, str(path))
-        plan = replace(plan, changes=(*plan.changes, *renewed(supervisor.world, world)))
+        check_renewed(supervisor.state.world, world, str(path))
+        plan = replace(plan, changes=(*plan.changes, *renewed(supervisor.state.world, world)))
         return Read(text, config, plan, world, restart)
 
     async def _take(self, read: Read, opened: dict[str, list[socket.socket]], actor: str, forced: str) -> Reloaded:
         """Put what was read in force, and tell it."""
         supervisor = self._supervisor
         changes = read.plan.lines()
-        before = supervisor.text
+        before = supervisor.state.text
         self._apply(read.config, read.world, opened, changed=bool(changes))
-        supervisor.text = read.text
+        supervisor.state.text = read.text
         self.needs_restart = read.restart
         self.ok, self.error = True, ""
         self.loaded_at = time.time()
@@ -200,7 +200,7 @@ class Reloads:
             result = "ok"
         finally:
             self.counts[result] += 1
-            supervisor.note(
+            supervisor.events.emit(
                 "reload",
                 ("; ".join(changes) or "nothing has changed") + (f" (forced: {forced})" if forced else ""),
                 actor=actor,

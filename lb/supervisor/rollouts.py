@@ -100,7 +100,7 @@ class Rollouts:
             return self._intended(name, wanted, actor, gate)
         except Refused as refused:
             self._count(name, "refused")
-            self._supervisor.note("switch", f"to {wanted.to} refused: {refused.detail}", name, actor=actor)
+            self._supervisor.events.emit("switch", f"to {wanted.to} refused: {refused.detail}", name, actor=actor)
             raise
 
     def _check_unchanged(self, name: str, prepared: Plan) -> None:
@@ -122,7 +122,7 @@ class Rollouts:
         if intended is None:
             return [f"{wanted.to} has the traffic of {name} already: nothing changes"]
         if isinstance(intended, Plan):
-            hook = self._supervisor.config.services[name].rollout.pre
+            hook = self._supervisor.state.config.services[name].rollout.pre
             first = ["the pre hook is run; when it fails, nothing changes"] if hook is not None else []
             return first + _foreseen(name, intended)
         rollout, _ = intended
@@ -207,7 +207,7 @@ class Rollouts:
             self._ordered.discard(name)
 
     def _plan(self, name: str, active: str, wanted: SwitchRequest, actor: str) -> Plan:
-        plan = release_plan(active, wanted.to, self._supervisor.config.services[name].rollout, actor=actor)
+        plan = release_plan(active, wanted.to, self._supervisor.state.config.services[name].rollout, actor=actor)
         try:
             if wanted.steps is not None:
                 plan = replace(plan, steps=tuple(wanted.steps))
@@ -225,10 +225,10 @@ class Rollouts:
 
     async def _prepare(self, name: str, plan: Plan) -> bool:
         """Run `pre`; nothing changes unless it succeeds. Returns whether there is one."""
-        hook = self._supervisor.config.services[name].rollout.pre
+        hook = self._supervisor.state.config.services[name].rollout.pre
         if hook is None:
             return False
-        note = self._supervisor.note
+        note = self._supervisor.events.emit
         outcome = await run_hook(hook, _said("pre", name, plan))
         if not outcome.ok:
             self._count(name, "failed")
@@ -260,7 +260,7 @@ class Rollouts:
         remembered = -REMEMBER_EVERY
         while True:
             await asyncio.sleep(SAMPLE_EVERY)
-            if self._supervisor.busy:
+            if self._supervisor.state.blocked_by:
                 continue
             now = monotonic()
             names = [name for name, known in self._rollouts.items() if known.under_way or not known.announced]
@@ -272,7 +272,7 @@ class Rollouts:
                 self._go_on(names, sums, now)
 
     def _go_on(self, names: list[str], sums: Sums, now: float) -> None:
-        services = {service.name: service for service in self._supervisor.world.snapshot.services}
+        services = {service.name: service for service in self._supervisor.state.world.snapshot.services}
         for name in names:
             rollout = self._current(name)
             if rollout is None or name in self._ordered or name not in services:
@@ -331,7 +331,7 @@ class Rollouts:
             try:
                 rollout = from_dict(desired.rollout)
             except ValueError as error:
-                supervisor.note("rollout", f"{error}; the traffic stays as it is", name)
+                supervisor.events.emit("rollout", f"{error}; the traffic stays as it is", name)
                 self._wish(name, replace(desired, rollout=None))
                 continue
             self._rollouts[name] = rollout
@@ -380,7 +380,9 @@ class Rollouts:
         after = self._desired(name)
         for effect in effects:
             kind = "switch" if before.active != after.active else "rollout"
-            self._supervisor.note(kind, effect.text, name, actor=actor, before=_spelled(before), after=_spelled(after))
+            self._supervisor.events.emit(
+                kind, effect.text, name, actor=actor, before=_spelled(before), after=_spelled(after)
+            )
             if effect.kind == "rollback":
                 self._count(name, "rolled_back")
             elif effect.kind == "freeze":
@@ -411,7 +413,7 @@ class Rollouts:
             return
         used = self._still_used(service, pool)
         text = f"{pool} is drained, " + (f"but {used}" if used else "and safe to scale to zero")
-        hook = supervisor.config.services[name].rollout.post
+        hook = supervisor.state.config.services[name].rollout.post
         if hook is not None:
             said = _said("post", name, rollout.plan)
             said |= {"outcome": rollout.phase, "reason": rollout.reason, "drained": pool, "safe": not used}
@@ -424,7 +426,7 @@ class Rollouts:
         # Not a wish: the revision stays, so that no operator's order is refused for it.
         supervisor.desired = replace(supervisor.desired, services={**supervisor.desired.services, name: kept})
         supervisor.save()
-        supervisor.note("rollout", text, f"{name}/{pool}")
+        supervisor.events.emit("rollout", text, f"{name}/{pool}")
 
     def _announced(self, task: asyncio.Task[None]) -> None:
         """Forget the task, however it ended."""
@@ -436,7 +438,7 @@ class Rollouts:
             return "it is the service's fallback"
         if any(preview.pool == pool for preview in service.previews):
             return "previews go to it"
-        mirror = self._supervisor.world.mirrors.get(service.name)
+        mirror = self._supervisor.state.world.mirrors.get(service.name)
         return "requests are mirrored to it" if mirror is not None and mirror.pool == pool else ""
 
     def close(self) -> None:
@@ -496,11 +498,13 @@ class Rollouts:
         del self._rollouts[name]
         self._recovering.pop(name, None)
         if rollout.under_way:
-            self._supervisor.note("rollout", "it ended: the new configuration decides who gets the traffic", name)
+            self._supervisor.events.emit(
+                "rollout", "it ended: the new configuration decides who gets the traffic", name
+            )
         return None
 
     def _services(self) -> tuple[Service, ...]:
-        return self._supervisor.world.snapshot.services
+        return self._supervisor.state.world.snapshot.services
 
     def _service(self, name: str) -> Service:
         return next(known for known in self._services() if known.name == name)

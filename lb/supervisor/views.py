@@ -48,7 +48,7 @@ def status_view(supervisor: Supervisor, sums: Sums) -> Status:
     return Status(
         version=lb.__version__,
         revision=supervisor.desired.version,
-        started_at=supervisor.started_at,
+        started_at=supervisor.state.started_at,
         ready=ready,
         pid=os.getpid(),
         workers=supervisor.workers.pids,
@@ -60,22 +60,22 @@ def status_view(supervisor: Supervisor, sums: Sums) -> Status:
         state_trouble=state_trouble(supervisor),
         access_log_trouble=sums.log_trouble,
         config=ConfigView(
-            file=str(supervisor.path),
+            file=str(supervisor.state.path),
             loaded_at=supervisor.reloads.loaded_at,
             last_reload_ok=supervisor.reloads.ok,
             last_error=supervisor.reloads.error,
             needs_restart=supervisor.reloads.needs_restart,
             unconfirmed=supervisor.workers.behind,
         ),
-        listeners=[ListenerView(bind=bind, address=address) for bind, address in supervisor.addresses.items()],
+        listeners=[ListenerView(bind=bind, address=address) for bind, address in supervisor.state.addresses.items()],
         admin=supervisor.admin_address,
-        services=[service_view(supervisor, service, sums) for service in supervisor.world.snapshot.services],
+        services=[service_view(supervisor, service, sums) for service in supervisor.state.world.snapshot.services],
     )
 
 
 def state_trouble(supervisor: Supervisor) -> str:
     """Why something of the state directory cannot be written; empty: all of it can."""
-    return supervisor.store.trouble or supervisor.events.trouble or supervisor.ledger.trouble
+    return supervisor.store.trouble or supervisor.events.log.trouble or supervisor.ledger.trouble
 
 
 def service_view(supervisor: Supervisor, service: Service, sums: Sums) -> ServiceView:
@@ -118,7 +118,7 @@ def _last_rollout(last: LastRollout | None) -> LastRolloutView | None:
 
 
 def _detection(supervisor: Supervisor, service: str) -> DetectionView | None:
-    found = supervisor.world.detections.get(service)
+    found = supervisor.state.world.detections.get(service)
     return DetectionView(worst=found.worst, expected=found.expected) if found else None
 
 

@@ -42,7 +42,7 @@ async def order(world: World, carried_out: Coroutine[Any, Any, Any], after: Call
 
     world.orders += 1
     turns = world.turns
-    world.events_before = max((event.id for event in world.supervisor.events.since()), default=0)
+    world.events_before = max((event.id for event in world.supervisor.events.log.since()), default=0)
     try:
         answer = await world.within(carried_out)
     except Refused as refused:
@@ -85,7 +85,7 @@ def judge_outcome(world: World, name: str, answer: Any, before: bool, force: boo
         shares = world.services()[name].shares
         world.violate("5 gates", f"{what}: nobody can serve now, and it was not said: {shares}, {told}")
         return
-    texts = [event.text for event in world.supervisor.events.since(after=world.events_before)]
+    texts = [event.text for event in world.supervisor.events.log.since(after=world.events_before)]
     if not any(SAID.search(text) for text in texts):
         world.violate("5 forced", f"{what}: nobody can serve now, and the event does not say so: {texts}")
 

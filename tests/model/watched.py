@@ -110,7 +110,7 @@ class Watched(Supervisor):
 
     def take(self, config: Config, world: Resolved) -> None:
         model = self.model
-        note = model.on_reload if config is not self.config and self.counts else None
+        note = model.on_reload if config is not self.state.config and self.counts else None
         services = model.services() if note is not None else {}
         super().take(config, world)
         if note is not None:

@@ -336,7 +336,7 @@ class World:
         told = f"the replaced targets of {service}/{pool} are given up after {CLOCK.now - since:.1f} s"
         if not fresh and CLOCK.now < since + 600.0:
             self.violate("3 handed over", f"{told}, and no new one can serve: {targets}")
-        window = self.supervisor.config.services[service].slow_start.window  # a reload may just have edited it
+        window = self.supervisor.state.config.services[service].slow_start.window  # a reload may just have edited it
         warm = [t for t in fresh if t.ready is None or CLOCK.now > self.knowledge[t.address].since + window - 0.1]
         if fresh and not warm and any(t.can_serve for t in targets if t.replaced):
             self.violate("3 handed over", f"{told}, and the new ones are in their slow start: {targets}")

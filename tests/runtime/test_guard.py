@@ -223,9 +223,9 @@ async def test_the_supervisor_takes_a_file_that_it_could_not_read_at_first_and_c
         await serves.wait()
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
         path.write_text(text + "lame_duck: 1ms\n")
-        await eventually(lambda: supervisor.config.lame_duck > 0, 20.0)
+        await eventually(lambda: supervisor.state.config.lame_duck > 0, 20.0)
         metrics = (await supervisor.operations.metrics()).decode()
-        told = [event.text for event in supervisor.events.since()]
+        told = [event.text for event in supervisor.events.log.since()]
     finally:
         if serves.is_set():
             signal.raise_signal(signal.SIGTERM)

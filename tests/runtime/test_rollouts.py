@@ -18,7 +18,8 @@ def test_a_pool_takes_the_name_of_one_that_is_gone_with_its_rollout() -> None:
     switched = ServiceDesired("green", "green", previous="blue", rollout=to_dict(rollout))
     told: list[str] = []
     supervisor = SimpleNamespace(
-        desired=Desired(1, {"app": switched}), note=lambda kind, text, where: told.append(f"{where}: {text}")
+        desired=Desired(1, {"app": switched}),
+        events=SimpleNamespace(emit=lambda kind, text, where: told.append(f"{where}: {text}")),
     )
     rollouts = Rollouts(cast("Any", supervisor))
     rollouts.recover()

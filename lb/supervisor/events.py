@@ -1,0 +1,38 @@
+"""Emits events: each is an entry of the timeline and a line of the log."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from lb.control.events import EventLog
+
+logger = logging.getLogger("lb")
+
+
+class Events:
+    """The events of one supervisor. `log` is the timeline that the admin port shows."""
+
+    def __init__(self) -> None:
+        self.log = EventLog()
+
+    def emit(
+        self, kind: str, text: str, subject: str = "lb", *, actor: str = "", before: str = "", after: str = ""
+    ) -> None:
+        """Add an event, and log it. `subject`: a service, a pool or a target by its id; `lb` for everything else."""
+        self.log.add(kind, subject, text, actor=actor, before=before, after=after)
+        fields = {"kind": kind, "subject": subject, "text": text, "actor": actor, "before": before, "after": after}
+        logger.info(
+            "%s%s%s",
+            f"{subject}: " if subject != "lb" else "",
+            text,
+            f" (by {actor})" if actor else "",
+            extra={"fields": {name: value for name, value in fields.items() if value}},
+        )
+
+    def open(self, directory: Path) -> None:
+        """Write events to `directory` from now on: no other supervisor does any more. Earlier ones are added."""
+        early = self.log.since()
+        self.log = EventLog(directory)
+        for event in early:
+            self.log.add(event.kind, event.subject, event.text)
