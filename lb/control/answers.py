@@ -109,13 +109,12 @@ def bases(request: web.Request) -> tuple[Base, ...] | None:
     return tuple(found)
 
 
-def as_seen(request: web.Request, *, config: bool = False) -> Operations:
-    """The operations, when what the order is based on is still so. Raises `Refused`."""
+def as_seen(request: web.Request, *, config: bool = False) -> tuple[Operations, int | None]:
+    """The operations, when what the order is based on is still so, and the revision that it is based on; None: on none.
+    Raises `Refused`."""
     operations = request.app[OPERATIONS]
     given = bases(request)
-    if given is not None:
-        operations.check_base(given, config=config)
-    return operations
+    return operations, None if given is None else operations.check_base(given, config=config)
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------

@@ -67,8 +67,11 @@ class Operations(Protocol):
     def config_mark(self) -> str:
         """Tells the configuration texts that ran apart."""
 
-    def check_base(self, bases: Collection[Base], *, config: bool = False) -> None:
-        """Refuse an order that is based on none of what is so now: of the configuration's text, or of everything."""
+    def check_base(self, bases: Collection[Base], *, config: bool = False) -> int | None:
+        """Refuse an order that is based on none of what is so now: of the configuration's text, or of everything.
+
+        Returns the revision that it is based on; orders that are given it look again when their turn has come.
+        """
 
     def names(self) -> dict[str, dict[str, list[str]]]:
         """Service → pool → ids of its targets."""
@@ -88,9 +91,11 @@ class Operations(Protocol):
 
     def readyz(self) -> tuple[bool, str]: ...
 
-    async def switch(self, name: str, wanted: SwitchRequest, actor: str) -> ServiceView: ...
+    async def switch(
+        self, name: str, wanted: SwitchRequest, actor: str, revision: int | None = None
+    ) -> ServiceView: ...
 
-    async def rollback(self, name: str, force: bool, actor: str) -> ServiceView: ...
+    async def rollback(self, name: str, force: bool, actor: str, revision: int | None = None) -> ServiceView: ...
 
     def foresee_switch(self, name: str, wanted: SwitchRequest) -> Preview:
         """What `switch` would do now."""
@@ -107,16 +112,16 @@ class Operations(Protocol):
     def foresee_weight(self, id: str, wanted: WeightRequest) -> Preview:
         """What `weight` would do now."""
 
-    async def drain(self, id: str, force: bool, actor: str) -> DrainState: ...
+    async def drain(self, id: str, force: bool, actor: str, revision: int | None = None) -> DrainState: ...
 
     async def drain_state(self, id: str) -> DrainState: ...
 
-    async def undrain(self, id: str, force: bool, actor: str) -> TargetView: ...
+    async def undrain(self, id: str, force: bool, actor: str, revision: int | None = None) -> TargetView: ...
 
     async def prestop(self, subject: str, wait: float, actor: str) -> DrainState:
         """Drain the target that `subject` names: its id, or the address that it calls from."""
 
-    async def weight(self, id: str, wanted: WeightRequest, actor: str) -> TargetView: ...
+    async def weight(self, id: str, wanted: WeightRequest, actor: str, revision: int | None = None) -> TargetView: ...
 
     async def probe(self, id: str) -> ProbeResult: ...
 

@@ -1,7 +1,7 @@
 """What the admin API is told to do with services and targets, and what that would come to.
 
-What an order needs is read first, then what it is based on is compared, and from there to the change nobody else gets
-a turn.
+What an order needs is read first, then the revision that it is based on is compared. It is compared again when the
+order's turn to change something has come.
 """
 
 from __future__ import annotations
@@ -82,21 +82,23 @@ async def preview_weight(request: web.Request) -> web.Response:
 async def switch(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, SwitchRequest)
-    operations = as_seen(request)
-    return view(request, await operations.switch(request.match_info["name"], wanted, actor(request)))
+    operations, revision = as_seen(request)
+    return view(request, await operations.switch(request.match_info["name"], wanted, actor(request), revision))
 
 
 async def rollback(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, RollbackRequest)
-    operations = as_seen(request)
-    return view(request, await operations.rollback(request.match_info["name"], wanted.force, actor(request)))
+    operations, revision = as_seen(request)
+    name = request.match_info["name"]
+    return view(request, await operations.rollback(name, wanted.force, actor(request), revision))
 
 
 async def drain(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, DrainRequest)
-    state = await as_seen(request).drain(request.match_info["id"], wanted.force, actor(request))
+    operations, revision = as_seen(request)
+    state = await operations.drain(request.match_info["id"], wanted.force, actor(request), revision)
     return view(request, state, 200 if state.safe else 202)
 
 
@@ -120,13 +122,15 @@ async def prestop(request: web.Request) -> web.Response:
 async def undrain(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, UndrainRequest)
-    return view(request, await as_seen(request).undrain(request.match_info["id"], wanted.force, actor(request)))
+    operations, revision = as_seen(request)
+    return view(request, await operations.undrain(request.match_info["id"], wanted.force, actor(request), revision))
 
 
 async def weight(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, WeightRequest)
-    return view(request, await as_seen(request).weight(request.match_info["id"], wanted, actor(request)))
+    operations, revision = as_seen(request)
+    return view(request, await operations.weight(request.match_info["id"], wanted, actor(request), revision))
 
 
 async def probe(request: web.Request) -> web.Response:

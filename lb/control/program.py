@@ -36,13 +36,15 @@ async def configure(request: web.Request) -> web.Response:
     wanted = await body(request, ConfigOrder)
     if "If-Match" not in request.headers:
         raise Refused(428, "If-Match needed", "send the ETag of the configuration that the text was made from, or *")
-    return view(request, await as_seen(request, config=True).configure(wanted, actor(request)))
+    operations, _ = as_seen(request, config=True)
+    return view(request, await operations.configure(wanted, actor(request)))
 
 
 async def reload(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, ReloadRequest)
-    return view(request, await as_seen(request, config=True).reload(wanted.force, actor(request)))
+    operations, _ = as_seen(request, config=True)
+    return view(request, await operations.reload(wanted.force, actor(request)))
 
 
 async def upgrade(request: web.Request) -> web.Response:

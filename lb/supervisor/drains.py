@@ -18,22 +18,24 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from lb.config.quantities import format_duration
 from lb.control.models import DrainState
 from lb.control.operations import Refused
-from lb.core.desired import TargetDesired
-from lb.core.lifecycle import Emptied, Seen
+from lb.core.desired import Desired, TargetDesired
+from lb.core.lifecycle import Drain, Emptied, Seen, Undrain
 from lb.core.renames import Renames
 from lb.core.report import TargetTally
 from lb.core.rotation import given_shares
 from lb.core.targets import Pool, Target
-from lb.supervisor.confirming import confirm
-from lb.supervisor.totals import Sums
-
-if TYPE_CHECKING:
-    from lb.supervisor.main import Supervisor
+from lb.health.monitor import Monitor
+from lb.supervisor.desired import DesiredState
+from lb.supervisor.events import Events
+from lb.supervisor.rates import Rates
+from lb.supervisor.rotations import Rotations
+from lb.supervisor.state import State
+from lb.supervisor.totals import Sums, Totals
+from lb.supervisor.workers import Workers
 
 #: Seconds between two looks at targets that drain.
 LOOK_EVERY = 0.25
@@ -46,41 +48,73 @@ LONGEST_WAIT = 600.0
 class Drains:
     """All drains of one supervisor."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
+    def __init__(
+        self,
+        state: State,
+        desired: DesiredState,
+        rotations: Rotations,
+        workers: Workers,
+        monitor: Monitor,
+        events: Events,
+        totals: Totals,
+        rates: Rates,
+    ) -> None:
+        self._state = state
+        self._desired = desired
+        self._rotations = rotations
+        self._workers = workers
+        self._monitor = monitor
+        self._events = events
+        self._totals = totals
+        self._rates = rates
         self._seen_down: set[str] = set()
         self._told_safe: dict[str, float] = {}  # since when, by targets that named themselves
 
     # --- orders -----------------------------------------------------------------------------------------------------
 
-    async def begin(self, target: Target, force: bool, actor: str, *, returns: bool = False) -> DrainState:
-        """No new requests for it; returns when every worker has confirmed that. Raises `Refused`."""
-        supervisor = self._supervisor
-        without = self.without(target, force)
-        before = self.wished(target)
-        if not before.draining:
-            self.wish(target, replace(before, draining=True, returns=returns))
-            supervisor.drain(target.id)
+    async def begin(
+        self, target: Target, force: bool, actor: str, *, returns: bool = False, version: int | None = None
+    ) -> DrainState:
+        """No new requests for it; returns when every worker has confirmed that. Raises `Refused`. `version`: of the
+        desired state that the order is based on."""
+
+        def change(desired: Desired) -> tuple[Desired, str | None]:
+            without = self.without(self.still_there(target), force)
+            before = self.wished(target)
+            if before.draining:
+                return desired, None
+            return with_target(desired, target.id, replace(before, draining=True, returns=returns)), without
+
+        without = await self._desired.commit(change, version)
+        if without is not None:
+            self._monitor.feed(target.id, Drain())
             text = f"{'stops soon, and drains' if returns else 'drains'}{without}"
-            supervisor.events.emit("drain", text, target.id, actor=actor, before="in service", after="drained")
-            await self.enforce(target.service)
+            self._events.emit("drain", text, target.id, actor=actor, before="in service", after="drained")
+            await self._rotations.enforce(target.service)
         return await self.state(target)
 
-    async def undrain(self, target: Target, force: bool, actor: str) -> None:
-        """It may get requests again, if it is ready; returns when every worker has confirmed that. Raises `Refused`."""
-        await self.end(target, actor, self._gate_of_undrain(target, force))
+    async def undrain(self, target: Target, force: bool, actor: str, version: int | None = None) -> None:
+        """It may get requests again, if it is ready; returns when every worker has confirmed that. Raises `Refused`.
+        `version`: of the desired state that the order is based on."""
+        await self._end(target, actor, lambda known: self._gate_of_undrain(known, force), version)
 
-    async def end(self, target: Target, actor: str, forced: str = "") -> None:
-        """As `undrain`, without its gate; `forced` is what the event adds."""
-        supervisor = self._supervisor
-        if self.wished(target).draining:
-            self.wish(target, _undrained(self.wished(target)))
+    async def _end(self, target: Target, actor: str, gate: Callable[[Target], str], version: int | None = None) -> None:
+        """As `undrain`; `gate` may refuse it, and returns what the event adds."""
+
+        def change(desired: Desired) -> tuple[Desired, str | None]:
+            known = self.still_there(target)
+            forced = gate(known)
+            before = self.wished(known)
+            return (with_target(desired, target.id, _undrained(before)), forced) if before.draining else (desired, None)
+
+        forced = await self._desired.commit(change, version)
+        if forced is not None:
             self._seen_down.discard(target.id)
             self._told_safe.pop(target.id, None)
-            supervisor.undrain(target.id)
+            self._monitor.feed(target.id, Undrain())
             text = f"is no longer drained{forced}"
-            supervisor.events.emit("drain", text, target.id, actor=actor, before="drained", after="in service")
-            await self.enforce(target.service)
+            self._events.emit("drain", text, target.id, actor=actor, before="drained", after="in service")
+            await self._rotations.enforce(target.service)
 
     async def prestop(self, target: Target, wait: float, actor: str) -> DrainState:
         """Drain a container that is about to stop; returns when it may, or after `wait` seconds."""
@@ -98,9 +132,8 @@ class Drains:
         self.without(target, force)
         if self.wished(target).draining:
             return [f"{target.id} is drained already: nothing changes"]
-        supervisor = self._supervisor
-        tally = supervisor.totals.sums().targets.get(target.id, TargetTally(target.id))
-        bound = supervisor.state.config.services[target.service].timeouts.drain
+        tally = self._totals.sums().targets.get(target.id, TargetTally(target.id))
+        bound = self._state.config.services[target.service].timeouts.drain
         lines = [f"no new request goes to {target.id}, until it is undrained", *self.who_instead(target)]
         for count, one, many in ((tally.in_flight, "request", "requests"), (tally.tunnels, "tunnel", "tunnels")):
             if count:
@@ -113,14 +146,14 @@ class Drains:
         if not self.wished(target).draining:
             return [f"{target.id} is not drained: nothing changes"]
         self._gate_of_undrain(target, force)
-        reason = self._supervisor.rotations.why_not_then(target, _undrained(self.wished(target)))
+        reason = self._rotations.why_not_then(target, _undrained(self.wished(target)))
         if reason:
             return [f"{target.id} gets requests again once it can serve ({reason})"]
         return [f"{target.id} gets requests of {target.pool} again at once"]
 
     def who_instead(self, target: Target) -> list[str]:
         """Who gets the requests of a target that is taken out, in words; nothing when it gets none."""
-        rotation = self._supervisor.rotations.current[target.service]
+        rotation = self._rotations.current[target.service]
         members = {pool: dict(weights) for pool, weights in rotation.weights}
         weights = members.get(target.pool, {})
         if not weights.pop(target.id, 0.0):
@@ -151,21 +184,24 @@ class Drains:
 
     async def state(self, target: Target) -> DrainState:
         """What is left, and for how long. Raises `Refused` when a reload has taken the target away."""
-        supervisor = self._supervisor
-        answered = await supervisor.workers.poll()
-        if target.id not in supervisor.state.targets:
-            raise Refused(404, "No such target", f"a reload has taken {target.id} out of the configuration meanwhile")
-        return self._state(target, supervisor.totals.sums(), answered)
+        answered = await self._workers.poll()
+        return self._drain_state(self.still_there(target), self._totals.sums(), answered)
 
-    def _state(self, target: Target, sums: Sums, answered: bool) -> DrainState:
-        supervisor = self._supervisor
+    def still_there(self, target: Target) -> Target:
+        """The target as it is configured now. Raises `Refused` when a reload has taken it away."""
+        known = self._state.targets.get(target.id)
+        if known is None:
+            raise Refused(404, "No such target", f"a reload has taken {target.id} out of the configuration meanwhile")
+        return known
+
+    def _drain_state(self, target: Target, sums: Sums, answered: bool) -> DrainState:
         tally = sums.targets.get(target.id, TargetTally(target.id))
         draining = self.wished(target).draining
         left = tally.in_flight + tally.tunnels
-        rotation = supervisor.rotations.current[target.service]
-        known = answered and supervisor.workers.serves(rotation.version)
-        bound = supervisor.state.config.services[target.service].timeouts.drain
-        passed = time.monotonic() - supervisor.monitor.health(target.id).admin_since
+        rotation = self._rotations.current[target.service]
+        known = answered and self._workers.serves(rotation.version)
+        bound = self._state.config.services[target.service].timeouts.drain
+        passed = time.monotonic() - self._monitor.health(target.id).admin_since
         cut_in = max(0.0, bound - passed) if draining and left and bound else None
         return DrainState(
             target=target.id,
@@ -183,29 +219,14 @@ class Drains:
             return 0.0
         if tally.tunnels:
             return cut_in
-        usual = self._supervisor.rates.of_target(target.id).percentile(0.99)
+        usual = self._rates.of_target(target.id).percentile(0.99)
         if usual is None:
             return cut_in
         return usual if cut_in is None else min(usual, cut_in)
 
     def wished(self, target: Target) -> TargetDesired:
         """What operators want of it."""
-        return self._supervisor.desired.targets.get(target.id, TargetDesired())
-
-    def wish(self, target: Target, wanted: TargetDesired) -> None:
-        """Note what is wanted of it."""
-        desired = self._supervisor.desired
-        targets = {**desired.targets, target.id: wanted}
-        if wanted == TargetDesired():
-            del targets[target.id]
-        self._supervisor.wish(replace(desired, targets=targets))
-
-    async def enforce(self, name: str) -> None:
-        """Put the wishes for a service in force; returns when every worker has. Raises `Refused`."""
-        supervisor = self._supervisor
-        supervisor.rotations.touch((name,))
-        version = supervisor.rotations.flush()
-        await confirm(supervisor.workers, version)
+        return self._desired.current.targets.get(target.id, TargetDesired())
 
     def without(self, target: Target, force: bool) -> str:
         """Refuse to take a target out when too few would be left; with `force`, what the event adds about that."""
@@ -221,24 +242,22 @@ class Drains:
 
     def _pool_with_traffic(self, target: Target) -> Pool | None:
         """The target's pool, if requests are meant for it or go to it; None: nobody misses it."""
-        supervisor = self._supervisor
-        desired = supervisor.desired.services[target.service]
-        given = given_shares(supervisor.rotations.current[target.service])
+        desired = self._desired.current.services[target.service]
+        given = given_shares(self._rotations.current[target.service])
         with_traffic = {pool for pool, parts in (*desired.shares, *given.items()) if parts} | {desired.active}
         if target.pool not in with_traffic:
             return None
-        service = next(known for known in supervisor.state.world.snapshot.services if known.name == target.service)
+        service = next(known for known in self._state.world.snapshot.services if known.name == target.service)
         return next(known for known in service.pools if known.name == target.pool)
 
     def _check_enough_left(self, target: Target) -> None:
-        supervisor = self._supervisor
-        rotations = supervisor.rotations
+        rotations = self._rotations
         pool = self._pool_with_traffic(target)
         if pool is None or not rotations.can_serve(target):
             return
         able, meant = rotations.strength(pool)
         left = able - 1
-        quorum = supervisor.state.config.services[target.service].rollout.min_ready
+        quorum = self._state.config.services[target.service].rollout.min_ready
         all_of_them = not quorum.count and quorum.share >= 1.0
         needed = max(rotations.least_able(pool, target.id), 1 if all_of_them else quorum.needed(meant))
         if left < needed:
@@ -248,7 +267,7 @@ class Drains:
             raise Refused(409, "Too few would be left", detail, reasons)
 
     def _check_no_panic(self, target: Target, wanted: TargetDesired) -> None:
-        rotations = self._supervisor.rotations
+        rotations = self._rotations
         pool = self._pool_with_traffic(target)
         if pool is not None and rotations.stops(pool, {target.id: wanted}):
             able, _ = rotations.strength(pool)
@@ -264,43 +283,41 @@ class Drains:
         """See when targets are empty, and when containers are back, for as long as lb runs."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            healths = self._supervisor.monitor.healths
+            healths = self._monitor.healths
             draining = [id for id, health in healths.items() if health.admin == "draining"]
             if draining:
                 await self._look(draining)
-            for id, wanted in list(self._supervisor.desired.targets.items()):
-                if wanted.returns and id in healths and not self._supervisor.state.blocked_by:
+            for id, wanted in list(self._desired.current.targets.items()):
+                if wanted.returns and id in healths and not self._state.blocked_by:
                     await self._look_for_return(id)
 
     async def _look(self, draining: list[str]) -> None:
-        supervisor = self._supervisor
-        answered = await supervisor.workers.poll()
-        sums = supervisor.totals.sums()  # once for all: a whole service may drain
+        answered = await self._workers.poll()
+        sums = self._totals.sums()  # once for all: a whole service may drain
         for id in draining:
-            target = supervisor.state.targets.get(id)
+            target = self._state.targets.get(id)
             if target is None or not self.wished(target).draining:
                 continue
-            if self._state(target, sums, answered).safe:
-                supervisor.monitor.feed(id, Emptied())
+            if self._drain_state(target, sums, answered).safe:
+                self._monitor.feed(id, Emptied())
                 if self.wished(target).returns:
                     self._told_safe.setdefault(id, time.monotonic())
 
     async def _look_for_return(self, id: str) -> None:
-        supervisor = self._supervisor
-        target, health = supervisor.state.targets[id], supervisor.monitor.health(id)
+        target, health = self._state.targets[id], self._monitor.health(id)
         if health.admin == "drained":
             self._told_safe.setdefault(id, time.monotonic())
         safe_since = self._told_safe.get(id)
         up = health.streak >= 0 and health.probe == "ready"
-        if safe_since is not None and (not up or failed_since(supervisor.monitor.history(id), safe_since)):
+        if safe_since is not None and (not up or failed_since(self._monitor.history(id), safe_since)):
             self._seen_down.add(id)
         if not up:
             return
         if safe_since is not None and id not in self._seen_down:
-            supervisor.monitor.nudge(id)  # it stops at any moment, and may be back before its next probe is due
+            self._monitor.nudge(id)  # it stops at any moment, and may be back before its next probe is due
         if id in self._seen_down or (safe_since is not None and time.monotonic() - safe_since > BACK_AFTER):
             with suppress(Refused):
-                await self.end(target, "it is back")
+                await self._end(target, "it is back", lambda known: "")  # its checks have passed
 
 
 def _undrained(wished: TargetDesired) -> TargetDesired:
@@ -316,6 +333,14 @@ def _unless(force: bool, check: Callable[[], None]) -> str:
             raise
         return f" (forced: {refused.detail})"
     return ""
+
+
+def with_target(desired: Desired, id: str, wanted: TargetDesired) -> Desired:
+    """The same wishes with another one for a target."""
+    targets = {**desired.targets, id: wanted}
+    if wanted == TargetDesired():
+        del targets[id]
+    return replace(desired, targets=targets)
 
 
 def failed_since(history: Iterable[Seen], since: float) -> bool:

@@ -17,9 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,30 +28,27 @@ import lb
 from lb import early_signals
 from lb.config.load import load
 from lb.config.model import Config
-from lb.config.resolve import World
-from lb.config.tls_files import load_world, tls_paths, with_tls
+from lb.config.tls_files import load_world, tls_paths
 from lb.control.ledger import Ledger
-from lb.control.metrics import Histogram
 from lb.control.operations import Refused
-from lb.core.desired import Desired, under_configuration, under_names
-from lb.core.lifecycle import Drain, Effect, Eject, Health, Seen, Undrain, shown
+from lb.core.lifecycle import Effect, Eject, Health, Seen, shown
 from lb.core.report import Alarm, Report
 from lb.core.rotation import bears_on_rotation
 from lb.core.suspicion import Notice
-from lb.core.targets import Snapshot
 from lb.health.memory import Memory
 from lb.health.monitor import Monitor
 from lb.process.channel import Order
 from lb.process.descriptors import connections, raise_limit
 from lb.process.guard import Guard
-from lb.supervisor import logs
 from lb.supervisor import upgrade as succession
 from lb.supervisor.admin_port import AdminPort, read_token
-from lb.supervisor.confirming import confirm
+from lb.supervisor.desired import DesiredState
 from lb.supervisor.drains import Drains
 from lb.supervisor.ejections import Ejections
 from lb.supervisor.events import Events
 from lb.supervisor.handovers import Handovers
+from lb.supervisor.health_counters import HealthCounters
+from lb.supervisor.installation import Installation
 from lb.supervisor.operations import LiveOperations
 from lb.supervisor.os import reaper, systemd
 from lb.supervisor.os.file_watch import FileWatch
@@ -61,12 +56,13 @@ from lb.supervisor.rates import Rates
 from lb.supervisor.reloads import Reloads, text_of
 from lb.supervisor.rollouts import Rollouts
 from lb.supervisor.rotations import Rotations
-from lb.supervisor.sockets import CannotListen, bound_name, is_at, open_listener, remove_file, remove_left_over
+from lb.supervisor.sockets import CannotListen, is_at, open_listener, remove_left_over
 from lb.supervisor.state import State
-from lb.supervisor.store import StateTaken, Store
+from lb.supervisor.store import FileStore, StateTaken
 from lb.supervisor.totals import Totals
 from lb.supervisor.upgrade import Estate, Failed, Legacy, Predecessor, Successor
 from lb.supervisor.views import unix
+from lb.supervisor.weights import Weights
 from lb.supervisor.workers import Workers
 
 log = logging.getLogger("lb")
@@ -111,19 +107,16 @@ class Supervisor:
         upgradable: bool = True,
     ) -> None:
         world = load_world(config)
-        self.state = State(path=path, text=text_of(path), config=config, world=world, tls_paths=tls_paths(world))
-        self.read = read
+        text, paths = text_of(path), tls_paths(world)
+        self.state = State(path=path, text=text, config=config, file_world=world, world=world, tls_paths=paths)
         self.upgradable = upgradable
-        self.desired = Desired()
-        self.store = Store(_under(path, config.state_dir))
+        self.store = FileStore(_under(path, config.state_dir))
         self.events = Events()
+        self.desired = DesiredState(self.store, self.state, self.events)
         self.ledger = Ledger()
         self.totals = Totals()
         self.rates = Rates()
-        self.transitions: Counter[tuple[str, str]] = Counter()
-        self.probes: Counter[tuple[str, str, str]] = Counter()
-        self.probe_seconds: dict[tuple[str, str], Histogram] = {}
-        self.switches: Counter[tuple[str, str]] = Counter()
+        self.counters = HealthCounters()
         self.exit_code = 0
         self.successor = 0  # process id of the supervisor that has taken over
         self.admin = AdminPort()
@@ -144,19 +137,64 @@ class Supervisor:
             on_probe=self._on_probe,
             on_notice=self._on_notice,
             on_address=self._on_address,
-            on_tls=self._on_tls,
+            on_tls=lambda id: self.installation.tls_changed(),
         )
-        self.rotations = Rotations(self.workers, self.monitor.healths, lambda: self.desired, self.monitor.addresses)
-        self.rollouts = Rollouts(self)
-        self.reloads = Reloads(self, config)
+        self.rotations = Rotations(
+            self.workers, self.monitor.healths, lambda: self.desired.current, self.monitor.addresses
+        )
+        self.ejections = Ejections()
+        self.rollouts = Rollouts(
+            self.state,
+            self.desired,
+            self.rotations,
+            self.workers,
+            self.monitor,
+            self.events,
+            self.totals,
+            self.guard,
+        )
+        self.drains = Drains(
+            self.state,
+            self.desired,
+            self.rotations,
+            self.workers,
+            self.monitor,
+            self.events,
+            self.totals,
+            self.rates,
+        )
+        self.weights = Weights(self.desired, self.rotations, self.drains, self.events)
+        self.handovers = Handovers(self.state, self.desired, self.rotations, self.monitor, self.events)
+        self.installation = Installation(
+            self.state,
+            self.desired,
+            self.rotations,
+            self.workers,
+            self.monitor,
+            self.events,
+            self.totals,
+            self.ledger,
+            self.counters,
+            self.ejections,
+            self.drains,
+            self.rollouts,
+            self.handovers,
+            self._watch_file,
+        )
         self.file_watch = FileWatch(path, lambda: self.reloads.quietly("watch"), more=lambda: self.state.tls_paths)
-        self.drains = Drains(self)
-        self.handovers = Handovers(self)
+        self.reloads = Reloads(
+            self.state,
+            self.desired,
+            self.workers,
+            self.monitor,
+            self.events,
+            self.handovers,
+            self.installation,
+            self.file_watch,
+            read,
+        )
         self.operations = LiveOperations(self)
         self._memory = Memory(self.store.directory)
-        self._ejections = Ejections()
-        self._tls_files: dict[str, bytes] = {}  # contents by digest, of those that workers use
-        self._tls_changed: asyncio.TimerHandle | None = None
         self._given: list[socket.socket] = []  # by systemd
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -244,19 +282,16 @@ class Supervisor:
 
     async def _begin(self, predecessor: Predecessor | None, estate: Estate) -> Legacy | None:
         """Everything up to workers that serve; what a predecessor leaves, when there is one."""
-        persisted, complaint = self.store.load()
-        self.desired = persisted or Desired()
-        self.take(self.state.config, self.state.world)
+        complaint = self.desired.load()
+        await self.installation.begin()
         if predecessor is None:
-            self._open_books(complaint)
-            self.save()
-            self.rollouts.recover()
+            await self._take_over(complaint)
         self.rotations.version = estate.version
         for listener in self.state.world.snapshot.listeners:
             given = [*estate.sockets(listener.bind), *self._take_given(listener.bind)]
-            self.open_listener(listener.bind, open_listener(listener.bind, self.workers.count, given))
+            self.installation.open_listener(listener.bind, open_listener(listener.bind, self.workers.count, given))
         estate.close_rest()
-        self.watch_targets()
+        self.installation.watch_targets()
         held = self.monitor.restore(self._memory.read())
         token = read_token(
             _under(self.state.path, self.state.config.admin.token_file) if self.state.config.admin.token_file else None
@@ -269,7 +304,7 @@ class Supervisor:
             log.warning("systemd handed over %s, which no listener has as its bind", sock.getsockname())
             sock.close()
         await self.monitor.start()
-        await self.resolve_unprobed(self.state.world)
+        await self.installation.resolve_unprobed(self.state.world)
         self._check_wanted()
         if held:
             self.events.emit(
@@ -287,17 +322,12 @@ class Supervisor:
         legacy = None
         if predecessor is not None:
             legacy = await predecessor.hand_over(self.operations.readyz()[0])
-            self._inherit(predecessor, legacy)
+            await self._inherit(predecessor, legacy)
         await self.admin.serve(self.operations, self.state.config.admin, token)
         return legacy
 
-    async def resolve_unprobed(self, world: World) -> None:
-        """Look up the names of targets that are taken as ready without a probe, before they get requests."""
-        hosts = [target.host for id, target in world.targets.items() if world.checks[id].readiness.protocol == "none"]
-        await self.monitor.resolve(hosts, LOOK_UP_WITHIN)
-
     async def _start_workers(self) -> None:
-        starting = asyncio.ensure_future(self.workers.start(self.snapshot()))
+        starting = asyncio.ensure_future(self.workers.start(self.installation.snapshot()))
         hopeless = asyncio.ensure_future(self._over.wait())
         await asyncio.wait((starting, hopeless), return_when=asyncio.FIRST_COMPLETED)
         hopeless.cancel()
@@ -311,7 +341,7 @@ class Supervisor:
         except OSError as error:
             raise CannotStart(f"workers cannot be started: {error.strerror or error}") from None
 
-    def _inherit(self, predecessor: Predecessor, legacy: Legacy) -> None:
+    async def _inherit(self, predecessor: Predecessor, legacy: Legacy) -> None:
         """Take what a predecessor leaves: from here on this supervisor is the one."""
         if predecessor.directory == self.store.directory:
             self.store.take_lock(legacy.lock)
@@ -325,16 +355,17 @@ class Supervisor:
             self.rotations.touch((self.state.targets[id].service,))
         self.totals.inherit(legacy.sums)
         self.rotations.version = max(self.rotations.version, legacy.version)
-        self._open_books("")
-        self.save()
-        self.rollouts.recover()
+        await self._take_over("")
 
-    def _open_books(self, complaint: str) -> None:
-        """From here on what happens is written down: no other supervisor does any more."""
+    async def _take_over(self, complaint: str) -> None:
+        """From here on what happens is written down: no other supervisor does any more. `complaint`: what was wrong
+        with the desired state on the disk."""
         self.events.open(self.store.directory)
         self.ledger.open(self.store.directory)
         if complaint:
             self.events.emit("state", complaint)
+        await self.desired.own()
+        await self.rollouts.recover()
 
     async def _settle(self, predecessor: Predecessor | None, estate: Estate, legacy: Legacy | None) -> None:
         """All is well: the workers may outlive this process, those of an earlier one may end."""
@@ -349,7 +380,7 @@ class Supervisor:
             ("verdicts", self._remember),
             ("rollouts", self.rollouts.run),
             ("drains", self.drains.run),
-            ("handovers", self.handovers.run),
+            ("handovers", self.installation.run),
         ):
             self._keep_running(label, body)
         if systemd.watchdog():
@@ -390,16 +421,12 @@ class Supervisor:
         self._given = [sock for sock in self._given if sock not in found]
         return found
 
-    def open_listener(self, bind: str, sockets: list[socket.socket]) -> None:
-        """Serve an address; the snapshot that has it follows."""
-        self.workers.open(bind, sockets)
-        self.state.addresses[bind] = bound_name(bind, sockets[0])
-
-    def close_listener(self, bind: str) -> None:
-        """Serve an address no more; the snapshot without it follows."""
-        self.workers.close(bind)
-        del self.state.addresses[bind]
-        remove_file(bind)
+    def _watch_file(self, wanted: bool) -> None:
+        if wanted and self._watching is None:
+            self._watching = self._keep_running("watch", self.file_watch.run)
+        elif not wanted and self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
 
     # --- signals and the end ----------------------------------------------------------------------------------------
 
@@ -463,8 +490,7 @@ class Supervisor:
     async def _close(self) -> None:
         for task in list(self._tasks):
             task.cancel()
-        if self._tls_changed is not None:
-            self._tls_changed.cancel()
+        self.installation.close()
         self.rollouts.close()
         self.rotations.close()
         await self.monitor.close()
@@ -474,6 +500,7 @@ class Supervisor:
             await self.workers.stop(0.0)
             for bind in (*self.state.addresses, self.admin.bind):
                 remove_left_over(bind)
+        self.desired.close()
         self.store.unlock()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -504,6 +531,7 @@ class Supervisor:
         self.events.emit("upgrade", "begins: a new lb is started beside this one", actor=actor)
         successor: Successor | None = None
         try:
+            await self.desired.settle()  # the new lb reads what is on the disk
             self._memory.write(self.monitor.keep())
             successor = await Successor.start(succession.command_line(), self.store.directory, self.admin.bind)
             was_ready = self.operations.readyz()[0]
@@ -538,108 +566,10 @@ class Supervisor:
         with contextlib.suppress(Refused):  # it was told
             await self.upgrade("SIGUSR2")
 
-    # --- configuration ----------------------------------------------------------------------------------------------
-
-    def take(self, config: Config, world: World) -> None:
-        """Make a configuration the one that counts, and bring the wishes in line with it."""
-        self.state.config = config
-        self.state.tls_paths = tls_paths(world)
-        actives, at = world.actives(), time.time()
-        desired, names = under_configuration(self.desired, world.snapshot.services, actives, at)
-        self.state.world, self.state.renames = self.handovers.take(world, names, desired)
-        self.state.targets = dict(self.state.world.targets)
-        whole = under_names(self.desired, self.state.renames, self.state.world.snapshot.services, actives, at)
-        self.desired = replace(whole, layout=desired.layout)
-        self.rollouts.rename(self.state.renames)
-        self.drains.configure(self.state.targets, self.state.renames)
-        self._ejections.configure(self.state.targets, world.rules, self.state.renames)
-        self.ledger.rename({new: formers[0] for new, formers in self.state.renames.targets.items()})
-        self.ledger.keep(self.state.targets)
-        self.workers.hung_after = config.worker_limits.hang
-        self.workers.memory = config.worker_limits.memory
-        self.workers.drain = config.drain
-        logs.level(config.log.level)
-        if config.watch and self._watching is None:
-            self._watching = self._keep_running("watch", self.file_watch.run)
-        elif not config.watch and self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
-
-    def watch_targets(self) -> None:
-        """Probe the targets as the configuration says."""
-        world = self.state.world
-        self.monitor.update(
-            world.checks, self.state.targets, world.target_rules(), world.canary, self.state.renames, world.files
-        )
-        for id in self.state.targets:
-            override = self.desired.targets.get(id)
-            if override is not None and override.draining:
-                self.monitor.feed(id, Drain())
-
-    async def put_in_force(self) -> None:
-        """Tell the workers the world as it is now; returns when they serve it.
-
-        Raises `Refused` where a worker has not said so in time; that is an event already.
-        """
-        self.workers.apply(self.snapshot())
-        self.workers.retry()
-        self.forget_gone()
-        try:
-            await confirm(self.workers, self.rotations.version)
-        except Refused as refused:
-            late = "; ".join(f"{each['where']} {each['reason']}" for each in refused.reasons)
-            self.events.emit("worker", f"the new configuration is not confirmed: {late}")
-            raise
-        finally:
-            self.totals.forget(self.state.targets)
-
     @property
     def admin_address(self) -> str:
         """Where the admin port listens."""
         return self.admin.address
-
-    def snapshot(self) -> Snapshot:
-        """The whole world as it is now, for workers, under a new version."""
-        former = self.monitor.former_tls()
-        snapshot = self.state.world.snapshot
-        if former:
-            snapshot = with_tls(snapshot, lambda target: former.get(target.id, target.tls))
-        self._tls_files |= self.state.world.files
-        used = _digests(snapshot)
-        self._tls_files = {digest: data for digest, data in self._tls_files.items() if digest in used}
-        snapshot = replace(snapshot, files=tuple(self._tls_files.items()))
-        return self.rotations.configure(snapshot, self.state.world.rules, self.state.world.mirrors)
-
-    def config_text(self) -> str:
-        """The text that runs."""
-        return self.state.text
-
-    # --- wishes -----------------------------------------------------------------------------------------------------
-
-    def wish(self, desired: Desired) -> None:
-        """Replace what is desired: first on the disk, then in force. Raises `Refused` while that cannot be."""
-        if self.state.blocked_by:
-            raise Refused(409, "Not now", self.state.blocked_by)
-        self.desired = replace(desired, version=self.desired.version + 1)
-        self.save()
-
-    def save(self) -> None:
-        """Write what is desired; trouble is said once, and shown in status."""
-        before = self.store.trouble
-        if not self.store.save(self.desired):
-            if self.store.trouble != before:
-                self.events.emit("state", f"{self.store.trouble}; changes hold until lb ends")
-        elif before:
-            self.events.emit("state", "the desired state can be written again, and is")
-
-    def forget_gone(self) -> None:
-        """Drop what is counted of targets and services that the configuration no longer has."""
-        for counts in (self.transitions, self.probes):
-            for key in [key for key in counts if key[0] not in self.state.targets]:
-                del counts[key]
-        for by_service in (self.probe_seconds, self.switches):
-            for place in [place for place in by_service if place[0] not in self.state.config.services]:
-                del by_service[place]
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -653,7 +583,7 @@ class Supervisor:
         said = [effect.text for effect in effects if effect.kind == "say"] or [effect.text for effect in effects]
         text = "; ".join(dict.fromkeys(filter(None, said))).removeprefix(f"{after}: ") or new.text
         if before != after:
-            self.transitions[id, after] += 1
+            self.counters.transitions[id, after] += 1
             self.events.emit("transition", f"{before} → {after}: {text}", id, before=before, after=after)
         elif any(effect.kind == "say" for effect in effects):
             self.events.emit("note", text, id)
@@ -663,13 +593,10 @@ class Supervisor:
     def _on_probe(self, id: str, kind: str, seen: Seen) -> None:
         verdict = seen.verdict
         result = "ignored" if verdict.ignored else "passed" if verdict.ok else "failed"
-        self.probes[id, kind, result] += 1
+        self.counters.probed(id, kind, result)
         target = self.state.targets.get(id)
         if target is not None:
-            histogram = self.probe_seconds.get((target.service, kind))
-            if histogram is None:
-                histogram = self.probe_seconds[target.service, kind] = Histogram()
-            histogram.observe(verdict.seconds)
+            self.counters.lasted(target.service, kind, verdict.seconds)
             self.ledger.saw(id, kind, unix(seen.at), verdict, seen.doubt)
 
     def _on_address(self, id: str, before: tuple[str, ...], after: tuple[str, ...]) -> None:
@@ -684,28 +611,19 @@ class Supervisor:
                 "address", f"requests for {target.host} go to {new}, no longer to {old}", id, before=old, after=new
             )
 
-    def _on_tls(self, id: str) -> None:
-        """A check has passed with new TLS settings or certificates: requests take them as well."""
-        if self._tls_changed is None:  # one message for all targets of one moment
-            self._tls_changed = asyncio.get_running_loop().call_later(TOGETHER, self._use_new_tls)
-
-    def _use_new_tls(self) -> None:
-        self._tls_changed = None
-        self.workers.apply(self.snapshot())
-
     def _on_notice(self, notice: Notice) -> None:
         """What the monitor thinks of many failures at once, a changed check, a target that is not alive."""
         self.events.emit("liveness" if notice.cause.startswith("liveness") else "note", notice.text, notice.scope)
 
     def _on_report(self, report: Report) -> None:
-        self._ejections.report(report, time.monotonic())
+        self.ejections.report(report, time.monotonic())
         for tally in report.targets:
             if tally.target in self.state.targets:
                 self.monitor.observe(report.worker, tally.target, tally.in_flight, tally.successes)
 
     def _on_alarm(self, alarm: Alarm) -> None:
         if alarm.target in self.state.targets:
-            self._ejections.alarm(alarm)
+            self.ejections.alarm(alarm)
             if alarm.kind != "5xx":  # a probe can see it as well: do not wait for the next one
                 self.monitor.nudge(alarm.target)
 
@@ -713,7 +631,7 @@ class Supervisor:
         """Eject who fails its clients."""
         while True:
             await asyncio.sleep(SWEEP_EVERY)
-            ejected = list(self._ejections.sweep(self.monitor.health, self.rotations.can_serve, time.monotonic()))
+            ejected = list(self.ejections.sweep(self.monitor.health, self.rotations.can_serve, time.monotonic()))
             for found in ejected:
                 self.monitor.feed(found.target, Eject(found.reason, found.quick))
             if ejected:
@@ -734,8 +652,7 @@ class Supervisor:
                 trouble = sums.log_trouble
                 self.events.emit("note", f"access log: {trouble or 'it can be opened and written again'}")
             await asyncio.sleep(SAMPLE_EVERY)
-            if self.store.trouble and not self.state.blocked_by:
-                self.save()  # the disk may have room again
+            await self.desired.retry()  # the disk may have room again
 
     async def _remember(self) -> None:
         """Keep verdicts and probes for a supervisor that comes after this one."""
@@ -751,21 +668,6 @@ class Supervisor:
     def _write_down(self) -> None:
         self._memory.write(self.monitor.keep())
         self.ledger.flush()
-
-    def undrain(self, id: str) -> None:
-        """Tell the lifecycle that an operator takes a drain back."""
-        self.monitor.feed(id, Undrain())
-
-    def drain(self, id: str) -> None:
-        """Tell the lifecycle that an operator drains a target."""
-        self.monitor.feed(id, Drain())
-
-
-def _digests(snapshot: Snapshot) -> set[str]:
-    """Of all TLS files that the snapshot's listeners and targets need."""
-    clients = {target.tls for service in snapshot.services for pool in service.pools for target in pool.targets}
-    settings = [*clients, *(listener.tls for listener in snapshot.listeners)]
-    return {digest for tls in settings if tls is not None for digest in tls.digests}
 
 
 def _under(path: Path, name: str | Path) -> Path:

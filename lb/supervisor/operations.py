@@ -10,9 +10,8 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lb.config.diff import diff
@@ -31,6 +30,7 @@ from lb.control.models import (
     ConfigProblem,
     ConfigText,
     DrainState,
+    Event,
     Explanation,
     Preview,
     ProbeResult,
@@ -46,7 +46,6 @@ from lb.control.models import (
 )
 from lb.control.operations import Base, Refused
 from lb.control.refusals import problem
-from lb.core.desired import TargetDesired
 from lb.core.explain import explain, span, trial_text
 from lb.core.lifecycle import shown
 from lb.core.renames import split_id
@@ -54,6 +53,7 @@ from lb.core.report import RequestRecord, empty_tally
 from lb.core.rotation import given_shares, is_served, rules_of
 from lb.core.targets import Pool, Service, Target
 from lb.process.channel import Order
+from lb.supervisor.desired import OtherVersion
 from lb.supervisor.os.processes import figures as process_figures
 from lb.supervisor.reloads import CutsOff, Edited, NotNow, Reloaded
 from lb.supervisor.sockets import CannotListen
@@ -91,29 +91,36 @@ class LiveOperations:
 
     @property
     def revision(self) -> int:
-        return self._supervisor.desired.version
+        return self._supervisor.desired.current.version
 
     @property
     def config_mark(self) -> str:
         return digest(self._supervisor.state.text.encode())
 
-    def check_base(self, bases: Collection[Base], *, config: bool = False) -> None:
-        mark, revision = self.config_mark, self.revision
+    def check_base(self, bases: Collection[Base], *, config: bool = False) -> int | None:
         if config:
-            if any(base.mark == mark for base in bases):
-                return
-            changes = [event for event in self.events.since() if event.kind == "reload"]
-            what = "the configuration that runs is another one now"
-        else:
-            if any(base.revision == revision for base in bases):
-                return
-            changes = [event for event in self.events.since() if event.kind in CHANGES]
-            seen = " or ".join(str(base.revision) for base in bases)
-            what = f"the order is based on revision {seen}, now it is {revision}"
-        if changes:
-            by = f" (by {changes[-1].actor})" if changes[-1].actor else ""
-            what += f"; the last change: {changes[-1].subject}: {changes[-1].text}{by}"
-        raise Refused(412, "Somebody was faster", what)
+            if any(base.mark == self.config_mark for base in bases):
+                return None
+            raise self._other_config()
+        if any(base.revision == self.revision for base in bases):
+            return self.revision
+        raise self._other_revision(" or ".join(str(base.revision) for base in bases))
+
+    def _other_config(self) -> Refused:
+        changes = [event for event in self.events.since() if event.kind == "reload"]
+        return _somebody_was_faster("the configuration that runs is another one now", changes)
+
+    def _other_revision(self, seen: str) -> Refused:
+        changes = [event for event in self.events.since() if event.kind in CHANGES]
+        return _somebody_was_faster(f"the order is based on revision {seen}, now it is {self.revision}", changes)
+
+    @contextmanager
+    def _based_on(self, revision: int | None) -> Iterator[None]:
+        """Refuse an order when another one has come first, in the words of `check_base`."""
+        try:
+            yield
+        except OtherVersion:
+            raise self._other_revision(str(revision)) from None
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
@@ -149,7 +156,7 @@ class LiveOperations:
     async def metrics(self) -> bytes:
         supervisor = self._supervisor
         sums = await self._sums()
-        now = time.monotonic()
+        now, targets, counters = time.monotonic(), supervisor.state.targets, supervisor.counters
         shares: dict[tuple[str, str], float] = {}
         for service in supervisor.state.world.snapshot.services:
             parts = given_shares(supervisor.rotations.current[service.name])
@@ -176,7 +183,7 @@ class LiveOperations:
                 },
                 able={id for id, target in supervisor.state.targets.items() if supervisor.rotations.can_serve(target)},
                 shares=shares,
-                active={name: desired.active for name, desired in supervisor.desired.services.items()},
+                active={name: desired.active for name, desired in supervisor.desired.current.services.items()},
                 stages={
                     (service.name, pool.name, stage): count
                     for service in supervisor.state.world.snapshot.services
@@ -186,11 +193,11 @@ class LiveOperations:
                 retries=sums.retries,
                 mirrored=sums.mirrored,
                 rejected=sums.rejected,
-                transitions={key: n for key, n in supervisor.transitions.items() if key[0] in supervisor.state.targets},
-                probes={key: n for key, n in supervisor.probes.items() if key[0] in supervisor.state.targets},
-                probe_seconds=deepcopy(supervisor.probe_seconds),
+                transitions={key: n for key, n in counters.transitions.items() if key[0] in targets},
+                probes={key: n for key, n in counters.probes.items() if key[0] in targets},
+                probe_seconds=deepcopy(supervisor.counters.probe_seconds),
                 probes_late=_percentile(supervisor.monitor.late(), 0.99),
-                switches=dict(supervisor.switches),
+                switches=dict(supervisor.rollouts.switches),
                 rollouts=supervisor.rollouts.states(),
                 reloads=dict(supervisor.reloads.counts),
                 processes={name: found for name, found in used.items() if found is not None},
@@ -302,7 +309,7 @@ class LiveOperations:
         rollout = self._supervisor.rollouts.view(service.name)
         if rollout is not None:
             lines.append(f"rollout {rollout['text']}")
-        last = self._supervisor.desired.services[service.name].last
+        last = self._supervisor.desired.current.services[service.name].last
         if last is not None:
             lines.append(f"last rollout, {span(time.time() - last.at)} ago: {last.text}")
         taken_over = given.get(rotation.fallback, 0) > dict(rotation.shares).get(rotation.fallback, 0)
@@ -317,19 +324,21 @@ class LiveOperations:
 
     # --- switching --------------------------------------------------------------------------------------------------
 
-    async def switch(self, name: str, wanted: SwitchRequest, actor: str) -> ServiceView:
+    async def switch(self, name: str, wanted: SwitchRequest, actor: str, revision: int | None = None) -> ServiceView:
         def gate() -> str:
             # Looked up at each call: while a hook runs, a reload may give the pool other targets.
             service = self._service(name)
             return self._gate(service, self._pool(service, wanted.to), wanted.force)
 
         self._pool(self._service(name), wanted.to)
-        await self._supervisor.rollouts.switch(name, wanted, actor, gate)
+        with self._based_on(revision):
+            await self._supervisor.rollouts.switch(name, wanted, actor, gate, revision)
         return await self.service(name)
 
-    async def rollback(self, name: str, force: bool, actor: str) -> ServiceView:
-        service = self._service(name)
-        await self._supervisor.rollouts.roll_back(service, force, actor)
+    async def rollback(self, name: str, force: bool, actor: str, revision: int | None = None) -> ServiceView:
+        self._service(name)
+        with self._based_on(revision):
+            await self._supervisor.rollouts.roll_back(name, force, actor, revision)
         return await self.service(name)
 
     def foresee_switch(self, name: str, wanted: SwitchRequest) -> Preview:
@@ -360,8 +369,9 @@ class LiveOperations:
 
     # --- one target -------------------------------------------------------------------------------------------------
 
-    async def drain(self, id: str, force: bool, actor: str) -> DrainState:
-        return await self._drains.begin(self._target(id), force, actor)
+    async def drain(self, id: str, force: bool, actor: str, revision: int | None = None) -> DrainState:
+        with self._based_on(revision):
+            return await self._drains.begin(self._target(id), force, actor, version=revision)
 
     def foresee_drain(self, id: str, force: bool) -> Preview:
         target = self._target(id)
@@ -370,9 +380,10 @@ class LiveOperations:
     async def drain_state(self, id: str) -> DrainState:
         return await self._drains.state(self._target(id))
 
-    async def undrain(self, id: str, force: bool, actor: str) -> TargetView:
+    async def undrain(self, id: str, force: bool, actor: str, revision: int | None = None) -> TargetView:
         target = self._target(id)
-        await self._drains.undrain(target, force, actor)
+        with self._based_on(revision):
+            await self._drains.undrain(target, force, actor, revision)
         return await self.target(target.id)
 
     def foresee_undrain(self, id: str, force: bool) -> Preview:
@@ -382,46 +393,15 @@ class LiveOperations:
     async def prestop(self, subject: str, wait: float, actor: str) -> DrainState:
         return await self._drains.prestop(self._caller(subject), wait, actor)
 
-    async def weight(self, id: str, wanted: WeightRequest, actor: str) -> TargetView:
-        supervisor = self._supervisor
-        target, weight = self._target(id), wanted.weight
-        old = self._drains.wished(target)
-        before = old.weight if old.weight is not None else target.weight
-        new = _weighing(old, target, weight)
-        forced = self._gate_of_weight(target, new, weight, wanted.force)
-        self._drains.wish(target, new)
-        text = f"weight {before} → {weight}{forced}"
-        supervisor.events.emit("weight", text, target.id, actor=actor, before=str(before), after=str(weight))
-        await self._drains.enforce(target.service)
+    async def weight(self, id: str, wanted: WeightRequest, actor: str, revision: int | None = None) -> TargetView:
+        target = self._target(id)
+        with self._based_on(revision):
+            await self._supervisor.weights.put(target, wanted.weight, wanted.force, actor, revision)
         return await self.target(target.id)
 
-    def _gate_of_weight(self, target: Target, new: TargetDesired, weight: int, force: bool) -> str:
-        """Refuse a weight that leaves its pool too few targets; with `force`, what the event adds about that."""
-        return self._drains.counting(target, new, force) if weight else self._drains.without(target, force)
-
     def foresee_weight(self, id: str, wanted: WeightRequest) -> Preview:
-        return _foreseen(lambda force: self._foresee_weight(self._target(id), wanted.weight, force), wanted.force)
-
-    def _foresee_weight(self, target: Target, weight: int, force: bool) -> list[str]:
-        """What another weight would do, in words. Raises the `Refused` that the order would raise."""
-        wished = self._drains.wished(target)
-        now = wished.weight if wished.weight is not None else target.weight
-        if weight == now:
-            return [f"{target.id} has the weight {weight} already: nothing changes"]
-        self._gate_of_weight(target, _weighing(wished, target, weight), weight, force)
-        weights = dict(dict(self._supervisor.rotations.current[target.service].weights).get(target.pool, ()))
-        if weight == 0:
-            lines = [f"no new request goes to {target.id}", *self._drains.who_instead(target)]
-        elif target.id not in weights:
-            lines = [f"{target.id} gets no requests now; when it does, its weight is {weight}"]
-        else:
-            before = weights[target.id] / sum(weights.values())
-            weights[target.id] *= weight / now if now else 1.0
-            after = weights[target.id] / sum(weights.values())
-            lines = [f"{target.id} gets about {after:.0%} of the requests of {target.pool}, now {before:.0%}"]
-        if weight == target.weight:
-            lines.append("the file's weight counts again")
-        return lines
+        target, weights = self._target(id), self._supervisor.weights
+        return _foreseen(lambda force: weights.foresee(target, wanted.weight, force), wanted.force)
 
     async def probe(self, id: str) -> ProbeResult:
         monitor = self._supervisor.monitor
@@ -496,7 +476,7 @@ class LiveOperations:
 
     def config_text(self) -> ConfigText:
         try:
-            return ConfigText(text=self._supervisor.config_text())
+            return ConfigText(text=self._supervisor.state.text)
         except ConfigError as error:
             raise Refused(409, "The file cannot be read", str(error)) from None
 
@@ -566,10 +546,12 @@ class LiveOperations:
         return weights.get(target.id, 0.0) / total if total else 0.0
 
 
-def _weighing(old: TargetDesired, target: Target, weight: int) -> TargetDesired:
-    """The wishes for a target with another weight; the file's own needs none."""
-    same = weight == target.weight
-    return replace(old, weight=None if same else weight, configured_weight=None if same else target.weight)
+def _somebody_was_faster(what: str, changes: list[Event]) -> Refused:
+    """`changes`: what may have been the faster order, the newest last."""
+    if changes:
+        by = f" (by {changes[-1].actor})" if changes[-1].actor else ""
+        what += f"; the last change: {changes[-1].subject}: {changes[-1].text}{by}"
+    return Refused(412, "Somebody was faster", what)
 
 
 def _foreseen(look: Callable[[bool], list[str]], force: bool) -> Preview:

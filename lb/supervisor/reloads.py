@@ -15,9 +15,10 @@ import logging
 import socket
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from lb.config.diff import Plan, diff
 from lb.config.load import load_text, read_text
@@ -28,14 +29,18 @@ from lb.config.tls_files import check_renewed, load_world, renewed
 from lb.control.answers import digest
 from lb.control.models import ConfigOrder
 from lb.control.operations import Refused
-from lb.core.desired import under_configuration, under_names
 from lb.core.reload_gate import CutOff, Situation, cut_off, told
+from lb.health.monitor import Monitor
 from lb.net.atomic_file import Replacement
+from lb.supervisor.desired import DesiredState
+from lb.supervisor.events import Events
+from lb.supervisor.handovers import Handovers
+from lb.supervisor.installation import Candidate, Installation
 from lb.supervisor.os import systemd
+from lb.supervisor.os.file_watch import FileWatch
 from lb.supervisor.sockets import CannotListen, open_listener
-
-if TYPE_CHECKING:
-    from lb.supervisor.main import Supervisor
+from lb.supervisor.state import State
+from lb.supervisor.workers import Workers
 
 log = logging.getLogger("lb")
 
@@ -67,6 +72,15 @@ class Reloaded(NamedTuple):
     forced: str
 
 
+class Installed(NamedTuple):
+    """A configuration that is in force here; the workers have not confirmed it yet."""
+
+    changes: list[str]
+    forced: str
+    before: str  # the text before
+    after: str
+
+
 class Read(NamedTuple):
     """A file that was read, and what it comes to."""
 
@@ -80,10 +94,29 @@ class Read(NamedTuple):
 class Reloads:
     """The reloads of one supervisor, and how the last one went."""
 
-    def __init__(self, supervisor: Supervisor, config: Config) -> None:
-        self._supervisor = supervisor
+    def __init__(
+        self,
+        state: State,
+        desired: DesiredState,
+        workers: Workers,
+        monitor: Monitor,
+        events: Events,
+        handovers: Handovers,
+        installation: Installation,
+        file_watch: FileWatch,
+        read: Callable[[Path], Config],
+    ) -> None:
+        self._state = state
+        self._desired = desired
+        self._workers = workers
+        self._monitor = monitor
+        self._events = events
+        self._handovers = handovers
+        self._installation = installation
+        self._file_watch = file_watch
+        self._load = read
         self._lock = asyncio.Lock()
-        self._at_start = config
+        self._at_start = state.config
         self.ok = True
         self.error = ""
         self.loaded_at = time.time()
@@ -96,62 +129,53 @@ class Reloads:
         async with self._lock:
             self._check_free()
             systemd.notify_reloading()
-            self._supervisor.file_watch.seen()
+            self._file_watch.seen()
             try:
-                read = await asyncio.to_thread(self._read, self._supervisor.state.path)
-                await self._supervisor.resolve_unprobed(read.world)
-                forced = self._check_served(read.world, force)
-                opened = self._open_new(read.world)
+                read = await asyncio.to_thread(self._read, self._state.path)
+                await self._installation.resolve_unprobed(read.world)
+                installed = await self._install(read, force)
             except REFUSALS as error:
                 self.ok, self.error = False, str(error)
                 self.counts["failed"] += 1
-                self._supervisor.events.emit("reload", f"refused, nothing has changed: {_shortly(error)}", actor=actor)
+                self._events.emit("reload", f"refused, nothing has changed: {_shortly(error)}", actor=actor)
                 raise
             finally:
                 systemd.notify("READY=1")
-            return await self._take(read, opened, actor, forced)
+            return await self._confirm(installed, actor)
 
     async def replace(self, wanted: ConfigOrder, actor: str) -> Reloaded:
         """Make a text the file, and do what it says. Raises what `reload` does, `Edited` when the file is not what was
         loaded (unless `force`), and `OSError`; then, unless it was `Refused`, nothing has changed, nor has the file."""
-        text = wanted.text
-        supervisor = self._supervisor
-        path = supervisor.state.path
+        text, path = wanted.text, self._state.path
         async with self._lock:
             self._check_free()
-            if not wanted.force and text_of(path) != supervisor.state.text:
+            if not wanted.force and text_of(path) != self._state.text:
                 raise Edited(f"{path} was edited since it was loaded")
             try:
                 base = str(path.resolve().parent)
                 await asyncio.to_thread(load_text, text, str(path), base=base, check_files=True)
                 with await asyncio.to_thread(Replacement, path, text) as replacement:
                     read = await asyncio.to_thread(self._read, replacement.path)
-                    await supervisor.resolve_unprobed(read.world)
-                    forced = self._check_served(read.world, wanted.force_unserved)
-                    opened = self._open_new(read.world)
-                    try:
+                    await self._installation.resolve_unprobed(read.world)
+
+                    def put(replacement: Replacement = replacement) -> None:
                         replacement.put()
-                    except OSError:
-                        _close(opened)
-                        raise
+                        self._file_watch.seen()
+
+                    installed = await self._install(read, wanted.force_unserved, put)
             except (*REFUSALS, OSError) as error:
-                supervisor.events.emit("reload", f"a new text was refused: {_shortly(error)}", actor=actor)
+                self._events.emit("reload", f"a new text was refused: {_shortly(error)}", actor=actor)
                 raise
-            supervisor.file_watch.seen()
-            return await self._take(read, opened, actor, forced)
+            return await self._confirm(installed, actor)
 
     def cut_off(self, world: World) -> tuple[CutOff, ...]:
         """The services that are served now, and would not be with this configuration."""
-        supervisor = self._supervisor
-        actives = world.actives()
-        desired, names = under_configuration(supervisor.desired, world.snapshot.services, actives)
-        world, names, _ = supervisor.handovers.foresee(world, names, desired)
-        services = world.snapshot.services
-        desired = under_names(supervisor.desired, names, services, actives)
-        healths = supervisor.monitor.foresee(world.checks, world.targets, world.target_rules(), names)
-        running = supervisor.state.world
-        before = Situation(running.snapshot.services, supervisor.monitor.healths, supervisor.desired, running.rules)
-        return cut_off(before, Situation(services, healths, desired, world.rules), names, time.monotonic())
+        plan = self._installation.plan(world)
+        services, running = plan.world.snapshot.services, self._state.world
+        healths = self._monitor.foresee(plan.world.checks, plan.world.targets, plan.world.target_rules(), plan.renames)
+        before = Situation(running.snapshot.services, self._monitor.healths, self._desired.current, running.rules)
+        after = Situation(services, healths, plan.desired, plan.world.rules)
+        return cut_off(before, after, plan.renames, time.monotonic())
 
     def _check_served(self, world: World, force: bool) -> str:
         """Refuse a configuration that leaves a service without a target that can serve; with `force`, say which."""
@@ -161,57 +185,74 @@ class Reloads:
         return told(found)
 
     def _check_free(self) -> None:
-        if self._supervisor.state.blocked_by:
-            raise NotNow(self._supervisor.state.blocked_by)
+        if self._state.blocked_by:
+            raise NotNow(self._state.blocked_by)
 
     async def quietly(self, actor: str) -> None:
         """For those who cannot be answered: a signal, the file's watch. What went wrong has been told."""
         try:
             await self.reload(actor)
         except NotNow as error:
-            self._supervisor.events.emit("reload", f"not done: {error}", actor=actor)
+            self._events.emit("reload", f"not done: {error}", actor=actor)
         except (*REFUSALS, Refused):
             pass
 
     def _read(self, path: Path) -> Read:
-        supervisor = self._supervisor
         text = text_of(path)
-        config = supervisor.read(path)
-        plan = diff(supervisor.state.config, config)
+        config = self._load(path)
+        running = self._state.world
+        plan = diff(self._state.config, config)
         restart = [str(change) for change in diff(self._at_start, config).of("restart")]
         world = load_world(config)
-        check_renewed(supervisor.state.world, world, str(path))
-        plan = replace(plan, changes=(*plan.changes, *renewed(supervisor.state.world, world)))
+        check_renewed(running, world, str(path))
+        plan = replace(plan, changes=(*plan.changes, *renewed(running, world)))
         return Read(text, config, plan, world, restart)
 
-    async def _take(self, read: Read, opened: dict[str, list[socket.socket]], actor: str, forced: str) -> Reloaded:
-        """Put what was read in force, and tell it."""
-        supervisor = self._supervisor
+    async def _install(self, read: Read, force: bool, put: Callable[[], None] = lambda: None) -> Installed:
+        """Put what was read in force, unless it is refused. `put` makes the text the file, when nothing else can fail;
+        what it raises refuses the configuration as well."""
         changes = read.plan.lines()
-        before = supervisor.state.text
-        self._apply(read.config, read.world, opened, changed=bool(changes))
-        supervisor.state.text = read.text
+        before = self._state.text
+        forced = self._check_served(read.world, force)
+        opened = self._open_new(read.world)
+
+        def accept() -> None:
+            nonlocal forced
+            forced = self._check_served(read.world, force)  # again: an order may have come first
+            put()
+
+        try:
+            candidate = Candidate(read.config, read.text, read.world)
+            await self._installation.install(candidate, opened, accept, new_version=bool(changes))
+        except (CutsOff, OSError):
+            _close(opened)
+            raise
         self.needs_restart = read.restart
         self.ok, self.error = True, ""
         self.loaded_at = time.time()
+        return Installed(changes, forced, before, read.text)
+
+    async def _confirm(self, installed: Installed, actor: str) -> Reloaded:
+        """Wait for the workers, and tell what has changed."""
         result = "unconfirmed"
         try:
-            await supervisor.put_in_force()
+            await self._installation.confirm()
             result = "ok"
         finally:
             self.counts[result] += 1
-            supervisor.events.emit(
+            forced = installed.forced
+            self._events.emit(
                 "reload",
-                ("; ".join(changes) or "nothing has changed") + (f" (forced: {forced})" if forced else ""),
+                ("; ".join(installed.changes) or "nothing has changed") + (f" (forced: {forced})" if forced else ""),
                 actor=actor,
-                before=f"configuration {digest(before.encode())}",
-                after=f"configuration {digest(read.text.encode())}",
+                before=f"configuration {digest(installed.before.encode())}",
+                after=f"configuration {digest(installed.after.encode())}",
             )
-            supervisor.handovers.tell()
-        return Reloaded(changes, forced)
+            self._handovers.tell()
+        return Reloaded(installed.changes, installed.forced)
 
     def _open_new(self, world: World) -> dict[str, list[socket.socket]]:
-        workers = self._supervisor.workers
+        workers = self._workers
         opened: dict[str, list[socket.socket]] = {}
         try:
             for listener in world.snapshot.listeners:
@@ -221,20 +262,6 @@ class Reloads:
             _close(opened)
             raise
         return opened
-
-    def _apply(self, config: Config, world: World, opened: dict[str, list[socket.socket]], *, changed: bool) -> None:
-        supervisor, workers = self._supervisor, self._supervisor.workers
-        supervisor.take(config, world)
-        if changed:  # what orders were based on is no longer so
-            supervisor.desired = replace(supervisor.desired, version=supervisor.desired.version + 1)
-        supervisor.save()
-        wanted = {listener.bind for listener in world.snapshot.listeners}
-        for bind in set(workers.sockets) - wanted:
-            supervisor.close_listener(bind)
-        for bind, sockets in opened.items():
-            supervisor.open_listener(bind, sockets)
-        supervisor.watch_targets()
-        supervisor.handovers.end_those_over()
 
 
 def _close(opened: dict[str, list[socket.socket]]) -> None:

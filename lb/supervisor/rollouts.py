@@ -10,25 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter, deque
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lb.config.quantities import Unreadable, format_duration, parse_duration
 from lb.config.resolve import release_plan
 from lb.control.models import SwitchRequest
 from lb.control.operations import Refused
 from lb.core.analysis import Tally
-from lb.core.desired import ServiceDesired
+from lb.core.desired import Desired, ServiceDesired
 from lb.core.renames import Renames
 from lb.core.report import PoolTally
 from lb.core.rollout import (
     Bake,
-    Effect,
     Next,
     Plan,
     Rollout,
@@ -47,12 +46,16 @@ from lb.core.rollout import (
 )
 from lb.core.rotation import meant_to_serve
 from lb.core.targets import Pool, Service
+from lb.health.monitor import Monitor
+from lb.process.guard import Guard
 from lb.supervisor.confirming import confirm
+from lb.supervisor.desired import DesiredState
+from lb.supervisor.events import Events
 from lb.supervisor.hooks import run_hook
-from lb.supervisor.totals import Sums
-
-if TYPE_CHECKING:
-    from lb.supervisor.main import Supervisor
+from lb.supervisor.rotations import Rotations
+from lb.supervisor.state import State
+from lb.supervisor.totals import Sums, Totals
+from lb.supervisor.workers import Workers
 
 #: Seconds between two samples.
 SAMPLE_EVERY = 0.5
@@ -65,8 +68,26 @@ RECOVERY = 15.0
 class Rollouts:
     """The newest rollout of every service that has had one."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
+    def __init__(
+        self,
+        state: State,
+        desired: DesiredState,
+        rotations: Rotations,
+        workers: Workers,
+        monitor: Monitor,
+        events: Events,
+        totals: Totals,
+        guard: Guard,
+    ) -> None:
+        self._state = state
+        self._desired = desired
+        self._rotations = rotations
+        self._workers = workers
+        self._monitor = monitor
+        self._events = events
+        self._totals = totals
+        self._guard = guard
+        self.switches: Counter[tuple[str, str]] = Counter()  # by service and result
         self._rollouts: dict[str, Rollout] = {}
         self._ordered: set[str] = set()  # services with an order under way
         self._recovering: dict[str, float] = {}  # service → monotonic time when it is decided
@@ -75,20 +96,27 @@ class Rollouts:
 
     # --- orders -----------------------------------------------------------------------------------------------------
 
-    async def switch(self, name: str, wanted: SwitchRequest, actor: str, gate: Callable[[], str]) -> None:
+    async def switch(
+        self, name: str, wanted: SwitchRequest, actor: str, gate: Callable[[], str], version: int | None = None
+    ) -> None:
         """Send the traffic of a service to another pool, at once or in steps. `gate` refuses one that is not ready, or
-        returns what the event adds where it was forced."""
+        returns what the event adds where it was forced. `version`: of the desired state that the order is based on."""
         with self._order(name):
-            intended, forced = self._decided(name, wanted, actor, gate)
+            intended, _ = self._decided(name, wanted, actor, gate)
+            prepared: Plan | None = None
             if isinstance(intended, Plan) and await self._prepare(name, intended):
-                # The hook took its time: what was true before need not be now.
-                intended, forced = self._decided(name, wanted, actor, gate, prepared=intended)
-            if isinstance(intended, Plan):
-                before = self._before(name, intended.old)
-                ready = self._ready_share(self._service(name), intended.new)
-                intended = begin(intended, ready, before)
-            if intended is not None:
-                await self._enter(name, _worded(intended, forced), actor)
+                # The hook took its time: of what has changed since then, only what concerns the order counts.
+                prepared, version = intended, None
+
+            def decide() -> Next | None:
+                intended, forced = self._decided(name, wanted, actor, gate, prepared)
+                if isinstance(intended, Plan):
+                    before = self._before(name, intended.old)
+                    ready = self._ready_share(self._service(name), intended.new)
+                    intended = begin(intended, ready, before)
+                return None if intended is None else _worded(intended, forced)
+
+            await self._enter(name, decide, actor, version)
 
     def _decided(
         self, name: str, wanted: SwitchRequest, actor: str, gate: Callable[[], str], prepared: Plan | None = None
@@ -100,7 +128,7 @@ class Rollouts:
             return self._intended(name, wanted, actor, gate)
         except Refused as refused:
             self._count(name, "refused")
-            self._supervisor.events.emit("switch", f"to {wanted.to} refused: {refused.detail}", name, actor=actor)
+            self._events.emit("switch", f"to {wanted.to} refused: {refused.detail}", name, actor=actor)
             raise
 
     def _check_unchanged(self, name: str, prepared: Plan) -> None:
@@ -110,7 +138,7 @@ class Rollouts:
         if gone:
             detail = f"a reload took {gone} away while the pre hook ran; nothing has been switched"
             raise Refused(409, "The service has changed", detail)
-        if self._desired(name).active != prepared.old:
+        if self._wanted(name).active != prepared.old:
             detail = f"{prepared.old} is not the active pool of {name} any more"
             raise Refused(409, "The service has changed", detail)
 
@@ -122,7 +150,7 @@ class Rollouts:
         if intended is None:
             return [f"{wanted.to} has the traffic of {name} already: nothing changes"]
         if isinstance(intended, Plan):
-            hook = self._supervisor.state.config.services[name].rollout.pre
+            hook = self._state.config.services[name].rollout.pre
             first = ["the pre hook is run; when it fails, nothing changes"] if hook is not None else []
             return first + _foreseen(name, intended)
         rollout, _ = intended
@@ -138,7 +166,7 @@ class Rollouts:
     ) -> tuple[Plan | Next | None, str]:
         """What an order comes to: a new release, the next state of the one under way, or nothing to do; and what the
         event adds where it was forced."""
-        desired = self._desired(name)
+        desired = self._wanted(name)
         rollout = self._current(name)
         if rollout is not None and rollout.phase in ("stepping", "frozen"):
             if wanted.to == rollout.plan.old and rollout.share < 100:
@@ -159,15 +187,14 @@ class Rollouts:
         plan = self._plan(name, desired.active, wanted, actor)
         return plan, gate()
 
-    async def roll_back(self, service: Service, force: bool, actor: str) -> None:
+    async def roll_back(self, name: str, force: bool, actor: str, version: int | None = None) -> None:
         """All traffic back to where it came from, at once, whatever else is under way. One target there that can serve
-        is enough; with `force` none need be."""
-        entered, _ = self._way_back(service, force, actor)
-        await self._enter(service.name, entered, actor)
+        is enough; with `force` none need be. `version`: of the desired state that the order is based on."""
+        await self._enter(name, lambda: self._way_back(self._service(name), force, actor)[0], actor, version)
 
     def _way_back(self, service: Service, force: bool, actor: str) -> tuple[Next, Plan | None]:
         name = service.name
-        desired, rollout = self._desired(name), self._current(name)
+        desired, rollout = self._wanted(name), self._current(name)
         if rollout is not None and rollout.phase != "rolled_back":
             nobody = self._nobody_at(service, rollout.plan.old, force)
             return roll_back(rollout, f"an operator asked for it{nobody}"), None
@@ -181,7 +208,7 @@ class Rollouts:
     def _nobody_at(self, service: Service, name: str, force: bool) -> str:
         """Refuse to go back to a pool where nobody can serve; with `force`, what the event adds about that."""
         pool = next(known for known in service.pools if known.name == name)
-        rotations = self._supervisor.rotations
+        rotations = self._rotations
         able, meant = rotations.strength(pool)
         if able >= rotations.least_able(pool):
             return ""
@@ -207,7 +234,7 @@ class Rollouts:
             self._ordered.discard(name)
 
     def _plan(self, name: str, active: str, wanted: SwitchRequest, actor: str) -> Plan:
-        plan = release_plan(active, wanted.to, self._supervisor.state.config.services[name].rollout, actor=actor)
+        plan = release_plan(active, wanted.to, self._state.config.services[name].rollout, actor=actor)
         try:
             if wanted.steps is not None:
                 plan = replace(plan, steps=tuple(wanted.steps))
@@ -225,10 +252,10 @@ class Rollouts:
 
     async def _prepare(self, name: str, plan: Plan) -> bool:
         """Run `pre`; nothing changes unless it succeeds. Returns whether there is one."""
-        hook = self._supervisor.state.config.services[name].rollout.pre
+        hook = self._state.config.services[name].rollout.pre
         if hook is None:
             return False
-        note = self._supervisor.events.emit
+        note = self._events.emit
         outcome = await run_hook(hook, _said("pre", name, plan))
         if not outcome.ok:
             self._count(name, "failed")
@@ -260,40 +287,56 @@ class Rollouts:
         remembered = -REMEMBER_EVERY
         while True:
             await asyncio.sleep(SAMPLE_EVERY)
-            if self._supervisor.state.blocked_by:
+            if self._state.blocked_by:
                 continue
             now = monotonic()
             names = [name for name, known in self._rollouts.items() if known.under_way or not known.announced]
             if names or now - remembered >= REMEMBER_EVERY:
-                sums = self._supervisor.totals.sums()
+                sums = self._totals.sums()
                 if now - remembered >= REMEMBER_EVERY:
                     remembered = now
                     self._remember(sums, now)
-                self._go_on(names, sums, now)
+                await self._go_on(names, sums, now)
 
-    def _go_on(self, names: list[str], sums: Sums, now: float) -> None:
-        services = {service.name: service for service in self._supervisor.state.world.snapshot.services}
+    async def _go_on(self, names: list[str], sums: Sums, now: float) -> None:
+        services = {service.name: service for service in self._services()}
+        changed: list[tuple[str, Rollout]] = []
         for name in names:
             rollout = self._current(name)
             if rollout is None or name in self._ordered or name not in services:
                 continue
             service = services[name]
             if name in self._recovering:
-                self._recover(service, rollout, now)
+                if self._recovered(service, rollout, now) is not None:
+                    changed.append((name, rollout))
             elif rollout.under_way:
                 new, effects = advance(rollout, self._sample(service, rollout, sums), now)
-                self._take(name, new, effects)
+                if effects or to_dict(new) != self._wanted(name).rollout:
+                    changed.append((name, rollout))
+                else:
+                    self._rollouts[name] = new
             elif rollout.phase in ("done", "rolled_back") and not rollout.announced and name not in self._announcing:
                 task = self._announcing[name] = asyncio.ensure_future(
-                    self._supervisor.guard.keep_running("announcements", partial(self._announce, service, rollout))
+                    self._guard.keep_running("announcements", partial(self._announce, service, rollout))
                 )
                 task.add_done_callback(self._announced)
+        for name, rollout in changed:
+            with suppress(Refused):  # an upgrade has begun meanwhile; the next look decides
+                await self._take(name, partial(self._next, name, rollout))
+
+    def _next(self, name: str, rollout: Rollout) -> Next | None:
+        """What becomes of a rollout that goes on by itself; None: an order has come first."""
+        if self._current(name) is not rollout or name in self._ordered:
+            return None
+        service, now = self._service(name), monotonic()
+        if name in self._recovering:
+            return self._recovered(service, rollout, now)
+        return advance(rollout, self._sample(service, rollout, self._totals.sums()), now)
 
     def _sample(self, service: Service, rollout: Rollout, sums: Sums) -> Sample:
-        supervisor = self._supervisor
         pools = {pool.name: pool for pool in service.pools}
         new, old = pools[rollout.plan.new], pools[rollout.plan.old]
-        rotation = supervisor.rotations.current[service.name]
+        rotation = self._rotations.current[service.name]
         new_ready, new_total = self._readiness(new)
         old_ready, old_total = self._readiness(old)
         return Sample(
@@ -303,109 +346,120 @@ class Rollouts:
             new_total=new_total,
             old_ready=old_ready,
             old_total=old_total,
-            applied=supervisor.workers.confirmed(rotation.version),
+            applied=self._workers.confirmed(rotation.version),
         )
 
     def _remember(self, sums: Sums, now: float) -> None:
         """Keep what active pools did of late: a switch at once is compared with it."""
-        for name, desired in self._supervisor.desired.services.items():
+        for name, desired in self._desired.current.services.items():
             past = self._past.setdefault((name, desired.active), deque(maxlen=REMEMBERED))
             past.append((now, _tally(sums, name, desired.active)))
-        active = {(name, desired.active) for name, desired in self._supervisor.desired.services.items()}
+        active = {(name, desired.active) for name, desired in self._desired.current.services.items()}
         self._past = {key: past for key, past in self._past.items() if key in active}
 
     def _before(self, name: str, pool: str) -> Tally:
         past = self._past.get((name, pool))
         if not past:
             return Tally()
-        return _tally(self._supervisor.totals.sums(), name, pool).since(past[0][1])
+        return _tally(self._totals.sums(), name, pool).since(past[0][1])
 
     # --- after a restart --------------------------------------------------------------------------------------------
 
-    def recover(self) -> None:
+    async def recover(self) -> None:
         """Take the rollouts of an earlier lb up where it left them."""
-        supervisor = self._supervisor
-        for name, desired in supervisor.desired.services.items():
+        for name, desired in self._desired.current.services.items():
             if desired.rollout is None:
                 continue
             try:
                 rollout = from_dict(desired.rollout)
             except ValueError as error:
-                supervisor.events.emit("rollout", f"{error}; the traffic stays as it is", name)
-                self._wish(name, replace(desired, rollout=None))
+                self._events.emit("rollout", f"{error}; the traffic stays as it is", name)
+                await self._desired.commit(partial(_without_rollout, name))
                 continue
             self._rollouts[name] = rollout
             if rollout.under_way:
                 self._recovering[name] = monotonic() + RECOVERY
 
-    def _recover(self, service: Service, rollout: Rollout, now: float) -> None:
-        """Decide when the old pool is known to be ready, or has had the time to become so."""
+    def _recovered(self, service: Service, rollout: Rollout, now: float) -> Next | None:
+        """The decision, once the old pool is known to be ready, or has had the time to become so; None: not yet."""
         old = next(pool for pool in service.pools if pool.name == rollout.plan.old)
         ready, _ = self._readiness(old)
-        if ready or now >= self._recovering[service.name]:
-            del self._recovering[service.name]
-            new, effects = resume(rollout, can_go_back=ready > 0)
-            self._take(service.name, new, effects)
+        return resume(rollout, can_go_back=ready > 0) if ready or now >= self._recovering[service.name] else None
 
     # --- what changes -----------------------------------------------------------------------------------------------
 
-    async def _enter(self, name: str, entered: tuple[Rollout, tuple[Effect, ...]], actor: str) -> None:
-        """Put an order in force; returns when every worker has confirmed it."""
-        self._recovering.pop(name, None)
+    async def _enter(self, name: str, decide: Callable[[], Next | None], actor: str, version: int | None) -> None:
+        """Put an order in force; returns when every worker has confirmed it. Nothing is done if it comes to nothing."""
+        if not await self._take(name, decide, actor=actor, version=version):
+            return
         task = self._announcing.pop(name, None)
         if task is not None:
             task.cancel()
-        supervisor = self._supervisor
-        self._take(name, *entered, actor=actor)
-        await confirm(supervisor.workers, supervisor.rotations.current[name].version)
+        await confirm(self._workers, self._rotations.current[name].version)
         rollout = self._current(name)  # a reload may have ended it meanwhile
         if rollout is not None and rollout.under_way:
             self._measure_from_now(name, rollout)
 
     def _measure_from_now(self, name: str, rollout: Rollout) -> None:
         """Every worker has confirmed: what comes from now on counts."""
-        sample = self._sample(self._service(name), rollout, self._supervisor.totals.sums())
+        sample = self._sample(self._service(name), rollout, self._totals.sums())
         self._rollouts[name], _ = advance(rollout, sample, monotonic())
 
-    def _take(self, name: str, rollout: Rollout, effects: tuple[Effect, ...], *, actor: str = "") -> None:
-        """The next state of a rollout: on the disk, then to the workers, then told."""
-        before = self._desired(name)
-        changed = before.rollout != to_dict(rollout)
-        if changed:
-            self._wish(name, traffic(rollout, before, time.time()))  # first: it may be refused
+    async def _take(
+        self, name: str, decide: Callable[[], Next | None], *, actor: str = "", version: int | None = None
+    ) -> bool:
+        """The next state of a rollout: on the disk, then to the workers, then told. False: `decide` wants none.
+
+        `decide` looks at what is so when its turn has come, and may refuse.
+        """
+
+        def change(desired: Desired) -> tuple[Desired, tuple[Next, ServiceDesired] | None]:
+            entered = decide()
+            if entered is None:
+                return desired, None
+            before = desired.services[name]
+            if before.rollout == to_dict(entered[0]):
+                return desired, (entered, before)
+            wanted = traffic(entered[0], before, time.time())
+            return replace(desired, services={**desired.services, name: wanted}), (entered, before)
+
+        taken = await self._desired.commit(change, version)
+        if taken is None:
+            return False
+        (rollout, effects), before = taken
         self._rollouts[name] = rollout
-        if changed:
-            self._supervisor.rotations.touch((name,))
-            self._supervisor.rotations.flush()
-        after = self._desired(name)
+        self._recovering.pop(name, None)
+        after = self._wanted(name)
+        if after is not before:
+            self._rotations.touch((name,))
+            self._rotations.flush()
         for effect in effects:
             kind = "switch" if before.active != after.active else "rollout"
-            self._supervisor.events.emit(
-                kind, effect.text, name, actor=actor, before=_spelled(before), after=_spelled(after)
-            )
+            self._events.emit(kind, effect.text, name, actor=actor, before=_spelled(before), after=_spelled(after))
             if effect.kind == "rollback":
                 self._count(name, "rolled_back")
             elif effect.kind == "freeze":
                 self._count(name, "frozen")
         if before.active != after.active and rollout.share == 100:
             self._count(name, "done")
-
-    def _wish(self, name: str, wanted: ServiceDesired) -> None:
-        desired = self._supervisor.desired
-        self._supervisor.wish(replace(desired, services={**desired.services, name: wanted}))
+        return True
 
     def _count(self, name: str, result: str) -> None:
-        self._supervisor.switches[name, result] += 1
+        self.switches[name, result] += 1
+
+    def forget(self, services: Container[str]) -> None:
+        """Drop the counts of services that the configuration no longer has."""
+        self.switches = Counter({key: n for key, n in self.switches.items() if key[0] in services})
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
     async def _announce(self, service: Service, rollout: Rollout) -> None:
         """Wait until the pool that lost its traffic is drained, and say so."""
-        supervisor, name, pool = self._supervisor, service.name, retired(rollout)
+        name, pool = service.name, retired(rollout)
         prefix = f"{name}/{pool}/"
         while True:
-            if await supervisor.workers.poll():
-                tallies = supervisor.totals.sums().targets
+            if await self._workers.poll():
+                tallies = self._totals.sums().targets
                 if not any(t.in_flight + t.tunnels for id, t in tallies.items() if id.startswith(prefix)):
                     break
             await asyncio.sleep(0.5)
@@ -413,20 +467,23 @@ class Rollouts:
             return
         used = self._still_used(service, pool)
         text = f"{pool} is drained, " + (f"but {used}" if used else "and safe to scale to zero")
-        hook = supervisor.state.config.services[name].rollout.post
+        hook = self._state.config.services[name].rollout.post
         if hook is not None:
             said = _said("post", name, rollout.plan)
             said |= {"outcome": rollout.phase, "reason": rollout.reason, "drained": pool, "safe": not used}
             outcome = await run_hook(hook, said)
             text += f"; post{'' if outcome.ok else ' failed'}: {outcome.text}"
-        if self._current(name) is not rollout:
-            return
-        self._rollouts[name] = announced(rollout)
-        kept = replace(self._desired(name), rollout=to_dict(self._rollouts[name]))
-        # Not a wish: the revision stays, so that no operator's order is refused for it.
-        supervisor.desired = replace(supervisor.desired, services={**supervisor.desired.services, name: kept})
-        supervisor.save()
-        supervisor.events.emit("rollout", text, f"{name}/{pool}")
+        done = announced(rollout)
+
+        def change(desired: Desired) -> tuple[Desired, bool]:
+            if self._current(name) is not rollout:
+                return desired, False
+            kept = replace(desired.services[name], rollout=to_dict(done))
+            return replace(desired, services={**desired.services, name: kept}), True
+
+        if await self._desired.amend(change):
+            self._rollouts[name] = done
+            self._events.emit("rollout", text, f"{name}/{pool}")
 
     def _announced(self, task: asyncio.Task[None]) -> None:
         """Forget the task, however it ended."""
@@ -434,11 +491,11 @@ class Rollouts:
 
     def _still_used(self, service: Service, pool: str) -> str:
         """Why a pool without a share may get requests all the same."""
-        if self._supervisor.rotations.current[service.name].fallback == pool:
+        if self._rotations.current[service.name].fallback == pool:
             return "it is the service's fallback"
         if any(preview.pool == pool for preview in service.previews):
             return "previews go to it"
-        mirror = self._supervisor.state.world.mirrors.get(service.name)
+        mirror = self._state.world.mirrors.get(service.name)
         return "requests are mirrored to it" if mirror is not None and mirror.pool == pool else ""
 
     def close(self) -> None:
@@ -492,31 +549,32 @@ class Rollouts:
         rollout = self._rollouts.get(name)
         if rollout is None:
             return None
-        desired = self._supervisor.desired.services.get(name)
+        desired = self._desired.current.services.get(name)
         if desired is not None and desired.rollout is not None:
             return rollout
         del self._rollouts[name]
         self._recovering.pop(name, None)
         if rollout.under_way:
-            self._supervisor.events.emit(
-                "rollout", "it ended: the new configuration decides who gets the traffic", name
-            )
+            self._events.emit("rollout", "it ended: the new configuration decides who gets the traffic", name)
         return None
 
     def _services(self) -> tuple[Service, ...]:
-        return self._supervisor.state.world.snapshot.services
+        return self._state.world.snapshot.services
 
     def _service(self, name: str) -> Service:
-        return next(known for known in self._services() if known.name == name)
+        """Raises `Refused` when a reload has taken it away."""
+        for service in self._services():
+            if service.name == name:
+                return service
+        raise Refused(409, "The service has changed", f"a reload took {name} away; nothing has been switched")
 
-    def _desired(self, name: str) -> ServiceDesired:
-        return self._supervisor.desired.services[name]
+    def _wanted(self, name: str) -> ServiceDesired:
+        return self._desired.current.services[self._service(name).name]
 
     def _readiness(self, pool: Pool) -> tuple[int, int]:
         """(targets that can serve, targets that could): one that is drained or has weight 0 on purpose, or was added
         just now and never ready yet, says nothing about the version."""
-        supervisor = self._supervisor
-        rotations, health, overrides = supervisor.rotations, supervisor.monitor.health, supervisor.desired.targets
+        rotations, health, overrides = self._rotations, self._monitor.health, self._desired.current.targets
         known = [
             target
             for target in pool.targets
@@ -537,6 +595,11 @@ class Rollouts:
 def _tally(sums: Sums, service: str, pool: str) -> Tally:
     tally = sums.pools.get((service, pool)) or PoolTally(service, pool)
     return Tally(tally.requests, tally.errors, tuple(tally.buckets))
+
+
+def _without_rollout(name: str, desired: Desired) -> tuple[Desired, None]:
+    services = {**desired.services, name: replace(desired.services[name], rollout=None)}
+    return replace(desired, services=services), None
 
 
 def _worded(entered: Next, more: str) -> Next:

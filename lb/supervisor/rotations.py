@@ -26,6 +26,7 @@ from lb.core.rotation import (
     why_not,
 )
 from lb.core.targets import Mirror, Pool, Rotation, Service, Snapshot, Target
+from lb.supervisor.confirming import confirm
 from lb.supervisor.workers import Workers
 
 
@@ -86,6 +87,11 @@ class Rotations:
                 self._workers.rotate(new)
                 self._told = new.version
         return self._told
+
+    async def enforce(self, name: str) -> None:
+        """Put the wishes for a service in force; returns when every worker has. Raises `Refused`."""
+        self.touch((name,))
+        await confirm(self._workers, self.flush())
 
     def _resolve(self, name: str) -> Rotation:
         service, rules, desired = self._services[name], self._rules[name], self._desired()

@@ -18,6 +18,7 @@ import msgspec
 
 from lb.core.desired import Desired
 from lb.net import atomic_file
+from lb.supervisor.desired import CannotSave
 
 FILE = "desired.json"
 LAST_GOOD = "desired.last.json"
@@ -31,12 +32,11 @@ class StateTaken(Exception):  # noqa: N818 - it says what happened
     """Another lb uses this state directory."""
 
 
-class Store:
-    """The state directory of one supervisor."""
+class FileStore:
+    """`lb.supervisor.desired.Store` in the state directory of one supervisor, which its lock makes the only writer."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.trouble = ""  # why the newest state could not be written; empty: it is on the disk
         self._lock: int | None = None
 
     def lock(self) -> None:
@@ -104,8 +104,8 @@ class Store:
             return state, "; ".join([*complaints, "the state before it is used"]) if complaints else ""
         return None, "; ".join([*complaints, "lb begins as the file says"]) if complaints else ""
 
-    def save(self, desired: Desired) -> bool:
-        """Write a new state; False when the disk does not take it (`trouble` says why). Never raises."""
+    def save(self, desired: Desired) -> None:
+        """Write a new state, and flush it to the disk. Raises `CannotSave`; then the former one is still there."""
         state = msgspec.to_builtins(desired)
         body = json.dumps({"format": FORMAT, "state": state}, separators=(",", ":"), sort_keys=True)
         data = json.dumps({"checksum": _checksum(body), "body": body}).encode()
@@ -113,10 +113,7 @@ class Store:
         try:
             atomic_file.write(path, data, durable=True, keep=self.directory / LAST_GOOD)
         except OSError as error:
-            self.trouble = f"{path} cannot be written: {error.strerror or error}"
-            return False
-        self.trouble = ""
-        return True
+            raise CannotSave(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _read(path: Path) -> Desired:

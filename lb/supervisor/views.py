@@ -47,7 +47,7 @@ def status_view(supervisor: Supervisor, sums: Sums) -> Status:
     ready, _ = supervisor.operations.readyz()
     return Status(
         version=lb.__version__,
-        revision=supervisor.desired.version,
+        revision=supervisor.desired.current.version,
         started_at=supervisor.state.started_at,
         ready=ready,
         pid=os.getpid(),
@@ -75,12 +75,12 @@ def status_view(supervisor: Supervisor, sums: Sums) -> Status:
 
 def state_trouble(supervisor: Supervisor) -> str:
     """Why something of the state directory cannot be written; empty: all of it can."""
-    return supervisor.store.trouble or supervisor.events.log.trouble or supervisor.ledger.trouble
+    return supervisor.desired.trouble or supervisor.events.log.trouble or supervisor.ledger.trouble
 
 
 def service_view(supervisor: Supervisor, service: Service, sums: Sums) -> ServiceView:
     """One service with its pools."""
-    desired = supervisor.desired.services[service.name]
+    desired = supervisor.desired.current.services[service.name]
     rotation = supervisor.rotations.current[service.name]
     shares = given_shares(rotation)
     recent = supervisor.rates.of_service(service.name)
@@ -158,7 +158,7 @@ def _runs(health: Health, history: Sequence[Seen]) -> bool:
 
 def weight_in_force(supervisor: Supervisor, target: Target) -> float:
     """The file's weight, or the one that an operator has set."""
-    override = supervisor.desired.targets.get(target.id)
+    override = supervisor.desired.current.targets.get(target.id)
     return override.weight if override is not None and override.weight is not None else target.weight
 
 
@@ -166,7 +166,7 @@ def target_view(supervisor: Supervisor, target: Target, share: float, sums: Sums
     """One target."""
     now = time.monotonic()
     health = supervisor.monitor.health(target.id)
-    override = supervisor.desired.targets.get(target.id)
+    override = supervisor.desired.current.targets.get(target.id)
     tally = sums.targets.get(target.id, TargetTally(target.id))
     history = supervisor.monitor.history(target.id)
     overridden = override is not None and override.weight is not None

@@ -6,7 +6,8 @@ that a look at the selector that finds nothing means that nothing is under way. 
 
 What a program would leave to a thread is done at once, but for the few calls that wait for another part of the same
 loop (`WAITING`): those get a thread, and the clock stands still until they are over. The thread and the loop take turns
-(`Aside`), so that the machine decides nothing.
+(`Aside`), so that the machine decides nothing. What writes to the disk (`SLOW`) is done at once as well, but the loop
+hears of it later: other things happen meanwhile.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from typing import Any
 WAITING = frozenset({"visit_all"})
 #: Turns after which a call of such a thread has waited for too long.
 PATIENCE = 1000
+#: Names of functions that flush to the disk, and the seconds that it takes.
+SLOW, LASTING = frozenset({"save"}), (0.0, 0.001, 0.02, 0.3)
 #: Looks at the selector within one moment of virtual time from which on the loop is taken to run in circles.
 CIRCLES = 100_000
 #: Unix time at the start: any, but always the same.
@@ -186,6 +189,10 @@ class Loop(asyncio.SelectorEventLoop):
         future: asyncio.Future[Any] = self.create_future()
         if _name(func) in WAITING:
             self.looking.asides.append(Aside(functools.partial(self._aside, future, func, args)))
+        elif _name(func) in SLOW:
+            done: asyncio.Future[Any] = self.create_future()
+            _carry_out(done, func, args)
+            self.call_later(self.looking.rng.choice(LASTING), _pass_on, done, future)
         else:
             _carry_out(future, func, args)
         return future
@@ -233,3 +240,13 @@ def _carry_out(future: asyncio.Future[Any], func: Callable[..., Any], args: Any)
         future.set_result(func(*args))
     except Exception as error:
         future.set_exception(error)
+
+
+def _pass_on(done: asyncio.Future[Any], future: asyncio.Future[Any]) -> None:
+    error = done.exception()
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(done.result())

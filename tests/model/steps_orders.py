@@ -124,7 +124,7 @@ async def step_switch(world: World, dice: random.Random) -> str:
     await background(world, dice)
     await world.settle()
     before = serves(world, service.name)
-    was = world.supervisor.desired.services[service.name].active
+    was = world.supervisor.desired.current.services[service.name].active
     operations = world.supervisor.operations
     preview = operations.foresee_switch(service.name, wanted)
     answer = await order(world, operations.switch(service.name, wanted, "model"))
@@ -133,7 +133,7 @@ async def step_switch(world: World, dice: random.Random) -> str:
     done = not isinstance(answer, Exception)
     if done:
         judge_outcome(world, service.name, answer, before, force, what)
-        wished = world.supervisor.desired.services[service.name]
+        wished = world.supervisor.desired.current.services[service.name]
         if not more and wished.shares == () and wished.rollout is None and wished.active != pool:
             world.violate("5 done", f"{what}: {wished.active} is active")
         if (
@@ -250,7 +250,7 @@ async def step_full_queue(world: World, dice: random.Random) -> str:
     await asyncio.sleep(dice.choice((1e-6, 0.4)))
     world.check()
     kind = dice.choice(("switch", "drain", "drain", "fail", "wait"))
-    active = world.supervisor.desired.services[service.name].active
+    active = world.supervisor.desired.current.services[service.name].active
     if kind == "switch":
         to = dice.choice(list(service.pools))
         await order(world, operations.switch(service.name, SwitchRequest(to=to, force=True), "model"))

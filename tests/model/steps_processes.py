@@ -80,7 +80,7 @@ async def step_fail_install(world: World, dice: random.Random) -> str:
     await background(world, dice)
     world.counted_exactly = False
     supervisor = world.supervisor
-    inside(supervisor.process, supervisor._use_new_tls)
+    inside(supervisor.process, supervisor.installation.use_new_tls)
     await world.settle()
     return "now"
 

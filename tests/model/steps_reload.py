@@ -212,7 +212,7 @@ async def step_edit_active(world: World, dice: random.Random) -> str:
 async def step_remove_active(world: World, dice: random.Random) -> str:
     """The file loses the pool that serves, as by a bad merge."""
     plan, service = plan_to_edit(world, dice)
-    active = world.supervisor.desired.services[service.name].active
+    active = world.supervisor.desired.current.services[service.name].active
     if len(service.pools) < 2 or active not in service.pools:
         return "there is no other pool"
     del service.pools[active]

@@ -38,7 +38,7 @@ async def step_share(world: World, dice: random.Random) -> str:
 async def _enter_anew(world: World, service: ServicePlan, dice: random.Random) -> None:
     """A target is drained and taken back, which begins its slow start."""
     operations = world.supervisor.operations
-    active = world.supervisor.desired.services[service.name].active
+    active = world.supervisor.desired.current.services[service.name].active
     id = dice.choice(ids(world, service, active) or ids(world, service))
     address = address_of(id)
     if address in world.drained:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lb.config.model import Config
-from lb.config.resolve import World as Resolved
 from lb.core.desired import Desired
+from lb.core.handover import Handover
 from lb.core.lifecycle import Effect, Health, Seen
+from lb.core.renames import Place, Renames
 from lb.core.targets import Snapshot
-from lb.supervisor.handovers import Handovers
+from lb.supervisor.desired import Change
 from lb.supervisor.main import Supervisor
 from lb.worker.main import Worker
 from tests.model.plan import address_of
@@ -18,6 +20,7 @@ from tests.model.processes import current
 
 if TYPE_CHECKING:
     from tests.model.processes import Process
+    from tests.model.reference import Service
     from tests.model.world import World
 
 
@@ -39,28 +42,20 @@ class WatchedWorker(Worker):
         super()._apply(snapshot)
 
 
-class WatchedHandovers(Handovers):
-    """The real handovers, whose ends the model hears of."""
-
-    def end_those_over(self) -> bool:
-        before = list(self.under_way)
-        over = super().end_those_over()
-        supervisor = self._supervisor
-        assert isinstance(supervisor, Watched)
-        if supervisor.counts:
-            for place in [place for place in before if place not in self.under_way]:
-                supervisor.model.given_up(*place)
-        return over
-
-
 class Watched(Supervisor):
-    """Everything is as in production but for five listeners."""
+    """Everything is as in production but for six listeners."""
 
     def __init__(self, world: World, process: Process, path: Path, config: Config, workers: int) -> None:
         self.model = world
         self.process = process
         super().__init__(path, config, workers)
-        self.handovers = WatchedHandovers(self)
+        self._known_config = config
+        self._services_before: dict[str, Service] = {}
+        self._commit, self.desired.commit = self.desired.commit, self._on_commit  # type: ignore[method-assign]
+        self._amend, self.desired.amend = self.desired.amend, self._on_amend  # type: ignore[method-assign]
+        self._take, self.handovers.take = self.handovers.take, self._on_take  # type: ignore[method-assign]
+        installation = self.installation
+        self._end, installation.end_handovers = installation.end_handovers, self._on_end  # type: ignore[method-assign]
 
     @property
     def counts(self) -> bool:
@@ -108,16 +103,33 @@ class Watched(Supervisor):
             self.model.on_change()
         super()._on_change(id, old, new, effects)
 
-    def take(self, config: Config, world: Resolved) -> None:
-        model = self.model
-        note = model.on_reload if config is not self.state.config and self.counts else None
-        services = model.services() if note is not None else {}
-        super().take(config, world)
-        if note is not None:
-            model.on_reload = None
-            note(services)
-
-    def wish(self, desired: Desired) -> None:
-        super().wish(desired)
-        if self.counts:
+    async def _on_commit(self, change: Change[Any], expected_version: int | None = None) -> Any:
+        before = self.desired.current
+        decided = await self._commit(change, expected_version)
+        if self.counts and self.desired.current is not before:
             self.model.on_change()
+        return decided
+
+    async def _on_amend(self, change: Change[Any], *, new_version: bool = False) -> Any:
+        def watched(current: Desired) -> tuple[Desired, Any]:
+            self._services_before = self.model.services() if self.counts and self.model.on_reload is not None else {}
+            return change(current)
+
+        return await self._amend(watched, new_version=new_version)
+
+    def _on_take(self, found: Mapping[Place, Handover], names: Renames) -> None:
+        self._take(found, names)
+        if self.state.config is self._known_config:
+            return
+        self._known_config = self.state.config
+        note = self.model.on_reload
+        if note is not None and self.counts:
+            self.model.on_reload = None
+            note(self._services_before)
+
+    async def _on_end(self) -> Collection[Place]:
+        over = await self._end()
+        if self.counts:
+            for place in over:
+                self.model.given_up(*place)
+        return over

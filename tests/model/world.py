@@ -345,7 +345,7 @@ class World:
     def shares(self, plan: ServicePlan) -> dict[str, int]:
         """Who shares the traffic: what was wished last, as it is on the disk."""
         supervisor = self.supervisor or self.newest  # workers without a supervisor go on by what the former one wished
-        wished = supervisor.desired.services.get(plan.name) if supervisor is not None else None
+        wished = supervisor.desired.current.services.get(plan.name) if supervisor is not None else None
         if wished is None:
             return {plan.active: 100}
         return {pool: parts for pool, parts in (wished.shares or ((wished.active, 100),)) if pool in plan.pools}

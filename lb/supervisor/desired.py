@@ -1,0 +1,149 @@
+"""Desired state and its one writer. A value is in the store before it is in force, so that `kill -9` loses no order.
+
+Changes follow one another. Each is a function that is applied to the newest value when its turn has come: what a change
+rests on is checked there, as another order may have come in between. The store is written in a thread of its own, since
+a flush to the disk may take seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from lb.control.operations import Refused
+from lb.core.desired import Desired
+from lb.supervisor.events import Events
+from lb.supervisor.state import State
+
+Decided = TypeVar("Decided")
+#: Returns the new value, or the same object when nothing is to change, and what it has decided. May raise.
+Change = Callable[[Desired], tuple[Desired, Decided]]
+
+
+class CannotSave(Exception):  # noqa: N818 - it says what happened
+    """The store does not take the value; the text says why. The former value is still there."""
+
+
+class OtherVersion(Exception):  # noqa: N818 - it says what happened
+    """The desired state is not at the version that the order is based on."""
+
+
+class Store(Protocol):
+    """Keeps desired state beyond the process. Its methods block.
+
+    It has neither compare-and-set nor watch: the owner of a store is its only writer (`FileStore` is locked), so that
+    nothing can differ from, or come beside, what `DesiredState` has written. A store with several writers needs both.
+    """
+
+    def load(self) -> tuple[Desired | None, str]:
+        """(the newest good value, what was wrong with a newer one); None when there is no value at all."""
+
+    def save(self, desired: Desired) -> None:
+        """Replace the value. Raises `CannotSave`."""
+
+
+class DesiredState:
+    """What is desired now, and the only way to change it.
+
+    Whatever follows the `await` of a change in its caller runs in the same turn of the event loop in which the new
+    value becomes `current`. Nothing else comes in between.
+    """
+
+    def __init__(self, store: Store, state: State, events: Events) -> None:
+        self.current = Desired()
+        self.trouble = ""  # why the store does not take `current`; empty: nothing is wrong with it
+        self._store = store
+        self._state = state
+        self._events = events
+        self._owned = False  # the store is this process's
+        self._saved = True  # the store has `current`
+        self._turn = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "lb-desired")
+
+    def load(self) -> str:
+        """Take what the store has. Returns what was wrong with it; empty: nothing. Blocks."""
+        persisted, complaint = self._store.load()
+        self.current = persisted or Desired()
+        return complaint
+
+    async def own(self) -> None:
+        """Save from now on. Until then changes stay in memory, as the store is the predecessor's."""
+        async with self._turn:
+            self._owned = True
+            await self._save(self.current)
+
+    async def commit(self, change: Change[Decided], expected_version: int | None = None) -> Decided:
+        """Carry out an order: the version grows by one. Returns what `change` has decided.
+
+        Raises `OtherVersion` when the version is not the expected one, `Refused` while changes are blocked, and what
+        `change` raises; then nothing has changed.
+        """
+        async with self._turn:
+            if expected_version is not None and expected_version != self.current.version:
+                raise OtherVersion
+            wanted, decided = change(self.current)
+            if wanted is not self.current:
+                if self._state.blocked_by:
+                    raise Refused(409, "Not now", self._state.blocked_by)
+                await self._replace(wanted, self.current.version + 1)
+            return decided
+
+    async def amend(self, change: Change[Decided], *, new_version: bool = False) -> Decided:
+        """Change what is no operator's order; returns what `change` has decided, and raises what it raises.
+
+        The version stays, so that no order is refused for it. `new_version`: orders based on the former value no
+        longer fit. While changes are blocked, the new value stays in memory: `retry` saves it after that.
+        """
+        async with self._turn:
+            wanted, decided = change(self.current)
+            if wanted is not self.current:
+                await self._replace(wanted, self.current.version + new_version)
+            return decided
+
+    async def retry(self) -> None:
+        """Save the present value if the store does not have it: the disk may have room again.
+
+        A change that is under way saves by itself, and is not waited for.
+        """
+        if self._saved or self._turn.locked():
+            return
+        async with self._turn:
+            await self._save(self.current)
+
+    async def settle(self) -> None:
+        """Return when the changes under way have ended, and their writing."""
+        async with self._turn:
+            await asyncio.get_running_loop().run_in_executor(self._thread, _nothing)
+
+    def close(self) -> None:
+        """Wait for what is being written. Blocks."""
+        self._thread.shutdown()
+
+    async def _replace(self, wanted: Desired, version: int) -> None:
+        wanted = replace(wanted, version=version)
+        await self._save(wanted)
+        self.current = wanted
+
+    async def _save(self, desired: Desired) -> None:
+        """Write a value; trouble is told once."""
+        self._saved = False  # also when this is cancelled: then the store may have either value
+        if not self._owned or self._state.blocked_by:
+            return
+        before = self.trouble
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._store.save, desired)
+        except CannotSave as error:
+            self.trouble = str(error)
+            if self.trouble != before:
+                self._events.emit("state", f"{self.trouble}; changes hold until lb ends")
+        else:
+            self._saved, self.trouble = True, ""
+            if before:
+                self._events.emit("state", "the desired state can be written again, and is")
+
+
+def _nothing() -> None:
+    """The thread has done everything before it."""

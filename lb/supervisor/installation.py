@@ -1,0 +1,292 @@
+"""Installs configurations: makes one that is valid the one in force, here and in the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from socket import socket
+
+from lb.config.model import Config
+from lb.config.resolve import World
+from lb.config.tls_files import tls_paths, with_tls
+from lb.control.ledger import Ledger
+from lb.control.operations import Refused
+from lb.core.desired import Desired, under_configuration, under_names
+from lb.core.handover import Handover
+from lb.core.lifecycle import Drain
+from lb.core.renames import Place, Renames
+from lb.core.targets import Snapshot
+from lb.health.monitor import Monitor
+from lb.supervisor import logs
+from lb.supervisor.confirming import confirm
+from lb.supervisor.desired import DesiredState
+from lb.supervisor.drains import Drains
+from lb.supervisor.ejections import Ejections
+from lb.supervisor.events import Events
+from lb.supervisor.handovers import Handovers
+from lb.supervisor.health_counters import HealthCounters
+from lb.supervisor.rollouts import Rollouts
+from lb.supervisor.rotations import Rotations
+from lb.supervisor.sockets import bound_name, remove_file
+from lb.supervisor.state import State
+from lb.supervisor.totals import Totals
+from lb.supervisor.workers import Workers
+
+#: Seconds between two looks at pools that are handed over.
+LOOK_EVERY = 0.25
+#: Seconds at most that a start or a reload waits for the names of targets that are not probed.
+LOOK_UP_WITHIN = 2.0
+#: Seconds within which checks that pass with new TLS settings make one message to the workers.
+TOGETHER = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A configuration, and what would be in force with it."""
+
+    config: Config
+    text: str
+    file_world: World  # what follows from the file alone
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What becomes of a file's world: see `State` for the meaning of the fields."""
+
+    world: World
+    renames: Renames
+    handovers: Mapping[Place, Handover]
+    desired: Desired
+
+
+class Installation:
+    """The one place that replaces the configuration in force."""
+
+    def __init__(
+        self,
+        state: State,
+        desired: DesiredState,
+        rotations: Rotations,
+        workers: Workers,
+        monitor: Monitor,
+        events: Events,
+        totals: Totals,
+        ledger: Ledger,
+        counters: HealthCounters,
+        ejections: Ejections,
+        drains: Drains,
+        rollouts: Rollouts,
+        handovers: Handovers,
+        watch_file: Callable[[bool], None],
+    ) -> None:
+        self._state = state
+        self._desired = desired
+        self._rotations = rotations
+        self._workers = workers
+        self._monitor = monitor
+        self._events = events
+        self._totals = totals
+        self._ledger = ledger
+        self._counters = counters
+        self._ejections = ejections
+        self._drains = drains
+        self._rollouts = rollouts
+        self._handovers = handovers
+        self._watch_file = watch_file  # begins or ends the watch on the file
+        self._tls_files: dict[str, bytes] = {}  # contents by digest, of the files that workers use
+        self._tls_changed: asyncio.TimerHandle | None = None
+
+    # --- a configuration --------------------------------------------------------------------------------------------
+
+    def plan(self, world: World) -> Plan:
+        """What would be in force with a file's world."""
+        return self._plan(world, self._desired.current, self._handovers.under_way)
+
+    def _plan(self, world: World, current: Desired, under_way: Mapping[Place, Handover]) -> Plan:
+        actives, at = world.actives(), time.time()
+        desired, names = under_configuration(current, world.snapshot.services, actives, at)
+        whole, names, found = self._handovers.foresee(world, names, desired, under_way)
+        wanted = under_names(current, names, whole.snapshot.services, actives, at)
+        return Plan(whole, names, found, replace(wanted, layout=desired.layout))
+
+    async def begin(self) -> None:
+        """Bring what is desired and the configuration of the start together."""
+        state = self._state
+
+        def change(current: Desired) -> tuple[Desired, Plan]:
+            plan = self._plan(state.file_world, current, {})
+            return plan.desired, plan
+
+        self._put(Candidate(state.config, state.text, state.file_world), await self._desired.amend(change))
+
+    async def install(
+        self,
+        candidate: Candidate,
+        opened: Mapping[str, list[socket]],
+        accept: Callable[[], None],
+        *,
+        new_version: bool,
+    ) -> None:
+        """Put a new configuration in force and tell the workers; `confirm` waits for them.
+
+        `opened`: sockets of the binds that are new. `accept` looks at the state of that moment, which nothing changes
+        before the configuration is in force; what it raises is raised, and then nothing has changed. `new_version`:
+        the configuration differs from the one before, so that orders based on that no longer fit.
+        """
+
+        def change(current: Desired) -> tuple[Desired, Plan]:
+            accept()
+            plan = self._plan(candidate.file_world, current, self._handovers.under_way)
+            return plan.desired, plan
+
+        plan = await self._desired.amend(change, new_version=new_version)
+        self._put(candidate, plan)
+        wanted = {listener.bind for listener in candidate.file_world.snapshot.listeners}
+        for bind in set(self._workers.sockets) - wanted:
+            self._close_listener(bind)
+        for bind, sockets in opened.items():
+            self.open_listener(bind, sockets)
+        self.watch_targets()
+        self._tell_workers()
+        await self.end_handovers()
+
+    def _put(self, candidate: Candidate, plan: Plan) -> None:
+        state, config, renames = self._state, candidate.config, plan.renames
+        state.config, state.text, state.file_world = config, candidate.text, candidate.file_world
+        state.tls_paths = tls_paths(candidate.file_world)
+        state.world, state.renames = plan.world, renames
+        state.targets = dict(plan.world.targets)
+        self._handovers.take(plan.handovers, renames)
+        self._rollouts.rename(renames)
+        self._drains.configure(state.targets, renames)
+        self._ejections.configure(state.targets, candidate.file_world.rules, renames)
+        self._ledger.rename({new: formers[0] for new, formers in renames.targets.items()})
+        self._ledger.keep(state.targets)
+        self._workers.hung_after = config.worker_limits.hang
+        self._workers.memory = config.worker_limits.memory
+        self._workers.drain = config.drain
+        logs.level(config.log.level)
+        self._watch_file(config.watch)
+
+    def watch_targets(self) -> None:
+        """Probe the targets as the configuration says."""
+        state, world = self._state, self._state.world
+        self._monitor.update(
+            world.checks, state.targets, world.target_rules(), world.canary, state.renames, world.files
+        )
+        for id in state.targets:
+            override = self._desired.current.targets.get(id)
+            if override is not None and override.draining:
+                self._monitor.feed(id, Drain())
+
+    async def resolve_unprobed(self, world: World) -> None:
+        """Look up the names of targets that are taken as ready without a probe, before they get requests."""
+        hosts = [target.host for id, target in world.targets.items() if world.checks[id].readiness.protocol == "none"]
+        await self._monitor.resolve(hosts, LOOK_UP_WITHIN)
+
+    # --- listeners --------------------------------------------------------------------------------------------------
+
+    def open_listener(self, bind: str, sockets: list[socket]) -> None:
+        """Serve an address; the snapshot that has it follows."""
+        self._workers.open(bind, sockets)
+        self._state.addresses[bind] = bound_name(bind, sockets[0])
+
+    def _close_listener(self, bind: str) -> None:
+        """Serve an address no more; the snapshot without it follows."""
+        self._workers.close(bind)
+        del self._state.addresses[bind]
+        remove_file(bind)
+
+    # --- the workers ------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """The whole world as it is now, for workers, under a new version."""
+        world = self._state.world
+        former = self._monitor.former_tls()
+        snapshot = world.snapshot
+        if former:
+            snapshot = with_tls(snapshot, lambda target: former.get(target.id, target.tls))
+        self._tls_files |= world.files
+        used = _digests(snapshot)
+        self._tls_files = {digest: data for digest, data in self._tls_files.items() if digest in used}
+        snapshot = replace(snapshot, files=tuple(self._tls_files.items()))
+        return self._rotations.configure(snapshot, world.rules, world.mirrors)
+
+    def _tell_workers(self) -> None:
+        self._workers.apply(self.snapshot())
+        self._workers.retry()
+        self._counters.forget(self._state.targets, self._state.config.services)
+        self._rollouts.forget(self._state.config.services)
+
+    async def confirm(self) -> None:
+        """Return when the workers serve the world as it is.
+
+        Raises `Refused` where a worker has not said so in time; that is an event already.
+        """
+        try:
+            await confirm(self._workers, self._rotations.flush())
+        except Refused as refused:
+            late = "; ".join(f"{each['where']} {each['reason']}" for each in refused.reasons)
+            self._events.emit("worker", f"the new configuration is not confirmed: {late}")
+            raise
+        finally:
+            self._totals.forget(self._state.targets)
+
+    def tls_changed(self) -> None:
+        """A check has passed with new TLS settings or certificates: requests take them as well."""
+        if self._tls_changed is None:  # one message for all targets of one moment
+            self._tls_changed = asyncio.get_running_loop().call_later(TOGETHER, self.use_new_tls)
+
+    def use_new_tls(self) -> None:
+        """Tell the workers at once."""
+        self._tls_changed = None
+        self._workers.apply(self.snapshot())
+
+    # --- handovers --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """See when handovers are over, for as long as lb runs."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if await self.end_handovers():
+                with contextlib.suppress(Refused):  # it was told, and the worker is replaced
+                    await self.confirm()
+
+    async def end_handovers(self) -> Collection[Place]:
+        """Give up the replaced targets that are needed no more, and tell the workers. Returns the pools."""
+        if not self._handovers.over():
+            return ()
+
+        def change(current: Desired) -> tuple[Desired, tuple[Plan, dict[Place, str]] | None]:
+            over = self._handovers.over()  # a reload may have come first
+            if not over:
+                return current, None
+            remaining = {place: each for place, each in self._handovers.under_way.items() if place not in over}
+            plan = self._plan(self._state.file_world, current, remaining)
+            return plan.desired, (plan, over)
+
+        ended = await self._desired.amend(change)
+        if ended is None:
+            return ()
+        state, (plan, over) = self._state, ended
+        self._put(Candidate(state.config, state.text, state.file_world), plan)
+        self.watch_targets()
+        for (service, pool), text in over.items():
+            self._events.emit("handover", text, f"{service}/{pool}", before="replaced targets", after="new targets")
+        self._tell_workers()
+        return over
+
+    def close(self) -> None:
+        """Tell the workers nothing more."""
+        if self._tls_changed is not None:
+            self._tls_changed.cancel()
+
+
+def _digests(snapshot: Snapshot) -> set[str]:
+    """Of all TLS files that the snapshot's listeners and targets need."""
+    clients = {target.tls for service in snapshot.services for pool in service.pools for target in pool.targets}
+    settings = [*clients, *(listener.tls for listener in snapshot.listeners)]
+    return {digest for tls in settings if tls is not None for digest in tls.digests}

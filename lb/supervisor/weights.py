@@ -1,0 +1,70 @@
+"""Weights that operators give to targets, until the file's weight is changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lb.core.desired import Desired, TargetDesired
+from lb.core.targets import Target
+from lb.supervisor.desired import DesiredState
+from lb.supervisor.drains import Drains, with_target
+from lb.supervisor.events import Events
+from lb.supervisor.rotations import Rotations
+
+
+class Weights:
+    """The weights of one supervisor's targets."""
+
+    def __init__(self, desired: DesiredState, rotations: Rotations, drains: Drains, events: Events) -> None:
+        self._desired = desired
+        self._rotations = rotations
+        self._drains = drains
+        self._events = events
+
+    async def put(self, target: Target, weight: int, force: bool, actor: str, version: int | None = None) -> None:
+        """Give a target a weight; returns when every worker has confirmed it. Raises `Refused`. `version`: of the
+        desired state that the order is based on."""
+
+        def change(desired: Desired) -> tuple[Desired, tuple[int, str]]:
+            known = self._drains.still_there(target)
+            old = self._drains.wished(known)
+            before = old.weight if old.weight is not None else known.weight
+            new = _weighing(old, known, weight)
+            forced = self._gate(known, new, weight, force)
+            return with_target(desired, target.id, new), (before, forced)
+
+        before, forced = await self._desired.commit(change, version)
+        text = f"weight {before} → {weight}{forced}"
+        self._events.emit("weight", text, target.id, actor=actor, before=str(before), after=str(weight))
+        await self._rotations.enforce(target.service)
+
+    def _gate(self, target: Target, new: TargetDesired, weight: int, force: bool) -> str:
+        """Refuse a weight that leaves its pool too few targets; with `force`, what the event adds about that."""
+        return self._drains.counting(target, new, force) if weight else self._drains.without(target, force)
+
+    def foresee(self, target: Target, weight: int, force: bool) -> list[str]:
+        """What another weight would do, in words. Raises the `Refused` that `put` would raise."""
+        wished = self._drains.wished(target)
+        now = wished.weight if wished.weight is not None else target.weight
+        if weight == now:
+            return [f"{target.id} has the weight {weight} already: nothing changes"]
+        self._gate(target, _weighing(wished, target, weight), weight, force)
+        weights = dict(dict(self._rotations.current[target.service].weights).get(target.pool, ()))
+        if weight == 0:
+            lines = [f"no new request goes to {target.id}", *self._drains.who_instead(target)]
+        elif target.id not in weights:
+            lines = [f"{target.id} gets no requests now; when it does, its weight is {weight}"]
+        else:
+            before = weights[target.id] / sum(weights.values())
+            weights[target.id] *= weight / now if now else 1.0
+            after = weights[target.id] / sum(weights.values())
+            lines = [f"{target.id} gets about {after:.0%} of the requests of {target.pool}, now {before:.0%}"]
+        if weight == target.weight:
+            lines.append("the file's weight counts again")
+        return lines
+
+
+def _weighing(old: TargetDesired, target: Target, weight: int) -> TargetDesired:
+    """The wishes for a target with another weight; the file's own needs none."""
+    same = weight == target.weight
+    return replace(old, weight=None if same else weight, configured_weight=None if same else target.weight)

@@ -1,0 +1,205 @@
+"""The one writer of desired state: in the store before it is in force, one change after the other, off the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lb.control.operations import Refused
+from lb.core.desired import Desired, TargetDesired
+from lb.supervisor.desired import CannotSave, DesiredState, OtherVersion
+
+
+class Memory:
+    """A store whose writing waits for `go`, and fails for the reason `trouble`."""
+
+    def __init__(self) -> None:
+        self.values = [Desired(7)]
+        self.trouble = ""
+        self.go = threading.Event()
+        self.go.set()
+
+    def load(self) -> tuple[Desired | None, str]:
+        return self.values[-1], "a complaint"
+
+    def save(self, desired: Desired) -> None:
+        assert self.go.wait(10.0)
+        if self.trouble:
+            raise CannotSave(self.trouble)
+        self.values.append(desired)
+
+
+class Parts:
+    """A `DesiredState` and what is around it."""
+
+    def __init__(self) -> None:
+        self.store = Memory()
+        self.state = SimpleNamespace(blocked_by="")
+        self.told: list[str] = []
+        events = SimpleNamespace(emit=lambda kind, text: self.told.append(f"{kind}: {text}"))
+        self.desired = DesiredState(self.store, cast("Any", self.state), cast("Any", events))
+        assert self.desired.load() == "a complaint"
+
+    @property
+    def saved(self) -> Desired:
+        return self.store.values[-1]
+
+
+@pytest.fixture
+def parts() -> Iterator[Parts]:
+    made = Parts()
+    yield made
+    made.store.go.set()
+    made.desired.close()
+
+
+def drain(current: Desired) -> tuple[Desired, int]:
+    """One more target drains; decides how many did before."""
+    targets = {**current.targets, f"t{len(current.targets)}": TargetDesired(draining=True)}
+    return replace(current, targets=targets), len(current.targets)
+
+
+def nothing(current: Desired) -> tuple[Desired, str]:
+    return current, "nothing"
+
+
+async def test_a_value_is_in_the_store_before_it_is_in_force_and_the_loop_goes_on(parts: Parts) -> None:
+    await parts.desired.own()
+    parts.store.go.clear()
+    committing = asyncio.ensure_future(parts.desired.commit(drain))
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert parts.desired.current == Desired(7)
+    parts.store.go.set()
+    assert await committing == 0
+    assert parts.desired.current.version == 8
+    assert parts.saved is parts.desired.current
+
+
+async def test_changes_follow_one_another_and_see_the_newest_value(parts: Parts) -> None:
+    """What a caller does after its change comes before the next change."""
+    await parts.desired.own()
+    order: list[str] = []
+
+    async def carry_out(name: str) -> None:
+        def change(current: Desired) -> tuple[Desired, int]:
+            order.append(f"{name} changes")
+            return drain(current)
+
+        before = await parts.desired.commit(change)
+        order.append(f"{name} is in force after {before}")
+
+    await asyncio.gather(carry_out("a"), carry_out("b"), carry_out("c"))
+    assert order == [
+        *("a changes", "a is in force after 0"),
+        *("b changes", "b is in force after 1"),
+        *("c changes", "c is in force after 2"),
+    ]
+    assert (parts.saved.version, len(parts.saved.targets)) == (10, 3)
+
+
+async def test_of_two_orders_that_are_based_on_one_version_one_is_carried_out(parts: Parts) -> None:
+    """Both were given before either was in force."""
+    await parts.desired.own()
+    orders = (parts.desired.commit(drain, 7), parts.desired.commit(drain, 7))
+    first, second = await asyncio.gather(*orders, return_exceptions=True)
+    assert first == 0
+    assert isinstance(second, OtherVersion)
+    assert parts.desired.current.version == 8
+
+
+async def test_a_change_that_raises_changes_nothing(parts: Parts) -> None:
+    await parts.desired.own()
+
+    def refuse(current: Desired) -> tuple[Desired, None]:
+        raise Refused(409, "Not ready", "nobody can serve")
+
+    with pytest.raises(Refused):
+        await parts.desired.commit(refuse)
+    assert await parts.desired.commit(nothing) == "nothing"
+    assert parts.desired.current == parts.saved == Desired(7)
+
+
+async def test_an_amendment_keeps_the_version_unless_orders_no_longer_fit(parts: Parts) -> None:
+    await parts.desired.own()
+    assert await parts.desired.amend(drain) == 0
+    assert (parts.saved.version, len(parts.saved.targets)) == (7, 1)
+    assert await parts.desired.amend(drain, new_version=True) == 1
+    assert (parts.saved.version, len(parts.saved.targets)) == (8, 2)
+
+
+async def test_while_changes_are_blocked_orders_are_refused_and_nothing_is_written(parts: Parts) -> None:
+    """Another lb takes over: what it has read stays in the store, unless it backs out."""
+    await parts.desired.own()
+    parts.state.blocked_by = "an upgrade is under way"
+    with pytest.raises(Refused, match="an upgrade is under way"):
+        await parts.desired.commit(drain)
+    assert await parts.desired.commit(nothing) == "nothing"
+    await parts.desired.amend(drain)
+    await parts.desired.retry()
+    assert len(parts.desired.current.targets) == 1
+    assert parts.saved.targets == {}
+    parts.state.blocked_by = ""
+    await parts.desired.retry()
+    assert parts.saved == parts.desired.current
+
+
+async def test_what_is_under_way_is_over_once_it_has_settled(parts: Parts) -> None:
+    await parts.desired.own()
+    parts.store.go.clear()
+    committing = asyncio.ensure_future(parts.desired.commit(drain))
+    await asyncio.sleep(0.01)
+    settling = asyncio.ensure_future(parts.desired.settle())
+    await asyncio.sleep(0.01)
+    assert not settling.done()
+    parts.store.go.set()
+    await settling
+    assert committing.done()
+    assert parts.saved.version == 8
+
+
+async def test_until_the_store_is_owned_changes_stay_in_memory(parts: Parts) -> None:
+    await parts.desired.amend(drain)
+    await parts.desired.retry()
+    assert parts.saved == Desired(7)
+    await parts.desired.own()
+    assert parts.saved == parts.desired.current
+    assert len(parts.saved.targets) == 1
+
+
+async def test_trouble_is_told_once_and_changes_hold_until_the_store_takes_them(parts: Parts) -> None:
+    await parts.desired.own()
+    parts.store.trouble = "the disk is full"
+    for _ in range(3):
+        await parts.desired.commit(drain)
+        await parts.desired.retry()
+    assert parts.told == ["state: the disk is full; changes hold until lb ends"]
+    assert (parts.desired.trouble, len(parts.desired.current.targets)) == ("the disk is full", 3)
+    parts.store.trouble = ""
+    await parts.desired.retry()
+    assert parts.told[1:] == ["state: the desired state can be written again, and is"]
+    assert (parts.desired.trouble, parts.saved) == ("", parts.desired.current)
+    written = len(parts.store.values)
+    await parts.desired.retry()
+    assert len(parts.store.values) == written
+
+
+async def test_after_a_cancelled_change_the_store_gets_the_value_in_force_again(parts: Parts) -> None:
+    await parts.desired.own()
+    parts.store.go.clear()
+    committing = asyncio.ensure_future(parts.desired.commit(drain))
+    await asyncio.sleep(0.01)
+    committing.cancel()
+    await asyncio.wait((committing,))
+    parts.store.go.set()
+    await parts.desired.settle()
+    assert parts.saved.version == 8, "it was being written"
+    assert parts.desired.current.version == 7
+    await parts.desired.retry()
+    assert parts.saved == parts.desired.current
