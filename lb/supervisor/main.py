@@ -31,10 +31,6 @@ from lb.config.model import Config
 from lb.config.tls_files import load_world, tls_paths
 from lb.control.ledger import Ledger
 from lb.control.operations import Refused
-from lb.core.lifecycle import Effect, Eject, Health, Seen, shown
-from lb.core.report import Alarm, Report
-from lb.core.rotation import bears_on_rotation
-from lb.core.suspicion import Notice
 from lb.health.memory import Memory
 from lb.health.monitor import Monitor
 from lb.process.channel import Order
@@ -46,9 +42,12 @@ from lb.supervisor.desired import DesiredState
 from lb.supervisor.drains import Drains
 from lb.supervisor.ejections import Ejections
 from lb.supervisor.events import Events
+from lb.supervisor.explanations import Explanations
+from lb.supervisor.findings import Findings
 from lb.supervisor.handovers import Handovers
 from lb.supervisor.health_counters import HealthCounters
 from lb.supervisor.installation import Installation
+from lb.supervisor.metrics import Metrics
 from lb.supervisor.operations import LiveOperations
 from lb.supervisor.os import reaper, systemd
 from lb.supervisor.os.file_watch import FileWatch
@@ -61,27 +60,18 @@ from lb.supervisor.state import State
 from lb.supervisor.store import FileStore, StateTaken
 from lb.supervisor.totals import Totals
 from lb.supervisor.upgrade import Estate, Failed, Legacy, Predecessor, Successor
-from lb.supervisor.views import unix
+from lb.supervisor.views import Views
 from lb.supervisor.weights import Weights
 from lb.supervisor.workers import Workers
 
 log = logging.getLogger("lb")
 
-#: Seconds between two looks at what workers report about failing targets.
-SWEEP_EVERY = 0.5
 #: Seconds between two writings of what is known of the targets.
 REMEMBER_EVERY = 1.0
 #: Seconds between two samples for rates.
 SAMPLE_EVERY = 1.0
 #: Seconds at most that a successor waits for the first verdicts before its workers serve beside the old ones.
 FIRST_VERDICTS = 5.0
-
-
-#: Seconds at most that a start or a reload waits for the names of targets that are not probed.
-LOOK_UP_WITHIN = 2.0
-
-#: Seconds within which checks that pass with new TLS settings make one message to the workers.
-TOGETHER = 0.05
 
 #: Connections of a worker below which the limit of descriptors is worth a word.
 FEW_CONNECTIONS = 4000
@@ -125,24 +115,35 @@ class Supervisor:
             workers,
             self.totals,
             directory=self.store.directory,
-            on_alarm=self._on_alarm,
-            on_report=self._on_report,
+            on_alarm=lambda alarm: self.findings.alarmed(alarm),
+            on_report=lambda report: self.findings.reported(report),
             tell=lambda text: self.events.emit("worker", text),
             on_hopeless=self._on_hopeless,
             guard=self.guard,
         )
         self.monitor = Monitor(
             rng=random.Random(),
-            on_change=self._on_change,
-            on_probe=self._on_probe,
-            on_notice=self._on_notice,
-            on_address=self._on_address,
+            on_change=lambda *change: self.findings.changed(*change),
+            on_probe=lambda *probe: self.findings.probed(*probe),
+            on_notice=lambda notice: self.findings.noticed(notice),
+            on_address=lambda *move: self.findings.moved(*move),
             on_tls=lambda id: self.installation.tls_changed(),
         )
         self.rotations = Rotations(
             self.workers, self.monitor.healths, lambda: self.desired.current, self.monitor.addresses
         )
         self.ejections = Ejections()
+        self._memory = Memory(self.store.directory)
+        self.findings = Findings(
+            self.state,
+            self.rotations,
+            self.monitor,
+            self.events,
+            self.ledger,
+            self.counters,
+            self.ejections,
+            self._memory,
+        )
         self.rollouts = Rollouts(
             self.state,
             self.desired,
@@ -193,8 +194,60 @@ class Supervisor:
             self.file_watch,
             read,
         )
-        self.operations = LiveOperations(self)
-        self._memory = Memory(self.store.directory)
+        self.views = Views(
+            self.state,
+            self.desired,
+            self.rotations,
+            self.workers,
+            self.monitor,
+            self.events,
+            self.ledger,
+            self.rates,
+            self.rollouts,
+            self.reloads,
+            self.handovers,
+            self.admin,
+        )
+        self.operations = LiveOperations(
+            self.state,
+            self.desired,
+            self.workers,
+            self.monitor,
+            self.rotations,
+            self.events,
+            self.totals,
+            self.ledger,
+            self.rollouts,
+            self.reloads,
+            self.drains,
+            self.weights,
+            self.views,
+            Explanations(
+                self.state,
+                self.desired,
+                self.rotations,
+                self.workers,
+                self.monitor,
+                self.totals,
+                self.ledger,
+                self.rollouts,
+                self.handovers,
+            ),
+            Metrics(
+                self.state,
+                self.desired,
+                self.rotations,
+                self.workers,
+                self.monitor,
+                self.totals,
+                self.counters,
+                self.rollouts,
+                self.reloads,
+                self.guard,
+                self.views,
+            ),
+            self.upgrade,
+        )
         self._given: list[socket.socket] = []  # by systemd
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -321,7 +374,7 @@ class Supervisor:
         await self._start_workers()
         legacy = None
         if predecessor is not None:
-            legacy = await predecessor.hand_over(self.operations.readyz()[0])
+            legacy = await predecessor.hand_over(self.views.readyz()[0])
             await self._inherit(predecessor, legacy)
         await self.admin.serve(self.operations, self.state.config.admin, token)
         return legacy
@@ -375,7 +428,7 @@ class Supervisor:
         if predecessor is not None:
             predecessor.done()
         for label, body in (
-            ("sweep", self._sweep),
+            ("sweep", self.findings.run),
             ("rates", self._sample),
             ("verdicts", self._remember),
             ("rollouts", self.rollouts.run),
@@ -534,7 +587,7 @@ class Supervisor:
             await self.desired.settle()  # the new lb reads what is on the disk
             self._memory.write(self.monitor.keep())
             successor = await Successor.start(succession.command_line(), self.store.directory, self.admin.bind)
-            was_ready = self.operations.readyz()[0]
+            was_ready = self.views.readyz()[0]
             if not await successor.ready(within) and was_ready:
                 raise Failed("it finds no ready target, while there are some")
             await self.admin.pause()
@@ -571,72 +624,7 @@ class Supervisor:
         """Where the admin port listens."""
         return self.admin.address
 
-    # --- what happens -----------------------------------------------------------------------------------------------
-
-    def _on_change(self, id: str, old: Health, new: Health, effects: tuple[Effect, ...]) -> None:
-        now = time.monotonic()
-        target = self.state.targets.get(id)
-        if target is None:
-            return
-        before, after = shown(old, now), shown(new, now)
-        # What the lifecycle says is for people; the other effects repeat the probe's finding.
-        said = [effect.text for effect in effects if effect.kind == "say"] or [effect.text for effect in effects]
-        text = "; ".join(dict.fromkeys(filter(None, said))).removeprefix(f"{after}: ") or new.text
-        if before != after:
-            self.counters.transitions[id, after] += 1
-            self.events.emit("transition", f"{before} → {after}: {text}", id, before=before, after=after)
-        elif any(effect.kind == "say" for effect in effects):
-            self.events.emit("note", text, id)
-        if bears_on_rotation(old, new):
-            self.rotations.touch((target.service,))
-
-    def _on_probe(self, id: str, kind: str, seen: Seen) -> None:
-        verdict = seen.verdict
-        result = "ignored" if verdict.ignored else "passed" if verdict.ok else "failed"
-        self.counters.probed(id, kind, result)
-        target = self.state.targets.get(id)
-        if target is not None:
-            self.counters.lasted(target.service, kind, verdict.seconds)
-            self.ledger.saw(id, kind, unix(seen.at), verdict, seen.doubt)
-
-    def _on_address(self, id: str, before: tuple[str, ...], after: tuple[str, ...]) -> None:
-        """A target that is given by name has another address: one that passed its check, where it has one."""
-        target = self.state.targets.get(id)
-        if target is None:
-            return
-        self.rotations.touch((target.service,))
-        if before:
-            old, new = ", ".join(before), ", ".join(after)
-            self.events.emit(
-                "address", f"requests for {target.host} go to {new}, no longer to {old}", id, before=old, after=new
-            )
-
-    def _on_notice(self, notice: Notice) -> None:
-        """What the monitor thinks of many failures at once, a changed check, a target that is not alive."""
-        self.events.emit("liveness" if notice.cause.startswith("liveness") else "note", notice.text, notice.scope)
-
-    def _on_report(self, report: Report) -> None:
-        self.ejections.report(report, time.monotonic())
-        for tally in report.targets:
-            if tally.target in self.state.targets:
-                self.monitor.observe(report.worker, tally.target, tally.in_flight, tally.successes)
-
-    def _on_alarm(self, alarm: Alarm) -> None:
-        if alarm.target in self.state.targets:
-            self.ejections.alarm(alarm)
-            if alarm.kind != "5xx":  # a probe can see it as well: do not wait for the next one
-                self.monitor.nudge(alarm.target)
-
-    async def _sweep(self) -> None:
-        """Eject who fails its clients."""
-        while True:
-            await asyncio.sleep(SWEEP_EVERY)
-            ejected = list(self.ejections.sweep(self.monitor.health, self.rotations.can_serve, time.monotonic()))
-            for found in ejected:
-                self.monitor.feed(found.target, Eject(found.reason, found.quick))
-            if ejected:
-                self._memory.write(self.monitor.keep())  # a restart is to find them out of rotation
-            self.monitor.tick()
+    # --- in the background --------------------------------------------------------------------------------------------
 
     async def _sample(self) -> None:
         lost, trouble = 0, ""

@@ -54,7 +54,9 @@ class Watched(Supervisor):
         self._commit, self.desired.commit = self.desired.commit, self._on_commit  # type: ignore[method-assign]
         self._amend, self.desired.amend = self.desired.amend, self._on_amend  # type: ignore[method-assign]
         self._take, self.handovers.take = self.handovers.take, self._on_take  # type: ignore[method-assign]
-        installation = self.installation
+        findings, installation = self.findings, self.installation
+        self._probed, findings.probed = findings.probed, self._on_probe  # type: ignore[method-assign]
+        self._changed, findings.changed = findings.changed, self._on_change  # type: ignore[method-assign]
         self._end, installation.end_handovers = installation.end_handovers, self._on_end  # type: ignore[method-assign]
 
     @property
@@ -66,7 +68,7 @@ class Watched(Supervisor):
     def _on_probe(self, id: str, kind: str, seen: Seen) -> None:
         if self.counts and kind == "readiness":
             self.model_probe(address_of(id), seen)
-        super()._on_probe(id, kind, seen)
+        self._probed(id, kind, seen)
 
     def model_probe(self, address: str, seen: Seen) -> None:
         """A verdict: the reference counts by itself."""
@@ -101,7 +103,7 @@ class Watched(Supervisor):
             else:
                 self.model.ejected.pop(address, None)
             self.model.on_change()
-        super()._on_change(id, old, new, effects)
+        self._changed(id, old, new, effects)
 
     async def _on_commit(self, change: Change[Any], expected_version: int | None = None) -> Any:
         before = self.desired.current

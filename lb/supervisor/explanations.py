@@ -1,0 +1,174 @@
+"""Explains services, targets and requests: why each is as it is, and what would change it."""
+
+from __future__ import annotations
+
+import time
+
+from lb.control.ledger import Ledger
+from lb.control.models import Explanation
+from lb.control.operations import Refused
+from lb.core.explain import explain, span, trial_text
+from lb.core.report import RequestRecord
+from lb.core.rotation import given_shares, is_served, rules_of
+from lb.core.targets import Service, Target
+from lb.health.monitor import Monitor
+from lb.process.channel import Order
+from lb.supervisor.desired import DesiredState
+from lb.supervisor.handovers import Handovers
+from lb.supervisor.lookup import service_of, target_of
+from lb.supervisor.rollouts import Rollouts
+from lb.supervisor.rotations import Rotations
+from lb.supervisor.state import State
+from lb.supervisor.totals import Totals
+from lb.supervisor.views import probe_view, run_view
+from lb.supervisor.workers import Workers
+
+#: Targets of a pool that cannot serve which the explanation of a service names.
+REASONS = 5
+
+
+class Explanations:
+    """What one supervisor explains."""
+
+    def __init__(
+        self,
+        state: State,
+        desired: DesiredState,
+        rotations: Rotations,
+        workers: Workers,
+        monitor: Monitor,
+        totals: Totals,
+        ledger: Ledger,
+        rollouts: Rollouts,
+        handovers: Handovers,
+    ) -> None:
+        self._state = state
+        self._desired = desired
+        self._rotations = rotations
+        self._workers = workers
+        self._monitor = monitor
+        self._totals = totals
+        self._ledger = ledger
+        self._rollouts = rollouts
+        self._handovers = handovers
+
+    async def of(self, subject: str) -> Explanation:
+        """Explain a service, a target or a request by its id. Raises `Refused`."""
+        if any(service.name == subject for service in self._state.world.snapshot.services):
+            return self._explain_service(service_of(self._state, subject))
+        try:
+            return self._explain_target(target_of(self._state, subject))
+        except Refused as unknown:
+            record = self._totals.records.get(subject)
+            if record is None:  # the workers keep what went well themselves: it is asked for too rarely to be sent
+                self._workers.order(Order("recall", subject=subject))
+                await self._workers.poll()
+                record = self._totals.records.get(subject)
+            if record is None:
+                raise unknown
+            return _explain_request(record)
+
+    def _explain_target(self, target: Target) -> Explanation:
+        monitor, world = self._monitor, self._state.world
+        readiness = world.checks[target.id].readiness
+        rotation = self._rotations.current[target.service]
+        seen = monitor.history(target.id)
+        found = explain(
+            target.id,
+            monitor.health(target.id),
+            rules_of(world.rules[target.service], readiness),
+            readiness,
+            time.monotonic(),
+            seen=seen,
+            next_probe=monitor.next_probe(target.id),
+            trial=monitor.on_trial(target.id),
+            life=monitor.lives.get(target.id),
+            weight=dict(dict(rotation.weights).get(target.pool, ())).get(target.id),
+            idle=self._idle(target),
+            until=self._handovers.until(target),
+        )
+        return Explanation(
+            subject=target.id,
+            kind="target",
+            summary=found.summary,
+            lines=[*found.lines, *self._resolved(target)],
+            probes=[probe_view(each) for each in reversed(seen[-10:])],
+            runs=[run_view(run) for run in reversed(self._ledger.of(target.id))],
+        )
+
+    def _resolved(self, target: Target) -> list[str]:
+        addresses = self._monitor.addresses.get(target.id, ())
+        if len(addresses) < 2:
+            return [f"Requests for {target.host} go to {address}." for address in addresses]
+        return [f"Requests for {target.host} go to the first of {', '.join(addresses)} that accepts a connection."]
+
+    def _idle(self, target: Target) -> str:
+        """Why a target whose health lets it have requests gets none; empty: it gets some."""
+        rotations = self._rotations
+        reason = rotations.why_not(target)
+        if reason:
+            return reason
+        rotation = rotations.current[target.service]
+        if target.id not in dict(dict(rotation.weights).get(target.pool, ())):
+            return f"too few targets of {target.pool} are ready, and `panic` gives the whole pool up"
+        service = service_of(self._state, target.service)
+        if given_shares(rotation).get(target.pool) or any(p.pool == target.pool for p in service.previews):
+            return ""
+        return f"pool {target.pool} has no share of the requests of {target.service}"
+
+    def _explain_service(self, service: Service) -> Explanation:
+        rotations = self._rotations
+        rotation = rotations.current[service.name]
+        given = given_shares(rotation)
+        lines = []
+        for pool in service.pools:
+            share = given.get(pool.name, 0)
+            lines.append(
+                f"pool {pool.name}: {share} % of the requests, "
+                f"{rotations.strength(pool)[0]} of {len(pool.targets)} targets can serve"
+            )
+            lines += [
+                f"{each['target']} cannot: {each['reason']}"
+                for each in (rotations.unable(pool)[:REASONS] if share else [])
+            ]
+        monitor = self._monitor
+        trials = [
+            (id, trial)
+            for id in monitor.trials()
+            if id.startswith(f"{service.name}/") and (trial := monitor.on_trial(id))
+        ]
+        lines += [f"{id}: {trial_text(trial)}" for id, trial in trials[:REASONS]]
+        rollout = self._rollouts.view(service.name)
+        if rollout is not None:
+            lines.append(f"rollout {rollout['text']}")
+        last = self._desired.current.services[service.name].last
+        if last is not None:
+            lines.append(f"last rollout, {span(time.time() - last.at)} ago: {last.text}")
+        taken_over = given.get(rotation.fallback, 0) > dict(rotation.shares).get(rotation.fallback, 0)
+        if not is_served(rotation):
+            summary = f"{service.name} has no target that can serve: clients get 503"
+        elif taken_over:
+            instead = " and ".join(pool for pool, parts in rotation.shares if parts)
+            summary = f"{service.name} is served by its fallback {rotation.fallback}: no target of {instead} can serve"
+        else:
+            summary = f"{service.name} is served"
+        return Explanation(subject=service.name, kind="service", summary=summary, lines=lines)
+
+
+def _explain_request(record: RequestRecord) -> Explanation:
+    reason = f": {record.reason}" if record.reason else ""
+    what = " ".join(part for part in (record.method, record.path, record.host and f"of host {record.host}") if part)
+    lines = [f"{what} from {record.client}" if what else f"from {record.client}"]
+    if record.target != "none":
+        lines.append(f"service {record.service}, pool {record.pool}, target {record.target}")
+    elif record.service != "none":
+        lines.append(f"service {record.service}, pool {record.pool}; lb answered by itself")
+    else:
+        lines.append("no service had a part in it: lb answered by itself")
+    if not record.refused:
+        lines += [f"try {number}: {text}" for number, text in enumerate(record.tries, 1)]
+        lines.append(f"answered {record.code} after {record.seconds * 1000:.1f} ms{reason}")
+    else:
+        lines.append(f"refused before it was understood, with {record.code}{reason} ({record.refused})")
+    summary = f"{record.id} ended with {record.code}{reason}"
+    return Explanation(subject=record.id, kind="request", summary=summary, lines=lines)

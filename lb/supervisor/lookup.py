@@ -1,0 +1,50 @@
+"""Finds what operators name in the configuration in force. What is not there is refused, with what there is."""
+
+from __future__ import annotations
+
+from lb.control.operations import Refused
+from lb.core.targets import Pool, Service, Target
+from lb.supervisor.state import State
+
+
+def service_of(state: State, name: str) -> Service:
+    """Raises `Refused`."""
+    services = {service.name: service for service in state.world.snapshot.services}
+    if name not in services:
+        raise Refused(404, "No such service", f"there is no service {name}; there is {', '.join(services)}")
+    return services[name]
+
+
+def pool_of(service: Service, name: str) -> Pool:
+    """Raises `Refused`."""
+    pools = {pool.name: pool for pool in service.pools}
+    if name not in pools:
+        raise Refused(404, "No such pool", f"{service.name} has no pool {name}; it has {', '.join(pools)}")
+    return pools[name]
+
+
+def target_of(state: State, id: str) -> Target:
+    """A target by its id, or by the end of it where that is enough. Raises `Refused`."""
+    targets = state.targets
+    if id in targets:
+        return targets[id]
+    matches = [known for known in targets if known.endswith(f"/{id}")]
+    if len(matches) == 1:
+        return targets[matches[0]]
+    if matches:
+        raise Refused(409, "Ambiguous target", f"{id} may be {' or '.join(sorted(matches))}")
+    raise Refused(404, "No such target", f"there is no target {id}")
+
+
+def caller_of(state: State, subject: str) -> Target:
+    """A target by its name, or by the address that a container calls from. Raises `Refused`."""
+    try:
+        return target_of(state, subject)
+    except Refused:
+        calling = [target for target in state.targets.values() if target.host == subject]
+        if len(calling) == 1:
+            return calling[0]
+        if calling:
+            names = " or ".join(target.id for target in calling)
+            raise Refused(409, "Ambiguous target", f"{subject} may be {names}; say ?target=") from None
+        raise
