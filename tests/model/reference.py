@@ -24,6 +24,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from math import inf
 
 #: What may be of a target that is not ready, and of which nobody knows whether it ever was: (ready, ever).
 EVER = [(False, True), (False, False)]
@@ -102,6 +103,8 @@ class Service:
     threshold: float = 0.0
     mirror: str = ""
     asset_fallback: bool = False
+    connections: float = inf  # so many requests may be under way to each of its targets…
+    requests: float = inf  # …and so many to all of them, at least
 
     def offered(self, pool: str) -> frozenset[str]:
         """The addresses that a pool offers."""

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ PAUSES = 2.4
 LEFT_OUT = 1.5
 #: So many failing requests are within the budget of retries, whatever else is asked.
 BUDGET = 20
+#: The adaptive bound on requests never goes below this.
+ADAPTIVE = 10
 #: Seconds after which a request that has no answer is taken to hang.
 HANGS = 40.0
 
@@ -74,6 +77,8 @@ class Track:
     answer: Answer | None = None
     rivals: int = 0  # the most requests that were under way to the same pools, itself included
     crowd: int = 0  # …and to the same service
+    connections: float = inf  # the least of the service's bounds while it was under way: to one target…
+    requests: float = inf  # …and in all
     copied_to: frozenset[str] = frozenset()
     pools: frozenset[str] = frozenset()
     witnesses: frozenset[int] = frozenset()  # process ids when it ended
@@ -307,6 +312,8 @@ class World:
             threshold=float(settings.get("panic_threshold", "0%").rstrip("%")) / 100,
             mirror=mirror["pool"] if mirror else "",
             asset_fallback=sharing and bool(plan.setting("sticky", "asset_fallback")),
+            connections=plan.setting("breaker", "connections", default=1024),
+            requests=ADAPTIVE if plan.setting("breaker", "adaptive") else plan.setting("breaker", "requests") or inf,
         )
 
     def _target(self, target: TargetPlan, plan: ServicePlan, replaced: bool) -> reference.Target:
@@ -399,6 +406,8 @@ class World:
         if service is None:
             track.starved = True
             return
+        track.connections = min(track.connections, service.connections)
+        track.requests = min(track.requests, service.requests)
         allowed, certain = reference.may_see(service, track.request)
         first = len(allowed)
         track.failed |= {
@@ -667,26 +676,21 @@ class World:
         return attempts >= 2 and failing < BUDGET and not behind and not track.excuses & LATER
 
     def _judge_503(self, track: Track, answer: Answer, told: str) -> None:
-        plan = self.plan.services.get(track.service)
-        connections = plan.setting("breaker", "connections", default=1024) if plan else 0
-        bound = plan.setting("breaker", "requests", default=0) if plan else 0
-        if plan and plan.setting("breaker", "adaptive"):
-            bound = 10  # it never goes below
         text = answer.text
         if self._outlasted_a_drain(track, answer):
             return
         if track.wish.method == "HEAD" and (
-            track.starved or max(track.rivals, track.crowd) > min(connections, bound or connections)
+            track.starved or max(track.rivals, track.crowd) > min(track.connections, track.requests)
         ):
             return  # it does not say why
         if "no target is ready" in text or "drained" in text or "stopped" in text:
             if not track.starved and "restart" not in track.excuses:
                 self.violate("3 served (503)", f"{told} got 503: {text!r}, while {sorted(track.allowed)} could serve")
         elif "in flight" in text:
-            if not (bound and track.crowd > bound) and "load" not in track.excuses:
+            if track.crowd <= track.requests and "load" not in track.excuses:
                 self.violate("3 served (503)", f"{told} got 503: {text!r} with {track.crowd} requests under way")
         elif "room in time" in text or "wait for a target" in text:
-            if track.rivals <= connections and "load" not in track.excuses and not track.starved:
+            if track.rivals <= track.connections and "load" not in track.excuses and not track.starved:
                 self.violate("3 served (503)", f"{told} got 503: {text!r} with {track.rivals} requests under way")
             end = track.since + answer.seconds  # what is judged after an order ended before it, perhaps
             tried = [arrival.over or end for arrival in track.arrivals]

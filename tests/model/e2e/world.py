@@ -479,11 +479,9 @@ class RealWorld(World):
         self.note(f"violation: {invariant}: {text}")
 
     def _judge_503(self, track: Track, answer: Answer, told: str) -> None:
-        plan = self.plan.services.get(track.service)
-        if plan is not None and "breaker" in plan.settings:
-            # What has ended for its client has not ended yet for lb, and a copy has no client.
-            track.rivals += 3
-            track.crowd += 3
+        # What has ended for its client has not ended yet for lb, and a copy has no client.
+        track.rivals += 3
+        track.crowd += 3
         if "load" in track.excuses and track.wish.method == "HEAD":
             return  # it does not say why
         super()._judge_503(track, answer, told)
