@@ -70,8 +70,8 @@ Brief = tuple[bytes, float, float, int, bytes, bytes, bytes, str]
 
 def brief(exchange: Exchange, seconds: float) -> Brief:
     """What is kept of an exchange that has ended."""
-    head, lane = exchange.head, exchange.lane
-    target = lane.id if lane is not None else ""
+    head, lease = exchange.head, exchange.lease
+    target = lease.lane.id if lease is not None else ""
     peer = exchange.client.peer
     return exchange.request_id, exchange.started, seconds, exchange.status, head.method, head.target, peer, target
 
@@ -169,7 +169,7 @@ class Log:
         said = fields.said
         if not said:
             said = fields.said = self._say(exchange)
-        lane = exchange.lane
+        lease = exchange.lease
         path = head.target.decode()
         if '"' in path or "\\" in path:
             path = escaped(head.target)
@@ -177,7 +177,7 @@ class Log:
             f'{{"time":"{self._stamp}{int((wall - second) * 1000):03d}Z","id":"{exchange.request_id.decode()}",'
             f'"method":"{head.method.decode()}","path":"{path}","status":{status},"seconds":{seconds:.6f},'
             f'"bytes_in":{exchange.bytes_in},"bytes_out":{exchange.bytes_out},'
-            f"{lane.said if lane is not None else self._nobody(exchange)},{said}"
+            f"{lease.lane.said if lease is not None else self._nobody(exchange)},{said}"
         )
         if exchange.connected_at or exchange.first_byte_at or exchange.reason or exchange.tries:
             # There is more to tell than of a request that one kept connection answered at once.

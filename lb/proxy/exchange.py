@@ -30,6 +30,8 @@ from lb.http1.head import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, RequestHead, Respons
 from lb.http1.replies import reply
 from lb.http1.rules import host_name
 from lb.proxy.breather import LATE
+from lb.proxy.lane import ABANDONED, COMPLETE
+from lb.proxy.lane import CUT as CUT_OFF
 from lb.proxy.last_words import BEGUN
 from lb.proxy.last_words import OVER as ENDED
 from lb.proxy.mirror import NO_RETRIES
@@ -37,7 +39,7 @@ from lb.proxy.private import AUTHENTICATED, OFFERED
 from lb.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
-    from lb.proxy.lane import Lane
+    from lb.proxy.lane import Lane, Lease
     from lb.proxy.mirror import Shadow
     from lb.proxy.plane import DataPlane
     from lb.proxy.ports import ClientPort
@@ -77,7 +79,7 @@ class Exchange:
         "head",
         "keep_alive",
         "key",
-        "lane",
+        "lease",
         "max_body",
         "own",
         "phase",
@@ -110,7 +112,7 @@ class Exchange:
         self.timer = self.reason = ""  # which timeout `deadline` is; why the proxy answered by itself or cut
         self.service: LiveService = plane.nowhere
         self.pool: LivePool = plane.nowhere.nobody
-        self.lane: Lane | None = None
+        self.lease: Lease | None = None  # of the target that is tried, or that has answered
         self.upstream: Upstream | None = None
         self.tunnel: Tunnel | None = None
         self.shadow: Shadow | None = None  # the mirrored copy, or on a copy its own port
@@ -185,6 +187,11 @@ class Exchange:
         self._next_lane()
 
     @property
+    def lane(self) -> Lane | None:
+        """The target that is tried, or that has answered; None: none yet, or lb answered by itself before one was."""
+        return None if self.lease is None else self.lease.lane
+
+    @property
     def is_copy(self) -> bool:
         """Whether this is a mirrored copy and not a client's request; see `proxy.mirror`."""
         return self.client is self.shadow
@@ -199,12 +206,11 @@ class Exchange:
         balancer = pool.balancer
         if balancer.needs_key:
             self.key = self.service.key_of(self)
-        lane = self.lane = balancer.pick(self.key, (), self.started)
+        lane = balancer.pick(self.key, (), self.started)
         if lane is not None:
-            lane.in_flight += 1
+            self.lease = lane.hold()
             if lane.freshest is None and self._may_open(lane):
-                self.phase = CONNECTING
-                lane.open(self)
+                self._open(self.lease)
 
     def send_copy(self) -> None:
         """The original needs no other try: send the copy, unless its connection is still to come."""
@@ -213,24 +219,30 @@ class Exchange:
             return
         assert self.shadow is not None
         lane = self.lane
-        if lane is not None and lane not in self.pool.members:
-            lane.in_flight -= 1
-            self.lane = lane = None
+        if self.lease is not None and lane not in self.pool.members:
+            self.lease.release()
+            self.lease = None
         if not self.pool.members or not self.shadow.may_go():
             self.shadow.drop()
             return
-        if lane is None:
+        if self.lease is None or lane is None:
             self._next_lane()
             return
         if not self._may_open(lane):
             self.shadow.drop()
             return
-        upstream = lane.take_idle(self.started, self.head.method not in IDEMPOTENT)
-        if upstream is not None:
+        leased = lane.lease(self.started, self.head.method not in IDEMPOTENT)
+        if leased is not None:
+            self.lease.release()
+            self.lease, upstream = leased
             self._send(upstream)
         else:
-            self.phase = CONNECTING
-            lane.open(self)
+            self._open(self.lease)
+
+    def _open(self, lease: Lease) -> None:
+        """Wait for a connection to the target that is held."""
+        self.phase = CONNECTING
+        lease.open(self, self.fresh, self.head.method not in IDEMPOTENT)
 
     def _may_open(self, lane: Lane) -> bool:
         """Whether a target may have one more connection in use."""
@@ -239,14 +251,14 @@ class Exchange:
 
     def _copy_connected(self, upstream: Upstream) -> None:
         """A copy's connection is there: send the copy, or keep the connection for when it may go."""
-        shadow, lane = self.shadow, upstream.lane
+        shadow, lease = self.shadow, self.lease
         assert shadow is not None
-        if not shadow.held and lane in self.pool.members and shadow.may_go():
+        assert lease is not None
+        if not shadow.held and lease.lane in self.pool.members and shadow.may_go():
             self._send(upstream)
             return
         self.phase = NEW
-        lane.active -= 1
-        lane.spare(upstream, self.connected_at)
+        lease.leave_unused(upstream, self.connected_at)
         if not shadow.held:
             shadow.drop()
         if self.pool.waiting:
@@ -279,16 +291,15 @@ class Exchange:
                 self._queue()
                 return
             lane = lane_with_room
-        self.lane = lane
-        lane.in_flight += 1
         if not self.fresh:
             now = self.started if not self.attempt else monotonic()
-            upstream = lane.take_idle(now, self.head.method not in IDEMPOTENT)
-            if upstream is not None:
+            leased = lane.lease(now, self.head.method not in IDEMPOTENT)
+            if leased is not None:
+                self.lease, upstream = leased
                 self._send(upstream)
                 return
-        self.phase = CONNECTING
-        lane.open(self)
+        self.lease = lane.hold()
+        self._open(self.lease)
 
     def _ride_private(self, connections: PrivateConnections) -> bool:
         """Use the client's own connection, on which it is logged in. False: none may serve this request."""
@@ -301,9 +312,8 @@ class Exchange:
             self._queue()
             return True
         connections.take(upstream)
-        self.lane = lane
-        lane.active += 1
-        lane.in_flight += 1
+        self.lease = lane.hold()
+        self.lease.ride()
         self._send(upstream)
         return True
 
@@ -361,10 +371,6 @@ class Exchange:
 
     # 2 --- connected ------------------------------------------------------------------------------------------------
 
-    def awaits(self, lane: Lane) -> bool:
-        """Whether a connection to `lane` is still wanted."""
-        return self.phase == CONNECTING and self.lane is lane
-
     def on_connected(self, upstream: Upstream) -> None:
         """A new connection is there."""
         self.connected_at = monotonic()
@@ -375,12 +381,11 @@ class Exchange:
             pool = self.service.choose_again(self)
             if pool is not self.pool:
                 # Traffic was switched meanwhile: the connection stays warm, the request goes where it belongs now.
-                lane = upstream.lane
-                lane.in_flight -= 1
-                lane.active -= 1
-                lane.spare(upstream, self.connected_at)
-                former = self.pool
-                self.lane, self.pool, self.phase = None, pool, NEW
+                lease, former = self.lease, self.pool
+                assert lease is not None
+                lease.release()
+                lease.leave_unused(upstream, self.connected_at)
+                self.lease, self.pool, self.phase = None, pool, NEW
                 self._next_lane()
                 former.wake()  # what waits there may ride the connection
                 return
@@ -615,13 +620,14 @@ class Exchange:
     def on_failure(self, failure: Failure) -> None:
         """A try has failed: refused, reset, nonsense, too slow."""
         now = monotonic()
-        upstream, lane = self.upstream, self.lane
+        upstream, lease = self.upstream, self.lease
         self.upstream = None
-        assert lane is not None
+        assert lease is not None
+        lane = lease.lane
         if upstream is not None:
             upstream.exchange = None
             upstream.reusable = False
-            upstream.detach(now)
+            lease.hang_up(upstream, now)
         self._note(f"{lane.id}: {failure.text}")
         doubtful = failure.idle >= 0.0 and failure.elapsed <= COINCIDENCE and self.phase == WAITING and self.replayable
         if doubtful and not (self.head.idempotent and self._elsewhere(lane, fallback=False)):
@@ -694,8 +700,7 @@ class Exchange:
             self.queued_until = inf  # a target had room and was asked: a wait for another one is a new one
         # An idle connection of the same age would be no better; and such a failure is none of the target's.
         self.fresh = failure.reused or (failure.unprocessed and failure.idle >= 0.0)
-        lane.in_flight -= 1
-        self.lane = None
+        self._leave_lane()
         self.deadline = inf
         if lane not in self.tried:
             self.tried = [*self.tried, lane]
@@ -709,6 +714,12 @@ class Exchange:
                 self.plane.loop.call_later(0.05 * (1 << min(self.attempt - 1, 5)), self._retry_now)
         if pool.waiting:
             pool.wake()  # the try that failed has left room
+
+    def _leave_lane(self) -> None:
+        """Another target is to be asked."""
+        if self.lease is not None:
+            self.lease.release()
+            self.lease = None
 
     def _note(self, text: str) -> None:
         """Remember what became of a try."""
@@ -747,8 +758,7 @@ class Exchange:
             failure = Failure(HEAD, STATUS, f"answered {status}", status=status)
             decision = self._decision(lane, failure, now)
             if decision.action == RETRY:
-                lane.tally.server_errors += 1
-                lane.failed("5xx", failure.text)
+                lane.try_failed("5xx", failure.text)
                 self._drop_upstream(done, now)
                 self._note(f"{lane.id}: answered {status}")
                 self._again(lane, failure)
@@ -761,8 +771,7 @@ class Exchange:
                 self.attempt += 1
                 self.queued_until = inf  # as in `_again`
                 self._drop_upstream(done, now)
-                lane.in_flight -= 1
-                self.lane = None
+                self._leave_lane()
                 if lane not in self.tried:
                     self.tried = [*self.tried, lane]
                 former, self.pool = self.pool, other
@@ -783,9 +792,9 @@ class Exchange:
     def _drop_upstream(self, done: bool, now: float) -> None:
         """Let go of the connection whose answer is not wanted; keep it only if the answer is over."""
         upstream, self.upstream = self.upstream, None
-        if upstream is not None:
+        if upstream is not None and self.lease is not None:
             upstream.reusable = upstream.reusable and done and not self.wary and not (self.bytes_in and upstream.unsent)
-            upstream.detach(now)
+            self.lease.hang_up(upstream, now)
 
     def on_deadline(self, now: float) -> None:
         """A timeout of the target's side, or of the whole request, has passed."""
@@ -808,8 +817,7 @@ class Exchange:
             return
         text = _TIMER_TEXTS[timer]
         if not self.is_copy:
-            lane.tally.timeouts += 1
-            lane.failed("timeout", text)
+            lane.try_failed("timeout", text)
         self.on_failure(Failure(HEAD, TIMEOUT, text, timer=timer))
 
     def client_lost(self) -> None:
@@ -926,41 +934,32 @@ class Exchange:
         if shadow is not None and self.client is shadow:
             self._finish_copy(now)
             return
-        plane, lane, service, status = self.plane, self.lane, self.service, self.status
+        plane, lease, service, status = self.plane, self.lease, self.service, self.status
         seconds = now - self.started
         bucket = bisect_left(BUCKETS, seconds)
         phase, self.phase = self.phase, OVER
-        upstream = self.upstream
-        if upstream is not None:
-            self.upstream = None
-            if self.wary or not self.body_done or (self.bytes_in and upstream.unsent):
-                upstream.reusable = False
-            upstream.detach(now)
-        if lane is not None:
-            lane.in_flight -= 1
-            if not self.own:
-                lane.seconds += seconds
-                if status == 200 and not cut:
-                    lane.counts[bucket] += 1
-                    lane.streak = 0
-                else:
-                    self._count(lane, bucket, cut)
-                if lane.latency and not cut:
-                    lane.ewma.observe(seconds, now)
+        if lease is not None:
+            upstream = self.upstream
+            if upstream is not None:
+                self.upstream = None
+                if self.wary or not self.body_done or (self.bytes_in and upstream.unsent):
+                    upstream.reusable = False
+            outcome = ABANDONED if self.own else CUT_OFF if cut else COMPLETE
+            lease.release(upstream, outcome, status, seconds, bucket, now)
         plane.over += 1
         plane.last_words[ENDED] = plane.over
         seen = self.pool.tally
         seen.requests += 1
         seen.seconds += seconds
         seen.buckets[bucket] += 1
-        if self.own or lane is None:
+        if self.own or lease is None:
             seen.codes[status] += 1
         if status >= 500 or cut:
             seen.errors += 1
         if plane.log is not None:
             plane.log.record(self, seconds)
         else:  # `access_log.brief`, written out
-            head, target = self.head, lane.id if lane is not None else ""
+            head, target = self.head, lease.lane.id if lease is not None else ""
             plane.recent.append(
                 (self.request_id, self.started, seconds, status, head.method, head.target, self.client.peer, target)
             )
@@ -970,7 +969,7 @@ class Exchange:
             shadow.ended(self, status, seconds)
         if service is not plane.nowhere:
             service.in_flight -= 1
-            if service.limiter is not None and lane is not None:
+            if service.limiter is not None and lease is not None:
                 service.limiter.observe(seconds, service.in_flight + 1, status >= 503 or cut, now)
             if self.pool.waiting:
                 self.pool.wake()
@@ -984,26 +983,13 @@ class Exchange:
         """A copy is over: it gives its connection back, and counts for its mirror alone."""
         self.phase = OVER
         self._drop_upstream(True, now)
-        if self.lane is not None:
-            self.lane.in_flight -= 1
+        if self.lease is not None:
+            self.lease.release()
         self.body = None
         assert self.shadow is not None
         self.shadow.ended(self, self.status, now - self.started)
         if self.pool.waiting:
             self.pool.wake()
-
-    def _count(self, lane: Lane, bucket: int, cut: bool) -> None:
-        """What the target did, unless that was a whole 200."""
-        status = self.status
-        tally = lane.tally
-        tally.codes[status] += 1
-        tally.buckets[bucket] += 1
-        if status >= 500:
-            tally.server_errors += 1
-            lane.failed("5xx", f"answered {status}")
-        elif not cut and status != 499:
-            tally.successes += 1
-            lane.streak = 0
 
 
 def _reason_of(failure: Failure) -> str:

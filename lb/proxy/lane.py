@@ -16,27 +16,125 @@ from collections import deque
 from math import inf
 from operator import add
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lb.core.balance import PeakEwma
 from lb.core.keepalive import IdleLimit
 from lb.core.report import BUCKETS, Alarm, TargetTally
 from lb.core.retry import CONNECT, REFUSED, RESET, TIMEOUT, UNREACHABLE, Failure
 from lb.core.targets import Service, Target
-from lb.http1.head import IDEMPOTENT
 from lb.net.tls import HTTP1
 from lb.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
-    from lb.proxy.exchange import Exchange
     from lb.proxy.plane import DataPlane
-
-#: What lanes without a request that expects a connection have in common, so that looking at it fetches nothing.
-_NOBODY: deque[tuple[Exchange, float]] = deque(maxlen=0)
-
 
 #: Family and socket address.
 _Address = tuple[int, Any]
+
+#: Outcomes of a lease. ABANDONED: no answer of the target counts (the try failed, lb answered by itself, a mirrored
+#: copy). COMPLETE: the target's answer has reached the client whole. CUT: it began, and was cut off.
+ABANDONED: Final = 0
+COMPLETE: Final = 1
+CUT: Final = 2
+
+
+class Waiter(Protocol):
+    """A request that waits for a connection."""
+
+    def on_connected(self, upstream: Upstream) -> None: ...
+
+    def on_failure(self, failure: Failure) -> None: ...
+
+
+class Lease:
+    """One request's claim on one target, from the choice of the target until the request is over or goes elsewhere.
+
+    Leases are the one place where `in_flight`, `active` and the answers in the tally of a lane move. `Lane.lease` makes
+    one with an idle connection, `Lane.hold` one without a connection; each is released once.
+    """
+
+    __slots__ = ("careful", "lane", "needs_new", "released", "since", "waiter")
+
+    waiter: Waiter  # while the lease is among the lane's waiters, as the three after it
+    since: float  # when it began to wait
+    needs_new: bool  # no connection that has served a request will do
+    careful: bool  # the request must not be sent twice
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.released = False
+
+    def open(self, waiter: Waiter, needs_new: bool, careful: bool) -> None:
+        """Get a connection for `waiter`, which is told by `on_connected` or `on_failure`.
+
+        One is opened for it. It gets the first that is there: that one, another request's, or one that becomes idle.
+        """
+        lane = self.lane
+        lane.active += 1
+        self.waiter, self.needs_new, self.careful, self.since = waiter, needs_new, careful, monotonic()
+        if not lane.expecting:
+            lane.expecting = deque()
+        lane.expecting.append(self)
+        lane.plane.openings.ask(lane)
+
+    def ride(self) -> None:
+        """Use a connection that is kept for this client alone."""
+        self.lane.active += 1
+
+    def hang_up(self, upstream: Upstream, now: float) -> None:
+        """Give the connection back, or have it closed, and keep the claim: the request has more to do here."""
+        self.lane.active -= 1
+        upstream.detach(now)
+
+    def leave_unused(self, upstream: Upstream, now: float) -> None:
+        """The connection that came is not needed: it is good for the next request."""
+        self.lane.active -= 1
+        self.lane.spare(upstream, now)
+
+    def release(
+        self,
+        upstream: Upstream | None = None,
+        outcome: int = ABANDONED,
+        status: int = 0,
+        seconds: float = 0.0,
+        bucket: int = 0,
+        now: float = 0.0,
+    ) -> None:
+        """The request is over, or goes elsewhere. `upstream` is the connection that it still has. With an outcome other
+        than ABANDONED, `status`, `seconds` and their `bucket` of the histogram are counted for the target."""
+        lane = self.lane
+        if upstream is not None:
+            lane.active -= 1
+            upstream.detach(now)
+        self.released = True
+        lane.in_flight -= 1
+        if outcome:
+            lane.seconds += seconds
+            if status == 200 and outcome == COMPLETE:
+                lane.counts[bucket] += 1
+                lane.streak = 0
+            else:
+                self._count(outcome, status, bucket)
+            if lane.latency and outcome == COMPLETE:
+                lane.ewma.observe(seconds, now)
+
+    def _count(self, outcome: int, status: int, bucket: int) -> None:
+        """What the target did, unless that was a whole 200."""
+        lane = self.lane
+        tally = lane.tally
+        tally.codes[status] += 1
+        tally.buckets[bucket] += 1
+        if status >= 500:
+            tally.server_errors += 1
+            lane.failed("5xx", f"answered {status}")
+        elif outcome == COMPLETE and status != 499:
+            tally.successes += 1
+            lane.streak = 0
+
+
+#: What lanes without a request that waits for a connection have in common, so that looking at it fetches nothing.
+_NOBODY: deque[Lease] = deque(maxlen=0)
 
 
 class Lane:
@@ -82,7 +180,7 @@ class Lane:
         self.service = service
         self.freshest: Upstream | None = None  # the idle connection that was used last
         self.older: list[Upstream] | tuple[()] = ()  # the other idle ones, the oldest first
-        self.expecting: deque[tuple[Exchange, float]] = _NOBODY  # requests without a connection, since when
+        self.expecting: deque[Lease] = _NOBODY  # requests that wait for a connection
         self.opening = 0  # connections being opened, or to be begun: one at least for each of these requests
         self.in_flight = 0
         self.active = 0  # connections that are not idle: open with a request or tunnel, or being opened
@@ -105,8 +203,8 @@ class Lane:
 
     # --- connections ------------------------------------------------------------------------------------------------
 
-    def take_idle(self, now: float, careful: bool) -> Upstream | None:
-        """The freshest idle connection that may carry a request, or None.
+    def lease(self, now: float, careful: bool) -> tuple[Lease, Upstream] | None:
+        """A lease with the freshest idle connection that may carry a request, or None.
 
         `careful`: the request must not be sent twice, so the kernel is asked whether the connection is open still.
         """
@@ -120,9 +218,15 @@ class Lane:
             self.freshest = older.pop() if older else None
             if young:
                 self.active += 1
-                return upstream
+                self.in_flight += 1
+                return Lease(self), upstream
             upstream.close()
         return None
+
+    def hold(self) -> Lease:
+        """A lease without a connection."""
+        self.in_flight += 1
+        return Lease(self)
 
     def keep(self, upstream: Upstream) -> None:
         """One more idle connection, the freshest; of more than may be in use at once the oldest goes.
@@ -173,24 +277,13 @@ class Lane:
             limit.survives(survived)
         return age <= limit.safe_for
 
-    def open(self, exchange: Exchange) -> None:
-        """Get a connection for `exchange`, which is told by `on_connected` or `on_failure`.
-
-        One is opened for it, and it gets whichever is there first: that one, another's, or one that becomes idle.
-        """
-        self.active += 1
-        if not self.expecting:
-            self.expecting = deque()
-        self.expecting.append((exchange, monotonic()))
-        self.plane.openings.ask(self)
-
     def hand_over(self, upstream: Upstream) -> None:
         """A connection has become idle while requests expect one: it goes to the first, if that may ride it."""
         self.prune()
         if self.expecting:
-            exchange, _ = self.expecting[0]
-            if not exchange.fresh and (exchange.head.method in IDEMPOTENT or upstream.looks_open()):
-                self._connected(exchange, upstream)
+            first = self.expecting[0]
+            if not first.needs_new and (not first.careful or upstream.looks_open()):
+                self._connected(first, upstream)
                 return
         self.keep(upstream)
 
@@ -200,7 +293,7 @@ class Lane:
         self.opened_at = upstream.idle_since
         self.prune()
         if self.expecting:
-            self._connected(self.expecting[0][0], upstream)
+            self._connected(self.expecting[0], upstream)
         else:
             self.spare(upstream, monotonic())
             self._wake()
@@ -211,10 +304,10 @@ class Lane:
         self.failed(_ALARMS[failure.cause], failure.text)
         self.opening -= 1
         if self.needs_another():
-            if self.expecting[0][1] <= begun:
-                exchange = self._leaves_first()
+            if self.expecting[0].since <= begun:
+                lease = self._leaves_first()
                 self.active -= 1
-                exchange.on_failure(failure)
+                lease.waiter.on_failure(failure)
                 self.prune()
                 return
             self.plane.openings.ask(self)  # it came later, and a connection of its own has gone to an earlier one
@@ -235,24 +328,24 @@ class Lane:
             self.keep(upstream)
 
     def prune(self) -> None:
-        """Those who expect a connection no more make room, once they are the first."""
+        """Drop the first waiters whose request is over: that leaves room."""
         before = self.active
-        while self.expecting and not self.expecting[0][0].awaits(self):
+        while self.expecting and self.expecting[0].released:
             self._leaves_first()
             self.active -= 1
         if self.active < before:
             self._wake()
 
-    def _connected(self, exchange: Exchange, upstream: Upstream) -> None:
+    def _connected(self, lease: Lease, upstream: Upstream) -> None:
         self._leaves_first()
-        exchange.on_connected(upstream)
+        lease.waiter.on_connected(upstream)
         self.prune()
 
-    def _leaves_first(self) -> Exchange:
-        exchange, _ = self.expecting.popleft()
+    def _leaves_first(self) -> Lease:
+        lease = self.expecting.popleft()
         if not self.expecting:
             self.expecting = _NOBODY
-        return exchange
+        return lease
 
     def _wake(self) -> None:
         """There is room for a request that waits for any target of the pool."""
@@ -437,6 +530,17 @@ class Lane:
         self.drained_at = now + (self.service.timeouts.drain or inf)
 
     # --- what happened ----------------------------------------------------------------------------------------------
+
+    def try_failed(self, kind: str, text: str) -> None:
+        """A request that was sent has failed: 5xx (to be tried elsewhere), timeout or reset. It is counted as such."""
+        tally = self.tally
+        if kind == "5xx":
+            tally.server_errors += 1
+        elif kind == "timeout":
+            tally.timeouts += 1
+        else:
+            tally.resets += 1
+        self.failed(kind, text)
 
     def failed(self, kind: str, text: str) -> None:
         """One more failure in a row: refused, unreachable, timeout, reset or 5xx. `text` does not name the target."""

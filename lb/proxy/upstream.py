@@ -198,9 +198,8 @@ class Upstream(asyncio.Protocol):
         self.special = True
 
     def detach(self, now: float) -> None:
-        """The exchange is over: back to the idle ones if possible, else closed."""
+        """The exchange is over: back to the idle ones if possible, else closed. (`Lease` counts it.)"""
         lane = self.lane
-        lane.active -= 1
         if not self.reusable or self._state != _IDLE or lane.draining:
             self.abort()
         elif self.special:
@@ -402,8 +401,7 @@ class Upstream(asyncio.Protocol):
     def _broken(self, exchange: Exchange, phase: int, text: str) -> None:
         self.reusable = False
         if not exchange.is_copy:
-            self.lane.tally.resets += 1
-            self.lane.failed("reset", text)
+            self.lane.try_failed("reset", text)
         exchange.on_failure(Failure(phase, GARBAGE, text))
 
     def _read_rest(self) -> None:
@@ -445,8 +443,7 @@ class Upstream(asyncio.Protocol):
         # Habits prove nothing: one that must not be sent twice waits a moment for what else becomes of the target.
         proved = unsent or (stale and exchange.head.idempotent)
         if not (stale or exchange.is_copy):
-            lane.tally.resets += 1
-            lane.failed("reset", what)
+            lane.try_failed("reset", what)
         where = "within its answer" if answered else "before it answered"
         exchange.on_failure(
             Failure(
