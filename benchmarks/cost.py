@@ -265,7 +265,7 @@ async def _serve_others(target: int) -> None:
         gc.freeze()
         gc.set_threshold(20_000, 20, 100)
         print(server.sockets[0].getsockname()[1], flush=True)
-        while not plane.accepted or plane.clients:  # noqa: ASYNC110 - the plane tells no events
+        while not plane.stats.accepted or plane.clients:  # noqa: ASYNC110 - the plane tells no events
             await asyncio.sleep(0.2)
         server.close()
         plane.close()

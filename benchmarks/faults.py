@@ -201,11 +201,11 @@ async def front(ports: dict[str, int]) -> None:
         return {
             "descriptors": len(list(Path("/proc/self/fd").iterdir())),
             "clients": len(plane.clients),
-            "tunnels": len(plane.tunnels),
+            "tunnels": len(plane.context.tunnels),
             "in flight": sum(lane.in_flight for lane in lanes) + sum(s.in_flight for s in plane.services.values()),
             "connections": sum(lane.active + len(lane.idle) + len(lane.connections) for lane in lanes),
             "waiting": sum(len(service.waiting) for service in plane.services.values()),
-            "tasks": len(asyncio.all_tasks()) + len(plane.tasks),
+            "tasks": len(asyncio.all_tasks()) + len(plane.connector.tasks),
             "objects": kinds[Exchange] + kinds[Downstream] + kinds[Upstream],
             "KiB": int(Path("/proc/self/statm").read_text().split()[1]) * 4,
         }

@@ -15,16 +15,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lb.core.renames import split_id
 from lb.core.report import RequestRecord
 from lb.core.targets import AccessLog
 from lb.http1.excerpt import Excerpt
 from lb.proxy.last_words import OVER, TAKEN, UNWRITTEN, WRITTEN
-
-if TYPE_CHECKING:
-    from lb.proxy.exchange import Exchange
+from lb.proxy.observers import Ended
 
 #: Bytes of lines that are kept for `lb explain`: some three thousand requests of a worker.
 KEPT = 1 << 20
@@ -68,7 +66,7 @@ class _Batch(NamedTuple):
 Brief = tuple[bytes, float, float, int, bytes, bytes, bytes, str]
 
 
-def brief(exchange: Exchange, seconds: float) -> Brief:
+def brief(exchange: Ended, seconds: float) -> Brief:
     """What is kept of an exchange that has ended."""
     head, lease = exchange.head, exchange.lease
     target = lease.lane.id if lease is not None else ""
@@ -117,6 +115,18 @@ def _record_of(line: dict[str, Any]) -> RequestRecord:
     )
 
 
+class Recent:
+    """Keeps what `lb explain` may ask for of recent requests, where there is no access log to look it up."""
+
+    __slots__ = ("_briefs",)
+
+    def __init__(self, briefs: deque[Brief]) -> None:
+        self._briefs = briefs
+
+    def ended(self, exchange: Ended, seconds: float) -> None:
+        self._briefs.append(brief(exchange, seconds))
+
+
 class Log:
     """One worker's access log."""
 
@@ -143,7 +153,7 @@ class Log:
         self._kept: deque[tuple[int, list[bytes]]] = deque()  # (bytes, pieces) that were handed over, oldest first
         self._kept_size = 0
 
-    def record(self, exchange: Exchange, seconds: float) -> None:
+    def ended(self, exchange: Ended, seconds: float) -> None:
         """Add the line of a finished exchange."""
         status = exchange.status
         if self._sample < 1.0 and status < 400 and not exchange.tries:
@@ -177,7 +187,7 @@ class Log:
             f'{{"time":"{self._stamp}{int((wall - second) * 1000):03d}Z","id":"{exchange.request_id.decode()}",'
             f'"method":"{head.method.decode()}","path":"{path}","status":{status},"seconds":{seconds:.6f},'
             f'"bytes_in":{exchange.bytes_in},"bytes_out":{exchange.bytes_out},'
-            f"{lease.lane.said if lease is not None else self._nobody(exchange)},{said}"
+            f"{lease.lane.log_fragment if lease is not None else self._nobody(exchange)},{said}"
         )
         if exchange.connected_at or exchange.first_byte_at or exchange.reason or exchange.tries:
             # There is more to tell than of a request that one kept connection answered at once.
@@ -196,7 +206,7 @@ class Log:
             self._pack()
 
     @staticmethod
-    def _say(exchange: Exchange) -> str:
+    def _say(exchange: Ended) -> str:
         """What follows from the connection and the header fields alone."""
         head = exchange.head
         return (
@@ -205,11 +215,11 @@ class Log:
         )
 
     @staticmethod
-    def _nobody(exchange: Exchange) -> str:
+    def _nobody(exchange: Ended) -> str:
         return f'"service":"{exchange.service.name}","pool":"{exchange.pool.name}","target":"none"'
 
     @staticmethod
-    def _rare(exchange: Exchange) -> str:
+    def _rare(exchange: Ended) -> str:
         """What only an eventful request has: phases that took time of their own, other tries, a reason."""
         line = f',"attempts":{exchange.attempt + 1}'
         if exchange.connected_at:
@@ -243,7 +253,7 @@ class Log:
                 f'"-" {quoted(seen.user_agent or b"-")}\n'
             )
 
-    def _combined(self, exchange: Exchange, status: int) -> None:
+    def _combined(self, exchange: Ended, status: int) -> None:
         head = exchange.head
         fields = head.fields
         request = quoted(head.method + b" " + head.target + b" HTTP/1.%d" % head.minor)

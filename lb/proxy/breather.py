@@ -9,13 +9,18 @@ over.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from lb.proxy.downstream import Downstream
+from typing import Protocol
 
 #: Seconds since the last tick of the worker's timer (`deadlines.TICK`) from which on a turn has lasted long enough.
 LATE = 0.15
+
+
+class Client(Protocol):
+    """A client's connection."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
 
 
 class Breather:
@@ -25,9 +30,9 @@ class Breather:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._clients: list[Downstream] = []
+        self._clients: list[Client] = []
 
-    def rest(self, client: Downstream) -> None:
+    def rest(self, client: Client) -> None:
         """Do not read from `client`, which has no request under way, until the next turn."""
         if not self._clients:
             self._loop.call_soon(self._go_on)

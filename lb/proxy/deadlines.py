@@ -7,12 +7,15 @@ part of them, and at each once a second: a request never relies on it (`Lane.tak
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lb.proxy.plane import DataPlane
+    from lb.proxy.front import Front
+    from lb.proxy.lane import Lane
+    from lb.proxy.services import LiveConfig, LivePool
 
 #: Seconds between two passes: how late a timeout may fire.
 TICK = 0.1
@@ -23,13 +26,17 @@ LONGEST_ROUND = 10
 
 
 class Sweeper:
-    """The data plane's only timer."""
+    """The data plane's only timer. `end_drains` is called in each pass with the lanes and pools that it looks at."""
 
-    def __init__(self, plane: DataPlane) -> None:
-        self._plane = plane
+    def __init__(
+        self, live: LiveConfig, front: Front, end_drains: Callable[[float, list[Lane], list[LivePool]], None]
+    ) -> None:
+        self._live = live
+        self._front = front
+        self._end_drains = end_drains
         self._stopped = False
         self._ticks = 0
-        plane.loop.call_later(TICK, self._tick)
+        live.context.loop.call_later(TICK, self._tick)
 
     def stop(self) -> None:
         """No more passes."""
@@ -38,11 +45,11 @@ class Sweeper:
     def _tick(self) -> None:
         if self._stopped:
             return
-        plane = self._plane
-        now = plane.now = monotonic()
-        plane.loop.call_later(TICK, self._tick)
+        live, context = self._live, self._live.context
+        now = context.now = monotonic()
+        context.loop.call_later(TICK, self._tick)
         self._ticks += 1
-        for client in list(plane.clients):
+        for client in list(self._front.clients):
             try:
                 if client.deadline <= now:
                     client.on_deadline()
@@ -50,32 +57,32 @@ class Sweeper:
                 if exchange is not None and (exchange.deadline <= now or exchange.ends_at <= now):
                     exchange.on_deadline(now)
             except Exception as error:  # one client must not keep the others' deadlines from passing
-                plane.loop.call_exception_handler({"message": "a client's deadline failed", "exception": error})
+                context.loop.call_exception_handler({"message": "a client's deadline failed", "exception": error})
                 client.transport.abort()
-        for shadow in list(plane.shadows):
-            if shadow.deadline <= now or shadow.ends_at <= now:
-                shadow.on_deadline(now)
-        for tunnel in list(plane.tunnels):
+        for copy in list(live.copies):
+            if copy.deadline <= now or copy.ends_at <= now:
+                copy.on_deadline(now)
+        for tunnel in list(context.tunnels):
             tunnel.on_tick(now)
-        if plane.sending:
-            for sender, sending in list(plane.sending.items()):
+        if context.sending:
+            for sender, sending in list(context.sending.items()):
                 if sending.due <= now and sending.is_stalled(now):
                     sender.on_stalled()
-        stride = min(LONGEST_ROUND, 1 + len(plane.lanes) // AT_ONCE)
+        stride = min(LONGEST_ROUND, 1 + len(live.lanes) // AT_ONCE)
         turn = self._ticks % stride
         pools = [
-            pool for service in islice(plane.services.values(), turn, None, stride) for pool in service.pools.values()
+            pool for service in islice(live.services.values(), turn, None, stride) for pool in service.pools.values()
         ]
         for pool in pools:
             if pool.shunned:
                 pool.forgive(now)
-        lanes = list(islice(plane.lanes.values(), turn, None, stride))
+        lanes = list(islice(live.lanes.values(), turn, None, stride))
         for lane in lanes:
             if lane.freshest is not None:
                 lane.retire(now)
             if lane.expires_at <= now:
                 lane.expire(now)
-        plane.end_drains(now, lanes, pools)
-        plane.refresh(now)
-        if plane.log is not None:
-            plane.log.flush()
+        self._end_drains(now, lanes, pools)
+        context.refresh(now)
+        if context.log is not None:
+            context.log.flush()

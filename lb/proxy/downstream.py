@@ -9,7 +9,6 @@ until its transport is gone.
 
 from __future__ import annotations
 
-import asyncio
 import select
 import socket
 import struct
@@ -22,17 +21,21 @@ from typing import TYPE_CHECKING, Any
 from lb.core.targets import Listener
 from lb.http1 import proxy_protocol
 from lb.http1.chunked import BadChunk, ChunkedBody
+from lb.http1.excerpt import excerpt
 from lb.http1.forward import OMIT_TRAILERS, request_suffix
 from lb.http1.head import RequestFields, RequestHead
 from lb.http1.replies import reply
 from lb.http1.rules import Refusal, check_partial, read_request, read_request_fields
 from lb.proxy.exchange import Exchange
+from lb.proxy.front import in_networks
 from lb.proxy.private import PrivateConnections
 from lb.proxy.sending import CLOSE_TIME, Sending
 
 if TYPE_CHECKING:
-    from lb.proxy.plane import DataPlane
-    from lb.proxy.upstream import Upstream
+    from lb.proxy.front import Front
+    from lb.proxy.lane import Lane
+    from lb.proxy.services import LiveConfig
+    from lb.proxy.target_stream import TargetStream
 
 # What is read next. BLOCKED: nothing, for the client has to take its earlier answers first.
 PROXY_HEADER, HEAD, BODY, ANSWER, BLOCKED, LINGER, TUNNEL, CLOSED = range(8)
@@ -60,7 +63,7 @@ MEMO_LIMIT = 2048
 _RESET = struct.pack("ii", 1, 0)
 
 
-class Downstream(asyncio.Protocol):
+class Downstream:
     """One client connection."""
 
     __slots__ = (
@@ -77,12 +80,14 @@ class Downstream(asyncio.Protocol):
         "_seen_out",
         "blocked",
         "client_key",
+        "context",
         "deadline",
         "exchange",
+        "front",
         "half_closed",
         "listener",
+        "live",
         "peer",
-        "plane",
         "private",
         "proto",
         "served",
@@ -92,8 +97,10 @@ class Downstream(asyncio.Protocol):
         "trusted",
     )
 
-    def __init__(self, plane: DataPlane, listener: Listener) -> None:
-        self.plane = plane
+    def __init__(self, live: LiveConfig, front: Front, listener: Listener) -> None:
+        self.live = live
+        self.context = live.context
+        self.front = front
         self.listener = listener
         self.transport: Any = None
         self.peer = b"unknown"
@@ -122,44 +129,44 @@ class Downstream(asyncio.Protocol):
 
     # --- transport --------------------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: Any) -> None:
         self.transport = transport
-        plane = self.plane
+        context, front = self.context, self.front
         listener = self.listener
-        plane.accepted += 1
+        context.stats.accepted += 1
         if listener.tls is not None:
-            transport.set_write_buffer_limits(WRITE_BUFFER)  # type: ignore[attr-defined]
+            transport.set_write_buffer_limits(WRITE_BUFFER)
         peername = transport.get_extra_info("peername")
         self.peer = _address(peername)
-        self.deadline = plane.now + listener.header_timeout
-        if listener.proxy_protocol and plane.in_networks(listener.proxy_protocol, self.peer):
+        self.deadline = context.now + listener.header_timeout
+        if listener.proxy_protocol and in_networks(listener.proxy_protocol, self.peer):
             self.state = PROXY_HEADER
             self.timer = "proxy_header"
         elif listener.proxy_protocol:
-            plane.reject("proxy_protocol_untrusted")
+            context.stats.reject("proxy_protocol_untrusted")
             self._close_now()
             return
-        if len(plane.clients) >= listener.connections:
+        if len(front.clients) >= listener.connections:
             self._turn_away("connections", "this worker serves as many connections as it may")
             return
-        plane.clients.add(self)
-        if listener.bind in plane.left:
+        front.clients.add(self)
+        if listener.bind in front.left:
             self.dismiss()
-        if plane.draining:  # it waited in the queue, or its TLS handshake was under way
+        if front.draining:  # it waited in the queue, or its TLS handshake was under way
             self.drain()
         self._identify()
 
     def _identify(self) -> None:
         """Take the peer's address into account: trust, and the bound of connections per client."""
-        plane = self.plane
-        self.trusted = plane.is_trusted(self.peer)
+        front = self.front
+        self.trusted = front.is_trusted(self.peer)
         limit = self.listener.connections_per_client
         if limit and self.state != PROXY_HEADER:
-            count = plane.per_client.get(self.peer, 0)
+            count = front.per_client.get(self.peer, 0)
             if count >= limit:
                 self._turn_away("connections_per_client", f"{limit} connections of one client are the most")
                 return
-            plane.per_client[self.peer] = count + 1
+            front.per_client[self.peer] = count + 1
             self.client_key = self.peer
 
     def data_received(self, data: bytes) -> None:
@@ -174,7 +181,7 @@ class Downstream(asyncio.Protocol):
         elif state in (ANSWER, BLOCKED):
             self._hold(data)
         elif state == LINGER:
-            self.deadline = min(self.plane.now + LINGER_QUIET, self._lingers_until)
+            self.deadline = min(self.context.now + LINGER_QUIET, self._lingers_until)
         elif state == PROXY_HEADER:
             self._read_proxy_header(data)
 
@@ -184,7 +191,7 @@ class Downstream(asyncio.Protocol):
         state = self.state
         if state == ANSWER and self.exchange is not None:
             self.timer = "half_close"
-            self.deadline = self.plane.now + self.listener.half_close
+            self.deadline = self.context.now + self.listener.half_close
             self._seen_out = self.exchange.bytes_out
             if not self._held:
                 self.exchange.keep_alive = False
@@ -206,26 +213,26 @@ class Downstream(asyncio.Protocol):
     def leave(self) -> None:
         """The connection is gone: count it no more."""
         self.state = CLOSED
-        plane = self.plane
-        plane.clients.discard(self)
+        front = self.front
+        front.clients.discard(self)
         if self.private is not None:
             self.private.close()
             self.private = None
-        plane.turned_away.discard(self)
-        plane.sending.pop(self, None)
+        front.turned_away.discard(self)
+        self.context.sending.pop(self, None)
         if self.client_key:
-            left = plane.per_client.get(self.client_key, 1) - 1
+            left = front.per_client.get(self.client_key, 1) - 1
             if left:
-                plane.per_client[self.client_key] = left
+                front.per_client[self.client_key] = left
             else:
-                plane.per_client.pop(self.client_key, None)
+                front.per_client.pop(self.client_key, None)
             self.client_key = b""
 
     def become_tunnel(self) -> bytes:
         """The transport belongs to a tunnel from now on; returns what was read ahead for it."""
         self.state = TUNNEL
         self.deadline = inf
-        self.plane.sending.pop(self, None)
+        self.context.sending.pop(self, None)
         held, self._held = self._held, b""
         if self._paused:
             self._paused = False
@@ -236,8 +243,8 @@ class Downstream(asyncio.Protocol):
         if self.state >= LINGER:
             return  # the close has a bound of its own
         self.blocked = True
-        plane = self.plane
-        plane.sending[self] = Sending(self.transport, plane.now, self.listener.send_timeout)
+        context = self.context
+        context.sending[self] = Sending(self.transport, context.now, self.listener.send_timeout)
         if self.exchange is not None:
             self.exchange.client_blocked()
 
@@ -247,7 +254,7 @@ class Downstream(asyncio.Protocol):
         self.blocked = False
         if self.state >= LINGER:
             return
-        self.plane.sending.pop(self, None)
+        self.context.sending.pop(self, None)
         if self.exchange is not None:
             self.exchange.client_unblocked()
         elif self.state == BLOCKED:
@@ -258,10 +265,10 @@ class Downstream(asyncio.Protocol):
     def on_stalled(self) -> None:
         """The client has taken nothing of what was written for too long."""
         if self.state < LINGER:
-            self.plane.reject("timeout_client_send")
+            self.context.stats.reject("timeout_client_send")
             if self.exchange is not None:
                 self.exchange.client_too_slow("client_send")
-        sending = self.plane.sending.get(self)
+        sending = self.context.sending.get(self)
         if sending is not None and sending.pending:
             _reset_at_close(self.transport)  # else the kernel keeps the bytes, and offers them for many minutes
         self.transport.abort()
@@ -299,7 +306,7 @@ class Downstream(asyncio.Protocol):
             self._held = data
             if self.timer != "client_header":
                 self.timer = "client_header"
-                self.deadline = self.plane.now + listener.header_timeout
+                self.deadline = self.context.now + listener.header_timeout
             return b""
         position = end + 4
         raw = data[:position]
@@ -329,7 +336,7 @@ class Downstream(asyncio.Protocol):
         self.deadline = inf
         self.timer = ""
         self.state = ANSWER
-        exchange = self.exchange = Exchange(self.plane, self, head)
+        exchange = self.exchange = Exchange(self.live, self, head)
         if not done:
             self.state = BODY
             if not fields.expect_continue:
@@ -420,7 +427,7 @@ class Downstream(asyncio.Protocol):
         try:
             found = proxy_protocol.read(data)
         except ValueError:
-            self.plane.reject("bad_proxy_header")
+            self.context.stats.reject("bad_proxy_header")
             self._close_now()
             return
         if found is None:
@@ -445,7 +452,7 @@ class Downstream(asyncio.Protocol):
     def may_keep_alive(self, head: RequestHead) -> bool:
         """Whether the connection stays open after this request (RFC 9112 section 9.3)."""
         fields = head.fields
-        if fields.close or not (head.minor or fields.keep_alive) or self.half_closed or self.plane.draining:
+        if fields.close or not (head.minor or fields.keep_alive) or self.half_closed or self.front.draining:
             return False
         limit = self.listener.requests_per_connection
         return not limit or self.served < limit
@@ -458,7 +465,7 @@ class Downstream(asyncio.Protocol):
     def expect_body(self) -> None:
         """From now on the client has to send its body."""
         self.timer = "client_body"
-        self.deadline = self.plane.now + self.listener.body_timeout
+        self.deadline = self.context.now + self.listener.body_timeout
 
     def pause(self) -> None:
         """Read no more for now: the target takes no more, or enough is held."""
@@ -494,7 +501,7 @@ class Downstream(asyncio.Protocol):
             return
         self.state = HEAD
         self.timer = "idle"
-        self.deadline = self.plane.now + self.listener.idle_timeout
+        self.deadline = self.context.now + self.listener.idle_timeout
         if self._held and not self._reading:
             data, self._held = self._held, b""
             self._read_heads(data)
@@ -504,16 +511,16 @@ class Downstream(asyncio.Protocol):
     def rest(self) -> None:
         """Ask for no request until the loop's next turn: this one has lasted long enough."""
         if self.state == HEAD and not self._held:
-            self.plane.breather.rest(self)
+            self.context.breather.rest(self)
 
-    def keep_private(self, upstream: Upstream) -> None:
+    def keep_private(self, lane: Lane, upstream: TargetStream) -> None:
         """A connection to a target may serve nobody else: it is kept until this client goes."""
         if self.state == CLOSED:
             upstream.close()
             return
         if self.private is None:
             self.private = PrivateConnections()
-        self.private.keep(upstream)
+        self.private.keep(lane, upstream)
 
     def cut(self, reset: bool) -> None:
         """End the connection so that a half-sent answer does not look whole, once the client has what was written.
@@ -539,43 +546,43 @@ class Downstream(asyncio.Protocol):
     def _refuse(self, refusal: Refusal, head: bytes) -> None:
         """Answer a request that is not passed on; its connection cannot be trusted any further. `head` is what came of
         the request."""
-        plane = self.plane
-        request_id = plane.next_id()
-        plane.reject(refusal.reason)
-        data = reply(refusal.status, refusal.detail, request_id=request_id, close=True, date=plane.date)
-        plane.count_refused(refusal, self.peer, request_id, len(data), head)
+        context = self.context
+        request_id = context.next_id()
+        data = reply(refusal.status, refusal.detail, request_id=request_id, close=True, date=context.date)
+        context.refused(refusal, self.peer, request_id, len(data), excerpt(head))
         self.write(data)
         self._close_gently(False)
 
     def _turn_away(self, reason: str, text: str) -> None:
         """Too many connections: say so and close, without counting this one."""
-        plane = self.plane
-        plane.reject(reason)
-        plane.clients.discard(self)
-        if len(plane.turned_away) >= TURNED_AWAY:
+        context, front = self.context, self.front
+        context.stats.reject(reason)
+        front.clients.discard(self)
+        if len(front.turned_away) >= TURNED_AWAY:
             self._close_now()
             return
-        plane.turned_away.add(self)
-        self.transport.write(reply(503, text, close=True, retry_after=1, date=plane.date))
+        front.turned_away.add(self)
+        self.transport.write(reply(503, text, close=True, retry_after=1, date=context.date))
         self._close_gently(False)
-        plane.sending[self] = Sending(self.transport, plane.now, LINGER_SHORT, LINGER_SHORT)
+        context.sending[self] = Sending(self.transport, context.now, LINGER_SHORT, LINGER_SHORT)
 
     def _close_gently(self, body_done: bool) -> None:
         """Close after what was written. Unread input would turn the close into a reset that eats the answer."""
         transport = self.transport
-        plane = self.plane
+        now = self.context.now
+        long = LINGER_SHORT if self.front.draining else LINGER_TIME
         if (body_done and not self._held) or self.half_closed:
             self._close(self.listener.send_timeout)
             return
         self._held = b""
         if not transport.can_write_eof():
             # TLS: the transport itself reads on until the client closes too, and says nothing of what it reads.
-            self._close(self.listener.send_timeout, LINGER_SHORT if plane.draining else LINGER_TIME)
+            self._close(self.listener.send_timeout, long)
             return
         self.state = LINGER
         self.timer = "linger"
-        self._lingers_until = plane.now + (LINGER_SHORT if plane.draining else LINGER_TIME)
-        self.deadline = min(plane.now + LINGER_QUIET, self._lingers_until)
+        self._lingers_until = now + long
+        self.deadline = min(now + LINGER_QUIET, self._lingers_until)
         if self._paused:
             self._paused = False
             transport.resume_reading()
@@ -598,9 +605,9 @@ class Downstream(asyncio.Protocol):
 
     def _watch_sending(self, limit: float, quiet: float) -> Sending:
         """Bound a close that waits for the client. A client that has taken nothing so far has no new time."""
-        plane = self.plane
-        sending = Sending(self.transport, plane.now, limit, quiet).follow(plane.sending.get(self), plane.now)
-        plane.sending[self] = sending
+        context = self.context
+        sending = Sending(self.transport, context.now, limit, quiet).follow(context.sending.get(self), context.now)
+        context.sending[self] = sending
         return sending
 
     def _close_now(self) -> None:
@@ -610,7 +617,7 @@ class Downstream(asyncio.Protocol):
     def on_deadline(self) -> None:
         """A timeout of the client's side has passed."""
         if self._has_arrived():
-            self.deadline = self.plane.now  # looked at again in the next pass; the loop reads before that
+            self.deadline = self.context.now  # looked at again in the next pass; the loop reads before that
             return
         timer, self.deadline = self.timer, inf
         exchange = self.exchange
@@ -621,7 +628,7 @@ class Downstream(asyncio.Protocol):
                 exchange.client_lost()  # no answer, or none that goes on: nobody waits for it any longer
             else:
                 self._seen_out = exchange.bytes_out
-                self.deadline = self.plane.now + self.listener.half_close
+                self.deadline = self.context.now + self.listener.half_close
         elif timer == "client_header" and (self._held or not self.served):
             if self._held:
                 self._refuse(
@@ -660,12 +667,12 @@ class Downstream(asyncio.Protocol):
         """
         if self.state == HEAD and self.exchange is None and not self._held:
             self.timer = "idle"
-            # By the clock: `plane.now` is as old as the last pass, which is too long ago when the worker stood still.
+            # By the clock: `Context.now` is as old as the last pass, which is too long ago when the worker stood still.
             self.deadline = min(self.deadline, monotonic() + (DRAIN_IDLE if self.served else DRAIN_FIRST))
         elif self.state < LINGER:
             self.listener = _draining(self.listener)
         elif self.timer == "linger":
-            self._lingers_until = min(self._lingers_until, self.plane.now + LINGER_SHORT)
+            self._lingers_until = min(self._lingers_until, self.context.now + LINGER_SHORT)
             self.deadline = min(self.deadline, self._lingers_until)
 
 

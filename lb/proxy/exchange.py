@@ -1,8 +1,9 @@
 """Exchange: one request, from its head to the last byte of its answer.
 
-It knows no socket, loop or clock source: only its two ports (the client's `Downstream`, the target's `Upstream`: write,
-pause, resume, abort) and what it decides with (route, balancer, retry rules). It is the only place that knows of
-retries. Read from top to bottom, this file is what the proxy does:
+It knows its two sides (a `ClientStream`, a `TargetStream`), what is served (`LiveConfig`: routes, services with their
+pools, lanes by lease) and the worker's `Context` (clock, timers, ids, counters, observers). It knows no socket, no
+worker and no other client. It is the only place that knows of retries. Read from top to bottom, this file is what the
+proxy does:
 
     1 begin         start()                        route, limits, pool, lane; or an answer of our own
     2 connected     on_connected()                 head and first body piece go out in one write
@@ -33,19 +34,16 @@ from lb.proxy.breather import LATE
 from lb.proxy.lane import ABANDONED, COMPLETE
 from lb.proxy.lane import CUT as CUT_OFF
 from lb.proxy.last_words import BEGUN
-from lb.proxy.last_words import OVER as ENDED
 from lb.proxy.mirror import NO_RETRIES
-from lb.proxy.private import AUTHENTICATED, OFFERED
+from lb.proxy.target_stream import AUTHENTICATED, OFFERED
 from lb.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
+    from lb.proxy.client_stream import ClientStream, PrivateStreams
     from lb.proxy.lane import Lane, Lease
     from lb.proxy.mirror import Shadow
-    from lb.proxy.plane import DataPlane
-    from lb.proxy.ports import ClientPort
-    from lb.proxy.private import PrivateConnections
-    from lb.proxy.services import LivePool, LiveService
-    from lb.proxy.upstream import Upstream
+    from lb.proxy.services import LiveConfig, LivePool, LiveService
+    from lb.proxy.target_stream import TargetStream
 
 # Phases. Module ints: an enum's member costs a look-up each time.
 NEW, QUEUED, CONNECTING, WAITING, DOUBTING, ANSWERING, TUNNELLING, OVER = range(8)
@@ -68,10 +66,12 @@ class Exchange:
         "body",
         "body_bytes",
         "body_done",
+        "bucket",
         "bytes_in",
         "bytes_out",
         "client",
         "connected_at",
+        "context",
         "deadline",
         "ends_at",
         "first_byte_at",
@@ -80,10 +80,10 @@ class Exchange:
         "keep_alive",
         "key",
         "lease",
+        "live",
         "max_body",
         "own",
         "phase",
-        "plane",
         "pool",
         "queued_until",
         "reason",
@@ -100,24 +100,27 @@ class Exchange:
         "until_close",
         "upstream",
         "wary",
+        "was_cut",
         "wrap",
     )
 
-    def __init__(self, plane: DataPlane, client: ClientPort, head: RequestHead) -> None:
-        self.plane = plane
+    def __init__(self, live: LiveConfig, client: ClientStream, head: RequestHead) -> None:
+        self.live = live
+        context = self.context = live.context
         self.client = client
         self.head = head
         self.started = monotonic()
         self.deadline = self.ends_at = self.queued_until = inf  # of phase, whole, wait
         self.timer = self.reason = ""  # which timeout `deadline` is; why the proxy answered by itself or cut
-        self.service: LiveService = plane.nowhere
-        self.pool: LivePool = plane.nowhere.nobody
+        self.service: LiveService = live.nowhere
+        self.pool: LivePool = live.nowhere.nobody
         self.lease: Lease | None = None  # of the target that is tried, or that has answered
-        self.upstream: Upstream | None = None
+        self.upstream: TargetStream | None = None
         self.tunnel: Tunnel | None = None
         self.shadow: Shadow | None = None  # the mirrored copy, or on a copy its own port
         self.body: list[bytes] | None = None  # pieces kept for another try
         self.phase = self.status = self.key = self.attempt = 0
+        self.bucket = 0  # of the histogram, once it is over
         self.body_bytes = self.max_body = self.bytes_in = self.bytes_out = 0
         self.connected_at = self.first_byte_at = 0.0
         self.replayable = self.body_done = True
@@ -128,9 +131,10 @@ class Exchange:
         self.wrap = False  # the answer is delimited by close and goes to the client in chunks
         self.until_close = False  # to the client, an HTTP/1.0 one, the end of the connection is the answer's end
         self.own = False  # the proxy answered by itself
+        self.was_cut = False  # the answer began, and was cut off
         self.tried: list[Lane] | tuple[()] = ()
         self.tries: list[str] | tuple[()] = ()
-        self.request_id = (client.trusted and head.fields.request_id) or plane.next_id()
+        self.request_id = (client.trusted and head.fields.request_id) or context.next_id()
 
     def __repr__(self) -> str:
         head = self.head
@@ -141,23 +145,24 @@ class Exchange:
     def start(self, piece: bytes, done: bool, framing: int = 0) -> None:
         """The head has been read; `piece` is what came of the body with it, `done` whether that was all. `framing`
         bytes of the piece are the framing of chunks, which no count of payload holds."""
-        plane = self.plane
-        plane.begun += 1
-        plane.last_words[BEGUN] = plane.begun
+        live = self.live
+        stats = self.context.stats
+        stats.begun += 1
+        stats.last_words[BEGUN] = stats.begun
         head = self.head
         self.body_done = done
         if piece:
             self.body = [piece]
             self.body_bytes = len(piece)
             self.bytes_in = self.body_bytes - framing
-        if plane.only_route is not None:
-            route = plane.only_route
+        if live.only_route is not None:
+            route = live.only_route
         else:
-            found = plane.table.match(host_name(head.host), head.path if head.path != b"*" else b"/")
+            found = live.table.match(host_name(head.host), head.path if head.path != b"*" else b"/")
             if found is None:
                 self.answer(404, "no_route", "no route matches this host and path")
                 return
-            route = plane.routes[found]
+            route = live.routes[found]
         service = self.service = route.service
         service.in_flight += 1
         service.budget.requests += 1
@@ -249,7 +254,7 @@ class Exchange:
         limit = self.service.rules.breaker.connections
         return not limit or lane.active < limit
 
-    def _copy_connected(self, upstream: Upstream) -> None:
+    def _copy_connected(self, upstream: TargetStream) -> None:
         """A copy's connection is there: send the copy, or keep the connection for when it may go."""
         shadow, lease = self.shadow, self.lease
         assert shadow is not None
@@ -301,13 +306,19 @@ class Exchange:
         self.lease = lane.hold()
         self._open(self.lease)
 
-    def _ride_private(self, connections: PrivateConnections) -> bool:
+    def _ride_private(self, connections: PrivateStreams) -> bool:
         """Use the client's own connection, on which it is logged in. False: none may serve this request."""
-        found = connections.find(self)
+        service, chosen = self.service, self.pool
+        pools = [chosen]
+        if service.plain and service.split.only is None and chosen.serving:
+            # While a rollout shares traffic among pools, a client stays where it is logged in, unless a preview or
+            # stickiness has chosen its pool.
+            pools += [p for p in service.pools.values() if p.serving and p is not chosen and p is not service.fallback]
+        found = connections.find([pool.members for pool in pools], self.tried)
         if found is None:
             return False
-        upstream, self.pool = found
-        lane = upstream.lane
+        lane, upstream, number = found
+        self.pool = pools[number]
         if not self._may_open(lane):
             self._queue()
             return True
@@ -354,24 +365,29 @@ class Exchange:
         if self.phase == QUEUED:
             self.phase = NEW
             self.deadline = inf
-            plane, service = self.plane, self.service
-            if plane.services.get(service.name) is not service:
+            live, service = self.live, self.service
+            if live.services.get(service.name) is not service:
                 # A reload has removed the service. Nothing was sent yet, so the route decides once more.
-                route = plane.route_of(self.head)
+                route = live.route_of(self.head)
                 if route is None:
                     self.answer(404, "no_route", "no route matches this host and path")
                     return
                 service.in_flight -= 1
-                route.service.in_flight += 1
-                self.service = route.service
+                self.move_to(route.service)
                 self.pool = route.service.choose(self)
             else:
                 self.pool = service.choose_again(self)
             self._next_lane()
 
+    def move_to(self, service: LiveService) -> None:
+        """Go on by the rules of another service: the route's now, or the same one after a reload."""
+        self.service = service
+        if not self.is_copy:
+            service.in_flight += 1
+
     # 2 --- connected ------------------------------------------------------------------------------------------------
 
-    def on_connected(self, upstream: Upstream) -> None:
+    def on_connected(self, upstream: TargetStream) -> None:
         """A new connection is there."""
         self.connected_at = monotonic()
         if self.client is self.shadow:
@@ -391,7 +407,7 @@ class Exchange:
                 return
         self._send(upstream)
 
-    def _send(self, upstream: Upstream) -> None:
+    def _send(self, upstream: TargetStream) -> None:
         """Write the head and what there is of the body."""
         self.upstream = upstream
         self.phase = WAITING
@@ -403,7 +419,9 @@ class Exchange:
             # A final answer instead of 100: some servers then forget that a body follows.
             self.wary = fields.expect_continue and bool(head.minor)
         service = self.service
-        host = service.host_header or head.host or upstream.lane.authority
+        host = service.host_header or head.host
+        if not host and self.lease is not None:
+            host = self.lease.lane.authority
         data = request_bytes(head, host, self.request_id, service.omit)
         body = self.body
         if body:
@@ -465,7 +483,7 @@ class Exchange:
         response = self.service.rules.timeouts.response
         self.timer = "response"
         ready = self.body_done and upstream is not None and not upstream.blocked
-        self.deadline = self.plane.now + response if ready and response else inf
+        self.deadline = self.context.now + response if ready and response else inf
 
     def on_body_broken(self, text: str) -> None:
         """The client's body is malformed: the target must not take it for whole."""
@@ -519,8 +537,8 @@ class Exchange:
         if done:
             self._finish(now)
         else:
-            if self.shadow is not None:
-                self.shadow.answer_begins(self)
+            if self.shadow is not None and not self.is_copy:
+                self.shadow.answer_begins()
             self.body = None
             self.first_byte_at = now
             read = self.service.rules.timeouts.read
@@ -538,7 +556,7 @@ class Exchange:
         if not fields.has_request_id:
             out += (b"X-Request-Id: ", self.request_id, b"\r\n")
         if not fields.has_date:
-            out += (b"Date: ", self.plane.date, b"\r\n")
+            out += (b"Date: ", self.context.date, b"\r\n")
         framing = head.framing
         modern = request.minor  # an HTTP/1.1 client
         keep_alive = self.body_done and client.may_keep_alive(request)
@@ -575,7 +593,7 @@ class Exchange:
         if done:
             self._finish(monotonic())
         elif self.phase == ANSWERING and self.deadline != inf:
-            self.deadline = self.plane.now + self.service.rules.timeouts.read
+            self.deadline = self.context.now + self.service.rules.timeouts.read
 
     def on_upgrade(self, head: ResponseHead, rest: bytes) -> None:
         """101: from here on both connections are one pipe (RFC 9110 section 7.8)."""
@@ -605,7 +623,7 @@ class Exchange:
                 (head.line, head.fields.kept, b"Upgrade: ", head.fields.upgrade, b"\r\nConnection: Upgrade\r\n\r\n")
             )
         )
-        self.tunnel = Tunnel(self, self.upstream, websocket=got == b"websocket")
+        self.tunnel = Tunnel(self.context, self, self.lane, self.upstream, websocket=got == b"websocket")
         self.tunnel.start(rest)
 
     def on_tunnel_end(self, bytes_in: int, bytes_out: int, reason: str) -> None:
@@ -637,7 +655,7 @@ class Exchange:
             self.deadline = inf
             if self._may_open(lane):
                 lane.begin()
-            self.plane.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure, now, DOUBT_TURNS)
+            self.context.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure, now, DOUBT_TURNS)
             self.pool.wake()  # the connection that broke off has left room
             return
         self._decide(lane, failure, now)
@@ -648,7 +666,7 @@ class Exchange:
             explains = lane.idle_limit.explains
             known = explains(failure.idle, failure.elapsed, at, alive=lane.opened_at > at)
             if not known and lane.opening and turns > 1 and explains(failure.idle, failure.elapsed, at, alive=True):
-                self.plane.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure, at, turns - 1)
+                self.context.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure, at, turns - 1)
                 return
             self._decide(lane, failure._replace(unprocessed=known), monotonic())
 
@@ -711,7 +729,7 @@ class Exchange:
                 self._next_lane()
             else:
                 # The rare way that needs a timer: everybody has been tried, so give them a moment.
-                self.plane.loop.call_later(0.05 * (1 << min(self.attempt - 1, 5)), self._retry_now)
+                self.context.loop.call_later(0.05 * (1 << min(self.attempt - 1, 5)), self._retry_now)
         if pool.waiting:
             pool.wake()  # the try that failed has left room
 
@@ -724,6 +742,22 @@ class Exchange:
     def _note(self, text: str) -> None:
         """Remember what became of a try."""
         self.tries = [*self.tries, text]
+
+    @property
+    def passes_trailers(self) -> bool:
+        """Whether trailer fields of the answer go on to the client."""
+        mode = self.service.rules.trailers
+        return mode == "pass" or (mode == "negotiate" and self.head.fields.te_trailers)
+
+    @property
+    def client_is_blocked(self) -> bool:
+        """Whether the client takes no more for now."""
+        return self.client.blocked
+
+    def keep_private(self, upstream: TargetStream) -> None:
+        """The connection may serve nobody but this client: it is kept until the client goes."""
+        assert self.lease is not None
+        self.client.keep_private(self.lease.lane, upstream)
 
     @property
     def written_at(self) -> float:
@@ -857,7 +891,7 @@ class Exchange:
         client = self.client
         if self.phase == QUEUED:
             self.pool.leave(self)
-        if self.pool is self.plane.nowhere.nobody:
+        if self.pool is self.live.nowhere.nobody:
             self.pool = self.service.nobody  # refused before a pool was chosen: its service counts it
         self.reason = reason
         self.status = status
@@ -873,12 +907,12 @@ class Exchange:
             keep_alive_10=self.keep_alive and not self.head.minor,
             head_only=self.head.method == b"HEAD",
             retry_after=self.service.rules.retry_after if status == 503 else 0,
-            date=self.plane.date,
+            date=self.context.date,
             extra=extra,
         )
         self.bytes_out = len(data)
         if client is not self.shadow:
-            self.plane.reject(reason)
+            self.context.stats.reject(reason)
         client.write(data)
         self._finish(monotonic())
 
@@ -903,7 +937,7 @@ class Exchange:
             self.upstream.resume()
             if self.phase == ANSWERING:
                 read = self.service.rules.timeouts.read
-                self.deadline = self.plane.now + read if read else inf
+                self.deadline = self.context.now + read if read else inf
             elif self.phase == WAITING:
                 self._await_response()
 
@@ -934,9 +968,10 @@ class Exchange:
         if shadow is not None and self.client is shadow:
             self._finish_copy(now)
             return
-        plane, lease, service, status = self.plane, self.lease, self.service, self.status
+        context, lease, service = self.context, self.lease, self.service
         seconds = now - self.started
-        bucket = bisect_left(BUCKETS, seconds)
+        bucket = self.bucket = bisect_left(BUCKETS, seconds)
+        self.was_cut = cut
         phase, self.phase = self.phase, OVER
         if lease is not None:
             upstream = self.upstream
@@ -945,38 +980,17 @@ class Exchange:
                 if self.wary or not self.body_done or (self.bytes_in and upstream.unsent):
                     upstream.reusable = False
             outcome = ABANDONED if self.own else CUT_OFF if cut else COMPLETE
-            lease.release(upstream, outcome, status, seconds, bucket, now)
-        plane.over += 1
-        plane.last_words[ENDED] = plane.over
-        seen = self.pool.tally
-        seen.requests += 1
-        seen.seconds += seconds
-        seen.buckets[bucket] += 1
-        if self.own or lease is None:
-            seen.codes[status] += 1
-        if status >= 500 or cut:
-            seen.errors += 1
-        if plane.log is not None:
-            plane.log.record(self, seconds)
-        else:  # `access_log.brief`, written out
-            head, target = self.head, lease.lane.id if lease is not None else ""
-            plane.recent.append(
-                (self.request_id, self.started, seconds, status, head.method, head.target, self.client.peer, target)
-            )
-        if self.tries or status >= 500 or cut or self.own:
-            plane.remember(self, seconds)
-        if shadow is not None:
-            shadow.ended(self, status, seconds)
-        if service is not plane.nowhere:
+            lease.release(upstream, outcome, self.status, seconds, bucket, now)
+        for observer in context.observers:
+            observer.ended(self, seconds)
+        if service is not self.live.nowhere:
             service.in_flight -= 1
-            if service.limiter is not None and lease is not None:
-                service.limiter.observe(seconds, service.in_flight + 1, status >= 503 or cut, now)
             if self.pool.waiting:
                 self.pool.wake()
         self.body = None
         if phase != TUNNELLING:
             self.client.exchange_done(self.keep_alive, self.body_done)
-            if now - plane.now > LATE:
+            if now - context.now > LATE:
                 self.client.rest()
 
     def _finish_copy(self, now: float) -> None:
@@ -987,7 +1001,7 @@ class Exchange:
             self.lease.release()
         self.body = None
         assert self.shadow is not None
-        self.shadow.ended(self, self.status, now - self.started)
+        self.shadow.copy_ended(self.status, now - self.started)
         if self.pool.waiting:
             self.pool.wake()
 

@@ -2,16 +2,13 @@
 
 A lane outlives snapshots as long as its target's address is the same. Idle connections are a stack: the freshest is
 taken first, so that the rest can grow old and be retired. Its top is kept apart: of a thousand targets nearly each has
-one idle connection, and a list for that would be two more places in memory to fetch. Connections are opened by a task
-each, which is one of the few places of the data plane that make one.
+one idle connection, and a list for that would be two more places in memory to fetch.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import socket
-import ssl
 from collections import deque
 from math import inf
 from operator import add
@@ -21,16 +18,15 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from lb.core.balance import PeakEwma
 from lb.core.keepalive import IdleLimit
 from lb.core.report import BUCKETS, Alarm, TargetTally
-from lb.core.retry import CONNECT, REFUSED, RESET, TIMEOUT, UNREACHABLE, Failure
+from lb.core.retry import REFUSED, RESET, TIMEOUT, UNREACHABLE, Failure
 from lb.core.targets import Service, Target
-from lb.net.tls import HTTP1
-from lb.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
-    from lb.proxy.plane import DataPlane
+    from lb.proxy.context import Context
+    from lb.proxy.target_stream import TargetStream
 
 #: Family and socket address.
-_Address = tuple[int, Any]
+Address = tuple[int, Any]
 
 #: Outcomes of a lease. ABANDONED: no answer of the target counts (the try failed, lb answered by itself, a mirrored
 #: copy). COMPLETE: the target's answer has reached the client whole. CUT: it began, and was cut off.
@@ -42,9 +38,25 @@ CUT: Final = 2
 class Waiter(Protocol):
     """A request that waits for a connection."""
 
-    def on_connected(self, upstream: Upstream) -> None: ...
+    def on_connected(self, upstream: TargetStream) -> None: ...
 
     def on_failure(self, failure: Failure) -> None: ...
+
+
+class Connector(Protocol):
+    """Opens connections to targets."""
+
+    def ask(self, lane: Lane) -> None: ...
+
+    def open(self, lane: Lane) -> None: ...
+
+
+class Pools(Protocol):
+    """The pools that lanes are in rotation of."""
+
+    def wake(self, lane: Lane) -> None: ...  # it has room for a request that waits for any target of its pool
+
+    def shun(self, lane: Lane) -> None: ...  # it refused a connection: leave it out for a moment
 
 
 class Lease:
@@ -56,14 +68,14 @@ class Lease:
 
     __slots__ = ("careful", "lane", "needs_new", "released", "since", "waiter")
 
+    lane: Lane
+    released: bool
     waiter: Waiter  # while the lease is among the lane's waiters, as the three after it
     since: float  # when it began to wait
     needs_new: bool  # no connection that has served a request will do
     careful: bool  # the request must not be sent twice
 
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
-        self.released = False
+    # It has no `__init__`: one is made for each request, and `_lease` saves the call.
 
     def open(self, waiter: Waiter, needs_new: bool, careful: bool) -> None:
         """Get a connection for `waiter`, which is told by `on_connected` or `on_failure`.
@@ -76,25 +88,25 @@ class Lease:
         if not lane.expecting:
             lane.expecting = deque()
         lane.expecting.append(self)
-        lane.plane.openings.ask(lane)
+        lane.connector.ask(lane)
 
     def ride(self) -> None:
         """Use a connection that is kept for this client alone."""
         self.lane.active += 1
 
-    def hang_up(self, upstream: Upstream, now: float) -> None:
+    def hang_up(self, upstream: TargetStream, now: float) -> None:
         """Give the connection back, or have it closed, and keep the claim: the request has more to do here."""
         self.lane.active -= 1
         upstream.detach(now)
 
-    def leave_unused(self, upstream: Upstream, now: float) -> None:
+    def leave_unused(self, upstream: TargetStream, now: float) -> None:
         """The connection that came is not needed: it is good for the next request."""
         self.lane.active -= 1
         self.lane.spare(upstream, now)
 
     def release(
         self,
-        upstream: Upstream | None = None,
+        upstream: TargetStream | None = None,
         outcome: int = ABANDONED,
         status: int = 0,
         seconds: float = 0.0,
@@ -133,6 +145,13 @@ class Lease:
             lane.streak = 0
 
 
+def _lease(lane: Lane) -> Lease:
+    lease = Lease()
+    lease.lane = lane
+    lease.released = False
+    return lease
+
+
 #: What lanes without a request that waits for a connection have in common, so that looking at it fetches nothing.
 _NOBODY: deque[Lease] = deque(maxlen=0)
 
@@ -145,6 +164,8 @@ class Lane:
         "addresses",
         "authority",
         "connections",
+        "connector",
+        "context",
         "counts",
         "drained_at",
         "draining",
@@ -156,12 +177,12 @@ class Lane:
         "idle_limit",
         "in_flight",
         "latency",
+        "log_fragment",
         "older",
         "opened_at",
         "opening",
-        "plane",
+        "pools",
         "reported",
-        "said",
         "seconds",
         "service",
         "streak",
@@ -170,28 +191,30 @@ class Lane:
         "tunnels",
     )
 
-    def __init__(self, plane: DataPlane, target: Target, service: Service) -> None:
-        self.plane = plane
+    def __init__(self, context: Context, connector: Connector, pools: Pools, target: Target, service: Service) -> None:
+        self.context = context
+        self.connector = connector
+        self.pools = pools
         self.target = target
         self.id = target.id
         self.addresses = _addresses(target)  # where to connect, the first to be tried first
         self.expires_at = inf  # when the first of its connections reaches its greatest age
         self.authority = _authority(target)  # Host for a client that named none
         self.service = service
-        self.freshest: Upstream | None = None  # the idle connection that was used last
-        self.older: list[Upstream] | tuple[()] = ()  # the other idle ones, the oldest first
+        self.freshest: TargetStream | None = None  # the idle connection that was used last
+        self.older: list[TargetStream] | tuple[()] = ()  # the other idle ones, the oldest first
         self.expecting: deque[Lease] = _NOBODY  # requests that wait for a connection
         self.opening = 0  # connections being opened, or to be begun: one at least for each of these requests
         self.in_flight = 0
         self.active = 0  # connections that are not idle: open with a request or tunnel, or being opened
-        self.connections: set[Upstream] = set()
+        self.connections: set[TargetStream] = set()
         self.tunnels = 0
         self.draining = False
         self.drained_at = 0.0  # when in-flight requests of a draining lane are cut; 0: not draining
-        self.ewma = PeakEwma(plane.now)
+        self.ewma = PeakEwma(context.now)
         self.latency = service.balance.policy == "peak_ewma"
-        self.idle_limit = IdleLimit(service.timeouts.idle, plane.now)
-        self.said = _said(target)
+        self.idle_limit = IdleLimit(service.timeouts.idle, context.now)
+        self.log_fragment = _log_fragment(target)
         self.opened_at = -inf  # when the newest connection was opened
         self.tally = TargetTally(target.id, buckets=[0] * (len(BUCKETS) + 1))
         # What `settle` has yet to add to the tally. Nearly every answer is a whole 200: those are counted by bucket of
@@ -203,7 +226,7 @@ class Lane:
 
     # --- connections ------------------------------------------------------------------------------------------------
 
-    def lease(self, now: float, careful: bool) -> tuple[Lease, Upstream] | None:
+    def lease(self, now: float, careful: bool) -> tuple[Lease, TargetStream] | None:
         """A lease with the freshest idle connection that may carry a request, or None.
 
         `careful`: the request must not be sent twice, so the kernel is asked whether the connection is open still.
@@ -219,16 +242,19 @@ class Lane:
             if young:
                 self.active += 1
                 self.in_flight += 1
-                return Lease(self), upstream
+                lease = Lease()  # `_lease`, written out: this is the way of nearly every request
+                lease.lane = self
+                lease.released = False
+                return lease, upstream
             upstream.close()
         return None
 
     def hold(self) -> Lease:
         """A lease without a connection."""
         self.in_flight += 1
-        return Lease(self)
+        return _lease(self)
 
-    def keep(self, upstream: Upstream) -> None:
+    def keep(self, upstream: TargetStream) -> None:
         """One more idle connection, the freshest; of more than may be in use at once the oldest goes.
 
         Fewer would not do: of a thousand requests that come at once a thousand connections become idle at once, and
@@ -245,11 +271,11 @@ class Lane:
                 self.older.pop(0).close()
 
     @property
-    def idle(self) -> list[Upstream]:
+    def idle(self) -> list[TargetStream]:
         """All idle connections, the oldest first."""
         return [*self.older, self.freshest] if self.freshest is not None else []
 
-    def forget(self, upstream: Upstream) -> bool:
+    def forget(self, upstream: TargetStream) -> bool:
         """Take a connection out of the idle ones; False: it is none of them."""
         idle = self.idle
         if upstream not in idle:
@@ -258,11 +284,11 @@ class Lane:
         self._set_idle(idle)
         return True
 
-    def _set_idle(self, idle: list[Upstream]) -> None:
+    def _set_idle(self, idle: list[TargetStream]) -> None:
         self.freshest = idle.pop() if idle else None
         self.older = idle or ()
 
-    def _is_safe(self, upstream: Upstream, age: float, now: float) -> bool:
+    def _is_safe(self, upstream: TargetStream, age: float, now: float) -> bool:
         """Whether a connection that has been idle for `age` seconds will not be closed just as a request is written.
 
         While nothing is known of the target's idle limit, its oldest idle connection is the canary: what is half as
@@ -277,7 +303,7 @@ class Lane:
             limit.survives(survived)
         return age <= limit.safe_for
 
-    def hand_over(self, upstream: Upstream) -> None:
+    def hand_over(self, upstream: TargetStream) -> None:
         """A connection has become idle while requests expect one: it goes to the first, if that may ride it."""
         self.prune()
         if self.expecting:
@@ -287,7 +313,7 @@ class Lane:
                 return
         self.keep(upstream)
 
-    def opened(self, upstream: Upstream) -> None:
+    def opened(self, upstream: TargetStream) -> None:
         """A new connection is there: for the first that expects one, or for whoever comes next."""
         self.opening -= 1
         self.opened_at = upstream.idle_since
@@ -296,7 +322,7 @@ class Lane:
             self._connected(self.expecting[0], upstream)
         else:
             self.spare(upstream, monotonic())
-            self._wake()
+            self.pools.wake(self)
 
     def not_opened(self, failure: Failure, begun: float) -> None:
         """A connection has failed that was begun then."""
@@ -310,15 +336,15 @@ class Lane:
                 lease.waiter.on_failure(failure)
                 self.prune()
                 return
-            self.plane.openings.ask(self)  # it came later, and a connection of its own has gone to an earlier one
-        self._wake()  # with this target all may be shunned, and then those that were before are back
+            self.connector.ask(self)  # it came later, and a connection of its own has gone to an earlier one
+        self.pools.wake(self)  # with this target all may be shunned, and then those that were before are back
 
     def needs_another(self) -> bool:
         """Whether more requests expect a connection than are being opened."""
         self.prune()
         return len(self.expecting) > self.opening
 
-    def spare(self, upstream: Upstream, now: float) -> None:
+    def spare(self, upstream: TargetStream, now: float) -> None:
         """A new connection that nobody needs any more is good for the next request."""
         if self.draining:
             upstream.abort()
@@ -334,9 +360,9 @@ class Lane:
             self._leaves_first()
             self.active -= 1
         if self.active < before:
-            self._wake()
+            self.pools.wake(self)
 
-    def _connected(self, lease: Lease, upstream: Upstream) -> None:
+    def _connected(self, lease: Lease, upstream: TargetStream) -> None:
         self._leaves_first()
         lease.waiter.on_connected(upstream)
         self.prune()
@@ -347,107 +373,10 @@ class Lane:
             self.expecting = _NOBODY
         return lease
 
-    def _wake(self) -> None:
-        """There is room for a request that waits for any target of the pool."""
-        service = self.plane.services.get(self.target.service)
-        pool = service.pools.get(self.target.pool) if service is not None else None
-        if pool is not None and pool.waiting:
-            pool.wake()
-
     def begin(self) -> None:
-        """Open a connection now, for whoever expects one when it is there."""
+        """Open a connection now, for the first request that waits for one when it is there."""
         self.opening += 1
-        task = self.plane.loop.create_task(self._open(monotonic()))
-        self.plane.tasks.add(task)
-        task.add_done_callback(self.plane.tasks.discard)
-
-    async def _open(self, begun: float) -> None:
-        failure: Failure | None = None
-        try:
-            upstream = await self._connect(self.service.timeouts.connect or None)
-        except TimeoutError:
-            self.tally.timeouts += 1
-            failure = Failure(CONNECT, TIMEOUT, "did not accept a connection in time", timer="connect")
-        except ConnectionRefusedError:
-            failure = Failure(CONNECT, REFUSED, "refused the connection")
-        except ConnectionResetError:
-            failure = Failure(CONNECT, RESET, "reset the connection while it was opened")
-        except ssl.SSLError as error:
-            failure = Failure(CONNECT, UNREACHABLE, f"failed the TLS handshake: {error.reason or error}")
-        except OSError as error:
-            failure = Failure(CONNECT, UNREACHABLE, f"cannot be reached: {error.strerror or error}")
-        else:
-            if upstream.gone:
-                upstream.abort()
-                failure = Failure(CONNECT, RESET, "closed the connection as soon as it was opened", unprocessed=True)
-        if failure is None:
-            self.opened(upstream)
-        else:
-            self.not_opened(failure, begun)
-
-    async def _connect(self, within: float | None) -> Upstream:
-        """Open a connection within so many seconds. Raises OSError, which TimeoutError is one of.
-
-        Only the kernel's part may be cancelled in the middle: a transport that is being made would be left over.
-        """
-        loop = self.plane.loop
-        target = self.target
-        until = loop.time() + (within or 0.0)
-        addresses, tls = self.addresses, target.tls
-        async with asyncio.timeout(within):
-            context = await self.plane.contexts.get(tls, HTTP1) if tls is not None else None
-            sock = await self._reach(addresses, within)
-        upstream = Upstream(self, sock)
-        try:
-            if context is None:
-                await loop.create_connection(lambda: upstream, sock=sock)
-            else:
-                name = (tls.server_name if tls else "") or target.host
-                left = max(0.05, until - loop.time()) if within else None
-                await loop.create_connection(
-                    lambda: upstream, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=left
-                )
-        except BaseException as error:
-            self.connections.discard(upstream)
-            sock.close()
-            if isinstance(error, ConnectionAbortedError):  # the loop's word for a TLS handshake that took too long
-                raise TimeoutError from None
-            raise
-        if addresses is not self.addresses or tls != self.target.tls:  # changed meanwhile: for no more requests
-            upstream.abort()
-            return await self._connect(max(0.05, until - loop.time()) if within else None)
-        self.tally.opened += 1
-        lifetime = self.service.timeouts.lifetime
-        if lifetime:
-            upstream.expires_at = monotonic() + lifetime * (1 - 0.1 * self.plane.rng.random())
-            self.expires_at = min(self.expires_at, upstream.expires_at)
-        return upstream
-
-    async def _reach(self, addresses: tuple[_Address, ...], within: float | None) -> socket.socket:
-        """A socket connected to the first of `addresses` that accepts. Each has an equal part of the time left."""
-        if not addresses:
-            raise OSError(f"the name {self.target.host} is not resolved yet")
-        loop = self.plane.loop
-        until = loop.time() + (within or 0.0)
-        for others in range(len(addresses) - 1, -1, -1):
-            family, address = addresses[-1 - others]
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                sock.setblocking(False)
-                if family != socket.AF_UNIX:
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if others and within:
-                    async with asyncio.timeout((until - loop.time()) / (others + 1)):
-                        await loop.sock_connect(sock, address)
-                else:
-                    await loop.sock_connect(sock, address)
-            except BaseException as error:
-                sock.close()
-                if not others or not isinstance(error, OSError):
-                    raise
-            else:
-                return sock
-        raise AssertionError("the last address is connected or raises")
+        self.connector.open(self)
 
     # --- coming and going -------------------------------------------------------------------------------------------
 
@@ -464,7 +393,9 @@ class Lane:
         if had[:1] == places[:1] and set(had) <= set(places):
             return  # every address that may be connected to stays
         self.retire_all()
-        self.idle_limit = IdleLimit(self.service.timeouts.idle, self.plane.now)  # what was learnt is another machine's
+        self.idle_limit = IdleLimit(
+            self.service.timeouts.idle, self.context.now
+        )  # what was learnt is another machine's
         self.streak = self.tally.streak = 0
 
     def retire_all(self) -> None:
@@ -495,13 +426,13 @@ class Lane:
         """
         old, new = self.service.timeouts.drain, service.timeouts.drain
         if self.draining and old != new:
-            began = self.drained_at - old if old else self.plane.now
+            began = self.drained_at - old if old else self.context.now
             self.drained_at = began + (new or inf)
         renewed = target.tls != self.target.tls
         elsewhere = (target.host, target.port) != (self.target.host, self.target.port)
         self.target, self.service = target, service
         if self.id != target.id:
-            self.id, self.said = target.id, _said(target)
+            self.id, self.log_fragment = target.id, _log_fragment(target)
             self.tally = TargetTally(target.id, buckets=[0] * (len(BUCKETS) + 1))
             self.reported = -1
         if elsewhere:
@@ -519,7 +450,7 @@ class Lane:
         self.close_idle()
         if draining:
             self.close_private()
-        mine = [tunnel for tunnel in self.plane.tunnels if tunnel.upstream.lane is self]
+        mine = [tunnel for tunnel in self.context.tunnels if tunnel.lane is self]
         for number, tunnel in enumerate(mine):
             spread = 0.8 * self.service.timeouts.drain * number / len(mine)
             tunnel.goodbye_at = now + spread if draining else 0.0
@@ -547,14 +478,14 @@ class Lane:
         self.streak += 1
         self.tally.streak = self.streak
         if self.latency:
-            self.ewma.penalise(self.plane.now)
+            self.ewma.penalise(self.context.now)
         if self.service.passive and (self.streak == 1 or self.streak % 5 == 0):
-            self.plane.alarm(Alarm(self.plane.worker, self.id, kind, self.streak, text))
+            self.context.alarm(Alarm(self.context.worker, self.id, kind, self.streak, text))
         if kind in ("refused", "unreachable"):
             self.idle_limit.refused(monotonic(), self.service.timeouts.idle)
-            self.plane.shun(self)
+            self.pools.shun(self)
 
-    def learn_close(self, upstream: Upstream) -> None:
+    def learn_close(self, upstream: TargetStream) -> None:
         """The target closed an idle connection."""
         now = monotonic()
         self.forget(upstream)
@@ -638,7 +569,7 @@ class Lane:
 _ALARMS = {REFUSED: "refused", UNREACHABLE: "unreachable", TIMEOUT: "timeout", RESET: "reset"}
 
 
-def _addresses(target: Target) -> tuple[_Address, ...]:
+def _addresses(target: Target) -> tuple[Address, ...]:
     """Where the target is. Of a host name nothing is known before a `Rotation` says what it stands for."""
     if target.host.startswith("unix:"):
         return ((socket.AF_UNIX, target.host[5:]),)
@@ -648,7 +579,7 @@ def _addresses(target: Target) -> tuple[_Address, ...]:
         return ()
 
 
-def _places(addresses: tuple[str, ...], port: int) -> tuple[_Address, ...]:
+def _places(addresses: tuple[str, ...], port: int) -> tuple[Address, ...]:
     """Raises ValueError where one of them is no IP address."""
     six = [ipaddress.ip_address(address).version == 6 for address in addresses]
     return tuple(
@@ -656,7 +587,7 @@ def _places(addresses: tuple[str, ...], port: int) -> tuple[_Address, ...]:
     )
 
 
-def _said(target: Target) -> str:
+def _log_fragment(target: Target) -> str:
     """How a line of the access log names a target."""
     return f'"service":"{target.service}","pool":"{target.pool}","target":"{target.id}"'
 

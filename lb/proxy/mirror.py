@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING
 from lb.core.retry import RetryBudget
 from lb.core.targets import Mirror
 from lb.http1.head import RequestHead
-from lb.proxy.private import PrivateConnections
 
 if TYPE_CHECKING:
+    from lb.proxy.client_stream import PrivateStreams
     from lb.proxy.exchange import Exchange
+    from lb.proxy.lane import Lane
+    from lb.proxy.observers import Ended
     from lb.proxy.services import LivePool, LiveService
-    from lb.proxy.upstream import Upstream
+    from lb.proxy.target_stream import TargetStream
 
 #: A copy this many times slower than its original, and by more than SLOWER_BY seconds, counts as slower.
 SLOWER = 2.0
@@ -86,7 +88,7 @@ class Shadow:
         self.peer = original.client.peer
         self.trusted = True
         self.transport = None
-        self.private: PrivateConnections | None = None
+        self.private: PrivateStreams | None = None
         self.blocked = False
         self.send_timeout = inf
         self.exchange: Exchange | None = None
@@ -101,22 +103,22 @@ class Shadow:
     def start(self) -> None:
         """Make the copy, and a connection for it if none is idle."""
         original = self._original
-        plane = original.plane
-        copy = self.exchange = type(original)(plane, self, original.head)
+        live = original.live
+        copy = self.exchange = type(original)(live, self, original.head)
         copy.shadow = self
         original.shadow = self
-        plane.shadows.add(copy)
+        live.copies.add(copy)
         self._mirroring.copies.add(copy)
         copy.start_copy(original, self._mirroring.pool)
 
-    def answer_begins(self, exchange: Exchange) -> None:
+    def answer_begins(self) -> None:
         """The original needs no other try: now the copy may go, unless its pool has seen the original."""
         copy = self.exchange
-        if not self.held or exchange is copy or copy is None:
+        if not self.held or copy is None:
             return
         self.held = False
         if not self._dropped:
-            if self._mirroring.has_seen(exchange, copy):
+            if self._mirroring.has_seen(self._original, copy):
                 self.drop()
             else:
                 copy.send_copy()
@@ -127,7 +129,7 @@ class Shadow:
         if copy is None or self._dropped:
             return False
         mirror = copy.service.mirror
-        current = copy.plane.services.get(copy.service.name)
+        current = copy.live.services.get(copy.service.name)
         return mirror is not None and mirror.pool is copy.pool and copy.service is current
 
     def drop(self) -> None:
@@ -137,20 +139,27 @@ class Shadow:
             self._mirroring.count("dropped")
             self.exchange.client_lost()
 
-    def ended(self, exchange: Exchange, status: int, seconds: float) -> None:
-        """The original or the copy is over."""
+    def ended(self, exchange: Ended, seconds: float) -> None:
+        """The original is over."""
+        self.answer_begins()
+        self._result = (exchange.status, seconds)
         copy = self.exchange
-        if exchange is copy:
-            self._copied = (status, seconds)
-            self._failed = bool(exchange.reason)  # an answer of our own, or cut
-            exchange.plane.shadows.discard(exchange)
-            self._mirroring.copies.discard(exchange)
-        else:
-            self.answer_begins(exchange)
-            self._result = (status, seconds)
-            if copy is not None:
-                longest = max(seconds, copy.service.rules.timeouts.response)
-                copy.ends_at = monotonic() + longest + LONGER
+        if copy is not None:
+            longest = max(seconds, copy.service.rules.timeouts.response)
+            copy.ends_at = monotonic() + longest + LONGER
+        self._judge()
+
+    def copy_ended(self, status: int, seconds: float) -> None:
+        """The copy is over."""
+        copy = self.exchange
+        assert copy is not None
+        self._copied = (status, seconds)
+        self._failed = bool(copy.reason)  # an answer of our own, or cut
+        copy.live.copies.discard(copy)
+        self._mirroring.copies.discard(copy)
+        self._judge()
+
+    def _judge(self) -> None:
         if self._result is not None and self._copied is not None and not self._dropped:
             self._mirroring.count(self._compare(self._result, self._copied))
 
@@ -183,7 +192,7 @@ class Shadow:
     def expect_body(self) -> None:
         """The body is complete."""
 
-    def keep_private(self, upstream: Upstream) -> None:
+    def keep_private(self, lane: Lane, upstream: TargetStream) -> None:
         """No second request of this client follows."""
         upstream.close()
 

@@ -12,13 +12,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from lb.proxy.lane import Lane
+from typing import Protocol
 
 #: Connections that are begun in one turn of the loop.
 PER_TURN = 16
+
+
+class Lane(Protocol):
+    """A target that connections are opened to."""
+
+    opening: int  # connections being opened, or to be begun
+
+    def begin(self) -> None: ...
+
+    def needs_another(self) -> bool: ...
 
 
 class Openings:

@@ -10,16 +10,16 @@ nginx does so with `ntlm`, HAProxy by marking the connection private (haproxy/ha
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lb.proxy.exchange import Exchange
-    from lb.proxy.services import LivePool
-    from lb.proxy.upstream import Upstream
+from lb.proxy.target_stream import OFFERED, SHARED
 
-#: Whom a connection may serve: anybody; the client that was offered a login on it; the one that has sent a login.
-SHARED, OFFERED, AUTHENTICATED = range(3)
+if TYPE_CHECKING:
+    from lb.proxy.lane import Lane
+    from lb.proxy.target_stream import TargetStream
+
 #: Connections that one client may have for itself, each to another pool or target; the oldest goes.
 PRIVATE_LIMIT = 8
 
@@ -30,50 +30,42 @@ class PrivateConnections:
     __slots__ = ("_idle",)
 
     def __init__(self) -> None:
-        self._idle: list[Upstream] = []
+        self._idle: list[tuple[Lane, TargetStream]] = []
 
     def __len__(self) -> int:
         return len(self._idle)
 
-    def keep(self, upstream: Upstream) -> None:
-        """A connection has become idle."""
-        self._idle = [each for each in self._idle if not each.gone]
+    def keep(self, lane: Lane, upstream: TargetStream) -> None:
+        """A connection to this lane's target has become idle."""
+        self._idle = [(each, stream) for each, stream in self._idle if not stream.gone]
         while len(self._idle) >= PRIVATE_LIMIT:
-            self._idle.pop(0).close()
-        self._idle.append(upstream)
+            self._idle.pop(0)[1].close()
+        self._idle.append((lane, upstream))
 
-    def find(self, exchange: Exchange) -> tuple[Upstream, LivePool] | None:
-        """The connection that serves this request, and its pool; None if there is none.
-
-        Its target must be in rotation and not have been tried. While a rollout shares traffic among pools, a client
-        stays where it is logged in, unless a preview or stickiness has chosen its pool.
-        """
+    def find(self, pools: Sequence[Collection[Lane]], tried: Collection[Lane]) -> tuple[Lane, TargetStream, int] | None:
+        """The connection that serves a request of the first of these pools that has one: its lane, itself, and which
+        of the pools that is. None: there is none. A pool is the lanes in rotation; those in `tried` have failed it."""
         now = monotonic()
-        service, chosen = exchange.service, exchange.pool
-        pools = [chosen]
-        if service.plain and service.split.only is None and chosen.serving:
-            pools += [p for p in service.pools.values() if p.serving and p is not chosen and p is not service.fallback]
-        for pool in pools:
-            for upstream in reversed(self._idle):
-                lane = upstream.lane
-                if lane not in pool.members or lane in exchange.tried or lane.draining:
+        for number, members in enumerate(pools):
+            for lane, upstream in reversed(self._idle):
+                if lane not in members or lane in tried or lane.draining:
                     continue
                 young = now - upstream.idle_since <= lane.idle_limit.retire_after
                 if young and not upstream.gone and upstream.looks_open():
-                    return upstream, pool
-                self._idle.remove(upstream)
+                    return lane, upstream, number
+                self._idle.remove((lane, upstream))
                 upstream.close()
                 return None  # the next one gets a new connection, and logs in once more
         return None
 
-    def take(self, upstream: Upstream) -> None:
+    def take(self, upstream: TargetStream) -> None:
         """The connection has a request again."""
-        self._idle.remove(upstream)
+        self._idle = [(lane, stream) for lane, stream in self._idle if stream is not upstream]
         if upstream.private == OFFERED:
             upstream.reserve(SHARED)
 
     def close(self) -> None:
         """The client is gone."""
         idle, self._idle = self._idle, []
-        for upstream in idle:
+        for _, upstream in idle:
             upstream.close()

@@ -2,7 +2,8 @@
 
 Each pool has a queue of its own. A pool whose targets hang fills its own queue and delays no other pool's requests.
 
-`LiveService` is rebuilt with each snapshot and `rotate`d by each `Rotation`; counters outlive both.
+`LiveService` is rebuilt with each snapshot and `rotate`d by each `Rotation`; counters outlive both. `LiveConfig` holds
+those in force, and the routes to them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 from itertools import islice
+from random import Random
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from lb.core.limiter import GradientLimiter
 from lb.core.renames import Renames
 from lb.core.report import PoolTally
 from lb.core.retry import RetryBudget
-from lb.core.routing import host_matches
+from lb.core.routing import RouteTable, host_matches
 from lb.core.shares import Split
 from lb.core.targets import Preview, Rotation, Service
 from lb.core.visibility import asset_pools, visible
@@ -28,10 +30,14 @@ from lb.proxy.mirror import Mirroring
 
 if TYPE_CHECKING:
     from lb.http1.head import RequestHead
+    from lb.proxy.client_stream import ClientStream
+    from lb.proxy.context import Context
     from lb.proxy.exchange import Exchange
     from lb.proxy.lane import Lane
-    from lb.proxy.plane import DataPlane
-    from lb.proxy.ports import ClientPort
+
+
+#: Seconds that a lane which refused a connection is left out, unless the supervisor says more.
+SHUN_TIME = 1.0
 
 
 class LivePool:
@@ -43,7 +49,7 @@ class LivePool:
         "left_at",
         "members",
         "name",
-        "plane",
+        "rng",
         "service",
         "serving",
         "shunned",
@@ -54,8 +60,8 @@ class LivePool:
         "weights",
     )
 
-    def __init__(self, plane: DataPlane, service: LiveService, name: str, tally: PoolTally) -> None:
-        self.plane = plane
+    def __init__(self, rng: Random, service: LiveService, name: str, tally: PoolTally) -> None:
+        self.rng = rng
         self.service = service
         self.name = name
         self.tally = tally
@@ -66,7 +72,7 @@ class LivePool:
         self.stays = False  # it is to have a share of the traffic, or is the fallback
         self.left_at = 0.0  # when that ended…
         self.leaves_at = 0.0  # …and when what has been under way since before is cut; 0: nothing is to be cut
-        self.balancer: Balancer[Lane] = build(service.rules.balance, (), plane.rng)
+        self.balancer: Balancer[Lane] = build(service.rules.balance, (), rng)
         self.waiting: deque[Exchange] = deque()  # in the order of arrival
         self.trying: Exchange | None = None  # one of them, while `wake` lets it look for room
 
@@ -80,7 +86,7 @@ class LivePool:
         """Make the balancer anew, without the shunned lanes unless they are all there is."""
         kept = [(lane, weight) for lane, weight in self.weights if lane not in self.shunned] or list(self.weights)
         self.members = [lane for lane, weight in kept if weight > 0]
-        self.balancer = build(self.service.rules.balance, kept, self.plane.rng)
+        self.balancer = build(self.service.rules.balance, kept, self.rng)
 
     def shun(self, lane: Lane, until: float) -> None:
         """Leave a lane out for a moment: it refused a connection, and the supervisor may not know yet."""
@@ -188,13 +194,13 @@ class LiveService:
         "host_header",
         "in_flight",
         "limiter",
+        "live",
         "mirror",
         "mirrored",
         "name",
         "nobody",
         "omit",
         "plain",
-        "plane",
         "pools",
         "ready",
         "retried",
@@ -204,21 +210,23 @@ class LiveService:
         "version",
     )
 
-    def __init__(self, plane: DataPlane, rules: Service) -> None:
-        self.plane = plane
+    def __init__(self, live: LiveConfig, rules: Service) -> None:
+        self.live = live
+        context = live.context
+        pool_tally, rng = context.stats.pool_tally, context.rng
         self.rules = rules
         self.name = rules.name
         self.host_header = rules.host_header.encode()
-        self.nobody = LivePool(plane, self, "none", plane.pool_tally(rules.name, "none"))
+        self.nobody = LivePool(rng, self, "none", pool_tally(rules.name, "none"))
         self.pools: dict[str, LivePool] = {
-            pool.name: LivePool(plane, self, pool.name, plane.pool_tally(rules.name, pool.name)) for pool in rules.pools
+            pool.name: LivePool(rng, self, pool.name, pool_tally(rules.name, pool.name)) for pool in rules.pools
         }
         # Each worker begins elsewhere, so that the first requests of a step are not all the new pool's, or none.
-        self.split: Split[LivePool] = Split((("none", 100),), {"none": self.nobody}, plane.worker * 37)
+        self.split: Split[LivePool] = Split((("none", 100),), {"none": self.nobody}, context.worker * 37)
         self.fallback: LivePool | None = None
         self.shares: tuple[tuple[str, int], ...] = ()
         self.ready: frozenset[str] = frozenset()  # the pools with a target in rotation
-        self.budget = RetryBudget(rules.retries.budget, rules.retries.budget_floor, plane.now)
+        self.budget = RetryBudget(rules.retries.budget, rules.retries.budget_floor, context.now)
         self.retried: dict[str, int] = {}
         self.in_flight = 0
         self.limiter: GradientLimiter | None = GradientLimiter() if rules.breaker.adaptive else None
@@ -245,7 +253,7 @@ class LiveService:
                 drain, drained = self.rules.timeouts.drain, old.rules.timeouts.drain
                 pool.leaves_at = moved_deadline(former.leaves_at, drained, drain)
                 if drain and not drained and pool.left_at and not pool.stays:
-                    pool.leaves_at = self.plane.now + drain  # there was no limit: it begins now
+                    pool.leaves_at = self.live.context.now + drain  # there was no limit: it begins now
 
     def rotate(self, rotation: Rotation, lanes: dict[str, Lane], now: float) -> None:
         """Take a new rotation: members, weights, shares. One step, between two requests."""
@@ -292,7 +300,7 @@ class LiveService:
             return self.fallback
         return pool
 
-    def _choose(self, head: RequestHead, client: ClientPort) -> LivePool:
+    def _choose(self, head: RequestHead, client: ClientStream) -> LivePool:
         if self.rules.previews:
             previewed = self.preview_of(head)
             if previewed is not None:
@@ -324,7 +332,7 @@ class LiveService:
 
     def choose_again(self, exchange: Exchange) -> LivePool:
         """The pool for another try, by what is served now: after a switch nothing more enters the old pool."""
-        service = self.plane.services.get(self.name, self)
+        service = self.live.services.get(self.name, self)
         pool = service.pools.get(exchange.pool.name)
         if pool is None or not service.may_see(pool, exchange):
             pool = service.choose(exchange)
@@ -352,7 +360,7 @@ class LiveService:
     def elsewhere(self, exchange: Exchange, lane: Lane, *, fallback: bool = True) -> bool:
         """Whether a request that `lane` has failed may go to a target that has not been tried, by what is served now;
         `fallback`: also to one of the fallback that does not serve yet. See `core.visibility`."""
-        service = self.plane.services.get(self.name, self)
+        service = self.live.services.get(self.name, self)
         pools = [pool for pool in service.pools.values() if service.may_see(pool, exchange)]
         if fallback and service.fallback is not None and service.preview_of(exchange.head) is None:
             pools.append(service.fallback)
@@ -380,6 +388,56 @@ class LiveService:
         return min(fixed, adaptive) if fixed else adaptive
 
 
+class LiveRoute:
+    """A route with its service at hand."""
+
+    __slots__ = ("max_body", "service", "total")
+
+    def __init__(self, service: LiveService, max_body: int, total: float) -> None:
+        self.service = service
+        self.max_body = max_body
+        self.total = total
+
+
+class LiveConfig:
+    """What one worker serves by, now: routes, services, and the context that they share. It is all that an `Exchange`
+    knows of its worker. `DataPlane` replaces its parts between two requests."""
+
+    __slots__ = ("context", "copies", "lanes", "nowhere", "only_route", "routes", "services", "table")
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.services: dict[str, LiveService] = {}
+        self.lanes: dict[str, Lane] = {}  # by target id
+        self.routes: list[LiveRoute] = []
+        self.table = RouteTable.build(())
+        self.only_route: LiveRoute | None = None  # it takes every request
+        self.copies: set[Exchange] = set()  # of mirrored requests, under way
+        self.nowhere = LiveService(self, Service("none", ()))  # of a request without a route
+
+    def route_of(self, head: RequestHead) -> LiveRoute | None:
+        """The route of a request. `Exchange.start` has this written out."""
+        found = self.table.match(host_name(head.host), head.path if head.path != b"*" else b"/")
+        return None if found is None else self.routes[found]
+
+    def pool_of(self, lane: Lane) -> LivePool | None:
+        """The pool that a lane is in, if the configuration has it still."""
+        service = self.services.get(lane.target.service)
+        return service.pools.get(lane.target.pool) if service is not None else None
+
+    def wake(self, lane: Lane) -> None:
+        """The lane has room for a request that waits for any target of its pool."""
+        pool = self.pool_of(lane)
+        if pool is not None and pool.waiting:
+            pool.wake()
+
+    def shun(self, lane: Lane) -> None:
+        """A lane refused a connection: leave it out for a moment."""
+        pool = self.pool_of(lane)
+        if pool is not None:
+            pool.shun(lane, self.context.now + SHUN_TIME)
+
+
 def moved_deadline(at: float, old: float, new: float) -> float:
     """The end of a drain that began `old` seconds before `at`, when it may take `new` seconds; 0: there is none."""
     return at - old + new if at and new else 0.0
@@ -405,7 +463,7 @@ def _is(value: bytes | None, wanted: str) -> bool:
     return value is not None and (not wanted or value == wanted.encode())
 
 
-def key_bytes(by: str, head: RequestHead, client: ClientPort) -> bytes:
+def key_bytes(by: str, head: RequestHead, client: ClientStream) -> bytes:
     """The bytes that `client`, `path`, `header:NAME` or `cookie:NAME` stand for in this request."""
     if by == "client":
         return client.peer

@@ -9,28 +9,53 @@ from __future__ import annotations
 
 import asyncio
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lb.http1.websocket import GOING_AWAY, GOING_AWAY_MASKED, Frames
 from lb.proxy.sending import CLOSE_TIME, Sending
 
 if TYPE_CHECKING:
-    from lb.proxy.exchange import Exchange
-    from lb.proxy.upstream import Upstream
+    from lb.core.targets import Service
+    from lb.proxy.client_stream import ClientStream
+    from lb.proxy.context import Context
+    from lb.proxy.lane import Lane
+    from lb.proxy.target_stream import TargetStream
 
 #: Seconds that both sides have to finish their closing handshake after 1001.
 GOODBYE_TIME = 5.0
 
 
+class ServiceRules(Protocol):
+    """The service of a tunnel. A reload may give it other rules."""
+
+    @property
+    def rules(self) -> Service: ...
+
+
+class Tunnelled(Protocol):
+    """The exchange that has become a tunnel."""
+
+    @property
+    def client(self) -> ClientStream: ...
+
+    @property
+    def service(self) -> ServiceRules: ...
+
+    def on_tunnel_end(self, bytes_in: int, bytes_out: int, reason: str) -> None: ...
+
+
 class Tunnel:
     """Two connections tied together for the rest of their life."""
 
-    def __init__(self, exchange: Exchange, upstream: Upstream, websocket: bool) -> None:
+    def __init__(
+        self, context: Context, exchange: Tunnelled, lane: Lane, upstream: TargetStream, websocket: bool
+    ) -> None:
+        self.context = context
         self.exchange = exchange
+        self.lane = lane
         self.upstream = upstream
-        self.plane = exchange.plane
         self.websocket = websocket
-        self.last_byte = self.plane.now  # the pass that last saw bytes move
+        self.last_byte = self.context.now  # the pass that last saw bytes move
         self.moved = False  # bytes have come since the last pass
         self.goodbye_at = 0.0  # when to send 1001; 0: not to be closed
         self.closes_at = 0.0  # when to cut, after the goodbye
@@ -41,12 +66,17 @@ class Tunnel:
         self.client_end.other = self.target_end
         self.target_end.other = self.client_end
 
+    @property
+    def drain_time(self) -> float:
+        """`timeouts.drain` of its service, in seconds."""
+        return self.exchange.service.rules.timeouts.drain
+
     def start(self, rest: bytes) -> None:
         """Take both transports over; `rest` is what the target sent behind its 101."""
-        self.plane.tunnels.add(self)
-        self.upstream.lane.tunnels += 1
+        self.context.tunnels.add(self)
+        self.lane.tunnels += 1
         held = self.exchange.client.become_tunnel()
-        self.plane.sending.pop(self.upstream, None)
+        self.context.sending.pop(self.upstream, None)
         self.client_end.transport.set_protocol(self.client_end)
         self.target_end.transport.set_protocol(self.target_end)
         if self.exchange.client.blocked:
@@ -76,14 +106,14 @@ class Tunnel:
 
     def _taken_at(self) -> float:
         """When a side whose buffer is full was last seen to take something."""
-        watched = self.plane.sending.get(self.client_end), self.plane.sending.get(self.target_end)
+        watched = self.context.sending.get(self.client_end), self.context.sending.get(self.target_end)
         return max((sending.moved_at for sending in watched if sending is not None), default=0.0)
 
     def limit_of(self, end: _End) -> float:
         """Seconds that a side may take nothing (`timeouts.send` of its listener, or of its service)."""
         if end is self.client_end:
             return self.exchange.client.send_timeout
-        return self.upstream.lane.service.timeouts.send or inf
+        return self.lane.service.timeouts.send or inf
 
     def cut(self, reason: str) -> None:
         """Close both sides now."""
@@ -94,11 +124,10 @@ class Tunnel:
     def on_lost(self) -> None:
         """One side is gone: close the other; when both are, tell the exchange."""
         if self.client_end.lost and self.target_end.lost:
-            if self in self.plane.tunnels:
-                self.plane.tunnels.discard(self)
-                lane = self.upstream.lane
-                lane.tunnels -= 1
-                lane.connections.discard(self.upstream)
+            if self in self.context.tunnels:
+                self.context.tunnels.discard(self)
+                self.lane.tunnels -= 1
+                self.lane.connections.discard(self.upstream)
                 self.exchange.client.leave()
                 self.exchange.on_tunnel_end(self.client_end.received, self.target_end.received, self.reason)
         elif self.client_end.lost:
@@ -166,19 +195,19 @@ class _End(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        self.tunnel.plane.sending.pop(self, None)
+        self.tunnel.context.sending.pop(self, None)
         self.tunnel.on_lost()
 
     def pause_writing(self) -> None:
         tunnel = self.tunnel
         if not self._closing:
-            tunnel.plane.sending[self] = Sending(self.transport, tunnel.plane.now, tunnel.limit_of(self))
+            tunnel.context.sending[self] = Sending(self.transport, tunnel.context.now, tunnel.limit_of(self))
         if not self.other.lost and not self.other.transport.is_closing():
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
         if not self._closing:
-            self.tunnel.plane.sending.pop(self, None)
+            self.tunnel.context.sending.pop(self, None)
         if not self.other.lost and not self.other.transport.is_closing():
             self.other.transport.resume_reading()
 
@@ -196,5 +225,5 @@ class _End(asyncio.Protocol):
 
     def _bound_close(self) -> None:
         self._closing = True
-        plane = self.tunnel.plane
-        plane.sending[self] = Sending(self.transport, plane.now, CLOSE_TIME)
+        context = self.tunnel.context
+        context.sending[self] = Sending(self.transport, context.now, CLOSE_TIME)

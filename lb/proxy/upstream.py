@@ -8,7 +8,6 @@ request, and serves none while bytes of the last one wait.
 
 from __future__ import annotations
 
-import asyncio
 import select
 import socket
 from math import inf
@@ -19,13 +18,13 @@ from lb.core.retry import BODY, GARBAGE, HEAD, RESET, Failure
 from lb.http1.chunked import BadChunk, ChunkedBody
 from lb.http1.head import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, ResponseHead
 from lb.http1.rules import BadResponse, check_partial_response, read_response, read_response_fields
-from lb.proxy.private import SHARED
 from lb.proxy.sending import CLOSE_TIME, Sending
+from lb.proxy.target_stream import SHARED, TargetStream
 from lb.proxy.tcp import delivery
 
 if TYPE_CHECKING:
-    from lb.proxy.exchange import Exchange
     from lb.proxy.lane import Lane
+    from lb.proxy.target_stream import Requester
 
 #: More interim (1xx) answers to one request than this are nonsense.
 INTERIM_LIMIT = 64
@@ -40,7 +39,7 @@ LAST_READ, LAST_READS = 1 << 16, 4
 _HEAD, _BODY, _IDLE = range(3)
 
 
-class Upstream(asyncio.Protocol):
+class Upstream(TargetStream):
     """A connection to `lane`'s target, serving one exchange at a time."""
 
     __slots__ = (
@@ -54,26 +53,17 @@ class Upstream(asyncio.Protocol):
         "_paused",
         "_state",
         "_watch",
-        "blocked",
-        "exchange",
-        "expires_at",
-        "idle_since",
         "lane",
-        "pooled",
-        "private",
-        "retired",
-        "reusable",
         "sent",
         "sock",
         "special",
-        "transport",
     )
 
     def __init__(self, lane: Lane, sock: socket.socket) -> None:
         self.lane = lane
         self.sock = sock
-        self.transport: Any = None
-        self.exchange: Exchange | None = None
+        self.transport = None
+        self.exchange = None
         self.idle_since = 0.0
         self.expires_at = inf  # when it takes no more requests
         self.retired = False  # it takes no request after this one, whatever the answer says
@@ -96,7 +86,7 @@ class Upstream(asyncio.Protocol):
 
     # --- transport --------------------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.idle_since = monotonic()
         self.lane.connections.add(self)
@@ -131,7 +121,7 @@ class Upstream(asyncio.Protocol):
             self._read_rest()
         self._lost = self.special = True
         self.lane.connections.discard(self)
-        self.lane.plane.sending.pop(self, None)
+        self.lane.context.sending.pop(self, None)
         exchange = self.exchange
         if exchange is not None:
             self._lost_with(exchange, ended=exc is None)
@@ -141,13 +131,13 @@ class Upstream(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.blocked = self.special = True
         lane = self.lane
-        lane.plane.sending[self] = Sending(self.transport, lane.plane.now, lane.service.timeouts.send or inf)
+        lane.context.sending[self] = Sending(self.transport, lane.context.now, lane.service.timeouts.send or inf)
         if self.exchange is not None:
             self.exchange.upstream_blocked()
 
     def resume_writing(self) -> None:
         self.blocked = False
-        self.lane.plane.sending.pop(self, None)
+        self.lane.context.sending.pop(self, None)
         if self.exchange is not None:
             self.exchange.upstream_unblocked()
 
@@ -160,7 +150,7 @@ class Upstream(asyncio.Protocol):
 
     # --- from the exchange ------------------------------------------------------------------------------------------
 
-    def begin(self, exchange: Exchange, data: bytes) -> None:
+    def begin(self, exchange: Requester, data: bytes) -> None:
         """Write the first bytes of a request: its head and what there is of its body."""
         self.exchange = exchange
         self._state = _HEAD
@@ -225,7 +215,7 @@ class Upstream(asyncio.Protocol):
         self.special = self.private != SHARED
         self.idle_since = now
         if self.special and exchange is not None:
-            exchange.client.keep_private(self)
+            exchange.keep_private(self)
         elif self.lane.expecting:
             self.lane.hand_over(self)
         else:
@@ -243,7 +233,7 @@ class Upstream(asyncio.Protocol):
             self.transport.close()
             lane = self.lane
             if lane.target.tls is not None:  # the close waits for the target's
-                lane.plane.sending[self] = Sending(self.transport, lane.plane.now, CLOSE_TIME, CLOSE_TIME)
+                lane.context.sending[self] = Sending(self.transport, lane.context.now, CLOSE_TIME, CLOSE_TIME)
 
     @property
     def unsent(self) -> bool:
@@ -271,7 +261,7 @@ class Upstream(asyncio.Protocol):
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def _read_head(self, exchange: Exchange, data: bytes) -> None:
+    def _read_head(self, exchange: Requester, data: bytes) -> None:
         if self._held:
             data = self._held + data
             self._held = b""
@@ -282,7 +272,7 @@ class Upstream(asyncio.Protocol):
                 self._held = data
                 return
             raw = data[:end]
-            known = exchange.plane.reply_heads
+            known = self.lane.context.reply_heads
             if raw in known and exchange.head.method != b"HEAD":
                 head = known[raw]
             else:
@@ -324,9 +314,7 @@ class Upstream(asyncio.Protocol):
             exchange.on_response(head, data, True)
         elif framing == CHUNKED:
             self._state = _BODY
-            mode = exchange.service.rules.trailers
-            trailers = mode == "pass" or (mode == "negotiate" and exchange.head.fields.te_trailers)
-            self._chunked = ChunkedBody(framed=exchange.head.minor == 1, trailers=trailers)
+            self._chunked = ChunkedBody(framed=exchange.head.minor == 1, trailers=exchange.passes_trailers)
             try:
                 piece, ended = self._chunked.feed(data)
             except BadChunk as error:
@@ -342,20 +330,20 @@ class Upstream(asyncio.Protocol):
             self._state = _BODY
             exchange.on_response(head, data, False)
 
-    def _parse_head(self, raw: bytes, exchange: Exchange) -> ResponseHead:
+    def _parse_head(self, raw: bytes, exchange: Requester) -> ResponseHead:
         """A head that no target has sent of late. Raises `BadResponse`."""
         line_end = raw.find(b"\r\n")
         fields = read_response_fields(raw[line_end + 2 : -2])
         method = exchange.head.method
         head = read_response(raw, line_end, fields, method)
         if len(raw) <= MEMO_LIMIT and method != b"HEAD" and head.status >= 200:
-            heads = exchange.plane.reply_heads
+            heads = self.lane.context.reply_heads
             if len(heads) >= MEMO_HEADS:
                 heads.clear()
             heads[raw] = head
         return head
 
-    def _read_body(self, exchange: Exchange, data: bytes) -> None:
+    def _read_body(self, exchange: Requester, data: bytes) -> None:
         framing = self._framing
         if framing == LENGTH:
             left = self._left = self._left - len(data)
@@ -390,15 +378,15 @@ class Upstream(asyncio.Protocol):
     def _extra(self) -> None:
         """More bytes than the answer has: they are no answer to anything."""
         self.reusable = False
-        self.lane.plane.unasked += 1
+        self.lane.context.stats.unasked += 1
 
     def _unasked(self) -> None:
         """Bytes on an idle connection."""
-        self.lane.plane.unasked += 1
+        self.lane.context.stats.unasked += 1
         self.lane.forget(self)
         self.abort()
 
-    def _broken(self, exchange: Exchange, phase: int, text: str) -> None:
+    def _broken(self, exchange: Requester, phase: int, text: str) -> None:
         self.reusable = False
         if not exchange.is_copy:
             self.lane.try_failed("reset", text)
@@ -414,7 +402,7 @@ class Upstream(asyncio.Protocol):
             return
         for _ in range(LAST_READS):
             exchange = self.exchange
-            if exchange is None or self._state == _IDLE or exchange.client.blocked:
+            if exchange is None or self._state == _IDLE or exchange.client_is_blocked:
                 return
             try:
                 data = self.sock.recv(LAST_READ, socket.MSG_DONTWAIT)
@@ -424,7 +412,7 @@ class Upstream(asyncio.Protocol):
                 return
             self.data_received(data)
 
-    def _lost_with(self, exchange: Exchange, ended: bool) -> None:
+    def _lost_with(self, exchange: Requester, ended: bool) -> None:
         """The connection went away under a request; `ended`: by an end of file, not by a reset."""
         self.reusable = False
         lane = self.lane

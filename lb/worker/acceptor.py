@@ -14,8 +14,6 @@ from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any
 
-from lb.proxy.downstream import Downstream
-
 #: Seconds since the last newcomer from which on others are looked for: the loop's own pace is a thousand a second then.
 LONG_AGO = 0.001
 #: As many come in at once; the others at the loop's next look (HAProxy's tune.maxaccept: 64).
@@ -32,7 +30,7 @@ class Reception:
         self,
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
-        factory: Callable[[], Downstream],
+        factory: Callable[[], asyncio.Protocol],
         options: dict[str, Any],
         go: Callable[[Coroutine[Any, Any, None]], object],
         failed: Callable[[str, OSError], None] | None = None,
@@ -47,7 +45,7 @@ class Reception:
         self._under_way: set[socket.socket] = set() if under_way is None else under_way
         self._last = 0.0
 
-    def __call__(self) -> Downstream:
+    def __call__(self) -> asyncio.Protocol:
         """The loop has accepted a connection."""
         now = monotonic()
         if now - self._last > LONG_AGO:

@@ -94,7 +94,7 @@ class Worker:
         self.number = number
         self.loop = loop
         self.plane = DataPlane(worker=number, loop=loop, alarm=self._send, last_words=last_words_of(last_words))
-        self._handshakes = HandshakeFailures(self.plane.reject, lambda text: say(f"worker {number}: {text}"))
+        self._handshakes = HandshakeFailures(self.plane.stats.reject, lambda text: say(f"worker {number}: {text}"))
         self._last_words = last_words
         self._guard = Guard(self._tell)
         self.sockets: dict[Door, socket.socket] = {}
@@ -211,7 +211,7 @@ class Worker:
 
     def _on_lost(self) -> None:
         """The supervisor is gone. Clients are not to notice: serve on by the last snapshot."""
-        if self.done.is_set() or self.plane.draining:
+        if self.done.is_set() or self.plane.front.draining:
             return
         if self._settled and self._doorway is not None:
             self._orphaned = self._keep_running("worker_orphan", partial(self._outlive, time.monotonic()))
@@ -222,7 +222,7 @@ class Worker:
     async def _outlive(self, since: float) -> None:
         """Serve on without a supervisor for a bounded time, and say so."""
         said: float | None = None
-        while not self.plane.draining:
+        while not self.plane.front.draining:
             now = time.monotonic()
             found = orphan.look(since, said, self._orphan_bound, now, bool(self._visitors))
             if found.text:
@@ -290,7 +290,7 @@ class Worker:
     def _apply(self, snapshot: Snapshot) -> None:
         # At once, in the order of the messages: a rotation that follows must find its service.
         self.plane.apply(snapshot)
-        if self.plane.draining:
+        if self.plane.front.draining:
             self._confirm()
             return
         self._opening = True
@@ -299,7 +299,7 @@ class Worker:
         gone = self._listeners.keys() - wanted.keys()
         self._listeners, self._tls_files = wanted, dict(snapshot.files)
         self._orphan_bound = snapshot.orphan
-        self.plane.left = frozenset((self.plane.left | gone) - wanted.keys())
+        self.plane.front.left = frozenset((self.plane.front.left | gone) - wanted.keys())
         self._drop_spares(gone)
         for door in [door for door in self.sockets if door[0] in gone]:
             self._leave(door)
@@ -325,7 +325,7 @@ class Worker:
             kept = self.spares if spare else self.sockets
             if sock is None:
                 self._forget(door)
-            elif self.plane.draining or door in kept:
+            elif self.plane.front.draining or door in kept:
                 sock.close()
             else:
                 kept[door] = sock
@@ -378,7 +378,7 @@ class Worker:
             if not self.plane.applied:
                 continue
             version = self.plane.applied
-            if not self.plane.draining:  # else it listens no more, and was told so between the snapshot and this moment
+            if not self.plane.front.draining:  # else it listens no more: it was told so since the snapshot came
                 try:
                     await self._listen()
                 except Exception as error:
@@ -440,7 +440,7 @@ class Worker:
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def _drain(self, within: float) -> None:
-        if self.plane.draining:
+        if self.plane.front.draining:
             return
         self._drop_spares({bind for bind, _ in self.spares})
         for door in list(self.sockets):

@@ -154,10 +154,10 @@ async def rest(world: World) -> None:
         busy = [exchange for client in plane.clients if (exchange := client.exchange) is not None]
         if asleep:
             continue
-        if plane.shadows or plane.tunnels or plane.tasks or busy:
+        if plane.live.copies or plane.context.tunnels or plane.connector.tasks or busy:
             world.violate(
                 "6 nothing is left",
-                f"{where}: {len(plane.shadows)} copies, {len(plane.tasks)} tasks, {len(busy)} requests",
+                f"{where}: {len(plane.live.copies)} copies, {len(plane.connector.tasks)} tasks, {len(busy)} requests",
             )
         for lane in plane.lanes.values():
             if lane.in_flight or lane.active or lane.expecting:
@@ -169,8 +169,8 @@ async def rest(world: World) -> None:
         for service in plane.services.values():
             if service.in_flight or service.waiting:
                 world.violate("6 nothing is left", f"{where}: {service.name}: {service.in_flight} in flight")
-        if plane.per_client:
-            world.violate("6 nothing is left", f"{where}: connections are counted for {plane.per_client}")
+        if plane.front.per_client:
+            world.violate("6 nothing is left", f"{where}: connections are counted for {plane.front.per_client}")
     world.is_quiet = not asleep and not world.tracks and world.supervisor is not None
     if world.is_quiet:
         await metrics(world)
@@ -193,7 +193,7 @@ def queues(world: World) -> None:
         return
     for worker in world.workers:
         plane = worker.plane
-        if plane.behind or plane.draining:
+        if plane.behind or plane.front.draining:
             continue
         for service in plane.services.values():
             limit = service.rules.breaker.connections

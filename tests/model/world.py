@@ -483,7 +483,7 @@ class World:
             self._look(track, services)
         if self.workers_hurt > CLOCK.now - JUST_NOW:
             track.excuses.add("worker")
-        serving = [worker for worker in self.workers if worker.plane.applied and not worker.plane.draining]
+        serving = [worker for worker in self.workers if worker.plane.applied and not worker.plane.front.draining]
         if len(serving) < self.worker_count:
             track.excuses.add("accept")  # it may come to a worker that is still to start
         self.tracks[wish.number] = track
@@ -520,7 +520,7 @@ class World:
         try:
             client = await Client.connect(self.address)
         except OSError as error:
-            serving = [worker for worker in self.workers if worker.plane.applied and not worker.plane.draining]
+            serving = [worker for worker in self.workers if worker.plane.applied and not worker.plane.front.draining]
             if self.supervisor is None and not serving:
                 raise
             raise Violation("reachable", f"a client cannot connect: {error}") from None
@@ -571,7 +571,7 @@ class World:
 
     def remembered(self) -> list[Track]:
         """The last requests with an answer, of which lb has to know, as all its processes have lived on."""
-        if any(worker.plane.draining or worker.plane.behind for worker in self.workers):
+        if any(worker.plane.front.draining or worker.plane.behind for worker in self.workers):
             return []  # one that leaves may be asked no more
         living = self._witnesses()
         # A worker may have died between its answer and the moment in which the run read it.

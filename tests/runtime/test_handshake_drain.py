@@ -108,7 +108,7 @@ async def draining(folder: Path, within: float) -> AsyncIterator[Draining]:
             client = Draining(worker, running, sock)
             await client.begin()
             channel.send(Order("drain", within))
-            await eventually(lambda: worker.plane.draining)
+            await eventually(lambda: worker.plane.front.draining)
             yield client
     finally:
         worker.done.set()

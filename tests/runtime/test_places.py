@@ -75,7 +75,7 @@ def test_fifty_versions_leave_no_series_behind(what: str, in_flight: bool) -> No
         assert mine == done, "the sum of a service that lives never goes backwards"
         assert ("app", "removed") in sums.pools
     plane = stage.plane
-    for held in (plane._pool_tallies, plane._reported_pools, plane._removed, plane._moving):
+    for held in (plane.stats.pool_tallies(), plane._reported_pools, plane._removed, plane._moving):
         assert len(held) <= 8, held
     assert sum(tally.in_flight for tally in sums.targets.values()) == len(asked)
     for client, upstream in asked:

@@ -66,7 +66,7 @@ def calls(targets: int = 2, routes: int = 1) -> tuple[float, float]:
         assert exchange.upstream is not None
         exchange.upstream.data_received(ANSWER)
 
-    plane.now = monotonic() + 60.0  # no timer runs here: without this a slow machine's turn counts as overlong
+    plane.context.now = monotonic() + 60.0  # no timer runs here: without this a slow machine's turn counts as overlong
     for _ in range(10):
         one()
     counts = {"call": 0, "c_call": 0}
@@ -79,10 +79,10 @@ def calls(targets: int = 2, routes: int = 1) -> tuple[float, float]:
     # A busy machine makes this take long, and time that passes costs calls: idle connections grow old, and a timer that
     # is late makes clients rest. Neither counts here, so both begin in a minute. Nor do the callbacks and finalizers of
     # garbage that other tests have left (Hypothesis has a callback at each collection).
-    plane.now = monotonic() + 60.0
+    plane.context.now = monotonic() + 60.0
     for lane in plane.lanes.values():
         for upstream in lane.idle:
-            upstream.idle_since = plane.now
+            upstream.idle_since = plane.context.now
     gc.collect()
     gc.disable()
     sys.setprofile(count)

@@ -33,13 +33,16 @@ from lb.core.targets import (
     Target,
     Timeouts,
 )
+from lb.http1.excerpt import excerpt
 from lb.http1.forward import request_suffix
 from lb.http1.rules import Refusal, read_request, read_request_fields
 from lb.proxy import openings
 from lb.proxy import upstream as upstream_module
 from lb.proxy.exchange import Exchange
+from lb.proxy.lane import Lane
 from lb.proxy.plane import DataPlane
 from lb.proxy.private import PRIVATE_LIMIT, PrivateConnections
+from lb.proxy.target_stream import TargetStream
 from lb.proxy.upstream import Upstream
 
 #: A socket with nothing to read: what a healthy idle connection looks like to the kernel.
@@ -77,9 +80,9 @@ class Loop:
         self.later.append((delay, call, args))
 
     def create_task(self, coroutine: Any) -> Task:
-        """`Lane.begin` makes the only task: note where a connection is opened to, and since when."""
+        """`Connector.open` makes the only task: note where a connection is opened to, and since when."""
         wants = coroutine.cr_frame.f_locals
-        self.opening.append((wants["self"], wants["begun"]))
+        self.opening.append((wants["lane"], wants["begun"]))
         coroutine.close()
         return Task()
 
@@ -161,9 +164,9 @@ class Client:
     def expect_body(self) -> None:
         pass
 
-    def keep_private(self, upstream: Upstream) -> None:
+    def keep_private(self, lane: Lane, upstream: TargetStream) -> None:
         self.private = self.private or PrivateConnections()
-        self.private.keep(upstream)
+        self.private.keep(lane, upstream)
 
     def cut(self, reset: bool) -> None:
         self.was_cut = True
@@ -233,7 +236,7 @@ class Stage:
         fields = read_request_fields(block, 10_000, 100)
         fields.suffix = request_suffix(fields, client.peer, b"http", False)
         request = read_request(head, len(line), fields, 10_000)
-        exchange = Exchange(self.plane, client, request)
+        exchange = Exchange(self.plane.live, client, request)
         exchange.start(body, done)
         return client, exchange
 
@@ -371,7 +374,7 @@ def test_a_reset_in_doubt_waits_for_evidence() -> None:
         assert not client.got
         assert stage.loop.opening.pop()[0] is upstream.lane, "is the target there at all?"
         if evidence:
-            upstream.lane.idle_limit.closed(5.0, stage.plane.now, 60.0)
+            upstream.lane.idle_limit.closed(5.0, stage.plane.context.now, 60.0)
         stage.loop.fire()
         if evidence:
             stage.loop.fire()  # it is the only target: once more, a moment later
@@ -387,7 +390,7 @@ def test_doubt_lasts_until_the_target_is_seen_to_accept_or_not() -> None:
         client, exchange = stage.ask(POST, b"hello")
         upstream, _ = stage.accept()
         limit = upstream.lane.idle_limit
-        limit.closed(5.0, stage.plane.now - 60.0, 60.0)
+        limit.closed(5.0, stage.plane.context.now - 60.0, 60.0)
         limit.closed(5.0, exchange.written_at, 60.0)
         limit.closed(4.0, exchange.written_at, 60.0, last=True)
         exchange.on_failure(Failure(HEAD, RESET, "reset", idle=5.0, elapsed=0.01))
@@ -439,7 +442,7 @@ def test_a_post_that_is_not_tried_again_says_why() -> None:
     (told,) = exchange.tries
     assert told.endswith("the target may have acted on it, and its method is not idempotent")
     assert told.count(upstream.lane.id) == 1, "the target is named once"
-    assert [record.tries for record in stage.plane.records] == [[told]]
+    assert [record.tries for record in stage.plane.stats.records] == [[told]]
 
 
 def test_a_long_body_is_given_up_for_replay_but_still_delivered() -> None:
@@ -492,7 +495,7 @@ def test_no_target_is_a_503_with_retry_after() -> None:
     assert client.status == 503
     assert b"Retry-After: 1\r\n" in client.got
     assert b"Server: lb\r\n" in client.got
-    assert stage.plane.rejected == {"no_target": 1}
+    assert stage.plane.stats.rejected == {"no_target": 1}
 
 
 def test_the_queue_is_bounded_and_served_in_order() -> None:
@@ -504,7 +507,7 @@ def test_the_queue_is_bounded_and_served_in_order() -> None:
     third, _ = stage.ask(GET.replace(b"/x", b"/third"))
     fourth, _ = stage.ask(GET)
     assert fourth.status == 503
-    assert stage.plane.rejected == {"queue_full": 1}
+    assert stage.plane.stats.rejected == {"queue_full": 1}
     upstream.data_received(OK)
     assert wire.take().startswith(b"GET /second")
     upstream.data_received(OK)
@@ -544,7 +547,7 @@ def test_an_answer_head_that_another_target_sent_before_teaches_as_well() -> Non
         upstream, _ = stage.accept()
         upstream.data_received(answer)
         assert client.status == 200
-    assert len(stage.plane.reply_heads) == 1
+    assert len(stage.plane.context.reply_heads) == 1
     hints = [lane.idle_limit.hint for id, lane in stage.plane.lanes.items() if "/blue/" in id]
     assert hints == [7.0, 7.0]
 
@@ -558,7 +561,7 @@ def test_answer_heads_are_remembered_within_a_bound(monkeypatch: pytest.MonkeyPa
             upstream, _ = stage.accept()
         upstream.data_received(b"HTTP/1.1 200 OK\r\nETag: %d\r\nContent-Length: 2\r\n\r\nok" % number)
         assert client.status == 200
-        assert len(stage.plane.reply_heads) <= 3
+        assert len(stage.plane.context.reply_heads) <= 3
 
 
 def test_the_parts_of_a_report_are_the_whole() -> None:
@@ -583,7 +586,7 @@ def test_the_queue_has_a_deadline() -> None:
     assert exchange.timer == "queue"
     exchange.on_deadline(exchange.deadline)
     assert waiting.status == 503
-    assert stage.plane.rejected == {"timeout_queue": 1}
+    assert stage.plane.stats.rejected == {"timeout_queue": 1}
     assert not stage.plane.services["s"].waiting
 
 
@@ -607,7 +610,7 @@ def test_the_whole_request_has_a_deadline_of_its_own() -> None:
     stage.accept()
     exchange.on_deadline(exchange.ends_at)
     assert client.status == 504
-    assert stage.plane.rejected == {"timeout_total": 1}
+    assert stage.plane.stats.rejected == {"timeout_total": 1}
 
 
 def test_a_client_that_leaves_is_nobodys_failure() -> None:
@@ -715,11 +718,11 @@ def test_a_target_that_takes_more_again_has_its_own_time(timer: str) -> None:
     before = exchange.deadline
     upstream.pause_writing()
     assert exchange.deadline == (before if timer == "per_try" else inf)
-    assert upstream in stage.plane.sending
+    assert upstream in stage.plane.context.sending
     upstream.resume_writing()
     assert exchange.timer == timer
     assert exchange.deadline < inf
-    assert not stage.plane.sending
+    assert not stage.plane.context.sending
 
 
 def test_a_target_that_takes_nothing_of_a_body_is_given_up() -> None:
@@ -889,7 +892,7 @@ def test_a_client_rests_when_the_loops_turn_has_lasted_long() -> None:
         stage = Stage()
         client, exchange = stage.ask(GET)
         upstream, _ = stage.accept()
-        stage.plane.now = exchange.started - late  # the timer that sets it has not had its turn since
+        stage.plane.context.now = exchange.started - late  # the timer that sets it has not had its turn since
         upstream.data_received(OK)
         assert client.status == 200
         assert client.rests is rests
@@ -973,7 +976,7 @@ def test_mirrored_copies_never_touch_the_original() -> None:
     upstream.data_received(b"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\noops")
     assert client.got.count(b"HTTP/1.1") == 1
     assert stage.plane.services["s"].mirrored == {"failed": 1}
-    assert stage.plane.pool_tally("s", "green").requests == 0
+    assert stage.plane.stats.pool_tally("s", "green").requests == 0
     assert stage.at_rest()
 
 
@@ -981,7 +984,7 @@ def test_mirroring_is_bounded() -> None:
     stage = Stage(targets=1)
     stage.rotate((("blue", 100),), mirror=Mirror("green", percent=50.0, concurrency=2))
     exchanges = [stage.ask(GET)[1] for _ in range(10)]
-    assert len(stage.plane.shadows) == 2
+    assert len(stage.plane.live.copies) == 2
     assert stage.plane.services["s"].mirrored == {"dropped": 3}
     for exchange in exchanges:
         exchange.client_lost()
@@ -992,15 +995,15 @@ def test_adaptive_concurrency_sheds_early() -> None:
     bound = stage.plane.services["s"].bound()
     asked = [stage.ask(GET) for _ in range(bound + 5)]
     assert [client.status for client, _ in asked[bound:]] == [503] * 5
-    assert stage.plane.rejected == {"overload": 5}
+    assert stage.plane.stats.rejected == {"overload": 5}
 
 
 def test_request_refused_before_a_pool_is_chosen_counts_for_its_service() -> None:
     stage = Stage(targets=1, breaker=Breaker(requests=1))
     stage.ask(GET)
     assert stage.ask(GET)[0].status == 503
-    assert stage.plane.pool_tally("s", "none").codes == {503: 1}
-    assert not stage.plane.nowhere.nobody.tally.codes[503]
+    assert stage.plane.stats.pool_tally("s", "none").codes == {503: 1}
+    assert not stage.plane.live.nowhere.nobody.tally.codes[503]
 
 
 @pytest.mark.parametrize("per_turn", [1, openings.PER_TURN])
@@ -1057,7 +1060,7 @@ def test_a_drain_under_way_ends_when_the_new_time_limit_says() -> None:
     stage.accept()[0].data_received(OK)
     assert client.status == 200
     plane = stage.plane
-    begun = plane.now
+    begun = plane.context.now
     stage.version += 1
     weights = tuple((pool, (("s/" + pool + "/h:1", 1.0),)) for pool in ("blue", "green"))
     rotation = Rotation("s", stage.version, (("green", 100),), weights, draining=("s/blue/h:1",))
@@ -1065,7 +1068,7 @@ def test_a_drain_under_way_ends_when_the_new_time_limit_says() -> None:
     lane, pool = plane.lanes["s/blue/h:1"], plane.services["s"].pools["blue"]
     assert (lane.drained_at, pool.leaves_at) == (begun + 30.0, begun + 30.0)
     for drain, ends in ((5.0, 5.0), (60.0, 60.0), (0.0, math.inf), (10.0, 10.0)):
-        plane.now = begun + 3.0
+        plane.context.now = begun + 3.0
         service = replace(stage.snapshot.services[0], timeouts=Timeouts(drain=drain))
         stage.version += 1
         rotation = replace(rotation, version=stage.version)
@@ -1312,7 +1315,7 @@ def test_a_lane_is_the_same_under_another_name(service: str, pool: str) -> None:
     plane.apply(replace(stage.snapshot, version=9, services=(rules,), routes=(Route(service),), rotations=(rotation,)))
     assert lane.freshest is upstreams[0] and not upstreams[0].transport.is_closing()
     assert plane.lanes[lane.id] is lane and lane.id in ids
-    assert f'"pool":"{pool}"' in lane.said
+    assert f'"pool":"{pool}"' in lane.log_fragment
     assert not lane.draining and lane not in plane._leaving
     upstreams[1].data_received(OK)
     assert [client.status for client in clients] == [200, 200]
@@ -1329,17 +1332,18 @@ def test_a_lane_is_the_same_under_another_name(service: str, pool: str) -> None:
 def test_what_is_about_to_be_reported_is_not_recalled_as_less() -> None:
     plane = Stage().plane
     plane.recent.append((b"id1", 0.0, 0.1, 400, b"GET", b"/", b"192.0.2.1", ""))
-    plane.count_refused(Refusal(400, "bad_framing", "two lengths"), b"192.0.2.1", b"id1", 10, b"GET / HTTP/1.1\r\n")
+    seen = excerpt(b"GET / HTTP/1.1\r\n")
+    plane.context.refused(Refusal(400, "bad_framing", "two lengths"), b"192.0.2.1", b"id1", 10, seen)
     plane.recall("id1")
-    assert [record.refused for record in plane.records] == ["two lengths"]
+    assert [record.refused for record in plane.stats.records] == ["two lengths"]
 
 
 def test_the_record_of_a_refused_request_says_what_could_be_read_of_it() -> None:
     """With or without an access log, and safe for a terminal."""
     plane = Stage().plane
     head = b"GET /x\x1b[2J HTTP/1.1\r\nHost: shop\r\nCookie: hunter2\r\n"
-    plane.count_refused(Refusal(400, "bad_target", "a control character"), b"192.0.2.1", b"id1", 10, head)
-    [record] = plane.records
+    plane.context.refused(Refusal(400, "bad_target", "a control character"), b"192.0.2.1", b"id1", 10, excerpt(head))
+    [record] = plane.stats.records
     assert (record.method, record.path, record.host) == ("GET", "/x", "shop"), "up to what no terminal should get"
     assert "hunter2" not in f"{record}"
 

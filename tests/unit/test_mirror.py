@@ -32,7 +32,7 @@ def service(stage: Stage) -> LiveService:
 
 
 def copy_of(stage: Stage) -> Exchange:
-    (copy,) = stage.plane.shadows
+    (copy,) = stage.plane.live.copies
     return copy
 
 
@@ -142,19 +142,19 @@ def test_a_copy_goes_to_no_target_that_left_the_rotation_meanwhile() -> None:
 def test_the_pool_that_serves_gets_no_copy() -> None:
     stage = mirrored(previews=(Preview("green", header="X-Version"),))
     client, _ = stage.ask(POST + b"X-Version: 2\r\n", b"hello")
-    assert not stage.plane.shadows, "a preview's"
+    assert not stage.plane.live.copies, "a preview's"
     accept(stage, "green")[0].data_received(OK)
     stage.rotate(GREEN, mirror=MIRROR)
     stage.ask(POST, b"hello")
-    assert not stage.plane.shadows, "the active pool's"
+    assert not stage.plane.live.copies, "the active pool's"
     stage.version += 1
     weights = (("green", (("s/green/h:1", 1.0),)),)
     stage.plane.rotate(Rotation("s", stage.version, BLUE, weights, fallback="green", mirror=MIRROR))
     stage.ask(POST, b"hello")
-    assert not stage.plane.shadows, "the fallback's"
+    assert not stage.plane.live.copies, "the fallback's"
     stage.rotate((("blue", 50), ("green", 50)), mirror=MIRROR)
     pools = [exchange.pool.name for _, exchange in [stage.ask(POST, b"hello") for _ in range(100)]]
-    assert pools.count("blue") == len(stage.plane.shadows) == 50, "a rollout's share"
+    assert pools.count("blue") == len(stage.plane.live.copies) == 50, "a rollout's share"
     assert client.status == 200
     assert service(stage).mirrored == {}
 
@@ -171,7 +171,7 @@ def test_a_request_that_is_switched_to_the_mirrors_pool_is_not_copied() -> None:
     upstream.data_received(OK)
     assert client.status == 200
     assert service(stage).mirrored == {"dropped": 1}
-    assert not stage.plane.shadows
+    assert not stage.plane.live.copies
     assert sent_to(stage, "green") == 0
     assert stage.at_rest()
 
@@ -225,7 +225,7 @@ def test_the_copy_of_a_stream_goes_when_the_answer_begins() -> None:
     copy = copy_of(stage)
     assert copy.ends_at < copy.started + 200.0, "it does not outlast its original for ever"
     copy.on_deadline(copy.ends_at)
-    assert not stage.plane.shadows
+    assert not stage.plane.live.copies
     assert client.done is not None
     assert stage.at_rest()
 
@@ -239,11 +239,11 @@ def test_a_copy_that_hangs_costs_no_bound_and_no_count() -> None:
         serve(stage)
         if stage.loop.opening:
             accept(stage, "green")
-    assert len(stage.plane.shadows) == 5
+    assert len(stage.plane.live.copies) == 5
     assert service(stage).in_flight == 0
     assert service(stage).mirrored == {"dropped": 15}
-    assert stage.plane.rejected == {}
-    for copy in list(stage.plane.shadows):
+    assert stage.plane.stats.rejected == {}
+    for copy in list(stage.plane.live.copies):
         copy.on_deadline(copy.deadline)
     assert service(stage).mirrored == {"dropped": 15, "failed": 5}
     lane = stage.plane.lanes["s/green/h:1"]
@@ -287,8 +287,8 @@ def test_a_whole_copy_is_no_request_of_a_client() -> None:
     lane = stage.plane.lanes["s/green/h:1"]
     lane.settle()
     assert (lane.tally.codes, lane.tally.successes) == ({}, 0)
-    assert stage.plane.pool_tally("s", "green").requests == 0
-    assert stage.plane.pool_tally("s", "blue").requests == 1
+    assert stage.plane.stats.pool_tally("s", "green").requests == 0
+    assert stage.plane.stats.pool_tally("s", "blue").requests == 1
     assert sum(service(stage).mirrored.values()) == 1
     assert service(stage).budget.requests == 1
 
@@ -402,10 +402,10 @@ def test_nothing_is_left_of_copies_when_the_worker_ends() -> None:
     stage = mirrored()
     serve(stage)
     _, wire = accept(stage, "green")
-    assert stage.plane.shadows
-    for copy in list(stage.plane.shadows):
+    assert stage.plane.live.copies
+    for copy in list(stage.plane.live.copies):
         copy.cut_for_drain()
-    assert not stage.plane.shadows
+    assert not stage.plane.live.copies
     assert wire.closed
     assert stage.at_rest()
 
@@ -432,7 +432,7 @@ def test_the_causes_of_failures_are_those_of_the_retry_rules() -> None:
     serve(stage)
     accept(stage, "green")
     for cause in (TIMEOUT, REFUSED):
-        if stage.plane.shadows:
+        if stage.plane.live.copies:
             copy_of(stage).on_failure(Failure(HEAD, cause, "trouble", timer="response"))
     assert service(stage).mirrored == {"failed": 1}
     assert not stage.loop.opening

@@ -55,7 +55,7 @@ def test_each_pools_queue_has_the_whole_bound() -> None:
     asked = [stage.ask(GET) for _ in range(4)]
     assert [client.got[9:12] for client, _ in previews] == [b"", b"", b"", b"503"]
     assert [client.got[9:12] for client, _ in asked] == [b"", b"", b"", b"503"]
-    assert stage.plane.rejected == {"queue_full": 2}
+    assert stage.plane.stats.rejected == {"queue_full": 2}
 
 
 def test_the_deadline_is_that_of_the_arrival_however_often_it_is_looked() -> None:
@@ -70,7 +70,7 @@ def test_the_deadline_is_that_of_the_arrival_however_often_it_is_looked() -> Non
         assert exchange.deadline == deadline
     exchange.on_deadline(deadline)
     assert client.status == 503
-    assert stage.plane.rejected == {"timeout_queue": 1}
+    assert stage.plane.stats.rejected == {"timeout_queue": 1}
 
 
 def test_the_deadline_moves_with_the_request_to_another_pool() -> None:
@@ -84,7 +84,7 @@ def test_the_deadline_moves_with_the_request_to_another_pool() -> None:
     assert exchange.deadline == deadline
     exchange.on_deadline(deadline)
     assert client.status == 503
-    assert stage.plane.rejected == {"timeout_queue": 1}
+    assert stage.plane.stats.rejected == {"timeout_queue": 1}
     assert not stage.plane.services["s"].waiting
 
 
@@ -129,7 +129,7 @@ def test_an_emptied_pool_releases_all_of_its_queue_at_once() -> None:
     asked = [stage.ask(GET) for _ in range(250)]
     stage.rotate((("blue", 100),), only="green")
     assert [client.status for client, _ in asked] == [503] * 250
-    assert stage.plane.rejected == {"no_target": 250}
+    assert stage.plane.stats.rejected == {"no_target": 250}
     first.client_lost()
     assert stage.at_rest() or stage.loop.opening
 
@@ -248,7 +248,7 @@ def test_the_room_that_the_failed_try_of_a_held_copy_leaves_goes_to_the_queue() 
     stage = Stage(targets=2, breaker=ONE, previews=(PREVIEW,))
     stage.rotate((("blue", 100),), mirror=Mirror("green", 100.0))
     stage.ask(GET)
-    (copy,) = stage.plane.shadows
+    (copy,) = stage.plane.live.copies
     lane, begun = next((lane, begun) for lane, begun in stage.loop.opening if lane is copy.lane)
     stage.ask(TO_GREEN)
     _, waits = stage.ask(TO_GREEN)

@@ -50,7 +50,7 @@ class Pipe:
     def __init__(self, websocket: bool = True) -> None:
         self.client, self.target = Transport(), Transport()
         self.ended: list[str] = []
-        plane = SimpleNamespace(now=0.0, tunnels=set(), sending={})
+        plane: Any = SimpleNamespace(now=0.0, tunnels=set(), sending={})
         port = SimpleNamespace(
             transport=self.client, become_tunnel=lambda: b"", leave=lambda: None, blocked=False, send_timeout=60.0
         )
@@ -58,13 +58,12 @@ class Pipe:
         exchange: Any = SimpleNamespace(
             client=port,
             service=SimpleNamespace(rules=SimpleNamespace(timeouts=timeouts)),
-            plane=plane,
             on_tunnel_end=lambda bytes_in, bytes_out, reason: self.ended.append(reason),
         )
         self.transport = self.target
         self.blocked = False
-        self.lane = SimpleNamespace(tunnels=0, connections=set())
-        self.tunnel = Tunnel(exchange, self, websocket)  # type: ignore[arg-type] - as the target's side it has these two
+        lane: Any = SimpleNamespace(tunnels=0, connections=set())
+        self.tunnel = Tunnel(plane, exchange, lane, self, websocket)  # type: ignore[arg-type] - it has these two
         self.tunnel.start(b"")
 
 

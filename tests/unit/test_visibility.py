@@ -242,7 +242,7 @@ def test_a_stale_connection_is_no_reason_to_go_to_the_fallback(known: bool) -> N
     exchange.on_failure(Failure(NO_HEAD, RESET, "reset the connection", **doubt))  # type: ignore[arg-type]
     if known:
         stage.accept()
-        upstream.lane.idle_limit.closed(5.0, stage.plane.now, 60.0)
+        upstream.lane.idle_limit.closed(5.0, stage.plane.context.now, 60.0)
         for _ in range(2):
             stage.loop.fire()
     assert stage.refuse() == "s/blue/h:1"
@@ -370,7 +370,7 @@ def test_a_copy_is_never_retried_at_the_fallback() -> None:
     copied, original = stage.loop.opening
     stage.loop.opening = [original]
     stage.accept()[0].data_received(OK)
-    (copy,) = stage.plane.shadows
+    (copy,) = stage.plane.live.copies
     stage.loop.opening = [copied]
     for _ in range(4):
         while stage.loop.opening:
@@ -419,7 +419,7 @@ def busy(stage: Stage, *heads: bytes) -> list[tuple[Client, Exchange]]:
 def end_drains(stage: Stage, seconds: float) -> None:
     """So much later."""
     pools: list[LivePool] = list(stage.plane.services["s"].pools.values())
-    stage.plane.end_drains(stage.plane.now + seconds, (), pools)
+    stage.plane.end_drains(stage.plane.context.now + seconds, (), pools)
     for client in list(stage.plane.clients):
         if client.exchange is not None and client.exchange.phase == OVER:
             stage.plane.clients.discard(client)
@@ -434,7 +434,7 @@ def test_only_what_was_there_when_the_pool_left_is_cut_and_once() -> None:
     assert not plain.got
     end_drains(stage, 3.0)
     assert plain.status == 503
-    assert stage.plane.rejected == {"drain_cut": 1}
+    assert stage.plane.stats.rejected == {"drain_cut": 1}
     for seconds in (3.1, 10.0):
         (still, _) = busy(stage, GET + PREVIEWED)[0]
         stage.rotate((("green", 100),))

@@ -81,7 +81,7 @@ class _Loop:
 
     def create_task(self, coroutine: Any) -> _Task:
         wants = coroutine.cr_frame.f_locals
-        self.opening.append(wants["self"])
+        self.opening.append(wants["lane"])
         coroutine.close()
         return _Task()
 
@@ -195,8 +195,8 @@ class Stage:
 
     def client(self) -> tuple[Downstream, _Transport]:
         """A client connects."""
-        downstream, transport = Downstream(self.plane, LISTENER), _Transport()
-        downstream.connection_made(transport)  # type: ignore[arg-type]
+        downstream, transport = Downstream(self.plane.live, self.plane.front, LISTENER), _Transport()
+        downstream.connection_made(transport)
         self.clients.append((downstream, transport))
         return downstream, transport
 
@@ -211,7 +211,7 @@ class Stage:
                 upstream = Upstream(lane, QUIET)
                 end = _TargetEnd(self, upstream)
                 self.ends.append(end)
-                upstream.connection_made(end.transport)  # type: ignore[arg-type]
+                upstream.connection_made(end.transport)
                 lane.opened(upstream)
             for end in list(self.ends):
                 moving |= end.read()

@@ -111,7 +111,7 @@ def test_a_connection_that_is_opened_during_a_move_carries_no_request_to_the_old
 
     def move_while_connecting() -> None:
         lane = named.front.plane.lanes[named.id]
-        reach = lane.plane.loop.sock_connect
+        reach = lane.context.loop.sock_connect
 
         async def connect(sock: Any, address: Any) -> None:
             await reach(sock, address)
@@ -123,7 +123,7 @@ def test_a_connection_that_is_opened_during_a_move_carries_no_request_to_the_old
             def __getattr__(self, name: str) -> Any:
                 return getattr(named.front.loop, name)
 
-        lane.plane.loop = Loop()  # type: ignore[assignment]
+        lane.context.loop = Loop()  # type: ignore[assignment]
 
     named.front.call(move_while_connecting)
     assert status_of(named.front.send(GET)) == 200

@@ -127,7 +127,7 @@ def test_pipelined_requests_of_a_client_that_reads_nothing_wait_unasked(script: 
                 tail = more[-5:]
         eventually(lambda: len(front.origin.requests) == count)
         eventually(front.at_rest)
-        assert not front.call(lambda: front.plane.sending)
+        assert not front.call(lambda: front.plane.context.sending)
 
 
 @pytest.mark.parametrize("minor", [0, 1])
@@ -170,7 +170,7 @@ def test_a_client_that_reads_nothing_and_resets_leaves_nothing() -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         sock.close()
         eventually(lambda: not front.call(lambda: front.plane.clients))
-        assert not front.call(lambda: front.plane.sending)
+        assert not front.call(lambda: front.plane.context.sending)
         eventually(front.at_rest)
 
 
@@ -231,7 +231,7 @@ def test_a_slow_reader_that_goes_on_is_served(framing: str, tls: bool, authority
             sock = speak_tls(authority, plain) if tls else plain
             sock.sendall(GET)
             read_slowly(sock, int(SLOWLY * 4 * LIMIT), SLOWLY)
-            assert not front.plane.rejected
+            assert not front.plane.stats.rejected
             assert len(read_all(sock, size // 2)) >= size // 2, "it is served on"
             sock.close()
         eventually(front.at_rest)
@@ -262,10 +262,10 @@ def test_a_reader_that_takes_nothing_is_cut_off_and_gone(minor: int, tls: bool, 
         with sock:
             begun = time.monotonic()
             sock.sendall(b"GET / HTTP/1.%d\r\nHost: a\r\n\r\n" % minor)
-            eventually(lambda: front.plane.rejected == {"timeout_client_send": 1})
+            eventually(lambda: front.plane.stats.rejected == {"timeout_client_send": 1})
             assert time.monotonic() - begun >= 0.5
             eventually(lambda: not front.call(lambda: front.plane.clients))
-        assert not front.call(lambda: front.plane.sending)
+        assert not front.call(lambda: front.plane.context.sending)
         eventually(front.at_rest)
 
 
@@ -279,7 +279,7 @@ def test_a_unix_socket_shows_progress_as_well(tmp_path: Path) -> None:
         front.with_script(endless)
         with front.connect() as sock:
             sock.sendall(GET)
-            eventually(lambda: front.plane.rejected == {"timeout_client_send": 1})
+            eventually(lambda: front.plane.stats.rejected == {"timeout_client_send": 1})
             eventually(lambda: not front.call(lambda: front.plane.clients))
 
 
@@ -352,16 +352,16 @@ def test_a_target_that_goes_on_taking_a_body_is_waited_for(rate: int) -> None:
             sender.start()
             if rate:
                 time.sleep(5 * LIMIT)
-                assert not front.plane.rejected
+                assert not front.plane.stats.rejected
                 target.ends.set()
             else:
                 assert status_of(read_answer(sock)) == 504
-                assert front.plane.rejected == {"timeout_send": 1}
+                assert front.plane.stats.rejected == {"timeout_send": 1}
                 target.ends.set()
                 sock.shutdown(socket.SHUT_RDWR)
             sender.join(20)
         eventually(front.at_rest)
-        assert not front.call(lambda: front.plane.sending)
+        assert not front.call(lambda: front.plane.context.sending)
 
 
 def _try_to_send(sock: socket.socket, data: bytes) -> None:
@@ -396,7 +396,7 @@ def tunnels(front: Front) -> int:
     """Bytes that wait in the worker's tunnels."""
 
     def look() -> int:
-        ends = [end for tunnel in front.plane.tunnels for end in (tunnel.client_end, tunnel.target_end)]
+        ends = [end for tunnel in front.plane.context.tunnels for end in (tunnel.client_end, tunnel.target_end)]
         return sum(end.transport.get_write_buffer_size() for end in ends if not end.lost)
 
     return int(front.call(look))
@@ -409,9 +409,9 @@ def test_a_tunnels_client_that_reads_nothing() -> None:
             sock.sendall(HANDSHAKE)
             eventually(lambda: tunnels(front) > 65536)
             assert tunnels(front) < MOST
-            eventually(lambda: not front.call(lambda: front.plane.tunnels), 10.0)
+            eventually(lambda: not front.call(lambda: front.plane.context.tunnels), 10.0)
             eventually(lambda: not front.call(lambda: front.plane.clients))
-        assert not front.call(lambda: front.plane.sending)
+        assert not front.call(lambda: front.plane.context.sending)
         eventually(front.at_rest)
 
 
@@ -426,8 +426,8 @@ def test_a_tunnels_target_that_reads_nothing_although_it_speaks() -> None:
             sender.start()
             read_all(sock)
             sender.join(10)
-            eventually(lambda: not front.call(lambda: front.plane.tunnels))
-        assert not front.call(lambda: front.plane.sending)
+            eventually(lambda: not front.call(lambda: front.plane.context.tunnels))
+        assert not front.call(lambda: front.plane.context.sending)
         eventually(front.at_rest)
 
 
@@ -448,5 +448,5 @@ def test_a_slow_reader_keeps_its_tunnel() -> None:
             sock.connect(("127.0.0.1", front.port))
             sock.sendall(HANDSHAKE)
             read_slowly(sock, int(SLOWLY * 4 * LIMIT), SLOWLY)
-            assert front.call(lambda: len(front.plane.tunnels)) == 1
+            assert front.call(lambda: len(front.plane.context.tunnels)) == 1
             assert len(read_all(sock, size // 2)) >= size // 2

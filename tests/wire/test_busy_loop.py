@@ -29,7 +29,9 @@ def looks_until_all_are_in(newcomers: int) -> int:
         with socket.socket() as door, socket.socket() as busy:
             door.bind(("127.0.0.1", 0))
             door.listen(newcomers)
-            desk = Reception(loop, door, lambda: Downstream(plane, Listener("x")), {}, asyncio.ensure_future)
+            desk = Reception(
+                loop, door, lambda: Downstream(plane.live, plane.front, Listener("x")), {}, asyncio.ensure_future
+            )
             server = await loop.create_server(desk, sock=door.dup(), backlog=newcomers)
             looks = 0
 
@@ -42,7 +44,7 @@ def looks_until_all_are_in(newcomers: int) -> int:
             loop.add_writer(busy, look)  # always ready: once in each look
             clients = [socket.create_connection(door.getsockname()) for _ in range(newcomers)]
             looks = 0
-            while plane.accepted < newcomers:  # noqa: ASYNC110 - each look counts
+            while plane.stats.accepted < newcomers:  # noqa: ASYNC110 - each look counts
                 await asyncio.sleep(0)
             loop.remove_writer(busy)
             for client in clients:

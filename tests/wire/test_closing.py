@@ -32,7 +32,9 @@ def authority() -> trustme.CA:
 
 def gone(front: Front) -> bool:
     """No client is counted, and no connection watched."""
-    return bool(front.call(lambda: not (front.plane.clients or front.plane.turned_away or front.plane.sending)))
+    return bool(
+        front.call(lambda: not (front.plane.clients or front.plane.front.turned_away or front.plane.context.sending))
+    )
 
 
 # --- clients that never read ------------------------------------------------------------------------------------------
@@ -51,7 +53,7 @@ def test_clients_that_never_read_do_not_use_up_the_limit(minor: int, tls: bool, 
             socks = [speak_tls(authority, sock) for sock in socks]
         for sock in socks:
             sock.sendall(b"GET / HTTP/1.%d\r\nHost: a\r\n\r\n" % minor)
-        eventually(lambda: front.plane.rejected.get("timeout_client_send") == count, 20.0)
+        eventually(lambda: front.plane.stats.rejected.get("timeout_client_send") == count, 20.0)
         eventually(lambda: gone(front))
         eventually(front.at_rest)
         eventually(lambda: descriptors() <= before + count + 2)  # the clients' own ends are still open
@@ -71,7 +73,7 @@ def test_an_idle_client_that_has_not_taken_its_answer_is_closed() -> None:
         front.with_script(sized(60_000))
         with connect_tiny(front) as sock:
             sock.sendall(GET * 100)
-            eventually(lambda: front.call(lambda: front.plane.sending))
+            eventually(lambda: front.call(lambda: front.plane.context.sending))
             eventually(lambda: gone(front), 10.0)
 
 
@@ -80,7 +82,7 @@ def test_a_client_that_closes_its_half_and_reads_nothing_is_closed() -> None:
         front.with_script(sized(3_000_000))
         with connect_tiny(front) as sock:
             sock.sendall(GET * 4)
-            eventually(lambda: front.call(lambda: front.plane.sending))
+            eventually(lambda: front.call(lambda: front.plane.context.sending))
             sock.shutdown(socket.SHUT_WR)
             eventually(lambda: gone(front), 10.0)
         eventually(front.at_rest)
@@ -112,7 +114,7 @@ def test_a_tls_client_that_never_answers_the_close_is_gone_all_the_same(
         sock = speak_tls(authority, plain)
         sock.sendall(GET)
         read_answer(sock)
-        eventually(lambda: front.call(lambda: front.plane.sending))
+        eventually(lambda: front.call(lambda: front.plane.context.sending))
         eventually(lambda: gone(front))
         sock.close()
 
@@ -129,10 +131,10 @@ def test_clients_over_a_limit_are_answered_a_few_at_a_time_and_not_counted(
         first.sendall(GET)
         read_answer(first)
         socks = [front.connect() for _ in range(8)]
-        eventually(lambda: front.plane.rejected.get(limit) == 8)
-        assert front.call(lambda: (len(front.plane.clients), len(front.plane.turned_away))) == (1, 3)
+        eventually(lambda: front.plane.stats.rejected.get(limit) == 8)
+        assert front.call(lambda: (len(front.plane.clients), len(front.plane.front.turned_away))) == (1, 3)
         assert sum(b" 503 " in read_all(sock) for sock in socks) == 3
-        eventually(lambda: front.call(lambda: not front.plane.turned_away))  # they have not closed
+        eventually(lambda: front.call(lambda: not front.plane.front.turned_away))  # they have not closed
         assert front.call(lambda: len(front.plane.clients)) == 1
         for sock in socks:
             sock.close()
@@ -168,10 +170,10 @@ def test_a_tunnel_whose_sides_read_nothing_is_cut(how: str, monkeypatch: pytest.
             sock.setblocking(False)
             fill(sock)
             if how == "drain":
-                front.call(lambda: next(iter(front.plane.lanes.values())).drain(True, front.plane.now))
+                front.call(lambda: next(iter(front.plane.lanes.values())).drain(True, front.plane.context.now))
             elif how == "stop":
-                front.call(lambda: [tunnel.cut("drain_cut") for tunnel in front.plane.tunnels])
-            eventually(lambda: not front.call(lambda: front.plane.tunnels), 20.0)
+                front.call(lambda: [tunnel.cut("drain_cut") for tunnel in front.plane.context.tunnels])
+            eventually(lambda: not front.call(lambda: front.plane.context.tunnels), 20.0)
             eventually(lambda: gone(front))
         eventually(front.at_rest)
 
@@ -331,7 +333,7 @@ def test_a_draining_worker_lets_a_slow_reader_finish_and_waits_no_longer() -> No
         front.with_script(sized(8_000_000))
         with front.connect() as sock:
             sock.sendall(GET)
-            eventually(lambda: front.call(lambda: front.plane.sending))
+            eventually(lambda: front.call(lambda: front.plane.context.sending))
             front.call(lambda: front.plane.drain(30.0))
             assert not front.call(front.plane.idle)
             answer = read_answer(sock)
@@ -346,7 +348,7 @@ def test_a_stopping_worker_ends_those_who_read_nothing() -> None:
         with connect_tiny(front) as first, connect_tiny(front) as second:
             first.sendall(GET)
             second.sendall(HANDSHAKE)
-            eventually(lambda: front.call(lambda: front.plane.sending))
+            eventually(lambda: front.call(lambda: front.plane.context.sending))
             front.call(front.plane.close)
             eventually(lambda: front.call(lambda: not front.plane.clients))
-        assert front.call(lambda: not front.plane.sending)
+        assert front.call(lambda: not front.plane.context.sending)

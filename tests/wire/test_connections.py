@@ -260,7 +260,7 @@ def test_who_comes_through_a_listener_that_has_gone_gets_one_answer(front: Front
     """It was in the queue when the listener was closed: it is let in, but does not stay."""
 
     assert b"Connection: close" not in front.send(GET)
-    front.call(lambda: setattr(front.plane, "left", frozenset({"test"})))
+    front.call(lambda: setattr(front.plane.front, "left", frozenset({"test"})))
     with front.connect() as sock:
         sock.sendall(GET + GET)
         answer = read_all(sock)
@@ -346,7 +346,7 @@ def test_a_tunnel_carries_bytes_both_ways(front: Front) -> None:
         for payload in (b"foo", bytes(48 << 10), os.urandom(16 << 10)) * 5:
             sock.sendall(frame(payload))
             assert receive(sock, len(frame(payload))) == frame(payload)
-    eventually(lambda: front.call(lambda: not front.plane.tunnels))
+    eventually(lambda: front.call(lambda: not front.plane.context.tunnels))
     eventually(front.at_rest)
 
 
@@ -436,7 +436,7 @@ def test_connections_per_client_and_per_worker() -> None:
             answer = front.send(GET)
             assert status_of(answer) == 503
             assert b"Retry-After: 1" in answer
-            assert front.plane.rejected == {next(iter(limit)): 1}
+            assert front.plane.stats.rejected == {next(iter(limit)): 1}
             for sock in socks:
                 sock.sendall(GET)
                 assert status_of(read_answer(sock)) == 200
@@ -462,7 +462,7 @@ def test_body_limits_of_a_route() -> None:
         answer = front.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
         assert status_of(answer) == 413
         assert not front.origin.requests
-        assert front.plane.rejected == {"body_too_large": 2}
+        assert front.plane.stats.rejected == {"body_too_large": 2}
 
 
 def test_the_queue_for_targets_is_bounded_in_length_and_time() -> None:
@@ -485,7 +485,7 @@ def test_the_queue_for_targets_is_bounded_in_length_and_time() -> None:
         assert status_of(read_answer(second)) == 503  # its time is over
         front.loop.call_soon_threadsafe(gate.set)
         assert status_of(read_answer(first)) == 200
-        assert front.plane.rejected == {"queue_full": 1, "timeout_queue": 1}
+        assert front.plane.stats.rejected == {"queue_full": 1, "timeout_queue": 1}
         first.close()
         second.close()
 
@@ -513,14 +513,14 @@ def test_client_header() -> None:
         answer = read_all(sock)
         assert status_of(answer) == 408
         assert time.monotonic() - began < 1.5
-        assert front.plane.rejected == {"timeout_client_header": 1}
+        assert front.plane.stats.rejected == {"timeout_client_header": 1}
 
 
 def test_client_body() -> None:
     with Front(listener=with_listener(body_timeout=0.3)) as front:
         answer = front.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
         assert status_of(answer) == 408
-        assert front.plane.rejected == {"timeout_client_body": 1}
+        assert front.plane.stats.rejected == {"timeout_client_body": 1}
         assert not front.origin.requests, "[nginx http_request_buffer] the target saw no whole request"
 
 
@@ -529,7 +529,7 @@ def test_idle_connections_are_closed_without_a_word() -> None:
         sock.sendall(GET)
         read_answer(sock)
         assert sock.recv(100) == b""
-        assert not front.plane.rejected
+        assert not front.plane.stats.rejected
 
 
 def test_client_send() -> None:
@@ -540,7 +540,7 @@ def test_client_send() -> None:
         with front.connect() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.sendall(GET)
-            eventually(lambda: front.plane.rejected.get("timeout_client_send") == 1)
+            eventually(lambda: front.plane.stats.rejected.get("timeout_client_send") == 1)
         eventually(front.at_rest)
 
 
@@ -562,7 +562,7 @@ def test_target_timeouts(timeouts: Timeouts, script: object, status: int, name: 
             assert 0.15 < time.monotonic() - began < 1.5
         assert status_of(answer) == status
         if status == 504:
-            assert front.plane.rejected == {f"timeout_{name}": 1}
+            assert front.plane.stats.rejected == {f"timeout_{name}": 1}
             assert b"too long" in answer or b"longer" in answer or f"timeout: {name}".encode() in answer
         else:
             assert answer.endswith(b"half")
@@ -584,7 +584,7 @@ def test_connect_timeout_is_named() -> None:
             answer = front.send(GET)
             assert status_of(answer) == 504
             assert b"timeout: connect" in answer
-            assert front.plane.rejected == {"timeout_connect": 1}
+            assert front.plane.stats.rejected == {"timeout_connect": 1}
 
 
 # --- trust -----------------------------------------------------------------------------------------------------------
@@ -806,7 +806,7 @@ def test_refused_requests_are_logged_with_what_they_asked_for(form: str, tmp_pat
         front.call(lambda: front.plane.log.flush())  # type: ignore[union-attr]
         eventually(lambda: path.exists() and path.read_text().count("\n") == len(refused))
         lines = path.read_text().splitlines()
-        counted = front.plane.rejected
+        counted = front.plane.stats.rejected
     if form == "json":
         said = [json.loads(line) for line in lines]
         assert [(each["method"], each["path"][:9], each["host"], each["status"]) for each in said] == [

@@ -141,7 +141,7 @@ def test_a_target_that_refuses(method: str) -> None:
             for _ in range(3):
                 sock.sendall((GET if method == "GET" else POST) % b"")
                 assert status_of(read_answer(sock)) == 502
-        assert front.plane.rejected == {"connect_refused": 3}
+        assert front.plane.stats.rejected == {"connect_refused": 3}
         assert front.alarms[0].kind == "refused"
 
 
@@ -173,7 +173,7 @@ def test_the_fallback_takes_what_a_target_fails_with_its_last_breath(method: str
         assert len(front.origins[1].requests) == (method == "GET")
         sock.sendall((GET if method == "GET" else POST) % b"")
         assert status_of(read_answer(sock)) == 200, "it refuses connections: nothing was sent"
-        assert front.call(lambda: front.plane.pool_tally("s", "q").requests) == 1 + (method == "GET")
+        assert front.call(lambda: front.plane.stats.pool_tally("s", "q").requests) == 1 + (method == "GET")
         assert front.at_rest()
 
 
@@ -306,17 +306,18 @@ async def _just_too_late(ticks: int) -> None:
     service = Service("s", (Pool("p", (target,)),), timeouts=Timeouts(connect=0.02))
     plane.apply(Snapshot(1, services=(service,), routes=(Route("s"),), access_log=AccessLog("off")))
     [lane] = plane.lanes.values()
-    exchange = Exchange(
-        plane, Downstream(plane, Listener("x")), RequestHead(b"GET", b"/", b"/", 1, b"a", RequestFields())
-    )
+    client = Downstream(plane.live, plane.front, Listener("x"))
+    exchange = Exchange(plane.live, client, RequestHead(b"GET", b"/", b"/", 1, b"a", RequestFields()))
     exchange.service = plane.services["s"]
     for _ in range(30):
-        lane.open(exchange)
+        lease = lane.hold()
+        lease.open(exchange, needs_new=False, careful=False)
+        lease.release()
     for _ in range(ticks):
         await asyncio.sleep(0)
     time.sleep(0.05)  # noqa: ASYNC251 - the point of it
     for _ in range(500):
-        if not plane.tasks:
+        if not plane.connector.tasks:
             break
         await asyncio.sleep(0.01)
     lane.close_idle()

@@ -44,7 +44,7 @@ class Desk:
             context.verify_mode = ssl.CERT_REQUIRED
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.address = self.sock.getsockname()
-        failures = HandshakeFailures(self.plane.reject, self.said.append)
+        failures = HandshakeFailures(self.plane.stats.reject, self.said.append)
         options = {"ssl": context, "ssl_handshake_timeout": handshake_time}
         factory = self.plane.downstream(Listener("test"))
         reception = Reception(
@@ -68,7 +68,7 @@ class Desk:
 
     async def counted(self, **expected: int) -> None:
         async with asyncio.timeout(5):
-            while self.plane.rejected != expected:  # noqa: ASYNC110 - the plane tells no events
+            while self.plane.stats.rejected != expected:  # noqa: ASYNC110 - the plane tells no events
                 await asyncio.sleep(0.01)
 
     def close(self) -> None:

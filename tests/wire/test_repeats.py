@@ -29,7 +29,9 @@ def test_one_connection_with_other_heads_each_time(tmp_path: Path) -> None:
     with Front() as front:
 
         def log() -> None:
-            front.plane.log = Log(AccessLog("json", str(path)), front.plane.wall_offset, front.plane.last_words)
+            front.plane.log = Log(
+                AccessLog("json", str(path)), front.plane.context.wall_offset, front.plane.stats.last_words
+            )
 
         front.call(log)
         with front.connect() as sock:

@@ -5,23 +5,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lb.http1.head import RequestHead
-from lb.proxy.private import PrivateConnections
-
 if TYPE_CHECKING:
-    from lb.proxy.upstream import Upstream
+    from lb.http1.head import RequestHead
+    from lb.proxy.lane import Lane
+    from lb.proxy.target_stream import TargetStream
 
 
-class ClientPort(Protocol):
+class PrivateStreams(Protocol):
+    """The idle connections to targets that one client has for itself."""
+
+    def find(
+        self, pools: Sequence[Collection[Lane]], tried: Collection[Lane]
+    ) -> tuple[Lane, TargetStream, int] | None: ...
+
+    def take(self, upstream: TargetStream) -> None: ...
+
+
+class ClientStream(Protocol):
     """Who asked, and where the answer goes."""
 
     peer: bytes
     trusted: bool
     transport: Any
-    private: PrivateConnections | None  # its own connections to targets; None: it has none
     blocked: bool  # it takes no more for now
+
+    @property
+    def private(self) -> PrivateStreams | None: ...  # its own connections to targets; None: it has none
 
     @property
     def send_timeout(self) -> float: ...
@@ -36,7 +48,7 @@ class ClientPort(Protocol):
 
     def expect_body(self) -> None: ...
 
-    def keep_private(self, upstream: Upstream) -> None: ...
+    def keep_private(self, lane: Lane, upstream: TargetStream) -> None: ...
 
     def cut(self, reset: bool) -> None: ...
 

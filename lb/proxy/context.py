@@ -1,0 +1,112 @@
+"""Context: what all parts of one worker's data plane share: clock, dice, ids, counters, and what is watched.
+
+It knows no request, target or route, so every file of the data plane may know it. `DataPlane` makes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
+
+from lb.core.report import Alarm
+from lb.proxy.breather import Breather
+
+if TYPE_CHECKING:
+    from lb.http1.excerpt import Excerpt
+    from lb.http1.head import ResponseHead
+    from lb.http1.rules import Refusal
+    from lb.proxy.access_log import Log
+    from lb.proxy.observers import Observer
+    from lb.proxy.sending import Sender, Sending
+    from lb.proxy.stats import Stats
+
+
+class OpenTunnel(Protocol):
+    """A tunnel, as drains and the sweeper see it."""
+
+    goodbye_at: float  # when to send 1001; 0: not to be closed
+
+    @property
+    def lane(self) -> object: ...
+
+    @property
+    def drain_time(self) -> float: ...  # `timeouts.drain` of its service, in seconds
+
+    def on_tick(self, now: float) -> None: ...
+
+
+class Context:
+    """What one worker's connections and requests have in common. `now` is the time of the last pass of the sweeper."""
+
+    __slots__ = (
+        "_date_second",
+        "_id_next",
+        "_id_prefix",
+        "alarm",
+        "breather",
+        "date",
+        "log",
+        "loop",
+        "now",
+        "observers",
+        "reply_heads",
+        "rng",
+        "sending",
+        "stats",
+        "tunnels",
+        "wall_offset",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        worker: int,
+        loop: asyncio.AbstractEventLoop,
+        alarm: Callable[[Alarm], None],
+        seed: int | None,
+        stats: Stats,
+    ) -> None:
+        self.worker = worker  # its number
+        self.loop = loop
+        self.alarm = alarm  # called at once with what the supervisor should hear before a report
+        self.rng = random.Random(seed)
+        self.stats = stats
+        self.observers: tuple[Observer, ...] = (stats,)
+        self.log: Log | None = None
+        self.breather = Breather(loop)
+        self.reply_heads: dict[bytes, ResponseHead] = {}  # see `Upstream`
+        self.sending: dict[Sender, Sending] = {}  # connections whose peer has yet to take bytes, or the close
+        self.tunnels: set[OpenTunnel] = set()
+        self.now = monotonic()
+        self.wall_offset = 0.0  # Unix time less monotonic time
+        self.date = b""  # the value of the Date field
+        self._date_second = 0
+        self._id_prefix = b"%012x" % self.rng.getrandbits(48)
+        self._id_next = 0
+        self.refresh(self.now)
+
+    def next_id(self) -> bytes:
+        """A request id: unique per worker start, and to be found in logs with any text search."""
+        self._id_next += 1
+        return b"%b%08x" % (self._id_prefix, self._id_next)
+
+    def refresh(self, now: float) -> None:
+        """Once per pass: the Date field, which changes by the second, and the wall clock, which may jump."""
+        wall = time.time()
+        self.wall_offset = self.stats.wall_offset = wall - now
+        if self.log is not None:
+            self.log.wall = self.wall_offset
+        second = int(wall)
+        if second != self._date_second:
+            self._date_second = second
+            self.date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(second)).encode()
+
+    def refused(self, refusal: Refusal, peer: bytes, request_id: bytes, size: int, seen: Excerpt) -> None:
+        """Count and log a request that was refused before it became an exchange; `size` bytes were answered."""
+        self.stats.refused(refusal, peer, request_id, self.now, seen)
+        if self.log is not None:
+            self.log.refused(peer, request_id, refusal.status, refusal.reason, size, self.now, seen)
