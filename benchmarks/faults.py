@@ -31,10 +31,10 @@ from typing import Any
 import uvloop
 
 from lb.core.targets import AccessLog, Listener, Pool, Retries, Rotation, Route, Service, Snapshot, Target, Timeouts
-from lb.proxy.downstream import Downstream
 from lb.proxy.exchange import Exchange
+from lb.proxy.h1.client import Downstream
+from lb.proxy.h1.target import Upstream
 from lb.proxy.plane import DataPlane
-from lb.proxy.upstream import Upstream
 
 RESET = struct.pack("ii", 1, 0)
 #: Seconds after which the data plane gives a silent target up.

@@ -9,6 +9,7 @@ section is checked as a whole, stripped of fields that may not stand there, and 
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from lb.http1.rules import read_trailers
 
@@ -22,32 +23,36 @@ _LINE_LIMIT = 1024
 _EXTENSIONS_LIMIT = 16384  # bytes of extensions in one body
 _TRAILER_LIMIT = 16384
 
-_SIZE, _DATA, _DATA_END, _TRAILER, _DONE = range(5)
+_SIZE: Final = 0
+_DATA: Final = 1
+_DATA_END: Final = 2
+_TRAILER: Final = 3
+_DONE: Final = 4
 
 
 class BadChunk(ValueError):  # noqa: N818 - as BadResponse
     """The body's framing is broken; nothing after this point can be trusted."""
 
 
-def without_trailers(body: bytes) -> bytes:
-    """A whole chunked body that has been read and passed on, less its trailer fields."""
-    return ChunkedBody(framed=True, trailers=False).feed(body)[0]
-
-
 class ChunkedBody:
     """One chunked body on its way through.
 
-    `framed`: pass the framing on (both sides speak HTTP/1.1); otherwise only the data (to an HTTP/1.0 client).
-    `trailers`: pass trailer fields on; otherwise drop them.
+    `framed`: pass the framing on (both sides speak HTTP/1.1); otherwise only the data.
+    `trailers`: with the framing pass trailer fields on; otherwise drop them.
     `payload`: bytes of data so far, without framing and trailers.
+    `trailer_lines`: the trailer fields that may go on, whole lines, once the body has ended.
+    `wire`: where only the data is passed on, a list that gets the same bytes with their framing, but for the last chunk
+    and the trailers; None: nobody wants them.
     """
 
-    __slots__ = ("_extensions", "_held", "_left", "_state", "framed", "payload", "trailers")
+    __slots__ = ("_extensions", "_held", "_left", "_state", "framed", "payload", "trailer_lines", "trailers", "wire")
 
     def __init__(self, framed: bool = True, trailers: bool = True) -> None:
         self.framed = framed
         self.trailers = trailers
         self.payload = 0
+        self.trailer_lines = b""
+        self.wire: list[bytes] | None = None
         self._state = _SIZE
         self._left = 0  # bytes of chunk data still to come
         self._held = b""  # an unfinished line
@@ -55,12 +60,14 @@ class ChunkedBody:
 
     def feed(self, data: bytes) -> tuple[bytes, int]:
         """Take the next bytes; returns (what to pass on, where in `data` the body ended, or -1). Raises `BadChunk`."""
-        state = self._state
+        state, wire = self._state, self.wire
         if state == _DATA and self._left >= len(data):  # the middle of a large chunk: nothing to look at
             self._left -= len(data)
             self.payload += len(data)
             if not self._left:
                 self._state = _DATA_END
+            if wire is not None:
+                wire.append(data)
             return data, -1
         shift = 0
         if self._held:
@@ -83,6 +90,8 @@ class ChunkedBody:
                 if length:
                     if self.framed:
                         out.append(match[0] if match[2] is None else match[1] + b"\r\n")
+                    elif wire is not None:
+                        wire.append(match[0] if match[2] is None else match[1] + b"\r\n")
                     self._left = length
                     state = _DATA
                 else:
@@ -90,6 +99,8 @@ class ChunkedBody:
             elif state == _DATA:
                 piece = data[position : position + self._left]
                 out.append(piece)
+                if wire is not None:
+                    wire.append(piece)
                 position += len(piece)
                 self._left -= len(piece)
                 self.payload += len(piece)
@@ -104,6 +115,8 @@ class ChunkedBody:
                     raise BadChunk("chunk data is not followed by CRLF")
                 if self.framed:
                     out.append(end)
+                elif wire is not None:
+                    wire.append(end)
                 position += 2
                 state = _SIZE
             else:  # _TRAILER: everything up to the empty line
@@ -119,7 +132,7 @@ class ChunkedBody:
                 if len(block) > _TRAILER_LIMIT:
                     raise BadChunk(f"the trailer section is longer than {_TRAILER_LIMIT} bytes")
                 try:
-                    kept = read_trailers(block) if block else b""
+                    self.trailer_lines = kept = read_trailers(block) if block else b""
                 except ValueError as error:
                     raise BadChunk(f"trailer: {error}") from None
                 if self.framed:

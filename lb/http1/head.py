@@ -10,12 +10,13 @@ Source of the framing steps: RFC 9112 section 6.3.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 # Body framing (RFC 9112 section 6.3). Module ints, not an enum: they are compared for every message.
-NONE = 0
-LENGTH = 1
-CHUNKED = 2
-UNTIL_CLOSE = 3
+NONE: Final = 0
+LENGTH: Final = 1
+CHUNKED: Final = 2
+UNTIL_CLOSE: Final = 3
 
 
 class RequestFields:
@@ -118,7 +119,7 @@ class RequestHead:
 
 
 #: RFC 9110 section 9.2.2.
-IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
 
 class ResponseFields:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from lb.http1.head import LENGTH, NONE, ResponseFields, ResponseHead
+
 REASONS: dict[int, bytes] = {
     200: b"OK",
     400: b"Bad Request",
@@ -23,27 +27,48 @@ REASONS: dict[int, bytes] = {
 }
 
 
-def reply(
-    status: int,
-    text: str,
-    *,
-    request_id: bytes = b"",
-    close: bool = False,
-    keep_alive_10: bool = False,
-    head_only: bool = False,
-    retry_after: int = 0,
-    date: bytes = b"",
-    extra: bytes = b"",
-) -> bytes:
-    """One complete answer. `head_only` for HEAD (same length, no body); `retry_after` in seconds, 0 leaves it out."""
+def reply(status: int, text: str, *, request_id: bytes = b"", retry_after: int = 0, date: bytes = b"") -> bytes:
+    """One complete answer, after which the connection is closed. `retry_after` in seconds, 0 leaves it out."""
+    payload = _payload(status, text, request_id)
+    lines = _lines(len(payload), date, request_id, retry_after, b"")
+    return b"".join((b"HTTP/1.1 %d %b\r\n" % (status, REASONS[status]), *lines, b"Connection: close\r\n\r\n", payload))
+
+
+class Reply(NamedTuple):
+    """An answer of the proxy's own, as a value. `reason` is the label of `lb_rejected_total`; `extra` are whole lines
+    of the head; `last` ends the connection."""
+
+    status: int
+    reason: str
+    text: str
+    extra: bytes = b""
+    last: bool = False
+
+
+def response_of(
+    reply: Reply, *, request_id: bytes, head_only: bool, retry_after: int, date: bytes
+) -> tuple[ResponseHead, bytes]:
+    """The same as head and payload. `head_only` for HEAD (same length, no body); `retry_after` in seconds, 0 leaves it
+    out."""
+    payload = _payload(reply.status, reply.text, request_id)
+    fields = ResponseFields()
+    fields.length = len(payload)
+    fields.has_date = fields.has_request_id = True
+    fields.kept = b"".join(_lines(len(payload), date, request_id, retry_after, reply.extra))
+    line = b"HTTP/1.1 %d %b\r\n" % (reply.status, REASONS[reply.status])
+    framing = NONE if head_only else LENGTH
+    return ResponseHead(reply.status, 1, line, framing, fields), b"" if head_only else payload
+
+
+def _payload(status: int, text: str, request_id: bytes) -> bytes:
     body = f"{status} {REASONS[status].decode()}: {text}\n"
     if request_id:
         body += f"request id: {request_id.decode('latin-1')}\n"
-    payload = body.encode("latin-1", "replace")
-    lines = [
-        b"HTTP/1.1 %d %b\r\nServer: lb\r\nContent-Type: text/plain; charset=iso-8859-1\r\nContent-Length: %d\r\n"
-        % (status, REASONS[status], len(payload))
-    ]
+    return body.encode("latin-1", "replace")
+
+
+def _lines(length: int, date: bytes, request_id: bytes, retry_after: int, extra: bytes) -> list[bytes]:
+    lines = [b"Server: lb\r\nContent-Type: text/plain; charset=iso-8859-1\r\nContent-Length: %d\r\n" % length]
     if date:
         lines.append(b"Date: " + date + b"\r\n")
     if request_id:
@@ -52,11 +77,4 @@ def reply(
         lines.append(b"Retry-After: %d\r\n" % retry_after)
     if extra:
         lines.append(extra)
-    if close:
-        lines.append(b"Connection: close\r\n")
-    elif keep_alive_10:
-        lines.append(b"Connection: keep-alive\r\n")
-    lines.append(b"\r\n")
-    if not head_only:
-        lines.append(payload)
-    return b"".join(lines)
+    return lines

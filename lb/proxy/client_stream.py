@@ -1,61 +1,139 @@
 """The client's side of an exchange, as narrow as the exchange sees it.
 
-`Downstream` is one; a mirrored copy has another (`mirror.Shadow`), and tests a third.
+A `Downstream` (HTTP/1) is one; a mirrored copy has another (`mirror.Shadow`), and tests a third. The exchange hands
+over heads and pieces of payload. How they are written, and whether the connection serves another request, is the
+stream's own business.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lb.http1.head import RequestHead
+    import asyncio
+
+    from lb.http1.head import ResponseHead
     from lb.proxy.lane import Lane
     from lb.proxy.target_stream import TargetStream
 
 
-class PrivateStreams(Protocol):
+class PrivateStreams:
     """The idle connections to targets that one client has for itself."""
 
-    def find(
-        self, pools: Sequence[Collection[Lane]], tried: Collection[Lane]
-    ) -> tuple[Lane, TargetStream, int] | None: ...
+    __slots__ = ()
 
-    def take(self, upstream: TargetStream) -> None: ...
+    def keep(self, lane: Lane, upstream: TargetStream) -> None:
+        """A connection to this lane's target has become idle."""
+        raise NotImplementedError
+
+    def find(self, pools: Sequence[Collection[Lane]], tried: Collection[Lane]) -> tuple[Lane, TargetStream, int] | None:
+        """The connection that serves a request of the first of these pools that has one: its lane, itself, and which
+        of the pools that is. None: there is none. A pool is the lanes in rotation; those in `tried` have failed it."""
+        raise NotImplementedError
+
+    def take(self, upstream: TargetStream) -> None:
+        """The connection has a request again."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """The client is gone."""
+        raise NotImplementedError
 
 
-class ClientStream(Protocol):
-    """Who asked, and where the answer goes."""
+class ClientStream:
+    """Who asked, and where the answer goes. A subclass sets all of the attributes."""
 
-    peer: bytes
-    trusted: bool
-    transport: Any
+    __slots__ = ("blocked", "peer", "private", "transport", "trusted")
+
+    peer: bytes  # its address
+    trusted: bool  # its forwarding fields and its request id are believed
+    transport: asyncio.Transport  # for a tunnel
+    private: PrivateStreams | None  # its own connections to targets; None: it has none
     blocked: bool  # it takes no more for now
 
     @property
-    def private(self) -> PrivateStreams | None: ...  # its own connections to targets; None: it has none
+    def send_timeout(self) -> float:
+        """Seconds that the client may take nothing of what is sent to it."""
+        raise NotImplementedError
 
-    @property
-    def send_timeout(self) -> float: ...
+    # --- the answer -------------------------------------------------------------------------------------------------
 
-    def may_keep_alive(self, head: RequestHead) -> bool: ...
+    def splice(self, response: ResponseHead) -> bool:
+        """Whether this response's body, which is chunked, may be handed over with its framing.
 
-    def write(self, data: bytes) -> None: ...
+        The target's stream asks once, before it hands the head over, and both then pass the bytes on as they came. That
+        saves taking the framing off and putting it on again; the exchange sees nothing of it but a count.
+        """
+        raise NotImplementedError
 
-    def pause(self) -> None: ...
+    def send_interim(self, response: ResponseHead) -> bool:
+        """Send a 1xx head, unless the client cannot take it: then False."""
+        raise NotImplementedError
 
-    def resume(self) -> None: ...
+    def send_head(self, response: ResponseHead, piece: bytes, end: bool, last: bool = False) -> None:
+        """Send the head and the first piece of the body; with `end` there is no more. `last`: the connection is to
+        serve no further request."""
+        raise NotImplementedError
 
-    def expect_body(self) -> None: ...
+    def send_body(self, piece: bytes, end: bool) -> None:
+        """Send more of the body."""
+        raise NotImplementedError
 
-    def keep_private(self, lane: Lane, upstream: TargetStream) -> None: ...
+    def send_trailers(self, lines: bytes) -> None:
+        """Send the trailer fields, whole lines; that is the end of the answer."""
+        raise NotImplementedError
 
-    def cut(self, reset: bool) -> None: ...
+    def reset(self) -> None:
+        """Cut the answer off: it must not look complete."""
+        raise NotImplementedError
 
-    def exchange_done(self, keep_alive: bool, body_done: bool) -> None: ...
+    def done(self, complete: bool) -> None:
+        """The exchange is over; `complete`: the client has been sent a whole answer. Begin its next request, or
+        close."""
+        raise NotImplementedError
 
-    def rest(self) -> None: ...
+    # --- the request ------------------------------------------------------------------------------------------------
 
-    def become_tunnel(self) -> bytes: ...
+    def pause(self) -> None:
+        """Read no more for now: the target takes no more, or enough is held."""
+        raise NotImplementedError
 
-    def leave(self) -> None: ...
+    def resume(self) -> None:
+        """Read on, unless enough is held already."""
+        raise NotImplementedError
+
+    def expect_body(self) -> None:
+        """From now on the client has to send its body."""
+        raise NotImplementedError
+
+    def framed_request(self, stream: TargetStream, begin: bool) -> bytes | None:
+        """The request's body, which is chunked, as it came: all of it so far (`begin`), or what is new since the last
+        call of the same stream. Without the last chunk. None: the stream has to frame the payload by itself.
+
+        A target's stream asks as it is sent the request (`begin`), and, if it got bytes then, with each further piece.
+        The chunks pass as they came then, which the exchange, whose pieces are payload, sees nothing of.
+        """
+        return None
+
+    # --- the connection ---------------------------------------------------------------------------------------------
+
+    def rest(self) -> None:
+        """Ask for no request until the loop's next turn: this one has lasted long enough."""
+        raise NotImplementedError
+
+    def keep_private(self, lane: Lane, upstream: TargetStream) -> None:
+        """A connection to a target may serve nobody else: it is kept until this client goes."""
+        raise NotImplementedError
+
+    def send_upgrade(self, response: ResponseHead) -> None:
+        """Send the head of a 101."""
+        raise NotImplementedError
+
+    def become_tunnel(self) -> bytes:
+        """The transport belongs to a tunnel from now on; returns what was read ahead for it."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """The connection is gone: count it no more."""
+        raise NotImplementedError

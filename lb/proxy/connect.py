@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, cast
 
 from lb.core.retry import CONNECT, REFUSED, RESET, TIMEOUT, UNREACHABLE, Failure
 from lb.net.tls import HTTP1, Contexts
+from lb.proxy.h1.target import Upstream
 from lb.proxy.openings import Openings
-from lb.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
     from lb.proxy.context import Context

@@ -20,22 +20,21 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lb.core.keepalive import COINCIDENCE
 from lb.core.report import BUCKETS
 from lb.core.retry import CAUSES, CONNECT, CUT, GARBAGE, HEAD, PHASES, RETRY, STATUS, TIMEOUT, Decision, Failure, decide
-from lb.http1.chunked import without_trailers
-from lb.http1.forward import OMIT_TRAILERS, request_bytes
-from lb.http1.head import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, RequestHead, ResponseHead
-from lb.http1.replies import reply
+from lb.http1.forward import OMIT_TRAILERS
+from lb.http1.head import IDEMPOTENT, RequestHead, ResponseHead
+from lb.http1.replies import Reply, response_of
 from lb.http1.rules import host_name
 from lb.proxy.breather import LATE
 from lb.proxy.lane import ABANDONED, COMPLETE
 from lb.proxy.lane import CUT as CUT_OFF
 from lb.proxy.last_words import BEGUN
 from lb.proxy.mirror import NO_RETRIES
-from lb.proxy.target_stream import AUTHENTICATED, OFFERED
+from lb.proxy.target_stream import AUTHENTICATED, OFFERED, SHARED
 from lb.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -46,15 +45,22 @@ if TYPE_CHECKING:
     from lb.proxy.target_stream import TargetStream
 
 # Phases. Module ints: an enum's member costs a look-up each time.
-NEW, QUEUED, CONNECTING, WAITING, DOUBTING, ANSWERING, TUNNELLING, OVER = range(8)
+NEW: Final = 0
+QUEUED: Final = 1
+CONNECTING: Final = 2
+WAITING: Final = 3
+DOUBTING: Final = 4
+ANSWERING: Final = 5
+TUNNELLING: Final = 6
+OVER: Final = 7
 PHASE_NAMES = ("new", "queued", "connecting", "waiting", "doubting", "answering", "tunnelling", "over")
 
 #: Request bytes held while a connection is opened, before the client's reading stops.
-PENDING_LIMIT = 65536
+PENDING_LIMIT: Final = 65536
 #: Seconds that a request whose connection broke off waits for evidence, before it is given up.
-DOUBT_TIME = 0.2
+DOUBT_TIME: Final = 0.2
 #: …and so often in a row at most, while nobody knows whether the target still accepts connections.
-DOUBT_TURNS = 4
+DOUBT_TURNS: Final = 4
 
 
 class Exchange:
@@ -77,7 +83,6 @@ class Exchange:
         "first_byte_at",
         "fresh",
         "head",
-        "keep_alive",
         "key",
         "lease",
         "live",
@@ -94,14 +99,13 @@ class Exchange:
         "started",
         "status",
         "timer",
+        "trailers",
         "tried",
         "tries",
         "tunnel",
-        "until_close",
         "upstream",
         "wary",
         "was_cut",
-        "wrap",
     )
 
     def __init__(self, live: LiveConfig, client: ClientStream, head: RequestHead) -> None:
@@ -126,10 +130,8 @@ class Exchange:
         self.replayable = self.body_done = True
         self.fresh = False  # the next try may not ride a pooled connection
         self.asset_tried = False
-        self.keep_alive = False
+        self.trailers = b""  # of the request, whole lines
         self.wary = False  # the target may leave the body unread: its connection serves nobody else
-        self.wrap = False  # the answer is delimited by close and goes to the client in chunks
-        self.until_close = False  # to the client, an HTTP/1.0 one, the end of the connection is the answer's end
         self.own = False  # the proxy answered by itself
         self.was_cut = False  # the answer began, and was cut off
         self.tried: list[Lane] | tuple[()] = ()
@@ -142,9 +144,9 @@ class Exchange:
 
     # 1 --- begin ----------------------------------------------------------------------------------------------------
 
-    def start(self, piece: bytes, done: bool, framing: int = 0) -> None:
-        """The head has been read; `piece` is what came of the body with it, `done` whether that was all. `framing`
-        bytes of the piece are the framing of chunks, which no count of payload holds."""
+    def start(self, piece: bytes, done: bool, trailers: bytes = b"") -> None:
+        """The head has been read; `piece` is what came of the body's payload with it, `done` whether that was all, and
+        `trailers` the trailer fields, whole lines, if it was."""
         live = self.live
         stats = self.context.stats
         stats.begun += 1
@@ -153,8 +155,9 @@ class Exchange:
         self.body_done = done
         if piece:
             self.body = [piece]
-            self.body_bytes = len(piece)
-            self.bytes_in = self.body_bytes - framing
+            self.body_bytes = self.bytes_in = len(piece)
+        if trailers:
+            self.trailers = trailers
         if live.only_route is not None:
             route = live.only_route
         else:
@@ -173,7 +176,8 @@ class Exchange:
         if head.fields.max_forwards == 0 and head.method in (b"OPTIONS", b"TRACE"):
             # RFC 9110 section 7.6.2: it ends here.
             status = 200 if head.method == b"OPTIONS" else 405
-            self.answer(status, "max_forwards", "Max-Forwards is 0", extra=b"Allow: GET, HEAD, POST, PUT, DELETE\r\n")
+            allow = b"Allow: GET, HEAD, POST, PUT, DELETE\r\n"
+            self.answer_with(Reply(status, "max_forwards", "Max-Forwards is 0", allow))
             return
         if head.fields.upgrade and not self._upgrade_is_sound():
             self.answer(400, "bad_upgrade", "a WebSocket handshake needs GET and Sec-WebSocket-Key")
@@ -181,8 +185,6 @@ class Exchange:
         if service.bounded and service.in_flight > service.bound():
             self.answer(503, "overload", "the service has as many requests in flight as it may have")
             return
-        if piece and service.omit & OMIT_TRAILERS and done and head.fields.chunked:
-            self.body = [without_trailers(piece)]  # what comes later is read without them
         total = route.total or service.rules.timeouts.total
         if total:
             self.ends_at = self.started + total
@@ -207,7 +209,7 @@ class Exchange:
         self.pool = pool
         self.request_id = original.request_id
         self.body = list(original.body) if original.body else None
-        self.body_bytes, self.bytes_in = original.body_bytes, original.bytes_in
+        self.body_bytes, self.bytes_in, self.trailers = original.body_bytes, original.bytes_in, original.trailers
         balancer = pool.balancer
         if balancer.needs_key:
             self.key = self.service.key_of(self)
@@ -422,10 +424,9 @@ class Exchange:
         host = service.host_header or head.host
         if not host and self.lease is not None:
             host = self.lease.lane.authority
-        data = request_bytes(head, host, self.request_id, service.omit)
         body = self.body
-        if body:
-            data += body[0] if len(body) == 1 else b"".join(body)
+        piece = b"" if not body else body[0] if len(body) == 1 else b"".join(body)
+        trailers = b"" if service.omit & OMIT_TRAILERS else self.trailers
         timeouts = service.rules.timeouts
         if self.body_done or fields.expect_continue:
             self.timer = "response"
@@ -438,7 +439,9 @@ class Exchange:
                 self.deadline = now + timeouts.response if timeouts.response else inf
         else:
             self.deadline = inf
-        upstream.begin(self, data)
+        upstream.send_request(self, host, service.omit, piece, self.body_done and not trailers)
+        if trailers:
+            upstream.send_trailers(trailers)
         if not self.body_done:
             self._bound_replay()
             if not upstream.blocked:
@@ -452,10 +455,11 @@ class Exchange:
 
     # 3 --- body up --------------------------------------------------------------------------------------------------
 
-    def on_request_body(self, piece: bytes, done: bool, framing: int = 0) -> None:
-        """More of the request's body has come; `framing` bytes of it are the framing of chunks."""
-        self.bytes_in += len(piece) - framing
+    def on_request_body(self, piece: bytes, done: bool, trailers: bytes = b"") -> None:
+        """More of the payload of the request's body has come; with `done` its end, and the trailer fields."""
+        self.bytes_in += len(piece)
         self.body_done = done
+        self.trailers = trailers
         if self.max_body and self.bytes_in > self.max_body:
             self.refuse(413, "body_too_large", f"the body is longer than {self.max_body} bytes")
             return
@@ -471,7 +475,11 @@ class Exchange:
             if self.body_bytes > PENDING_LIMIT and not done:
                 self.client.pause()
             return
-        upstream.write(piece)
+        if self.service.omit & OMIT_TRAILERS:
+            trailers = b""
+        upstream.send_body(piece, done and not trailers)
+        if trailers:
+            upstream.send_trailers(trailers)
         if self.replayable:
             self._bound_replay()
         if done and self.phase == WAITING:
@@ -506,8 +514,7 @@ class Exchange:
             response = self.service.rules.timeouts.response
             self.timer = "response"
             self.deadline = monotonic() + response if response else inf
-        if self.head.minor:
-            self.client.write(head.line + head.fields.kept + b"\r\n")
+        if self.client.send_interim(head):
             if head.status == 100:
                 self.wary = False
                 if not self.body_done:
@@ -516,8 +523,17 @@ class Exchange:
             if self.client.blocked:
                 self.client_blocked()
 
+    def framed_request(self, stream: TargetStream, begin: bool) -> bytes | None:
+        """The body as it came; see `ClientStream.framed_request`."""
+        return self.client.framed_request(stream, begin)
+
+    def splice(self, head: ResponseHead) -> bool:
+        """Whether the client takes this response's body with its framing; see `ClientStream.splice`."""
+        return self.client.splice(head)
+
     def on_response(self, head: ResponseHead, piece: bytes, done: bool, framing: int = 0) -> None:
-        """The answer's head, with what came of its body in the same read; `framing` bytes of that are of chunks."""
+        """The answer's head, with what came of its body in the same read. On a splice, `framing` bytes of that are the
+        framing of chunks, which no count of payload holds."""
         now = monotonic()
         status = head.status
         if status >= 400 and self._sent_elsewhere(status, done, now):
@@ -525,14 +541,11 @@ class Exchange:
         client = self.client
         self.phase = ANSWERING
         self.status = status
-        if head.plain and self.body_done and self.head.minor and client.may_keep_alive(self.head):
-            # By far the most frequent case, written out: nothing to add but the request id.
-            self.keep_alive = True
-            client.write(b"".join((head.front, b"X-Request-Id: ", self.request_id, b"\r\n\r\n", piece)))
-        else:
-            if head.fields.authenticates_connection and self.upstream is not None and not self.upstream.private:
-                self.upstream.reserve(OFFERED)
-            self._write_head(head, piece)
+        if not head.plain and head.fields.authenticates_connection:
+            upstream = self.upstream
+            if upstream is not None and upstream.private == SHARED:
+                upstream.reserve(OFFERED)
+        client.send_head(head, piece, done)
         self.bytes_out = len(piece) - framing
         if done:
             self._finish(now)
@@ -547,53 +560,19 @@ class Exchange:
             if client.blocked:
                 self.client_blocked()
 
-    def _write_head(self, head: ResponseHead, piece: bytes) -> None:
-        """The answer's head with all that may have to be added, and the first piece of its body."""
-        client = self.client
-        request = self.head
-        fields = head.fields
-        out = [head.front]
-        if not fields.has_request_id:
-            out += (b"X-Request-Id: ", self.request_id, b"\r\n")
-        if not fields.has_date:
-            out += (b"Date: ", self.context.date, b"\r\n")
-        framing = head.framing
-        modern = request.minor  # an HTTP/1.1 client
-        keep_alive = self.body_done and client.may_keep_alive(request)
-        if not modern and framing in (CHUNKED, UNTIL_CLOSE):
-            keep_alive = False  # to HTTP/1.0 such a body ends with the connection
-            self.until_close = True
-        if fields.upgrade:
-            out += (b"Upgrade: ", fields.upgrade, b"\r\nConnection: Upgrade", b"\r\n" if keep_alive else b", close\r\n")
-        elif not keep_alive:
-            out.append(b"Connection: close\r\n")
-        elif not modern:
-            out.append(b"Connection: keep-alive\r\n")
-        if modern and (fields.chunked or framing == UNTIL_CLOSE):
-            out.append(b"Transfer-Encoding: chunked\r\n")
-            if framing == UNTIL_CLOSE:
-                self.wrap = True
-                if piece:
-                    piece = b"%x\r\n%b\r\n" % (len(piece), piece)
-        self.keep_alive = keep_alive
-        out.append(b"\r\n")
-        out.append(piece)
-        client.write(b"".join(out))
-
     def on_response_body(self, piece: bytes, done: bool, framing: int = 0) -> None:
-        """More of the answer's body; with `done` its end. `framing` bytes of it are the framing of chunks."""
+        """More of the answer's body; with `done` its end. `framing` as in `on_response`."""
         self.bytes_out += len(piece) - framing
-        if self.wrap:
-            if piece:
-                piece = b"%x\r\n%b\r\n" % (len(piece), piece)
-            if done:
-                piece += b"0\r\n\r\n"
-        if piece:
-            self.client.write(piece)
+        self.client.send_body(piece, done)
         if done:
             self._finish(monotonic())
         elif self.phase == ANSWERING and self.deadline != inf:
             self.deadline = self.context.now + self.service.rules.timeouts.read
+
+    def on_response_trailers(self, lines: bytes) -> None:
+        """The trailer fields of the answer, whole lines: its end."""
+        self.client.send_trailers(lines)
+        self._finish(monotonic())
 
     def on_upgrade(self, head: ResponseHead, rest: bytes) -> None:
         """101: from here on both connections are one pipe (RFC 9110 section 7.8)."""
@@ -609,7 +588,7 @@ class Exchange:
         elif got == b"websocket" and b"sec-websocket-accept:" not in head.fields.kept.lower():
             fault = "accepted a WebSocket without Sec-WebSocket-Accept"
         if fault:
-            self.upstream.reusable = False
+            self.upstream.cancel()
             if not self.is_copy:
                 self.lane.failed("reset", fault)
             self.answer(502, "target_garbage", f"the target {fault}")
@@ -618,11 +597,7 @@ class Exchange:
         self.status = 101
         self.first_byte_at = monotonic()
         self.deadline = self.ends_at = inf
-        self.client.write(
-            b"".join(
-                (head.line, head.fields.kept, b"Upgrade: ", head.fields.upgrade, b"\r\nConnection: Upgrade\r\n\r\n")
-            )
-        )
+        self.client.send_upgrade(head)
         self.tunnel = Tunnel(self.context, self, self.lane, self.upstream, websocket=got == b"websocket")
         self.tunnel.start(rest)
 
@@ -643,8 +618,7 @@ class Exchange:
         assert lease is not None
         lane = lease.lane
         if upstream is not None:
-            upstream.exchange = None
-            upstream.reusable = False
+            upstream.cancel()
             lease.hang_up(upstream, now)
         self._note(f"{lane.id}: {failure.text}")
         doubtful = failure.idle >= 0.0 and failure.elapsed <= COINCIDENCE and self.phase == WAITING and self.replayable
@@ -861,9 +835,8 @@ class Exchange:
                 self.pool.leave(self)
             self.status = 499
             self.reason = self.reason or "client_gone"
-            self.keep_alive = False
             self._drop_upstream(False, monotonic())
-            self._finish(monotonic())
+            self._finish(monotonic(), complete=False)
 
     def client_too_slow(self, timer: str) -> None:
         """The client's body stands still, or the client does not take its answer."""
@@ -886,41 +859,39 @@ class Exchange:
         elif self.phase != OVER:
             self.answer(503, "drain_cut", text)
 
-    def answer(self, status: int, reason: str, text: str, *, close: bool = False, extra: bytes = b"") -> None:
+    def answer(self, status: int, reason: str, text: str, *, close: bool = False) -> None:
+        """Answer in the proxy's own name."""
+        self.answer_with(Reply(status, reason, text, last=close))
+
+    def answer_with(self, reply: Reply) -> None:
         """Answer in the proxy's own name."""
         client = self.client
         if self.phase == QUEUED:
             self.pool.leave(self)
         if self.pool is self.live.nowhere.nobody:
             self.pool = self.service.nobody  # refused before a pool was chosen: its service counts it
-        self.reason = reason
-        self.status = status
+        self.reason = reply.reason
+        self.status = reply.status
         self.own = True
         self._drop_upstream(False, monotonic())
-        self.keep_alive = not close and self.body_done and client.may_keep_alive(self.head)
         self.phase = ANSWERING
-        data = reply(
-            status,
-            text,
+        response, payload = response_of(
+            reply,
             request_id=self.request_id,
-            close=not self.keep_alive,
-            keep_alive_10=self.keep_alive and not self.head.minor,
             head_only=self.head.method == b"HEAD",
-            retry_after=self.service.rules.retry_after if status == 503 else 0,
+            retry_after=self.service.rules.retry_after if reply.status == 503 else 0,
             date=self.context.date,
-            extra=extra,
         )
-        self.bytes_out = len(data)
+        self.bytes_out = len(payload)
         if client is not self.shadow:
-            self.context.stats.reject(reason)
-        client.write(data)
+            self.context.stats.reject(reply.reason)
+        client.send_head(response, payload, True, reply.last)
         self._finish(monotonic())
 
     def _cut(self) -> None:
         """The answer has begun and cannot be finished: it must not look complete."""
         self._drop_upstream(False, monotonic())
-        self.keep_alive = False
-        self.client.cut(reset=self.until_close)
+        self.client.reset()
         self._finish(monotonic(), cut=True)
 
     # 6 --- backpressure ---------------------------------------------------------------------------------------------
@@ -962,7 +933,7 @@ class Exchange:
 
     # 7 --- end ------------------------------------------------------------------------------------------------------
 
-    def _finish(self, now: float, cut: bool = False) -> None:
+    def _finish(self, now: float, cut: bool = False, complete: bool = True) -> None:
         """Count, write the log record, give the connection back, let the client's next request begin."""
         shadow = self.shadow
         if shadow is not None and self.client is shadow:
@@ -989,7 +960,7 @@ class Exchange:
                 self.pool.wake()
         self.body = None
         if phase != TUNNELLING:
-            self.client.exchange_done(self.keep_alive, self.body_done)
+            self.client.done(complete and not cut)
             if now - context.now > LATE:
                 self.client.rest()
 

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 
 from lb.core.retry import RetryBudget
 from lb.core.targets import Mirror
-from lb.http1.head import RequestHead
+from lb.proxy.client_stream import ClientStream
 
 if TYPE_CHECKING:
-    from lb.proxy.client_stream import PrivateStreams
+    from lb.http1.head import ResponseHead
     from lb.proxy.exchange import Exchange
     from lb.proxy.lane import Lane
     from lb.proxy.observers import Ended
@@ -81,16 +81,15 @@ class Mirroring:
         return original.pool.name == name or any(lane.target.pool == name for lane in original.tried)
 
 
-class Shadow:
+class Shadow(ClientStream):
     """The client port of a copy, and the comparison of the copy with its original."""
 
     def __init__(self, mirroring: Mirroring, original: Exchange) -> None:
         self.peer = original.client.peer
         self.trusted = True
-        self.transport = None
-        self.private: PrivateStreams | None = None
+        self.transport = None  # type: ignore[assignment]  # a copy becomes no tunnel
+        self.private = None
         self.blocked = False
-        self.send_timeout = inf
         self.exchange: Exchange | None = None
         self._mirroring = mirroring
         self._original = original
@@ -174,20 +173,47 @@ class Shadow:
             return "slower"
         return "same"
 
-    # --- the port: takes everything, keeps nothing ------------------------------------------------------------------
+    # --- the client's side: takes everything, keeps nothing ---------------------------------------------------------
 
-    def may_keep_alive(self, head: RequestHead) -> bool:
-        """There is no connection to keep."""
+    @property
+    def send_timeout(self) -> float:
+        return inf
+
+    def splice(self, response: ResponseHead) -> bool:
         return False
 
-    def write(self, data: bytes) -> None:
+    def send_interim(self, response: ResponseHead) -> bool:
+        return True
+
+    def send_head(self, response: ResponseHead, piece: bytes, end: bool, last: bool = False) -> None:
         """Thrown away."""
 
+    def send_body(self, piece: bytes, end: bool) -> None:
+        """Thrown away."""
+
+    def send_trailers(self, lines: bytes) -> None:
+        """Thrown away."""
+
+    def send_upgrade(self, response: ResponseHead) -> None:
+        """Upgrades are not copied."""
+
+    def become_tunnel(self) -> bytes:
+        return b""
+
+    def reset(self) -> None:
+        """Nobody sees the answer."""
+
+    def done(self, complete: bool) -> None:
+        """Nothing follows."""
+
+    def rest(self) -> None:
+        """Nothing follows."""
+
     def pause(self) -> None:
-        """Nothing to pause."""
+        """The body is complete."""
 
     def resume(self) -> None:
-        """Nothing to resume."""
+        """The body is complete."""
 
     def expect_body(self) -> None:
         """The body is complete."""
@@ -195,19 +221,6 @@ class Shadow:
     def keep_private(self, lane: Lane, upstream: TargetStream) -> None:
         """No second request of this client follows."""
         upstream.close()
-
-    def cut(self, reset: bool) -> None:
-        """Nobody sees the answer."""
-
-    def exchange_done(self, keep_alive: bool, body_done: bool) -> None:
-        """Nothing follows."""
-
-    def rest(self) -> None:
-        """Nothing follows."""
-
-    def become_tunnel(self) -> bytes:
-        """Upgrades are not copied."""
-        return b""
 
     def leave(self) -> None:
         """There is no connection to leave."""

@@ -30,8 +30,8 @@ from lb.proxy.access_log import RECENT, Brief, Log, Recent, find_brief
 from lb.proxy.connect import Connector
 from lb.proxy.context import Context
 from lb.proxy.deadlines import Sweeper
-from lb.proxy.downstream import Downstream
 from lb.proxy.front import Front
+from lb.proxy.h1.client import Downstream
 from lb.proxy.lane import Lane
 from lb.proxy.last_words import LOGGED
 from lb.proxy.observers import Limits, Mirrors

@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from lb.proxy.client_stream import PrivateStreams
 from lb.proxy.target_stream import OFFERED, SHARED
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 PRIVATE_LIMIT = 8
 
 
-class PrivateConnections:
+class PrivateConnections(PrivateStreams):
     """The idle connections that one client has for itself."""
 
     __slots__ = ("_idle",)

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
+    import asyncio
+
     from lb.core.retry import Failure
     from lb.http1.head import RequestHead, ResponseHead
 
@@ -37,7 +39,7 @@ class TargetStream:
         "transport",
     )
 
-    transport: Any
+    transport: asyncio.Transport
     exchange: Requester | None  # the request that it serves
     idle_since: float
     expires_at: float  # when it takes no more requests
@@ -49,12 +51,21 @@ class TargetStream:
 
     # --- of the exchange --------------------------------------------------------------------------------------------
 
-    def begin(self, exchange: Requester, data: bytes) -> None:
-        """Write the first bytes of a request: its head and what there is of its body."""
+    def send_request(self, requester: Requester, host: bytes, omit: int, piece: bytes, end: bool) -> None:
+        """Send the head of a request and what there is of its body. `host` is the value of Host; `omit` is what the
+        service wants left out of the head (`http1.forward`). With `end` nothing follows."""
         raise NotImplementedError
 
-    def write(self, data: bytes) -> None:
-        """Write more of the request's body."""
+    def send_body(self, piece: bytes, end: bool) -> None:
+        """Send more of the request's body; with `end` that is its end."""
+        raise NotImplementedError
+
+    def send_trailers(self, lines: bytes) -> None:
+        """Send the trailer fields, whole lines; that is the end of the request."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Give the request up: nothing more of it is told, and the stream serves no other one. `detach` follows."""
         raise NotImplementedError
 
     def pause(self) -> None:
@@ -110,6 +121,7 @@ class Requester(Protocol):
     """What a target's stream asks and tells of the request that it serves."""
 
     head: RequestHead
+    request_id: bytes
 
     @property
     def is_copy(self) -> bool: ...  # a mirrored copy counts for nothing
@@ -123,11 +135,17 @@ class Requester(Protocol):
     @property
     def written_at(self) -> float: ...  # when the request was written, in seconds (monotonic)
 
+    def splice(self, head: ResponseHead) -> bool: ...  # see `ClientStream.splice`
+
+    def framed_request(self, stream: TargetStream, begin: bool) -> bytes | None: ...  # see `ClientStream`
+
     def on_interim(self, head: ResponseHead) -> None: ...
 
     def on_response(self, head: ResponseHead, piece: bytes, done: bool, framing: int = 0) -> None: ...
 
     def on_response_body(self, piece: bytes, done: bool, framing: int = 0) -> None: ...
+
+    def on_response_trailers(self, lines: bytes) -> None: ...
 
     def on_upgrade(self, head: ResponseHead, rest: bytes) -> None: ...
 

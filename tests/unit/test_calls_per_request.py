@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot, Target
+from lb.proxy.h1.target import Upstream
 from lb.proxy.plane import DataPlane
-from lb.proxy.upstream import Upstream
 from tests.unit.test_exchange import QUIET, Loop, Transport
 
 #: Calls per request: (of Python functions, of C functions). Recorded with Python 3.11.

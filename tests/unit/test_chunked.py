@@ -112,3 +112,19 @@ def test_a_trailer_section_without_end_is_bounded() -> None:
     fields = [b"X-Filler: " + b"x" * 1000 + b"\r\n"] * 100
     with pytest.raises(BadChunk):
         list(map(body.feed, fields))
+
+
+@given(st.lists(st.binary(min_size=1, max_size=300), max_size=6), st.lists(st.integers(0, 2500), max_size=10))
+def test_the_wire_holds_the_chunks_as_they_came(chunks: list[bytes], cuts: list[int]) -> None:
+    raw = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+    body = ChunkedBody(framed=False)
+    body.wire = []
+    start, data = 0, raw + b"0\r\nX-Sum: 1\r\n\r\n"
+    payload = b""
+    for cut in [*sorted({cut for cut in cuts if 0 < cut < len(data)}), len(data)]:
+        piece, _ = body.feed(data[start:cut])
+        payload += piece
+        start = cut
+    assert payload == b"".join(chunks)
+    assert b"".join(body.wire) == raw
+    assert body.trailer_lines == b"X-Sum: 1\r\n"

@@ -37,13 +37,15 @@ from lb.http1.excerpt import excerpt
 from lb.http1.forward import request_suffix
 from lb.http1.rules import Refusal, read_request, read_request_fields
 from lb.proxy import openings
-from lb.proxy import upstream as upstream_module
+from lb.proxy.client_stream import PrivateStreams
 from lb.proxy.exchange import Exchange
+from lb.proxy.h1 import target as upstream_module
+from lb.proxy.h1.answer import AnswerWriter
+from lb.proxy.h1.target import Upstream
 from lb.proxy.lane import Lane
 from lb.proxy.plane import DataPlane
 from lb.proxy.private import PRIVATE_LIMIT, PrivateConnections
 from lb.proxy.target_stream import TargetStream
-from lb.proxy.upstream import Upstream
 
 #: A socket with nothing to read: what a healthy idle connection looks like to the kernel.
 QUIET, _OTHER_END = socket.socketpair()
@@ -133,21 +135,25 @@ class Transport:
         return data
 
 
-class Client:
-    """The client's port."""
+class Client(AnswerWriter):
+    """The client's side; heads and bodies are written as for any client of HTTP/1."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.peer = b"192.0.2.1"
         self.trusted = False
         self.transport = None
-        self.private: PrivateConnections | None = None
+        self.private: PrivateStreams | None = None
         self.got = b""
-        self.done: bool | None = None  # keep-alive, once the exchange is over
+        self.kept: bool | None = None  # keep-alive, once the exchange is over
         self.was_cut = False
         self.paused = False
         self.rests = False
         self.blocked = False
-        self.send_timeout = 60.0
+
+    @property
+    def send_timeout(self) -> float:
+        return 60.0
 
     def may_keep_alive(self, head: Any) -> bool:
         return not head.fields.close and bool(head.minor or head.fields.keep_alive)
@@ -168,12 +174,12 @@ class Client:
         self.private = self.private or PrivateConnections()
         self.private.keep(lane, upstream)
 
-    def cut(self, reset: bool) -> None:
+    def reset(self) -> None:
         self.was_cut = True
 
-    def exchange_done(self, keep_alive: bool, body_done: bool) -> None:
-        assert self.done is None, "an exchange ends once"
-        self.done = keep_alive
+    def done(self, complete: bool) -> None:
+        assert self.kept is None, "an exchange ends once"
+        self.kept = complete and self.keep_alive
 
     def become_tunnel(self) -> bytes:
         return b""
@@ -182,7 +188,7 @@ class Client:
         pass
 
     def rest(self) -> None:
-        assert self.done is not None
+        assert self.kept is not None
         self.rests = True
 
     @property
@@ -231,12 +237,12 @@ class Stage:
     ) -> tuple[Client, Exchange]:
         """A client sends a request; `client` has sent one before."""
         client = client or Client()
-        client.got, client.done = b"", None
+        client.got, client.kept = b"", None
         line, _, block = head.partition(b"\r\n")
         fields = read_request_fields(block, 10_000, 100)
         fields.suffix = request_suffix(fields, client.peer, b"http", False)
         request = read_request(head, len(line), fields, 10_000)
-        exchange = Exchange(self.plane.live, client, request)
+        exchange = client.exchange = Exchange(self.plane.live, client, request)
         exchange.start(body, done)
         return client, exchange
 
@@ -279,7 +285,7 @@ def test_a_request_goes_through_and_the_connection_is_kept() -> None:
     upstream.data_received(OK)
     assert client.got.startswith(b"HTTP/1.1 200 OK\r\n")
     assert client.got.endswith(b"\r\n\r\nok")
-    assert client.done is True
+    assert client.kept is True
     assert stage.at_rest()
     second, _ = stage.ask(GET)  # round robin: the other target
     stage.accept()[0].data_received(OK)
@@ -661,7 +667,7 @@ def test_reading_that_was_stopped_goes_on_before_the_connection_is_pooled() -> N
     exchange.client_blocked()
     assert wire.paused
     upstream.data_received(b"lf")  # the transport had read it already
-    assert client.done is True
+    assert client.kept is True
     assert not wire.paused
     assert upstream.lane.idle == [upstream]
 
@@ -746,7 +752,7 @@ def test_an_early_answer_closes_both_connections() -> None:
     upstream.data_received(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")
     assert client.status == 403
     assert b"Connection: close" in client.got
-    assert client.done is False
+    assert client.kept is False
     assert wire.closed
     assert stage.at_rest()
 
@@ -1019,7 +1025,7 @@ def test_random_trouble_always_ends_at_rest(per_turn: int, monkeypatch: pytest.M
             if rng.random() < 0.5:
                 stage.loop.turn()
             deed = rng.randrange(9)
-            waiting = [pair for pair in live if pair[0].done is None and not pair[0].was_cut]
+            waiting = [pair for pair in live if pair[0].kept is None and not pair[0].was_cut]
             busy = [upstream for upstream in wires if upstream.exchange is not None]
             if deed <= 2:
                 live.append(stage.ask(rng.choice([GET, POST]), b"hello"))
@@ -1042,7 +1048,7 @@ def test_random_trouble_always_ends_at_rest(per_turn: int, monkeypatch: pytest.M
             if rng.random() < 0.3:
                 stage.loop.fire()
         for client, exchange in live:
-            if client.done is None and not client.was_cut:
+            if client.kept is None and not client.was_cut:
                 exchange.client_lost()
             assert client.got.count(b"HTTP/1.1 200") + client.got.count(b"HTTP/1.1 50") <= 1
         while stage.loop.opening or stage.loop.soon:

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import h11
 
 from lb.core.targets import AccessLog, Listener, Pool, Retries, Rotation, Route, Service, Snapshot, Target
-from lb.proxy.downstream import Downstream
+from lb.proxy.h1.client import Downstream
+from lb.proxy.h1.target import Upstream
 from lb.proxy.lane import Lane
 from lb.proxy.plane import DataPlane
-from lb.proxy.upstream import Upstream
 
 #: A socket with nothing to read: what a healthy idle connection looks like to the kernel.
 QUIET = socket.socketpair()[0]

@@ -21,7 +21,7 @@ import pytest
 import trustme
 
 from lb.core.targets import Retries, Timeouts
-from lb.proxy.downstream import PIPELINE_LIMIT
+from lb.proxy.h1.client import PIPELINE_LIMIT
 from tests.wire.front import Front, Origin, Script, read_all, read_answer, read_request, status_of, with_listener
 from tests.wire.test_connections import GET, HANDSHAKE, SWITCH, eventually
 

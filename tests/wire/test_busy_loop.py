@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import uvloop
 
 from lb.core.targets import Listener
-from lb.proxy.downstream import Downstream
+from lb.proxy.h1.client import Downstream
 from lb.proxy.plane import DataPlane
 from lb.worker import acceptor as reception
 from lb.worker.acceptor import Reception

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from lb.core.targets import AccessLog, Listener, Pool, Retries, Rotation, Route, Service, Snapshot, Target, Timeouts
 from lb.http1.head import RequestFields, RequestHead
-from lb.proxy.downstream import Downstream
 from lb.proxy.exchange import Exchange
+from lb.proxy.h1.client import Downstream
 from lb.proxy.plane import DataPlane
 from tests.wire.front import OK, Front, Origin, Script, answers_ok, read_answer, read_request, status_of
 from tests.wire.request_table import TABLE

@@ -9,6 +9,7 @@ until its transport is gone.
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
 import struct
@@ -16,18 +17,19 @@ from dataclasses import replace
 from functools import lru_cache
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lb.core.targets import Listener
 from lb.http1 import proxy_protocol
 from lb.http1.chunked import BadChunk, ChunkedBody
 from lb.http1.excerpt import excerpt
-from lb.http1.forward import OMIT_TRAILERS, request_suffix
-from lb.http1.head import RequestFields, RequestHead
+from lb.http1.forward import request_suffix
+from lb.http1.head import RequestFields, RequestHead, ResponseHead
 from lb.http1.replies import reply
 from lb.http1.rules import Refusal, check_partial, read_request, read_request_fields
 from lb.proxy.exchange import Exchange
 from lb.proxy.front import in_networks
+from lb.proxy.h1.answer import AnswerWriter
 from lb.proxy.private import PrivateConnections
 from lb.proxy.sending import CLOSE_TIME, Sending
 
@@ -38,32 +40,39 @@ if TYPE_CHECKING:
     from lb.proxy.target_stream import TargetStream
 
 # What is read next. BLOCKED: nothing, for the client has to take its earlier answers first.
-PROXY_HEADER, HEAD, BODY, ANSWER, BLOCKED, LINGER, TUNNEL, CLOSED = range(8)
+PROXY_HEADER: Final = 0
+HEAD: Final = 1
+BODY: Final = 2
+ANSWER: Final = 3
+BLOCKED: Final = 4
+LINGER: Final = 5
+TUNNEL: Final = 6
+CLOSED: Final = 7
 
 #: Bytes of pipelined requests held while an earlier one is answered.
-PIPELINE_LIMIT = 65536
+PIPELINE_LIMIT: Final = 65536
 #: A connection that is to close reads on, for the client to see the answer: so many seconds in all, and no longer than
 #: that without a byte (nginx: lingering_time 30s, lingering_timeout 5s).
-LINGER_TIME = 30.0
-LINGER_QUIET = 5.0
+LINGER_TIME: Final = 30.0
+LINGER_QUIET: Final = 5.0
 #: The same, in all, for clients over a limit, and for all clients while the worker drains.
-LINGER_SHORT = 2.0
+LINGER_SHORT: Final = 2.0
 #: Clients over a limit that get an answer at one time; more are closed without one. Descriptors are kept free for them.
-TURNED_AWAY = 32
+TURNED_AWAY: Final = 32
 #: Bytes of an answer that wait in the transport before the target's reading stops: what uvloop has for plain TCP
 #: (for TLS: 512 KiB).
-WRITE_BUFFER = 65536
+WRITE_BUFFER: Final = 65536
 #: Seconds that a client's next request may take to come while the worker drains.
-DRAIN_IDLE = 0.5
+DRAIN_IDLE: Final = 0.5
 #: The same for its first one: a client asks again when an old connection ends, and gives up when a new one does.
-DRAIN_FIRST = 2.0
+DRAIN_FIRST: Final = 2.0
 #: Heads up to this size are remembered for the connection's next request.
-MEMO_LIMIT = 2048
+MEMO_LIMIT: Final = 2048
 
-_RESET = struct.pack("ii", 1, 0)
+_RESET: Final = struct.pack("ii", 1, 0)
 
 
-class Downstream:
+class Downstream(AnswerWriter):
     """One client connection."""
 
     __slots__ = (
@@ -78,38 +87,34 @@ class Downstream:
         "_raw",
         "_reading",
         "_seen_out",
-        "blocked",
+        "_spliced_to",
+        "_wire",
         "client_key",
         "context",
         "deadline",
-        "exchange",
         "front",
         "half_closed",
         "listener",
         "live",
-        "peer",
-        "private",
         "proto",
         "served",
         "state",
         "timer",
-        "transport",
-        "trusted",
     )
 
     def __init__(self, live: LiveConfig, front: Front, listener: Listener) -> None:
+        super().__init__()
         self.live = live
         self.context = live.context
         self.front = front
         self.listener = listener
-        self.transport: Any = None
+        self.transport = None  # type: ignore[assignment]  # until `connection_made`
         self.peer = b"unknown"
         self.proto = b"https" if listener.tls else b"http"
         self.trusted = False
         self.client_key = b""  # counted under this address; b"": not counted
         self.state = HEAD
-        self.exchange: Exchange | None = None
-        self.private: PrivateConnections | None = None  # made when the first connection is kept for this client
+        self.private = None  # made when the first connection is kept for this client
         self.deadline = inf
         self.timer = "client_header"
         self.served = 0
@@ -124,12 +129,14 @@ class Downstream:
         self._block_at = 0  # where in `_raw` the header block begins
         self._body_left = 0
         self._chunked: ChunkedBody | None = None
+        self._wire: list[bytes] | None = None  # a chunked body as it came, as far as no stream has it yet
+        self._spliced_to: TargetStream | None = None  # the stream that gets it so
         self._seen_out = 0  # bytes of the answer when a half-closed client was last looked at
         self._lingers_until = 0.0
 
     # --- transport --------------------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
         context, front = self.context, self.front
         listener = self.listener
@@ -194,7 +201,7 @@ class Downstream:
             self.deadline = self.context.now + self.listener.half_close
             self._seen_out = self.exchange.bytes_out
             if not self._held:
-                self.exchange.keep_alive = False
+                self.keep_alive = False
             return True
         if state == BLOCKED and self._held:
             return True  # the requests that it has sent are answered once it takes more
@@ -211,7 +218,6 @@ class Downstream:
             exchange.client_lost()
 
     def leave(self) -> None:
-        """The connection is gone: count it no more."""
         self.state = CLOSED
         front = self.front
         front.clients.discard(self)
@@ -258,7 +264,7 @@ class Downstream:
         if self.exchange is not None:
             self.exchange.client_unblocked()
         elif self.state == BLOCKED:
-            self.exchange_done(True, True)
+            self.done(True)
             if self.half_closed and self.state == HEAD:
                 self._close(self.listener.send_timeout)  # what is held is no whole request, and no more will come
 
@@ -316,14 +322,16 @@ class Downstream:
         fields = head.fields
         piece = b""
         done = True
-        framing = 0
+        trailers = b""
         if fields.chunked:
-            chunked = self._chunked = ChunkedBody(framed=True)
+            chunked = self._chunked = ChunkedBody(framed=False)
+            chunked.wire = self._wire = []
+            self._spliced_to = None
             try:
                 piece, ended = chunked.feed(data[position:])
             except BadChunk as error:
                 raise Refusal(400, "bad_framing", str(error)) from None
-            framing = len(piece) - chunked.payload
+            trailers = chunked.trailer_lines
             done = ended >= 0
             position = position + ended if done else len(data)
         elif fields.length > 0:
@@ -341,7 +349,7 @@ class Downstream:
             self.state = BODY
             if not fields.expect_continue:
                 self.expect_body()
-        exchange.start(piece, done, framing)
+        exchange.start(piece, done, trailers)
         return data[position:]
 
     def _parse_head(self, raw: bytes) -> RequestHead:
@@ -381,21 +389,17 @@ class Downstream:
         exchange = self.exchange
         if exchange is None:
             return
-        rest = b""
-        framing = 0
+        rest = trailers = b""
         chunked = self._chunked
         if chunked is not None:
-            before = chunked.payload
-            if exchange.service.omit & OMIT_TRAILERS:
-                chunked.trailers = False
             try:
                 piece, ended = chunked.feed(data)
             except BadChunk as error:
                 exchange.on_body_broken(str(error))
                 return
-            framing = len(piece) - (chunked.payload - before)
             done = ended >= 0
             if done:
+                trailers = chunked.trailer_lines
                 rest = data[ended:]
                 self._chunked = None
         else:
@@ -414,7 +418,9 @@ class Downstream:
         elif not self._paused:
             self.expect_body()
         if piece or done:
-            exchange.on_request_body(piece, done, framing)
+            exchange.on_request_body(piece, done, trailers)
+            if self._wire and (self._spliced_to is not None or exchange.upstream is not None):
+                self._stop_splice()  # the target's stream is another one now, or does not ask for the framing
 
     def _hold(self, data: bytes) -> None:
         """Bytes of a later request."""
@@ -449,8 +455,28 @@ class Downstream:
 
     # --- from the exchange ------------------------------------------------------------------------------------------
 
+    def send_head(self, response: ResponseHead, piece: bytes, end: bool, last: bool = False) -> None:
+        exchange = self.exchange
+        if response.plain and exchange is not None and not last:
+            request = exchange.head
+            limit = self.listener.requests_per_connection
+            # By far the most frequent case, written out: nothing to add but the request id.
+            if (
+                request.minor
+                and exchange.body_done
+                and not (request.fields.close or self.half_closed or self.front.draining)
+                and (not limit or self.served < limit)
+            ):
+                self.keep_alive = True
+                self._rechunk = self.until_close = False
+                if self.state != CLOSED:
+                    self.transport.write(
+                        b"".join((response.front, b"X-Request-Id: ", exchange.request_id, b"\r\n\r\n", piece))
+                    )
+                return
+        AnswerWriter.send_head(self, response, piece, end, last)
+
     def may_keep_alive(self, head: RequestHead) -> bool:
-        """Whether the connection stays open after this request (RFC 9112 section 9.3)."""
         fields = head.fields
         if fields.close or not (head.minor or fields.keep_alive) or self.half_closed or self.front.draining:
             return False
@@ -458,17 +484,14 @@ class Downstream:
         return not limit or self.served < limit
 
     def write(self, data: bytes) -> None:
-        """Send bytes of an answer."""
         if self.state != CLOSED:
             self.transport.write(data)
 
     def expect_body(self) -> None:
-        """From now on the client has to send its body."""
         self.timer = "client_body"
         self.deadline = self.context.now + self.listener.body_timeout
 
     def pause(self) -> None:
-        """Read no more for now: the target takes no more, or enough is held."""
         if not self._paused and self.state != CLOSED and not self.transport.is_closing():
             self._paused = True
             if self.timer == "client_body":
@@ -476,7 +499,6 @@ class Downstream:
             self.transport.pause_reading()
 
     def resume(self) -> None:
-        """Read on, unless enough is held already."""
         if self.state > BODY and len(self._held) > PIPELINE_LIMIT:
             return
         if self._paused and self.state != CLOSED and not self.transport.is_closing():
@@ -485,14 +507,13 @@ class Downstream:
             if self.state == BODY:
                 self.expect_body()
 
-    def exchange_done(self, keep_alive: bool, body_done: bool) -> None:
-        """The exchange is over: begin the next request, or close."""
-        self.exchange = None
-        self._chunked = None
+    def done(self, complete: bool) -> None:
+        exchange, self.exchange = self.exchange, None
+        self._chunked = self._wire = None
         if self.state == CLOSED:
             return
-        if not keep_alive:
-            self._close_gently(body_done)
+        if not (complete and self.keep_alive):
+            self._close_gently(exchange is None or exchange.body_done)
             return
         if self.blocked:
             self.state = BLOCKED
@@ -509,12 +530,26 @@ class Downstream:
             self.resume()
 
     def rest(self) -> None:
-        """Ask for no request until the loop's next turn: this one has lasted long enough."""
         if self.state == HEAD and not self._held:
             self.context.breather.rest(self)
 
+    def framed_request(self, stream: TargetStream, begin: bool) -> bytes | None:
+        wire = self._wire
+        if wire is None or self._spliced_to is not (None if begin else stream):
+            self._stop_splice()
+            return None
+        self._spliced_to = stream
+        framed = b"".join(wire)
+        wire.clear()
+        return framed
+
+    def _stop_splice(self) -> None:
+        """No stream gets the body as it came from now on."""
+        self._wire = None
+        if self._chunked is not None:
+            self._chunked.wire = None
+
     def keep_private(self, lane: Lane, upstream: TargetStream) -> None:
-        """A connection to a target may serve nobody else: it is kept until this client goes."""
         if self.state == CLOSED:
             upstream.close()
             return
@@ -522,18 +557,18 @@ class Downstream:
             self.private = PrivateConnections()
         self.private.keep(lane, upstream)
 
-    def cut(self, reset: bool) -> None:
+    def reset(self) -> None:
         """End the connection so that a half-sent answer does not look whole, once the client has what was written.
 
-        `reset`: its end would be the end of the body, as for HTTP/1.0, so that only a reset says that something is
-        missing. It is sent when the client has acknowledged the rest, which it would throw away.
+        Where its end would be the end of the body, as for HTTP/1.0, only a reset says that something is missing. It is
+        sent when the client has acknowledged the rest, which it would throw away.
         """
         if self.state == CLOSED:
             return
         self.state = CLOSED
         self.exchange = None
         self.deadline = inf
-        if not reset:
+        if not self.until_close:
             self.transport.close()
             self._bound_close(self.listener.send_timeout, CLOSE_TIME)
             return
@@ -548,7 +583,7 @@ class Downstream:
         the request."""
         context = self.context
         request_id = context.next_id()
-        data = reply(refusal.status, refusal.detail, request_id=request_id, close=True, date=context.date)
+        data = reply(refusal.status, refusal.detail, request_id=request_id, date=context.date)
         context.refused(refusal, self.peer, request_id, len(data), excerpt(head))
         self.write(data)
         self._close_gently(False)
@@ -562,7 +597,7 @@ class Downstream:
             self._close_now()
             return
         front.turned_away.add(self)
-        self.transport.write(reply(503, text, close=True, retry_after=1, date=context.date))
+        self.transport.write(reply(503, text, retry_after=1, date=context.date))
         self._close_gently(False)
         context.sending[self] = Sending(self.transport, context.now, LINGER_SHORT, LINGER_SHORT)
 

@@ -12,10 +12,11 @@ import select
 import socket
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 from lb.core.retry import BODY, GARBAGE, HEAD, RESET, Failure
 from lb.http1.chunked import BadChunk, ChunkedBody
+from lb.http1.forward import request_bytes
 from lb.http1.head import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, ResponseHead
 from lb.http1.rules import BadResponse, check_partial_response, read_response, read_response_fields
 from lb.proxy.sending import CLOSE_TIME, Sending
@@ -23,20 +24,27 @@ from lb.proxy.target_stream import SHARED, TargetStream
 from lb.proxy.tcp import delivery
 
 if TYPE_CHECKING:
+    import asyncio
+
     from lb.proxy.lane import Lane
     from lb.proxy.target_stream import Requester
 
 #: More interim (1xx) answers to one request than this are nonsense.
-INTERIM_LIMIT = 64
+INTERIM_LIMIT: Final = 64
 #: Answers' heads up to this size are remembered, raw and read: targets repeat themselves, and each other…
-MEMO_LIMIT = 2048
+MEMO_LIMIT: Final = 2048
 #: …until there are so many. (The Date field makes new ones each second.)
 MEMO_HEADS = 256
 
 #: Bytes at a time that are read of a connection that is lost, and reads at most: the client may not take more.
-LAST_READ, LAST_READS = 1 << 16, 4
+LAST_READ: Final = 1 << 16
+LAST_READS: Final = 4
 
-_HEAD, _BODY, _IDLE = range(3)
+_LAST_CHUNK: Final = b"0\r\n\r\n"
+
+_HEAD: Final = 0
+_BODY: Final = 1
+_IDLE: Final = 2
 
 
 class Upstream(TargetStream):
@@ -47,10 +55,12 @@ class Upstream(TargetStream):
         "_chunked",
         "_framing",
         "_held",
+        "_in_chunks",
         "_interim",
         "_left",
         "_lost",
         "_paused",
+        "_spliced",
         "_state",
         "_watch",
         "lane",
@@ -62,7 +72,7 @@ class Upstream(TargetStream):
     def __init__(self, lane: Lane, sock: socket.socket) -> None:
         self.lane = lane
         self.sock = sock
-        self.transport = None
+        self.transport = None  # type: ignore[assignment]  # until `connection_made`
         self.exchange = None
         self.idle_since = 0.0
         self.expires_at = inf  # when it takes no more requests
@@ -77,6 +87,8 @@ class Upstream(TargetStream):
         self._left = 0
         self._chunked: ChunkedBody | None = None
         self._held = b""
+        self._in_chunks = False  # the request's body is sent in chunks
+        self._spliced = False  # …as they came from the client
         self._interim = 0
         self.special = False  # it is lost, retired, blocked, paused or private: `detach` has to look
         self._lost = False
@@ -86,7 +98,7 @@ class Upstream(TargetStream):
 
     # --- transport --------------------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
         self.idle_since = monotonic()
         self.lane.connections.add(self)
@@ -150,9 +162,19 @@ class Upstream(TargetStream):
 
     # --- from the exchange ------------------------------------------------------------------------------------------
 
-    def begin(self, exchange: Requester, data: bytes) -> None:
-        """Write the first bytes of a request: its head and what there is of its body."""
-        self.exchange = exchange
+    def send_request(self, requester: Requester, host: bytes, omit: int, piece: bytes, end: bool) -> None:
+        head = requester.head
+        data = request_bytes(head, host, requester.request_id, omit)
+        self._in_chunks = head.fields.chunked
+        if self._in_chunks:
+            framed = requester.framed_request(self, True)
+            self._spliced = framed is not None
+            data += _chunk(piece) if framed is None else framed
+            if end:
+                data += _LAST_CHUNK
+        elif piece:
+            data += piece
+        self.exchange = requester
         self._state = _HEAD
         self._interim = 0
         self._before = self.sent
@@ -160,35 +182,44 @@ class Upstream(TargetStream):
         if not self._lost:
             self.transport.write(data)
 
-    def write(self, data: bytes) -> None:
-        """Write more of the request's body."""
-        if not self._lost:
+    def send_body(self, piece: bytes, end: bool) -> None:
+        if self._in_chunks:
+            framed = self.exchange.framed_request(self, False) if self._spliced and self.exchange is not None else None
+            piece = _chunk(piece) if framed is None else framed
+            if end:
+                piece += _LAST_CHUNK
+        if piece and not self._lost:
+            self.sent += len(piece)
+            self.transport.write(piece)
+
+    def send_trailers(self, lines: bytes) -> None:
+        if self._in_chunks and not self._lost:
+            data = b"0\r\n" + lines + b"\r\n"
             self.sent += len(data)
             self.transport.write(data)
 
+    def cancel(self) -> None:
+        self.exchange = None
+        self.reusable = False
+
     def pause(self) -> None:
-        """The client takes no more: stop reading."""
         if not self._lost and not self.transport.is_closing():
             self._paused = self.special = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
-        """The client takes more again."""
         self._paused = False
         if not self._lost and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def retire(self) -> None:
-        """Take no request after this one, whatever the answer says."""
         self.retired = self.special = True
 
     def reserve(self, private: int) -> None:
-        """Serve one client alone from now on, or anybody again: one of the constants of `proxy.private`."""
         self.private = private
         self.special = True
 
     def detach(self, now: float) -> None:
-        """The exchange is over: back to the idle ones if possible, else closed. (`Lease` counts it.)"""
         lane = self.lane
         if not self.reusable or self._state != _IDLE or lane.draining:
             self.abort()
@@ -222,13 +253,11 @@ class Upstream(TargetStream):
             self.lane.keep(self)
 
     def abort(self) -> None:
-        """Close at once, throwing away what was not written yet."""
         self.exchange = None
         if not self._lost:
             self.transport.abort()
 
     def close(self) -> None:
-        """Close an idle connection."""
         if not self._lost:
             self.transport.close()
             lane = self.lane
@@ -237,16 +266,13 @@ class Upstream(TargetStream):
 
     @property
     def unsent(self) -> bool:
-        """Whether bytes that were written wait in the transport still."""
         return not self._lost and self.transport.get_write_buffer_size() > 0
 
     @property
     def gone(self) -> bool:
-        """Whether the connection is over, or about to be."""
         return self._lost or bool(self.transport.is_closing())
 
     def looks_open(self) -> bool:
-        """Whether the kernel knows of no end of file, reset or stray bytes on this idle connection."""
         if self._lost:
             return False
         watch = self._watch
@@ -314,9 +340,9 @@ class Upstream(TargetStream):
             exchange.on_response(head, data, True)
         elif framing == CHUNKED:
             self._state = _BODY
-            self._chunked = ChunkedBody(framed=exchange.head.minor == 1, trailers=exchange.passes_trailers)
+            chunked = self._chunked = ChunkedBody(framed=exchange.splice(head), trailers=exchange.passes_trailers)
             try:
-                piece, ended = self._chunked.feed(data)
+                piece, ended = chunked.feed(data)
             except BadChunk as error:
                 # Nothing of this answer has reached the client yet.
                 raise BadResponse(str(error)) from None
@@ -324,7 +350,11 @@ class Upstream(TargetStream):
                 if ended < size:
                     self._extra()
                 self._state = _IDLE
-            exchange.on_response(head, piece, ended >= 0, len(piece) - self._chunked.payload)
+            # With its framing the piece has the trailers, too.
+            trailers = b"" if chunked.framed or not chunked.trailers else chunked.trailer_lines
+            exchange.on_response(head, piece, ended >= 0 and not trailers, len(piece) - chunked.payload)
+            if trailers and self.exchange is exchange:
+                exchange.on_response_trailers(trailers)
         else:
             self.reusable = False
             self._state = _BODY
@@ -368,8 +398,11 @@ class Upstream(TargetStream):
                 if ended < len(data):
                     self._extra()
                 self._state = _IDLE
+            trailers = b"" if chunked.framed or not chunked.trailers else chunked.trailer_lines
             if piece or ended >= 0:
-                exchange.on_response_body(piece, ended >= 0, len(piece) - (chunked.payload - before))
+                exchange.on_response_body(piece, ended >= 0 and not trailers, len(piece) - (chunked.payload - before))
+            if trailers and self.exchange is exchange:
+                exchange.on_response_trailers(trailers)
         else:
             exchange.on_response_body(data, False)
 
@@ -459,3 +492,8 @@ class Upstream(TargetStream):
             return False
         known = delivery(self.sock)
         return known is not None and (known.sent <= self._before or (ended and known.acked <= self._before))
+
+
+def _chunk(piece: bytes) -> bytes:
+    """A piece of payload as a chunk; nothing, which would be the last chunk, if it is empty."""
+    return b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""

@@ -1,0 +1,1 @@
+"""The two sides of an exchange in HTTP/1: `client` with `answer`, and `target`."""
