@@ -5,7 +5,7 @@ pools, lanes by lease) and the worker's `Context` (clock, timers, ids, counters,
 worker and no other client. It is the only place that knows of retries. Read from top to bottom, this file is what the
 proxy does:
 
-    1 begin         start()                        route, limits, pool, lane; or an answer of our own
+    1 begin         start()                        route, its steps, pool, lane; or an answer of our own
     2 connected     on_connected()                 head and first body piece go out in one write
     3 body up       on_request_body()              relayed as it comes, kept (bounded) for another try
     4 answer        on_interim/response/upgrade()  relayed as it comes; head and first piece in one write
@@ -152,6 +152,7 @@ class Exchange:
         stats.begun += 1
         stats.last_words[BEGUN] = stats.begun
         head = self.head
+        fields = head.fields
         self.body_done = done
         if piece:
             self.body = [piece]
@@ -170,21 +171,11 @@ class Exchange:
         service.in_flight += 1
         service.budget.requests += 1
         self.max_body = route.max_body
-        if route.max_body and (head.fields.length > route.max_body or self.bytes_in > route.max_body):
-            self.answer(413, "body_too_large", f"the body is longer than {route.max_body} bytes")
-            return
-        if head.fields.max_forwards == 0 and head.method in (b"OPTIONS", b"TRACE"):
-            # RFC 9110 section 7.6.2: it ends here.
-            status = 200 if head.method == b"OPTIONS" else 405
-            allow = b"Allow: GET, HEAD, POST, PUT, DELETE\r\n"
-            self.answer_with(Reply(status, "max_forwards", "Max-Forwards is 0", allow))
-            return
-        if head.fields.upgrade and not self._upgrade_is_sound():
-            self.answer(400, "bad_upgrade", "a WebSocket handshake needs GET and Sec-WebSocket-Key")
-            return
-        if service.bounded and service.in_flight > service.bound():
-            self.answer(503, "overload", "the service has as many requests in flight as it may have")
-            return
+        for step in route.steps if not (fields.special or fields.upgrade) else route.rare_steps:
+            refusal = step.before(self)
+            if refusal is not None:
+                self.answer_with(refusal)
+                return
         total = route.total or service.rules.timeouts.total
         if total:
             self.ends_at = self.started + total
@@ -270,13 +261,6 @@ class Exchange:
             shadow.drop()
         if self.pool.waiting:
             self.pool.wake()  # a client's request may ride it
-
-    def _upgrade_is_sound(self) -> bool:
-        """RFC 6455 section 4.1: a WebSocket handshake is a GET with a key; other protocols are not ours to judge."""
-        head = self.head
-        if b"websocket" not in head.fields.upgrade.lower().split(b", "):
-            return True
-        return head.method == b"GET" and bool(head.fields.value(b"sec-websocket-key")) and head.minor == 1
 
     def _next_lane(self) -> None:
         """Pick a target and lease a connection to it: an idle one, a new one, or a place in the queue."""

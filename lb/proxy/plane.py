@@ -25,7 +25,7 @@ from lb.core.report import (
     removed_id,
 )
 from lb.core.routing import RouteTable
-from lb.core.targets import Listener, Rotation, Service, Snapshot, Target
+from lb.core.targets import Listener, Rotation, Route, Service, Snapshot, Target
 from lb.proxy.access_log import RECENT, Brief, Log, Recent, find_brief
 from lb.proxy.connect import Connector
 from lb.proxy.context import Context
@@ -37,6 +37,7 @@ from lb.proxy.last_words import LOGGED
 from lb.proxy.observers import Limits, Mirrors
 from lb.proxy.services import LiveConfig, LivePool, LiveRoute, LiveService
 from lb.proxy.stats import Stats
+from lb.proxy.steps import steps_of
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
@@ -144,7 +145,7 @@ class DataPlane:
         self._carry_over(old_services, names)
         for rotation in snapshot.rotations:
             self._rotate(rotation)
-        live.routes = [LiveRoute(services[route.service], route.max_body, route.total) for route in snapshot.routes]
+        live.routes = [self._live_route(route) for route in snapshot.routes]
         live.table = RouteTable.build(snapshot.routes)
         catch_all = len(snapshot.routes) == 1 and snapshot.routes[0].path == "/" and not snapshot.routes[0].host
         live.only_route = live.routes[0] if catch_all else None
@@ -153,6 +154,10 @@ class DataPlane:
         self.applied, self.behind = max(self.applied, snapshot.version), 0
         for exchange in waiting:
             exchange.leave_queue()
+
+    def _live_route(self, route: Route) -> LiveRoute:
+        service = self.live.services[route.service]
+        return LiveRoute(service, route.max_body, route.total, *steps_of(route, service))
 
     @staticmethod
     def _succeeded(target: Target, names: Renames, free: dict[str, Lane]) -> Lane | None:

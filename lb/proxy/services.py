@@ -13,7 +13,7 @@ from collections.abc import Collection
 from itertools import islice
 from random import Random
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lb.core.balance import Balancer, build, hash_key
 from lb.core.limiter import GradientLimiter
@@ -30,6 +30,7 @@ from lb.proxy.mirror import Mirroring
 
 if TYPE_CHECKING:
     from lb.http1.head import RequestHead
+    from lb.http1.replies import Reply
     from lb.proxy.client_stream import ClientStream
     from lb.proxy.context import Context
     from lb.proxy.exchange import Exchange
@@ -388,15 +389,31 @@ class LiveService:
         return min(fixed, adaptive) if fixed else adaptive
 
 
+class Step(Protocol):
+    """Something that a route decides of each request before it goes to a target; see `proxy.steps`."""
+
+    def before(self, exchange: Exchange) -> Reply | None: ...  # what to answer with; None: go on
+
+
 class LiveRoute:
-    """A route with its service at hand."""
+    """A route with its service and its steps at hand. `rare_steps` are those for heads with rare fields: Upgrade,
+    Expect, Max-Forwards, or a login of the connection."""
 
-    __slots__ = ("max_body", "service", "total")
+    __slots__ = ("max_body", "rare_steps", "service", "steps", "total")
 
-    def __init__(self, service: LiveService, max_body: int, total: float) -> None:
+    def __init__(
+        self,
+        service: LiveService,
+        max_body: int,
+        total: float,
+        steps: tuple[Step, ...] = (),
+        rare_steps: tuple[Step, ...] | None = None,
+    ) -> None:
         self.service = service
         self.max_body = max_body
         self.total = total
+        self.steps = steps
+        self.rare_steps = steps if rare_steps is None else rare_steps
 
 
 class LiveConfig:

@@ -1,0 +1,26 @@
+"""Steps of a route: what is decided of a request before it goes to a target, one file each.
+
+A step has `before(exchange)`, which returns a `Reply` to answer with, or None to go on (`services.Step`). A route has
+the steps that its settings ask for, in one tuple; a route without any pays nothing. Steps about rare fields of a head
+are asked only where the head has such a field.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lb.proxy.steps.body_limit import BodyLimit
+from lb.proxy.steps.max_forwards import MaxForwards
+from lb.proxy.steps.overload import Overload
+from lb.proxy.steps.websocket import WebSocketHandshake
+
+if TYPE_CHECKING:
+    from lb.core.targets import Route
+    from lb.proxy.services import LiveService, Step
+
+
+def steps_of(route: Route, service: LiveService) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """The steps of a route: for requests without rare fields, and for those with one."""
+    first: tuple[Step, ...] = (BodyLimit(route.max_body),) if route.max_body else ()
+    last: tuple[Step, ...] = (Overload(),) if service.bounded else ()
+    return (*first, *last), (*first, MaxForwards(), WebSocketHandshake(), *last)
