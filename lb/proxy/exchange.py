@@ -229,11 +229,11 @@ class Exchange:
         if not self._may_open(lane):
             self.shadow.drop()
             return
-        leased = lane.lease(self.started, self.head.method not in IDEMPOTENT)
-        if leased is not None:
+        lease = lane.lease(self.started, self.head.method not in IDEMPOTENT)
+        if lease is not None:
             self.lease.release()
-            self.lease, upstream = leased
-            self._send(upstream)
+            self.lease = lease
+            self._send(lease.upstream)
         else:
             self._open(self.lease)
 
@@ -284,10 +284,10 @@ class Exchange:
             lane = lane_with_room
         if not self.fresh:
             now = self.started if not self.attempt else monotonic()
-            leased = lane.lease(now, self.head.method not in IDEMPOTENT)
-            if leased is not None:
-                self.lease, upstream = leased
-                self._send(upstream)
+            lease = lane.lease(now, self.head.method not in IDEMPOTENT)
+            if lease is not None:
+                self.lease = lease
+                self._send(lease.upstream)
                 return
         self.lease = lane.hold()
         self._open(self.lease)
@@ -410,7 +410,9 @@ class Exchange:
             host = self.lease.lane.authority
         body = self.body
         piece = b"" if not body else body[0] if len(body) == 1 else b"".join(body)
-        trailers = b"" if service.omit & OMIT_TRAILERS else self.trailers
+        trailers = self.trailers
+        if trailers and service.omit & OMIT_TRAILERS:
+            trailers = b""
         timeouts = service.rules.timeouts
         if self.body_done or fields.expect_continue:
             self.timer = "response"

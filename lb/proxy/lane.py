@@ -66,16 +66,17 @@ class Lease:
     one with an idle connection, `Lane.hold` one without a connection; each is released once.
     """
 
-    __slots__ = ("careful", "lane", "needs_new", "released", "since", "waiter")
+    __slots__ = ("careful", "lane", "needs_new", "released", "since", "upstream", "waiter")
 
     lane: Lane
-    released: bool
-    waiter: Waiter  # while the lease is among the lane's waiters, as the three after it
+    upstream: TargetStream  # the idle connection that `Lane.lease` found
+    released: bool  # once it waits for a connection, as the four after it
+    waiter: Waiter
     since: float  # when it began to wait
     needs_new: bool  # no connection that has served a request will do
     careful: bool  # the request must not be sent twice
 
-    # It has no `__init__`: one is made for each request, and `_lease` saves the call.
+    # It has no `__init__`, and no value where none is needed: one is made for each request.
 
     def open(self, waiter: Waiter, needs_new: bool, careful: bool) -> None:
         """Get a connection for `waiter`, which is told by `on_connected` or `on_failure`.
@@ -84,6 +85,7 @@ class Lease:
         """
         lane = self.lane
         lane.active += 1
+        self.released = False
         self.waiter, self.needs_new, self.careful, self.since = waiter, needs_new, careful, monotonic()
         if not lane.expecting:
             lane.expecting = deque()
@@ -143,13 +145,6 @@ class Lease:
         elif outcome == COMPLETE and status != 499:
             tally.successes += 1
             lane.streak = 0
-
-
-def _lease(lane: Lane) -> Lease:
-    lease = Lease()
-    lease.lane = lane
-    lease.released = False
-    return lease
 
 
 #: What lanes without a request that waits for a connection have in common, so that looking at it fetches nothing.
@@ -226,7 +221,7 @@ class Lane:
 
     # --- connections ------------------------------------------------------------------------------------------------
 
-    def lease(self, now: float, careful: bool) -> tuple[Lease, TargetStream] | None:
+    def lease(self, now: float, careful: bool) -> Lease | None:
         """A lease with the freshest idle connection that may carry a request, or None.
 
         `careful`: the request must not be sent twice, so the kernel is asked whether the connection is open still.
@@ -242,17 +237,19 @@ class Lane:
             if young:
                 self.active += 1
                 self.in_flight += 1
-                lease = Lease()  # `_lease`, written out: this is the way of nearly every request
+                lease = Lease()
                 lease.lane = self
-                lease.released = False
-                return lease, upstream
+                lease.upstream = upstream
+                return lease
             upstream.close()
         return None
 
     def hold(self) -> Lease:
         """A lease without a connection."""
         self.in_flight += 1
-        return _lease(self)
+        lease = Lease()
+        lease.lane = self
+        return lease
 
     def keep(self, upstream: TargetStream) -> None:
         """One more idle connection, the freshest; of more than may be in use at once the oldest goes.
