@@ -18,7 +18,7 @@ from lb.proxy.openings import Openings
 
 if TYPE_CHECKING:
     from lb.proxy.context import Context
-    from lb.proxy.lane import Address, Lane
+    from lb.proxy.lane import Address, Begun, Lane
 
 
 class Connector:
@@ -34,18 +34,19 @@ class Connector:
         """Begin a connection to `lane`'s target, now or, if it is needed still, in one of the loop's next turns."""
         self._openings.ask(lane)
 
-    def open(self, lane: Lane) -> None:
+    def open(self, lane: Lane, begun: Begun) -> None:
         """Open a connection now. The lane is told by `opened` or `not_opened`."""
-        task = self._context.loop.create_task(self._open(lane, monotonic()))
+        task = self._context.loop.create_task(self._open(lane, begun))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _open(self, lane: Lane, begun: float) -> None:
+    async def _open(self, lane: Lane, begun: Begun) -> None:
         failure: Failure | None = None
         try:
             upstream = await self._connect(lane, lane.service.timeouts.connect or None)
         except TimeoutError:
-            lane.tally.timeouts += 1
+            if not begun.for_copy:
+                lane.tally.timeouts += 1
             failure = Failure(CONNECT, TIMEOUT, "did not accept a connection in time", timer="connect")
         except ConnectionRefusedError:
             failure = Failure(CONNECT, REFUSED, "refused the connection")

@@ -614,7 +614,7 @@ class Exchange:
             self.phase = DOUBTING
             self.deadline = inf
             if self._may_open(lane):
-                lane.begin()
+                lane.try_out(self.is_copy)
             self.context.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure, now, DOUBT_TURNS)
             self.pool.wake()  # the connection that broke off has left room
             return

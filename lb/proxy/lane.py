@@ -13,7 +13,7 @@ from collections import deque
 from math import inf
 from operator import add
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from lb.core.balance import PeakEwma
 from lb.core.keepalive import IdleLimit
@@ -38,9 +38,19 @@ CUT: Final = 2
 class Waiter(Protocol):
     """A request that waits for a connection."""
 
+    @property
+    def is_copy(self) -> bool: ...  # a mirrored copy: a connection that is refused to it speaks against no target
+
     def on_connected(self, upstream: TargetStream) -> None: ...
 
     def on_failure(self, failure: Failure) -> None: ...
+
+
+class Begun(NamedTuple):
+    """A connection that is being opened."""
+
+    at: float  # monotonic time
+    for_copy: bool  # a mirrored copy alone has asked for it
 
 
 class Connector(Protocol):
@@ -48,7 +58,7 @@ class Connector(Protocol):
 
     def ask(self, lane: Lane) -> None: ...
 
-    def open(self, lane: Lane) -> None: ...
+    def open(self, lane: Lane, begun: Begun) -> None: ...
 
 
 class Pools(Protocol):
@@ -321,13 +331,14 @@ class Lane:
             self.spare(upstream, monotonic())
             self.pools.wake(self)
 
-    def not_opened(self, failure: Failure, begun: float) -> None:
-        """A connection has failed that was begun then."""
-        self.tally.connect_failures += 1
-        self.failed(_ALARMS[failure.cause], failure.text)
+    def not_opened(self, failure: Failure, begun: Begun) -> None:
+        """A connection has failed. It counts unless only mirrored copies wanted it."""
+        if not begun.for_copy or not all(lease.waiter.is_copy for lease in self.expecting):
+            self.tally.connect_failures += 1
+            self.failed(_ALARMS[failure.cause], failure.text)
         self.opening -= 1
         if self.needs_another():
-            if self.expecting[0].since <= begun:
+            if self.expecting[0].since <= begun.at:
                 lease = self._leaves_first()
                 self.active -= 1
                 lease.waiter.on_failure(failure)
@@ -372,8 +383,15 @@ class Lane:
 
     def begin(self) -> None:
         """Open a connection now, for the first request that waits for one when it is there."""
+        self._begin(self.expecting[-1].waiter.is_copy)
+
+    def try_out(self, for_copy: bool) -> None:
+        """Open a connection that no request waits for: it shows whether the target is there at all."""
+        self._begin(for_copy)
+
+    def _begin(self, for_copy: bool) -> None:
         self.opening += 1
-        self.connector.open(self)
+        self.connector.open(self, Begun(monotonic(), for_copy))
 
     # --- coming and going -------------------------------------------------------------------------------------------
 

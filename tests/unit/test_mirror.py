@@ -280,6 +280,23 @@ def test_what_a_copy_meets_speaks_against_no_target(trouble: str) -> None:
     assert service(stage).budget.retries == 0
 
 
+def test_connections_that_are_refused_to_copies_speak_against_no_target() -> None:
+    stage = mirrored()
+    lane = next(lane for lane in stage.plane.lanes.values() if lane.target.pool == "green")
+    for _ in range(4):
+        serve(stage)
+        for _ in range(3):
+            while any(each.target.pool == "green" for each, _ in stage.loop.opening):
+                refuse(stage, "green")
+            stage.loop.fire()
+    assert service(stage).mirrored == {"failed": 4}
+    lane.try_out(for_copy=True)  # as for a copy whose idle connection was closed
+    refuse(stage, "green")
+    lane.settle()
+    assert (lane.tally.connect_failures, lane.streak) == (0, 0)
+    assert stage.alarms == []
+
+
 def test_a_whole_copy_is_no_request_of_a_client() -> None:
     stage = mirrored()
     serve(stage)
@@ -310,7 +327,7 @@ def test_a_copy_takes_no_idle_connection_beyond_the_bound() -> None:
     upstream, _ = accept(stage, "green")
     client, exchange = stage.ask(GET)
     accept(stage, "blue")
-    upstream.lane.begin()
+    upstream.lane.try_out(for_copy=False)
     accept(stage, "green")
     assert upstream.lane.freshest is not None
     assert exchange.upstream is not None

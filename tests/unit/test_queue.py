@@ -371,7 +371,7 @@ def test_an_idle_connection_is_no_room_beyond_the_bound() -> None:
     stage = Stage(targets=1, breaker=ONE)
     stage.ask(GET)
     upstream, _ = stage.accept()
-    upstream.lane.begin()
+    upstream.lane.try_out(for_copy=False)
     spare, _ = stage.accept()
     _, waits = stage.ask(GET)
     assert waits.phase == QUEUED
