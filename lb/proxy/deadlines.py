@@ -2,7 +2,7 @@
 
 Ten times a second it takes the time, closes what is over its deadline, retires idle connections, ends drains and hands
 the log on. A pass over 10,000 connections costs about a millisecond. Where there are many targets, a pass looks at a
-part of them, and at each once a second: a request never relies on it (`Lane.take_idle` looks for itself).
+part of them, and at each once a second: a request never relies on it (`Lane.lease` looks for itself).
 """
 
 from __future__ import annotations

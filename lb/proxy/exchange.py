@@ -11,7 +11,7 @@ proxy does:
     4 answer        on_interim/response/upgrade()  relayed as it comes; head and first piece in one write
     5 trouble       on_failure/deadline(), client_lost()   retry.decide: again, answer, or cut
     6 backpressure  client_blocked/upstream_blocked()      a side whose buffer is full stops the other's reading
-    7 end           _finish()                      tallies, log record, connection back or closed
+    7 end           _finish()                      lease released, connection back or closed, observers told
 """
 
 from __future__ import annotations

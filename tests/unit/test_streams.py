@@ -6,8 +6,10 @@ from time import monotonic
 from typing import Any
 
 from lb.core.retry import HEAD, RESET, Failure
+from lb.core.targets import Listener
 from lb.http1.head import CHUNKED, ResponseFields, ResponseHead
 from lb.proxy.target_stream import SHARED, Requester, TargetStream
+from tests.unit.test_calls_per_request import ClientTransport
 from tests.unit.test_exchange import GET, POST, Stage
 
 UPLOAD = b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
@@ -132,3 +134,48 @@ def test_a_client_that_leaves_cancels_nothing_but_its_own() -> None:
     assert stream.detached
     assert not stream.reusable
     assert stage.at_rest()
+
+
+def uploading(stage: Stage) -> tuple[Any, ClientTransport]:
+    """A client of HTTP/1.1 that begins an upload in chunks."""
+    client: Any = stage.plane.downstream(Listener("test"))()
+    transport = ClientTransport()
+    client.connection_made(transport)
+    client.data_received(UPLOAD.replace(b"POST", b"PUT") + b"\r\n3\r\none\r\n2;x\r\ntw")
+    return client, transport
+
+
+def test_chunks_pass_from_http_1_1_to_http_1_1_as_they_came() -> None:
+    stage = Stage()
+    client, _ = uploading(stage)
+    _, wire = stage.accept()
+    assert wire.take().endswith(b"\r\n\r\n3\r\none\r\n2\r\ntw")
+    client.data_received(b"\r\n5\r\nth")
+    assert wire.take() == b"\r\n5\r\nth"
+    client.data_received(b"ree\r\n00\r\nX-Sum: 1\r\n\r\n")
+    assert wire.take() == b"ree\r\n0\r\nX-Sum: 1\r\n\r\n"
+    assert client.exchange.bytes_in == 10
+
+
+def test_another_try_frames_anew_what_was_cut_off_within_a_chunk() -> None:
+    stage = Stage()
+    client, transport = uploading(stage)
+    stage.accept()
+    client.exchange.on_failure(Failure(HEAD, RESET, "reset", unprocessed=True))
+    client.data_received(b"\r\n3\r\ns")
+    upstream, wire = stage.accept()
+    assert wire.take().endswith(b"\r\n\r\n6\r\nonetws\r\n")
+    client.data_received(b"ix\r\n0\r\n\r\n")
+    assert wire.take() == b"2\r\nix\r\n0\r\n\r\n"
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 2\r\n\r\nok")
+    assert transport.take().startswith(b"HTTP/1.1 200 OK")
+
+
+def test_another_kind_of_target_gets_payload_and_no_framing_piles_up() -> None:
+    stage = Stage()
+    client, _ = uploading(stage)
+    stream = connected(stage)
+    client.data_received(b"\r\n3\r\nsix\r\n0\r\n\r\n")
+    assert [piece for kind, piece in stream.sent if kind == "body"] == [b"onetw", b"six"]
+    assert stream.ended
+    assert client.framed_request(stream, False) is None
