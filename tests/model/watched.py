@@ -76,17 +76,18 @@ class Watched(Supervisor):
         known = world.knowledge.get(address)
         if known is None or verdict.ignored:
             return
-        was = known.ready
+        was, words = known.ready, (known.share, known.asks_drain)
         if seen.doubt == "overloaded":
             world.relieved.add(address)
         if verdict.ok:
             hint = 1.0 if verdict.weight_hint is None else verdict.weight_hint
             known.passed(seen.at, hint, verdict.drain_hint)
         elif not (seen.doubt == "own_fault" and known.ready is not True):
-            was = known.ready
             known.failed(seen.at)
             world.fallen |= known.ready is not was
-        world.turns += known.ready is not was
+        asked = words != (known.share, known.asks_drain)
+        world.fallen |= asked
+        world.turns += asked or known.ready is not was
         world.on_change()
 
     def _on_change(self, id: str, old: Health, new: Health, effects: tuple[Effect, ...]) -> None:

@@ -594,14 +594,14 @@ class World:
 
     def _judge_copy(self, track: Track, arrival: Arrival) -> None:
         """A request that a target has answered well is tried no more; what arrives then is a copy, and its pool had
-        none of the request before."""
-        answered = any(each.answered and not each.fails for each in track.arrivals)
-        if not answered or "first" in track.wish.do or track.wish.do.get("status") or track.excuses & BROKEN_OFF:
+        none of the request before. The copy itself may be tried again."""
+        answered = next((i for i, each in enumerate(track.arrivals) if each.answered and not each.fails), None)
+        if answered is None or "first" in track.wish.do or track.wish.do.get("status") or track.excuses & BROKEN_OFF:
             return
         for plan in self.plan.services.values():
             for pool, targets in plan.pools.items():
                 places = self._places(frozenset(target.address for target in targets))
-                seen = [each.backend for each in track.arrivals if each.backend.address in places]
+                seen = [each.backend for each in track.arrivals[: answered + 1] if each.backend.address in places]
                 if seen and arrival.backend.address in places:
                     told = f"{track.wish} (#{track.wish.number})"
                     self.violate("2 a copy is for another pool", f"{told}: {pool} got a copy after {seen}")
