@@ -128,6 +128,7 @@ class World:
         self.failed_installs: list[float] = []  # when a worker was made to fail one
         self.events_before = 0  # id of the newest event before the last order
         self.turned_within_the_order = False  # …while the last order was carried out
+        self.traffic_moved = False  # …by lb itself, before the last order was refused
         self.orders = 0  # under way: what they change may be in force already
         self.fallen = False  # a target has failed its checks since the last order began
         self.waiting: list[Track] = []  # requests that ended while an order was under way
@@ -357,6 +358,10 @@ class World:
         if wished is None:
             return {plan.active: 100}
         return {pool: parts for pool, parts in (wished.shares or ((wished.active, 100),)) if pool in plan.pools}
+
+    def all_shares(self) -> dict[str, dict[str, int]]:
+        """The shares of all services."""
+        return {name: self.shares(plan) for name, plan in self.plan.services.items()}
 
     def on_change(self) -> None:
         """Something has changed that decides who may see what."""
