@@ -13,7 +13,8 @@ from __future__ import annotations
 from lb.http1.forwarded import extend, node
 from lb.http1.head import RequestFields, RequestHead
 
-_HTTP11 = b" HTTP/1.1\r\nHost: "
+#: What is between the target of a request line and the value of Host.
+HTTP11_HOST = b" HTTP/1.1\r\nHost: "
 _REQUEST_ID = b"X-Request-Id: "
 _VIA_11 = b"Via: 1.1 lb\r\n" + _REQUEST_ID
 _VIA_10 = b"Via: 1.0 lb\r\n" + _REQUEST_ID
@@ -77,7 +78,7 @@ def request_bytes(head: RequestHead, host: bytes, request_id: bytes, omit: int =
     suffix = fields.suffix
     if omit or fields.special or not head.minor:
         suffix = _rare_suffix(head, omit)
-    return b"".join((head.method, b" ", head.target, _HTTP11, host, suffix, request_id, b"\r\n\r\n"))
+    return b"".join((head.method, b" ", head.target, HTTP11_HOST, host, suffix, request_id, b"\r\n\r\n"))
 
 
 def _rare_suffix(head: RequestHead, omit: int) -> bytes:

@@ -44,11 +44,11 @@ class Context:
 
     __slots__ = (
         "_date_second",
-        "_id_next",
-        "_id_prefix",
         "alarm",
         "breather",
         "date",
+        "id_next",
+        "id_prefix",
         "log",
         "loop",
         "now",
@@ -85,14 +85,15 @@ class Context:
         self.wall_offset = 0.0  # Unix time less monotonic time
         self.date = b""  # the value of the Date field
         self._date_second = 0
-        self._id_prefix = b"%012x" % self.rng.getrandbits(48)
-        self._id_next = 0
+        self.id_prefix = b"%012x" % self.rng.getrandbits(48)
+        self.id_next = 0
         self.refresh(self.now)
 
     def next_id(self) -> bytes:
-        """A request id: unique per worker start, and to be found in logs with any text search."""
-        self._id_next += 1
-        return b"%b%08x" % (self._id_prefix, self._id_next)
+        """A request id: unique per worker start, and to be found in logs with any text search. `Exchange` has this
+        written out."""
+        self.id_next += 1
+        return b"%b%08x" % (self.id_prefix, self.id_next)
 
     def refresh(self, now: float) -> None:
         """Once per pass: the Date field, which changes by the second, and the wall clock, which may jump."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from lb.core.retry import BODY, GARBAGE, HEAD, RESET, Failure
 from lb.http1.chunked import BadChunk, ChunkedBody
-from lb.http1.forward import request_bytes
+from lb.http1.forward import HTTP11_HOST, request_bytes
 from lb.http1.head import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, ResponseHead
 from lb.http1.rules import BadResponse, check_partial_response, read_response, read_response_fields
 from lb.proxy.sending import CLOSE_TIME, Sending
@@ -164,8 +164,26 @@ class Upstream(TargetStream):
 
     def send_request(self, requester: Requester, host: bytes, omit: int, piece: bytes, end: bool) -> None:
         head = requester.head
-        data = request_bytes(head, host, requester.request_id, omit)
-        self._in_chunks = head.fields.chunked
+        fields = head.fields
+        self._in_chunks = fields.chunked
+        if not (omit or fields.special or fields.chunked) and head.minor:
+            # `request_bytes` of nearly every request, written out.
+            data = b"".join(
+                (
+                    head.method,
+                    b" ",
+                    head.target,
+                    HTTP11_HOST,
+                    host,
+                    fields.suffix,
+                    requester.request_id,
+                    b"\r\n\r\n",
+                    piece,
+                )
+            )
+            piece = b""
+        else:
+            data = request_bytes(head, host, requester.request_id, omit)
         if self._in_chunks:
             framed = requester.framed_request(self, True)
             self._spliced = framed is not None
