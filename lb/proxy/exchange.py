@@ -200,6 +200,11 @@ class Exchange:
         """Whether this is a mirrored copy and not a client's request; see `proxy.mirror`."""
         return self.client is self.shadow
 
+    @property
+    def waits_to_connect(self) -> bool:
+        """Whether a connection is being opened for it."""
+        return self.phase == CONNECTING
+
     def start_copy(self, original: Exchange, pool: LivePool) -> None:
         """Begin as a mirrored copy of `original`, whose body is complete: choose a target, have a connection, wait."""
         self.service = original.service

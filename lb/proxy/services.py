@@ -171,10 +171,13 @@ class LivePool:
         return True
 
     def drop_copy(self) -> bool:
-        """Give up a mirrored copy that takes up a connection, for a client's request. False: there is none."""
+        """Give up a mirrored copy that has a connection, or waits for one, for a client's request. False: none does."""
         for copy in self.service.copies:
-            if copy.pool is self and copy.upstream is not None and copy.shadow is not None:
+            lease = copy.lease
+            if copy.pool is self and copy.shadow is not None and (copy.upstream is not None or copy.waits_to_connect):
                 copy.shadow.drop()
+                if lease is not None:
+                    lease.lane.prune()  # it may have been the first that waits there
                 return True
         return False
 

@@ -9,7 +9,7 @@ import pytest
 
 from lb.core.retry import HEAD, REFUSED, RESET, TIMEOUT, Failure
 from lb.core.targets import Breaker, Mirror, Preview, Retries, Rotation, Sticky
-from lb.proxy.exchange import QUEUED, Exchange
+from lb.proxy.exchange import CONNECTING, QUEUED, Exchange
 from lb.proxy.h1.target import Upstream
 from lb.proxy.services import LiveService
 from tests.unit.test_exchange import GET, OK, POST, Client, Stage, Transport
@@ -349,6 +349,20 @@ def test_copies_give_their_connections_to_clients() -> None:
     accept(stage, "green")[0].data_received(OK)
     assert client.status == 200
     assert service(stage).mirrored == {"dropped": 1}
+
+
+def test_copies_give_the_connections_that_they_wait_for_to_clients() -> None:
+    stage = mirrored(breaker=Breaker(connections=2, pending=0), previews=(Preview("green", header="X-Version"),))
+    for _ in range(2):
+        serve(stage)
+    assert [lane.target.pool for lane, _ in stage.loop.opening] == ["green", "green"]
+    client, exchange = stage.ask(POST + b"X-Version: 2\r\n", b"hello")
+    assert exchange.phase == CONNECTING
+    accept(stage, "green")[0].data_received(OK)
+    assert client.status == 200
+    assert exchange.lane is not None
+    assert exchange.lane.active <= 2
+    assert service(stage).mirrored["dropped"] >= 1
 
 
 def test_a_copy_of_a_stale_connection_is_sent_again_and_takes_no_budget() -> None:

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import pytest
 
-from lb.core.retry import CONNECT, HEAD, RESET, TIMEOUT, Failure
-from lb.core.targets import Breaker, Mirror, Pool, Preview, Retries, Rotation, Route, Sticky, Target, Timeouts
+from lb.core.retry import HEAD, RESET, Failure
+from lb.core.targets import Breaker, Pool, Preview, Retries, Rotation, Route, Sticky, Target, Timeouts
 from lb.proxy.exchange import DOUBTING, QUEUED, Exchange
 from lb.proxy.lane import Lane
 from lb.proxy.services import LivePool
@@ -242,19 +242,6 @@ def test_the_room_that_a_failed_try_leaves_goes_to_the_queue() -> None:
     upstream.connection_lost(ConnectionResetError())
     assert fails.phase == QUEUED
     assert waits.lane is upstream.lane
-
-
-def test_the_room_that_the_failed_try_of_a_held_copy_leaves_goes_to_the_queue() -> None:
-    stage = Stage(targets=2, breaker=ONE, previews=(PREVIEW,))
-    stage.rotate((("blue", 100),), mirror=Mirror("green", 100.0))
-    stage.ask(GET)
-    (copy,) = stage.plane.live.copies
-    lane, begun = next((lane, begun) for lane, begun in stage.loop.opening if lane is copy.lane)
-    stage.ask(TO_GREEN)
-    _, waits = stage.ask(TO_GREEN)
-    assert waits.phase == QUEUED
-    lane.not_opened(Failure(CONNECT, TIMEOUT, "did not accept a connection in time", timer="connect"), begun)
-    assert waits.lane is lane
 
 
 def test_the_room_of_a_connection_that_broke_off_in_doubt_goes_to_the_queue() -> None:
