@@ -75,7 +75,7 @@ class Context:
         self.alarm = alarm  # called at once with what the supervisor should hear before a report
         self.rng = random.Random(seed)
         self.stats = stats
-        self.observers: tuple[Observer, ...] = (stats,)
+        self.observers: tuple[Observer, ...] = ()
         self.log: Log | None = None
         self.breather = Breather(loop)
         self.reply_heads: dict[bytes, ResponseHead] = {}  # see `Upstream`

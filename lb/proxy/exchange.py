@@ -11,7 +11,7 @@ proxy does:
     4 answer        on_interim/response/upgrade()  relayed as it comes; head and first piece in one write
     5 trouble       on_failure/deadline(), client_lost()   retry.decide: again, answer, or cut
     6 backpressure  client_blocked/upstream_blocked()      a side whose buffer is full stops the other's reading
-    7 end           _finish()                      lease released, connection back or closed, observers told
+    7 end           _finish()                      lease released, connection back or closed, counted, observers told
 """
 
 from __future__ import annotations
@@ -124,7 +124,6 @@ class Exchange:
         self.shadow: Shadow | None = None  # the mirrored copy, or on a copy its own port
         self.body: list[bytes] | None = None  # pieces kept for another try
         self.phase = self.status = self.key = self.attempt = 0
-        self.bucket = 0  # of the histogram, once it is over
         self.body_bytes = self.max_body = self.bytes_in = self.bytes_out = 0
         self.connected_at = self.first_byte_at = 0.0
         self.replayable = self.body_done = True
@@ -133,7 +132,6 @@ class Exchange:
         self.trailers = b""  # of the request, whole lines
         self.wary = False  # the target may leave the body unread: its connection serves nobody else
         self.own = False  # the proxy answered by itself
-        self.was_cut = False  # the answer began, and was cut off
         self.tried: list[Lane] | tuple[()] = ()
         self.tries: list[str] | tuple[()] = ()
         if client.trusted and head.fields.request_id:
@@ -949,6 +947,7 @@ class Exchange:
                     upstream.reusable = False
             outcome = ABANDONED if self.own else CUT_OFF if cut else COMPLETE
             lease.release(upstream, outcome, self.status, seconds, bucket, now)
+        context.stats.ended(self, seconds)
         for observer in context.observers:
             observer.ended(self, seconds)
         if service is not self.live.nowhere:

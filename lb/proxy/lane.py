@@ -131,7 +131,8 @@ class Lease:
         if upstream is not None:
             lane.active -= 1
             upstream.detach(now)
-        self.released = True
+        else:
+            self.released = True
         lane.in_flight -= 1
         if outcome:
             lane.seconds += seconds

@@ -392,7 +392,7 @@ class DataPlane:
         under way may still have it, so that its observer stays.
         """
         context, services = self.context, self.services.values()
-        observers: list[Observer] = [self.stats, context.log or Recent(self.recent)]
+        observers: list[Observer] = [context.log or Recent(self.recent)]
         if mirror or self._mirrors in context.observers:
             observers.append(self._mirrors)
         if self._limits in context.observers or any(service.limiter is not None for service in services):

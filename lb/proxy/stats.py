@@ -20,7 +20,7 @@ RECORDS = 500
 
 
 class Stats:
-    """The counters of one worker. It is the first of the observers."""
+    """The counters of one worker. They are told of an exchange before the observers are."""
 
     def __init__(self, last_words: memoryview | None = None) -> None:
         self.accepted = 0  # connections of clients
@@ -40,14 +40,19 @@ class Stats:
         """Count an exchange for its pool; keep it, if something happened to it, for `explain`."""
         self.over += 1
         self.last_words[OVER] = self.over
-        status = exchange.status
-        failed = status >= 500 or exchange.was_cut
         tally = exchange.pool.tally
         tally.requests += 1
         tally.seconds += seconds
         tally.buckets[exchange.bucket] += 1
+        if exchange.status >= 500 or exchange.tries or exchange.own or exchange.was_cut or exchange.lease is None:
+            self._eventful(exchange, seconds)
+
+    def _eventful(self, exchange: Ended, seconds: float) -> None:
+        """Count what is rare, and keep a request that failed, was retried or was answered by the proxy itself."""
+        tally = exchange.pool.tally
         if exchange.own or exchange.lease is None:
-            tally.codes[status] += 1
+            tally.codes[exchange.status] += 1
+        failed = exchange.status >= 500 or exchange.was_cut
         if failed:
             tally.errors += 1
         if exchange.tries or failed or exchange.own:

@@ -165,8 +165,8 @@ class Upstream(TargetStream):
     def send_request(self, requester: Requester, host: bytes, omit: int, piece: bytes, end: bool) -> None:
         head = requester.head
         fields = head.fields
-        self._in_chunks = fields.chunked
-        if not (omit or fields.special or fields.chunked) and head.minor:
+        chunked = self._in_chunks = fields.chunked
+        if not (omit or fields.special or chunked) and head.minor:
             # `request_bytes` of nearly every request, written out.
             data = b"".join(
                 (
@@ -181,17 +181,16 @@ class Upstream(TargetStream):
                     piece,
                 )
             )
-            piece = b""
         else:
             data = request_bytes(head, host, requester.request_id, omit)
-        if self._in_chunks:
-            framed = requester.framed_request(self, True)
-            self._spliced = framed is not None
-            data += _chunk(piece) if framed is None else framed
-            if end:
-                data += _LAST_CHUNK
-        elif piece:
-            data += piece
+            if chunked:
+                framed = requester.framed_request(self, True)
+                self._spliced = framed is not None
+                data += _chunk(piece) if framed is None else framed
+                if end:
+                    data += _LAST_CHUNK
+            elif piece:
+                data += piece
         self.exchange = requester
         self._state = _HEAD
         self._interim = 0
