@@ -42,7 +42,7 @@ bench: bench-env ## compare with nginx, HAProxy, Envoy and Caddy (ARGS=--help)
 
 docs: dev-env ## write the generated reference pages again
 	@mkdir -p build
-	$(BIN)/python -m lb.config.reference > build/page.md && mv build/page.md docs/configuration.md
+	$(BIN)/python -m lb.config.output.reference > build/page.md && mv build/page.md docs/configuration.md
 	$(BIN)/python -m lb.control.reference
 
 clean: ## remove the environment and all caches

@@ -17,15 +17,15 @@ import click
 from lb.cli.terminal import Ink, colours, columns
 
 if TYPE_CHECKING:
-    from lb.config.figures import CheckFigures, ServiceFigures
+    from lb.config.check.figures import CheckFigures, ServiceFigures
     from lb.config.load import Loaded
-    from lb.config.problems import Problem
     from lb.config.resolve import World
+    from lb.config.yaml.problems import Problem
     from lb.core.detection import Detection
 
 
 def _codes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from lb.config.lint import CODES
+    from lb.config.check.lint import CODES
 
     return sorted(code for code in CODES if code.startswith(incomplete))
 
@@ -60,9 +60,9 @@ def check(file: str, strict: bool, ignore: tuple[str, ...], no_files: bool, as_j
     the common mistakes of health checking, are warnings. For each service it
     prints how long, at worst and on average, a dead target can stay in rotation.
     """
-    from lb.config.lint import CODES, lint
-    from lb.config.problems import ConfigError
+    from lb.config.check.lint import CODES, lint
     from lb.config.resolve import resolve
+    from lb.config.yaml.problems import ConfigError
 
     for code in ignore:
         if code not in CODES:
@@ -100,7 +100,7 @@ def _load(file: str, check_files: bool) -> Loaded:
 
 
 def _tell_errors(name: str, problems: list[Problem]) -> None:
-    from lb.config.problems import render
+    from lb.config.yaml.problems import render
 
     ink = Ink(colours(sys.stderr))
     click.echo("\n\n".join(_painted(render(problem), ink, "red") for problem in problems), err=True)
@@ -116,8 +116,8 @@ def _painted(text: str, ink: Ink, colour: str) -> str:
 
 
 def _told(name: str, world: World, warnings: list[Problem], ink: Ink) -> list[str]:
-    from lb.config.figures import figures
-    from lb.config.problems import render
+    from lb.config.check.figures import figures
+    from lb.config.yaml.problems import render
 
     pools = sum(len(service.pools) for service in world.snapshot.services)
     counts = (
@@ -195,7 +195,7 @@ def _sum(found: CheckFigures) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    from lb.config.quantities import format_duration
+    from lb.config.model.units import format_duration
 
     return format_duration(round(seconds, 2))
 
@@ -210,7 +210,7 @@ def _counted(number: int, noun: str) -> str:
 def _document(
     name: str, *, errors: list[Problem] | None = None, warnings: list[Problem] | None = None, world: World | None = None
 ) -> dict[str, Any]:
-    from lb.config.figures import figures
+    from lb.config.check.figures import figures
 
     document: dict[str, Any] = {
         "file": name,

@@ -26,9 +26,9 @@ from lb.cli.stage import Load, Stage, free_port, running
 from lb.cli.terminal import Ink, colours, span
 from lb.cli.verdicts import Result, judge, report
 from lb.config.load import load, load_text
-from lb.config.model import Config
-from lb.config.problems import ConfigError
+from lb.config.model.config import Config
 from lb.config.resolve import resolve
+from lb.config.yaml.problems import ConfigError
 from lb.core.detection import promised
 from lb.demo.faults import FAULTS, FakeTarget
 from lb.demo.rehearsal import SILENT, Rehearsal, copy_name, document, passing, rehearse, signature

@@ -38,7 +38,7 @@ def marathon(file: str, targets: tuple[str, ...], as_json: bool) -> None:
     """
     from lb.config.load import load_text
     from lb.config.marathon import NotMarathon, import_marathon
-    from lb.config.problems import ConfigError
+    from lb.config.yaml.problems import ConfigError
 
     try:
         imported = import_marathon(_text(file), targets)

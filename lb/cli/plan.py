@@ -20,7 +20,7 @@ from lb.cli.terminal import Ink, aside, colours
 
 if TYPE_CHECKING:
     from lb.config.diff import Plan
-    from lb.config.model import Config
+    from lb.config.model.config import Config
 
 COLOURS = {"add": "green", "drain": "red", "change": "yellow", "restart": "magenta"}
 
@@ -70,7 +70,7 @@ def plan(client: Client, file: str, against: str | None, as_json: bool) -> None:
 
 def _loaded(file: str, base: str) -> Config:
     from lb.config.load import examine, read_text
-    from lb.config.problems import ConfigError
+    from lb.config.yaml.problems import ConfigError
 
     try:
         return examine(read_text(Path(file)), file, os.environ, base=base).config
@@ -85,7 +85,7 @@ def _loaded(file: str, base: str) -> Config:
 def _running(text: str, base: str, client: Client) -> Config:
     """What runs. Its text was valid where it runs; here a variable may be missing."""
     from lb.config.load import load_text
-    from lb.config.problems import ConfigError
+    from lb.config.yaml.problems import ConfigError
 
     try:
         return load_text(text, f"{client.where} (running)", base=base)

@@ -18,7 +18,7 @@ from lb.cli.client import DEFAULT_ADMIN, Failure
 from lb.cli.terminal import Ink, colours
 
 if TYPE_CHECKING:
-    from lb.config.model import Config
+    from lb.config.model.config import Config
     from lb.demo.start import Demo
     from lb.supervisor.main import Supervisor
 
@@ -39,7 +39,7 @@ reloads, SIGUSR1 reopens the logs, SIGUSR2 upgrades to the installed code."""
 def run(file: str, workers: int | None, demo: bool) -> None:
     """Serve: the proxy, its health checks and its admin port."""
     from lb.config.load import load
-    from lb.config.problems import ConfigError
+    from lb.config.yaml.problems import ConfigError
 
     path = Path(file)
     try:

@@ -18,6 +18,6 @@ Then, as the first line of the file, for editors with yaml-language-server:
 )
 def schema() -> None:
     """JSON Schema of the file, for editors."""
-    from lb.config.schema import schema as made
+    from lb.config.output.schema import schema as made
 
     click.echo(json.dumps(made(), indent=2, ensure_ascii=False))

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from lb.config.model import Config
-from lb.config.quantities import format_duration
+from lb.config.model.config import Config
+from lb.config.model.services import Service
+from lb.config.model.units import format_duration
 from lb.config.resolve import World, resolve
-from lb.config.serving import Service
 from lb.core.checks import definition
 from lb.core.renames import Place, Renames, layout_of, renames, split_id
 from lb.core.targets import Listener, Target

@@ -14,12 +14,12 @@ from pathlib import Path as FilePath
 
 from pydantic import ValidationError
 
-from lb.config import consistency, files, misspelt, wording
-from lb.config.consistency import Finding, Known
-from lb.config.model import DEFAULT, SHORT, Config, origin
-from lb.config.problems import ConfigError, Problem
-from lb.config.source import MAX_BYTES, read
-from lb.config.tree import MISSING, Path, Source
+from lb.config.check import consistency, files, messages, misspelt
+from lb.config.check.consistency import Finding, Known
+from lb.config.model.config import DEFAULT, SHORT, Config, origin
+from lb.config.yaml.problems import ConfigError, Problem
+from lb.config.yaml.source import MAX_BYTES, read
+from lb.config.yaml.tree import MISSING, Path, Source
 
 #: Times that a broken tree is pruned and validated again. Each takes out at least one value.
 _ROUNDS = 12
@@ -136,7 +136,7 @@ def _names(source: Source, short: bool) -> Known:
         names[name] = tuple(
             pool
             for pool in pool_entries
-            if not wording.too_deep(("services", name, "pools", pool))
+            if not messages.too_deep(("services", name, "pools", pool))
             or pool_entries[pool].node.items is not None
             or pool_entries[pool].node.entries is not None
         )
@@ -156,13 +156,13 @@ def _validated(source: Source, base: str, short: bool) -> tuple[Config | None, l
             return config, pruned, problems
         left_out: list[Path] = []
         for one in found:
-            _, path, problem = wording.problem(source, one, short)
+            _, path, problem = messages.problem(source, one, short)
             follows = path in pruned or (
                 one["type"] != "extra_forbidden" and any(gone[: len(path)] == path for gone in pruned)
             )
             if not follows and not _reported(source, path):
                 problems.append(problem)
-            if wording.too_deep(path) and one["type"] == "model_type":
+            if messages.too_deep(path) and one["type"] == "model_type":
                 pruned.append((*path[:-2], path[-1]))  # it is given, in the wrong place: nothing is missing
             left_out.append(path[:-1] if one["type"] == "missing" and path in pruned else path)
             if one["type"] == "missing":
@@ -219,7 +219,7 @@ def _unless_pruned(source: Source, findings: Iterable[Finding], pruned: list[Pat
 def _placed(source: Source, finding: Finding, short: bool) -> Problem:
     path, message, hint = finding
     path = origin(path) if short else path
-    return source.problem(source.find(path), message, hint, wording.dotted(path))
+    return source.problem(source.find(path), message, hint, messages.dotted(path))
 
 
 def _distinct(problems: Iterable[Problem]) -> list[Problem]:

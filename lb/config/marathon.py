@@ -22,8 +22,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from lb.config.quantities import format_duration
-from lb.config.write import write_data
+from lb.config.model.units import format_duration
+from lb.config.output.write import write_data
 
 PROTOCOLS = {
     "HTTP": "http", "HTTPS": "https", "TCP": "tcp", "COMMAND": "command",

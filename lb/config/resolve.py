@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lb.config import model
-from lb.config.addresses import parse_target
-from lb.config.merging import liveness_of, readiness_of
+from lb.config.model import config as model
+from lb.config.model.addresses import parse_target
+from lb.config.model.merging import liveness_of, readiness_of
 from lb.core.checks import Checks, CheckSpec, Expect, OnFailure
 from lb.core.detection import Detection, detection
 from lb.core.lifecycle import Damping, Ejection, Rules, SlowStart

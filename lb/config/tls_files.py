@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from lb.config.diff import Change
-from lb.config.model import Config
-from lb.config.problems import ConfigError, Problem
+from lb.config.model.config import Config
 from lb.config.resolve import World, resolve
+from lb.config.yaml.problems import ConfigError, Problem
 from lb.core.checks import Checks, CheckSpec
 from lb.core.targets import Service, Snapshot, Target, TlsClient, TlsServer
 from lb.net import tls as contexts

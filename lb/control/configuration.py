@@ -13,15 +13,15 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from lb.config.comparing import difference, merge
-from lb.config.edit import REMOVE
-from lb.config.figures import CheckFigures, figures
+from lb.config.check.figures import CheckFigures, figures
+from lb.config.edit.in_place import REMOVE
+from lb.config.edit.long_form import change, settings
+from lb.config.edit.textdiff import difference, merge
+from lb.config.edit.yaml_cst import Unwritable
 from lb.config.load import load_text
-from lb.config.outline import Unwritable
-from lb.config.problems import ConfigError
+from lb.config.output.schema import schema
 from lb.config.resolve import resolve
-from lb.config.schema import schema
-from lb.config.setting import change, settings
+from lb.config.yaml.problems import ConfigError
 from lb.control.answers import OPERATIONS, Body, body, query, send, view
 from lb.control.drafts import (
     CheckFiguresView,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lb.config.quantities import DURATION_PATTERN
+from lb.config.model.units import DURATION_PATTERN
 
 #: Largest number of an event: what a browser's number holds exactly.
 LAST_ID = 2**53 - 1

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from lb.config.model import Check, Config, Service
+from lb.config.model.config import Check, Config, Service
 from lb.core.checks import CheckSpec
 
 #: Fake targets of a pool, at most.

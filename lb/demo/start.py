@@ -12,9 +12,9 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 
-from lb.config.addresses import parse_target
-from lb.config.merging import liveness_of, readiness_of
-from lb.config.model import Config, Pool, Service
+from lb.config.model.addresses import parse_target
+from lb.config.model.config import Config, Pool, Service
+from lb.config.model.merging import liveness_of, readiness_of
 from lb.demo.greeting import listen
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from lb.config.model import Admin
+from lb.config.model.config import Admin
 from lb.control import api
 from lb.control.operations import Operations
 from lb.supervisor.sockets import CannotListen, bound_name, listen_once, why

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 
-from lb.config.quantities import format_duration
+from lb.config.model.units import format_duration
 from lb.control.models import DrainState
 from lb.control.operations import Refused
 from lb.core.desired import Desired, TargetDesired

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lb.config.checking import Hook
+from lb.config.model.checks import Hook
 from lb.net.actions import Event, Outcome, call_webhook, run_program
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from socket import socket
 
-from lb.config.model import Config
+from lb.config.model.config import Config
 from lb.config.resolve import World
 from lb.config.tls_files import tls_paths, with_tls
 from lb.control.ledger import Ledger

@@ -27,7 +27,7 @@ import uvloop
 import lb
 from lb import early_signals
 from lb.config.load import load
-from lb.config.model import Config
+from lb.config.model.config import Config
 from lb.config.tls_files import load_world, tls_paths
 from lb.control.ledger import Ledger
 from lb.control.operations import Refused

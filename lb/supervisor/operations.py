@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from lb.config.check.lint import lint
+from lb.config.check.lint_files import access_log_warnings
 from lb.config.diff import diff
-from lb.config.lint import lint
-from lb.config.lint_files import access_log_warnings
 from lb.config.load import examine, load_text
-from lb.config.model import Config
-from lb.config.problems import ConfigError, Problem
+from lb.config.model.config import Config
 from lb.config.resolve import World
 from lb.config.tls_files import load_world
+from lb.config.yaml.problems import ConfigError, Problem
 from lb.control.answers import digest
 from lb.control.events import EventLog
 from lb.control.ledger import Ledger

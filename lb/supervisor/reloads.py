@@ -22,10 +22,10 @@ from typing import NamedTuple
 
 from lb.config.diff import Plan, diff
 from lb.config.load import load_text, read_text
-from lb.config.model import Config
-from lb.config.problems import ConfigError
+from lb.config.model.config import Config
 from lb.config.resolve import World
 from lb.config.tls_files import check_renewed, load_world, renewed
+from lb.config.yaml.problems import ConfigError
 from lb.control.answers import digest
 from lb.control.models import ConfigOrder
 from lb.control.operations import Refused

@@ -18,7 +18,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from lb.config.quantities import Unreadable, format_duration, parse_duration
+from lb.config.model.units import Unreadable, format_duration, parse_duration
 from lb.config.resolve import release_plan
 from lb.control.models import SwitchRequest
 from lb.control.operations import Refused

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lb.config.model import Config
+from lb.config.model.config import Config
 from lb.config.resolve import World
 from lb.core.renames import NONE, Renames
 from lb.core.targets import Target

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lb.config.model import Config
+from lb.config.model.config import Config
 from lb.core.desired import Desired
 from lb.core.handover import Handover
 from lb.core.lifecycle import Effect, Health, Seen

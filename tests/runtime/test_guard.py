@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lb.config.load import load
-from lb.config.model import Config
+from lb.config.model.config import Config
 from lb.core.background import LONGEST_WAIT
 from lb.core.report import Report
 from lb.process import fd_handover as doors

@@ -12,10 +12,10 @@ import pytest
 import trustme
 from cryptography import x509
 
-from lb.config import certificates
-from lb.config.lint import lint
+from lb.config.check import certificates
+from lb.config.check.lint import lint
 from lb.config.load import load_with_source
-from lb.config.problems import Problem
+from lb.config.yaml.problems import Problem
 
 DAY = 86400.0
 FILE = """\

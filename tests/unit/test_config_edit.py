@@ -13,9 +13,9 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lb.config.edit import REMOVE, Path, edit
-from lb.config.environment import veil
-from lb.config.outline import Unwritable
+from lb.config.edit.in_place import REMOVE, Path, edit
+from lb.config.edit.yaml_cst import Unwritable
+from lb.config.yaml.environment import veil
 
 FILE = """\
 # Our front door.

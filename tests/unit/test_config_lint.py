@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lb.config import lint as lint_module
-from lb.config import lint_checks, lint_files
-from lb.config.lint import CODES, lint
+from lb.config.check import lint as lint_module
+from lb.config.check import lint_checks, lint_files
+from lb.config.check.lint import CODES, lint
 from lb.config.load import examine
-from lb.config.problems import Problem
+from lb.config.yaml.problems import Problem
 
 GOOD = """\
 listeners: [0.0.0.0:8080]

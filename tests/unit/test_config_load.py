@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lb.config.load import load, load_text
-from lb.config.model import Config
-from lb.config.problems import ConfigError, Problem
+from lb.config.model.config import Config
+from lb.config.yaml.problems import ConfigError, Problem
 from lb.core.quorum import Quorum
 
 SERVICE = """\

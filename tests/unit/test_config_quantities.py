@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lb.config.addresses import parse_bind, parse_network, parse_target
-from lb.config.quantities import (
+from lb.config.model.addresses import parse_bind, parse_network, parse_target
+from lb.config.model.units import (
     LONGEST,
     Unreadable,
     format_duration,

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from lb.config.load import load_text
-from lb.config.model import Config
-from lb.config.problems import ConfigError
-from lb.config.reference import page
-from lb.config.schema import schema
-from lb.config.section import Section
-from lb.config.structure import inner
+from lb.config.model.config import Config
+from lb.config.model.section import Section
+from lb.config.model.structure import inner
+from lb.config.output.reference import page
+from lb.config.output.schema import schema
+from lb.config.yaml.problems import ConfigError
 
 jsonschema = pytest.importorskip("jsonschema")
 REPO = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def all_sections(section: type[Section] = Config) -> set[type[Section]]:
 
 
 def test_the_page_is_current() -> None:
-    """`python -m lb.config.reference > docs/configuration.md` makes it so."""
+    """`python -m lb.config.output.reference > docs/configuration.md` makes it so."""
     assert (REPO / "docs" / "configuration.md").read_text() == page()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from lb.config.load import load_text
-from lb.config.model import Rollout
+from lb.config.model.config import Rollout
 from lb.config.resolve import World, release_plan, resolve
 from lb.core.checks import CheckSpec, Expect, OnFailure
 from lb.core.lifecycle import Damping, Ejection, SlowStart

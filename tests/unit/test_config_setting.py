@@ -10,12 +10,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lb.config.comparing import difference, merge
-from lb.config.edit import REMOVE, Path
+from lb.config.edit.in_place import REMOVE, Path
+from lb.config.edit.long_form import change, is_short, write_out
+from lb.config.edit.long_form import settings as settings_of
+from lb.config.edit.textdiff import difference, merge
+from lb.config.edit.yaml_cst import Unwritable
 from lb.config.load import load_text
-from lb.config.outline import Unwritable
-from lb.config.setting import change, is_short, write_out
-from lb.config.setting import settings as settings_of
 
 LONG = """\
 services:

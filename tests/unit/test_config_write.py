@@ -8,13 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
-from lb.config import reading
-from lb.config.fields import Bounds
-from lb.config.model import Config
-from lb.config.section import Section
-from lb.config.source import read
-from lb.config.structure import inner
-from lb.config.write import write
+from lb.config.model import coerce
+from lb.config.model.config import Config
+from lb.config.model.fields import Bounds
+from lb.config.model.section import Section
+from lb.config.model.structure import inner
+from lb.config.output.write import write
+from lb.config.yaml.source import read
 from lb.core.quorum import Quorum
 
 words = st.from_regex(r"[a-z][a-z0-9]{0,8}", fullmatch=True)
@@ -32,17 +32,17 @@ addresses = st.sampled_from(["127.0.0.1", "[::1]", "example.org", "h"]).flatmap(
 seconds = st.integers(1, 10**9).map(lambda n: n / 1000) | st.floats(0.001, 10**7)
 
 BY_READER: dict[Any, st.SearchStrategy[Any]] = {
-    reading.read_flag: st.booleans(),
-    reading.read_whole: st.integers(2, 200),
-    reading.read_number: st.floats(1, 10),
-    reading.read_duration: seconds,
-    reading.read_percent: st.floats(0, 1),
-    reading.read_size: st.integers(1024, 2**40),
-    reading.read_statuses: st.lists(st.integers(100, 599), min_size=1, max_size=4, unique=True).map(
+    coerce.read_flag: st.booleans(),
+    coerce.read_whole: st.integers(2, 200),
+    coerce.read_number: st.floats(1, 10),
+    coerce.read_duration: seconds,
+    coerce.read_percent: st.floats(0, 1),
+    coerce.read_size: st.integers(1024, 2**40),
+    coerce.read_statuses: st.lists(st.integers(100, 599), min_size=1, max_size=4, unique=True).map(
         lambda codes: tuple(sorted((code, code) for code in codes))
     ),
-    reading.read_quorum: st.builds(Quorum, st.just(0.0), st.integers(1, 9)) | st.builds(Quorum, st.floats(0.001, 1)),
-    reading.read_text: texts.filter(bool),
+    coerce.read_quorum: st.builds(Quorum, st.just(0.0), st.integers(1, 9)) | st.builds(Quorum, st.floats(0.001, 1)),
+    coerce.read_text: texts.filter(bool),
 }
 BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "name": words.filter(lambda word: word != "none") | st.sampled_from(["no", "on", "1.10", "010", "1e3"]),

@@ -12,9 +12,9 @@ import pytest
 import trustme
 
 from lb.config.load import load_text
-from lb.config.problems import ConfigError
 from lb.config.resolve import World
 from lb.config.tls_files import check_renewed, load_world, renewed, tls_paths, with_tls
+from lb.config.yaml.problems import ConfigError
 from lb.core.targets import TlsClient
 from lb.net.tls import Contexts, client_context, server_context
 

@@ -1,0 +1,245 @@
+"""What no single field can see: names that must be defined, addresses that must differ, options that must fit.
+
+Each finding is an error: the file would not do what it says. What only deserves a second look is `lint`'s part.
+Works on whatever part of the file could be read, so that these errors are reported together with the others; `known`
+holds the names as they stand in the file, including those whose definition is broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from lb.config.check.messages import did_you_mean, joined, listed
+from lb.config.model.addresses import Address, parse_bind, parse_target
+from lb.config.model.checks import Check, ClientTls, Hook, Liveness, OnFailure
+from lb.config.model.config import Config
+from lb.config.model.merging import MEANT_FOR, merged_checks
+from lb.config.model.services import Service
+from lb.config.model.units import format_duration
+from lb.config.yaml.tree import Path
+
+#: (path, message, hint) of an error.
+Finding = tuple[Path, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Names that the file defines: service → its pools."""
+
+    services: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def errors(config: Config, known: Known) -> Iterator[Finding]:
+    yield from _addresses(config)
+    for name, service in config.services.items():
+        at: Path = ("services", name)
+        pools = known.services.get(name, ()) or tuple(service.pools)
+        yield from _pool_names(at, service, pools)
+        yield from _targets(at, service)
+        yield from _checks(at, service)
+        yield from _releases(at, service)
+        yield from _orders(at, service)
+    yield from _routes(config, known)
+
+
+# --- addresses -------------------------------------------------------------------------------------------------------
+
+
+def _addresses(config: Config) -> Iterator[Finding]:
+    seen: dict[str, int] = {}
+    for index, listener in enumerate(config.listeners):
+        address = parse_bind(listener.bind)
+        if listener.bind in seen and (address.port or address.unix):
+            first = f"listeners[{seen[listener.bind]}]"
+            yield ("listeners", index, "bind"), f"{listener.bind} is bound by {first} already", "Remove one of them."
+        wide = [first for bind, first in seen.items() if _covers(parse_bind(bind), address)]
+        wide += [first for bind, first in seen.items() if _covers(address, parse_bind(bind))]
+        if wide:
+            yield (
+                ("listeners", index, "bind"),
+                f"{listener.bind} and {config.listeners[wide[0]].bind} (listeners[{wide[0]}]) overlap, and the kernel "
+                f"gives an address once",
+                "Remove one of them, or give them different ports.",
+            )
+        seen.setdefault(listener.bind, index)
+    admin = parse_bind(config.admin.bind)
+    if admin.unix:
+        yield ("admin", "bind"), "the admin port cannot be a Unix socket", "Use a loopback address: 127.0.0.1:9900."
+    elif not admin.loopback and config.admin.token_file is None:
+        yield (
+            ("admin", "bind"),
+            f"{config.admin.bind} can be reached from other machines, so the admin port needs a token",
+            "Add `token_file: FILE` beside it, or bind to 127.0.0.1.",
+        )
+    for index, listener in enumerate(config.listeners):
+        if _overlap(parse_bind(listener.bind), admin):
+            yield (
+                ("listeners", index, "bind"),
+                f"{listener.bind} is the admin port's address ({config.admin.bind}) as well",
+                "Give one of them another port.",
+            )
+
+
+def _covers(wide: Address, one: Address) -> bool:
+    """Whether `wide` is all addresses of a family at the port of `one`, which is another address of that family."""
+    six = ":" in one.host
+    every = "::" if six else "0.0.0.0"
+    return wide.host == every and one.host != every and wide.port == one.port > 0 and not one.unix
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    if one.unix or other.unix or one.port != other.port or not one.port:
+        return False
+    return one.host == other.host or "0.0.0.0" in (one.host, other.host) or "::" in (one.host, other.host)
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def _pool_names(at: Path, service: Service, pools: tuple[str, ...]) -> Iterator[Finding]:
+    if service.active is None and len(pools) > 1:
+        yield (
+            (*at, "active"),
+            f"'active' is missing: {at[-1]} has several pools, and one must serve first",
+            f"Allowed: {listed(pools)}.",
+        )
+    named: list[tuple[Path, str | None]] = [((*at, "active"), service.active), ((*at, "fallback"), service.fallback)]
+    if service.mirror is not None:
+        named.append(((*at, "mirror", "pool"), service.mirror.pool))
+    named += [((*at, "previews", index, "pool"), preview.pool) for index, preview in enumerate(service.previews)]
+    for path, pool in named:
+        if pool is not None and pool not in pools:
+            hint = joined(did_you_mean(pool, pools), f"Pools of {at[-1]}: {listed(pools)}.")
+            yield path, f"{path[-1]}: {at[-1]} has no pool {pool!r}", hint
+    if service.panic == "fallback" and service.fallback is None:
+        yield (*at, "panic"), "panic: fallback needs a pool to fall back to", "Add `fallback: POOL`."
+    if service.panic == "fail" and service.fallback is not None:
+        yield (
+            (*at, "fallback"),
+            "fallback names a pool, but `panic: fail` never uses it",
+            "Remove one of them, or write `panic: fallback`.",
+        )
+
+
+def _routes(config: Config, known: Known) -> Iterator[Finding]:
+    services = tuple(known.services) or tuple(config.services)
+    if not config.routes and len(services) > 1:
+        yield (
+            ("routes",),
+            f"'routes' is missing: there are {len(services)} services, and nothing says which request is for which",
+            f"Services: {listed(services)}.",
+        )
+    seen: dict[tuple[str, str], int] = {}
+    for index, route in enumerate(config.routes):
+        if route.service not in services:
+            hint = joined(did_you_mean(route.service, services), f"Services: {listed(services)}.")
+            yield ("routes", index, "service"), f"there is no service {route.service!r}", hint
+        matched = (route.host, route.path)
+        if matched in seen:
+            what = f"{route.host or 'any host'}, path {route.path}"
+            yield (
+                ("routes", index),
+                f"routes[{seen[matched]}] has the same host and path ({what}), so this one is never reached",
+                "Remove one of them.",
+            )
+        seen.setdefault(matched, index)
+
+
+# --- targets and checks ----------------------------------------------------------------------------------------------
+
+
+def _targets(at: Path, service: Service) -> Iterator[Finding]:
+    for name, pool in service.pools.items():
+        seen: dict[str, int] = {}
+        for index, target in enumerate(pool.targets):
+            path: Path = (*at, "pools", name, "targets", index)
+            address = parse_target(target.url)
+            if address.text in seen and (address.port or address.unix):
+                yield (
+                    path,
+                    f"{address.text} is in pool {name} already, as targets[{seen[address.text]}]",
+                    "Remove one of them; give the other one a `weight` if it shall get more.",
+                )
+            seen.setdefault(address.text, index)
+            if target.tls is not None:
+                if not address.tls:
+                    hint = f"Write {Address(address.host, address.port, True).url}." if not address.unix else ""
+                    yield (*path, "tls"), f"tls is set, but {target.url} is spoken to without TLS", hint
+                yield from _key_pair((*path, "tls"), target.tls)
+    if service.tls is not None:
+        yield from _key_pair((*at, "tls"), service.tls)
+
+
+def _key_pair(path: Path, tls: ClientTls) -> Iterator[Finding]:
+    if (tls.cert_file is None) != (tls.key_file is None):
+        missing = "key_file" if tls.key_file is None else "cert_file"
+        yield path, f"a client certificate needs both files; {missing!r} is missing", f"Add `{missing}: FILE`."
+
+
+def _checks(at: Path, service: Service) -> Iterator[Finding]:
+    """Each block where it stands, as it works out together with those it refines."""
+    for path, check in merged_checks(at, service):
+        for key, message, hint in misfits(check):
+            yield (*path, key) if key else path, message, hint
+        if check.tls is not None:
+            yield from _key_pair((*path, "tls"), check.tls)
+        if isinstance(check, Liveness) and check.on_failure is not None:
+            action = check.on_failure
+            yield from _does_something((*path, "on_failure"), action)
+            if action.max_backoff < action.backoff:
+                yield from _shorter((*path, "on_failure", "max_backoff"), action.max_backoff, "backoff", action.backoff)
+
+
+def misfits(check: Check) -> Iterator[tuple[str, str, str]]:
+    """(key, message, hint) of options that do not fit the protocol."""
+    kind = check.kind()
+    for key, kinds in MEANT_FOR.items():
+        if key in check.model_fields_set and kind not in kinds:
+            wanted = " or ".join(kinds[:2])
+            yield key, f"{key}: a {kind} check has no use for it", f"Remove it, or write `protocol: {wanted}`."
+    if kind == "command" and not check.command:
+        yield "protocol", "a command check needs a command", "Add `command: [program, argument]`."
+    if kind in ("http", "https") and check.expect.body and (check.method == "HEAD" or not check.max_body):
+        why = "an answer to HEAD has no body" if check.method == "HEAD" else "`max_body: 0` reads none of it"
+        yield "expect", f"expect.body can never match: {why}", "Use GET, and a `max_body` that reaches far enough."
+    if kind == "none" and isinstance(check, Liveness):
+        yield "protocol", "a liveness check with `protocol: none` checks nothing", "Remove the whole block."
+
+
+def _does_something(path: Path, action: OnFailure | Hook) -> Iterator[Finding]:
+    if not action.command and not action.webhook:
+        yield path, f"{path[-1]} does nothing", "Add `command: [program, argument]` or `webhook: URL`."
+
+
+# --- releases and orders ---------------------------------------------------------------------------------------------
+
+
+def _releases(at: Path, service: Service) -> Iterator[Finding]:
+    for index, preview in enumerate(service.previews):
+        path: Path = (*at, "previews", index)
+        given = [key for key in ("header", "cookie", "host") if getattr(preview, key)]
+        if len(given) != 1:
+            said = "nothing says which requests" if not given else f"{' and '.join(given)} are given"
+            yield path, f"{said}; a preview has one of header, cookie and host", "Write one entry for each."
+        elif preview.value and given == ["host"]:
+            yield (*path, "value"), "value belongs to a header or a cookie, not to a host", "Remove it."
+    for key, hook in (("pre", service.rollout.pre), ("post", service.rollout.post)):
+        if hook is not None:
+            yield from _does_something((*at, "rollout", key), hook)
+
+
+def _orders(at: Path, service: Service) -> Iterator[Finding]:
+    outlier, damping, bake = service.outlier, service.damping, service.rollout.bake
+    for path, long, other, short in (
+        (("outlier", "max_ejection"), outlier.max_ejection, "base_ejection", outlier.base_ejection),
+        (("damping", "max_hold"), damping.max_hold, "hold", damping.hold),
+        (("rollout", "bake", "long_window"), bake.long_window, "short_window", bake.short_window),
+    ):
+        if long < short:
+            yield from _shorter((*at, *path), long, other, short)
+
+
+def _shorter(path: Path, value: float, other: str, bound: float) -> Iterator[Finding]:
+    message = f"{path[-1]}: {format_duration(value)} is shorter than `{other}` ({format_duration(bound)})"
+    yield path, message, f"Allowed: {format_duration(bound)} or more."

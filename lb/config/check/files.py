@@ -1,0 +1,111 @@
+"""Whether the files that a configuration names can be used: certificates, keys, authorities, the admin token.
+
+Looked at while loading, so that a reload with a wrong certificate is refused whole instead of breaking a listener.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+
+from lb.config.check import certificates
+from lb.config.check.consistency import Finding
+from lb.config.model.checks import ClientTls
+from lb.config.model.config import Config
+from lb.config.model.merging import merged_checks
+from lb.config.yaml.tree import Path
+from lb.net import tls
+
+SHORTEST_TOKEN = 16
+
+
+def errors(config: Config) -> Iterator[Finding]:
+    for index, listener in enumerate(config.listeners):
+        if listener.tls is not None:
+            at: Path = ("listeners", index, "tls")
+            yield from _pair(at, listener.tls.cert_file, listener.tls.key_file)
+            yield from _authorities((*at, "client_ca_file"), listener.tls.client_ca_file)
+    if config.admin.token_file is not None:
+        yield from _token(("admin", "token_file"), config.admin.token_file)
+    for name, service in config.services.items():
+        place: Path = ("services", name)
+        if service.tls is not None:
+            yield from _client((*place, "tls"), service.tls)
+        for pool_name, pool in service.pools.items():
+            for index, target in enumerate(pool.targets):
+                if target.tls is not None:
+                    yield from _client((*place, "pools", pool_name, "targets", index, "tls"), target.tls)
+        for path, check in merged_checks(place, service):
+            if check.tls is not None and "tls" in check.model_fields_set:
+                yield from _client((*path, "tls"), check.tls)
+
+
+def _client(at: Path, settings: ClientTls) -> Iterator[Finding]:
+    if settings.cert_file is not None and settings.key_file is not None:
+        yield from _pair(at, settings.cert_file, settings.key_file)
+    yield from _authorities((*at, "ca_file"), settings.ca_file)
+
+
+def _pair(at: Path, cert_file: str, key_file: str) -> Iterator[Finding]:
+    unread = [
+        *_unreadable((*at, "cert_file"), cert_file, "the certificate"),
+        *_unreadable((*at, "key_file"), key_file, "the key"),
+    ]
+    if unread:
+        yield from unread
+        return
+    fault = certificates.pair_fault(cert_file, key_file)
+    if fault is not None:
+        key, message, hint = fault
+        yield (*at, key), message, hint
+        return
+    reason = tls.pair_error(cert_file, key_file)
+    if reason == "KEY_VALUES_MISMATCH":
+        yield (*at, "key_file"), f"{key_file} is not the key of {cert_file}", "Give the pair that belongs together."
+    elif reason:
+        hint = "Both must be PEM files; the key must have no passphrase."
+        yield (*at, "cert_file"), f"{cert_file} and {key_file} cannot be used: {_spelled(reason)}", hint
+
+
+def _authorities(at: Path, file: str | None) -> Iterator[Finding]:
+    if file is None:
+        return
+    unread = list(_unreadable(at, file, "the authorities"))
+    if unread:
+        yield from unread
+        return
+    reason = tls.authorities_error(file)
+    if reason:
+        yield at, f"{file} holds no certificates: {_spelled(reason)}", "It must be a PEM file."
+
+
+def _spelled(reason: str) -> str:
+    """OpenSSL's reason (`NO_START_LINE`) in words."""
+    return reason.replace("_", " ").lower()
+
+
+def _token(at: Path, file: str) -> Iterator[Finding]:
+    unread = list(_unreadable(at, file, "the token"))
+    if unread:
+        yield from unread
+        return
+    try:
+        token = FilePath(file).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        yield at, f"{file} is not a text file", "Put one line with the token into it."
+        return
+    if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+        yield (
+            at,
+            f"{file} must hold one token of at least {SHORTEST_TOKEN} printable characters, without spaces",
+            "Make one: head -c 24 /dev/urandom | base64",
+        )
+
+
+def _unreadable(at: Path, file: str, what: str) -> Iterator[Finding]:
+    try:
+        with FilePath(file).open("rb") as stream:
+            stream.read(1)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        yield at, f"{what} cannot be read from {file}: {reason}", "Relative paths begin at this file's folder."

@@ -1,0 +1,1 @@
+"""One setting of a text changed in place; two texts compared."""

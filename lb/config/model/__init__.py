@@ -1,0 +1,1 @@
+"""What the file may say: sections, fields, how each is read and checked."""

@@ -1,0 +1,194 @@
+"""The whole file. Every field's text is its reference; docs/configuration.md and the JSON Schema are made from it.
+
+The short form (`backends: […]`) is turned into the long one before anything is validated, so that the rest of the
+program knows one form only.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from lb.config.model.checks import AnyReadiness, Check, ClientTls, Expect, Hook, Liveness, OnFailure, Readiness
+from lb.config.model.fields import (
+    Bounds,
+    Duration,
+    FilePath,
+    Flag,
+    LogPath,
+    Name,
+    Network,
+    Percent,
+    Period,
+    Reference,
+    RouteHost,
+    RoutePath,
+    Size,
+    TargetUrl,
+    Whole,
+)
+from lb.config.model.listeners import Admin, AnyListener, Listener, ListenerLimits, ListenerTimeouts, ServerTls
+from lb.config.model.releases import Analysis, Bake, MirrorTo, Preview, Rollout, Sticky
+from lb.config.model.section import Section
+from lb.config.model.services import (
+    Balance,
+    Breaker,
+    Damping,
+    Outlier,
+    Pool,
+    Retries,
+    Service,
+    SlowStart,
+    Target,
+    Timeouts,
+)
+
+__all__ = [
+    "AccessLog", "Admin", "Analysis", "Bake", "Balance", "Breaker", "Canary", "Check", "ClientTls", "Config",
+    "Damping", "Expect", "Hook", "Listener", "ListenerLimits", "ListenerTimeouts", "Liveness", "Log", "MirrorTo",
+    "OnFailure", "Outlier", "Pool", "Preview", "Readiness", "Retries", "Rollout", "Route", "ServerTls", "Service",
+    "SlowStart", "Sticky", "Target", "Timeouts", "WorkerLimits",
+]  # fmt: skip
+
+#: Keys of the short form: `backends`, and what may stand beside it of the one service that it means.
+SHORT = ("backends", "readiness", "liveness", "balance")
+DEFAULT = "default"
+
+
+class Route(Section):
+    """Which service answers. The most specific host wins, then the longest path."""
+
+    service: Reference
+    """Name of the service."""
+    host: RouteHost = ""
+    """Exact host, without port, or `*.suffix`. Left out: any host."""
+    path: RoutePath = "/"
+    """Path prefix that ends at a segment's border: `/a` matches `/a` and `/a/b`, not `/ab`."""
+    max_body: Size = 0
+    """Bytes of a request's body, without the framing of chunks; a longer one gets 413. 0: no limit. nginx: 1 MiB."""
+    timeout: Duration = 0.0
+    """Longest time for the whole request, instead of the service's `timeouts.total`; `0s`: that one counts."""
+
+
+class AccessLog(Section):
+    """One line for each request."""
+
+    format: Literal["json", "combined", "off"] = "json"
+    """`json`: one object a line. `combined`: the format of Apache and nginx. `off`: none."""
+    path: LogPath = "-"
+    """File to append to, `-` for stdout. SIGUSR1 reopens it. Relative paths begin at this file's folder."""
+    sample: Percent = 1.0
+    """Share of the successful requests that are written; failed ones always are."""
+
+
+def access_log_from_text(value: Any) -> Any:
+    return {"format": value} if isinstance(value, str) else value
+
+
+class Log(Section):
+    """What `lb` says about itself, on stderr: one line per state change."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is written."""
+    format: Literal["text", "json"] = "text"
+    """`text` for people, `json` for collectors."""
+
+
+class Canary(Section):
+    """A known-good address, probed beside the targets to tell their trouble from `lb`'s own."""
+
+    url: TargetUrl
+    """Its address: a gateway, a name server, another instance of `lb`."""
+    readiness: AnyReadiness = Field(default_factory=Readiness)
+    """How it is probed. Left out: a TCP check."""
+
+
+def canary_from_text(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
+class WorkerLimits(Section):
+    """When a worker process is replaced by a fresh one, or ends."""
+
+    memory: Size = 0
+    """Resident memory from which a worker is replaced, gracefully; 0: no limit."""
+    hang: Period = 10.0
+    """A worker that gave no sign of life for this long is replaced."""
+    orphan: Period = 3600.0
+    """Workers whose supervisor is gone serve on for this long, then drain and end, since no target is probed meanwhile.
+    They say so once a minute. `lb run`, started again within this time, takes them over."""
+
+
+class Config(Section):
+    """A configuration file."""
+
+    listeners: Annotated[list[AnyListener], Field(min_length=1)] = Field(
+        default_factory=lambda: [Listener(bind="0.0.0.0:8080")]
+    )
+    """Addresses that accept clients: mappings, or bind addresses alone. Left out: `0.0.0.0:8080`."""
+    admin: Admin = Field(default_factory=Admin)
+    """The admin port: dashboard, API, metrics."""
+    services: Annotated[dict[Name, Service], Field(min_length=1)]
+    """What clients may ask for: each service has pools of targets."""
+    routes: list[Route] = Field(default_factory=list)
+    """Which requests go to which service. Left out: everything goes to the one service there is."""
+    canary: Annotated[Canary, BeforeValidator(canary_from_text, json_schema_input_type=str | Canary)] | None = None
+    """A reference address outside of the pools that is known to be good; its URL alone may stand here. While it
+    answers, many silent targets are at fault themselves. While it does not, `lb`'s own network is, and what the probes
+    had decided last is kept for the services' `patience`."""
+    trusted_proxies: list[Network] = Field(default_factory=list)
+    """Networks of proxies in front. Only what comes from them may keep its X-Forwarded-For, -Proto, -Host, Forwarded
+    and X-Request-Id; from everybody else they are replaced. X-Real-IP and other such fields pass from them alone."""
+    access_log: Annotated[
+        AccessLog,
+        BeforeValidator(access_log_from_text, json_schema_input_type=Literal["json", "combined", "off"] | AccessLog),
+    ] = Field(default_factory=AccessLog)
+    """One line for each request; a format alone may stand here: `access_log: off`."""
+    log: Log = Field(default_factory=Log)
+    """What `lb` says about itself."""
+    workers: Annotated[Whole, Bounds(0, 256)] = 0
+    """Worker processes; 0: one for each core. `lb run --workers` overrides it."""
+    worker_limits: WorkerLimits = Field(default_factory=WorkerLimits)
+    """When a worker is replaced."""
+    lame_duck: Duration = 0.0
+    """After SIGTERM `/readyz` says 503 for this long while clients are still served, so that a balancer in front can
+    notice. Traefik's `requestAcceptGraceTimeout`, there 0s as well."""
+    drain: Duration = 30.0
+    """After that, requests in flight may take this long; then they are cut. Kubernetes gives 30s; Traefik: 10s."""
+    state_dir: FilePath = Field(default=".lb", validate_default=True)
+    """Folder for persisted switches, drains and events. **A relative path begins at this file's folder**, not where
+    `lb` is started."""
+    watch: Flag = False
+    """Reload when the file, or a TLS file that it names, changes, as `lb reload` would."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lengthen(cls, data: Any) -> Any:
+        return lengthen(data) if isinstance(data, dict) else data
+
+    def route_list(self) -> list[Route]:
+        """The routes, or the one that is meant when there are none."""
+        return self.routes or [Route(service=next(iter(self.services)))]
+
+
+def lengthen(data: dict[Any, Any]) -> dict[Any, Any]:
+    """The long form of a file that has `backends`; without the `x-…` keys that hold anchors."""
+    data = {key: value for key, value in data.items() if not (isinstance(key, str) and key.startswith("x-"))}
+    if "backends" not in data or "services" in data:
+        return data
+    service: dict[str, Any] = {"pools": {DEFAULT: {"targets": data["backends"]}}}
+    service |= {key: data[key] for key in SHORT[1:] if key in data}
+    return {key: value for key, value in data.items() if key not in SHORT} | {"services": {DEFAULT: service}}
+
+
+def origin(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Where a value of the long form stands in the short one."""
+    match path:
+        case ("services", "default", "pools", "default", "targets", *rest):
+            return ("backends", *rest)
+        case ("services", "default", "pools", *_) | ("services",) | ("services", "default"):
+            return ("backends",)
+        case ("services", "default", *rest):
+            return tuple(rest)
+    return path

@@ -1,0 +1,173 @@
+"""Texts with a grammar: names, paths, hosts, headers, URLs. Each function passes a text on, or refuses it."""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+import re
+
+from pydantic_core.core_schema import ValidationInfo
+
+from lb.config.model import addresses
+from lb.config.model.coerce import parsed, refuse
+from lb.config.model.units import Unreadable
+
+NAME_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+_NAME = re.compile(NAME_PATTERN)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")  # RFC 9110 section 5.5
+_PATH = re.compile(r"/[\x21\x22\x24-\x7e]*")  # visible ASCII but `#`, which never reaches a server
+_ROUTE_PATH = re.compile(r"/[\x21\x22\x24-\x3e\x40-\x7e]*")  # nor `?`: a route matches the path alone
+_ROUTE_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
+_URL = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:[/?][\x21-\x7e]*)?")
+
+#: "none" labels requests that no service, pool or target answered.
+_RESERVED = frozenset(("none",))
+
+
+def name(value: str) -> str:
+    if value in _RESERVED:
+        refuse(f"the name {value!r} is taken: metrics use it for requests that nobody answered", "another name")
+    if not _NAME.fullmatch(value):
+        meant = re.sub(r"[^A-Za-z0-9._-]+", "-", value)[:63].strip("._-")
+        refuse(
+            f"{value!r} is not a name",
+            "letters, digits, `.`, `_` and `-`, at most 63, a letter or digit at both ends",
+            meant,
+        )
+    return value
+
+
+def path(value: str) -> str:
+    if not _PATH.fullmatch(value):
+        meant = "" if value.startswith("/") or not _PATH.fullmatch(f"/{value}") else f"/{value}"
+        refuse(
+            f"{value!r} is not a path", "a path that begins with /, without spaces, percent-encoded where needed", meant
+        )
+    return value
+
+
+def route_path(value: str) -> str:
+    if value.startswith(("~", "^")):
+        prefix = re.sub(r"^~?\*?\s*\^?", "", value).rstrip("$")
+        refuse(
+            f"{value!r} is a regular expression; a route's path is a prefix",
+            "a path that begins with /, without query or spaces",
+            prefix if _ROUTE_PATH.fullmatch(prefix) and re.fullmatch(r"[\w/.~%-]+", prefix) else "",
+        )
+    if not _ROUTE_PATH.fullmatch(value):
+        meant = "" if value.startswith("/") else f"/{value}"
+        if value.startswith("/") and value.endswith("*"):
+            meant = value.rstrip("*")
+        refuse(f"{value!r} is not a path prefix", "a path that begins with /, without query or spaces", meant)
+    if "*" in value:
+        refuse(f"{value!r} has a `*`, but a path is a prefix already", "a path prefix", value.partition("*")[0] or "/")
+    return value
+
+
+def route_host(value: str) -> str:
+    lowered = value.lower().rstrip(".")
+    if lowered in ("_", "*", "default", "default_server"):
+        refuse(
+            f"{value!r} would match no host; a route without `host` matches any",
+            "a host name without port, or *.suffix",
+        )
+    if not _ROUTE_HOST.fullmatch(lowered):
+        meant = re.sub(r":[0-9]+$", "", re.sub(r"^https?://", "", lowered).partition("/")[0])
+        with contextlib.suppress(UnicodeError):
+            meant = meant.encode("idna").decode()  # what clients send of a name that is not ASCII
+        meant = meant if _ROUTE_HOST.fullmatch(meant) else ""
+        refuse(f"{value!r} is not a host", "a host name without port, or *.suffix", meant)
+    return lowered
+
+
+def header_name(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        refuse(f"{value!r} is not a header name", "letters, digits and !#$%&'*+-.^_`|~ (RFC 9110 section 5.6.2)")
+    return value
+
+
+def header_value(value: str) -> str:
+    if not _FIELD_VALUE.fullmatch(value) or value != value.strip(" \t"):
+        refuse(f"{value!r} is not a header value", "one line without control characters or outer white space")
+    return value
+
+
+def method(value: str) -> str:
+    if not _TOKEN.fullmatch(value) or value == "CONNECT":
+        refuse(f"{value!r} is not a method for a check", "GET, HEAD, OPTIONS or another method")
+    if value != value.upper() and value.upper() in ("GET", "HEAD", "OPTIONS", "POST", "PUT"):
+        refuse(f"{value!r} is not a method: methods are case-sensitive", "GET, HEAD, OPTIONS …", value.upper())
+    return value
+
+
+def url(value: str) -> str:
+    if not _URL.fullmatch(value):
+        meant = f"https://{value}" if "://" not in value and _URL.fullmatch(f"https://{value}") else ""
+        refuse(f"{value!r} is not a URL", "http://… or https://…", meant)
+    return value
+
+
+def expected(value: str) -> str:
+    """A text, or a regular expression between slashes: what an answer to a probe must hold."""
+    if len(value) > 2 and value.startswith("/") and value.endswith("/"):
+        from lb.core.patterns import BadPattern, Pattern  # few files have one, and its package is large
+
+        try:
+            Pattern(value)
+        except BadPattern as error:
+            refuse(f"{value!r} is not a regular expression: {error}", "a text, or a /regular expression/")
+    return value
+
+
+def hash_key(value: str) -> str:
+    kind, colon, name = value.partition(":")
+    if kind in ("client", "path") and not colon:
+        return value
+    if kind not in ("header", "cookie") or not _TOKEN.fullmatch(name):
+        refuse(f"{value!r} is not a key", "client, path, header:NAME or cookie:NAME")
+    return value
+
+
+def client_key(value: str) -> str:
+    if value == "path":
+        refuse("'path' does not tell clients apart", "client, header:NAME or cookie:NAME")
+    return hash_key(value)
+
+
+def bind(value: str) -> str:
+    return str(parsed(addresses.parse_bind, value).text)
+
+
+def target(value: str) -> str:
+    return str(parsed(addresses.parse_target, value).url)
+
+
+def network(value: str) -> str:
+    return str(parsed(addresses.parse_network, value))
+
+
+def server_host(value: str) -> str:
+    try:
+        address = addresses.parse_target(f"http://[{value}]:1" if ":" in value else f"http://{value}:1")
+    except Unreadable:
+        refuse(f"{value!r} is not a host", "a host name or an IP address, without port")
+    return address.host
+
+
+def file(value: str, info: ValidationInfo) -> str:
+    """Relative to the configuration file's folder, which the loader gives as context."""
+    if not value or "\0" in value:
+        refuse(f"{value!r} is not a file's path", "a path; relative ones begin at this file's folder")
+    base = (info.context or {}).get("base", "")
+    return posixpath.normpath(f"{base}/{value}" if base and not value.startswith("/") else value)
+
+
+def log_file(value: str, info: ValidationInfo) -> str:
+    return value if value == "-" else file(value, info)
+
+
+def not_empty(value: str) -> str:
+    if not value:
+        refuse("the text is empty", "a text")
+    return value
