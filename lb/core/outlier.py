@@ -193,7 +193,10 @@ class Ejector:
         self.rules = rules
 
     def rename(self, old: str, new: str, former: Ejector) -> None:
-        """`new` is what `former` knows as `old`. Workers count anew for it: what they told of the old name is over."""
+        """`new` is what `former` knows as `old`. Workers count anew for it, but its failures in a row go on."""
+        for worker, told in former._heard.pop(old, {}).items():
+            heard = self._of(new, worker)
+            heard.streak, heard.floor = told.streak, told.floor
         window, until = former._windows.pop(old, None), former._probation.pop(old, None)
         if window is not None and former.rules.window == self.rules.window:
             self._windows[new] = window

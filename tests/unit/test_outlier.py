@@ -408,6 +408,21 @@ def test_evidence_of_a_window_of_another_length_is_dropped():
     assert ejector._windows["a"].sums(103.0)[1] == 0, "what comes is gathered by the new one"
 
 
+def test_failures_that_led_to_an_ejection_eject_under_no_new_name():
+    """Workers go on with the failures in a row that they have counted, whatever the target's name."""
+    blue, teal = Ejector(Outlier()), Ejector(Outlier())
+    ids = ["a", "b", "c"]
+    blue.tally(W1, TargetTally("blue/a", server_errors=5, streak=5), 1000.0)
+    states = {f"blue/{id}": "in" for id in ids}
+    assert [found.target for found in blue.sweep(states, 1000.0)] == ["blue/a"]
+    blue.sweep({**states, "blue/a": "ejected"}, 1000.5)
+    teal.rename("blue/a", "teal/a", blue)
+    teal.tally(W1, TargetTally("teal/a", streak=5), 1001.0)
+    assert teal.sweep({f"teal/{id}": "in" for id in ids}, 1001.0) == []
+    teal.tally(W1, TargetTally("teal/a", server_errors=5, streak=10), 1002.0)
+    assert [found.target for found in teal.sweep({f"teal/{id}": "in" for id in ids}, 1002.0)] == ["teal/a"]
+
+
 def test_probation_and_evidence_go_along_with_a_new_name():
     blue, teal = Ejector(Outlier()), Ejector(Outlier())
     blue.tally((0, 1), TargetTally("blue/a", buckets=[0] * (len(BUCKETS) + 1), server_errors=50), 100.0)
