@@ -17,7 +17,7 @@ import pytest
 
 from lb.core.desired import Desired, ServiceDesired
 from lb.core.rollout import Bake, Plan, begin, from_dict, promote, roll_back, traffic
-from lb.supervisor.store import Store
+from lb.supervisor.store import FileStore
 from tests.e2e.fleet import Fleet
 from tests.e2e.stage import Lb, Stage, ask, eventually
 from tests.e2e.test_switch import order, service, two_pools
@@ -28,7 +28,7 @@ STEPS = [10, 30, 60, 100]
 
 def write_for_ever(directory: Path, ledger: int) -> None:
     """Switch to and fro, as fast as the disk allows; each version is acknowledged once its save has returned."""
-    store = Store(directory)
+    store = FileStore(directory)
     desired = Desired(1, {"greeting": ServiceDesired("blue", "blue")})
     while True:
         now = desired.services["greeting"]
@@ -37,13 +37,13 @@ def write_for_ever(directory: Path, ledger: int) -> None:
         for rollout in (first, promote(first)[0], roll_back(promote(first)[0], "why")[0]):
             now = traffic(rollout, now, float(desired.version))
             desired = replace(desired, version=desired.version + 1, services={"greeting": now})
-            assert store.save(desired), store.trouble
+            store.save(desired)
             os.write(ledger, b"%d\n" % desired.version)
 
 
 def test_a_hundred_kills_within_writes_lose_and_mix_nothing(tmp_path: Path) -> None:
     rng = random.Random(6)
-    Store(tmp_path).save(Desired(1, {"greeting": ServiceDesired("blue", "blue")}))
+    FileStore(tmp_path).save(Desired(1, {"greeting": ServiceDesired("blue", "blue")}))
     for _ in range(100):
         reading, writing = os.pipe()
         pid = os.fork()
@@ -58,7 +58,7 @@ def test_a_hundred_kills_within_writes_lose_and_mix_nothing(tmp_path: Path) -> N
         os.waitpid(pid, 0)
         with os.fdopen(reading) as ledger:
             acknowledged = [int(line) for line in ledger.read().split("\n")[:-1]]
-        state, complaint = Store(tmp_path).load()
+        state, complaint = FileStore(tmp_path).load()
         assert state is not None
         assert not complaint
         if acknowledged:

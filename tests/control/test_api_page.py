@@ -78,7 +78,7 @@ def test_operations_are_found_and_tried_with_the_keyboard(browser: Browser, shar
     line, body = answer(browser, "getTarget")
     assert line.startswith("200 OK")
     assert json.loads(body)["id"] == shared.ids["blue"][0], "the example is one that runs"
-    browser.one("#filter").send_keys("drain preview")
+    browser.one("#filter").send_keys("/drain/preview")
     eventually(lambda: browser.text("#found").startswith("1 of"))
     assert [each.get_attribute("id") for each in browser.all("details.operation") if each.is_displayed()] == [
         "previewDrain"

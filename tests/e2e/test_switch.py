@@ -283,6 +283,8 @@ def test_post_says_safe_only_when_the_old_pool_is_drained(stage: Stage) -> None:
             "safe": True,
         }
     ]
+    # The event comes once lb has the webhook's answer, and has written that the drain is announced.
+    eventually(lambda: events(lb, "rollout"))
     assert "blue is drained, and safe to scale to zero" in events(lb, "rollout")[-1]["text"]
     hook.shutdown()
 
