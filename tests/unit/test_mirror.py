@@ -360,7 +360,7 @@ def test_copies_give_the_connections_that_they_wait_for_to_clients() -> None:
     assert exchange.phase == CONNECTING
     while not client.got:  # a copy that was before it and has not given way gets the first connection
         upstream, _ = accept(stage, "green")
-        if upstream.exchange is not None:
+        while upstream.exchange is not None:  # it is handed over when the copy is over
             upstream.data_received(OK)
     assert client.status == 200
     assert exchange.lane is not None
