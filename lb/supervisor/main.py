@@ -2,7 +2,7 @@
 
 It opens the listening sockets, starts workers, probes every target once, resolves rotations, keeps wishes on disk, and
 serves the admin port. What happens when is in `run`; what operators ask for is in `operations`, how one supervisor
-follows another in `succession`.
+follows another in `upgrade`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from lb.health.monitor import Monitor
 from lb.process.channel import Order
 from lb.process.descriptors import connections, raise_limit
 from lb.process.guard import Guard
-from lb.supervisor import upgrade as succession
 from lb.supervisor.admin_port import AdminPort, read_token
 from lb.supervisor.desired import DesiredState
 from lb.supervisor.drains import Drains
@@ -59,7 +58,18 @@ from lb.supervisor.sockets import CannotListen, is_at, open_listener, remove_lef
 from lb.supervisor.state import State
 from lb.supervisor.store import FileStore, StateTaken
 from lb.supervisor.totals import Totals
-from lb.supervisor.upgrade import Estate, Failed, Legacy, Predecessor, Successor
+from lb.supervisor.upgrade import (
+    READY_WITHIN,
+    Estate,
+    Failed,
+    Legacy,
+    Predecessor,
+    Successor,
+    command_line,
+    find_estate,
+    pass_on,
+    step_aside,
+)
 from lb.supervisor.views import Views
 from lb.supervisor.weights import Weights
 from lb.supervisor.workers import Workers
@@ -294,7 +304,7 @@ class Supervisor:
         self._given = systemd.take_sockets()
         if predecessor is None or predecessor.directory != self.store.directory:
             self._lock()
-        estate = await succession.find(
+        estate = await find_estate(
             predecessor.directory if predecessor else self.store.directory, kill_hung=predecessor is None
         )
         try:
@@ -492,7 +502,7 @@ class Supervisor:
 
     def _on_signal(self, number: int) -> None:
         if self.successor:
-            succession.pass_on(number, self.successor)
+            pass_on(number, self.successor)
         elif number in early_signals.ENDING:
             self._on_stop_signal()
         elif not self._started:
@@ -567,7 +577,7 @@ class Supervisor:
 
     # --- handing over -----------------------------------------------------------------------------------------------
 
-    async def upgrade(self, actor: str, within: float = succession.READY_WITHIN) -> int:
+    async def upgrade(self, actor: str, within: float = READY_WITHIN) -> int:
         """Start the installed code as a new supervisor and leave everything to it; returns its process id.
 
         Raises `Refused`; then this one goes on as if nothing had been.
@@ -586,7 +596,7 @@ class Supervisor:
         try:
             await self.desired.settle()  # the new lb reads what is on the disk
             self._memory.write(self.monitor.keep())
-            successor = await Successor.start(succession.command_line(), self.store.directory, self.admin.bind)
+            successor = await Successor.start(command_line(), self.store.directory, self.admin.bind)
             was_ready = self.views.readyz()[0]
             if not await successor.ready(within) and was_ready:
                 raise Failed("it finds no ready target, while there are some")
@@ -691,5 +701,5 @@ def run(
         print(f"lb: {error}", file=sys.stderr)
         return 1
     if ended.successor:
-        succession.step_aside(ended.successor, ended.store.lock_path)
+        step_aside(ended.successor, ended.store.lock_path)
     return ended.exit_code

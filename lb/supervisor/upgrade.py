@@ -155,7 +155,7 @@ class Estate:
             visit.leave()
 
 
-async def find(directory: Path, kill_hung: bool) -> Estate:
+async def find_estate(directory: Path, kill_hung: bool) -> Estate:
     """The workers whose doorways are in a state directory. Those that do not answer are killed, if that is asked."""
     visits, hung = await asyncio.to_thread(visit_all, directory)
     estate = Estate(visits)

@@ -33,7 +33,7 @@ from typing import Any
 
 from lb.core.report import Alarm, Report
 from lb.core.targets import Rotation, Snapshot
-from lb.process import fd_handover as doors
+from lb.process import fd_handover
 from lb.process.channel import VERSION, Applied, Behind, Channel, Hello, Message, Order, Poll, Polled, Trouble, pack
 from lb.process.guard import Guard
 from lb.proxy import last_words
@@ -99,11 +99,11 @@ class Life:
         if self.channel is not None:
             self.channel.send(message)
 
-    def hand(self, door: doors.Door, sock: socket.socket, spare: bool = False) -> None:
+    def hand(self, door: fd_handover.Door, sock: socket.socket, spare: bool = False) -> None:
         """Give it a socket to listen on, or to keep; one that takes none hangs, and will be found out."""
         if self.doors is not None:
             with suppress(OSError):
-                doors.hand(self.doors, door, sock, spare)
+                fd_handover.hand(self.doors, door, sock, spare)
 
     def left(self) -> Left:
         """What it had under way when it ended, by the page that outlives it."""
@@ -119,10 +119,10 @@ class Life:
             os.close(self.last_words)
             self.last_words = -1
 
-    def close_door(self, door: doors.Door) -> None:
+    def close_door(self, door: fd_handover.Door) -> None:
         if self.doors is not None:
             with suppress(OSError):
-                doors.close(self.doors, door)
+                fd_handover.close(self.doors, door)
 
 
 class Seat:
@@ -212,7 +212,7 @@ class Workers:
         self._settled = True
         self._tell(Order("settle"))
 
-    async def adopt(self, visit: doors.Visit) -> None:
+    async def adopt(self, visit: fd_handover.Visit) -> None:
         """Take a worker of an earlier supervisor in: its reports count, it is told what is new, and it drains."""
         life = Life(visit.number, visit.pid, None)
         life.incarnation, life.applied, life.leaving = visit.incarnation, visit.applied, True
@@ -419,7 +419,7 @@ class Workers:
     async def _spawn(self, seat: Seat) -> Life:
         """A new process for a seat, with its sockets and everything that it has to know. Raises OSError."""
         ours, theirs = socket.socketpair()
-        our_doors, their_doors = doors.pair()
+        our_doors, their_doors = fd_handover.pair()
         page = last_words.create()
         told = {
             "number": seat.number,
@@ -480,7 +480,7 @@ class Workers:
         self.totals.gone(life.incarnation, left)
         life.close()
         if self.directory is not None:
-            doors.forget(self.directory, life.pid)
+            fd_handover.forget(self.directory, life.pid)
         self._wake()
         if self._stopping:
             return

@@ -42,8 +42,7 @@ from lb.core import orphan
 from lb.core.report import Alarm, Report
 from lb.core.targets import Listener, Rotation, Snapshot
 from lb.net.tls import server_context
-from lb.process import descriptors
-from lb.process import fd_handover as doors
+from lb.process import descriptors, fd_handover
 from lb.process.channel import VERSION, Applied, Behind, Channel, Hello, Message, Order, Poll, Polled, Trouble
 from lb.process.fd_handover import Door, Doorway
 from lb.process.guard import Guard
@@ -316,7 +315,7 @@ class Worker:
         """Sockets that the supervisor has sent, and those that it wants closed."""
         if self._doors is None:
             return
-        found, more = doors.take(self._doors)
+        found, more = fd_handover.take(self._doors)
         if not more:  # the supervisor is gone
             self.loop.remove_reader(self._doors)
             self._doors.close()

@@ -16,7 +16,7 @@ from lb.config.load import load
 from lb.config.model.config import Config
 from lb.core.background import LONGEST_WAIT
 from lb.core.report import Report
-from lb.process import fd_handover as doors
+from lb.process import fd_handover
 from lb.process.channel import Channel, Message, Trouble
 from lb.process.guard import Guard
 from lb.supervisor.main import Supervisor
@@ -170,7 +170,7 @@ async def test_the_reports_of_a_worker_go_on_after_a_failure() -> None:
     loop = asyncio.get_running_loop()
     messages: list[Message] = []
     ours, theirs = socket.socketpair()
-    our_doors, their_doors = doors.pair()
+    our_doors, their_doors = fd_handover.pair()
     their_doors.setblocking(False)
     worker = Worker(0, loop, None)
     report, tries = worker.plane.report, 0

@@ -13,7 +13,7 @@ from pathlib import Path
 import trustme
 
 from lb.core.targets import Listener, Snapshot, TlsServer
-from lb.process import fd_handover as doors
+from lb.process import fd_handover
 from lb.process.channel import Applied, Channel, Message, Order
 from lb.worker.main import Worker
 from tests.runtime.conftest import eventually
@@ -92,13 +92,13 @@ async def draining(folder: Path, within: float) -> AsyncIterator[Draining]:
     tls = TlsServer(str(folder / "own.pem"), str(folder / "own.pem"))
     messages: list[Message] = []
     ours, theirs = socket.socketpair()
-    our_doors, their_doors = doors.pair()
+    our_doors, their_doors = fd_handover.pair()
     their_doors.setblocking(False)
     worker = Worker(0, loop, None)
     channel = await Channel.over(ours, messages.append, lambda: None)
     running = asyncio.ensure_future(worker.run(theirs, their_doors))
     listening = socket.create_server(("127.0.0.1", 0))
-    doors.hand(our_doors, (BIND, 0), listening)
+    fd_handover.hand(our_doors, (BIND, 0), listening)
     try:
         channel.send(Snapshot(1, (Listener(BIND, tls=tls),)))
         await eventually(lambda: any(isinstance(message, Applied) for message in messages))

@@ -17,7 +17,7 @@ import pytest
 
 from lb.control.operations import Refused
 from lb.core.targets import Rotation, Route, Snapshot
-from lb.process import fd_handover as doors
+from lb.process import fd_handover
 from lb.process.channel import Order
 from lb.supervisor import confirming, workers
 from lb.supervisor.sockets import open_listener
@@ -264,7 +264,7 @@ async def test_they_can_be_adopted(crew: Make, tmp_path: object) -> None:
     pids = two.workers.pids
     asked = await two.ask(10)
     assert two.workers.directory is not None
-    visits, _ = await asyncio.to_thread(doors.visit_all, two.workers.directory)
+    visits, _ = await asyncio.to_thread(fd_handover.visit_all, two.workers.directory)
     assert sorted(visit.pid for visit in visits) == sorted(pids)
     heir.version = 50
     await heir.start()
@@ -291,7 +291,7 @@ async def test_those_of_another_version_drain_by_themselves(crew: Make, monkeypa
     reader, writer = await asyncio.open_connection(*old.address)
     writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")  # under way, and not to be lost
     assert old.workers.directory is not None
-    [visit], _ = await asyncio.to_thread(doors.visit_all, old.workers.directory)
+    [visit], _ = await asyncio.to_thread(fd_handover.visit_all, old.workers.directory)
     visit.close_sockets()
     monkeypatch.setattr(workers, "VERSION", 99)
     await heir.workers.adopt(visit)
@@ -312,7 +312,7 @@ async def test_stop_ends_all_in_order(crew: Make) -> None:
     assert time.monotonic() - began < 4.0, "nothing was under way"
     assert not any(alive(pid) for pid in pids)
     assert two.workers.directory is not None
-    assert not list((two.workers.directory / doors.FOLDER).iterdir())
+    assert not list((two.workers.directory / fd_handover.FOLDER).iterdir())
 
 
 async def test_stop_does_not_wait_for_one_that_hangs(crew: Make) -> None:
@@ -342,7 +342,7 @@ async def test_an_orphan_ends_after_its_bound_but_not_while_a_supervisor_that_st
     await one.ask(1)
     [pid] = one.workers.pids
     one.workers.let_go()
-    [visit], hung = await asyncio.to_thread(doors.visit_all, tmp_path)
+    [visit], hung = await asyncio.to_thread(fd_handover.visit_all, tmp_path)
     assert not hung
     await asyncio.sleep(2.0)
     assert alive(pid)
@@ -461,7 +461,7 @@ async def test_one_that_leaves_and_stands_still_fails_no_order_but_is_not_forgot
     heir.version = 50
     await heir.start()
     assert old.workers.directory is not None
-    visits, _ = await asyncio.to_thread(doors.visit_all, old.workers.directory, heir.workers.pids)
+    visits, _ = await asyncio.to_thread(fd_handover.visit_all, old.workers.directory, heir.workers.pids)
     [visit] = visits
     visit.close_sockets()
     _, writer = await asyncio.open_connection(*old.address)

@@ -12,7 +12,7 @@ import uvloop
 from lb.core.targets import Listener
 from lb.proxy.h1.client import Downstream
 from lb.proxy.plane import DataPlane
-from lb.worker import acceptor as reception
+from lb.worker import acceptor
 from lb.worker.acceptor import Reception
 from tests.wire.front import OK, Front, Origin, read_answer, read_request, status_of
 from tests.wire.test_connections import eventually, get
@@ -38,7 +38,7 @@ def looks_until_all_are_in(newcomers: int) -> int:
             def look() -> None:
                 nonlocal looks
                 looks += 1
-                time.sleep(2 * reception.LONG_AGO)  # the others' requests
+                time.sleep(2 * acceptor.LONG_AGO)  # the others' requests
 
             busy.bind(("127.0.0.1", 0))
             loop.add_writer(busy, look)  # always ready: once in each look
@@ -61,7 +61,7 @@ def test_newcomers_come_in_by_dozens_beside_busy_clients() -> None:
 
 
 def test_only_so_many_come_in_at_once() -> None:
-    assert looks_until_all_are_in(4 * reception.AT_ONCE) >= 4, "the others have their turn in between"
+    assert looks_until_all_are_in(4 * acceptor.AT_ONCE) >= 4, "the others have their turn in between"
 
 
 def test_the_lull_is_over_with_the_loops_turn() -> None:

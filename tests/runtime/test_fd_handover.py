@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lb.process import fd_handover as doors
+from lb.process import fd_handover
 from lb.process.fd_handover import FOLDER, Doorway, visit_all
 
 
@@ -23,13 +23,13 @@ def listening() -> socket.socket:
 
 
 def test_a_worker_gets_sockets_and_orders_to_close_them() -> None:
-    ours, theirs = doors.pair()
+    ours, theirs = fd_handover.pair()
     theirs.setblocking(False)
     with listening() as first, listening() as second:
-        doors.hand(ours, ("127.0.0.1:0", 0), first)
-        doors.hand(ours, ("unix:/x y", 7), second, spare=True)
-        doors.close(ours, ("127.0.0.1:0", 0))
-        found, more = doors.take(theirs)
+        fd_handover.hand(ours, ("127.0.0.1:0", 0), first)
+        fd_handover.hand(ours, ("unix:/x y", 7), second, spare=True)
+        fd_handover.close(ours, ("127.0.0.1:0", 0))
+        found, more = fd_handover.take(theirs)
         assert more
         assert [(door, sock and sock.getsockname(), spare) for door, sock, spare in found] == [
             (("127.0.0.1:0", 0), first.getsockname(), False),
@@ -40,17 +40,17 @@ def test_a_worker_gets_sockets_and_orders_to_close_them() -> None:
             if sock is not None:
                 assert not sock.get_inheritable()
                 sock.close()
-    assert doors.take(theirs) == ([], True)
+    assert fd_handover.take(theirs) == ([], True)
     ours.close()
-    assert doors.take(theirs) == ([], False), "the supervisor is gone"
+    assert fd_handover.take(theirs) == ([], False), "the supervisor is gone"
     theirs.close()
 
 
 def test_one_that_takes_nothing_does_not_block() -> None:
-    ours, theirs = doors.pair()
+    ours, theirs = fd_handover.pair()
     with listening() as sock, pytest.raises(OSError):  # noqa: PT011, PT012 - EAGAIN, or too many descriptors on their way
         for _ in range(100_000):
-            doors.hand(ours, ("127.0.0.1:0", 0), sock)
+            fd_handover.hand(ours, ("127.0.0.1:0", 0), sock)
     ours.close()
     theirs.close()
 
@@ -58,7 +58,7 @@ def test_one_that_takes_nothing_does_not_block() -> None:
 class Standing:
     """A doorway with somebody behind it."""
 
-    def __init__(self, directory: Path, sockets: dict[doors.Door, socket.socket]) -> None:
+    def __init__(self, directory: Path, sockets: dict[fd_handover.Door, socket.socket]) -> None:
         who = {"version": 1, "number": 3, "incarnation": 12345, "applied": 9}
         self.doorway = Doorway(directory, lambda: who, lambda: sockets)
         self.doorway.sock.settimeout(5)
@@ -116,7 +116,7 @@ def test_doorways_of_the_dead_are_removed(tmp_path: Path) -> None:
 
 
 def test_one_that_does_not_answer_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doors, "PATIENCE", 0.1)
+    monkeypatch.setattr(fd_handover, "PATIENCE", 0.1)
     folder = tmp_path / FOLDER
     folder.mkdir()
     with socket.socket(socket.AF_UNIX) as mute:
@@ -159,7 +159,7 @@ def test_descriptors_do_not_leak(tmp_path: Path) -> None:
 import os, sys, threading
 sys.path.insert(0, {str(Path.cwd())!r})
 from pathlib import Path
-from tests.runtime.test_doors import Standing, listening, visit_all
+from tests.runtime.test_fd_handover import Standing, listening, visit_all
 def count(): return len(os.listdir("/proc/self/fd"))
 sockets = {{("a", seat): listening() for seat in range(5)}}
 def once():
