@@ -79,7 +79,7 @@ def check_renewed(before: World, after: World, file: str) -> None:
         for client in _clients(after) - _clients(before):
             contexts.client_context(client, (), after.files)
     except (OSError, ValueError) as error:
-        reason = str(getattr(error, "reason", None) or error).replace("_", " ").lower()
+        reason = contexts.in_words(contexts.openssl_reason(error))
         text = f"a TLS file changed while it was read, and cannot be used: {reason}"
         raise ConfigError([Problem(file, 0, 0, text, hint="Reload again when all files are in place.")]) from None
 

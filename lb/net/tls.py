@@ -64,7 +64,7 @@ def pair_error(cert_file: str, key_file: str) -> str:
     try:
         _load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert_file, key_file)
     except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", None) or error)
+        return openssl_reason(error)
     return ""
 
 
@@ -73,8 +73,18 @@ def authorities_error(file: str) -> str:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
     except OSError as error:
-        return str(getattr(error, "reason", None) or error)
+        return openssl_reason(error)
     return ""
+
+
+def openssl_reason(error: Exception) -> str:
+    """OpenSSL's name for what is wrong (`NO_START_LINE`), else the error's text: Python's own errors have no name."""
+    return str(getattr(error, "reason", None) or error)
+
+
+def in_words(reason: str) -> str:
+    """OpenSSL's name for what is wrong, as a part of a sentence."""
+    return reason.replace("_", " ").lower()
 
 
 class Contexts:

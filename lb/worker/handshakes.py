@@ -13,6 +13,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from lb.net.tls import in_words, openssl_reason
+
 if TYPE_CHECKING:
     import socket
 
@@ -33,7 +35,7 @@ CLOSED = "tls_closed"
 def reason_of(error: OSError) -> str:
     """Why a handshake failed, as one of four labels."""
     if isinstance(error, ssl.SSLError):
-        return PLAIN_HTTP if _cause(error) in ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST") else FAILED
+        return PLAIN_HTTP if openssl_reason(error) in ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST") else FAILED
     if isinstance(error, (ConnectionAbortedError, TimeoutError)):  # the loop's words for a handshake that took too long
         return TOO_SLOW
     return CLOSED
@@ -75,12 +77,7 @@ def _words(reason: str, peer: str, error: OSError) -> str:
         return f"{peer} sent plain HTTP, but this listener speaks TLS: use https://"
     if reason == TOO_SLOW:
         return f"{peer} did not finish its TLS handshake in time"
-    return f"the TLS handshake with {peer} failed: {_cause(error).replace('_', ' ').lower()}"
-
-
-def _cause(error: OSError) -> str:
-    """OpenSSL's name for it; an SSLError that Python itself raises has none."""
-    return getattr(error, "reason", None) or str(error)
+    return f"the TLS handshake with {peer} failed: {in_words(openssl_reason(error))}"
 
 
 class TlsServer:

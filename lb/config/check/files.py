@@ -64,7 +64,7 @@ def _pair(at: Path, cert_file: str, key_file: str) -> Iterator[Finding]:
         yield (*at, "key_file"), f"{key_file} is not the key of {cert_file}", "Give the pair that belongs together."
     elif reason:
         hint = "Both must be PEM files; the key must have no passphrase."
-        yield (*at, "cert_file"), f"{cert_file} and {key_file} cannot be used: {_spelled(reason)}", hint
+        yield (*at, "cert_file"), f"{cert_file} and {key_file} cannot be used: {tls.in_words(reason)}", hint
 
 
 def _authorities(at: Path, file: str | None) -> Iterator[Finding]:
@@ -76,12 +76,7 @@ def _authorities(at: Path, file: str | None) -> Iterator[Finding]:
         return
     reason = tls.authorities_error(file)
     if reason:
-        yield at, f"{file} holds no certificates: {_spelled(reason)}", "It must be a PEM file."
-
-
-def _spelled(reason: str) -> str:
-    """OpenSSL's reason (`NO_START_LINE`) in words."""
-    return reason.replace("_", " ").lower()
+        yield at, f"{file} holds no certificates: {tls.in_words(reason)}", "It must be a PEM file."
 
 
 def _token(at: Path, file: str) -> Iterator[Finding]:
