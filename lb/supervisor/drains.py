@@ -31,6 +31,7 @@ from lb.core.targets import Pool, Target
 from lb.health.monitor import Monitor
 from lb.supervisor.desired import DesiredState
 from lb.supervisor.events import Events
+from lb.supervisor.lookup import pool_of, service_of
 from lb.supervisor.rates import Rates
 from lb.supervisor.rotations import Rotations
 from lb.supervisor.state import State
@@ -247,8 +248,7 @@ class Drains:
         with_traffic = {pool for pool, parts in (*desired.shares, *given.items()) if parts} | {desired.active}
         if target.pool not in with_traffic:
             return None
-        service = next(known for known in self._state.world.snapshot.services if known.name == target.service)
-        return next(known for known in service.pools if known.name == target.pool)
+        return pool_of(service_of(self._state, target.service), target.pool)
 
     def _check_enough_left(self, target: Target) -> None:
         rotations = self._rotations

@@ -52,6 +52,7 @@ from lb.supervisor.confirming import confirm
 from lb.supervisor.desired import DesiredState
 from lb.supervisor.events import Events
 from lb.supervisor.hooks import run_hook
+from lb.supervisor.lookup import pool_of
 from lb.supervisor.rotations import Rotations
 from lb.supervisor.state import State
 from lb.supervisor.totals import Sums, Totals
@@ -207,8 +208,7 @@ class Rollouts:
 
     def _nobody_at(self, service: Service, name: str, force: bool) -> str:
         """Refuse to go back to a pool where nobody can serve; with `force`, what the event adds about that."""
-        pool = next(known for known in service.pools if known.name == name)
-        rotations = self._rotations
+        pool, rotations = pool_of(service, name), self._rotations
         able, meant = rotations.strength(pool)
         if able >= rotations.least_able(pool):
             return ""
