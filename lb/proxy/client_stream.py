@@ -3,6 +3,9 @@
 A `Downstream` (HTTP/1) is one; a mirrored copy has another (`mirror.Shadow`), and tests a third. The exchange hands
 over heads and pieces of payload. How they are written, and whether the connection serves another request, is the
 stream's own business.
+
+The classes here are interfaces: what raises `NotImplementedError` is overridden by each stream. They are plain base
+classes, as a class that is called on the way of each request and is to be compiled can be no `Protocol`.
 """
 
 from __future__ import annotations

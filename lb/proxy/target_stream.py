@@ -1,6 +1,7 @@
 """The target's side of an exchange, as narrow as the exchange and the lane see it.
 
 `Upstream` is a `TargetStream`, and tests have others. It calls back a `Requester`, which the exchange is.
+`TargetStream` is an interface: each stream overrides what raises `NotImplementedError` here (see `client_stream`).
 """
 
 from __future__ import annotations
