@@ -14,7 +14,6 @@ from lb.config.model.checks import ClientTls
 from lb.config.model.config import Config
 from lb.config.model.merging import merged_checks
 from lb.config.yaml.tree import Path
-from lb.net import tls
 
 SHORTEST_TOKEN = 16
 
@@ -59,6 +58,8 @@ def _pair(at: Path, cert_file: str, key_file: str) -> Iterator[Finding]:
         key, message, hint = fault
         yield (*at, key), message, hint
         return
+    from lb.net import tls  # slow to import (asyncio, ssl), and most files name no certificate
+
     reason = tls.pair_error(cert_file, key_file)
     if reason == "KEY_VALUES_MISMATCH":
         yield (*at, "key_file"), f"{key_file} is not the key of {cert_file}", "Give the pair that belongs together."
@@ -74,6 +75,8 @@ def _authorities(at: Path, file: str | None) -> Iterator[Finding]:
     if unread:
         yield from unread
         return
+    from lb.net import tls
+
     reason = tls.authorities_error(file)
     if reason:
         yield at, f"{file} holds no certificates: {tls.in_words(reason)}", "It must be a PEM file."
