@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+pytest.register_assert_rewrite("tests.support")
+
 #: Ignored by Python itself; `subprocess` gives them their default effect in a child.
 PYTHONS_OWN = {signal.SIGPIPE, signal.SIGXFSZ}
 

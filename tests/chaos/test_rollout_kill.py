@@ -18,9 +18,9 @@ import pytest
 from lb.core.desired import Desired, ServiceDesired
 from lb.core.rollout import Bake, Plan, begin, from_dict, promote, roll_back, traffic
 from lb.supervisor.store import FileStore
-from tests.e2e.fleet import Fleet
-from tests.e2e.stage import Lb, Stage, ask, eventually
 from tests.e2e.test_switch import order, service, two_pools
+from tests.support.fleet import Fleet
+from tests.support.stage import Lb, Stage, ask, eventually
 
 ROUNDS = int(os.environ.get("LB_CHAOS_ROUNDS", "2"))
 STEPS = [10, 30, 60, 100]

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.stage import Answer, Lb, Stage, eventually
+from tests.support.stage import Answer, Lb, Stage, eventually
 
 TOKEN = "c2l4dGVlbiBieXRlcyBhdCBsZWFzdA"
 FILE = """\

@@ -10,8 +10,8 @@ from selenium.webdriver.common.keys import Keys
 
 from lb.control.api import ENDPOINTS
 from tests.control.conftest import TOKEN, Api
-from tests.e2e.browser import Browser, browser, chromium  # noqa: F401 - fixtures
-from tests.e2e.stage import eventually
+from tests.support.browser import Browser, browser, chromium  # noqa: F401 - fixtures
+from tests.support.stage import eventually
 
 SHOTS = os.environ.get("LB_SCREENSHOTS", "")
 

@@ -9,7 +9,7 @@ import pytest
 
 from lb.net.atomic_file import Replacement
 from tests.control.conftest import TOKEN, Api
-from tests.e2e.stage import eventually
+from tests.support.stage import eventually
 
 
 def put(api: Api, text: str, tag: str = "*", **more: object):

@@ -42,7 +42,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from tests.docs import manifests
-from tests.ports import free_ports
+from tests.support.ports import free_ports
 
 REPO = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w-]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```[ ]*$", re.M | re.S)

@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from tests.docs.blocks import REPO
-from tests.e2e.stage import ask, eventually
-from tests.e2e.terminal import Running
+from tests.support.stage import ask, eventually
+from tests.support.terminal import Running
 
 DOCKERFILES = [REPO / "Dockerfile", REPO / "examples/greeting-service/Dockerfile"]
 

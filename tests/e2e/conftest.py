@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stage import Stage
+from tests.support.stage import Stage
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.terminal import Running, environment, eventually, lb
+from tests.support.terminal import Running, environment, eventually, lb
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.e2e.terminal import lb
+from tests.support.terminal import lb
 
 FILE = """
 services:

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.terminal import FILE, Running, environment, eventually, lb
-from tests.ports import free_port
+from tests.support.ports import free_port
+from tests.support.terminal import FILE, Running, environment, eventually, lb
 
 #: What each command is given; `run`, `completion` and `schema` are left out, which print no report.
 WORDS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stage import Stage, eventually
+from tests.support.stage import Stage, eventually
 
 
 def lb(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from tests.e2e.browser import Browser, browser, chromium  # noqa: F401 - fixtures
-from tests.e2e.stage import Backend, Lb, Stage, ask, eventually
+from tests.support.browser import Browser, browser, chromium  # noqa: F401 - fixtures
+from tests.support.stage import Backend, Lb, Stage, ask, eventually
 
 FILE = """\
 # The shop's front door.

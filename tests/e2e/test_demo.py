@@ -15,7 +15,7 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
-from tests.e2e.terminal import FILE, Running, environment, eventually, lb
+from tests.support.terminal import FILE, Running, environment, eventually, lb
 
 
 def greet(running: Running) -> str:

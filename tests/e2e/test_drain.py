@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.echo import EchoBackend, Tunnel
-from tests.e2e.stage import Answer, Backend, Lb, Load, Stage, ask, eventually
+from tests.support.stage import Answer, Backend, Lb, Load, Stage, ask, eventually
 
 
 @pytest.fixture

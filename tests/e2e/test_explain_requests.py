@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stage import Lb, Stage, ask
+from tests.support.stage import Lb, Stage, ask
 
 
 def explained(lb: Lb, request_id: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stage import Load, Stage, ask, eventually
+from tests.support.stage import Load, Stage, ask, eventually
 
 
 def test_requests_alternate_over_ready_targets(stage: Stage) -> None:

@@ -19,7 +19,7 @@ import trustme
 
 from lb.core.checks import CheckSpec
 from lb.core.detection import detection
-from tests.e2e.stage import Lb, Load, Stage, ask, eventually
+from tests.support.stage import Lb, Load, Stage, ask, eventually
 
 QUICK = CheckSpec(interval=0.2, timeout=0.3, rise=2, fall=2)
 RULES = "interval: 200ms, timeout: 300ms, rise: 2, fall: 2"

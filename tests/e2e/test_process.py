@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.echo import EchoBackend, Tunnel
-from tests.e2e.stage import Lb, Load, Stage, ask, eventually
+from tests.support.stage import Lb, Load, Stage, ask, eventually
 
 
 def all_ready(lb: Lb) -> bool:

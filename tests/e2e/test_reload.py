@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.echo import EchoBackend, Tunnel
-from tests.e2e.stage import Lb, Load, Stage, ask, eventually
-from tests.ports import free_port
+from tests.support.ports import free_port
+from tests.support.stage import Lb, Load, Stage, ask, eventually
 
 
 @pytest.fixture

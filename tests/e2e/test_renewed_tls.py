@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.e2e.stage import Lb, Load, Stage, ask, eventually
+from tests.support.stage import Lb, Load, Stage, ask, eventually
 
 
 class TlsTarget:

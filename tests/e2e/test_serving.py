@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.e2e.stage import Answer, Backend, Lb, Stage, ask, eventually
+from tests.support.stage import Answer, Backend, Lb, Stage, ask, eventually
 
 
 def seen(lb: Lb, count: int = 12) -> Counter[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stage import Lb, Load, Stage, ask, eventually
+from tests.support.stage import Lb, Load, Stage, ask, eventually
 
 
 def alive(pid: int) -> bool:

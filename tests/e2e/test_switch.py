@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.fleet import Fleet
-from tests.e2e.stage import Answer, Backend, Lb, Load, Stage, ask, eventually
+from tests.support.fleet import Fleet
+from tests.support.stage import Answer, Backend, Lb, Load, Stage, ask, eventually
 
 
 def order(lb: Lb, action: str, body: dict | None = None, headers: dict | None = None):

@@ -10,9 +10,9 @@ from collections import defaultdict
 
 import pytest
 
-from tests.e2e.fleet import Fleet
-from tests.e2e.stage import Stage, ask, eventually
 from tests.e2e.test_switch import events, order, service, two_pools
+from tests.support.fleet import Fleet
+from tests.support.stage import Stage, ask, eventually
 
 QUICK = "analysis: {min_requests: 1, latency: 100}, bake: 0s"
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import uvloop
 
 from lb.core.checks import Checks, CheckSpec
 from lb.core.lifecycle import Effect, Health, Rules, Verdict
@@ -21,13 +20,11 @@ from lb.core.rotation import ServiceRules, rules_of
 from lb.core.suspicion import Notice
 from lb.core.targets import Target
 from lb.health.monitor import Monitor
+from tests.support.loops import pytest_asyncio_loop_factories
+
+__all__ = ["pytest_asyncio_loop_factories"]
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The loop that the supervisor runs on."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 async def eventually(condition: Callable[[], object], within: float = 5.0, what: str = "") -> None:

@@ -20,7 +20,7 @@ from lb.health.addresses import order
 from lb.health.monitor import Monitor
 from lb.net import resolver
 from tests.health.conftest import Backend, Watcher, eventually, ok
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 HTTP = CheckSpec(protocol="http", path="/ready", interval=0.05, timeout=1.0, rise=2, fall=3, grace=0.0)
 SICK = ok(b"", b"503 Service Unavailable")

@@ -12,7 +12,7 @@ import pytest
 
 from lb.health.probes.lines import Line, Lines
 from lb.net.resolver import Place
-from tests.listeners import full_listener
+from tests.support.listeners import full_listener
 
 SIX = 6.0
 

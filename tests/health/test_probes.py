@@ -25,7 +25,7 @@ from lb.health.probes import Probe, ask, build
 from lb.health.probes.asking import Asking
 from lb.health.probes.dial import Dialer
 from tests.health.conftest import Backend, eventually, ok
-from tests.listeners import full_listener
+from tests.support.listeners import full_listener
 
 HTTP = CheckSpec(protocol="http", path="/health", timeout=2.0)
 

@@ -4,8 +4,8 @@
 
 Needs `pip install atheris` beside h11, uvloop and msgspec. The first byte of an input says what it is: a client's bytes
 or a target's, and in how many pieces they come; the seeds are the rows of the tables in tests/wire. What is asserted
-stands in tests/wire/dialogue.py: nothing but a refusal is raised, pieces change nothing, what is passed on is read by a
-strict parser as the same single messages, and nobody gets bytes of another. A finding ends the run and prints its
+stands in tests/support/dialogue.py: nothing but a refusal is raised, pieces change nothing, what is passed on is read
+by a strict parser as the same single messages, and nobody gets bytes of another. A finding ends the run and prints its
 input: it belongs into the tables.
 """
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lb.core.targets import Retries, Rotation, Target, Timeouts
-from tests.wire.front import OK, Front, Origin, read_answer, read_request, status_of
+from tests.support.front import OK, Front, Origin, read_answer, read_request, status_of
 from tests.wire.test_connections import GET, eventually
 
 ONE, TWO = "127.0.0.1", "127.0.0.2"

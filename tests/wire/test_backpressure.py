@@ -22,7 +22,7 @@ import trustme
 
 from lb.core.targets import Retries, Timeouts
 from lb.proxy.h1.client import PIPELINE_LIMIT
-from tests.wire.front import Front, Origin, Script, read_all, read_answer, read_request, status_of, with_listener
+from tests.support.front import Front, Origin, Script, read_all, read_answer, read_request, status_of, with_listener
 from tests.wire.test_connections import GET, HANDSHAKE, SWITCH, eventually
 
 #: What may wait in a worker for one client: the transport's high water, a read's pieces on top, and what is held.

@@ -14,7 +14,7 @@ from lb.proxy.h1.client import Downstream
 from lb.proxy.plane import DataPlane
 from lb.worker import acceptor
 from lb.worker.acceptor import Reception
-from tests.wire.front import OK, Front, Origin, read_answer, read_request, status_of
+from tests.support.front import OK, Front, Origin, read_answer, read_request, status_of
 from tests.wire.test_connections import eventually, get
 
 GET = get(b"/")

@@ -16,7 +16,7 @@ import trustme
 from lb.core.targets import Timeouts
 from lb.proxy import tunnel as tunnel_module
 from lb.proxy.h1 import client as downstream
-from tests.wire.front import Front, Origin, Script, read_all, read_answer, read_request, status_of, with_listener
+from tests.support.front import Front, Origin, Script, read_all, read_answer, read_request, status_of, with_listener
 from tests.wire.test_backpressure import connect_tiny, endless, server_context, sized, speak_tls, tunnels
 from tests.wire.test_connections import GET, HANDSHAKE, SWITCH, eventually
 

@@ -19,8 +19,7 @@ import pytest
 
 from lb.core.targets import AccessLog, Breaker, Retries, Timeouts
 from lb.http1.websocket import GOING_AWAY
-from tests.listeners import full_listener
-from tests.wire.front import (
+from tests.support.front import (
     OK,
     Front,
     Origin,
@@ -31,6 +30,7 @@ from tests.wire.front import (
     status_of,
     with_listener,
 )
+from tests.support.listeners import full_listener
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.dialogue import GET, check_request, check_response
 from tests.wire import request_table, response_table
-from tests.wire.dialogue import GET, check_request, check_response
 
 REQUESTS = [row.raw for row in request_table.TABLE if len(row.raw) < 600]
 RESPONSES = [row for row in response_table.TABLE if len(row.raw) < 600 and b"Upgrade" not in row.request]

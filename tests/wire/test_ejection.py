@@ -11,7 +11,7 @@ import pytest
 from lb.core.outlier import Ejector, Outlier
 from lb.core.report import TargetTally
 from lb.core.targets import Retries
-from tests.wire.front import Front, Origin, answers, answers_ok, read_request, status_of
+from tests.support.front import Front, Origin, answers, answers_ok, read_request, status_of
 from tests.wire.test_connections import eventually
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"

@@ -26,7 +26,7 @@ from lb.http1.head import RequestFields, RequestHead
 from lb.proxy.exchange import Exchange
 from lb.proxy.h1.client import Downstream
 from lb.proxy.plane import DataPlane
-from tests.wire.front import OK, Front, Origin, Script, answers_ok, read_answer, read_request, status_of
+from tests.support.front import OK, Front, Origin, Script, answers_ok, read_answer, read_request, status_of
 from tests.wire.request_table import TABLE
 
 RESET = struct.pack("ii", 1, 0)

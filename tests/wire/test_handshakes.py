@@ -19,7 +19,7 @@ from lb.proxy.plane import DataPlane
 from lb.worker import handshakes
 from lb.worker.acceptor import Reception
 from lb.worker.handshakes import HandshakeFailures, TlsServer
-from tests.wire.front import status_of
+from tests.support.front import status_of
 
 AUTHORITY = trustme.CA()
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from lb.core.targets import Retries
-from tests.wire.front import Front, Origin, read_answer, read_request, status_of
+from tests.support.front import Front, Origin, read_answer, read_request, status_of
 from tests.wire.test_connections import eventually
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lb.core.targets import AccessLog
 from lb.proxy.access_log import Log
-from tests.wire.front import Front, read_answer
+from tests.support.front import Front, read_answer
 from tests.wire.test_connections import eventually
 
 HEADS = [

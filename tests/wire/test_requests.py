@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.wire.front import Front, status_of
+from tests.support.front import Front, status_of
 from tests.wire.request_table import TABLE, Row, Seen
 
 
@@ -58,7 +58,7 @@ def test_pieces_change_nothing(front: Front, row: Row) -> None:
                 sock.sendall(bytes((byte,)))
         except OSError:
             pass
-        from tests.wire.front import read_answer
+        from tests.support.front import read_answer
 
         answer = read_answer(sock, head_only=row.raw.startswith(b"HEAD "))
     expected = 200 if isinstance(row.outcome, Seen) else row.outcome
@@ -77,7 +77,7 @@ def test_what_follows_a_refused_request_is_never_read(front: Front) -> None:
     front.origin.requests.clear()
     with front.connect() as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n")
-        from tests.wire.front import read_all
+        from tests.support.front import read_all
 
         answer = read_all(sock)
     assert answer.count(b"HTTP/1.1 ") == 1

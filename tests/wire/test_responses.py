@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from lb.core.targets import Retries
-from tests.wire.front import Front, answers, answers_ok, read_all, read_answer, status_of
+from tests.support.front import Front, answers, answers_ok, read_all, read_answer, status_of
 from tests.wire.response_table import TABLE, Row
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from lb.core.targets import Breaker, Retries, Timeouts
-from tests.wire.front import OK, Front, Origin, Script, answers, read_all, read_answer, read_request, status_of
+from tests.support.front import OK, Front, Origin, Script, answers, read_all, read_answer, read_request, status_of
 from tests.wire.test_connections import eventually, get
 
 GET = get(b"/")

@@ -22,7 +22,7 @@ from lb.process.guard import Guard
 from lb.supervisor.main import Supervisor
 from lb.supervisor.os.file_watch import FileWatch
 from lb.worker.main import Worker
-from tests.runtime.conftest import Crew, alive, eventually
+from tests.support.crew import Crew, alive, eventually
 
 Make = Callable[..., Crew]
 

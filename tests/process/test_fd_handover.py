@@ -12,14 +12,8 @@ from pathlib import Path
 import pytest
 
 from lb.process import fd_handover
-from lb.process.fd_handover import FOLDER, Doorway, visit_all
-
-
-def listening() -> socket.socket:
-    sock = socket.socket()
-    sock.bind(("127.0.0.1", 0))
-    sock.listen()
-    return sock
+from lb.process.fd_handover import FOLDER, visit_all
+from tests.process.standing import Standing, listening
 
 
 def test_a_worker_gets_sockets_and_orders_to_close_them() -> None:
@@ -53,27 +47,6 @@ def test_one_that_takes_nothing_does_not_block() -> None:
             fd_handover.hand(ours, ("127.0.0.1:0", 0), sock)
     ours.close()
     theirs.close()
-
-
-class Standing:
-    """A doorway with somebody behind it."""
-
-    def __init__(self, directory: Path, sockets: dict[fd_handover.Door, socket.socket]) -> None:
-        who = {"version": 1, "number": 3, "incarnation": 12345, "applied": 9}
-        self.doorway = Doorway(directory, lambda: who, lambda: sockets)
-        self.doorway.sock.settimeout(5)
-        self.admitted: socket.socket | None = None
-        self.thread = threading.Thread(target=self._admit)
-        self.thread.start()
-
-    def _admit(self) -> None:
-        self.admitted = self.doorway.admit()
-
-    def close(self) -> None:
-        self.thread.join(5)
-        if self.admitted is not None:
-            self.admitted.close()
-        self.doorway.close()
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 450])
@@ -159,7 +132,8 @@ def test_descriptors_do_not_leak(tmp_path: Path) -> None:
 import os, sys, threading
 sys.path.insert(0, {str(Path.cwd())!r})
 from pathlib import Path
-from tests.runtime.test_fd_handover import Standing, listening, visit_all
+from lb.process.fd_handover import visit_all
+from tests.process.standing import Standing, listening
 def count(): return len(os.listdir("/proc/self/fd"))
 sockets = {{("a", seat): listening() for seat in range(5)}}
 def once():

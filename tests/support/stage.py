@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 T = TypeVar("T")
 

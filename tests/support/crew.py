@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot
 from lb.process.guard import Guard
@@ -19,11 +18,6 @@ from lb.supervisor.totals import Totals
 from lb.supervisor.workers import Workers
 
 BIND = "127.0.0.1:0"
-
-
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The loop that the supervisor runs on."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 async def eventually(condition: Callable[[], object], within: float = 20.0, what: str = "") -> None:
