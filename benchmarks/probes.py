@@ -4,8 +4,8 @@
 
 `lb run` is pinned to one processor; a small server on the other answers for all targets. What is measured: how late
 probes began by their schedule (lb's own `lb_probe_late_seconds`, read every few seconds, over the last 4,096 probes),
-and the CPU time of lb's supervisor for each probe, its ledger on the disk included. With `--flapping` each second
-answer is a failure, the ledger's worst case. On a machine with other work, run it as `chrt -r 1 python -m …`.
+and the CPU time of lb's supervisor for each probe, its history on the disk included. With `--flapping` each second
+answer is a failure, the worst case of the history. On a machine with other work, run it as `chrt -r 1 python -m …`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def measure(count: int, seconds: int, flaps: bool, folder: Path) -> None:
         size = {path.name: path.stat().st_size // 1024 for path in (folder / "state").glob("probes*")}
         print(
             f"supervisor: {took / made * 1e6:.0f} µs of CPU a probe, {took / elapsed:.0%} of one core, "
-            f"{resident(pid) / 2**20:.0f} MiB; ledger on disk, KiB: {size}"
+            f"{resident(pid) / 2**20:.0f} MiB; history on disk, KiB: {size}"
         )
     finally:
         for process in reversed(servers):

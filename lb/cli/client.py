@@ -302,7 +302,7 @@ def who() -> str:
     return found[:64] if found.isascii() and found.isprintable() else ""
 
 
-def foresee(client: Client, path: str, body: Json, as_json: bool) -> None:
+def preview(client: Client, path: str, body: Json, as_json: bool) -> None:
     """What an order would do, or why it would be refused; nothing is changed. The exit code is that of the order."""
     found = client.post(f"{path}/preview", body)
     refusal = found["refusal"]

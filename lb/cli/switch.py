@@ -17,9 +17,9 @@ from lb.cli.client import (
     admin_options,
     did_you_mean,
     dry_run_option,
-    foresee,
     in_path,
     json_option,
+    preview,
 )
 from lb.cli.completion import names
 from lb.cli.events import PATIENCE, duration, listed
@@ -89,7 +89,7 @@ def switch(
     if freeze_on_fail:
         body["freeze_on_fail"] = True
     if dry_run:
-        foresee(client, f"/api/v1/services/{in_path(service)}/switch", body, as_json)
+        preview(client, f"/api/v1/services/{in_path(service)}/switch", body, as_json)
         return
     began = time.time()
     answer = ordered(client, service, "switch", body, f"switching {service} to {pool}")
@@ -131,7 +131,7 @@ def rollback(client: Client, service: str, force: bool, dry_run: bool, as_json: 
     """Back to the previous pool, at once."""
     body: Json = {"force": force}
     if dry_run:
-        foresee(client, f"/api/v1/services/{in_path(service)}/rollback", body, as_json)
+        preview(client, f"/api/v1/services/{in_path(service)}/rollback", body, as_json)
         return
     answer = ordered(client, service, "rollback", body, f"rolling {service} back")
     click.echo(json.dumps(answer, indent=2) if as_json else shares(answer))

@@ -14,9 +14,9 @@ from lb.cli.client import (
     Unreachable,
     admin_options,
     dry_run_option,
-    foresee,
     in_path,
     json_option,
+    preview,
 )
 from lb.cli.completion import names
 from lb.cli.events import PATIENCE, seconds
@@ -51,7 +51,7 @@ def drain(client: Client, target: str, wait: bool, timeout: float, force: bool, 
     """
     known = client.target(target)
     if dry_run:
-        foresee(client, f"/api/v1/targets/{in_path(known)}/drain", {"force": force}, as_json)
+        preview(client, f"/api/v1/targets/{in_path(known)}/drain", {"force": force}, as_json)
         return
     answer = client.post(f"/api/v1/targets/{in_path(known)}/drain", {"force": force}, doing=f"draining {known}")
     if wait:
@@ -120,7 +120,7 @@ def undrain(client: Client, target: str, force: bool, dry_run: bool, as_json: bo
     """
     known = client.target(target)
     if dry_run:
-        foresee(client, f"/api/v1/targets/{in_path(known)}/undrain", {"force": force}, as_json)
+        preview(client, f"/api/v1/targets/{in_path(known)}/undrain", {"force": force}, as_json)
         return
     answer = client.post(f"/api/v1/targets/{in_path(known)}/undrain", {"force": force}, doing=f"putting {known} back")
     click.echo(json.dumps(answer, indent=2) if as_json else f"{known} may get requests again.")
@@ -148,7 +148,7 @@ def weight(client: Client, target: str, weight: int, force: bool, dry_run: bool,
     known = client.target(target)
     body: Json = {"weight": weight, "force": force}
     if dry_run:
-        foresee(client, f"/api/v1/targets/{in_path(known)}/weight", body, as_json)
+        preview(client, f"/api/v1/targets/{in_path(known)}/weight", body, as_json)
         return
     answer = client.put(f"/api/v1/targets/{in_path(known)}/weight", body, doing=f"weighing {known}")
     click.echo(json.dumps(answer, indent=2) if as_json else f"{known} has weight {weight} now.")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lb.control.journal import Journal
+from lb.control.jsonl import JsonLines
 from lb.control.models import Event
 
 #: Events kept in memory.
@@ -26,7 +26,7 @@ class EventLog:
     """All events of this lb."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        self._journal = Journal(directory / "events.jsonl") if directory is not None else None
+        self._file = JsonLines(directory / "events.jsonl") if directory is not None else None
         self._ring: deque[Event] = deque(maxlen=RING)
         self._listeners: set[asyncio.Queue[Event | None]] = set()
         self._next = 1
@@ -35,7 +35,7 @@ class EventLog:
     @property
     def trouble(self) -> str:
         """Why events cannot be written; empty: they are."""
-        return self._journal.trouble if self._journal is not None else ""
+        return self._file.trouble if self._file is not None else ""
 
     def add(self, kind: str, subject: str, text: str, *, actor: str = "", before: str = "", after: str = "") -> Event:
         """Something happened."""
@@ -87,14 +87,14 @@ class EventLog:
             self._listeners.discard(queue)
 
     def _load(self) -> None:
-        if self._journal is None:
+        if self._file is None:
             return
-        for line in self._journal.lines():
+        for line in self._file.lines():
             with suppress(ValueError):
                 self._ring.append(Event.model_validate_json(line))
         if self._ring:
             self._next = max(event.id for event in self._ring) + 1
 
     def _write(self, event: Event) -> None:
-        if self._journal is not None:
-            self._journal.append(event.model_dump_json(exclude_defaults=True).encode() + b"\n")
+        if self._file is not None:
+            self._file.append(event.model_dump_json(exclude_defaults=True).encode() + b"\n")

@@ -97,19 +97,19 @@ class Operations(Protocol):
 
     async def rollback(self, name: str, force: bool, actor: str, revision: int | None = None) -> ServiceView: ...
 
-    def foresee_switch(self, name: str, wanted: SwitchRequest) -> Preview:
+    def preview_switch(self, name: str, wanted: SwitchRequest) -> Preview:
         """What `switch` would do now."""
 
-    def foresee_rollback(self, name: str, force: bool) -> Preview:
+    def preview_rollback(self, name: str, force: bool) -> Preview:
         """What `rollback` would do now."""
 
-    def foresee_drain(self, id: str, force: bool) -> Preview:
+    def preview_drain(self, id: str, force: bool) -> Preview:
         """What `drain` would do now."""
 
-    def foresee_undrain(self, id: str, force: bool) -> Preview:
+    def preview_undrain(self, id: str, force: bool) -> Preview:
         """What `undrain` would do now."""
 
-    def foresee_weight(self, id: str, wanted: WeightRequest) -> Preview:
+    def preview_weight(self, id: str, wanted: WeightRequest) -> Preview:
         """What `weight` would do now."""
 
     async def drain(self, id: str, force: bool, actor: str, revision: int | None = None) -> DrainState: ...

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lb.control.api import ENDPOINTS
+from lb.control.api.app import ENDPOINTS
+from lb.control.api.openapi import TAGS
+from lb.control.api.problems import BY_TITLE, KINDS
 from lb.control.metrics import METRICS, STATES
-from lb.control.openapi import TAGS
-from lb.control.refusals import BY_TITLE, KINDS
 from lb.core.report import BUCKETS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -9,7 +9,7 @@ from pathlib import Path
 from aiohttp import web
 
 from lb.config.model.config import Admin
-from lb.control import api
+from lb.control.api import app
 from lb.control.operations import Operations
 from lb.supervisor.sockets import CannotListen, bound_name, listen_once, why
 
@@ -38,10 +38,10 @@ class AdminPort:
 
     async def serve(self, operations: Operations, admin: Admin, token: str) -> None:
         """Let requests in."""
-        app = api.build(operations, token=token, allowed_hosts=(*admin.allowed_hosts, name_in(admin.bind)))
+        application = app.build(operations, token=token, allowed_hosts=(*admin.allowed_hosts, name_in(admin.bind)))
         # What goes wrong in an answer is told by the API; a request that cannot be read is its client's affair.
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=GRACE)
         await self._runner.setup()
         await self.resume()
 

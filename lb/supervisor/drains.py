@@ -128,7 +128,7 @@ class Drains:
             self._told_safe.setdefault(target.id, time.monotonic())
         return state
 
-    def foresee(self, target: Target, force: bool) -> list[str]:
+    def preview(self, target: Target, force: bool) -> list[str]:
         """What `begin` would do, in words. Raises the `Refused` that it would raise; nothing is changed."""
         self.without(target, force)
         if self.wished(target).draining:
@@ -142,7 +142,7 @@ class Drains:
                 lines.append(f"{count} {one if count == 1 else many} under way there may end{until}")
         return lines
 
-    def foresee_undrain(self, target: Target, force: bool) -> list[str]:
+    def preview_undrain(self, target: Target, force: bool) -> list[str]:
         """What `undrain` would do, in words. Raises the `Refused` that it would raise; nothing is changed."""
         if not self.wished(target).draining:
             return [f"{target.id} is not drained: nothing changes"]

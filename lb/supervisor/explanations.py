@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from lb.control.ledger import Ledger
 from lb.control.models import Explanation
 from lb.control.operations import Refused
+from lb.control.probe_history import ProbeHistory
 from lb.core.explain import explain, span, trial_text
 from lb.core.report import RequestRecord
 from lb.core.rotation import given_shares, is_served, rules_of
@@ -38,7 +38,7 @@ class Explanations:
         workers: Workers,
         monitor: Monitor,
         totals: Totals,
-        ledger: Ledger,
+        probe_history: ProbeHistory,
         rollouts: Rollouts,
         handovers: Handovers,
     ) -> None:
@@ -48,7 +48,7 @@ class Explanations:
         self._workers = workers
         self._monitor = monitor
         self._totals = totals
-        self._ledger = ledger
+        self._probe_history = probe_history
         self._rollouts = rollouts
         self._handovers = handovers
 
@@ -93,7 +93,7 @@ class Explanations:
             summary=found.summary,
             lines=[*found.lines, *self._resolved(target)],
             probes=[probe_view(each) for each in reversed(seen[-10:])],
-            runs=[run_view(run) for run in reversed(self._ledger.of(target.id))],
+            runs=[run_view(run) for run in reversed(self._probe_history.of(target.id))],
         )
 
     def _resolved(self, target: Target) -> list[str]:

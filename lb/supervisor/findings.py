@@ -1,11 +1,11 @@
-"""Passes on what the monitor and the workers find to rotations, ejections, the timeline, ledger and metrics."""
+"""Passes on what the monitor and the workers find: to rotations, ejections, the timeline, probe history and metrics."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 
-from lb.control.ledger import Ledger
+from lb.control.probe_history import ProbeHistory
 from lb.core.lifecycle import Effect, Eject, Health, Seen, shown
 from lb.core.report import Alarm, Report
 from lb.core.rotation import bears_on_rotation
@@ -32,7 +32,7 @@ class Findings:
         rotations: Rotations,
         monitor: Monitor,
         events: Events,
-        ledger: Ledger,
+        probe_history: ProbeHistory,
         counters: HealthCounters,
         ejections: Ejections,
         memory: Memory,
@@ -41,7 +41,7 @@ class Findings:
         self._rotations = rotations
         self._monitor = monitor
         self._events = events
-        self._ledger = ledger
+        self._probe_history = probe_history
         self._counters = counters
         self._ejections = ejections
         self._memory = memory
@@ -72,7 +72,7 @@ class Findings:
         target = self._state.targets.get(id)
         if target is not None:
             self._counters.lasted(target.service, kind, verdict.seconds)
-            self._ledger.saw(id, kind, unix(seen.at), verdict, seen.doubt)
+            self._probe_history.saw(id, kind, unix(seen.at), verdict, seen.doubt)
 
     def moved(self, id: str, before: tuple[str, ...], after: tuple[str, ...]) -> None:
         """A target that is given by name has another address: one that passed its check, where it has one."""

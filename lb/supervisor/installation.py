@@ -12,8 +12,8 @@ from socket import socket
 from lb.config.model.config import Config
 from lb.config.resolve import World
 from lb.config.tls_files import tls_paths, with_tls
-from lb.control.ledger import Ledger
 from lb.control.operations import Refused
+from lb.control.probe_history import ProbeHistory
 from lb.core.desired import Desired, under_configuration, under_names
 from lb.core.handover import Handover
 from lb.core.lifecycle import Drain
@@ -74,7 +74,7 @@ class Installation:
         monitor: Monitor,
         events: Events,
         totals: Totals,
-        ledger: Ledger,
+        probe_history: ProbeHistory,
         counters: HealthCounters,
         ejections: Ejections,
         drains: Drains,
@@ -89,7 +89,7 @@ class Installation:
         self._monitor = monitor
         self._events = events
         self._totals = totals
-        self._ledger = ledger
+        self._probe_history = probe_history
         self._counters = counters
         self._ejections = ejections
         self._drains = drains
@@ -163,8 +163,8 @@ class Installation:
         self._rollouts.rename(renames)
         self._drains.configure(state.targets, renames)
         self._ejections.configure(state.targets, candidate.file_world.rules, renames)
-        self._ledger.rename({new: formers[0] for new, formers in renames.targets.items()})
-        self._ledger.keep(state.targets)
+        self._probe_history.rename({new: formers[0] for new, formers in renames.targets.items()})
+        self._probe_history.keep(state.targets)
         self._workers.hung_after = config.worker_limits.hang
         self._workers.memory = config.worker_limits.memory
         self._workers.drain = config.drain

@@ -29,8 +29,8 @@ from lb import early_signals
 from lb.config.load import load
 from lb.config.model.config import Config
 from lb.config.tls_files import load_world, tls_paths
-from lb.control.ledger import Ledger
 from lb.control.operations import Refused
+from lb.control.probe_history import ProbeHistory
 from lb.health.memory import Memory
 from lb.health.monitor import Monitor
 from lb.process.channel import Order
@@ -113,7 +113,7 @@ class Supervisor:
         self.store = FileStore(_under(path, config.state_dir))
         self.events = Events()
         self.desired = DesiredState(self.store, self.state, self.events)
-        self.ledger = Ledger()
+        self.probe_history = ProbeHistory()
         self.totals = Totals()
         self.rates = Rates()
         self.counters = HealthCounters()
@@ -149,7 +149,7 @@ class Supervisor:
             self.rotations,
             self.monitor,
             self.events,
-            self.ledger,
+            self.probe_history,
             self.counters,
             self.ejections,
             self._memory,
@@ -184,7 +184,7 @@ class Supervisor:
             self.monitor,
             self.events,
             self.totals,
-            self.ledger,
+            self.probe_history,
             self.counters,
             self.ejections,
             self.drains,
@@ -211,7 +211,7 @@ class Supervisor:
             self.workers,
             self.monitor,
             self.events,
-            self.ledger,
+            self.probe_history,
             self.rates,
             self.rollouts,
             self.reloads,
@@ -226,7 +226,7 @@ class Supervisor:
             self.rotations,
             self.events,
             self.totals,
-            self.ledger,
+            self.probe_history,
             self.rollouts,
             self.reloads,
             self.drains,
@@ -239,7 +239,7 @@ class Supervisor:
                 self.workers,
                 self.monitor,
                 self.totals,
-                self.ledger,
+                self.probe_history,
                 self.rollouts,
                 self.handovers,
             ),
@@ -424,7 +424,7 @@ class Supervisor:
         """From here on what happens is written down: no other supervisor does any more. `complaint`: what was wrong
         with the desired state on the disk."""
         self.events.open(self.store.directory)
-        self.ledger.open(self.store.directory)
+        self.probe_history.open(self.store.directory)
         if complaint:
             self.events.emit("state", complaint)
         await self.desired.own()
@@ -559,7 +559,7 @@ class Supervisor:
         await self.monitor.close()
         await self.admin.close()
         if not self.successor:
-            self.ledger.flush(everything=True)
+            self.probe_history.flush(everything=True)
             await self.workers.stop(0.0)
             for bind in (*self.state.addresses, self.admin.bind):
                 remove_left_over(bind)
@@ -602,11 +602,11 @@ class Supervisor:
                 raise Failed("it finds no ready target, while there are some")
             await self.admin.pause()
             self._write_down()
-            self.ledger.pause()
+            self.probe_history.pause()
             try:
                 await successor.go(self._legacy())
             except Failed:
-                self.ledger.resume()
+                self.probe_history.resume()
                 await self.admin.resume()
                 raise
         except (Failed, OSError) as error:
@@ -656,16 +656,18 @@ class Supervisor:
         """Keep verdicts and probes for a supervisor that comes after this one."""
         while True:
             await asyncio.sleep(REMEMBER_EVERY)
-            before = self.ledger.trouble
+            before = self.probe_history.trouble
             self._write_down()
-            if self.ledger.trouble and not before:
-                self.events.emit("state", f"{self.ledger.trouble}; the history of probes is kept in memory alone")
-            elif before and not self.ledger.trouble:
+            if self.probe_history.trouble and not before:
+                self.events.emit(
+                    "state", f"{self.probe_history.trouble}; the history of probes is kept in memory alone"
+                )
+            elif before and not self.probe_history.trouble:
                 self.events.emit("state", "the history of probes can be written again, and is")
 
     def _write_down(self) -> None:
         self._memory.write(self.monitor.keep())
-        self.ledger.flush()
+        self.probe_history.flush()
 
 
 def _under(path: Path, name: str | Path) -> Path:

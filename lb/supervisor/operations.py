@@ -19,9 +19,8 @@ from lb.config.model.config import Config
 from lb.config.resolve import World
 from lb.config.tls_files import load_world
 from lb.config.yaml.problems import ConfigError, Problem
-from lb.control.answers import digest
+from lb.control.api.problems import problem
 from lb.control.events import EventLog
-from lb.control.ledger import Ledger
 from lb.control.models import (
     ConfigOrder,
     ConfigProblem,
@@ -42,7 +41,8 @@ from lb.control.models import (
     WeightRequest,
 )
 from lb.control.operations import Base, Refused
-from lb.control.refusals import problem
+from lb.control.probe_history import ProbeHistory
+from lb.core.digest import digest
 from lb.core.targets import Pool, Service
 from lb.health.monitor import Monitor
 from lb.supervisor.desired import DesiredState, OtherVersion
@@ -77,7 +77,7 @@ class LiveOperations:
         rotations: Rotations,
         events: Events,
         totals: Totals,
-        ledger: Ledger,
+        probe_history: ProbeHistory,
         rollouts: Rollouts,
         reloads: Reloads,
         drains: Drains,
@@ -94,7 +94,7 @@ class LiveOperations:
         self._rotations = rotations
         self._events = events
         self._totals = totals
-        self._ledger = ledger
+        self._probe_history = probe_history
         self._rollouts = rollouts
         self._reloads = reloads
         self._drains = drains
@@ -174,7 +174,7 @@ class LiveOperations:
         return await self._explanations.of(subject)
 
     def runs(self, since: float, subject: str) -> list[RunView]:
-        found = self._ledger.since(since)
+        found = self._probe_history.since(since)
         return [run_view(run) for run in found if not subject or f"{run.target}/".startswith(f"{subject}/")]
 
     # --- switching --------------------------------------------------------------------------------------------------
@@ -196,18 +196,18 @@ class LiveOperations:
             await self._rollouts.roll_back(name, force, actor, revision)
         return await self.service(name)
 
-    def foresee_switch(self, name: str, wanted: SwitchRequest) -> Preview:
+    def preview_switch(self, name: str, wanted: SwitchRequest) -> Preview:
         service, rollouts = service_of(self._state, name), self._rollouts
         pool = pool_of(service, wanted.to)
 
         def look(force: bool) -> list[str]:
-            return rollouts.foresee_switch(service, wanted, lambda: self._gate(service, pool, force))
+            return rollouts.preview_switch(service, wanted, lambda: self._gate(service, pool, force))
 
-        return _foreseen(look, wanted.force)
+        return _previewed(look, wanted.force)
 
-    def foresee_rollback(self, name: str, force: bool) -> Preview:
+    def preview_rollback(self, name: str, force: bool) -> Preview:
         service = service_of(self._state, name)
-        return _foreseen(lambda force: self._rollouts.foresee_roll_back(service, force), force)
+        return _previewed(lambda force: self._rollouts.preview_roll_back(service, force), force)
 
     def _gate(self, service: Service, pool: Pool, force: bool) -> str:
         """Refuse a switch to a pool that cannot serve; with `force`, what the event adds about that. One target must,
@@ -227,9 +227,9 @@ class LiveOperations:
         with self._based_on(revision):
             return await self._drains.begin(target_of(self._state, id), force, actor, version=revision)
 
-    def foresee_drain(self, id: str, force: bool) -> Preview:
+    def preview_drain(self, id: str, force: bool) -> Preview:
         target = target_of(self._state, id)
-        return _foreseen(lambda force: self._drains.foresee(target, force), force)
+        return _previewed(lambda force: self._drains.preview(target, force), force)
 
     async def drain_state(self, id: str) -> DrainState:
         return await self._drains.state(target_of(self._state, id))
@@ -240,9 +240,9 @@ class LiveOperations:
             await self._drains.undrain(target, force, actor, revision)
         return await self.target(target.id)
 
-    def foresee_undrain(self, id: str, force: bool) -> Preview:
+    def preview_undrain(self, id: str, force: bool) -> Preview:
         target = target_of(self._state, id)
-        return _foreseen(lambda force: self._drains.foresee_undrain(target, force), force)
+        return _previewed(lambda force: self._drains.preview_undrain(target, force), force)
 
     async def prestop(self, subject: str, wait: float, actor: str) -> DrainState:
         return await self._drains.prestop(caller_of(self._state, subject), wait, actor)
@@ -253,9 +253,9 @@ class LiveOperations:
             await self._weights.put(target, wanted.weight, wanted.force, actor, revision)
         return await self.target(target.id)
 
-    def foresee_weight(self, id: str, wanted: WeightRequest) -> Preview:
+    def preview_weight(self, id: str, wanted: WeightRequest) -> Preview:
         target, weights = target_of(self._state, id), self._weights
-        return _foreseen(lambda force: weights.foresee(target, wanted.weight, force), wanted.force)
+        return _previewed(lambda force: weights.preview(target, wanted.weight, force), wanted.force)
 
     async def probe(self, id: str) -> ProbeResult:
         monitor = self._monitor
@@ -362,7 +362,7 @@ def _somebody_was_faster(what: str, changes: list[Event]) -> Refused:
     return Refused(412, "Somebody was faster", what)
 
 
-def _foreseen(look: Callable[[bool], list[str]], force: bool) -> Preview:
+def _previewed(look: Callable[[bool], list[str]], force: bool) -> Preview:
     """What an order would do; when it is refused, whether it would not be with force."""
     try:
         return Preview(allowed=True, lines=look(force))

@@ -143,7 +143,7 @@ class Rollouts:
             detail = f"{prepared.old} is not the active pool of {name} any more"
             raise Refused(409, "The service has changed", detail)
 
-    def foresee_switch(self, service: Service, wanted: SwitchRequest, gate: Callable[[], str]) -> list[str]:
+    def preview_switch(self, service: Service, wanted: SwitchRequest, gate: Callable[[], str]) -> list[str]:
         """What `switch` would do, in words. Raises the `Refused` that it would raise; nothing is changed or told."""
         name = service.name
         with self._order(name):
@@ -153,14 +153,14 @@ class Rollouts:
         if isinstance(intended, Plan):
             hook = self._state.config.services[name].rollout.pre
             first = ["the pre hook is run; when it fails, nothing changes"] if hook is not None else []
-            return first + _foreseen(name, intended)
+            return first + _previewed(name, intended)
         rollout, _ = intended
         return _moved(rollout)
 
-    def foresee_roll_back(self, service: Service, force: bool) -> list[str]:
+    def preview_roll_back(self, service: Service, force: bool) -> list[str]:
         """What `roll_back` would do, in words. Raises the `Refused` that it would raise."""
         (rollout, _), plan = self._way_back(service, force, "")
-        return _moved(rollout) if plan is None else _foreseen(service.name, plan)
+        return _moved(rollout) if plan is None else _previewed(service.name, plan)
 
     def _intended(
         self, name: str, wanted: SwitchRequest, actor: str, gate: Callable[[], str]
@@ -608,7 +608,7 @@ def _worded(entered: Next, more: str) -> Next:
     return rollout, tuple(effect._replace(text=f"{effect.text}{more}") for effect in effects)
 
 
-def _foreseen(name: str, plan: Plan) -> list[str]:
+def _previewed(name: str, plan: Plan) -> list[str]:
     """What a release will do."""
     lines = []
     if plan.steps == (100,):

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 
 import lb
-from lb.control.ledger import Ledger
 from lb.control.models import (
     ConfigView,
     DetectionView,
@@ -20,6 +19,7 @@ from lb.control.models import (
     Status,
     TargetView,
 )
+from lb.control.probe_history import ProbeHistory
 from lb.core.desired import LastRollout
 from lb.core.explain import span, trial_text
 from lb.core.lifecycle import Health, Seen, in_rotation, shown, shown_since
@@ -55,7 +55,7 @@ class Views:
         workers: Workers,
         monitor: Monitor,
         events: Events,
-        ledger: Ledger,
+        probe_history: ProbeHistory,
         rates: Rates,
         rollouts: Rollouts,
         reloads: Reloads,
@@ -68,7 +68,7 @@ class Views:
         self._workers = workers
         self._monitor = monitor
         self._events = events
-        self._ledger = ledger
+        self._probe_history = probe_history
         self._rates = rates
         self._rollouts = rollouts
         self._reloads = reloads
@@ -115,7 +115,7 @@ class Views:
 
     def state_trouble(self) -> str:
         """Why something of the state directory cannot be written; empty: all of it can."""
-        return self._desired.trouble or self._events.log.trouble or self._ledger.trouble
+        return self._desired.trouble or self._events.log.trouble or self._probe_history.trouble
 
     def service(self, service: Service, sums: Sums) -> ServiceView:
         """One service with its pools."""

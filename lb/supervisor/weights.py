@@ -42,7 +42,7 @@ class Weights:
         """Refuse a weight that leaves its pool too few targets; with `force`, what the event adds about that."""
         return self._drains.counting(target, new, force) if weight else self._drains.without(target, force)
 
-    def foresee(self, target: Target, weight: int, force: bool) -> list[str]:
+    def preview(self, target: Target, weight: int, force: bool) -> list[str]:
         """What another weight would do, in words. Raises the `Refused` that `put` would raise."""
         wished = self._drains.wished(target)
         now = wished.weight if wished.weight is not None else target.weight

@@ -10,10 +10,10 @@ import jsonschema
 import pytest
 from aiohttp import web
 
-from lb.control import answers
+from lb.control.api import http
+from lb.control.api.problems import BY_NAME
 from lb.control.models import SwitchRequest
 from lb.control.operations import Refused
-from lb.control.refusals import BY_NAME
 from tests.control.conftest import Api
 
 ORDERS = [
@@ -156,12 +156,12 @@ def test_long_answers_are_compressed_for_those_who_can_read_it(shared: Api) -> N
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "BODY_TIME", 0.1)
+    monkeypatch.setattr(http, "BODY_TIME", 0.1)
     refused: list[Refused] = []
 
     async def take(request: web.Request) -> web.Response:
         try:
-            await answers.body(request, SwitchRequest)
+            await http.body(request, SwitchRequest)
         except Refused as reason:
             refused.append(reason)
         return web.Response()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from selenium.webdriver.common.keys import Keys
 
-from lb.control.api import ENDPOINTS
+from lb.control.api.app import ENDPOINTS
 from tests.control.conftest import TOKEN, Api
 from tests.support.browser import Browser, browser, chromium  # noqa: F401 - fixtures
 from tests.support.stage import eventually

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from lb.control.api import ENDPOINTS
-from lb.control.endpoint import Endpoint
-from lb.control.guard import is_ours
+from lb.control.api.app import ENDPOINTS
+from lb.control.api.endpoint import Endpoint
+from lb.control.api.guard import is_ours
 from lb.supervisor.admin_port import name_in
 from tests.control.conftest import TOKEN, Api
 

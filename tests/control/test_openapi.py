@@ -12,11 +12,11 @@ import jsonschema
 import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
-from lb.control import openapi, pages
-from lb.control.api import ENDPOINTS, build
+from lb.control.api import openapi, pages
+from lb.control.api.app import ENDPOINTS, build
+from lb.control.api.problems import BY_STATUS, BY_TITLE, KINDS
 from lb.control.operations import Operations
 from lb.control.reference import API_PAGE, api_page
-from lb.control.refusals import BY_STATUS, BY_TITLE, KINDS
 from tests.control.conftest import Api
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 
-from lb.control import events, streams
+from lb.control import events
+from lb.control.api import streams
+from lb.control.api.streams import Choice
 from lb.control.events import EventLog
-from lb.control.streams import Choice
 from tests.control.conftest import Api
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lb.control import journal
+from lb.control import jsonl
 from lb.control.events import EventLog
 
 
@@ -26,7 +26,7 @@ def test_events_outlive_an_end_and_their_numbers_go_on(tmp_path: Path):
 
 
 def test_the_file_is_bounded(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(journal, "FILE_LIMIT", 5000)
+    monkeypatch.setattr(jsonl, "FILE_LIMIT", 5000)
     log = EventLog(tmp_path)
     for number in range(500):
         log.add("note", "lb", f"event {number}")

@@ -12,7 +12,7 @@ from typing import Any
 #: Modules that keep objects in sets.
 MODULES = (
     "lb.control.events",
-    "lb.control.streams",
+    "lb.control.api.streams",
     "lb.proxy.lane",
     "lb.proxy.plane",
     "lb.proxy.services",

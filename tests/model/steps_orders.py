@@ -131,7 +131,7 @@ async def step_switch(world: World, dice: random.Random) -> str:
     before = serves(world, service.name)
     was = world.supervisor.desired.current.services[service.name].active
     operations = world.supervisor.operations
-    preview = operations.foresee_switch(service.name, wanted)
+    preview = operations.preview_switch(service.name, wanted)
     answer = await order(world, operations.switch(service.name, wanted, "model"))
     what = f"switch {service.name} to {pool} {more.get('steps', '')}{' by force' if force else ''}"
     compare(world, preview, answer, what)
@@ -164,7 +164,7 @@ async def step_rollback(world: World, dice: random.Random) -> str:
     await world.settle()
     before = serves(world, service.name)
     operations = world.supervisor.operations
-    preview = operations.foresee_rollback(service.name, force)
+    preview = operations.preview_rollback(service.name, force)
     answer = await order(world, operations.rollback(service.name, force, "model"))
     what = f"rollback {service.name}"
     compare(world, preview, answer, what)
@@ -180,7 +180,7 @@ async def step_drain(world: World, dice: random.Random) -> str:
     await background(world, dice)
     before = serves(world, service.name)
     operations = world.supervisor.operations
-    preview = operations.foresee_drain(id, force)
+    preview = operations.preview_drain(id, force)
     address = address_of(id)
     answer = await order(world, operations.drain(id, force, "model"), lambda: world.drained.add(address))
     compare(world, preview, answer, f"drain {id}")
@@ -199,7 +199,7 @@ async def step_undrain(world: World, dice: random.Random) -> str:
     await world.settle()
     before = serves(world, name)
     operations = world.supervisor.operations
-    preview = operations.foresee_undrain(id, force)
+    preview = operations.preview_undrain(id, force)
     answer = await order(world, operations.undrain(id, force, "model"), lambda: world.drained.discard(address))
     what = f"undrain {id}"
     compare(world, preview, answer, what)
@@ -230,7 +230,7 @@ async def step_weight(world: World, dice: random.Random) -> str:
     operations = world.supervisor.operations
     await world.settle()
     before = serves(world, service.name)
-    preview = operations.foresee_weight(id, wanted)
+    preview = operations.preview_weight(id, wanted)
     answer = await order(world, operations.weight(id, wanted, "model"), note)
     what = f"weight {id} {weight}"
     compare(world, preview, answer, what)

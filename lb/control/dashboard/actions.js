@@ -102,7 +102,7 @@ export class Actions {
         if (!grows || order[order.length - 1] !== 100) return [steps, "The steps are whole percentages that grow, the last one 100: such as 5, 25, 50, 100."];
         return /^(\d+(\.\d+)?(ms|s|m|h|d))*$/.test(time.value.trim()) ? null : [time, "A time is a number with a unit: such as 60s, 5m or 1h."];
       },
-      foresee: (force) => this.#post(name, "switch/preview", body(force)),
+      preview: (force) => this.#post(name, "switch/preview", body(force)),
       verb: "Switch",
       forcible: "Switch all the same (force)",
       order: (force) => this.#post(name, "switch", body(force), { "If-Match": `"${this.page.status().revision}"` }),
@@ -121,7 +121,7 @@ export class Actions {
         return [split("Now", service.pools.map((each, index) => [each.name, each.share, index])),
           split("Then", [[to, 100, service.pools.indexOf(pool)]]), readiness(pool)];
       },
-      foresee: (force) => this.#post(name, "switch/preview", { to, steps: [100], force }),
+      preview: (force) => this.#post(name, "switch/preview", { to, steps: [100], force }),
       verb: "Complete",
       forcible: "Complete it all the same (force)",
       order: (force) => this.#post(name, "switch", { to, steps: [100], force }),
@@ -140,7 +140,7 @@ export class Actions {
         const now = split("Now", service.pools.map((each, index) => [each.name, each.share, index]));
         return pool ? [now, split("Then", [[pool.name, 100, service.pools.indexOf(pool)]]), readiness(pool)] : [now];
       },
-      foresee: (force) => this.#post(name, "rollback/preview", { force }),
+      preview: (force) => this.#post(name, "rollback/preview", { force }),
       verb: "Roll back",
       danger: true,
       forcible: "Roll back all the same (force)",
@@ -157,7 +157,7 @@ export class Actions {
         const target = this.page.target(id);
         return [make("p", {}, `${id} is ${STATE_WORDS[target.state]} and gets ${percent(target.share)} of the requests of its pool; ${target.in_flight} are in flight there.`)];
       },
-      foresee: (force) => call(`${at}/preview`, { method: "POST", body: { force } }),
+      preview: (force) => call(`${at}/preview`, { method: "POST", body: { force } }),
       verb: "Drain",
       forcible: "Drain it all the same (force)",
       order: (force) => call(at, { method: "POST", body: { force } }),
@@ -170,7 +170,7 @@ export class Actions {
     this.#ask(id, {
       title: `Take ${shortName(id)} back in`,
       describe: () => [make("p", {}, `Its last probe: ${this.page.target(id).last_probe?.text || "none yet"}.`)],
-      foresee: (force) => call(`${at}/preview`, { method: "POST", body: { force } }),
+      preview: (force) => call(`${at}/preview`, { method: "POST", body: { force } }),
       verb: "Take back in",
       forcible: "Take it back in all the same (force)",
       order: (force) => call(at, { method: "POST", body: { force } }),
@@ -193,7 +193,7 @@ export class Actions {
       },
       check: () => (Number.isInteger(input.valueAsNumber) && input.valueAsNumber >= 0 && input.valueAsNumber <= 1000
         ? null : [input, "A weight is a whole number from 0 to 1000."]),
-      foresee: (force) => call(`${at}/preview`, { method: "POST", body: wanted(force) }),
+      preview: (force) => call(`${at}/preview`, { method: "POST", body: wanted(force) }),
       verb: "Set the weight",
       forcible: "Set it all the same (force)",
       order: (force) => call(at, { method: "PUT", body: wanted(force) }),

@@ -19,11 +19,11 @@ export function refusal(error, opening = "Refused") {
 
 /**
  * Ask before an order. `fields`: nodes to fill in; `describe()`: nodes that picture the order, made anew with every
- * status and every change of a field; `check()`: [input, what is wrong with it] or null; `foresee(force)`: the server's preview ({allowed, lines, refusal, forcible}), if
+ * status and every change of a field; `check()`: [input, what is wrong with it] or null; `preview(force)`: the server's preview ({allowed, lines, refusal, forcible}), if
  * it has one for this order; `order(force)`: carries it out; `forcible`: the words beside the box that forces it;
  * `done(answer)`: what follows. `subscribe(listener)` calls back with every status and returns how to stop that.
  */
-export function confirm({ title, fields = [], describe, check = () => null, foresee = null, verb, danger = false, forcible = "", order, done = () => {}, subscribe }) {
+export function confirm({ title, fields = [], describe, check = () => null, preview = null, verb, danger = false, forcible = "", order, done = () => {}, subscribe }) {
   const id = `confirm-${++number}`;
   const picture = make("div", { class: "what" });
   const lines = make("ul", { class: "will", hidden: true });
@@ -56,7 +56,7 @@ export function confirm({ title, fields = [], describe, check = () => null, fore
       asked += 1; // what is on its way is about something else
       refused.replaceChildren();
       show(lines, false);
-    } else if (foresee) timer = setTimeout(look, after);
+    } else if (preview) timer = setTimeout(look, after);
   };
 
   async function look() {
@@ -64,7 +64,7 @@ export function confirm({ title, fields = [], describe, check = () => null, fore
     const mine = ++asked;
     let seen;
     try {
-      seen = await foresee(force.checked);
+      seen = await preview(force.checked);
     } catch (error) {
       if (!(error instanceof Problem)) return; // the page says that there is no connection
       seen = { allowed: false, lines: [], refusal: error, forcible: false };

@@ -8,11 +8,11 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from lb.control import refusals
-from lb.control.endpoint import JSON, Answer, Endpoint, Parameter
+from lb.control.api import problems
+from lb.control.api.endpoint import JSON, Answer, Endpoint, Parameter
+from lb.control.api.problems import BY_TITLE, KINDS, Kind
 from lb.control.models import Event, Problem
 from lb.control.operations import Refused
-from lb.control.refusals import BY_TITLE, KINDS, Kind
 
 Json = dict[str, Any]
 Mode = Literal["validation", "serialization"]
@@ -250,4 +250,4 @@ def _example(kind: Kind) -> str:
 
 def _said(kind: Kind) -> Json:
     detail = kind.text.replace("`", "")
-    return refusals.problem(Refused(kind.status, kind.title, detail)).model_dump(mode="json")
+    return problems.problem(Refused(kind.status, kind.title, detail)).model_dump(mode="json")

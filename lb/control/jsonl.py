@@ -18,7 +18,7 @@ FILE_LIMIT = 4 << 20
 MARGIN = 1 << 20
 
 
-class Journal:
+class JsonLines:
     """`name.jsonl` and, once that has been full, `name.old.jsonl`."""
 
     def __init__(self, path: Path) -> None:

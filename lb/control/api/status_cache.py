@@ -16,14 +16,14 @@ from time import monotonic
 
 from aiohttp import web
 
-from lb.control.answers import OPERATIONS, Body
+from lb.control.api.http import OPERATIONS, Body
 
 #: Seconds that a status counts as new although something has happened since: bounds what a storm of events costs.
 STORM = 0.3
 _MAX_AGE = re.compile(r"(?:^|[ ,])max-age=([0-9]{1,6})(?:$|[ ,])")
 
 
-class Glance:
+class StatusCache:
     """The newest status that was made."""
 
     def __init__(self) -> None:
@@ -47,4 +47,4 @@ class Glance:
             return self._body
 
 
-GLANCE: web.AppKey[Glance] = web.AppKey("glance", Glance)
+STATUS_CACHE: web.AppKey[StatusCache] = web.AppKey("status_cache", StatusCache)

@@ -9,10 +9,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from lb.control import glance
-from lb.control.answers import OPERATIONS
+from lb.control.api import status_cache
+from lb.control.api.http import OPERATIONS
+from lb.control.api.status_cache import StatusCache
 from lb.control.events import EventLog
-from lb.control.glance import Glance
 from lb.control.models import ReloadResult
 
 
@@ -34,7 +34,7 @@ class Dashboards:
 
     def __init__(self) -> None:
         self.operations = Counting()
-        self.glance = Glance()
+        self.cache = StatusCache()
         self.app = web.Application()
         self.app[OPERATIONS] = cast("Any", self.operations)
 
@@ -42,7 +42,7 @@ class Dashboards:
         request = make_mocked_request(
             "GET", "/api/v1/status", headers={"Cache-Control": patience} if patience else {}, app=self.app
         )
-        body = await self.glance.status(request)
+        body = await self.cache.status(request)
         return body.data.decode()
 
 
@@ -67,7 +67,7 @@ async def test_who_says_nothing_gets_one_of_their_own(dashboards: Dashboards) ->
 
 
 async def test_what_has_happened_since_is_in_it(dashboards: Dashboards, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(glance, "STORM", 0.0)
+    monkeypatch.setattr(status_cache, "STORM", 0.0)
     first = await dashboards.ask("max-age=60")
     dashboards.operations.events.add("transition", "greeting/blue/a:1", "ready → unready")
     second, third = await asyncio.gather(dashboards.ask("max-age=60"), dashboards.ask("max-age=60"))
@@ -78,7 +78,7 @@ async def test_what_has_happened_since_is_in_it(dashboards: Dashboards, monkeypa
 async def test_a_storm_of_events_does_not_make_it_again_and_again(
     dashboards: Dashboards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(glance, "STORM", 60.0)
+    monkeypatch.setattr(status_cache, "STORM", 60.0)
     for number in range(20):
         dashboards.operations.events.add("transition", f"greeting/blue/a:{number}", "ready → unready")
         await dashboards.ask("max-age=60")

@@ -22,8 +22,7 @@ from lb.config.load import load_text
 from lb.config.output.schema import schema
 from lb.config.resolve import resolve
 from lb.config.yaml.problems import ConfigError
-from lb.control.answers import OPERATIONS, Body, body, query, send, view
-from lb.control.drafts import (
+from lb.control.api.draft_models import (
     CheckFiguresView,
     DifferenceLine,
     Draft,
@@ -32,7 +31,8 @@ from lb.control.drafts import (
     ServiceFiguresView,
     SettingChange,
 )
-from lb.control.endpoint import Answer, Endpoint
+from lb.control.api.endpoint import Answer, Endpoint
+from lb.control.api.http import OPERATIONS, Body, body, query, send, view
 from lb.control.models import ConfigDraft, ConfigText, Validation
 from lb.control.operations import Refused
 from lb.core.detection import formula

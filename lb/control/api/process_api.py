@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from lb.control.answers import OPERATIONS, Body, actor, as_json, as_seen, body, query, send, view
-from lb.control.endpoint import Answer, Endpoint
+from lb.control.api.endpoint import Answer, Endpoint
+from lb.control.api.http import OPERATIONS, Body, actor, as_json, as_seen, body, query, send, view
 from lb.control.models import (
     ConfigDraft,
     ConfigOrder,

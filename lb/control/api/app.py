@@ -1,7 +1,7 @@
 """The admin port: status, explanations, events, metrics, and orders, over HTTP.
 
 `ENDPOINTS` is the whole of it: routes and the OpenAPI document are made from it. Errors are problem documents
-(`refusals`); who may ask at all is `guard`'s to say. Orders may carry If-Match with the ETag that they are based on.
+(`problems`); who may ask at all is `guard`'s to say. Orders may carry If-Match with the ETag that they are based on.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 import lb
-from lb.control import configuration, looking, openapi, orders, pages, program, refusals, streams
-from lb.control.answers import OPERATIONS, Body, problem, send
-from lb.control.endpoint import TEXT, Answer, Endpoint
-from lb.control.glance import GLANCE, Glance
-from lb.control.guard import HEALTH, KNOWN, guard
+from lb.control.api import action_api, draft_api, openapi, pages, problems, process_api, read_api, streams
+from lb.control.api.endpoint import TEXT, Answer, Endpoint
+from lb.control.api.guard import HEALTH, KNOWN, guard
+from lb.control.api.http import OPERATIONS, Body, problem, send
+from lb.control.api.status_cache import STATUS_CACHE, StatusCache
 from lb.control.operations import Operations, Refused
 
 log = logging.getLogger("lb.admin")
@@ -44,7 +44,7 @@ def build(operations: Operations, *, token: str = "", allowed_hosts: tuple[str, 
     app[SECURED] = bool(token)
     app[SPEC] = {}
     app[streams.OPEN] = set()
-    app[GLANCE] = Glance()
+    app[STATUS_CACHE] = StatusCache()
     app.add_routes(pages.routes())
     for endpoint in ENDPOINTS:
         app.router.add_route(endpoint.method, endpoint.route, endpoint.run)
@@ -85,19 +85,19 @@ async def spec(request: web.Request) -> web.Response:
 
 
 async def problem_kind(request: web.Request) -> web.Response:
-    kind = refusals.BY_NAME.get(request.match_info["kind"])
+    kind = problems.BY_NAME.get(request.match_info["kind"])
     if kind is None:
-        raise Refused(404, "Not found", f"there is {', '.join(refusals.BY_NAME)}")
-    return web.Response(text=refusals.explained(kind))
+        raise Refused(404, "Not found", f"there is {', '.join(problems.BY_NAME)}")
+    return web.Response(text=problems.explained(kind))
 
 
 # --- the whole of it -------------------------------------------------------------------------------------------------
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    *looking.ENDPOINTS,
-    *orders.ENDPOINTS,
-    *program.ENDPOINTS,
-    *configuration.ENDPOINTS,
+    *read_api.ENDPOINTS,
+    *action_api.ENDPOINTS,
+    *process_api.ENDPOINTS,
+    *draft_api.ENDPOINTS,
     Endpoint(
         "GET", "/livez", livez, "livez", "health", "Whether lb is alive",
         {200: Answer("It is.", media=TEXT)}, open=True,
@@ -146,7 +146,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        response = problem(refusals.of_status(error.status, f"{request.method} {request.path}: {error.reason}"))
+        response = problem(problems.of_status(error.status, f"{request.method} {request.path}: {error.reason}"))
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from lb.control import streams
-from lb.control.answers import OPERATIONS, Body, as_json, number, query, send, view, whole
-from lb.control.endpoint import Answer, Endpoint, Parameter
-from lb.control.glance import GLANCE
+from lb.control.api import streams
+from lb.control.api.endpoint import Answer, Endpoint, Parameter
+from lb.control.api.http import OPERATIONS, Body, as_json, number, query, send, view, whole
+from lb.control.api.status_cache import STATUS_CACHE
 from lb.control.models import LAST_ID, Event, Explanation, RunView, ServiceView, Status, TargetView
 
 EVENT_QUERY = (
@@ -38,7 +38,7 @@ LAST_EVENT = Parameter(
 
 async def status(request: web.Request) -> web.Response:
     query(request, ())
-    return send(request, await request.app[GLANCE].status(request))
+    return send(request, await request.app[STATUS_CACHE].status(request))
 
 
 async def services(request: web.Request) -> web.Response:

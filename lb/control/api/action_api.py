@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from lb.control.answers import OPERATIONS, actor, as_seen, body, number, query, view
-from lb.control.endpoint import Answer, Endpoint, Parameter
+from lb.control.api.endpoint import Answer, Endpoint, Parameter
+from lb.control.api.http import OPERATIONS, actor, as_seen, body, number, query, view
 from lb.control.models import (
     DrainRequest,
     DrainState,
@@ -49,31 +49,31 @@ BUSY = ("Not now", "Not confirmed")
 async def preview_switch(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, SwitchRequest)
-    return view(request, request.app[OPERATIONS].foresee_switch(request.match_info["name"], wanted))
+    return view(request, request.app[OPERATIONS].preview_switch(request.match_info["name"], wanted))
 
 
 async def preview_rollback(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, RollbackRequest)
-    return view(request, request.app[OPERATIONS].foresee_rollback(request.match_info["name"], wanted.force))
+    return view(request, request.app[OPERATIONS].preview_rollback(request.match_info["name"], wanted.force))
 
 
 async def preview_drain(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, DrainRequest)
-    return view(request, request.app[OPERATIONS].foresee_drain(request.match_info["id"], wanted.force))
+    return view(request, request.app[OPERATIONS].preview_drain(request.match_info["id"], wanted.force))
 
 
 async def preview_undrain(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, UndrainRequest)
-    return view(request, request.app[OPERATIONS].foresee_undrain(request.match_info["id"], wanted.force))
+    return view(request, request.app[OPERATIONS].preview_undrain(request.match_info["id"], wanted.force))
 
 
 async def preview_weight(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, WeightRequest)
-    return view(request, request.app[OPERATIONS].foresee_weight(request.match_info["id"], wanted))
+    return view(request, request.app[OPERATIONS].preview_weight(request.match_info["id"], wanted))
 
 
 # --- doing it --------------------------------------------------------------------------------------------------------

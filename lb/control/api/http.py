@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import hashlib
 import math
 import re
 from collections.abc import Collection
@@ -13,8 +12,9 @@ from typing import TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from lb.control import refusals
+from lb.control.api import problems
 from lb.control.operations import Base, Operations, Refused
+from lb.core.digest import digest
 
 OPERATIONS: web.AppKey[Operations] = web.AppKey("operations", Operations)
 
@@ -120,11 +120,6 @@ def as_seen(request: web.Request, *, config: bool = False) -> tuple[Operations, 
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
-def digest(data: bytes) -> str:
-    """Tells contents apart."""
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
-
-
 class Body:
     """The bytes of an answer, with what is derived from them once, however often they are sent."""
 
@@ -183,6 +178,6 @@ def problem(refused: Refused) -> web.Response:
     """The answer of a refusal."""
     return web.Response(
         status=refused.status,
-        body=refusals.problem(refused).model_dump_json().encode(),
+        body=problems.problem(refused).model_dump_json().encode(),
         headers={"Content-Type": "application/problem+json", "Cache-Control": "no-store"},
     )

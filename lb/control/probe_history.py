@@ -1,11 +1,11 @@
-"""The ledger of probes: every probe ever made, folded into runs, kept over restarts.
+"""The history of probes: every probe ever made, folded into runs, kept over restarts.
 
 A run that has ended is a line of `probes.jsonl`, written with the others of its second; those that go on are in
 `probes.open.json`, which is replaced every second (of a thousand targets every few), so that a supervisor killed at
 any moment loses no more than that. The transitions, ejections, switches and changes of the configuration that go with
 them are in the timeline (`control.events`), which has a file of its own: many probes never push those out.
 
-Bounded: `core.runs` bounds the lines a check may cause, `Journal` the file, and here some runs of each target are in
+Bounded: `core.runs` bounds the lines a check may cause, `JsonLines` the file, and here some runs of each target are in
 memory. It costs about a microsecond a probe.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from lb.control.journal import Journal
+from lb.control.jsonl import JsonLines
 from lb.core.lifecycle import Verdict
 from lb.core.runs import Folder, Run
 from lb.net import atomic_file
@@ -34,14 +34,14 @@ TARGETS = 10_000
 OPEN_PER_SECOND = 400
 
 
-class Ledger:
+class ProbeHistory:
     """All probes of this lb. In memory alone until `open`."""
 
     def __init__(self) -> None:
         self._folder = Folder()
         self._past: dict[str, deque[Run]] = {}
         self._unwritten: list[Run] = []  # ended, and not on the disk yet
-        self._journal: Journal | None = None
+        self._file: JsonLines | None = None
         self._open_path = Path()
         self._open_trouble = ""
         self._open_at = 0.0  # monotonic seconds: when those that go on are written next
@@ -50,15 +50,15 @@ class Ledger:
     @property
     def trouble(self) -> str:
         """Why nothing can be written; empty: it can."""
-        return (self._journal.trouble if self._journal else "") or self._open_trouble
+        return (self._file.trouble if self._file else "") or self._open_trouble
 
     def open(self, directory: Path) -> None:
         """Remember what is on the disk, and write from now on."""
         self._open_path = directory / OPEN
-        self._journal = Journal(directory / FILE)
+        self._file = JsonLines(directory / FILE)
         mine, self._past = self._past, {}
         known: dict[tuple[str, str, float], int] = {}
-        for line in self._journal.lines():
+        for line in self._file.lines():
             with suppress(msgspec.MsgspecError):
                 run = msgspec.json.decode(line, type=Run)
                 if run.was:
@@ -109,11 +109,11 @@ class Ledger:
 
     def flush(self, *, everything: bool = False) -> None:
         """Write what has ended since the last time; and what goes on, when it is time for that or for `everything`."""
-        if self._journal is None or not self._writes:
+        if self._file is None or not self._writes:
             return
         if self._unwritten:
             encoded = b"".join(msgspec.json.encode(run) + b"\n" for run in self._unwritten)
-            if self._journal.append(encoded) or len(self._unwritten) > TARGETS:
+            if self._file.append(encoded) or len(self._unwritten) > TARGETS:
                 self._unwritten.clear()
         now = time.monotonic()
         if everything or now >= self._open_at:
