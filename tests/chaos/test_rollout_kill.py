@@ -19,8 +19,9 @@ from lb.core.desired import Desired, ServiceDesired
 from lb.core.rollout import Bake, Plan, begin, from_dict, promote, roll_back, traffic
 from lb.supervisor.store import FileStore
 from tests.e2e.test_switch import order, service, two_pools
+from tests.support.eventually import eventually
 from tests.support.fleet import Fleet
-from tests.support.stage import Lb, Stage, ask, eventually
+from tests.support.stage import Lb, Stage, ask
 
 ROUNDS = int(os.environ.get("LB_CHAOS_ROUNDS", "2"))
 STEPS = [10, 30, 60, 100]

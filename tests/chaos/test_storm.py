@@ -24,7 +24,8 @@ import pytest
 
 from lb.process.descriptors import open_now
 from lb.supervisor.workers import resident
-from tests.support.stage import Lb, Stage, ask, eventually, read_answer
+from tests.support.eventually import eventually
+from tests.support.stage import Lb, Stage, ask, read_answer
 
 SECONDS = float(os.environ.get("LB_CHAOS_SECONDS", "25"))
 LONG = SECONDS > 120

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.stage import Answer, Lb, Stage, eventually
+from tests.support.eventually import eventually
+from tests.support.stage import Answer, Lb, Stage
 
 TOKEN = "c2l4dGVlbiBieXRlcyBhdCBsZWFzdA"
 FILE = """\

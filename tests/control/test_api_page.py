@@ -11,7 +11,7 @@ from selenium.webdriver.common.keys import Keys
 from lb.control.api.app import ENDPOINTS
 from tests.control.conftest import TOKEN, Api
 from tests.support.browser import Browser, browser, chromium  # noqa: F401 - fixtures
-from tests.support.stage import eventually
+from tests.support.eventually import eventually
 
 SHOTS = os.environ.get("LB_SCREENSHOTS", "")
 

@@ -9,7 +9,7 @@ import pytest
 
 from lb.net.atomic_file import Replacement
 from tests.control.conftest import TOKEN, Api
-from tests.support.stage import eventually
+from tests.support.eventually import eventually
 
 
 def put(api: Api, text: str, tag: str = "*", **more: object):

@@ -18,7 +18,8 @@ import pytest
 import yaml
 
 from tests.docs.blocks import REPO
-from tests.support.stage import ask, eventually
+from tests.support.eventually import eventually
+from tests.support.stage import ask
 from tests.support.terminal import Running
 
 DOCKERFILES = [REPO / "Dockerfile", REPO / "examples/greeting-service/Dockerfile"]

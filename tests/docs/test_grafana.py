@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from tests.docs.blocks import REPO, blocks
-from tests.support.terminal import Running, eventually
+from tests.support.eventually import eventually
+from tests.support.terminal import Running
 
 DASHBOARD = json.loads((REPO / "contrib" / "grafana" / "lb.json").read_text())
 GUIDE = REPO / "docs" / "guides" / "prometheus-and-grafana.md"

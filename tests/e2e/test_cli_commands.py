@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.terminal import Running, environment, eventually, lb
+from tests.support.eventually import eventually
+from tests.support.terminal import Running, environment, lb
 
 
 @pytest.fixture(scope="module")

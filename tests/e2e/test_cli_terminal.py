@@ -22,8 +22,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.eventually import eventually
 from tests.support.ports import free_port
-from tests.support.terminal import FILE, Running, environment, eventually, lb
+from tests.support.terminal import FILE, Running, environment, lb
 
 #: What each command is given; `run`, `completion` and `schema` are left out, which print no report.
 WORDS = {

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stage import Stage, eventually
+from tests.support.eventually import eventually
+from tests.support.stage import Stage
 
 
 def lb(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,8 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.support.browser import Browser, browser, chromium  # noqa: F401 - fixtures
-from tests.support.stage import Backend, Lb, Stage, ask, eventually
+from tests.support.eventually import eventually
+from tests.support.stage import Backend, Lb, Stage, ask
 
 FILE = """\
 # The shop's front door.

@@ -20,8 +20,9 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.support.browser import Browser, browser, chromium  # noqa: F401 - fixtures
+from tests.support.eventually import eventually
 from tests.support.fleet import Fleet
-from tests.support.stage import Backend, Lb, Stage, ask, eventually
+from tests.support.stage import Backend, Lb, Stage, ask
 
 #: Seconds within which a page must show something: it asks every two seconds, and the machine may be busy.
 SOON = 20.0

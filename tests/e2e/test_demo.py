@@ -15,7 +15,8 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
-from tests.support.terminal import FILE, Running, environment, eventually, lb
+from tests.support.eventually import eventually
+from tests.support.terminal import FILE, Running, environment, lb
 
 
 def greet(running: Running) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.echo import EchoBackend, Tunnel
-from tests.support.stage import Answer, Backend, Lb, Load, Stage, ask, eventually
+from tests.support.eventually import eventually
+from tests.support.stage import Answer, Backend, Lb, Load, Stage, ask
 
 
 @pytest.fixture

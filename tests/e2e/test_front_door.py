@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stage import Load, Stage, ask, eventually
+from tests.support.eventually import eventually
+from tests.support.stage import Load, Stage, ask
 
 
 def test_requests_alternate_over_ready_targets(stage: Stage) -> None:

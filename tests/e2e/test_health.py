@@ -19,7 +19,8 @@ import trustme
 
 from lb.core.checks import CheckSpec
 from lb.core.detection import detection
-from tests.support.stage import Lb, Load, Stage, ask, eventually
+from tests.support.eventually import eventually
+from tests.support.stage import Lb, Load, Stage, ask
 
 QUICK = CheckSpec(interval=0.2, timeout=0.3, rise=2, fall=2)
 RULES = "interval: 200ms, timeout: 300ms, rise: 2, fall: 2"

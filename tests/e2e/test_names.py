@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stage import Lb, Load, Stage, ask, eventually
+from tests.support.eventually import eventually
+from tests.support.stage import Lb, Load, Stage, ask
 
 #: Python runs it at its start. The file of answers has one line a name: the name, then its addresses.
 STAND_IN = """

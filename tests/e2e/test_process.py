@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.echo import EchoBackend, Tunnel
-from tests.support.stage import Lb, Load, Stage, ask, eventually
+from tests.support.eventually import eventually
+from tests.support.stage import Lb, Load, Stage, ask
 
 
 def all_ready(lb: Lb) -> bool:

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.echo import EchoBackend, Tunnel
+from tests.support.eventually import eventually
 from tests.support.ports import free_port
-from tests.support.stage import Lb, Load, Stage, ask, eventually
+from tests.support.stage import Lb, Load, Stage, ask
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stage import Lb, Load, Stage, ask, eventually
+from tests.support.eventually import eventually
+from tests.support.stage import Lb, Load, Stage, ask
 
 #: A check that takes so long that requests would meet it.
 SLOW_CHECK = "readiness: {path: '/health/readiness', interval: 30s, timeout: 500ms, rise: 2, fall: 2}"

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.support.stage import Lb, Load, Stage, ask, eventually
+from tests.support.eventually import eventually
+from tests.support.stage import Lb, Load, Stage, ask
 
 
 class TlsTarget:

@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from tests.support.stage import Answer, Backend, Lb, Stage, ask, eventually
+from tests.support.eventually import eventually
+from tests.support.stage import Answer, Backend, Lb, Stage, ask
 
 
 def seen(lb: Lb, count: int = 12) -> Counter[str]:

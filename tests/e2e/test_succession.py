@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stage import Lb, Load, Stage, ask, eventually
+from tests.support.eventually import eventually
+from tests.support.stage import Lb, Load, Stage, ask
 
 
 def alive(pid: int) -> bool:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.eventually import eventually
 from tests.support.fleet import Fleet
-from tests.support.stage import Answer, Backend, Lb, Load, Stage, ask, eventually
+from tests.support.stage import Answer, Backend, Lb, Load, Stage, ask
 
 
 def order(lb: Lb, action: str, body: dict | None = None, headers: dict | None = None):

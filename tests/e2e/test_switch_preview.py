@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.e2e.test_switch import order, ready, service, two_pools
+from tests.support.eventually import eventually
 from tests.support.fleet import Fleet
-from tests.support.stage import Backend, Stage, ask, eventually
+from tests.support.stage import Backend, Stage, ask
 
 
 class Site(ThreadingHTTPServer):

@@ -22,7 +22,8 @@ import pytest
 
 from lb.process.descriptors import open_now
 from lb.supervisor.store import DAMAGED, FILE, LAST_GOOD
-from tests.support.stage import Answer, Lb, Load, Stage, ask, eventually
+from tests.support.eventually import eventually
+from tests.support.stage import Answer, Lb, Load, Stage, ask
 
 
 @contextmanager

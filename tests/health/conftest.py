@@ -20,20 +20,12 @@ from lb.core.rotation import ServiceRules, rules_of
 from lb.core.suspicion import Notice
 from lb.core.targets import Target
 from lb.health.monitor import Monitor
+from tests.support.eventually_async import eventually
 from tests.support.loops import pytest_asyncio_loop_factories
 
 __all__ = ["pytest_asyncio_loop_factories"]
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-async def eventually(condition: Callable[[], object], within: float = 5.0, what: str = "") -> None:
-    """Wait until `condition()` is true; fail when it is not in time."""
-    deadline = time.monotonic() + within
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {within} s: {what or condition}")
-        await asyncio.sleep(0.005)
 
 
 def waited_for_a_processor() -> float:

@@ -19,7 +19,8 @@ from lb.core.targets import Target
 from lb.health.addresses import order
 from lb.health.monitor import Monitor
 from lb.net import resolver
-from tests.health.conftest import Backend, Watcher, eventually, ok
+from tests.health.conftest import Backend, Watcher, ok
+from tests.support.eventually_async import eventually
 from tests.support.ports import free_port
 
 HTTP = CheckSpec(protocol="http", path="/ready", interval=0.05, timeout=1.0, rise=2, fall=3, grace=0.0)

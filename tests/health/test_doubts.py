@@ -9,7 +9,8 @@ from dataclasses import replace
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import in_rotation
 from lb.core.rotation import ServiceRules
-from tests.health.conftest import Backend, Watcher, eventually, ok
+from tests.health.conftest import Backend, Watcher, ok
+from tests.support.eventually_async import eventually
 
 HTTP = CheckSpec(protocol="http", path="/health", interval=0.1, timeout=0.2, rise=2, fall=2, grace=0.0, jitter=0.0)
 

@@ -17,7 +17,8 @@ from lb.core.lifecycle import in_rotation
 from lb.core.patterns import BadPattern, Pattern, TooCostly
 from lb.core.targets import Target
 from lb.health.probes.http import ASIDE
-from tests.health.conftest import Backend, Watcher, eventually, never_late, ok
+from tests.health.conftest import Backend, Watcher, never_late, ok
+from tests.support.eventually_async import eventually
 
 HTTP = CheckSpec(protocol="http", path="/health", interval=0.3, timeout=0.8, grace=0.0)
 BODY = b"a" * 60000 + b"b"

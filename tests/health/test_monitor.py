@@ -11,7 +11,8 @@ from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Drain, Undrain, Verdict, in_rotation
 from lb.core.targets import Target
 from lb.health.monitor import PROGRAMS
-from tests.health.conftest import Watcher, eventually, ok
+from tests.health.conftest import Watcher, ok
+from tests.support.eventually_async import eventually
 
 HTTP = CheckSpec(protocol="http", path="/health", interval=0.05, timeout=1.0, rise=2, fall=3, grace=0.0)
 TCP = CheckSpec(protocol="tcp", interval=0.05, timeout=1.0, grace=0.0)

@@ -24,7 +24,8 @@ from lb.core.targets import Target, TlsClient
 from lb.health.probes import Probe, ask, build
 from lb.health.probes.asking import Asking
 from lb.health.probes.dial import Dialer
-from tests.health.conftest import Backend, eventually, ok
+from tests.health.conftest import Backend, ok
+from tests.support.eventually_async import eventually
 from tests.support.listeners import full_listener
 
 HTTP = CheckSpec(protocol="http", path="/health", timeout=2.0)
@@ -357,7 +358,7 @@ async def test_ten_gigabytes_are_read_up_to_the_bound(backend, probe):
     verdict = await probe(server, replace(HTTP, max_body=100_000, timeout=5.0))
     assert verdict.ok
     assert time.monotonic() - began < 2.0
-    await eventually(lambda: server.open_now == 0)
+    await eventually(lambda: server.open_now == 0, 5.0)
 
 
 async def test_answers_cut_anywhere_never_pass_and_never_hang(backend, probe):

@@ -13,7 +13,8 @@ from lb.core.checks import Checks, CheckSpec, OnFailure
 from lb.core.lifecycle import Drain, Eject, in_rotation, shown
 from lb.core.renames import Renames, renames, split_id
 from lb.core.targets import Target
-from tests.health.conftest import Watcher, eventually, ok
+from tests.health.conftest import Watcher, ok
+from tests.support.eventually_async import eventually
 
 HTTP = CheckSpec(protocol="http", path="/health", interval=0.05, timeout=1.0, rise=2, fall=3, grace=0.0)
 SLOW = replace(HTTP, interval=60.0)

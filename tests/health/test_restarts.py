@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from lb.core.checks import Checks, CheckSpec, OnFailure
-from tests.health.conftest import Watcher, eventually, ok
+from tests.health.conftest import Watcher, ok
+from tests.support.eventually_async import eventually
 
 READY = CheckSpec(protocol="none")
 LIVE = CheckSpec(protocol="http", path="/alive", interval=0.05, timeout=0.5, rise=1, fall=2, grace=0.0)

@@ -9,7 +9,8 @@ import pytest
 
 from lb.core.checks import CheckSpec, Expect
 from lb.core.lifecycle import Drain, Undrain, in_rotation, shown
-from tests.health.conftest import Backend, Watcher, eventually, ok
+from tests.health.conftest import Backend, Watcher, ok
+from tests.support.eventually_async import eventually
 
 HTTP = CheckSpec(protocol="http", path="/health", interval=0.05, timeout=1.0, rise=2, fall=3, grace=0.0)
 ONCE = replace(HTTP, interval=60.0, rise=1, fall=1)

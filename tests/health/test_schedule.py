@@ -18,7 +18,8 @@ from lb.core.lifecycle import in_rotation
 from lb.core.targets import Target
 from lb.health import monitor as monitor_module
 from lb.health.schedule import Schedule
-from tests.health.conftest import Watcher, eventually, never_late, ok, waited_for_a_processor
+from tests.health.conftest import Watcher, never_late, ok, waited_for_a_processor
+from tests.support.eventually_async import eventually
 
 HTTP = CheckSpec(protocol="http", path="/health", interval=0.1, timeout=0.5, rise=2, fall=3, grace=0.0)
 

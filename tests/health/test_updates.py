@@ -16,7 +16,8 @@ from lb.core.continuity import LONGEST_TRIAL
 from lb.core.lifecycle import Drain, Eject, SlowStart, in_rotation, ramp, shown
 from lb.core.rotation import ServiceRules, rules_of
 from lb.core.targets import TlsClient
-from tests.health.conftest import Watcher, eventually, ok
+from tests.health.conftest import Watcher, ok
+from tests.support.eventually_async import eventually
 
 HTTP = CheckSpec(protocol="http", path="/health", interval=0.05, timeout=1.0, rise=2, fall=3, grace=0.0)
 

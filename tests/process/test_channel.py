@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections import Counter
 
@@ -14,6 +13,7 @@ from lb.core.report import BUCKETS, Alarm, PoolTally, Report, RequestRecord, Tar
 from lb.core.targets import AccessLog, Listener, Mirror, Pool, Rotation, Route, Service, Snapshot, Target, TlsServer
 from lb.process import channel as module
 from lb.process.channel import Applied, Channel, Hello, Message, Order, Poll, Polled, Trouble, pack
+from tests.support.eventually_async import eventually
 
 SNAPSHOT = Snapshot(
     7,
@@ -56,12 +56,6 @@ class End:
 
     def _on_lost(self) -> None:
         self.lost = True
-
-
-async def eventually(condition: object, within: float = 5.0) -> None:
-    async with asyncio.timeout(within):
-        while not condition():  # type: ignore[operator]  # noqa: ASYNC110 - protocols tell no events
-            await asyncio.sleep(0.001)
 
 
 async def both() -> tuple[End, End]:

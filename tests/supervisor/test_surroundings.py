@@ -21,7 +21,7 @@ from lb.process import descriptors
 from lb.supervisor import logs
 from lb.supervisor.os import reaper, systemd
 from lb.supervisor.os.file_watch import FileWatch
-from tests.support.crew import eventually
+from tests.support.eventually_async import eventually
 
 
 class TestSystemd:

@@ -22,7 +22,8 @@ from lb.process.channel import Order
 from lb.supervisor import confirming, workers
 from lb.supervisor.sockets import open_listener
 from lb.supervisor.workers import resident
-from tests.support.crew import BIND, Crew, alive, eventually
+from tests.support.crew import BIND, Crew, alive
+from tests.support.eventually_async import eventually
 
 Make = Callable[[int], Crew]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,15 +17,6 @@ from lb.supervisor.totals import Totals
 from lb.supervisor.workers import Workers
 
 BIND = "127.0.0.1:0"
-
-
-async def eventually(condition: Callable[[], object], within: float = 20.0, what: str = "") -> None:
-    """Wait until `condition()` is true; fail when it is not in time."""
-    deadline = time.monotonic() + within
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {within} s: {what or condition}")
-        await asyncio.sleep(0.01)
 
 
 def alive(pid: int) -> bool:

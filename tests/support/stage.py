@@ -15,33 +15,15 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from tests.support.eventually import eventually
 from tests.support.ports import free_port
 
 T = TypeVar("T")
-
-
-def eventually(condition: Callable[[], T], within: float = 20.0, what: str = "") -> T:
-    """The first true value of `condition`; fails after `within` seconds, with what was seen last."""
-    until = time.monotonic() + within
-    seen: object = None
-    while True:
-        try:
-            seen = condition()
-        except (OSError, AssertionError, KeyError, ValueError) as error:
-            seen = error
-        else:
-            if seen:
-                return seen
-        if time.monotonic() > until:
-            raise AssertionError(f"not within {within} s: {what or condition}; last seen: {seen!r}")
-        time.sleep(0.02)
 
 
 class Answer:

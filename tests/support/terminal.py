@@ -8,11 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.support.eventually import eventually
 
 FILE = """
 listeners: [127.0.0.1:0]
@@ -51,17 +51,6 @@ def lb(*words: str, stdin: str = "", cwd: Path | None = None, **env: str) -> sub
         cwd=cwd,
         check=False,
     )
-
-
-def eventually(condition: Callable[[], Any], within: float = 10.0, what: str = "") -> Any:
-    """Wait until `condition()` is true, and return it."""
-    end = time.monotonic() + within
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < end, f"not within {within} s: {what or condition}"
-        time.sleep(0.02)
 
 
 class Running:

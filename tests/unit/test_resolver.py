@@ -6,12 +6,13 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
 from lb.net import resolver
 from lb.net.resolver import Resolver, is_name
+from tests.support.eventually_async import eventually
 
 
 class Dns:
@@ -51,12 +52,6 @@ async def names(dns: Dns, changes: list[str], monkeypatch: pytest.MonkeyPatch) -
     made = Resolver(time.monotonic, changes.append, dns)
     yield made
     made.close()
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - a look-up runs in a thread
-            await asyncio.sleep(0.005)
 
 
 async def test_callers_that_want_the_same_name_share_one_look_up(names: Resolver, dns: Dns) -> None:

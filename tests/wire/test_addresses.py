@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from lb.core.targets import Retries, Rotation, Target, Timeouts
+from tests.support.eventually import eventually
 from tests.support.front import OK, Front, Origin, read_answer, read_request, status_of
-from tests.wire.test_connections import GET, eventually
+from tests.wire.test_connections import GET
 
 ONE, TWO = "127.0.0.1", "127.0.0.2"
 
@@ -79,7 +80,7 @@ def test_after_a_move_no_pooled_connection_takes_requests_to_the_old_address(nam
                 client.sendall(GET)
                 assert status_of(read_answer(client)) == 200
     assert named.requests() == (2, 6)
-    eventually(lambda: named.first.ended == named.first.connections)
+    eventually(lambda: named.first.ended == named.first.connections, 5.0)
 
 
 def test_a_request_under_way_ends_where_it_is_and_its_connection_is_not_kept(named: Named) -> None:
@@ -102,7 +103,7 @@ def test_a_request_under_way_ends_where_it_is_and_its_connection_is_not_kept(nam
         client.sendall(GET)
         assert status_of(read_answer(client)) == 200
     assert named.requests() == (1, 1)
-    eventually(lambda: named.first.ended == 1)
+    eventually(lambda: named.first.ended == 1, 5.0)
     assert named.front.at_rest()
 
 
@@ -157,13 +158,13 @@ def test_a_connection_takes_no_request_beyond_its_greatest_age(named: Named) -> 
             client.sendall(GET)
             assert status_of(read_answer(client)) == 200
     assert named.first.connections >= 3
-    eventually(lambda: named.first.ended >= 2)
+    eventually(lambda: named.first.ended >= 2, 5.0)
 
 
 def test_an_idle_connection_of_the_greatest_age_is_closed(named: Named) -> None:
     named.apply(ONE, timeouts=Timeouts(lifetime=0.2))
     named.front.send(GET)
-    eventually(lambda: named.first.ended == 1)
+    eventually(lambda: named.first.ended == 1, 5.0)
 
 
 def test_without_a_greatest_age_connections_stay(named: Named) -> None:

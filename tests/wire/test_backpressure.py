@@ -22,8 +22,9 @@ import trustme
 
 from lb.core.targets import Retries, Timeouts
 from lb.proxy.h1.client import PIPELINE_LIMIT
+from tests.support.eventually import eventually
 from tests.support.front import Front, Origin, Script, read_all, read_answer, read_request, status_of, with_listener
-from tests.wire.test_connections import GET, HANDSHAKE, SWITCH, eventually
+from tests.wire.test_connections import GET, HANDSHAKE, SWITCH
 
 #: What may wait in a worker for one client: the transport's high water, a read's pieces on top, and what is held.
 MOST = 65536 + 262144 + 262144 + PIPELINE_LIMIT
@@ -169,7 +170,7 @@ def test_a_client_that_reads_nothing_and_resets_leaves_nothing() -> None:
         settled(lambda: len(front.origin.requests))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         sock.close()
-        eventually(lambda: not front.call(lambda: front.plane.clients))
+        eventually(lambda: not front.call(lambda: front.plane.clients), 5.0)
         assert not front.call(lambda: front.plane.context.sending)
         eventually(front.at_rest)
 
@@ -264,7 +265,7 @@ def test_a_reader_that_takes_nothing_is_cut_off_and_gone(minor: int, tls: bool, 
             sock.sendall(b"GET / HTTP/1.%d\r\nHost: a\r\n\r\n" % minor)
             eventually(lambda: front.plane.stats.rejected == {"timeout_client_send": 1})
             assert time.monotonic() - begun >= 0.5
-            eventually(lambda: not front.call(lambda: front.plane.clients))
+            eventually(lambda: not front.call(lambda: front.plane.clients), 5.0)
         assert not front.call(lambda: front.plane.context.sending)
         eventually(front.at_rest)
 
@@ -280,7 +281,7 @@ def test_a_unix_socket_shows_progress_as_well(tmp_path: Path) -> None:
         with front.connect() as sock:
             sock.sendall(GET)
             eventually(lambda: front.plane.stats.rejected == {"timeout_client_send": 1})
-            eventually(lambda: not front.call(lambda: front.plane.clients))
+            eventually(lambda: not front.call(lambda: front.plane.clients), 5.0)
 
 
 def test_a_half_closed_client_that_reads_slowly_gets_its_answer() -> None:
@@ -293,7 +294,7 @@ def test_a_half_closed_client_that_reads_slowly_gets_its_answer() -> None:
             sock.shutdown(socket.SHUT_WR)
             time.sleep(0.6)
             assert len(read_all(sock)) > size
-        eventually(lambda: not front.call(lambda: front.plane.clients))
+        eventually(lambda: not front.call(lambda: front.plane.clients), 5.0)
 
 
 def test_a_half_closed_client_is_dropped_when_its_answer_never_begins_however_often_it_was_blocked() -> None:
@@ -410,7 +411,7 @@ def test_a_tunnels_client_that_reads_nothing() -> None:
             eventually(lambda: tunnels(front) > 65536)
             assert tunnels(front) < MOST
             eventually(lambda: not front.call(lambda: front.plane.context.tunnels), 10.0)
-            eventually(lambda: not front.call(lambda: front.plane.clients))
+            eventually(lambda: not front.call(lambda: front.plane.clients), 5.0)
         assert not front.call(lambda: front.plane.context.sending)
         eventually(front.at_rest)
 
@@ -426,7 +427,7 @@ def test_a_tunnels_target_that_reads_nothing_although_it_speaks() -> None:
             sender.start()
             read_all(sock)
             sender.join(10)
-            eventually(lambda: not front.call(lambda: front.plane.context.tunnels))
+            eventually(lambda: not front.call(lambda: front.plane.context.tunnels), 5.0)
         assert not front.call(lambda: front.plane.context.sending)
         eventually(front.at_rest)
 

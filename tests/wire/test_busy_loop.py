@@ -14,8 +14,9 @@ from lb.proxy.h1.client import Downstream
 from lb.proxy.plane import DataPlane
 from lb.worker import acceptor
 from lb.worker.acceptor import Reception
+from tests.support.eventually import eventually
 from tests.support.front import OK, Front, Origin, read_answer, read_request, status_of
-from tests.wire.test_connections import eventually, get
+from tests.wire.test_connections import get
 
 GET = get(b"/")
 

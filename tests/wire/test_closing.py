@@ -16,9 +16,10 @@ import trustme
 from lb.core.targets import Timeouts
 from lb.proxy import tunnel as tunnel_module
 from lb.proxy.h1 import client as downstream
+from tests.support.eventually import eventually
 from tests.support.front import Front, Origin, Script, read_all, read_answer, read_request, status_of, with_listener
 from tests.wire.test_backpressure import connect_tiny, endless, server_context, sized, speak_tls, tunnels
-from tests.wire.test_connections import GET, HANDSHAKE, SWITCH, eventually
+from tests.wire.test_connections import GET, HANDSHAKE, SWITCH
 
 
 def descriptors() -> int:
@@ -54,9 +55,9 @@ def test_clients_that_never_read_do_not_use_up_the_limit(minor: int, tls: bool, 
         for sock in socks:
             sock.sendall(b"GET / HTTP/1.%d\r\nHost: a\r\n\r\n" % minor)
         eventually(lambda: front.plane.stats.rejected.get("timeout_client_send") == count, 20.0)
-        eventually(lambda: gone(front))
+        eventually(lambda: gone(front), 5.0)
         eventually(front.at_rest)
-        eventually(lambda: descriptors() <= before + count + 2)  # the clients' own ends are still open
+        eventually(lambda: descriptors() <= before + count + 2, 5.0)  # the clients' own ends are still open
         front.with_script(sized(10))
         with front.connect() as plain:
             sock = speak_tls(authority, plain) if tls else plain
@@ -99,7 +100,7 @@ def test_a_target_that_breaks_off_does_not_leave_a_client_that_reads_nothing() -
         front.with_script(breaks_off)
         with connect_tiny(front) as sock:
             sock.sendall(GET)
-            eventually(lambda: front.origin.ended)
+            eventually(lambda: front.origin.ended, 5.0)
             eventually(lambda: gone(front), 10.0)
         eventually(front.at_rest)
 
@@ -115,7 +116,7 @@ def test_a_tls_client_that_never_answers_the_close_is_gone_all_the_same(
         sock.sendall(GET)
         read_answer(sock)
         eventually(lambda: front.call(lambda: front.plane.context.sending))
-        eventually(lambda: gone(front))
+        eventually(lambda: gone(front), 5.0)
         sock.close()
 
 
@@ -134,7 +135,7 @@ def test_clients_over_a_limit_are_answered_a_few_at_a_time_and_not_counted(
         eventually(lambda: front.plane.stats.rejected.get(limit) == 8)
         assert front.call(lambda: (len(front.plane.clients), len(front.plane.front.turned_away))) == (1, 3)
         assert sum(b" 503 " in read_all(sock) for sock in socks) == 3
-        eventually(lambda: front.call(lambda: not front.plane.front.turned_away))  # they have not closed
+        eventually(lambda: front.call(lambda: not front.plane.front.turned_away), 5.0)  # they have not closed
         assert front.call(lambda: len(front.plane.clients)) == 1
         for sock in socks:
             sock.close()
@@ -174,7 +175,7 @@ def test_a_tunnel_whose_sides_read_nothing_is_cut(how: str, monkeypatch: pytest.
             elif how == "stop":
                 front.call(lambda: [tunnel.cut("drain_cut") for tunnel in front.plane.context.tunnels])
             eventually(lambda: not front.call(lambda: front.plane.context.tunnels), 20.0)
-            eventually(lambda: gone(front))
+            eventually(lambda: gone(front), 5.0)
         eventually(front.at_rest)
 
 
@@ -230,7 +231,7 @@ def test_an_answer_that_breaks_off_brings_what_had_arrived(head: bytes, framed: 
         front.with_script(breaking(head, b"x" * size, reset=True))
         with front.connect() as sock:
             sock.sendall(b"GET / HTTP/1.%d\r\nHost: a\r\n\r\n" % minor)
-            eventually(lambda: front.origin.ended)
+            eventually(lambda: front.origin.ended, 5.0)
             time.sleep(0.3)
             answer = read_all(sock)
         assert answer.count(b"x") >= size
@@ -271,7 +272,7 @@ def test_a_client_that_goes_on_sending_sees_the_early_answer(
                 time.sleep(seconds / pieces)
             assert status_of(read_answer(sock)) == 413
             sock.close()
-        eventually(lambda: gone(front))
+        eventually(lambda: gone(front), 5.0)
         eventually(front.at_rest)
 
 
@@ -308,7 +309,7 @@ def test_a_lingering_client_that_stays_silent_is_closed(monkeypatch: pytest.Monk
         sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
         assert status_of(read_answer(sock)) == 413
         begun = time.monotonic()
-        eventually(lambda: gone(front))
+        eventually(lambda: gone(front), 5.0)
         assert time.monotonic() - begun > 0.2
 
 
@@ -319,7 +320,7 @@ def test_a_lingering_client_that_never_stops_is_closed(monkeypatch: pytest.Monke
         assert status_of(read_answer(sock)) == 413
         sender = threading.Thread(target=lambda: drip(sock))
         sender.start()
-        eventually(lambda: gone(front))
+        eventually(lambda: gone(front), 5.0)
         sender.join(5)
         assert not sender.is_alive()
 
@@ -338,7 +339,7 @@ def test_a_draining_worker_lets_a_slow_reader_finish_and_waits_no_longer() -> No
             assert not front.call(front.plane.idle)
             answer = read_answer(sock)
             assert len(answer) > 8_000_000
-            eventually(lambda: front.call(front.plane.idle))
+            eventually(lambda: front.call(front.plane.idle), 5.0)
             assert sock.recv(1) == b""
 
 
@@ -350,5 +351,5 @@ def test_a_stopping_worker_ends_those_who_read_nothing() -> None:
             second.sendall(HANDSHAKE)
             eventually(lambda: front.call(lambda: front.plane.context.sending))
             front.call(front.plane.close)
-            eventually(lambda: front.call(lambda: not front.plane.clients))
+            eventually(lambda: front.call(lambda: not front.plane.clients), 5.0)
         assert front.call(lambda: not front.plane.context.sending)

@@ -12,13 +12,14 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lb.core.targets import AccessLog, Breaker, Retries, Timeouts
 from lb.http1.websocket import GOING_AWAY
+from tests.support.eventually import eventually
 from tests.support.front import (
     OK,
     Front,
@@ -37,13 +38,6 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 def get(path: bytes, extra: bytes = b"") -> bytes:
     return b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n" + extra + b"\r\n"
-
-
-def eventually(condition: Callable[[], object], within: float = 5.0) -> None:
-    until = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < until, "not in time"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -346,7 +340,7 @@ def test_a_tunnel_carries_bytes_both_ways(front: Front) -> None:
         for payload in (b"foo", bytes(48 << 10), os.urandom(16 << 10)) * 5:
             sock.sendall(frame(payload))
             assert receive(sock, len(frame(payload))) == frame(payload)
-    eventually(lambda: front.call(lambda: not front.plane.context.tunnels))
+    eventually(lambda: front.call(lambda: not front.plane.context.tunnels), 5.0)
     eventually(front.at_rest)
 
 
@@ -441,7 +435,7 @@ def test_connections_per_client_and_per_worker() -> None:
                 sock.sendall(GET)
                 assert status_of(read_answer(sock)) == 200
                 sock.close()
-            eventually(lambda: front.call(lambda: len(front.plane.clients)) == 0)
+            eventually(lambda: front.call(lambda: len(front.plane.clients)) == 0, 5.0)
             assert status_of(front.send(GET)) == 200
 
 

@@ -11,8 +11,8 @@ import pytest
 from lb.core.outlier import Ejector, Outlier
 from lb.core.report import TargetTally
 from lb.core.targets import Retries
+from tests.support.eventually import eventually
 from tests.support.front import Front, Origin, answers, answers_ok, read_request, status_of
-from tests.wire.test_connections import eventually
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 

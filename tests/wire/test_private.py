@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from lb.core.targets import Retries
+from tests.support.eventually import eventually
 from tests.support.front import Front, Origin, read_answer, read_request, status_of
-from tests.wire.test_connections import eventually
 
 
 def field(head: bytes, name: bytes) -> bytes:
@@ -59,7 +59,7 @@ def test_a_login_is_one_clients(scheme: bytes) -> None:
                 assert status_of(front.send(request(method=method))) == 401, "a stranger rode a login"
         for client in clients:
             client.close()
-        eventually(lambda: front.call(lambda: sum(map(open_private, front.plane.lanes.values()))) == 0)
+        eventually(lambda: front.call(lambda: sum(map(open_private, front.plane.lanes.values()))) == 0, 5.0)
         for _ in range(6):
             assert status_of(front.send(request())) == 401
         assert front.at_rest()
@@ -77,4 +77,4 @@ def test_a_worker_that_stops_leaves_no_login_open() -> None:
             assert status_of(read_answer(client)) == 401
             assert front.call(lambda: sum(map(open_private, front.plane.lanes.values()))) == 1
             front.call(lambda: front.plane.drain(5.0))
-            eventually(lambda: front.call(lambda: sum(map(open_private, front.plane.lanes.values()))) == 0)
+            eventually(lambda: front.call(lambda: sum(map(open_private, front.plane.lanes.values()))) == 0, 5.0)

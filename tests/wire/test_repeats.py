@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lb.core.targets import AccessLog
 from lb.proxy.access_log import Log
+from tests.support.eventually import eventually
 from tests.support.front import Front, read_answer
-from tests.wire.test_connections import eventually
 
 HEADS = [
     (b"GET /1 HTTP/1.1\r\nHost: a\r\nUser-Agent: one\r\n\r\n", "a", "HTTP/1.1", "one"),

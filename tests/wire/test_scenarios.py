@@ -8,8 +8,9 @@ import time
 import pytest
 
 from lb.core.targets import Breaker, Retries, Timeouts
+from tests.support.eventually import eventually
 from tests.support.front import OK, Front, Origin, Script, answers, read_all, read_answer, read_request, status_of
-from tests.wire.test_connections import eventually, get
+from tests.wire.test_connections import get
 
 GET = get(b"/")
 
@@ -159,7 +160,7 @@ def test_an_idle_connection_to_a_target_is_closed_in_time() -> None:
     with Front(timeouts=Timeouts(idle=0.3)) as front:
         assert status_of(front.send(GET)) == 200
         assert front.origin.ended == 0
-        eventually(lambda: front.origin.ended == 1)
+        eventually(lambda: front.origin.ended == 1, 5.0)
         assert status_of(front.send(GET)) == 200
         assert front.origin.connections == 2
 
@@ -188,7 +189,7 @@ def test_what_was_in_use_at_once_is_kept_up_to_the_bound_of_connections() -> Non
         assert idle(front) == [300], "the next 300 at once need them again"
         front.call(lambda: front.apply(breaker=Breaker(connections=3)))
         assert status_of(front.send(GET)) == 200
-        eventually(lambda: front.origin.ended == 297)
+        eventually(lambda: front.origin.ended == 297, 5.0)
         assert idle(front) == [3]
         for client in clients:
             client.close()

@@ -16,7 +16,7 @@ from lb.core.targets import Listener, Snapshot, TlsServer
 from lb.process import fd_handover
 from lb.process.channel import Applied, Channel, Message, Order
 from lb.worker.main import Worker
-from tests.support.crew import eventually
+from tests.support.eventually_async import eventually
 
 AUTHORITY = trustme.CA()
 BIND = "127.0.0.1:0"
