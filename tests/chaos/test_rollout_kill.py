@@ -18,9 +18,9 @@ import pytest
 from lb.core.desired import Desired, ServiceDesired
 from lb.core.rollout import Bake, Plan, begin, from_dict, promote, roll_back, traffic
 from lb.supervisor.store import FileStore
-from tests.e2e.test_switch import order, service, two_pools
 from tests.support.eventually import eventually
 from tests.support.fleet import Fleet
+from tests.support.releases import order, service, two_pools
 from tests.support.stage import Lb, Stage, ask
 
 ROUNDS = int(os.environ.get("LB_CHAOS_ROUNDS", "2"))

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tests.e2e.test_switch import order, ready, service, two_pools
 from tests.support.eventually import eventually
 from tests.support.fleet import Fleet
+from tests.support.releases import order, ready, service, two_pools
 from tests.support.stage import Backend, Stage, ask
 
 

@@ -10,9 +10,9 @@ from collections import defaultdict
 
 import pytest
 
-from tests.e2e.test_switch import events, order, service, two_pools
 from tests.support.eventually import eventually
 from tests.support.fleet import Fleet
+from tests.support.releases import events, order, service, two_pools
 from tests.support.stage import Stage, ask
 
 QUICK = "analysis: {min_requests: 1, latency: 100}, bake: 0s"

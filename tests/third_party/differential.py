@@ -30,8 +30,8 @@ import h11
 from benchmarks.processes import binary
 from lb.core.targets import Retries
 from tests.support.front import Front
+from tests.support.spice import spiced
 from tests.wire import request_table, response_table
-from tests.wire.test_dialogues import spiced
 
 LANES = 32
 PEERS = ("nginx", "haproxy")

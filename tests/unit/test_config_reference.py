@@ -93,10 +93,9 @@ def test_the_schema_is_one() -> None:
 
 
 def files() -> list[str]:
-    import tests.unit.test_config_load as load_tests
-    import tests.unit.test_config_resolve as resolve_tests
-
-    sources = Path(load_tests.__file__).read_text() + Path(resolve_tests.__file__).read_text()
+    """The demo's, and every one that the tests of loading and resolving have."""
+    here = Path(__file__).parent
+    sources = "".join((here / f"test_config_{name}.py").read_text() for name in ("load", "resolve"))
     blocks = re.findall(r'"""\\\n(.*?)"""', sources, re.DOTALL)
     return [
         (REPO / "backends.yaml").read_text(),

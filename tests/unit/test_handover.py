@@ -10,7 +10,7 @@ from lb.core.lifecycle import Health, SlowStart
 from lb.core.renames import NONE, Place, Renames, layout_of, renames
 from lb.core.rotation import Panic, ServiceRules, in_panic, least_able, resolve, strength
 from lb.core.targets import Pool, Service, Target
-from tests.unit.test_rotation import BLUE, READY, STARTING, UNREADY
+from tests.support.healths import BLUE, READY, STARTING, UNREADY
 
 ACTIVE = {("app", "blue")}
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from lb.core.checks import CheckSpec
-from lb.core.desired import ServiceDesired, TargetDesired
-from lb.core.lifecycle import Health, SlowStart
+from lb.core.desired import TargetDesired
+from lb.core.lifecycle import SlowStart
 from lb.core.rotation import (
     Panic,
     ServiceRules,
@@ -31,13 +31,7 @@ from lb.core.rotation import (
     why_not,
 )
 from lb.core.targets import Mirror, Pool, Service, Target
-
-READY = Health(probe="ready", ever_ready=True, text="HTTP 200")
-UNREADY = replace(READY, probe="unready")
-STARTING = Health()
-EJECTED = replace(READY, ejected_until=99.0)
-DRAINING = replace(READY, admin="draining")
-BLUE = ServiceDesired(active="blue", configured="blue")
+from tests.support.healths import BLUE, DRAINING, EJECTED, READY, STARTING, UNREADY
 
 
 def pool(name: str, *weights: int) -> Pool:

@@ -15,7 +15,7 @@ import pytest
 from lb.core.targets import Retries, Rotation, Target, Timeouts
 from tests.support.eventually import eventually
 from tests.support.front import OK, Front, Origin, read_answer, read_request, status_of
-from tests.wire.test_connections import GET
+from tests.wire.messages import GET
 
 ONE, TWO = "127.0.0.1", "127.0.0.2"
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -24,55 +23,11 @@ from lb.core.targets import Retries, Timeouts
 from lb.proxy.h1.client import PIPELINE_LIMIT
 from tests.support.eventually import eventually
 from tests.support.front import Front, Origin, Script, read_all, read_answer, read_request, status_of, with_listener
-from tests.wire.test_connections import GET, HANDSHAKE, SWITCH
+from tests.wire.messages import GET, HANDSHAKE, SWITCH
+from tests.wire.peers import connect_tiny, endless, server_context, sized, speak_tls, tunnels
 
 #: What may wait in a worker for one client: the transport's high water, a read's pieces on top, and what is held.
 MOST = 65536 + 262144 + 262144 + PIPELINE_LIMIT
-
-HUGE = b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n"
-
-
-def sized(size: int, framing: str = "length", close: bool = False) -> Script:
-    """Answers every request with so many bytes."""
-
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
-        while True:
-            origin.requests.append(await read_request(reader))
-            head = b"HTTP/1.1 200 OK\r\n" + (b"Connection: close\r\n" if close else b"")
-            if framing == "length":
-                writer.write(head + b"Content-Length: %d\r\n\r\n" % size + b"x" * size)
-            elif framing == "chunked":
-                writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % size + b"x" * size + b"\r\n0\r\n\r\n")
-            else:
-                writer.write(b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * size)
-            await writer.drain()
-            if close or framing == "until close":
-                return
-
-    return script
-
-
-async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
-    """Answers with 50 MB, as fast as it is taken."""
-    origin.requests.append(await read_request(reader))
-    writer.write(HUGE)
-    for _ in range(500):
-        writer.write(bytes(100_000))
-        await writer.drain()
-
-
-def tiny(sock: socket.socket) -> socket.socket:
-    """A client whose kernel takes little."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    return sock
-
-
-def connect_tiny(front: Front) -> socket.socket:
-    """A connection whose client's kernel takes little from the start."""
-    sock = tiny(socket.socket())
-    sock.settimeout(10)
-    sock.connect(("127.0.0.1", front.port))
-    return sock
 
 
 def waiting(front: Front) -> int:
@@ -200,18 +155,6 @@ def small_segments(sock: socket.socket) -> socket.socket:
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()
-
-
-def server_context(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(context)
-    return context
-
-
-def speak_tls(authority: trustme.CA, sock: socket.socket) -> ssl.SSLSocket:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context.wrap_socket(sock, server_hostname="localhost")
 
 
 #: `timeouts.send` in these tests, and bytes a second of a peer that is slow but goes on. The kernel has room for more
@@ -391,16 +334,6 @@ async def is_deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, or
     while True:
         writer.write(b"\x82\x01x")
         await asyncio.sleep(0.1)
-
-
-def tunnels(front: Front) -> int:
-    """Bytes that wait in the worker's tunnels."""
-
-    def look() -> int:
-        ends = [end for tunnel in front.plane.context.tunnels for end in (tunnel.client_end, tunnel.target_end)]
-        return sum(end.transport.get_write_buffer_size() for end in ends if not end.lost)
-
-    return int(front.call(look))
 
 
 def test_a_tunnels_client_that_reads_nothing() -> None:

@@ -16,7 +16,7 @@ from lb.worker import acceptor
 from lb.worker.acceptor import Reception
 from tests.support.eventually import eventually
 from tests.support.front import OK, Front, Origin, read_answer, read_request, status_of
-from tests.wire.test_connections import get
+from tests.wire.messages import get
 
 GET = get(b"/")
 

@@ -18,8 +18,8 @@ from lb.proxy import tunnel as tunnel_module
 from lb.proxy.h1 import client as downstream
 from tests.support.eventually import eventually
 from tests.support.front import Front, Origin, Script, read_all, read_answer, read_request, status_of, with_listener
-from tests.wire.test_backpressure import connect_tiny, endless, server_context, sized, speak_tls, tunnels
-from tests.wire.test_connections import GET, HANDSHAKE, SWITCH
+from tests.wire.messages import GET, HANDSHAKE, SWITCH
+from tests.wire.peers import connect_tiny, endless, server_context, sized, speak_tls, tunnels
 
 
 def descriptors() -> int:

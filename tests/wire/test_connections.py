@@ -6,7 +6,6 @@ Names in brackets are lines of the peers' own test suites that a case answers to
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import socket
@@ -32,12 +31,7 @@ from tests.support.front import (
     with_listener,
 )
 from tests.support.listeners import full_listener
-
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-
-
-def get(path: bytes, extra: bytes = b"") -> bytes:
-    return b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n" + extra + b"\r\n"
+from tests.wire.messages import GET, HANDSHAKE, SWITCH, get
 
 
 @pytest.fixture
@@ -288,16 +282,6 @@ def test_a_client_that_has_gone_frees_the_target() -> None:
 
 
 # --- upgrades --------------------------------------------------------------------------------------------------------
-
-SWITCH = (
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n"
-)
-HANDSHAKE = get(
-    b"/ws",
-    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
-    + base64.b64encode(b"0123456789abcdef")
-    + b"\r\n",
-)
 
 
 async def echoes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:

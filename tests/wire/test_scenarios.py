@@ -10,7 +10,7 @@ import pytest
 from lb.core.targets import Breaker, Retries, Timeouts
 from tests.support.eventually import eventually
 from tests.support.front import OK, Front, Origin, Script, answers, read_all, read_answer, read_request, status_of
-from tests.wire.test_connections import get
+from tests.wire.messages import get
 
 GET = get(b"/")
 
