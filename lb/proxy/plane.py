@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 
 class DataPlane:
-    """One worker's data plane. `alarm` is called at once with what the supervisor should hear before a report."""
+    """One worker's data plane. `alarm` is called at once with what the supervisor should hear before a report;
+    `connector` makes what opens connections to targets."""
 
     def __init__(
         self,
@@ -56,10 +57,11 @@ class DataPlane:
         alarm: Callable[[Alarm], None],
         seed: int | None = None,
         last_words: memoryview | None = None,
+        connector: Callable[[Context], Connector] = Connector,
     ) -> None:
         self.stats = Stats(last_words)
         self.context = Context(worker, loop, alarm, seed, self.stats)
-        self.connector = Connector(self.context)
+        self.connector = connector(self.context)
         self.front = Front()
         self.live = LiveConfig(self.context)
         self.incarnation = time.time_ns()

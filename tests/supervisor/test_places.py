@@ -11,7 +11,7 @@ from lb.core.report import counted_under
 from lb.core.targets import Pool, Rotation, Route, Service, Snapshot, Target
 from lb.supervisor.rates import Rates
 from lb.supervisor.totals import Totals
-from tests.unit.test_exchange import GET, OK, Client, Stage
+from tests.support.data_plane import GET, OK, Client, Stage
 
 
 def world(service: str, pools: tuple[str, ...], version: int) -> Snapshot:
@@ -129,7 +129,7 @@ def test_what_becomes_of_a_removed_pools_count_is_no_traffic() -> None:
     apply(stage, first)
     for _ in range(20):
         stage.ask(GET)
-        if stage.loop.opening:
+        if stage.connector.opening:
             upstream, _ = stage.accept()
         upstream.data_received(OK)
     totals.take(stage.plane.report())

@@ -11,15 +11,18 @@ import itertools
 import random
 import socket
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h11
 
 from lb.core.targets import AccessLog, Listener, Pool, Retries, Rotation, Route, Service, Snapshot, Target
+from lb.proxy.context import Context
 from lb.proxy.h1.client import Downstream
 from lb.proxy.h1.target import Upstream
-from lb.proxy.lane import Lane
 from lb.proxy.plane import DataPlane
+from tests.support.fake_connector import FakeConnector
+from tests.support.fake_loop import FakeLoop
+from tests.support.fake_transport import FakeTransport
 
 #: A socket with nothing to read: what a healthy idle connection looks like to the kernel.
 QUIET = socket.socketpair()[0]
@@ -57,81 +60,13 @@ class Answered(NamedTuple):
     own: bool  # the proxy's own answer
 
 
-class _Task:
-    def add_done_callback(self, call: Any) -> None:
-        pass
-
-    def cancel(self) -> None:
-        pass
-
-
-class _Loop:
-    """Timers are not run, but for a moment's doubt; connections are opened by the stage."""
-
-    def __init__(self) -> None:
-        self.later: list[tuple[Any, tuple[Any, ...]]] = []
-        self.opening: list[Lane] = []
-
-    def call_soon(self, call: Any) -> None:
-        self.later.append((call, ()))
-
-    def call_later(self, delay: float, call: Any, *args: Any) -> None:
-        if call.__name__ != "_tick":
-            self.later.append((call, args))
-
-    def create_task(self, coroutine: Any) -> _Task:
-        wants = coroutine.cr_frame.f_locals
-        self.opening.append(wants["lane"])
-        coroutine.close()
-        return _Task()
-
-
-class _Transport:
-    """Notes what is written, and whether it is to be closed."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.closing = self.lost = self.paused = False
-
-    def write(self, data: bytes) -> None:
-        if not self.closing:
-            self.written += data
-
-    def close(self) -> None:
-        self.closing = True
-
-    abort = close
-    write_eof = close  # the client has nothing more to come
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def pause_reading(self) -> None:
-        self.paused = True
-
-    def resume_reading(self) -> None:
-        self.paused = False
-
-    def set_protocol(self, protocol: Any) -> None:
-        pass
-
-    def get_extra_info(self, name: str) -> Any:
-        return ("192.0.2.1", 1) if name == "peername" else None
-
-
 class _TargetEnd:
     """One connection to a target: h11 reads what it is sent; whole requests are answered, unless it keeps silent."""
 
     def __init__(self, stage: Stage, upstream: Upstream) -> None:
         self.stage = stage
         self.upstream = upstream
-        self.transport = _Transport()
+        self.transport = FakeTransport()
         self.silent = stage.silent
         self.h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=H11_LIMIT)
         self._head: h11.Request | None = None
@@ -139,7 +74,7 @@ class _TargetEnd:
 
     def read(self) -> bool:
         """Read what has been written to it; returns whether there was anything."""
-        data, self.transport.written = self.transport.written, b""
+        data = self.transport.take()
         if not data:
             return False
         self.h11.receive_data(data)
@@ -175,8 +110,14 @@ class Stage:
     """A data plane with one target; `silent`: new connections to it are played by the test."""
 
     def __init__(self) -> None:
-        self.loop = _Loop()
-        self.plane = DataPlane(worker=0, loop=self.loop, alarm=lambda alarm: None, seed=1)  # type: ignore[arg-type]
+        self.loop = FakeLoop()
+        self.plane = DataPlane(
+            worker=0,
+            loop=self.loop,  # type: ignore[arg-type]
+            alarm=lambda alarm: None,
+            seed=1,
+            connector=self._connector,
+        )
         target = Target("s/p/h:1", "s", "p", "h", 1)
         weights = (("p", ((target.id, 1.0),)),)
         self.plane.apply(
@@ -191,11 +132,15 @@ class Stage:
         self.silent = False
         self.requests: list[Request] = []
         self.ends: list[_TargetEnd] = []
-        self.clients: list[tuple[Downstream, _Transport]] = []
+        self.clients: list[tuple[Downstream, FakeTransport]] = []
 
-    def client(self) -> tuple[Downstream, _Transport]:
+    def _connector(self, context: Context) -> FakeConnector:
+        self.connector = FakeConnector(context)
+        return self.connector
+
+    def client(self) -> tuple[Downstream, FakeTransport]:
         """A client connects."""
-        downstream, transport = Downstream(self.plane.live, self.plane.front, LISTENER), _Transport()
+        downstream, transport = Downstream(self.plane.live, self.plane.front, LISTENER), FakeTransport(("192.0.2.1", 1))
         downstream.connection_made(transport)
         self.clients.append((downstream, transport))
         return downstream, transport
@@ -205,8 +150,8 @@ class Stage:
         moving = True
         while moving:
             moving = False
-            opening, self.loop.opening = self.loop.opening, []
-            for lane in opening:
+            opening, self.connector.opening = self.connector.opening, []
+            for lane, _ in opening:
                 moving = True
                 upstream = Upstream(lane, QUIET)
                 end = _TargetEnd(self, upstream)
@@ -215,30 +160,28 @@ class Stage:
                 lane.opened(upstream)
             for end in list(self.ends):
                 moving |= end.read()
-                if end.transport.closing and not end.transport.lost:
+                if end.transport.closed and not end.transport.lost:
                     moving = end.transport.lost = True
                     end.upstream.connection_lost(None)
                     self.ends.remove(end)
-            later, self.loop.later = self.loop.later, []
-            for call, args in later:
-                moving = True
-                call(*args)
+            moving |= self.loop.turn()
+            moving |= self.loop.fire()
 
-    def say(self, client: tuple[Downstream, _Transport], pieces: Iterable[bytes]) -> None:
+    def say(self, client: tuple[Downstream, FakeTransport], pieces: Iterable[bytes]) -> None:
         """The client sends pieces."""
         downstream, transport = client
         for piece in pieces:
-            if transport.closing:
+            if transport.closed:
                 return
             downstream.data_received(piece)
             self.settle()
             assert not transport.paused or downstream.exchange is not None, "paused for nothing"
 
-    def leave(self, client: tuple[Downstream, _Transport]) -> None:
+    def leave(self, client: tuple[Downstream, FakeTransport]) -> None:
         """The client goes away."""
         downstream, transport = client
         if not transport.lost:
-            transport.closing = transport.lost = True
+            transport.closed = transport.lost = True
             downstream.connection_lost(None)
         self.settle()
 
@@ -281,7 +224,7 @@ def ask(raw: bytes, seed: int = 0) -> Asked:
     assert mine.count(b"HTTP/1.1") == 1
     stage.say(bad, pieces[middle:])
     assert good[1].written == mine
-    answer, closed = bad[1].written, bad[1].closing
+    answer, closed = bad[1].written, bad[1].closed
     if b"secret-of-another" not in raw:
         assert b"secret-of-another" not in answer
     stage.check_rest()
@@ -323,17 +266,17 @@ def answer(raw: bytes, seed: int, head: bytes, closes: bool) -> Answered:
     [end] = stage.ends
     assert len(stage.requests) == 1
     for piece in cut(raw, seed):
-        if end.transport.closing:
+        if end.transport.closed:
             break
         end.upstream.data_received(piece)
         stage.settle()
-    if closes and not end.transport.closing:
-        end.transport.closing = end.transport.lost = True
+    if closes and not end.transport.closed:
+        end.transport.closed = end.transport.lost = True
         stage.ends.remove(end)
         end.upstream.eof_received()
         end.upstream.connection_lost(None)
         stage.settle()
-    elif not end.transport.closing:
+    elif not end.transport.closed:
         end.silent = False
         end.h11.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
         end.h11.send(h11.EndOfMessage())
@@ -344,7 +287,7 @@ def answer(raw: bytes, seed: int, head: bytes, closes: bool) -> Answered:
     stage.say(good, [b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"])
     assert good[1].written.startswith(b"HTTP/1.1 200 OK\r\nX-Seen: next\r\n"), good[1].written
     assert good[1].written.count(b"HTTP/1.1 ") == 1
-    if not client[1].closing and result.whole and client[0].exchange is None:
+    if not client[1].closed and result.whole and client[0].exchange is None:
         before = len(client[1].written)
         stage.say(client, [b"GET /mine HTTP/1.1\r\nHost: a\r\n\r\n"])
         more = client[1].written[before:]

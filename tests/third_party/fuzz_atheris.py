@@ -20,7 +20,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["lb"]):
-    from tests.wire import dialogue, request_table, response_table
+    from tests.support import dialogue
+    from tests.wire import request_table, response_table
 
 #: What kinds of requests a target answers.
 HEADS = (

@@ -16,7 +16,7 @@ from lb.core.targets import AccessLog
 from lb.proxy import last_words
 from lb.proxy.access_log import PIECE, Log
 from lb.proxy.last_words import BEGUN, LOGGED, OVER, TAKEN, WRITTEN, Left, cells
-from tests.unit.test_exchange import GET, OK, POST, Stage
+from tests.support.data_plane import GET, OK, POST, Stage
 
 
 class Written:
@@ -32,7 +32,7 @@ class Written:
 
     def serve(self, head: bytes = GET, body: bytes = b"") -> None:
         client, _ = self.stage.ask(head, body)
-        while self.stage.loop.opening:
+        while self.stage.connector.opening:
             self.stage.accept()
         for lane in self.plane.lanes.values():
             for upstream in list(lane.connections):

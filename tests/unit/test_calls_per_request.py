@@ -9,14 +9,15 @@ import gc
 import sys
 from time import monotonic
 from types import FrameType
-from typing import Any
 
 import pytest
 
 from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot, Target
 from lb.proxy.h1.target import Upstream
 from lb.proxy.plane import DataPlane
-from tests.unit.test_exchange import QUIET, Loop, Transport
+from tests.support.data_plane import QUIET
+from tests.support.fake_loop import FakeLoop
+from tests.support.fake_transport import FakeTransport
 
 #: Calls per request: (of Python functions, of C functions). Recorded with Python 3.11.
 #: A dozen log lines are made into bytes as soon as they are there (1.5 C calls): at once they would stop the loop.
@@ -29,16 +30,9 @@ ANSWER = (
 )
 
 
-class ClientTransport(Transport):
-    """What a Downstream writes to."""
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return ("127.0.0.1", 1234)
-
-
 def calls(targets: int = 2, routes: int = 1) -> tuple[float, float]:
     """(Python calls, C calls) per request with so many targets in the pool and routes to it."""
-    plane = DataPlane(worker=0, loop=Loop(), alarm=lambda alarm: None)  # type: ignore[arg-type]
+    plane = DataPlane(worker=0, loop=FakeLoop(), alarm=lambda alarm: None)  # type: ignore[arg-type]
     members = tuple(Target(f"s/p/h:{i}", "s", "p", "h", i) for i in range(1, targets + 1))
     weights = (("p", tuple((target.id, 1.0) for target in members)),)
     paths = [f"/{i}" for i in range(1, routes)] + ["/hello" if routes > 1 else "/"]
@@ -53,11 +47,11 @@ def calls(targets: int = 2, routes: int = 1) -> tuple[float, float]:
     )
     for lane in plane.lanes.values():
         upstream = Upstream(lane, QUIET)
-        upstream.connection_made(Transport())  # type: ignore[arg-type]
+        upstream.connection_made(FakeTransport())  # type: ignore[arg-type]
         upstream.idle_since = monotonic() + 60.0  # however long the others take to make, it is fresh
         lane.keep(upstream)
     client = plane.downstream(Listener("test"))()
-    client.connection_made(ClientTransport())  # type: ignore[arg-type]
+    client.connection_made(FakeTransport(("127.0.0.1", 1234)))  # type: ignore[arg-type]
 
     def one() -> None:
         client.data_received(REQUEST)

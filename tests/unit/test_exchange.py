@@ -11,14 +11,11 @@ import random
 import socket
 from dataclasses import replace
 from math import inf
-from typing import Any
 
 import pytest
 
-from lb.core.report import Alarm
-from lb.core.retry import BODY, CONNECT, GARBAGE, HEAD, REFUSED, RESET, TIMEOUT, Failure
+from lb.core.retry import BODY, GARBAGE, HEAD, RESET, TIMEOUT, Failure
 from lb.core.targets import (
-    AccessLog,
     Balance,
     Breaker,
     Mirror,
@@ -27,251 +24,19 @@ from lb.core.targets import (
     Retries,
     Rotation,
     Route,
-    Service,
-    Snapshot,
     Sticky,
     Target,
     Timeouts,
 )
 from lb.http1.excerpt import excerpt
-from lb.http1.forward import request_suffix
-from lb.http1.rules import Refusal, read_request, read_request_fields
+from lb.http1.rules import Refusal
 from lb.proxy import openings
-from lb.proxy.client_stream import PrivateStreams
 from lb.proxy.exchange import Exchange
 from lb.proxy.h1 import target as upstream_module
-from lb.proxy.h1.answer import AnswerWriter
 from lb.proxy.h1.target import Upstream
-from lb.proxy.lane import Lane
-from lb.proxy.plane import DataPlane
-from lb.proxy.private import PRIVATE_LIMIT, PrivateConnections
-from lb.proxy.target_stream import TargetStream
-
-#: A socket with nothing to read: what a healthy idle connection looks like to the kernel.
-QUIET, _OTHER_END = socket.socketpair()
-
-
-class Task:
-    """What the loop hands out for a coroutine that the test stands in for."""
-
-    def add_done_callback(self, call: Any) -> None:
-        pass
-
-    def cancel(self) -> None:
-        pass
-
-
-class Loop:
-    """Timers that the test fires; connects that the test answers."""
-
-    def __init__(self) -> None:
-        self.later: list[tuple[float, Any, tuple[Any, ...]]] = []
-        self.opening: list[tuple[Any, float]] = []
-        self.soon: list[Any] = []
-
-    def call_soon(self, call: Any) -> None:
-        self.soon.append(call)
-
-    def turn(self) -> None:
-        """What is to happen in the loop's next turn."""
-        due, self.soon = self.soon, []
-        for call in due:
-            call()
-
-    def call_later(self, delay: float, call: Any, *args: Any) -> None:
-        self.later.append((delay, call, args))
-
-    def create_task(self, coroutine: Any) -> Task:
-        """`Connector.open` makes the only task: note where a connection is opened to, and since when."""
-        wants = coroutine.cr_frame.f_locals
-        self.opening.append((wants["lane"], wants["begun"]))
-        coroutine.close()
-        return Task()
-
-    def fire(self) -> None:
-        """Run the timers, but for the sweeper's."""
-        due, self.later = self.later, []
-        for _, call, args in due:
-            if call.__name__ != "_tick":
-                call(*args)
-
-
-class Transport:
-    """What an Upstream writes to."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.closed = self.paused = False
-        self.waits = 0  # bytes that the peer does not take
-        self.on_write: Any = None
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-        if self.on_write is not None:
-            self.on_write()
-
-    def abort(self) -> None:
-        self.closed = True
-
-    close = abort
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def get_extra_info(self, name: str) -> None:
-        """It has no socket."""
-
-    def get_write_buffer_size(self) -> int:
-        return self.waits
-
-    def pause_reading(self) -> None:
-        self.paused = True
-
-    def resume_reading(self) -> None:
-        self.paused = False
-
-    def take(self) -> bytes:
-        data, self.written = self.written, b""
-        return data
-
-
-class Client(AnswerWriter):
-    """The client's side; heads and bodies are written as for any client of HTTP/1."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.peer = b"192.0.2.1"
-        self.trusted = False
-        self.transport = None
-        self.private: PrivateStreams | None = None
-        self.got = b""
-        self.kept: bool | None = None  # keep-alive, once the exchange is over
-        self.was_cut = False
-        self.paused = False
-        self.rests = False
-        self.blocked = False
-
-    @property
-    def send_timeout(self) -> float:
-        return 60.0
-
-    def may_keep_alive(self, head: Any) -> bool:
-        return not head.fields.close and bool(head.minor or head.fields.keep_alive)
-
-    def write(self, data: bytes) -> None:
-        self.got += data
-
-    def pause(self) -> None:
-        self.paused = True
-
-    def resume(self) -> None:
-        self.paused = False
-
-    def expect_body(self) -> None:
-        pass
-
-    def keep_private(self, lane: Lane, upstream: TargetStream) -> None:
-        self.private = self.private or PrivateConnections()
-        self.private.keep(lane, upstream)
-
-    def reset(self) -> None:
-        self.was_cut = True
-
-    def done(self, complete: bool) -> None:
-        assert self.kept is None, "an exchange ends once"
-        self.kept = complete and self.keep_alive
-
-    def become_tunnel(self) -> bytes:
-        return b""
-
-    def leave(self) -> None:
-        pass
-
-    def rest(self) -> None:
-        assert self.kept is not None
-        self.rests = True
-
-    @property
-    def status(self) -> int:
-        return int(self.got.split(b" ", 2)[1])
-
-
-class Stage:
-    """A data plane with one service of two pools, whose connections the test opens."""
-
-    def __init__(self, targets: int = 2, max_body: int = 0, **options: Any) -> None:
-        self.loop = Loop()
-        self.alarms: list[Alarm] = []
-        self.plane = DataPlane(worker=0, loop=self.loop, alarm=self.alarms.append, seed=1)  # type: ignore[arg-type]
-        self.names = [f"h:{i}" for i in range(1, targets + 1)]
-        pools = tuple(
-            Pool(pool, tuple(Target(f"s/{pool}/{name}", "s", pool, "h", int(name[2:])) for name in self.names))
-            for pool in ("blue", "green")
-        )
-        service = Service("s", pools, **options)
-        routes = (Route("s", max_body=max_body),)
-        self.snapshot = Snapshot(1, services=(service,), routes=routes, access_log=AccessLog("off"))
-        self.plane.apply(self.snapshot)
-        self.version = 1
-        self.rotate((("blue", 100),))
-
-    def reload(self) -> None:
-        """The same file is read again."""
-        self.version += 1
-        weights = (("blue", tuple((f"s/blue/{name}", 1.0) for name in self.names)),)
-        rotation = Rotation("s", self.version, (("blue", 100),), weights)
-        self.plane.apply(replace(self.snapshot, version=self.version, rotations=(rotation,)))
-
-    def rotate(self, shares: tuple[tuple[str, int], ...], mirror: Mirror | None = None, only: str = "") -> None:
-        """Share the traffic; all targets are in rotation, or `only` those of one pool."""
-        self.version += 1
-        weights = tuple(
-            (pool, tuple((f"s/{pool}/{name}", 1.0) for name in self.names))
-            for pool in ("blue", "green")
-            if only in ("", pool)
-        )
-        self.plane.rotate(Rotation("s", self.version, shares, weights, mirror=mirror))
-
-    def ask(
-        self, head: bytes, body: bytes = b"", done: bool = True, client: Client | None = None
-    ) -> tuple[Client, Exchange]:
-        """A client sends a request; `client` has sent one before."""
-        client = client or Client()
-        client.got, client.kept = b"", None
-        line, _, block = head.partition(b"\r\n")
-        fields = read_request_fields(block, 10_000, 100)
-        fields.suffix = request_suffix(fields, client.peer, b"http", False)
-        request = read_request(head, len(line), fields, 10_000)
-        exchange = client.exchange = Exchange(self.plane.live, client, request)
-        exchange.start(body, done)
-        return client, exchange
-
-    def accept(self) -> tuple[Upstream, Transport]:
-        """The target accepts the connection that is being opened."""
-        lane, _ = self.loop.opening.pop(0)
-        upstream = Upstream(lane, QUIET)
-        transport = Transport()
-        upstream.connection_made(transport)  # type: ignore[arg-type]
-        lane.opened(upstream)
-        return upstream, transport
-
-    def refuse(self) -> str:
-        """The target refuses; returns its id."""
-        lane, begun = self.loop.opening.pop(0)
-        lane.not_opened(Failure(CONNECT, REFUSED, "refused the connection"), begun)
-        return str(lane.id)
-
-    def at_rest(self) -> bool:
-        """Nothing is counted as under way."""
-        service = self.plane.services["s"]
-        return service.in_flight == 0 and all(
-            lane.in_flight == 0 and lane.active == 0 for lane in self.plane.lanes.values()
-        )
-
-
-GET = b"GET /x HTTP/1.1\r\nHost: a\r\n"
-POST = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
-OK = b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 2\r\n\r\nok"
+from lb.proxy.private import PRIVATE_LIMIT
+from tests.support.data_plane import GET, NTLM, OFFER, OK, POST, QUIET, Client, Stage, logged_in
+from tests.support.fake_transport import FakeTransport
 
 
 def test_a_request_goes_through_and_the_connection_is_kept() -> None:
@@ -290,7 +55,7 @@ def test_a_request_goes_through_and_the_connection_is_kept() -> None:
     second, _ = stage.ask(GET)  # round robin: the other target
     stage.accept()[0].data_received(OK)
     third, _ = stage.ask(GET)  # and again the first, on the kept connection
-    assert not stage.loop.opening
+    assert not stage.connector.opening
     assert wire.take().startswith(b"GET /x")
     upstream.data_received(OK)
     assert second.status == third.status == 200
@@ -378,7 +143,7 @@ def test_a_reset_in_doubt_waits_for_evidence() -> None:
         upstream, _ = stage.accept()
         exchange.on_failure(Failure(HEAD, RESET, "reset", idle=5.0, elapsed=0.01))
         assert not client.got
-        assert stage.loop.opening.pop()[0] is upstream.lane, "is the target there at all?"
+        assert stage.connector.opening.pop()[0] is upstream.lane, "is the target there at all?"
         if evidence:
             upstream.lane.idle_limit.closed(5.0, stage.plane.context.now, 60.0)
         stage.loop.fire()
@@ -409,7 +174,7 @@ def test_doubt_lasts_until_the_target_is_seen_to_accept_or_not() -> None:
         for _ in range(4):
             stage.loop.fire()
         if accepts:
-            while stage.loop.opening:
+            while stage.connector.opening:
                 stage.accept()
             upstream = next(each for each in upstream.lane.connections if each.exchange is not None)
             upstream.data_received(OK)
@@ -424,7 +189,7 @@ def test_never_again_once_a_byte_has_gone_to_the_client() -> None:
     exchange.on_failure(Failure(BODY, RESET, "reset within its answer"))
     assert client.was_cut
     assert client.got.endswith(b"half")
-    assert not stage.loop.opening
+    assert not stage.connector.opening
     assert stage.at_rest()
 
 
@@ -638,7 +403,7 @@ def test_a_client_that_leaves_during_retries_ends_them() -> None:
     stage.refuse()
     exchange.client_lost()
     stage.loop.fire()
-    assert not stage.loop.opening
+    assert not stage.connector.opening
     assert stage.at_rest()
 
 
@@ -704,8 +469,8 @@ def test_an_answer_that_begins_while_the_client_takes_nothing_waits_at_once() ->
 def test_a_body_that_is_sent_again_to_a_target_that_takes_none_stops_the_client() -> None:
     stage = Stage()
     client, exchange = stage.ask(b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\n", b"0123456789", done=False)
-    lane, _ = stage.loop.opening.pop(0)
-    upstream, wire = Upstream(lane, QUIET), Transport()
+    lane, _ = stage.connector.opening.pop(0)
+    upstream, wire = Upstream(lane, QUIET), FakeTransport()
     wire.on_write = upstream.pause_writing
     upstream.connection_made(wire)  # type: ignore[arg-type]
     lane.opened(upstream)
@@ -761,7 +526,7 @@ def test_a_body_over_the_routes_limit_is_refused_before_and_within() -> None:
     stage = Stage(max_body=100)
     client, _ = stage.ask(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n", b"x", done=False)
     assert client.status == 413
-    assert not stage.loop.opening
+    assert not stage.connector.opening
     head = b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
     client, exchange = stage.ask(head, b"40\r\n" + b"x" * 64 + b"\r\n", done=False)
     _, wire = stage.accept()
@@ -776,12 +541,12 @@ class TestManyAtOnce:
     def test_so_many_connections_are_begun_in_a_turn_and_the_others_later(self) -> None:
         stage = Stage(targets=1)
         asked = [stage.ask(GET) for _ in range(40)]
-        assert len(stage.loop.opening) == 16
+        assert len(stage.connector.opening) == 16
         stage.loop.turn()
-        assert len(stage.loop.opening) == 32
+        assert len(stage.connector.opening) == 32
         stage.loop.turn()
         stage.loop.turn()
-        assert len(stage.loop.opening) == 40
+        assert len(stage.connector.opening) == 40
         wires = [stage.accept()[0] for _ in asked]
         for upstream in wires:
             upstream.data_received(OK)
@@ -796,7 +561,7 @@ class TestManyAtOnce:
             upstream.data_received(OK)
             assert client.status == 200, "in the order of their coming"
         stage.loop.turn()
-        assert len(stage.loop.opening) == 15, "those that had been begun; nobody needs another"
+        assert len(stage.connector.opening) == 15, "those that had been begun; nobody needs another"
         for _ in range(15):
             stage.accept()
         assert len(upstream.lane.idle) == 16
@@ -826,7 +591,7 @@ class TestManyAtOnce:
         upstream.data_received(OK)
         busy, _ = stage.ask(GET)
         late, _ = stage.ask(GET)
-        assert [each[0] for each in stage.loop.opening] == [lane, lane]
+        assert [each[0] for each in stage.connector.opening] == [lane, lane]
         stage.refuse()  # the second's
         assert not late.got
         stage.accept()[0].data_received(OK)
@@ -859,7 +624,7 @@ class TestManyAtOnce:
         for _, exchange in asked[16:]:
             exchange.client_lost()
         stage.loop.turn()
-        while stage.loop.opening:
+        while stage.connector.opening:
             stage.refuse()
         assert stage.at_rest()
 
@@ -928,7 +693,7 @@ def test_previews_choose_a_pool_that_is_not_active() -> None:
     )
     for extra, pool in ((b"", "blue"), (b"X-Preview: green\r\n", "green"), (b"Cookie: a=b; v=g\r\n", "green")):
         stage.ask(GET + extra)
-        lane, _ = stage.loop.opening.pop(0)
+        lane, _ = stage.connector.opening.pop(0)
         assert lane.target.pool == pool
 
 
@@ -947,7 +712,7 @@ def test_shares_are_exact_and_sticky_clients_stay() -> None:
             moved += seen.get(user) not in (None, pool)
             seen[user] = pool
             exchange.client_lost()
-            stage.loop.opening.clear()
+            stage.connector.opening.clear()
     assert set(seen.values()) == {"green"}
     assert moved
 
@@ -971,12 +736,12 @@ def test_mirrored_copies_never_touch_the_original() -> None:
     mirror = Mirror("green", percent=100.0)
     stage.rotate((("blue", 100),), mirror=mirror)
     client, _ = stage.ask(POST, b"hello")
-    copy, original = stage.loop.opening
+    copy, original = stage.connector.opening
     assert [lane.target.pool for lane, _ in (copy, original)] == ["green", "blue"]
-    stage.loop.opening = [original]
+    stage.connector.opening = [original]
     stage.accept()[0].data_received(OK)
     assert client.status == 200
-    stage.loop.opening = [copy]
+    stage.connector.opening = [copy]
     upstream, wire = stage.accept()
     assert wire.take().endswith(b"\r\n\r\nhello")
     upstream.data_received(b"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\noops")
@@ -1029,9 +794,9 @@ def test_random_trouble_always_ends_at_rest(per_turn: int, monkeypatch: pytest.M
             busy = [upstream for upstream in wires if upstream.exchange is not None]
             if deed <= 2:
                 live.append(stage.ask(rng.choice([GET, POST]), b"hello"))
-            elif deed == 3 and stage.loop.opening:
+            elif deed == 3 and stage.connector.opening:
                 wires.append(stage.accept()[0])
-            elif deed == 4 and stage.loop.opening:
+            elif deed == 4 and stage.connector.opening:
                 stage.refuse()
             elif deed == 5 and busy:
                 answers = [OK, OK.replace(b"200", b"503"), b"nonsense\r\n\r\n", OK[:-1], b"HTTP/1.1 100 Go\r\n\r\n"]
@@ -1051,9 +816,9 @@ def test_random_trouble_always_ends_at_rest(per_turn: int, monkeypatch: pytest.M
             if client.kept is None and not client.was_cut:
                 exchange.client_lost()
             assert client.got.count(b"HTTP/1.1 200") + client.got.count(b"HTTP/1.1 50") <= 1
-        while stage.loop.opening or stage.loop.soon:
+        while stage.connector.opening or stage.loop.soon:
             stage.loop.turn()
-            if stage.loop.opening:
+            if stage.connector.opening:
                 stage.accept() if rng.random() < 0.5 else stage.refuse()
         assert stage.at_rest()
         assert not any(lane.expecting for lane in stage.plane.lanes.values())
@@ -1089,17 +854,6 @@ def test_a_drain_under_way_ends_when_the_new_time_limit_says() -> None:
 
 # --- private connections ---------------------------------------------------------------------------------------------
 
-NTLM = GET + b"Authorization: NTLM TlRMTVNTUAAB\r\n"
-OFFER = b"HTTP/1.1 401 Unauthorized\r\nDate: now\r\nWWW-Authenticate: Basic, NTLM\r\nContent-Length: 0\r\n\r\n"
-
-
-def logged_in(stage: Stage, head: bytes = NTLM) -> tuple[Client, Upstream]:
-    """A client that has sent its login, and the connection that it went on."""
-    client, _ = stage.ask(head)
-    upstream, _ = stage.accept()
-    upstream.data_received(OK)
-    return client, upstream
-
 
 @pytest.mark.parametrize(
     "field",
@@ -1114,7 +868,7 @@ def test_a_connection_with_a_login_serves_that_client_alone(field: bytes) -> Non
     stage = Stage(targets=1)
     client, upstream = logged_in(stage, GET + field + b"\r\n")
     stage.ask(GET)
-    assert stage.loop.opening, "a stranger gets a new connection"
+    assert stage.connector.opening, "a stranger gets a new connection"
     stage.accept()[0].data_received(OK)
     _, mine = stage.ask(GET, client=client)
     assert mine.upstream is upstream
@@ -1128,7 +882,7 @@ def test_other_logins_share_connections(field: bytes) -> None:
     stage = Stage(targets=1)
     logged_in(stage, GET + field + b"\r\n")
     stage.ask(GET)
-    assert not stage.loop.opening
+    assert not stage.connector.opening
 
 
 def test_a_login_goes_on_over_the_connection_that_was_offered_it() -> None:
@@ -1332,7 +1086,7 @@ def test_a_lane_is_the_same_under_another_name(service: str, pool: str) -> None:
     assert sum(sum(tally.codes.values()) for tally in before.targets) == 1
     assert plane.services[service].in_flight == 0
     stage.ask(GET)
-    assert not stage.loop.opening, "on a kept connection"
+    assert not stage.connector.opening, "on a kept connection"
 
 
 def test_what_is_about_to_be_reported_is_not_recalled_as_less() -> None:

@@ -12,7 +12,8 @@ from lb.core.targets import Breaker, Mirror, Preview, Retries, Rotation, Sticky
 from lb.proxy.exchange import CONNECTING, QUEUED, Exchange
 from lb.proxy.h1.target import Upstream
 from lb.proxy.services import LiveService
-from tests.unit.test_exchange import GET, OK, POST, Client, Stage, Transport
+from tests.support.data_plane import GET, OK, POST, Client, Stage
+from tests.support.fake_transport import FakeTransport
 
 MIRROR = Mirror("green", percent=100.0)
 BLUE, GREEN = (("blue", 100),), (("green", 100),)
@@ -36,17 +37,17 @@ def copy_of(stage: Stage) -> Exchange:
     return copy
 
 
-def accept(stage: Stage, pool: str) -> tuple[Upstream, Transport]:
+def accept(stage: Stage, pool: str) -> tuple[Upstream, FakeTransport]:
     """A target of this pool accepts the connection that is being opened to it."""
-    index = next(i for i, (lane, _) in enumerate(stage.loop.opening) if lane.target.pool == pool)
-    stage.loop.opening.insert(0, stage.loop.opening.pop(index))
+    index = next(i for i, (lane, _) in enumerate(stage.connector.opening) if lane.target.pool == pool)
+    stage.connector.opening.insert(0, stage.connector.opening.pop(index))
     return stage.accept()
 
 
 def refuse(stage: Stage, pool: str) -> None:
     """A target of this pool refuses it."""
-    index = next(i for i, (lane, _) in enumerate(stage.loop.opening) if lane.target.pool == pool)
-    stage.loop.opening.insert(0, stage.loop.opening.pop(index))
+    index = next(i for i, (lane, _) in enumerate(stage.connector.opening) if lane.target.pool == pool)
+    stage.connector.opening.insert(0, stage.connector.opening.pop(index))
     stage.refuse()
 
 
@@ -81,8 +82,8 @@ def test_a_copy_that_is_refused_turns_up_nowhere_else(head: bytes, body: bytes, 
     stage = mirrored(targets)
     serve(stage, head, body)
     for _ in range(10):
-        while stage.loop.opening:
-            assert stage.loop.opening[0][0].target.pool == "green"
+        while stage.connector.opening:
+            assert stage.connector.opening[0][0].target.pool == "green"
             refuse(stage, "green")
         stage.loop.fire()
     assert service(stage).mirrored == {"failed": 1}
@@ -96,7 +97,7 @@ def test_a_copy_whose_connection_comes_after_a_switch_stays_in_its_pool(shares: 
     stage.rotate(shares, mirror=MIRROR)
     _, wire = accept(stage, "green")
     assert wire.take().endswith(b"\r\n\r\nhello")
-    assert not stage.loop.opening
+    assert not stage.connector.opening
 
 
 def test_a_copy_that_fails_during_a_rollout_is_not_retried_in_the_other_pool() -> None:
@@ -108,7 +109,7 @@ def test_a_copy_that_fails_during_a_rollout_is_not_retried_in_the_other_pool() -
     for _ in range(10):
         assert sent_to(stage, "blue") == 0
         stage.loop.fire()
-        while stage.loop.opening:
+        while stage.connector.opening:
             refuse(stage, "green")
     assert service(stage).mirrored == {"failed": 1}
 
@@ -119,7 +120,7 @@ def test_a_copy_that_is_answered_404_is_asked_of_no_other_pool() -> None:
     stage.rotate((("blue", 50), ("green", 50)), mirror=MIRROR)
     accept(stage, "green")[0].data_received(NOT_FOUND)
     assert service(stage).mirrored == {"status_differs": 1}
-    assert not stage.loop.opening
+    assert not stage.connector.opening
     assert sent_to(stage, "blue") == 0
 
 
@@ -182,13 +183,13 @@ def test_a_request_that_was_tried_in_the_mirrors_pool_is_not_copied() -> None:
     client, exchange = stage.ask(GET)
     if exchange.pool.name == "green":
         exchange.client_lost()
-        stage.loop.opening.clear()
+        stage.connector.opening.clear()
         client, exchange = stage.ask(GET)
     assert exchange.pool.name == "blue"
     accept(stage, "blue")
     exchange.on_failure(Failure(HEAD, RESET, "reset"))
     assert exchange.pool.name == "green"
-    while stage.loop.opening:
+    while stage.connector.opening:
         accept(stage, "green")
     assert exchange.upstream is not None
     exchange.upstream.data_received(OK)
@@ -205,7 +206,7 @@ def test_a_fallback_that_takes_a_request_over_gets_no_copy_of_it() -> None:
     stage.version += 1
     weights = (("green", (("s/green/h:1", 1.0),)),)
     stage.plane.rotate(Rotation("s", stage.version, BLUE, weights, fallback="green", mirror=MIRROR))
-    while stage.loop.opening:
+    while stage.connector.opening:
         stage.accept()
     assert waits.upstream is not None
     assert waits.upstream.lane.target.pool == "green"
@@ -237,7 +238,7 @@ def test_a_copy_that_hangs_costs_no_bound_and_no_count() -> None:
     stage = mirrored(breaker=Breaker(requests=1, adaptive=True), mirror=replace(MIRROR, concurrency=5))
     for _ in range(20):
         serve(stage)
-        if stage.loop.opening:
+        if stage.connector.opening:
             accept(stage, "green")
     assert len(stage.plane.live.copies) == 5
     assert service(stage).in_flight == 0
@@ -269,7 +270,7 @@ def test_what_a_copy_meets_speaks_against_no_target(trouble: str) -> None:
         copy_of(stage).on_deadline(copy_of(stage).deadline)
     for _ in range(6):
         stage.loop.fire()
-        while stage.loop.opening:
+        while stage.connector.opening:
             refuse(stage, "green") if trouble == "none" else accept(stage, "green")
     lane = upstream.lane
     lane.settle()
@@ -286,7 +287,7 @@ def test_connections_that_are_refused_to_copies_speak_against_no_target() -> Non
     for _ in range(4):
         serve(stage)
         for _ in range(3):
-            while any(each.target.pool == "green" for each, _ in stage.loop.opening):
+            while any(each.target.pool == "green" for each, _ in stage.connector.opening):
                 refuse(stage, "green")
             stage.loop.fire()
     assert service(stage).mirrored == {"failed": 4}
@@ -355,7 +356,7 @@ def test_copies_give_the_connections_that_they_wait_for_to_clients() -> None:
     stage = mirrored(breaker=Breaker(connections=2, pending=0), previews=(Preview("green", header="X-Version"),))
     for _ in range(2):
         serve(stage)
-    assert [lane.target.pool for lane, _ in stage.loop.opening] == ["green", "green"]
+    assert [lane.target.pool for lane, _ in stage.connector.opening] == ["green", "green"]
     client, exchange = stage.ask(POST + b"X-Version: 2\r\n", b"hello")
     assert exchange.phase == CONNECTING
     while not client.got:  # a copy that was before it and has not given way gets the first connection
@@ -427,7 +428,7 @@ def test_a_reload_keeps_the_bound_of_copies_and_drops_those_of_a_mirror_that_is_
     first.client_lost()
     second.client_lost()
     stage.loop.turn()
-    while stage.loop.opening:
+    while stage.connector.opening:
         stage.accept()
     assert service(stage).mirrored == {"dropped": 3}
     assert stage.at_rest()
@@ -450,7 +451,7 @@ def test_connect_failures_of_copies_go_to_another_target_of_the_mirror() -> None
     client, exchange = stage.ask(GET)
     accept(stage, "blue")
     refuse(stage, "green")  # while the copy waits for its original
-    assert not any(lane.target.pool == "green" for lane, _ in stage.loop.opening)
+    assert not any(lane.target.pool == "green" for lane, _ in stage.connector.opening)
     assert exchange.upstream is not None
     exchange.upstream.data_received(OK)
     assert client.status == 200
@@ -470,4 +471,4 @@ def test_the_causes_of_failures_are_those_of_the_retry_rules() -> None:
         if stage.plane.live.copies:
             copy_of(stage).on_failure(Failure(HEAD, cause, "trouble", timer="response"))
     assert service(stage).mirrored == {"failed": 1}
-    assert not stage.loop.opening
+    assert not stage.connector.opening

@@ -14,7 +14,7 @@ from lb.core.targets import Breaker, Pool, Preview, Retries, Rotation, Route, St
 from lb.proxy.exchange import DOUBTING, QUEUED, Exchange
 from lb.proxy.lane import Lane
 from lb.proxy.services import LivePool
-from tests.unit.test_exchange import GET, OK, POST, Client, Stage, logged_in
+from tests.support.data_plane import GET, OK, POST, Client, Stage, logged_in
 
 PREVIEW = Preview("green", header="X-Version", value="green")
 TO_GREEN = GET + b"X-Version: green\r\n"
@@ -131,7 +131,7 @@ def test_an_emptied_pool_releases_all_of_its_queue_at_once() -> None:
     assert [client.status for client, _ in asked] == [503] * 250
     assert stage.plane.stats.rejected == {"no_target": 250}
     first.client_lost()
-    assert stage.at_rest() or stage.loop.opening
+    assert stage.at_rest() or stage.connector.opening
 
 
 def test_after_a_switch_the_queue_goes_to_the_new_pool_in_its_order() -> None:
@@ -139,14 +139,14 @@ def test_after_a_switch_the_queue_goes_to_the_new_pool_in_its_order() -> None:
     stage.ask(GET)
     asked = [stage.ask(GET.replace(b"/x", b"/%d" % number)) for number in range(5)]
     stage.rotate((("green", 100),))
-    stage.loop.opening.pop(0)  # blue's
+    stage.connector.opening.pop(0)  # blue's
     upstream, wire = stage.accept()
     assert upstream.lane.id.startswith("s/green/")
     for number, (client, _) in enumerate(asked):
         assert wire.take().startswith(b"GET /%d " % number)
         upstream.data_received(OK)
         assert client.status == 200
-    assert not stage.loop.opening
+    assert not stage.connector.opening
 
 
 def test_a_request_that_finds_no_room_keeps_its_place() -> None:
@@ -182,7 +182,7 @@ def test_a_reload_with_other_names_loses_nobody_that_waits(renamed: str) -> None
     stage.plane.apply(
         replace(stage.snapshot, version=9, services=(rules,), routes=(Route(service),), rotations=(rotation,))
     )
-    assert not stage.loop.opening, "the target is the same, and has the one connection that it may have"
+    assert not stage.connector.opening, "the target is the same, and has the one connection that it may have"
     assert upstream.lane.id == id
     wire.take()
     upstream.data_received(OK)
@@ -206,7 +206,7 @@ def test_a_lane_that_is_taken_back_serves_the_queue() -> None:
     stage = Stage(targets=2, breaker=ONE)
     stage.ask(GET)
     blue = pool(stage, "blue")
-    busy = stage.loop.opening[0][0]
+    busy = stage.connector.opening[0][0]
     free = next(lane for lane in blue.members if lane is not busy)
     blue.shun(free, until=5.0)
     _, waits = stage.ask(GET)
@@ -390,7 +390,7 @@ def test_the_idle_connection_of_the_other_target_that_has_room_is_used() -> None
     blue.balancer = First(blue.members[0])
     for _ in range(2):
         _, exchange = stage.ask(GET)
-    assert not stage.loop.opening
+    assert not stage.connector.opening
     assert exchange.upstream is not None
     assert exchange.lane is blue.members[1]
 
@@ -406,7 +406,7 @@ def test_a_request_that_has_tried_all_targets_takes_any_with_room() -> None:
     waits.tried = [second]
     _, behind = stage.ask(GET)
     behind.tried = [first, second]
-    stage.loop.opening.pop(0)
+    stage.connector.opening.pop(0)
     upstream, _ = stage.accept()
     assert upstream.lane is second
     upstream.data_received(OK)

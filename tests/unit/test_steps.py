@@ -6,7 +6,7 @@ from lb.core.targets import Breaker
 from lb.http1.replies import Reply
 from lb.proxy.exchange import Exchange
 from lb.proxy.services import LiveRoute
-from tests.unit.test_exchange import GET, OK, Stage
+from tests.support.data_plane import GET, OK, Stage
 
 
 class TwoAtMost:
@@ -28,7 +28,7 @@ def test_a_new_step_refuses_in_lbs_own_name() -> None:
     statuses = []
     for head in (GET, GET, GET, GET + b"Expect: 100-continue\r\n"):
         client, exchange = stage.ask(head)
-        if exchange.upstream is None and stage.loop.opening:
+        if exchange.upstream is None and stage.connector.opening:
             upstream, _ = stage.accept()
         if not client.got:
             upstream.data_received(OK)

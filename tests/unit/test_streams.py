@@ -9,8 +9,8 @@ from lb.core.retry import HEAD, RESET, Failure
 from lb.core.targets import Listener
 from lb.http1.head import CHUNKED, ResponseFields, ResponseHead
 from lb.proxy.target_stream import SHARED, Requester, TargetStream
-from tests.unit.test_calls_per_request import ClientTransport
-from tests.unit.test_exchange import GET, POST, Stage
+from tests.support.data_plane import GET, POST, Stage
+from tests.support.fake_transport import FakeTransport
 
 UPLOAD = b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
 
@@ -71,7 +71,7 @@ class Frames(TargetStream):
 
 def connected(stage: Stage) -> Frames:
     """The target accepts; the connection that is made speaks in frames."""
-    lane, _ = stage.loop.opening.pop(0)
+    lane, _ = stage.connector.opening.pop(0)
     stream = Frames()
     lane.opened(stream)
     return stream
@@ -136,10 +136,10 @@ def test_a_client_that_leaves_cancels_nothing_but_its_own() -> None:
     assert stage.at_rest()
 
 
-def uploading(stage: Stage) -> tuple[Any, ClientTransport]:
+def uploading(stage: Stage) -> tuple[Any, FakeTransport]:
     """A client of HTTP/1.1 that begins an upload in chunks."""
     client: Any = stage.plane.downstream(Listener("test"))()
-    transport = ClientTransport()
+    transport = FakeTransport(("127.0.0.1", 1234))
     client.connection_made(transport)
     client.data_received(UPLOAD.replace(b"POST", b"PUT") + b"\r\n3\r\none\r\n2;x\r\ntw")
     return client, transport

@@ -8,47 +8,17 @@ from typing import Any
 import pytest
 
 from lb.proxy.tunnel import Tunnel
+from tests.support.fake_transport import FakeTransport
 
 CLOSE = b"\x88\x82\x00\x00\x00\x00\x03\xe8"
 TEXT = b"\x81\x82\x00\x00\x00\x00hi"
-
-
-class Transport:
-    """One side's connection."""
-
-    def __init__(self) -> None:
-        self.protocol: Any = None
-        self.written = b""
-        self.closed = False
-
-    def get_extra_info(self, name: str) -> None:
-        """It has no socket."""
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def set_protocol(self, protocol: Any) -> None:
-        self.protocol = protocol
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    def lose(self) -> None:
-        """It is gone, and the other side is told."""
-        self.protocol.connection_lost(None)
 
 
 class Pipe:
     """A tunnel between two connections, and what came of it."""
 
     def __init__(self, websocket: bool = True) -> None:
-        self.client, self.target = Transport(), Transport()
+        self.client, self.target = FakeTransport(), FakeTransport()
         self.ended: list[str] = []
         plane: Any = SimpleNamespace(now=0.0, tunnels=set(), sending={})
         port = SimpleNamespace(

@@ -27,7 +27,7 @@ from lb.core.targets import (
 from lb.core.visibility import asset_pools, visible
 from lb.proxy.exchange import OVER, QUEUED, Exchange
 from lb.proxy.services import LivePool
-from tests.unit.test_exchange import GET, OK, POST, Client, Stage
+from tests.support.data_plane import GET, OK, POST, Client, Stage
 
 ALL = {"blue", "green", "red"}
 BLUE = (("blue", 100),)
@@ -105,7 +105,7 @@ def test_hosts_match_as_those_of_routes_do(pattern: bytes, host: bytes, expected
 def asked_pool(stage: Stage, head: bytes) -> str:
     """The pool that gets a request with this head."""
     _, exchange = stage.ask(head)
-    lane, _ = stage.loop.opening.pop(0)
+    lane, _ = stage.connector.opening.pop(0)
     assert lane.target.pool == exchange.pool.name
     exchange.client_lost()
     return exchange.pool.name
@@ -221,7 +221,7 @@ def test_a_request_in_doubt_goes_to_the_fallback_when_the_doubt_is_over(emptied:
     client, exchange = stage.ask(GET)
     stage.accept()
     exchange.on_failure(Failure(NO_HEAD, RESET, "closed the connection", idle=5.0, elapsed=0.01))
-    assert stage.loop.opening.pop()[0].id == "s/blue/h:1", "is it there at all?"
+    assert stage.connector.opening.pop()[0].id == "s/blue/h:1", "is it there at all?"
     if emptied:
         fall_back(stage, "green")
     stage.loop.fire()
@@ -263,7 +263,7 @@ def test_a_request_that_must_not_be_sent_twice_goes_to_no_fallback() -> None:
     stage.accept()
     exchange.on_failure(Failure(NO_HEAD, RESET, "reset"))
     assert client.status == 502
-    assert not stage.loop.opening
+    assert not stage.connector.opening
 
 
 @pytest.mark.parametrize("emptied", [False, True])
@@ -278,7 +278,7 @@ def test_a_preview_is_retried_at_the_fallback_only_when_its_pool_is_known_to_hav
     if emptied:
         stage.accept()[0].data_received(OK)
     assert client.status == (200 if emptied else 502)
-    assert not stage.loop.opening
+    assert not stage.connector.opening
 
 
 def test_a_fallback_without_an_untried_target_is_no_place_to_go() -> None:
@@ -291,7 +291,7 @@ def test_a_fallback_without_an_untried_target_is_no_place_to_go() -> None:
     fall_back(stage, "blue", "green")
     client, exchange = stage.ask(GET)
     for _ in range(2):
-        if stage.loop.opening:
+        if stage.connector.opening:
             stage.accept()
         exchange.on_failure(Failure(NO_HEAD, RESET, "reset"))
     assert client.status == 502
@@ -367,13 +367,13 @@ def test_a_copy_is_never_retried_at_the_fallback() -> None:
     rotation = Rotation("s", 9, BLUE, weights, fallback="green", mirror=Mirror("red", percent=100.0))
     stage.plane.apply(replace(stage.snapshot, version=9, services=(service,), rotations=(rotation,)))
     client, _ = stage.ask(GET)
-    copied, original = stage.loop.opening
-    stage.loop.opening = [original]
+    copied, original = stage.connector.opening
+    stage.connector.opening = [original]
     stage.accept()[0].data_received(OK)
     (copy,) = stage.plane.live.copies
-    stage.loop.opening = [copied]
+    stage.connector.opening = [copied]
     for _ in range(4):
-        while stage.loop.opening:
+        while stage.connector.opening:
             assert stage.refuse() == "s/red/h:1"
         stage.loop.fire()
     assert client.status == 200
@@ -485,7 +485,7 @@ def answers(stage: Stage, head: bytes) -> list[str]:
     client, _ = stage.ask(head, b"hello" if head.startswith(b"POST") else b"")
     pools = []
     while not client.got:
-        if stage.loop.opening:
+        if stage.connector.opening:
             stage.accept()
         upstream = next(
             upstream for lane in stage.plane.lanes.values() for upstream in lane.connections if upstream.exchange
