@@ -78,8 +78,9 @@ def check(file: str, strict: bool, ignore: tuple[str, ...], no_files: bool, as_j
         else:
             _tell_errors(name, error.problems)
         raise SystemExit(1) from None
-    warnings = [warning for warning in lint(loaded, None if no_files else time.time()) if warning.code not in ignore]
     world = resolve(loaded.config, 0)
+    found = lint(loaded, None if no_files else time.time(), world)
+    warnings = [warning for warning in found if warning.code not in ignore]
     if as_json:
         click.echo(json.dumps(_document(name, warnings=warnings, world=world), indent=2))
     else:

@@ -19,8 +19,8 @@ from lb.cli.client import told as why
 from lb.cli.terminal import Ink, aside, colours
 
 if TYPE_CHECKING:
-    from lb.config.diff import Plan
-    from lb.config.model.config import Config
+    from lb.config.changes import Plan
+    from lb.config.resolve import World
 
 COLOURS = {"add": "green", "drain": "red", "change": "yellow", "restart": "magenta"}
 
@@ -68,12 +68,13 @@ def plan(client: Client, file: str, against: str | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _loaded(file: str, base: str) -> Config:
+def _loaded(file: str, base: str) -> World:
     from lb.config.load import examine, read_text
+    from lb.config.resolve import resolve
     from lb.config.yaml.problems import ConfigError
 
     try:
-        return examine(read_text(Path(file)), file, os.environ, base=base).config
+        return resolve(examine(read_text(Path(file)), file, os.environ, base=base).config, 0)
     except ConfigError as error:
         count = len(error.problems)
         raise Failure(
@@ -82,13 +83,14 @@ def _loaded(file: str, base: str) -> Config:
         ) from None
 
 
-def _running(text: str, base: str, client: Client) -> Config:
+def _running(text: str, base: str, client: Client) -> World:
     """What runs. Its text was valid where it runs; here a variable may be missing."""
     from lb.config.load import load_text
+    from lb.config.resolve import resolve
     from lb.config.yaml.problems import ConfigError
 
     try:
-        return load_text(text, f"{client.where} (running)", base=base)
+        return resolve(load_text(text, f"{client.where} (running)", base=base), 0)
     except ConfigError as error:
         raise Failure(
             f"what runs at {client.where} cannot be read in this environment:\n{error}\n"

@@ -1,24 +1,26 @@
 """What a new configuration would change of the one that runs: kept, added, drained, or only after a restart.
 
-Pure. Values are compared as they work out, with defaults filled in: writing a default down changes nothing.
+Pure: it compares two worlds, which were resolved before. `lb plan`, a reload, its dry run and the configuration page
+all ask here. Values are compared as they work out, with defaults filled in: writing a default down changes nothing.
+TLS files that were renewed in place are told apart from other settings, where both worlds know the files' contents.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
+from lb.config.changes import Change, Kind, Plan, counted
 from lb.config.model.config import Config
 from lb.config.model.services import Service
 from lb.config.model.units import format_duration
-from lb.config.resolve import World, resolve
+from lb.config.renewed import renewed
+from lb.config.resolve import World
+from lb.config.tls_values import without_contents
 from lb.core.checks import definition
 from lb.core.renames import Place, Renames, layout_of, renames, split_id
 from lb.core.targets import Listener, Target
-
-Kind = Literal["add", "drain", "change", "restart"]
-SIGNS: dict[Kind, str] = {"add": "+", "drain": "-", "change": "~", "restart": "!"}
 
 #: What outlives another name.
 KEPT = "health, drains and connections are kept"
@@ -26,59 +28,27 @@ KEPT = "health, drains and connections are kept"
 AT_START = ("admin", "workers", "state_dir")
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One difference, and what a reload makes of it."""
-
-    kind: Kind
-    subject: str  # a target's id, or a path such as services.greeting.readiness.interval
-    text: str
-
-    def __str__(self) -> str:
-        return f"{SIGNS[self.kind]} {self.subject}: {self.text}"
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The difference between two configurations."""
-
-    changes: tuple[Change, ...]
-    kept: tuple[str, ...]  # ids of targets that keep health, connections and counters
-
-    def of(self, kind: Kind) -> tuple[Change, ...]:
-        return tuple(change for change in self.changes if change.kind == kind)
-
-    def lines(self) -> list[str]:
-        """One line for each change; none when there are none."""
-        return [str(change) for change in self.changes]
-
-    def summary(self) -> str:
-        """In one sentence."""
-        if not self.changes:
-            return "Nothing would change."
-        words = {"add": "added", "drain": "drained", "change": "changed", "restart": "only after a restart"}
-        counts = [f"{len(found)} {words[kind]}" for kind in SIGNS if (found := self.of(kind))]
-        kept = f"; {_counted(len(self.kept), 'target')} kept as they are" if self.kept else ""
-        return f"{', '.join(counts)}{kept}."
-
-
-def diff(old: Config, new: Config) -> Plan:
+def diff(old: World, new: World) -> Plan:
     """From `old`, which runs, to `new`."""
-    before, after = resolve(old, 0), resolve(new, 0)
+    before, after = without_contents(old), without_contents(new)
     names = renames(layout_of(before.snapshot.services), layout_of(after.snapshot.services))
     changes = (
         *_listeners(before, after),
         *_services(before, after, names),
         *_targets(before, after, names),
-        *_settings(old, new),
+        *_settings(old.config, new.config),
         *_timing(before, after, names),
+        *renewed(old, new),
     )
     kept = [
-        id
-        for id, target in after.targets.items()
-        if (was := _former(id, before, names)) is not None and _same(was, target)
+        id for id, target in new.targets.items() if (was := _former(id, old, names)) is not None and _same(was, target)
     ]
     return Plan(changes, tuple(kept))
+
+
+def needs_restart(started: Config, new: Config) -> list[Change]:
+    """What of `new` takes effect after a restart only, where lb was started with `started`."""
+    return [change for change in _settings(started, new) if change.kind == "restart"]
 
 
 def _listeners(before: World, after: World) -> Iterator[Change]:
@@ -108,7 +78,7 @@ def _services(before: World, after: World, names: Renames) -> Iterator[Change]:
         pools = {pool: names.pool_was(name, pool)[1] for pool in new[name].pools}
         for pool, former in pools.items():
             if former not in was.pools:
-                yield Change("add", f"pool {name}/{pool}", _counted(len(new[name].pools[pool].targets), "target"))
+                yield Change("add", f"pool {name}/{pool}", counted(len(new[name].pools[pool].targets), "target"))
             elif former != pool:
                 yield Change("change", f"pool {name}/{pool}", f"{former} has this name now; {KEPT}")
         first = pools.get(new[name].first_active(), new[name].first_active())
@@ -275,7 +245,3 @@ def _written(value: Any) -> str:
         return "none"
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from lb.config.resolve import World
-from lb.config.tls_files import digests
+from lb.config.tls_values import digests
 from lb.core.desired import Desired
 from lb.core.explain import span
 from lb.core.handover import LONGEST, Handover, handed_over, successors, why_over, with_names, with_replaced

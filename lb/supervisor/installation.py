@@ -11,7 +11,7 @@ from socket import socket
 
 from lb.config.model.config import Config
 from lb.config.resolve import World
-from lb.config.tls_files import tls_paths, with_tls
+from lb.config.tls_values import tls_paths, with_tls
 from lb.control.operations import Refused
 from lb.control.probe_history import ProbeHistory
 from lb.core.desired import Desired, under_configuration, under_names
@@ -123,26 +123,21 @@ class Installation:
         self._put(Candidate(state.config, state.text, state.file_world), await self._desired.amend(change))
 
     async def install(
-        self,
-        candidate: Candidate,
-        opened: Mapping[str, list[socket]],
-        accept: Callable[[], None],
-        *,
-        new_version: bool,
+        self, candidate: Candidate, accept: Callable[[Plan], Mapping[str, list[socket]]], *, new_version: bool
     ) -> None:
         """Put a new configuration in force and tell the workers; `confirm` waits for them.
 
-        `opened`: sockets of the binds that are new. `accept` looks at the state of that moment, which nothing changes
-        before the configuration is in force; what it raises is raised, and then nothing has changed. `new_version`:
-        the configuration differs from the one before, so that orders based on that no longer fit.
+        `accept` looks at what would be in force, and returns the sockets of the binds that are new. The state of that
+        moment does not change before the configuration is in force. What `accept` raises is raised, and then nothing
+        has changed. `new_version`: the configuration differs from the one before, so that orders based on that no
+        longer fit.
         """
 
-        def change(current: Desired) -> tuple[Desired, Plan]:
-            accept()
+        def change(current: Desired) -> tuple[Desired, tuple[Plan, Mapping[str, list[socket]]]]:
             plan = self._plan(candidate.file_world, current, self._handovers.under_way)
-            return plan.desired, plan
+            return plan.desired, (plan, accept(plan))
 
-        plan = await self._desired.amend(change, new_version=new_version)
+        plan, opened = await self._desired.amend(change, new_version=new_version)
         self._put(candidate, plan)
         wanted = {listener.bind for listener in candidate.file_world.snapshot.listeners}
         for bind in set(self._workers.sockets) - wanted:

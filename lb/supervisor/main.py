@@ -28,7 +28,8 @@ import lb
 from lb import early_signals
 from lb.config.load import load
 from lb.config.model.config import Config
-from lb.config.tls_files import load_world, tls_paths
+from lb.config.tls_files import load_world
+from lb.config.tls_values import tls_paths
 from lb.control.operations import Refused
 from lb.control.probe_history import ProbeHistory
 from lb.health.memory import Memory

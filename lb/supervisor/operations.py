@@ -342,10 +342,11 @@ class LiveOperations:
             except ConfigError as error:
                 problems = [_problem(problem) for problem in error.problems]
                 return Validation(ok=False, problems=problems, changes=[]), None
-            plan = diff(self._state.config, loaded.config)
-            found = [_problem(warning) for warning in lint(loaded)]
+            world = load_world(loaded.config)
+            plan = diff(self._state.file_world, world)
+            found = [_problem(warning) for warning in lint(loaded, world=world)]
             validation = Validation(ok=True, problems=[], warnings=found, changes=plan.lines(), summary=plan.summary())
-            return validation, load_world(loaded.config)
+            return validation, world
 
         validation, world = await asyncio.to_thread(look)
         cut = self._reloads.cut_off(world) if world is not None else ()

@@ -1,6 +1,7 @@
 """Reading the file again: validated whole, compared with what runs, in force on all workers at once or not at all.
 
-One reload follows another. What does not depend on the event loop (parsing, validation, the difference) runs in a
+One reload follows another. The file is resolved once, to a world; the world is compared with the one that runs, judged
+and installed. What does not depend on the event loop (parsing, validation, the difference) runs in a
 thread, so that a file with a thousand services delays no probe. New listeners are opened before anything changes, so
 that an address in use refuses the whole reload.
 
@@ -16,15 +17,15 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from lb.config.diff import Plan, diff
+from lb.config.changes import Plan
+from lb.config.diff import diff, needs_restart
 from lb.config.load import load_text, read_text
 from lb.config.model.config import Config
 from lb.config.resolve import World
-from lb.config.tls_files import check_renewed, load_world, renewed
+from lb.config.tls_files import check_renewed, load_world
 from lb.config.yaml.problems import ConfigError
 from lb.control.models import ConfigOrder
 from lb.control.operations import Refused
@@ -36,6 +37,7 @@ from lb.supervisor.desired import DesiredState
 from lb.supervisor.events import Events
 from lb.supervisor.handovers import Handovers
 from lb.supervisor.installation import Candidate, Installation
+from lb.supervisor.installation import Plan as InForce
 from lb.supervisor.os import systemd
 from lb.supervisor.os.file_watch import FileWatch
 from lb.supervisor.sockets import CannotListen, open_listener
@@ -170,16 +172,18 @@ class Reloads:
 
     def cut_off(self, world: World) -> tuple[CutOff, ...]:
         """The services that are served now, and would not be with this configuration."""
-        plan = self._installation.plan(world)
+        return self._cut_off(self._installation.plan(world))
+
+    def _cut_off(self, plan: InForce) -> tuple[CutOff, ...]:
         services, running = plan.world.snapshot.services, self._state.world
         healths = self._monitor.foresee(plan.world.checks, plan.world.targets, plan.world.target_rules(), plan.renames)
         before = Situation(running.snapshot.services, self._monitor.healths, self._desired.current, running.rules)
         after = Situation(services, healths, plan.desired, plan.world.rules)
         return cut_off(before, after, plan.renames, time.monotonic())
 
-    def _check_served(self, world: World, force: bool) -> str:
+    def _check_served(self, plan: InForce, force: bool) -> str:
         """Refuse a configuration that leaves a service without a target that can serve; with `force`, say which."""
-        found = self.cut_off(world)
+        found = self._cut_off(plan)
         if found and not force:
             raise CutsOff(found)
         return told(found)
@@ -200,33 +204,31 @@ class Reloads:
     def _read(self, path: Path) -> Read:
         text = text_of(path)
         config = self._load(path)
-        running = self._state.world
-        plan = diff(self._state.config, config)
-        restart = [str(change) for change in diff(self._at_start, config).of("restart")]
         world = load_world(config)
-        check_renewed(running, world, str(path))
-        plan = replace(plan, changes=(*plan.changes, *renewed(running, world)))
-        return Read(text, config, plan, world, restart)
+        check_renewed(self._state.world, world, str(path))
+        restart = [str(change) for change in needs_restart(self._at_start, config)]
+        return Read(text, config, diff(self._state.file_world, world), world, restart)
 
     async def _install(self, read: Read, force: bool, put: Callable[[], None] = lambda: None) -> Installed:
         """Put what was read in force, unless it is refused. `put` makes the text the file, when nothing else can fail;
         what it raises refuses the configuration as well."""
         changes = read.plan.lines()
         before = self._state.text
-        forced = self._check_served(read.world, force)
-        opened = self._open_new(read.world)
+        forced = ""
 
-        def accept() -> None:
+        def accept(plan: InForce) -> dict[str, list[socket.socket]]:
             nonlocal forced
-            forced = self._check_served(read.world, force)  # again: an order may have come first
-            put()
+            forced = self._check_served(plan, force)
+            opened = self._open_new(read.world)
+            try:
+                put()
+            except OSError:
+                _close(opened)
+                raise
+            return opened
 
-        try:
-            candidate = Candidate(read.config, read.text, read.world)
-            await self._installation.install(candidate, opened, accept, new_version=bool(changes))
-        except (CutsOff, OSError):
-            _close(opened)
-            raise
+        candidate = Candidate(read.config, read.text, read.world)
+        await self._installation.install(candidate, accept, new_version=bool(changes))
         self.needs_restart = read.restart
         self.ok, self.error = True, ""
         self.loaded_at = time.time()

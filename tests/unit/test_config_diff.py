@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lb.config.diff import diff
 from lb.config.load import load_text
+from lb.config.resolve import World, resolve
 
 OLD = """\
 listeners: [127.0.0.1:8080]
@@ -18,14 +19,18 @@ services:
 """
 
 
+def world(text: str) -> World:
+    return resolve(load_text(text), 0)
+
+
 def lines(new: str, old: str = OLD) -> list[str]:
-    return diff(load_text(old), load_text(new)).lines()
+    return diff(world(old), world(new)).lines()
 
 
 def test_nothing_changes_when_a_default_is_written_down() -> None:
     assert lines(OLD + "routes: [{service: s}]\nworkers: 0\ndrain: 30s\nadmin: {bind: 127.0.0.1:9900}\n") == []
     assert lines(OLD.replace("interval: 2s", "interval: 2000ms, rise: 2, protocol: http, expect: 200-299")) == []
-    plan = diff(load_text(OLD), load_text(OLD))
+    plan = diff(world(OLD), world(OLD))
     assert (plan.changes, len(plan.kept), plan.summary()) == ((), 3, "Nothing would change.")
 
 
@@ -37,7 +42,7 @@ def test_targets_come_go_and_change() -> None:
         "+ s/blue/127.0.0.1:9: gets traffic after its first passed check",
         "- s/blue/127.0.0.1:2: takes no new requests, then is gone",
     ]
-    plan = diff(load_text(OLD), load_text(new))
+    plan = diff(world(OLD), world(new))
     assert plan.kept == ("s/blue/127.0.0.1:1", "s/green/127.0.0.1:3")
     assert plan.summary() == "1 added, 1 drained, 1 changed; 2 targets kept as they are."
 
@@ -60,7 +65,7 @@ def test_pools_and_services_come_and_go() -> None:
 def test_names_that_change_and_targets_that_move() -> None:
     kept = "health, drains and connections are kept"
     assert lines(OLD.replace("blue", "teal")) == [f"~ pool s/teal: blue has this name now; {kept}"]
-    service = diff(load_text(OLD), load_text(OLD.replace("  s:\n", "  t:\n")))
+    service = diff(world(OLD), world(OLD.replace("  s:\n", "  t:\n")))
     assert service.lines() == [
         f"~ service t: s has this name now; {kept}",
         "~ route /: s → t",

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 import trustme
 
+from lb.config.diff import diff
 from lb.config.load import load_text
+from lb.config.renewed import renewed
 from lb.config.resolve import World
-from lb.config.tls_files import check_renewed, load_world, renewed, tls_paths, with_tls
+from lb.config.tls_files import check_renewed, load_world
+from lb.config.tls_values import tls_paths, with_tls
 from lb.config.yaml.problems import ConfigError
 from lb.core.targets import TlsClient
 from lb.net.tls import Contexts, client_context, server_context
@@ -102,6 +105,15 @@ def test_what_was_renewed_is_said_once_for_each_pool(folder: Folder) -> None:
         "~ listener 127.0.0.1:1: cert.pem, key.pem renewed, for new connections",
         "~ 2 targets of s/blue: cert.pem, key.pem renewed, for new connections once the check has passed with it",
     ]
+
+
+def test_a_difference_tells_what_was_renewed_and_no_other_setting_of_it(folder: Folder) -> None:
+    before = folder.world()
+    folder.renew()
+    after = folder.world()
+    plan = diff(before, after)
+    assert plan.changes == tuple(renewed(before, after)) and len(plan.changes) == 2
+    assert plan.kept == ("s/plain/a.test:3",)
 
 
 def test_renewed_authorities_of_targets_and_of_a_check_alone_are_told_apart(folder: Folder) -> None:

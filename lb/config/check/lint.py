@@ -49,9 +49,11 @@ CODES = frozenset(
 )
 
 
-def lint(loaded: Loaded, now: float | None = None) -> list[Problem]:
-    """All warnings, in the order of the file. With `now` (seconds since the epoch) the files that it names are read."""
-    world = resolve(loaded.config, 0)
+def lint(loaded: Loaded, now: float | None = None, world: World | None = None) -> list[Problem]:
+    """All warnings, in the order of the file. With `now` (seconds since the epoch) the files that it names are read.
+
+    `world`: what the file resolves to, where the caller has it already."""
+    world = world or resolve(loaded.config, 0)
     found: dict[tuple[int, int, str], Problem] = {}
     of_files = () if now is None else lint_files.warnings(loaded.config, now)
     for code, path, message, hint in chain(warnings(loaded.config, world), of_files):
