@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from tests.model.clock import Loop, waited
+from tests.model.clock import CLOCK, Loop, waited
 
 #: Above every process id of a kernel (4,194,304 at most).
 FIRST = 1 << 23
@@ -147,6 +147,7 @@ class Processes:
         self.fail_starts = 0  # so many starts fail with EAGAIN
         self.dead_on_arrival = 0  # so many workers die at once
         self.fail_first_installs = 0  # so many new workers cannot install their first snapshot
+        self.failures: list[float] = []  # when a worker could not install a snapshot, or died at its start
         loop.on_signal_handler = self._on_signal_handler
         loop.set_task_factory(self._make_task)
 
@@ -211,6 +212,7 @@ class Processes:
         page = copies.get(told["last_words"], -1)
         if self.dead_on_arrival:
             self.dead_on_arrival -= 1
+            self.failures.append(CLOCK.now)
             for fd in copies.values():
                 os.close(fd)
             self.loop.call_soon(process.end, -11)

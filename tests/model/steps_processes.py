@@ -73,7 +73,6 @@ async def step_fail_install(world: World, dice: random.Random) -> str:
         return "none"
     process = dice.choice(living)
     process.fail_installs = 1
-    world.failed_installs.append(CLOCK.now)
     world.processes.fail_first_installs = dice.choice((0, 0, 1, 2))
     if dice.random() < 0.5:
         return "at the next reload"

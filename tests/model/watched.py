@@ -15,6 +15,7 @@ from lb.core.targets import Snapshot
 from lb.supervisor.desired import Change
 from lb.supervisor.main import Supervisor
 from lb.worker.main import Worker
+from tests.model.clock import CLOCK
 from tests.model.plan import address_of
 from tests.model.processes import current
 
@@ -38,6 +39,7 @@ class WatchedWorker(Worker):
         assert process is not None
         if process.fail_installs:
             process.fail_installs -= 1
+            process.table.failures.append(CLOCK.now)
             raise MemoryError("the model wants it so")
         super()._apply(snapshot)
 
@@ -84,10 +86,7 @@ class Watched(Supervisor):
             known.passed(seen.at, hint, verdict.drain_hint)
         elif not (seen.doubt == "own_fault" and known.ready is not True):
             known.failed(seen.at)
-            world.fallen |= known.ready is not was
-        asked = words != (known.share, known.asks_drain)
-        world.fallen |= asked
-        world.turns += asked or known.ready is not was
+        world.turns += words != (known.share, known.asks_drain) or known.ready is not was
         world.on_change()
 
     def _on_change(self, id: str, old: Health, new: Health, effects: tuple[Effect, ...]) -> None:

@@ -125,12 +125,10 @@ class World:
         self.clients: list[Client] = []
         self.numbers = 0
         self.turns = 0  # how often a target has become ready or unready
-        self.failed_installs: list[float] = []  # when a worker was made to fail one
         self.events_before = 0  # id of the newest event before the last order
         self.turned_within_the_order = False  # …while the last order was carried out
         self.traffic_moved = False  # …by lb itself, before the last order was refused
         self.orders = 0  # under way: what they change may be in force already
-        self.fallen = False  # a target has failed its checks since the last order began
         self.waiting: list[Track] = []  # requests that ended while an order was under way
         #: Notes that the file of a reload is in force, given the services until then. Probes of its targets count from
         #: that moment, while the order may go on waiting for workers.
