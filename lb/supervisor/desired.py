@@ -78,6 +78,9 @@ class DesiredState:
     async def commit(self, change: Change[Decided], expected_version: int | None = None) -> Decided:
         """Carry out an order: the version grows by one. Returns what `change` has decided.
 
+        `change` is asked again when the value is in the store: a slow disk takes seconds, in which a target that its
+        gate counted on may have been ejected.
+
         Raises `OtherVersion` when the version is not the expected one, `Refused` while changes are blocked, and what
         `change` raises; then nothing has changed.
         """
@@ -88,7 +91,16 @@ class DesiredState:
             if wanted is not self.current:
                 if self._state.blocked_by:
                     raise Refused(409, "Not now", self._state.blocked_by)
-                await self._replace(wanted, self.current.version + 1)
+                saved = replace(wanted, version=self.current.version + 1)
+                await self._save(saved)
+                try:
+                    again, anew = change(self.current)
+                except BaseException:
+                    await self._save(self.current)
+                    raise
+                self.current = saved
+                if again == wanted:
+                    return anew  # by what gates say now
             return decided
 
     async def amend(self, change: Change[Decided], *, new_version: bool = False) -> Decided:

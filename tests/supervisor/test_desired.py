@@ -69,6 +69,42 @@ def nothing(current: Desired) -> tuple[Desired, str]:
     return current, "nothing"
 
 
+async def test_an_order_is_refused_for_what_changed_while_it_was_written(parts: Parts) -> None:
+    """A gate has let it pass; then the last other target was ejected, while the disk took its time."""
+    ejected = False
+
+    def gated(current: Desired) -> tuple[Desired, int]:
+        if ejected:
+            raise Refused(409, "Too few would be left", "0 ready targets")
+        return drain(current)
+
+    await parts.desired.own()
+    parts.store.go.clear()
+    committing = asyncio.ensure_future(parts.desired.commit(gated))
+    await asyncio.sleep(0.01)
+    ejected = True
+    parts.store.go.set()
+    with pytest.raises(Refused, match="0 ready targets"):
+        await committing
+    assert parts.desired.current == Desired(7) == parts.saved
+
+
+async def test_what_an_order_has_decided_is_what_was_so_after_the_writing(parts: Parts) -> None:
+    forced = ""
+
+    def gated(current: Desired) -> tuple[Desired, str]:
+        return drain(current)[0], forced
+
+    await parts.desired.own()
+    parts.store.go.clear()
+    committing = asyncio.ensure_future(parts.desired.commit(gated))
+    await asyncio.sleep(0.01)
+    forced = " (forced: 0 ready targets)"
+    parts.store.go.set()
+    assert await committing == forced
+    assert parts.desired.current.version == 8
+
+
 async def test_a_value_is_in_the_store_before_it_is_in_force_and_the_loop_goes_on(parts: Parts) -> None:
     await parts.desired.own()
     parts.store.go.clear()
@@ -97,9 +133,9 @@ async def test_changes_follow_one_another_and_see_the_newest_value(parts: Parts)
 
     await asyncio.gather(carry_out("a"), carry_out("b"), carry_out("c"))
     assert order == [
-        *("a changes", "a is in force after 0"),
-        *("b changes", "b is in force after 1"),
-        *("c changes", "c is in force after 2"),
+        *("a changes", "a changes", "a is in force after 0"),  # asked again once it is written
+        *("b changes", "b changes", "b is in force after 1"),
+        *("c changes", "c changes", "c is in force after 2"),
     ]
     assert (parts.saved.version, len(parts.saved.targets)) == (10, 3)
 
