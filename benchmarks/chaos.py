@@ -50,7 +50,7 @@ from typing import Any
 import trustme
 
 from benchmarks.processes import await_answer, free_port, resident
-from lb.proxy.last_words import TAKEN, WRITTEN
+from lb.proxy.crash_counters import TAKEN, WRITTEN
 
 RELOAD_EVERY, KILL_WORKER_EVERY, KILL_SUPERVISOR_EVERY, RESTART_BACKEND_EVERY = 1.0, 5.0, 60.0, 3.0
 REWEIGH_EVERY, RENAME_EVERY, RENEW_EVERY, UNREADY_EVERY = 2.0, 11.0, 7.0, 20.0
@@ -413,7 +413,7 @@ def being_written(pid: int) -> int:
     """Lines of the access log that a stopped worker's thread has begun to write, and has not noted as written."""
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            if "lb-last-words" in os.readlink(path):  # noqa: PTH115
+            if "lb-crash-counters" in os.readlink(path):  # noqa: PTH115
                 told = memoryview(path.read_bytes()).cast("q")
                 return max(0, told[TAKEN] - told[WRITTEN])
     return 0

@@ -37,9 +37,9 @@ class RequestFields:
         "keep_alive",
         "kept",
         "length",
+        "log_fragment",
         "max_forwards",
         "request_id",
-        "said",
         "special",
         "suffix",
         "tail",
@@ -71,7 +71,7 @@ class RequestFields:
         self.kept: list[bytes] = []  # whole lines ("Name: value\r\n") that go on to the target
         self.suffix: bytes = b""  # kept lines and our own: all between Host and the request id
         self.tail: bytes = b""  # the end of it that the connection and Host decide
-        self.said = ""  # what the access log says of the fields; made when first logged
+        self.log_fragment = ""  # what the access log says of the fields; made when first logged
 
     def value(self, name: bytes) -> bytes:
         """The first kept field called `name` (lower case), or b""."""

@@ -85,7 +85,7 @@ class Visit:
     incarnation: int
     applied: int  # newest version that it serves by
     connection: socket.socket  # becomes its channel when something is sent
-    last_words: int = -1  # a descriptor of its page (`proxy.last_words`), if it has one
+    crash_counters: int = -1  # a descriptor of its page (`proxy.crash_counters`), if it has one
     sockets: dict[Door, socket.socket] = field(default_factory=dict)
 
     def close_sockets(self) -> None:
@@ -98,8 +98,8 @@ class Visit:
         """Close everything: the worker goes on as before."""
         self.close_sockets()
         self.connection.close()
-        if self.last_words >= 0:
-            os.close(self.last_words)
+        if self.crash_counters >= 0:
+            os.close(self.crash_counters)
 
 
 class Doorway:
@@ -211,7 +211,7 @@ def _visit(path: str) -> Visit:
             int(told["incarnation"]),
             int(told["applied"]),
             connection,
-            _last_words(told),
+            _crash_counters(told),
             dict(zip(doors, sockets, strict=True)),
         )
     except BaseException:
@@ -221,7 +221,7 @@ def _visit(path: str) -> Visit:
         raise
 
 
-def _last_words(told: dict[str, Any]) -> int:
+def _crash_counters(told: dict[str, Any]) -> int:
     """The worker's page, through the kernel's list of its descriptors."""
     if told.get("last_words", -1) < 0:
         return -1

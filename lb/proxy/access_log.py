@@ -21,7 +21,7 @@ from lb.core.renames import split_id
 from lb.core.report import RequestRecord
 from lb.core.targets import AccessLog
 from lb.http1.excerpt import Excerpt
-from lb.proxy.last_words import OVER, TAKEN, UNWRITTEN, WRITTEN
+from lb.proxy.crash_counters import OVER, TAKEN, UNWRITTEN, WRITTEN
 from lb.proxy.observers import Ended
 
 #: Bytes of lines that are kept for `lb explain`: some three thousand requests of a worker.
@@ -77,10 +77,10 @@ def brief(exchange: Ended, seconds: float) -> Brief:
 def find_brief(recent: Iterable[Brief], request_id: str, wall: float) -> RequestRecord | None:
     """What is kept of a request, as `lb explain` wants it; `wall` is Unix time less monotonic time."""
     wanted = request_id.encode("latin-1", "replace")
-    found = next((each for each in recent if each[0] == wanted), None)
-    if found is None:
+    match = next((each for each in recent if each[0] == wanted), None)
+    if match is None:
         return None
-    _, started, seconds, status, method, path, peer, target = found
+    _, started, seconds, status, method, path, peer, target = match
     service, pool, _ = split_id(target) if target else ("none", "none", "")
     return RequestRecord(
         id=request_id,
@@ -131,12 +131,13 @@ class Log:
     """One worker's access log."""
 
     def __init__(
-        self, spec: AccessLog, wall_offset: float, last_words: memoryview, recent: deque[Brief] | None = None
+        self, spec: AccessLog, wall_offset: float, crash_counters: memoryview, recent: deque[Brief] | None = None
     ) -> None:
         self.spec = spec
         self.recent: deque[Brief] = deque(maxlen=RECENT) if recent is None else recent  # requests without a JSON line
-        self._last_words = last_words
-        last_words[UNWRITTEN] = last_words[OVER] - last_words[WRITTEN]  # of requests before this log, nothing is owed
+        self._crash_counters = crash_counters
+        # No line is owed for requests that ended before this log began.
+        crash_counters[UNWRITTEN] = crash_counters[OVER] - crash_counters[WRITTEN]
         self.lost = 0  # lines that no reader took in time, or that could not be written
         self.trouble = ""  # why the file cannot be opened or written; empty: it can
         self.wall = wall_offset  # Unix time less monotonic time
@@ -149,17 +150,17 @@ class Log:
         self._sampled = 0.0
         self._second = 0
         self._stamp = ""
-        self._writer = _Writer(spec.path, last_words)
+        self._writer = _Writer(spec.path, crash_counters)
         self._kept: deque[tuple[int, list[bytes]]] = deque()  # (bytes, pieces) that were handed over, oldest first
         self._kept_size = 0
 
     def ended(self, exchange: Ended, seconds: float) -> None:
         """Add the line of a finished exchange."""
         status = exchange.status
-        if self._sample < 1.0 and status < 400 and not exchange.tries:
+        if self._sample < 1.0 and status < 400 and not exchange.attempt_log:
             self._sampled += self._sample
             if self._sampled < 1.0:
-                self._last_words[UNWRITTEN] += 1
+                self._crash_counters[UNWRITTEN] += 1
                 self.recent.append(brief(exchange, seconds))
                 return
             self._sampled -= 1.0
@@ -176,9 +177,9 @@ class Log:
             return
         head = exchange.head
         fields = head.fields
-        said = fields.said
-        if not said:
-            said = fields.said = self._say(exchange)
+        fragment = fields.log_fragment
+        if not fragment:
+            fragment = fields.log_fragment = self._fragment_of(exchange)
         lease = exchange.lease
         path = head.target.decode()
         if '"' in path or "\\" in path:
@@ -187,9 +188,9 @@ class Log:
             f'{{"time":"{self._stamp}{int((wall - second) * 1000):03d}Z","id":"{exchange.request_id.decode()}",'
             f'"method":"{head.method.decode()}","path":"{path}","status":{status},"seconds":{seconds:.6f},'
             f'"bytes_in":{exchange.bytes_in},"bytes_out":{exchange.bytes_out},'
-            f"{lease.lane.log_fragment if lease is not None else self._nobody(exchange)},{said}"
+            f"{lease.lane.log_fragment if lease is not None else self._without_target(exchange)},{fragment}"
         )
-        if exchange.connected_at or exchange.first_byte_at or exchange.reason or exchange.tries:
+        if exchange.connected_at or exchange.first_byte_at or exchange.reason or exchange.attempt_log:
             # There is more to tell than of a request that one kept connection answered at once.
             line += self._rare(exchange)
         # `_add`, written out: this is the way of nearly every request.
@@ -206,7 +207,7 @@ class Log:
             self._pack()
 
     @staticmethod
-    def _say(exchange: Ended) -> str:
+    def _fragment_of(exchange: Ended) -> str:
         """What follows from the connection and the header fields alone."""
         head = exchange.head
         return (
@@ -215,7 +216,7 @@ class Log:
         )
 
     @staticmethod
-    def _nobody(exchange: Ended) -> str:
+    def _without_target(exchange: Ended) -> str:
         return f'"service":"{exchange.service.name}","pool":"{exchange.pool.name}","target":"none"'
 
     @staticmethod
@@ -228,8 +229,9 @@ class Log:
             line += f',"first_byte_seconds":{exchange.first_byte_at - exchange.started:.6f}'
         if exchange.reason:
             line += f',"reason":"{exchange.reason}"'
-        if exchange.tries:
-            line += ',"tries":[' + ",".join(quoted(text.encode("latin-1", "replace")) for text in exchange.tries) + "]"
+        if exchange.attempt_log:
+            attempts = ",".join(quoted(text.encode("latin-1", "replace")) for text in exchange.attempt_log)
+            line += f',"tries":[{attempts}]'
         return line
 
     def refused(
@@ -322,11 +324,11 @@ class _Writer:
     While it runs Python, the loop cannot. So lines come to it ready to be written, and a file takes them in one call.
     """
 
-    def __init__(self, path: str, last_words: memoryview) -> None:
+    def __init__(self, path: str, crash_counters: memoryview) -> None:
         self.lost = 0
         self.cannot_open = self.cannot_write = ""  # why, since the last try; empty: it can be done
         self._path = path
-        self._last_words = last_words
+        self._crash_counters = crash_counters
         self._pending = 0
         self._torn = False  # the disk became full within a line: the next one is not to hang on it
         self._queue: queue.SimpleQueue[_Batch | str] = queue.SimpleQueue()
@@ -337,7 +339,7 @@ class _Writer:
         """Write pieces of whole lines: `count` lines, `size` bytes."""
         if self._pending + size > PENDING_LIMIT:
             self.lost += count
-            self._last_words[UNWRITTEN] += count
+            self._crash_counters[UNWRITTEN] += count
             return
         self._pending += size
         self._queue.put(_Batch(pieces, count, size))
@@ -362,13 +364,13 @@ class _Writer:
             try:
                 if self.cannot_open:
                     fd = self._opened(fd)
-                self._last_words[TAKEN] = self._last_words[WRITTEN] + item.lines
+                self._crash_counters[TAKEN] = self._crash_counters[WRITTEN] + item.lines
                 self._write(fd, item.pieces)
                 self.cannot_write = ""
             except OSError as error:  # disk full, reader gone: the lines are lost, the proxy is not
                 self.lost += item.lines
                 self.cannot_write = f"{self._name} cannot be written: {error.strerror or error}"
-            self._last_words[WRITTEN] += item.lines
+            self._crash_counters[WRITTEN] += item.lines
             self._pending -= item.size
 
     @property

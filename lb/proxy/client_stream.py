@@ -1,8 +1,8 @@
 """The client's side of an exchange, as narrow as the exchange sees it.
 
-A `Downstream` (HTTP/1) is one; a mirrored copy has another (`mirror.Shadow`), and tests a third. The exchange hands
-over heads and pieces of payload. How they are written, and whether the connection serves another request, is the
-stream's own business.
+`Downstream` implements it for HTTP/1, `mirror.MirrorClient` for mirrored copies, and tests have a third. The exchange
+hands over heads and pieces of payload. The stream decides how they are written, and whether the connection serves
+another request.
 
 The classes here are interfaces: what raises `NotImplementedError` is overridden by each stream. They are plain base
 classes, as a class that is called on the way of each request and is to be compiled can be no `Protocol`.
@@ -121,7 +121,7 @@ class ClientStream:
 
     # --- the connection ---------------------------------------------------------------------------------------------
 
-    def rest(self) -> None:
+    def defer_read(self) -> None:
         """Ask for no request until the loop's next turn: this one has lasted long enough."""
         raise NotImplementedError
 
@@ -137,6 +137,6 @@ class ClientStream:
         """The transport belongs to a tunnel from now on; returns what was read ahead for it."""
         raise NotImplementedError
 
-    def leave(self) -> None:
+    def unregister(self) -> None:
         """The connection is gone: count it no more."""
         raise NotImplementedError

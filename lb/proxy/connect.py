@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, cast
 
 from lb.core.retry import CONNECT, REFUSED, RESET, TIMEOUT, UNREACHABLE, Failure
 from lb.net.tls import HTTP1, Contexts
+from lb.proxy.connect_pacer import ConnectPacer
 from lb.proxy.h1.target import Upstream
-from lb.proxy.openings import Openings
 
 if TYPE_CHECKING:
     from lb.proxy.context import Context
@@ -26,13 +26,13 @@ class Connector:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._openings = Openings(context.loop)
+        self._pacer = ConnectPacer(context.loop)
         self.contexts = Contexts()  # of TLS
         self.tasks: set[asyncio.Task[None]] = set()
 
     def ask(self, lane: Lane) -> None:
         """Begin a connection to `lane`'s target, now or, if it is needed still, in one of the loop's next turns."""
-        self._openings.ask(lane)
+        self._pacer.ask(lane)
 
     def open(self, lane: Lane, begun: Begun) -> None:
         """Open a connection now. The lane is told by `opened` or `not_opened`."""
@@ -85,9 +85,9 @@ class Connector:
                 await loop.create_connection(lambda: protocol, sock=sock)
             else:
                 name = (tls.server_name if tls else "") or target.host
-                left = max(0.05, until - loop.time()) if within else None
+                remaining = max(0.05, until - loop.time()) if within else None
                 await loop.create_connection(
-                    lambda: protocol, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=left
+                    lambda: protocol, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=remaining
                 )
         except BaseException as error:
             lane.connections.discard(upstream)

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from lb.core.report import Alarm
-from lb.proxy.breather import Breather
+from lb.proxy.read_deferral import ReadDeferral
 
 if TYPE_CHECKING:
     from lb.http1.excerpt import Excerpt
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class OpenTunnel(Protocol):
     """A tunnel, as drains and the sweeper see it."""
 
-    goodbye_at: float  # when to send 1001; 0: not to be closed
+    close_frame_at: float  # when to send 1001; 0: not to be closed
 
     @property
     def lane(self) -> object: ...
@@ -45,7 +45,6 @@ class Context:
     __slots__ = (
         "_date_second",
         "alarm",
-        "breather",
         "date",
         "id_next",
         "id_prefix",
@@ -53,6 +52,7 @@ class Context:
         "loop",
         "now",
         "observers",
+        "read_deferral",
         "reply_heads",
         "rng",
         "sending",
@@ -77,7 +77,7 @@ class Context:
         self.stats = stats
         self.observers: tuple[Observer, ...] = ()
         self.log: Log | None = None
-        self.breather = Breather(loop)
+        self.read_deferral = ReadDeferral(loop)
         self.reply_heads: dict[bytes, ResponseHead] = {}  # see `Upstream`
         self.sending: dict[Sender, Sending] = {}  # connections whose peer has yet to take bytes, or the close
         self.tunnels: set[OpenTunnel] = set()

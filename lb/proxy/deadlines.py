@@ -74,8 +74,8 @@ class Sweeper:
             pool for service in islice(live.services.values(), turn, None, stride) for pool in service.pools.values()
         ]
         for pool in pools:
-            if pool.shunned:
-                pool.forgive(now)
+            if pool.cooling:
+                pool.end_cooldown(now)
         lanes = list(islice(live.lanes.values(), turn, None, stride))
         for lane in lanes:
             if lane.freshest is not None:

@@ -29,18 +29,18 @@ from lb.http1.forward import OMIT_TRAILERS
 from lb.http1.head import IDEMPOTENT, RequestHead, ResponseHead
 from lb.http1.replies import Reply, response_of
 from lb.http1.rules import host_name
-from lb.proxy.breather import LATE
+from lb.proxy.crash_counters import BEGUN
 from lb.proxy.lane import ABANDONED, COMPLETE
 from lb.proxy.lane import CUT as CUT_OFF
-from lb.proxy.last_words import BEGUN
 from lb.proxy.mirror import NO_RETRIES
+from lb.proxy.read_deferral import LATE
 from lb.proxy.target_stream import AUTHENTICATED, OFFERED, SHARED
 from lb.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from lb.proxy.client_stream import ClientStream, PrivateStreams
     from lb.proxy.lane import Lane, Lease
-    from lb.proxy.mirror import Shadow
+    from lb.proxy.mirror import MirrorClient
     from lb.proxy.services import LiveConfig, LivePool, LiveService
     from lb.proxy.target_stream import TargetStream
 
@@ -49,29 +49,32 @@ NEW: Final = 0
 QUEUED: Final = 1
 CONNECTING: Final = 2
 WAITING: Final = 3
-DOUBTING: Final = 4
+AWAITING_EVIDENCE: Final = 4
 ANSWERING: Final = 5
 TUNNELLING: Final = 6
 OVER: Final = 7
-PHASE_NAMES = ("new", "queued", "connecting", "waiting", "doubting", "answering", "tunnelling", "over")
+PHASE_NAMES = ("new", "queued", "connecting", "waiting", "awaiting evidence", "answering", "tunnelling", "over")
 
 #: Request bytes held while a connection is opened, before the client's reading stops.
 PENDING_LIMIT: Final = 65536
 #: Seconds that a request whose connection broke off waits for evidence, before it is given up.
-DOUBT_TIME: Final = 0.2
+EVIDENCE_TIME: Final = 0.2
 #: …and so often in a row at most, while nobody knows whether the target still accepts connections.
-DOUBT_TURNS: Final = 4
+EVIDENCE_TURNS: Final = 4
 
 
 class Exchange:
     """One request and its answer."""
 
     __slots__ = (
+        "answered_by_proxy",
         "asset_tried",
         "attempt",
+        "attempt_log",
         "body",
         "body_bytes",
         "body_done",
+        "body_may_be_unread",
         "bucket",
         "bytes_in",
         "bytes_out",
@@ -81,13 +84,13 @@ class Exchange:
         "deadline",
         "ends_at",
         "first_byte_at",
-        "fresh",
         "head",
         "key",
         "lease",
         "live",
         "max_body",
-        "own",
+        "mirror_client",
+        "needs_new_connection",
         "phase",
         "pool",
         "queued_until",
@@ -95,16 +98,13 @@ class Exchange:
         "replayable",
         "request_id",
         "service",
-        "shadow",
         "started",
         "status",
         "timer",
         "trailers",
         "tried",
-        "tries",
         "tunnel",
         "upstream",
-        "wary",
         "was_cut",
     )
 
@@ -116,24 +116,24 @@ class Exchange:
         self.started = monotonic()
         self.deadline = self.ends_at = self.queued_until = inf  # of phase, whole, wait
         self.timer = self.reason = ""  # which timeout `deadline` is; why the proxy answered by itself or cut
-        self.service: LiveService = live.nowhere
-        self.pool: LivePool = live.nowhere.nobody
+        self.service: LiveService = live.no_service
+        self.pool: LivePool = live.no_service.no_pool
         self.lease: Lease | None = None  # of the target that is tried, or that has answered
         self.upstream: TargetStream | None = None
         self.tunnel: Tunnel | None = None
-        self.shadow: Shadow | None = None  # the mirrored copy, or on a copy its own port
+        self.mirror_client: MirrorClient | None = None  # the mirrored copy, or on a copy its own port
         self.body: list[bytes] | None = None  # pieces kept for another try
         self.phase = self.status = self.key = self.attempt = 0
         self.body_bytes = self.max_body = self.bytes_in = self.bytes_out = 0
         self.connected_at = self.first_byte_at = 0.0
         self.replayable = self.body_done = True
-        self.fresh = False  # the next try may not ride a pooled connection
+        self.needs_new_connection = False  # the next try may not ride a pooled connection
         self.asset_tried = False
         self.trailers = b""  # of the request, whole lines
-        self.wary = False  # the target may leave the body unread: its connection serves nobody else
-        self.own = False  # the proxy answered by itself
+        self.body_may_be_unread = False  # the target may leave the body unread: its connection serves nobody else
+        self.answered_by_proxy = False  # the proxy answered by itself
         self.tried: list[Lane] | tuple[()] = ()
-        self.tries: list[str] | tuple[()] = ()
+        self.attempt_log: list[str] | tuple[()] = ()
         if client.trusted and head.fields.request_id:
             self.request_id = head.fields.request_id
         else:  # `Context.next_id`, written out: a call less for each request
@@ -152,7 +152,7 @@ class Exchange:
         live = self.live
         stats = self.context.stats
         stats.begun += 1
-        stats.last_words[BEGUN] = stats.begun
+        stats.crash_counters[BEGUN] = stats.begun
         head = self.head
         fields = head.fields
         self.body_done = done
@@ -164,11 +164,11 @@ class Exchange:
         if live.only_route is not None:
             route = live.only_route
         else:
-            found = live.table.match(host_name(head.host), head.path if head.path != b"*" else b"/")
-            if found is None:
+            number = live.table.match(host_name(head.host), head.path if head.path != b"*" else b"/")
+            if number is None:
                 self.answer(404, "no_route", "no route matches this host and path")
                 return
-            route = live.routes[found]
+            route = live.routes[number]
         service = self.service = route.service
         service.in_flight += 1
         service.budget.requests += 1
@@ -196,7 +196,7 @@ class Exchange:
     @property
     def is_copy(self) -> bool:
         """Whether this is a mirrored copy and not a client's request; see `proxy.mirror`."""
-        return self.client is self.shadow
+        return self.client is self.mirror_client
 
     @property
     def waits_to_connect(self) -> bool:
@@ -224,19 +224,19 @@ class Exchange:
         self.started = monotonic()  # what it waited is none of its time
         if self.phase != NEW:
             return
-        assert self.shadow is not None
+        assert self.mirror_client is not None
         lane = self.lane
         if self.lease is not None and lane not in self.pool.members:
             self.lease.release()
             self.lease = None
-        if not self.pool.members or not self.shadow.may_go():
-            self.shadow.drop()
+        if not self.pool.members or not self.mirror_client.may_go():
+            self.mirror_client.drop()
             return
         if self.lease is None or lane is None:
             self._next_lane()
             return
         if not self._may_open(lane):
-            self.shadow.drop()
+            self.mirror_client.drop()
             return
         lease = lane.lease(self.started, self.head.method not in IDEMPOTENT)
         if lease is not None:
@@ -249,7 +249,7 @@ class Exchange:
     def _open(self, lease: Lease) -> None:
         """Wait for a connection to the target that is held."""
         self.phase = CONNECTING
-        lease.open(self, self.fresh, self.head.method not in IDEMPOTENT)
+        lease.open(self, self.needs_new_connection, self.head.method not in IDEMPOTENT)
 
     def _may_open(self, lane: Lane) -> bool:
         """Whether a target may have one more connection in use."""
@@ -258,23 +258,23 @@ class Exchange:
 
     def _copy_connected(self, upstream: TargetStream) -> None:
         """A copy's connection is there: send the copy, or keep the connection for when it may go."""
-        shadow, lease = self.shadow, self.lease
-        assert shadow is not None
+        mirror_client, lease = self.mirror_client, self.lease
+        assert mirror_client is not None
         assert lease is not None
-        if not shadow.held and lease.lane in self.pool.members and shadow.may_go():
+        if not mirror_client.held and lease.lane in self.pool.members and mirror_client.may_go():
             self._send(upstream)
             return
         self.phase = NEW
         lease.leave_unused(upstream, self.connected_at)
-        if not shadow.held:
-            shadow.drop()
+        if not mirror_client.held:
+            mirror_client.drop()
         if self.pool.waiting:
             self.pool.wake()  # a client's request may ride it
 
     def _next_lane(self) -> None:
         """Pick a target and lease a connection to it: an idle one, a new one, or a place in the queue."""
         private = self.client.private
-        if private is not None and not self.fresh and self._ride_private(private):
+        if private is not None and not self.needs_new_connection and self._ride_private(private):
             return
         pool = self.pool
         balancer = pool.balancer
@@ -291,7 +291,7 @@ class Exchange:
                 self._queue()
                 return
             lane = lane_with_room
-        if not self.fresh:
+        if not self.needs_new_connection:
             now = self.started if not self.attempt else monotonic()
             lease = lane.lease(now, self.head.method not in IDEMPOTENT)
             if lease is not None:
@@ -309,10 +309,10 @@ class Exchange:
             # While a rollout shares traffic among pools, a client stays where it is logged in, unless a preview or
             # stickiness has chosen its pool.
             pools += [p for p in service.pools.values() if p.serving and p is not chosen and p is not service.fallback]
-        found = connections.find([pool.members for pool in pools], self.tried)
-        if found is None:
+        match = connections.find([pool.members for pool in pools], self.tried)
+        if match is None:
             return False
-        lane, upstream, number = found
+        lane, upstream, number = match
         self.pool = pools[number]
         if not self._may_open(lane):
             self._queue()
@@ -336,8 +336,8 @@ class Exchange:
 
     def _queue(self) -> None:
         """All targets are at their bound: wait for one, for a while, in the pool's bounded queue."""
-        if self.shadow is not None and self.is_copy:
-            self.shadow.drop()
+        if self.mirror_client is not None and self.is_copy:
+            self.mirror_client.drop()
             return
         if self.service.copies and self.pool.drop_copy():
             self._next_lane()
@@ -385,7 +385,7 @@ class Exchange:
     def on_connected(self, upstream: TargetStream) -> None:
         """A new connection is there."""
         self.connected_at = monotonic()
-        if self.client is self.shadow:
+        if self.client is self.mirror_client:
             self._copy_connected(upstream)
             return
         if not self.pool.serving:
@@ -412,7 +412,7 @@ class Exchange:
             if fields.authenticates_connection:
                 upstream.reserve(AUTHENTICATED)
             # A final answer instead of 100: some servers then forget that a body follows.
-            self.wary = fields.expect_continue and bool(head.minor)
+            self.body_may_be_unread = fields.expect_continue and bool(head.minor)
         service = self.service
         host = service.host_header or head.host
         if not host and self.lease is not None:
@@ -511,7 +511,7 @@ class Exchange:
             self.deadline = monotonic() + response if response else inf
         if self.client.send_interim(head):
             if head.status == 100:
-                self.wary = False
+                self.body_may_be_unread = False
                 if not self.body_done:
                     self.deadline = inf
                     self.client.expect_body()
@@ -545,8 +545,8 @@ class Exchange:
         if done:
             self._finish(now)
         else:
-            if self.shadow is not None and not self.is_copy:
-                self.shadow.answer_begins()
+            if self.mirror_client is not None and not self.is_copy:
+                self.mirror_client.answer_begins()
             self.body = None
             self.first_byte_at = now
             read = self.service.rules.timeouts.read
@@ -620,33 +620,33 @@ class Exchange:
         if doubtful and not (self.head.idempotent and self._elsewhere(lane, fallback=False)):
             # Was it an idle close that met our request? The target's other connections may tell in a moment; and
             # whether it is there at all, a new one. The fallback is for requests that the target itself has failed.
-            self.phase = DOUBTING
+            self.phase = AWAITING_EVIDENCE
             self.deadline = inf
             if self._may_open(lane):
                 lane.try_out(self.is_copy)
-            self.context.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure, now, DOUBT_TURNS)
+            self.context.loop.call_later(EVIDENCE_TIME, self._evidence_due, lane, failure, now, EVIDENCE_TURNS)
             self.pool.wake()  # the connection that broke off has left room
             return
         self._decide(lane, failure, now)
 
-    def _doubt_over(self, lane: Lane, failure: Failure, at: float, turns: int) -> None:
+    def _evidence_due(self, lane: Lane, failure: Failure, at: float, turns: int) -> None:
         """Judge by what is known of the target by now; if it has yet to answer a new connection, a little later."""
-        if self.phase == DOUBTING:
+        if self.phase == AWAITING_EVIDENCE:
             explains = lane.idle_limit.explains
-            known = explains(failure.idle, failure.elapsed, at, alive=lane.opened_at > at)
-            if not known and lane.opening and turns > 1 and explains(failure.idle, failure.elapsed, at, alive=True):
-                self.context.loop.call_later(DOUBT_TIME, self._doubt_over, lane, failure, at, turns - 1)
+            explained = explains(failure.idle, failure.elapsed, at, alive=lane.opened_at > at)
+            if not explained and lane.opening and turns > 1 and explains(failure.idle, failure.elapsed, at, alive=True):
+                self.context.loop.call_later(EVIDENCE_TIME, self._evidence_due, lane, failure, at, turns - 1)
                 return
-            self._decide(lane, failure._replace(unprocessed=known), monotonic())
+            self._decide(lane, failure._replace(unprocessed=explained), monotonic())
 
     def _decide(self, lane: Lane, failure: Failure, now: float) -> None:
         decision = self._decision(lane, failure, now)
         if decision.action == RETRY:
             self._again(lane, failure)
             return
-        tries = list(self.tries)
-        tries[-1] += f"; not tried again: {decision.why}"
-        self.tries = tries
+        attempt_log = list(self.attempt_log)
+        attempt_log[-1] += f"; not tried again: {decision.why}"
+        self.attempt_log = attempt_log
         if decision.action == CUT:
             self.reason = _reason_of(failure)
             self._cut()
@@ -686,7 +686,7 @@ class Exchange:
         if failure.phase != CONNECT:
             self.queued_until = inf  # a target had room and was asked: a wait for another one is a new one
         # An idle connection of the same age would be no better; and such a failure is none of the target's.
-        self.fresh = failure.reused or (failure.unprocessed and failure.idle >= 0.0)
+        self.needs_new_connection = failure.reused or (failure.unprocessed and failure.idle >= 0.0)
         self._leave_lane()
         self.deadline = inf
         if lane not in self.tried:
@@ -710,7 +710,7 @@ class Exchange:
 
     def _note(self, text: str) -> None:
         """Remember what became of a try."""
-        self.tries = [*self.tries, text]
+        self.attempt_log = [*self.attempt_log, text]
 
     @property
     def passes_trailers(self) -> bool:
@@ -742,11 +742,11 @@ class Exchange:
         if not self.is_copy:
             self.pool = self.service.choose_again(self)
             return True
-        assert self.shadow is not None
-        if self.shadow.held:
+        assert self.mirror_client is not None
+        if self.mirror_client.held:
             return False  # `send_copy` goes on
-        if not self.pool.members or not self.shadow.may_go():
-            self.shadow.drop()
+        if not self.pool.members or not self.mirror_client.may_go():
+            self.mirror_client.drop()
             return False
         return True
 
@@ -796,7 +796,9 @@ class Exchange:
         """Let go of the connection whose answer is not wanted; keep it only if the answer is over."""
         upstream, self.upstream = self.upstream, None
         if upstream is not None and self.lease is not None:
-            upstream.reusable = upstream.reusable and done and not self.wary and not (self.bytes_in and upstream.unsent)
+            upstream.reusable = (
+                upstream.reusable and done and not self.body_may_be_unread and not (self.bytes_in and upstream.unsent)
+            )
             self.lease.hang_up(upstream, now)
 
     def on_deadline(self, now: float) -> None:
@@ -863,11 +865,11 @@ class Exchange:
         client = self.client
         if self.phase == QUEUED:
             self.pool.leave(self)
-        if self.pool is self.live.nowhere.nobody:
-            self.pool = self.service.nobody  # refused before a pool was chosen: its service counts it
+        if self.pool is self.live.no_service.no_pool:
+            self.pool = self.service.no_pool  # refused before a pool was chosen: its service counts it
         self.reason = reply.reason
         self.status = reply.status
-        self.own = True
+        self.answered_by_proxy = True
         self._drop_upstream(False, monotonic())
         self.phase = ANSWERING
         response, payload = response_of(
@@ -878,7 +880,7 @@ class Exchange:
             date=self.context.date,
         )
         self.bytes_out = len(payload)
-        if client is not self.shadow:
+        if client is not self.mirror_client:
             self.context.stats.reject(reply.reason)
         client.send_head(response, payload, True, reply.last)
         self._finish(monotonic())
@@ -930,8 +932,8 @@ class Exchange:
 
     def _finish(self, now: float, cut: bool = False, complete: bool = True) -> None:
         """Count, write the log record, give the connection back, let the client's next request begin."""
-        shadow = self.shadow
-        if shadow is not None and self.client is shadow:
+        mirror_client = self.mirror_client
+        if mirror_client is not None and self.client is mirror_client:
             self._finish_copy(now)
             return
         context, lease, service = self.context, self.lease, self.service
@@ -943,14 +945,14 @@ class Exchange:
             upstream = self.upstream
             if upstream is not None:
                 self.upstream = None
-                if self.wary or not self.body_done or (self.bytes_in and upstream.unsent):
+                if self.body_may_be_unread or not self.body_done or (self.bytes_in and upstream.unsent):
                     upstream.reusable = False
-            outcome = ABANDONED if self.own else CUT_OFF if cut else COMPLETE
+            outcome = ABANDONED if self.answered_by_proxy else CUT_OFF if cut else COMPLETE
             lease.release(upstream, outcome, self.status, seconds, bucket, now)
         context.stats.ended(self, seconds)
         for observer in context.observers:
             observer.ended(self, seconds)
-        if service is not self.live.nowhere:
+        if service is not self.live.no_service:
             service.in_flight -= 1
             if self.pool.waiting:
                 self.pool.wake()
@@ -958,7 +960,7 @@ class Exchange:
         if phase != TUNNELLING:
             self.client.done(complete and not cut)
             if now - context.now > LATE:
-                self.client.rest()
+                self.client.defer_read()
 
     def _finish_copy(self, now: float) -> None:
         """A copy is over: it gives its connection back, and counts for its mirror alone."""
@@ -967,8 +969,8 @@ class Exchange:
         if self.lease is not None:
             self.lease.release()
         self.body = None
-        assert self.shadow is not None
-        self.shadow.copy_ended(self.status, now - self.started)
+        assert self.mirror_client is not None
+        self.mirror_client.copy_ended(self.status, now - self.started)
         if self.pool.waiting:
             self.pool.wake()
 

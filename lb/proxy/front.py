@@ -24,19 +24,20 @@ class Connection(Protocol):
 
     def drain(self) -> None: ...
 
-    def dismiss(self) -> None: ...
+    def close_after_next(self) -> None: ...
 
 
 class Front:
     """The client connections of one worker, and what holds for all of them."""
 
-    __slots__ = ("clients", "draining", "left", "per_client", "trusted", "turned_away")
+    __slots__ = ("clients", "draining", "per_client", "removed_binds", "trusted", "turned_away")
 
     def __init__(self) -> None:
         self.clients: set[Connection] = set()
         self.turned_away: set[Connection] = set()  # over a limit, and not gone yet: not counted among the clients
         self.per_client: dict[bytes, int] = {}  # connections by the client's address, where a listener bounds them
-        self.left: frozenset[str] = frozenset()  # listeners that are gone: the last connections may come after that
+        # Addresses of removed listeners: their last connections may be accepted after the removal.
+        self.removed_binds: frozenset[str] = frozenset()
         self.draining = False
         self.trusted: tuple[str, ...] = ()  # networks of proxies whose forwarding fields are believed
 

@@ -66,7 +66,7 @@ class Pools(Protocol):
 
     def wake(self, lane: Lane) -> None: ...  # it has room for a request that waits for any target of its pool
 
-    def shun(self, lane: Lane) -> None: ...  # it refused a connection: leave it out for a moment
+    def cool_down(self, lane: Lane) -> None: ...  # it refused a connection: leave it out for a moment
 
 
 class Lease:
@@ -76,19 +76,19 @@ class Lease:
     one with an idle connection, `Lane.hold` one without a connection; each is released once.
     """
 
-    __slots__ = ("careful", "lane", "needs_new", "released", "since", "upstream", "waiter")
+    __slots__ = ("careful", "lane", "needs_new_connection", "released", "since", "upstream", "waiter")
 
     lane: Lane
     upstream: TargetStream  # the idle connection that `Lane.lease` found
     released: bool  # once it waits for a connection, as the four after it
     waiter: Waiter
     since: float  # when it began to wait
-    needs_new: bool  # no connection that has served a request will do
+    needs_new_connection: bool  # no connection that has served a request will do
     careful: bool  # the request must not be sent twice
 
     # It has no `__init__`, and no value where none is needed: one is made for each request.
 
-    def open(self, waiter: Waiter, needs_new: bool, careful: bool) -> None:
+    def open(self, waiter: Waiter, needs_new_connection: bool, careful: bool) -> None:
         """Get a connection for `waiter`, which is told by `on_connected` or `on_failure`.
 
         One is opened for it. It gets the first that is there: that one, another request's, or one that becomes idle.
@@ -96,10 +96,11 @@ class Lease:
         lane = self.lane
         lane.active += 1
         self.released = False
-        self.waiter, self.needs_new, self.careful, self.since = waiter, needs_new, careful, monotonic()
-        if not lane.expecting:
-            lane.expecting = deque()
-        lane.expecting.append(self)
+        self.waiter, self.needs_new_connection, self.careful = waiter, needs_new_connection, careful
+        self.since = monotonic()
+        if not lane.waiters:
+            lane.waiters = deque()
+        lane.waiters.append(self)
         lane.connector.ask(lane)
 
     def ride(self) -> None:
@@ -114,7 +115,7 @@ class Lease:
     def leave_unused(self, upstream: TargetStream, now: float) -> None:
         """The connection that came is not needed: it is good for the next request."""
         self.lane.active -= 1
-        self.lane.spare(upstream, now)
+        self.lane.park(upstream, now)
 
     def release(
         self,
@@ -159,7 +160,7 @@ class Lease:
 
 
 #: What lanes without a request that waits for a connection have in common, so that looking at it fetches nothing.
-_NOBODY: deque[Lease] = deque(maxlen=0)
+_NO_WAITERS: deque[Lease] = deque(maxlen=0)
 
 
 class Lane:
@@ -176,7 +177,6 @@ class Lane:
         "drained_at",
         "draining",
         "ewma",
-        "expecting",
         "expires_at",
         "freshest",
         "id",
@@ -195,6 +195,7 @@ class Lane:
         "tally",
         "target",
         "tunnels",
+        "waiters",
     )
 
     def __init__(self, context: Context, connector: Connector, pools: Pools, target: Target, service: Service) -> None:
@@ -209,7 +210,7 @@ class Lane:
         self.service = service
         self.freshest: TargetStream | None = None  # the idle connection that was used last
         self.older: list[TargetStream] | tuple[()] = ()  # the other idle ones, the oldest first
-        self.expecting: deque[Lease] = _NOBODY  # requests that wait for a connection
+        self.waiters: deque[Lease] = _NO_WAITERS  # requests that wait for a connection
         self.opening = 0  # connections being opened, or to be begun: one at least for each of these requests
         self.in_flight = 0
         self.active = 0  # connections that are not idle: open with a request or tunnel, or being opened
@@ -314,9 +315,9 @@ class Lane:
     def hand_over(self, upstream: TargetStream) -> None:
         """A connection has become idle while requests expect one: it goes to the first, if that may ride it."""
         self.prune()
-        if self.expecting:
-            first = self.expecting[0]
-            if not first.needs_new and (not first.careful or upstream.looks_open()):
+        if self.waiters:
+            first = self.waiters[0]
+            if not first.needs_new_connection and (not first.careful or upstream.looks_open()):
                 self._connected(first, upstream)
                 return
         self.keep(upstream)
@@ -326,34 +327,34 @@ class Lane:
         self.opening -= 1
         self.opened_at = upstream.idle_since
         self.prune()
-        if self.expecting:
-            self._connected(self.expecting[0], upstream)
+        if self.waiters:
+            self._connected(self.waiters[0], upstream)
         else:
-            self.spare(upstream, monotonic())
+            self.park(upstream, monotonic())
             self.pools.wake(self)
 
     def not_opened(self, failure: Failure, begun: Begun) -> None:
         """A connection has failed. It counts unless only mirrored copies wanted it."""
-        if not begun.for_copy or not all(lease.waiter.is_copy for lease in self.expecting):
+        if not begun.for_copy or not all(lease.waiter.is_copy for lease in self.waiters):
             self.tally.connect_failures += 1
             self.failed(_ALARMS[failure.cause], failure.text)
         self.opening -= 1
         if self.needs_another():
-            if self.expecting[0].since <= begun.at:
+            if self.waiters[0].since <= begun.at:
                 lease = self._leaves_first()
                 self.active -= 1
                 lease.waiter.on_failure(failure)
                 self.prune()
                 return
             self.connector.ask(self)  # it came later, and a connection of its own has gone to an earlier one
-        self.pools.wake(self)  # with this target all may be shunned, and then those that were before are back
+        self.pools.wake(self)  # with this target all may be cooling, and then those that were before are back
 
     def needs_another(self) -> bool:
         """Whether more requests expect a connection than are being opened."""
         self.prune()
-        return len(self.expecting) > self.opening
+        return len(self.waiters) > self.opening
 
-    def spare(self, upstream: TargetStream, now: float) -> None:
+    def park(self, upstream: TargetStream, now: float) -> None:
         """A new connection that nobody needs any more is good for the next request."""
         if self.draining:
             upstream.abort()
@@ -365,7 +366,7 @@ class Lane:
     def prune(self) -> None:
         """Drop the first waiters whose request is over: that leaves room."""
         before = self.active
-        while self.expecting and self.expecting[0].released:
+        while self.waiters and self.waiters[0].released:
             self._leaves_first()
             self.active -= 1
         if self.active < before:
@@ -377,14 +378,14 @@ class Lane:
         self.prune()
 
     def _leaves_first(self) -> Lease:
-        lease = self.expecting.popleft()
-        if not self.expecting:
-            self.expecting = _NOBODY
+        lease = self.waiters.popleft()
+        if not self.waiters:
+            self.waiters = _NO_WAITERS
         return lease
 
     def begin(self) -> None:
         """Open a connection now, for the first request that waits for one when it is there."""
-        self._begin(self.expecting[-1].waiter.is_copy)
+        self._begin(self.waiters[-1].waiter.is_copy)
 
     def try_out(self, for_copy: bool) -> None:
         """Open a connection that no request waits for: it shows whether the target is there at all."""
@@ -469,7 +470,7 @@ class Lane:
         mine = [tunnel for tunnel in self.context.tunnels if tunnel.lane is self]
         for number, tunnel in enumerate(mine):
             spread = 0.8 * self.service.timeouts.drain * number / len(mine)
-            tunnel.goodbye_at = now + spread if draining else 0.0
+            tunnel.close_frame_at = now + spread if draining else 0.0
 
     def leave(self, now: float) -> None:
         """The target is gone from the configuration."""
@@ -499,7 +500,7 @@ class Lane:
             self.context.alarm(Alarm(self.context.worker, self.id, kind, self.streak, text))
         if kind in ("refused", "unreachable"):
             self.idle_limit.refused(monotonic(), self.service.timeouts.idle)
-            self.pools.shun(self)
+            self.pools.cool_down(self)
 
     def learn_close(self, upstream: TargetStream) -> None:
         """The target closed an idle connection."""

@@ -1,8 +1,8 @@
 """Mirroring: a share of a service's requests is copied to another pool and the answers are thrown away.
 
-A copy is an exchange of its own whose client is a `Shadow`: a port that takes everything and keeps nothing. Copies are
-bounded in number and size; over the bound a request is simply not copied (and counted). The original never waits for
-its copy. Status and latency of the two are compared when both are over.
+A copy is an exchange of its own whose client is a `MirrorClient`: a stream that takes everything and keeps nothing.
+Copies are bounded in number and size. Over the bound a request is not copied, and that is counted. The original never
+waits for its copy. Status and latency of the two are compared when both are over.
 
 A copy is no request of a client. It sees the mirror's pool alone, on retries too, and only targets in rotation. It
 counts for no bound, limiter, retry budget, queue or ejection of the service. Without room it is dropped, and it gives
@@ -68,7 +68,7 @@ class Mirroring:
         ):
             self.count("dropped")
             return
-        Shadow(self, exchange).start()
+        MirrorClient(self, exchange).start()
 
     def count(self, outcome: str) -> None:
         """One more copy with this outcome."""
@@ -81,7 +81,7 @@ class Mirroring:
         return original.pool.name == name or any(lane.target.pool == name for lane in original.tried)
 
 
-class Shadow(ClientStream):
+class MirrorClient(ClientStream):
     """The client port of a copy, and the comparison of the copy with its original."""
 
     def __init__(self, mirroring: Mirroring, original: Exchange) -> None:
@@ -104,8 +104,8 @@ class Shadow(ClientStream):
         original = self._original
         live = original.live
         copy = self.exchange = type(original)(live, self, original.head)
-        copy.shadow = self
-        original.shadow = self
+        copy.mirror_client = self
+        original.mirror_client = self
         live.copies.add(copy)
         self._mirroring.copies.add(copy)
         copy.start_copy(original, self._mirroring.pool)
@@ -206,7 +206,7 @@ class Shadow(ClientStream):
     def done(self, complete: bool) -> None:
         """Nothing follows."""
 
-    def rest(self) -> None:
+    def defer_read(self) -> None:
         """Nothing follows."""
 
     def pause(self) -> None:
@@ -222,5 +222,5 @@ class Shadow(ClientStream):
         """No second request of this client follows."""
         upstream.close()
 
-    def leave(self) -> None:
+    def unregister(self) -> None:
         """There is no connection to leave."""

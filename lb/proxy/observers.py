@@ -61,7 +61,7 @@ class Ended(Protocol):
     first_byte_at: float  # 0.0: head and body of the answer came at once
     status: int
     reason: str  # why lb answered by itself or cut; empty: it did not
-    own: bool  # lb answered by itself
+    answered_by_proxy: bool  # lb answered by itself
     was_cut: bool  # the answer began, and was cut off
     attempt: int  # tries after the first
     bucket: int  # of the histogram, for the seconds it took
@@ -72,7 +72,7 @@ class Ended(Protocol):
     def client(self) -> Peer: ...
 
     @property
-    def tries(self) -> Sequence[str]: ...  # what became of each try that failed
+    def attempt_log(self) -> Sequence[str]: ...  # what became of each try that failed
 
     @property
     def service(self) -> ServiceSeen: ...
@@ -84,7 +84,7 @@ class Ended(Protocol):
     def lease(self) -> Claim | None: ...  # None: no target was chosen, or another try was to follow
 
     @property
-    def shadow(self) -> Observer | None: ...  # its mirrored copy
+    def mirror_client(self) -> Observer | None: ...  # its mirrored copy
 
 
 class Observer(Protocol):
@@ -112,6 +112,6 @@ class Mirrors:
     __slots__ = ()
 
     def ended(self, exchange: Ended, seconds: float) -> None:
-        shadow = exchange.shadow
-        if shadow is not None:
-            shadow.ended(exchange, seconds)
+        mirror_client = exchange.mirror_client
+        if mirror_client is not None:
+            mirror_client.ended(exchange, seconds)

@@ -29,11 +29,11 @@ from lb.core.targets import Listener, Rotation, Route, Service, Snapshot, Target
 from lb.proxy.access_log import RECENT, Brief, Log, Recent, find_brief
 from lb.proxy.connect import Connector
 from lb.proxy.context import Context
+from lb.proxy.crash_counters import LOGGED
 from lb.proxy.deadlines import Sweeper
 from lb.proxy.front import Front
 from lb.proxy.h1.client import Downstream
 from lb.proxy.lane import Lane
-from lb.proxy.last_words import LOGGED
 from lb.proxy.observers import Limits, Mirrors
 from lb.proxy.services import LiveConfig, LivePool, LiveRoute, LiveService
 from lb.proxy.stats import Stats
@@ -56,10 +56,10 @@ class DataPlane:
         loop: asyncio.AbstractEventLoop,
         alarm: Callable[[Alarm], None],
         seed: int | None = None,
-        last_words: memoryview | None = None,
+        crash_counters: memoryview | None = None,
         connector: Callable[[Context], Connector] = Connector,
     ) -> None:
-        self.stats = Stats(last_words)
+        self.stats = Stats(crash_counters)
         self.context = Context(worker, loop, alarm, seed, self.stats)
         self.connector = connector(self.context)
         self.front = Front()
@@ -264,10 +264,10 @@ class DataPlane:
         """
         if any(record.id == request_id for record in self.stats.records):
             return
-        found = self.log.find(request_id) if self.log is not None else None
-        found = found or find_brief(reversed(self.recent), request_id, self.context.wall_offset)
-        if found is not None:
-            self.stats.records.append(found)
+        record = self.log.find(request_id) if self.log is not None else None
+        record = record or find_brief(reversed(self.recent), request_id, self.context.wall_offset)
+        if record is not None:
+            self.stats.records.append(record)
 
     def end_drains(self, now: float, lanes: Iterable[Lane], pools: Iterable[LivePool]) -> None:
         """Cut what is left on those targets and pools whose drain time is over; forget lanes that are empty."""
@@ -343,7 +343,7 @@ class DataPlane:
         tunnels = list(self.context.tunnels)
         for number, tunnel in enumerate(tunnels):
             spread = 0.5 * min(within, tunnel.drain_time)
-            tunnel.goodbye_at = self.context.now + spread * number / len(tunnels)
+            tunnel.close_frame_at = self.context.now + spread * number / len(tunnels)
 
     def idle(self) -> bool:
         """Whether no client is left."""
@@ -383,9 +383,9 @@ class DataPlane:
             return
         if log is not None:
             log.close()
-        last_words = self.stats.last_words
-        self.log = None if spec.format == "off" else Log(spec, context.wall_offset, last_words, self.recent)
-        last_words[LOGGED] = self.log is not None
+        crash_counters = self.stats.crash_counters
+        self.log = None if spec.format == "off" else Log(spec, context.wall_offset, crash_counters, self.recent)
+        crash_counters[LOGGED] = self.log is not None
 
     def _observe(self, mirror: bool = False) -> None:
         """Have each observer told of requests that end which has a use for it. `mirror`: a service has one from now on.
@@ -405,10 +405,10 @@ class DataPlane:
 def _with_rules_in_common(services: Iterable[Service]) -> Iterator[Service]:
     """The services, with one object for all equal rules: of a thousand services each request looks at another one's,
     and what is shared stays in the processor's cache."""
-    known: dict[object, Any] = {}
+    shared: dict[object, Any] = {}
     for service in services:
         balance, retries, timeouts, breaker = (
-            known.setdefault(rules, rules)
+            shared.setdefault(rules, rules)
             for rules in (service.balance, service.retries, service.timeouts, service.breaker)
         )
         yield replace(service, balance=balance, retries=retries, timeouts=timeouts, breaker=breaker)

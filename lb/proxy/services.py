@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 #: Seconds that a lane which refused a connection is left out, unless the supervisor says more.
-SHUN_TIME = 1.0
+COOLDOWN = 1.0
 
 
 class LivePool:
@@ -46,6 +46,7 @@ class LivePool:
 
     __slots__ = (
         "balancer",
+        "cooling",
         "leaves_at",
         "left_at",
         "members",
@@ -53,7 +54,6 @@ class LivePool:
         "rng",
         "service",
         "serving",
-        "shunned",
         "stays",
         "tally",
         "trying",
@@ -68,7 +68,7 @@ class LivePool:
         self.tally = tally
         self.weights: tuple[tuple[Lane, float], ...] = ()
         self.members: list[Lane] = []
-        self.shunned: dict[Lane, float] = {}  # lane → until when it is left out
+        self.cooling: dict[Lane, float] = {}  # lane → until when it is left out
         self.serving = True  # it may see requests without a preview; see `core.visibility`
         self.stays = False  # it is to have a share of the traffic, or is the fallback
         self.left_at = 0.0  # when that ended…
@@ -84,25 +84,25 @@ class LivePool:
             self.rebuild()
 
     def rebuild(self) -> None:
-        """Make the balancer anew, without the shunned lanes unless they are all there is."""
-        kept = [(lane, weight) for lane, weight in self.weights if lane not in self.shunned] or list(self.weights)
+        """Make the balancer anew, without the cooling lanes unless they are all there is."""
+        kept = [(lane, weight) for lane, weight in self.weights if lane not in self.cooling] or list(self.weights)
         self.members = [lane for lane, weight in kept if weight > 0]
         self.balancer = build(self.service.rules.balance, kept, self.rng)
 
-    def shun(self, lane: Lane, until: float) -> None:
+    def cool_down(self, lane: Lane, until: float) -> None:
         """Leave a lane out for a moment: it refused a connection, and the supervisor may not know yet."""
         if any(lane is member for member, _ in self.weights):
-            known = lane in self.shunned
-            self.shunned[lane] = until
-            if not known:
+            was_cooling = lane in self.cooling
+            self.cooling[lane] = until
+            if not was_cooling:
                 self.rebuild()
 
-    def forgive(self, now: float) -> None:
+    def end_cooldown(self, now: float) -> None:
         """Take lanes back whose moment is over."""
-        over = [lane for lane, until in self.shunned.items() if until <= now]
+        over = [lane for lane, until in self.cooling.items() if until <= now]
         if over:
             for lane in over:
-                del self.shunned[lane]
+                del self.cooling[lane]
             self.rebuild()
             self.wake()
 
@@ -174,8 +174,12 @@ class LivePool:
         """Give up a mirrored copy that has a connection, or waits for one, for a client's request. False: none does."""
         for copy in self.service.copies:
             lease = copy.lease
-            if copy.pool is self and copy.shadow is not None and (copy.upstream is not None or copy.waits_to_connect):
-                copy.shadow.drop()
+            if (
+                copy.pool is self
+                and copy.mirror_client is not None
+                and (copy.upstream is not None or copy.waits_to_connect)
+            ):
+                copy.mirror_client.drop()
                 if lease is not None:
                     lease.lane.prune()  # it may have been the first that waits there
                 return True
@@ -202,7 +206,7 @@ class LiveService:
         "mirror",
         "mirrored",
         "name",
-        "nobody",
+        "no_pool",
         "omit",
         "plain",
         "pools",
@@ -221,12 +225,12 @@ class LiveService:
         self.rules = rules
         self.name = rules.name
         self.host_header = rules.host_header.encode()
-        self.nobody = LivePool(rng, self, "none", pool_tally(rules.name, "none"))
+        self.no_pool = LivePool(rng, self, "none", pool_tally(rules.name, "none"))
         self.pools: dict[str, LivePool] = {
             pool.name: LivePool(rng, self, pool.name, pool_tally(rules.name, pool.name)) for pool in rules.pools
         }
         # Each worker begins elsewhere, so that the first requests of a step are not all the new pool's, or none.
-        self.split: Split[LivePool] = Split((("none", 100),), {"none": self.nobody}, context.worker * 37)
+        self.split: Split[LivePool] = Split((("none", 100),), {"none": self.no_pool}, context.worker * 37)
         self.fallback: LivePool | None = None
         self.shares: tuple[tuple[str, int], ...] = ()
         self.ready: frozenset[str] = frozenset()  # the pools with a target in rotation
@@ -252,7 +256,7 @@ class LiveService:
         for name, pool in self.pools.items():
             former = old.pools.get(names.pool_was(self.name, name)[1])
             if former is not None:
-                pool.shunned = dict(former.shunned)
+                pool.cooling = dict(former.cooling)
                 pool.stays, pool.left_at = former.stays, former.left_at
                 drain, drained = self.rules.timeouts.drain, old.rules.timeouts.drain
                 pool.leaves_at = moved_deadline(former.leaves_at, drained, drain)
@@ -323,7 +327,7 @@ class LiveService:
         """The pool that a preview chooses for a request."""
         for preview in self.rules.previews:
             if _matches(preview, head):
-                return self.pools.get(preview.pool, self.nobody)
+                return self.pools.get(preview.pool, self.no_pool)
         return None
 
     def may_see(self, pool: LivePool, exchange: Exchange) -> bool:
@@ -357,7 +361,7 @@ class LiveService:
         fallback = self.fallback
         if fallback is None or fallback is pool:
             return None
-        if exchange.fresh:  # a stale connection is no failure of its target, which is asked again
+        if exchange.needs_new_connection:  # a stale connection is no failure of its target, which is asked again
             return fallback if exchange.pool.name == fallback.name else None
         return fallback if _untried(fallback, exchange.tried) else None
 
@@ -423,7 +427,7 @@ class LiveConfig:
     """What one worker serves by, now: routes, services, and the context that they share. It is all that an `Exchange`
     knows of its worker. `DataPlane` replaces its parts between two requests."""
 
-    __slots__ = ("context", "copies", "lanes", "nowhere", "only_route", "routes", "services", "table")
+    __slots__ = ("context", "copies", "lanes", "no_service", "only_route", "routes", "services", "table")
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -433,12 +437,12 @@ class LiveConfig:
         self.table = RouteTable.build(())
         self.only_route: LiveRoute | None = None  # it takes every request
         self.copies: set[Exchange] = set()  # of mirrored requests, under way
-        self.nowhere = LiveService(self, Service("none", ()))  # of a request without a route
+        self.no_service = LiveService(self, Service("none", ()))  # of a request without a route
 
     def route_of(self, head: RequestHead) -> LiveRoute | None:
         """The route of a request. `Exchange.start` has this written out."""
-        found = self.table.match(host_name(head.host), head.path if head.path != b"*" else b"/")
-        return None if found is None else self.routes[found]
+        number = self.table.match(host_name(head.host), head.path if head.path != b"*" else b"/")
+        return None if number is None else self.routes[number]
 
     def pool_of(self, lane: Lane) -> LivePool | None:
         """The pool that a lane is in, if the configuration has it still."""
@@ -451,11 +455,11 @@ class LiveConfig:
         if pool is not None and pool.waiting:
             pool.wake()
 
-    def shun(self, lane: Lane) -> None:
+    def cool_down(self, lane: Lane) -> None:
         """A lane refused a connection: leave it out for a moment."""
         pool = self.pool_of(lane)
         if pool is not None:
-            pool.shun(lane, self.context.now + SHUN_TIME)
+            pool.cool_down(lane, self.context.now + COOLDOWN)
 
 
 def moved_deadline(at: float, old: float, new: float) -> float:

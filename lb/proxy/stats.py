@@ -12,7 +12,7 @@ from lb.core.report import PoolTally, RequestRecord, empty_pool_tally
 from lb.http1.excerpt import Excerpt
 from lb.http1.rules import Refusal
 from lb.proxy.access_log import PATH, escaped
-from lb.proxy.last_words import BEGUN, OVER, cells
+from lb.proxy.crash_counters import BEGUN, OVER, cells
 from lb.proxy.observers import Ended
 
 #: Requests of the recent past kept for the next report.
@@ -22,11 +22,11 @@ RECORDS = 500
 class Stats:
     """The counters of one worker. They are told of an exchange before the observers are."""
 
-    def __init__(self, last_words: memoryview | None = None) -> None:
+    def __init__(self, crash_counters: memoryview | None = None) -> None:
         self.accepted = 0  # connections of clients
         self.begun = self.over = 0  # requests, without mirrored copies
-        self.last_words = last_words if last_words is not None else cells()
-        self.unasked = 0  # times that a target sent bytes that no request asked for
+        self.crash_counters = crash_counters if crash_counters is not None else cells()
+        self.unsolicited_bytes = 0  # times that a target sent bytes that no request asked for
         self.rejected: dict[str, int] = {}  # reason → answers of lb itself, and connections turned away
         self.records: deque[RequestRecord] = deque(maxlen=RECORDS)  # for the next report
         self.wall_offset = 0.0  # Unix time less monotonic time
@@ -39,23 +39,29 @@ class Stats:
     def ended(self, exchange: Ended, seconds: float) -> None:
         """Count an exchange for its pool; keep it, if something happened to it, for `explain`."""
         self.over += 1
-        self.last_words[OVER] = self.over
+        self.crash_counters[OVER] = self.over
         tally = exchange.pool.tally
         tally.requests += 1
         tally.seconds += seconds
         tally.buckets[exchange.bucket] += 1
-        if exchange.status >= 500 or exchange.tries or exchange.own or exchange.was_cut or exchange.lease is None:
+        if (
+            exchange.status >= 500
+            or exchange.attempt_log
+            or exchange.answered_by_proxy
+            or exchange.was_cut
+            or exchange.lease is None
+        ):
             self._eventful(exchange, seconds)
 
     def _eventful(self, exchange: Ended, seconds: float) -> None:
         """Count what is rare, and keep a request that failed, was retried or was answered by the proxy itself."""
         tally = exchange.pool.tally
-        if exchange.own or exchange.lease is None:
+        if exchange.answered_by_proxy or exchange.lease is None:
             tally.codes[exchange.status] += 1
         failed = exchange.status >= 500 or exchange.was_cut
         if failed:
             tally.errors += 1
-        if exchange.tries or failed or exchange.own:
+        if exchange.attempt_log or failed or exchange.answered_by_proxy:
             self.record(exchange, seconds)
 
     def record(self, exchange: Ended, seconds: float) -> None:
@@ -75,7 +81,7 @@ class Stats:
                 code=exchange.status,
                 seconds=seconds,
                 reason=exchange.reason,
-                tries=list(exchange.tries),
+                tries=list(exchange.attempt_log),
             )
         )
 
@@ -84,7 +90,7 @@ class Stats:
         self.reject(refusal.reason)
         self.begun += 1
         self.over += 1
-        self.last_words[BEGUN], self.last_words[OVER] = self.begun, self.over
+        self.crash_counters[BEGUN], self.crash_counters[OVER] = self.begun, self.over
         tally = self.pool_tally("none", "none")
         tally.requests += 1
         tally.codes[refusal.status] += 1

@@ -57,7 +57,7 @@ class Tunnel:
         self.websocket = websocket
         self.last_byte = self.context.now  # the pass that last saw bytes move
         self.moved = False  # bytes have come since the last pass
-        self.goodbye_at = 0.0  # when to send 1001; 0: not to be closed
+        self.close_frame_at = 0.0  # when to send 1001; 0: not to be closed
         self.closes_at = 0.0  # when to cut, after the goodbye
         self.reason = ""
         down, up = exchange.client.transport, upstream.transport
@@ -98,11 +98,11 @@ class Tunnel:
             self.cut("timeout_tunnel")
         elif self.closes_at and now >= self.closes_at:
             self.cut("drain_cut")
-        elif self.goodbye_at and now >= self.goodbye_at and not self.closes_at and self.websocket:
+        elif self.close_frame_at and now >= self.close_frame_at and not self.closes_at and self.websocket:
             self.closes_at = now + GOODBYE_TIME
             self.reason = "drained"
-            self.client_end.say_goodbye()
-            self.target_end.say_goodbye()
+            self.client_end.send_close_frame()
+            self.target_end.send_close_frame()
 
     def _taken_at(self) -> float:
         """When a side whose buffer is full was last seen to take something."""
@@ -128,7 +128,7 @@ class Tunnel:
                 self.context.tunnels.discard(self)
                 self.lane.tunnels -= 1
                 self.lane.connections.discard(self.upstream)
-                self.exchange.client.leave()
+                self.exchange.client.unregister()
                 self.exchange.on_tunnel_end(self.client_end.received, self.target_end.received, self.reason)
         elif self.client_end.lost:
             self._broke_off("client_gone")
@@ -149,14 +149,14 @@ class _End(asyncio.Protocol):
 
     other: _End
 
-    def __init__(self, tunnel: Tunnel, transport: Any, goodbye: bytes) -> None:
+    def __init__(self, tunnel: Tunnel, transport: Any, close_frame: bytes) -> None:
         self.tunnel = tunnel
         self.transport = transport
         self.lost = False
         self.received = 0
         self._ended = False  # this side sends no more
         self._frames = Frames() if tunnel.websocket else None  # of the bytes that this side receives
-        self._goodbye = goodbye
+        self._close_frame = close_frame
         self._leaving = False  # say goodbye at the next border of what is written to this side
         self._closing = False  # the connection is to end
         self._mute = False  # the goodbye is said: nothing more is written to this side
@@ -171,17 +171,17 @@ class _End(asyncio.Protocol):
         if self._frames is not None:
             border = self._frames.feed(data)
             if other._leaving and border >= 0:
-                other.transport.write(data[:border] + other._goodbye)
+                other.transport.write(data[:border] + other._close_frame)
                 other._mute = True
                 return
         other.transport.write(data)
 
-    def say_goodbye(self) -> None:
+    def send_close_frame(self) -> None:
         """Write the close frame to this side, as soon as the frame under way is through."""
         self._leaving = True
         frames = self.other._frames
         if frames is not None and frames.between and not self._mute and not self.lost:
-            self.transport.write(self._goodbye)
+            self.transport.write(self._close_frame)
             self._mute = True
 
     def eof_received(self) -> bool:

@@ -20,7 +20,7 @@ from lb.core.report import (
     empty_tally,
     removed_id,
 )
-from lb.proxy.last_words import NOTHING, Left
+from lb.proxy.crash_counters import NOTHING, Unfinished
 
 #: Requests of the recent past that `explain REQUEST-ID` can tell about.
 RECORDS = 5000
@@ -133,7 +133,7 @@ class Totals:
         while len(self.records) > RECORDS:
             del self.records[next(iter(self.records))]
 
-    def gone(self, incarnation: int, left: Left = NOTHING) -> None:
+    def gone(self, incarnation: int, left: Unfinished = NOTHING) -> None:
         """A worker is gone: keep its counters, drop its gauges, count what it took with it."""
         self._gone.lost += left.under_way
         self._gone.log_lines_lost += left.lines

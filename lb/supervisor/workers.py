@@ -36,8 +36,8 @@ from lb.core.targets import Rotation, Snapshot
 from lb.process import fd_handover
 from lb.process.channel import VERSION, Applied, Behind, Channel, Hello, Message, Order, Poll, Polled, Trouble, pack
 from lb.process.guard import Guard
-from lb.proxy import last_words
-from lb.proxy.last_words import NOTHING, Left
+from lb.proxy import crash_counters
+from lb.proxy.crash_counters import NOTHING, Unfinished
 from lb.supervisor.totals import Totals
 
 log = logging.getLogger("lb.workers")
@@ -93,7 +93,7 @@ class Life:
         self.leaving = False  # its successor serves already; it only ends what is under way
         self.doomed = False  # it is being killed
         self.rss = 0
-        self.last_words = -1  # the page of `proxy.last_words`
+        self.crash_counters = -1  # the page of `proxy.crash_counters`
 
     def say(self, message: Message) -> None:
         if self.channel is not None:
@@ -105,9 +105,9 @@ class Life:
             with suppress(OSError):
                 fd_handover.hand(self.doors, door, sock, spare)
 
-    def left(self) -> Left:
+    def left(self) -> Unfinished:
         """What it had under way when it ended, by the page that outlives it."""
-        return (last_words.read(self.last_words) if self.last_words >= 0 else None) or NOTHING
+        return (crash_counters.read(self.crash_counters) if self.crash_counters >= 0 else None) or NOTHING
 
     def close(self) -> None:
         """Let go of everything that led to it."""
@@ -115,9 +115,9 @@ class Life:
             self.channel.close()
         if self.doors is not None:
             self.doors.close()
-        if self.last_words >= 0:
-            os.close(self.last_words)
-            self.last_words = -1
+        if self.crash_counters >= 0:
+            os.close(self.crash_counters)
+            self.crash_counters = -1
 
     def close_door(self, door: fd_handover.Door) -> None:
         if self.doors is not None:
@@ -217,7 +217,7 @@ class Workers:
         life = Life(visit.number, visit.pid, None)
         life.incarnation, life.applied, life.leaving = visit.incarnation, visit.applied, True
         life.served_since = life.heard
-        life.last_words = visit.last_words
+        life.crash_counters = visit.crash_counters
         self._lives.append(life)
         life.channel = await Channel.over(
             visit.connection, lambda message: self._on_message(life, message), lambda: self._on_end(None, life, None)
@@ -420,12 +420,12 @@ class Workers:
         """A new process for a seat, with its sockets and everything that it has to know. Raises OSError."""
         ours, theirs = socket.socketpair()
         our_doors, their_doors = fd_handover.pair()
-        page = last_words.create()
+        page = crash_counters.create()
         told = {
             "number": seat.number,
             "channel": theirs.fileno(),
             "sockets": their_doors.fileno(),
-            "last_words": page,
+            "crash_counters": page,
             "directory": str(self.directory) if self.directory is not None else "",
         }
         try:
@@ -449,7 +449,7 @@ class Workers:
             theirs.close()
             their_doors.close()
         life = Life(seat.number, process.pid, process)
-        life.doors, life.last_words = our_doors, page
+        life.doors, life.crash_counters = our_doors, page
         self._lives.append(life)
         try:
             life.channel = await Channel.over(ours, lambda message: self._on_message(life, message), self._wake)
@@ -708,7 +708,7 @@ def _why_late(life: Life) -> str:
     return f"has given no sign of life for {silent:.1f} s" if silent > SILENT_AFTER else "has not answered yet"
 
 
-def _with(left: Left) -> str:
+def _with(left: Unfinished) -> str:
     lines = f" and {left.lines} log lines unwritten" if left.lines else ""
     return f"with {left.under_way} request{'' if left.under_way == 1 else 's'} under way{lines}"
 

@@ -46,7 +46,7 @@ from lb.process import descriptors, fd_handover
 from lb.process.channel import VERSION, Applied, Behind, Channel, Hello, Message, Order, Poll, Polled, Trouble
 from lb.process.fd_handover import Door, Doorway
 from lb.process.guard import Guard
-from lb.proxy.last_words import cells as last_words_of
+from lb.proxy.crash_counters import cells as crash_counters_of
 from lb.proxy.plane import DataPlane
 from lb.worker.acceptor import Reception
 from lb.worker.handshakes import HandshakeFailures, TlsServer
@@ -88,13 +88,15 @@ class Worker:
     """One worker process."""
 
     def __init__(
-        self, number: int, loop: asyncio.AbstractEventLoop, directory: Path | None, last_words: int = -1
+        self, number: int, loop: asyncio.AbstractEventLoop, directory: Path | None, crash_counters: int = -1
     ) -> None:
         self.number = number
         self.loop = loop
-        self.plane = DataPlane(worker=number, loop=loop, alarm=self._send, last_words=last_words_of(last_words))
+        self.plane = DataPlane(
+            worker=number, loop=loop, alarm=self._send, crash_counters=crash_counters_of(crash_counters)
+        )
         self._handshakes = HandshakeFailures(self.plane.stats.reject, lambda text: say(f"worker {number}: {text}"))
-        self._last_words = last_words
+        self._crash_counters = crash_counters
         self._guard = Guard(self._tell)
         self.sockets: dict[Door, socket.socket] = {}
         self.spares: dict[Door, socket.socket] = {}  # a neighbour's: its queue outlives it and the supervisor
@@ -162,7 +164,7 @@ class Worker:
             "number": self.number,
             "incarnation": self.plane.incarnation,
             "applied": self.plane.applied,
-            "last_words": self._last_words,
+            "last_words": self._crash_counters,
         }
 
     def _on_visit(self) -> None:
@@ -298,7 +300,7 @@ class Worker:
         gone = self._listeners.keys() - wanted.keys()
         self._listeners, self._tls_files = wanted, dict(snapshot.files)
         self._orphan_bound = snapshot.orphan
-        self.plane.front.left = frozenset((self.plane.front.left | gone) - wanted.keys())
+        self.plane.front.removed_binds = frozenset((self.plane.front.removed_binds | gone) - wanted.keys())
         self._drop_spares(gone)
         for door in [door for door in self.sockets if door[0] in gone]:
             self._leave(door)
@@ -306,7 +308,7 @@ class Worker:
             self._handshakes.forget(bind)
         for client in list(self.plane.clients):
             if client.listener.bind in gone:
-                client.dismiss()
+                client.close_after_next()
         self._changed.set()
 
     # --- listening --------------------------------------------------------------------------------------------------
@@ -494,10 +496,10 @@ def say(text: str) -> None:
         print(f"lb: {text}", file=sys.stderr, flush=True)
 
 
-async def serve(number: int, channel: int, sockets: int, directory: str, last_words: int) -> None:
+async def serve(number: int, channel: int, sockets: int, directory: str, crash_counters: int) -> None:
     """Take the descriptors over and serve."""
     loop = asyncio.get_running_loop()
-    worker = Worker(number, loop, Path(directory) if directory else None, last_words)
+    worker = Worker(number, loop, Path(directory) if directory else None, crash_counters)
     loop.add_signal_handler(signal.SIGTERM, worker.on_signal)
     loop.add_signal_handler(signal.SIGUSR1, worker.reopen)
     for quiet in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR2):  # the supervisor's to handle
@@ -513,7 +515,7 @@ def main() -> None:
     """The process's entry."""
     faulthandler.enable()  # a worker that hangs is ended by SIGABRT, and leaves a trace of where it hung
     told = json.loads(sys.argv[1])
-    uvloop.run(serve(told["number"], told["channel"], told["sockets"], told["directory"], told["last_words"]))
+    uvloop.run(serve(told["number"], told["channel"], told["sockets"], told["directory"], told["crash_counters"]))
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ async def rest(world: World) -> None:
                 f"{where}: {len(plane.live.copies)} copies, {len(plane.connector.tasks)} tasks, {len(busy)} requests",
             )
         for lane in plane.lanes.values():
-            if lane.in_flight or lane.active or lane.expecting:
+            if lane.in_flight or lane.active or lane.waiters:
                 world.violate(
                     "6 nothing is left", f"{where}: {lane.id}: {lane.in_flight} in flight, {lane.active} active"
                 )

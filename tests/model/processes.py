@@ -209,7 +209,7 @@ class Processes:
         worker.Worker = WatchedWorker  # type: ignore[misc]
         worker.say = lambda text: None
         process = self.new("worker")
-        page = copies.get(told["last_words"], -1)
+        page = copies.get(told["crash_counters"], -1)
         if self.dead_on_arrival:
             self.dead_on_arrival -= 1
             self.failures.append(CLOCK.now)

@@ -276,8 +276,8 @@ class World:
             supervisor.store.unlock()
         for life in supervisor.workers._lives:
             with suppress(OSError):
-                if life.last_words >= 0:
-                    os.close(life.last_words)
+                if life.crash_counters >= 0:
+                    os.close(life.crash_counters)
         self.supervisor = self.supervising = None
 
     # --- the reference ----------------------------------------------------------------------------------------------

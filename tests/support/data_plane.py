@@ -89,10 +89,10 @@ class Client(AnswerWriter):
     def become_tunnel(self) -> bytes:
         return b""
 
-    def leave(self) -> None:
+    def unregister(self) -> None:
         pass
 
-    def rest(self) -> None:
+    def defer_read(self) -> None:
         assert self.kept is not None
         self.rests = True
 

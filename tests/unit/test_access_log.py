@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from lb.core.targets import AccessLog
-from lb.proxy import last_words
+from lb.proxy import crash_counters
 from lb.proxy.access_log import PIECE, Log
-from lb.proxy.last_words import BEGUN, LOGGED, OVER, TAKEN, WRITTEN, Left, cells
+from lb.proxy.crash_counters import BEGUN, LOGGED, OVER, TAKEN, WRITTEN, Unfinished, cells
 from tests.support.data_plane import GET, OK, POST, Stage
 
 
@@ -26,9 +26,9 @@ class Written:
         self.path = path
         self.stage = Stage()
         self.plane = self.stage.plane
-        self.plane.stats.last_words = cells(page)
-        self.plane.stats.last_words[LOGGED] = 1
-        self.log = self.plane.log = Log(AccessLog("json", str(path), sample), 0.0, self.plane.stats.last_words)
+        self.plane.stats.crash_counters = cells(page)
+        self.plane.stats.crash_counters[LOGGED] = 1
+        self.log = self.plane.log = Log(AccessLog("json", str(path), sample), 0.0, self.plane.stats.crash_counters)
 
     def serve(self, head: bytes = GET, body: bytes = b"") -> None:
         client, _ = self.stage.ask(head, body)
@@ -109,7 +109,7 @@ def test_a_long_round_of_lines_is_written_in_order(tmp_path: Path) -> None:
 def test_the_combined_form_goes_out_a_dozen_at_a_time_as_well(tmp_path: Path) -> None:
     one = Written(tmp_path / "unused")
     path = tmp_path / "log"
-    log = one.plane.log = Log(AccessLog("combined", str(path)), 0.0, one.plane.stats.last_words)
+    log = one.plane.log = Log(AccessLog("combined", str(path)), 0.0, one.plane.stats.crash_counters)
     for number in range(30):
         one.serve(b"GET /%d HTTP/1.1\r\nHost: h\r\nUser-Agent: me\r\n" % number)
     assert len(log._lines) < PIECE
@@ -130,30 +130,30 @@ def test_a_sample_keeps_its_share_of_the_good_and_all_of_the_others(tmp_path: Pa
     statuses = [line["status"] for line in one.lines()]
     assert statuses.count(200) == 25
     assert statuses.count(503) == 5
-    assert one.plane.stats.last_words[OVER] == 105
+    assert one.plane.stats.crash_counters[OVER] == 105
 
 
 @pytest.fixture
 def page() -> Iterator[int]:
-    fd = last_words.create()
+    fd = crash_counters.create()
     yield fd
     os.close(fd)
 
 
 def test_what_a_killed_worker_had_under_way_and_unwritten_is_known(tmp_path: Path, page: int) -> None:
     one = Written(tmp_path / "log", sample=0.5, page=page)
-    assert last_words.read(page) == Left(0, 0)
+    assert crash_counters.read(page) == Unfinished(0, 0)
     for _ in range(10):
         one.serve()
     one.stage.ask(GET)
     one.stage.ask(POST, b"hel", done=False)
-    assert last_words.read(page) == Left(2, 5), "five of ten are to be written, and wait for the next pass"
+    assert crash_counters.read(page) == Unfinished(2, 5), "five of ten are to be written, and wait for the next pass"
     one.log.flush()
     until = time.monotonic() + 10
-    while last_words.read(page) != Left(2, 0):
+    while crash_counters.read(page) != Unfinished(2, 0):
         assert time.monotonic() < until
         time.sleep(0.005)
-    assert one.plane.stats.last_words[BEGUN] == 12
+    assert one.plane.stats.crash_counters[BEGUN] == 12
     one.log.close()
 
 
@@ -174,9 +174,9 @@ def test_lines_that_are_being_written_are_known_as_such(
     one.log.flush()
     assert begun.wait(10)
     one.serve()
-    told = one.plane.stats.last_words
+    told = one.plane.stats.crash_counters
     assert told[TAKEN] - told[WRITTEN] == 3
-    assert last_words.read(page) == Left(0, 4)
+    assert crash_counters.read(page) == Unfinished(0, 4)
     goes_on.set()
     one.log.close()
     assert told[TAKEN] == told[WRITTEN] == 4
@@ -189,29 +189,29 @@ def test_lines_that_nobody_takes_are_lost_once(page: int) -> None:
     one.log.close()
     one.log.flush()
     assert one.log.lost == 3
-    assert last_words.read(page) == Left(0, 0), "they are counted already"
+    assert crash_counters.read(page) == Unfinished(0, 0), "they are counted already"
 
 
 def test_without_a_log_nothing_is_owed(page: int) -> None:
     one = Written(Path(os.devnull), page=page)
     one.log.close()
     one.plane.log = None
-    one.plane.stats.last_words[LOGGED] = 0
+    one.plane.stats.crash_counters[LOGGED] = 0
     one.serve()
-    assert last_words.read(page) == Left(0, 0)
+    assert crash_counters.read(page) == Unfinished(0, 0)
 
 
 def test_no_page_no_account() -> None:
-    assert last_words.read(-1) is None
+    assert crash_counters.read(-1) is None
 
 
 def written(one: Written, path: bytes) -> None:
     """A request whose line has been handed to the disk, or was lost."""
     one.serve(b"GET /%b HTTP/1.1\r\nHost: h\r\n" % path)
-    done = one.plane.stats.last_words[WRITTEN]
+    done = one.plane.stats.crash_counters[WRITTEN]
     one.log.flush()
     until = time.monotonic() + 5
-    while one.plane.stats.last_words[WRITTEN] == done and time.monotonic() < until:
+    while one.plane.stats.crash_counters[WRITTEN] == done and time.monotonic() < until:
         time.sleep(0.005)
     one.log.flush()
 

@@ -30,7 +30,7 @@ from lb.core.targets import (
 )
 from lb.http1.excerpt import excerpt
 from lb.http1.rules import Refusal
-from lb.proxy import openings
+from lb.proxy import connect_pacer
 from lb.proxy.exchange import Exchange
 from lb.proxy.h1 import target as upstream_module
 from lb.proxy.h1.target import Upstream
@@ -79,7 +79,7 @@ def test_connect_failure_goes_to_the_next_target_whatever_the_method() -> None:
     assert wire.take().endswith(b"hello")
     upstream.data_received(OK)
     assert client.status == 200
-    assert len(exchange.tries) == 1
+    assert len(exchange.attempt_log) == 1
     assert stage.plane.services["s"].retried == {"connect_refused": 1}
     assert stage.at_rest()
 
@@ -210,7 +210,7 @@ def test_a_post_that_is_not_tried_again_says_why() -> None:
     upstream, _ = stage.accept()
     exchange.on_failure(Failure(HEAD, RESET, "reset the connection before it answered"))
     assert client.status == 502
-    (told,) = exchange.tries
+    (told,) = exchange.attempt_log
     assert told.endswith("the target may have acted on it, and its method is not idempotent")
     assert told.count(upstream.lane.id) == 1, "the target is named once"
     assert [record.tries for record in stage.plane.stats.records] == [[told]]
@@ -774,13 +774,13 @@ def test_request_refused_before_a_pool_is_chosen_counts_for_its_service() -> Non
     stage.ask(GET)
     assert stage.ask(GET)[0].status == 503
     assert stage.plane.stats.pool_tally("s", "none").codes == {503: 1}
-    assert not stage.plane.live.nowhere.nobody.tally.codes[503]
+    assert not stage.plane.live.no_service.no_pool.tally.codes[503]
 
 
-@pytest.mark.parametrize("per_turn", [1, openings.PER_TURN])
+@pytest.mark.parametrize("per_turn", [1, connect_pacer.PER_TURN])
 def test_random_trouble_always_ends_at_rest(per_turn: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever happens, each request gets one answer at most, and nothing stays counted."""
-    monkeypatch.setattr(openings, "PER_TURN", per_turn)
+    monkeypatch.setattr(connect_pacer, "PER_TURN", per_turn)
     for seed in range(300):
         rng = random.Random(seed)
         stage = Stage(retries=Retries(statuses=(503,)), breaker=Breaker(connections=2, pending=3))
@@ -821,7 +821,7 @@ def test_random_trouble_always_ends_at_rest(per_turn: int, monkeypatch: pytest.M
             if stage.connector.opening:
                 stage.accept() if rng.random() < 0.5 else stage.refuse()
         assert stage.at_rest()
-        assert not any(lane.expecting for lane in stage.plane.lanes.values())
+        assert not any(lane.waiters for lane in stage.plane.lanes.values())
 
 
 def test_a_drain_under_way_ends_when_the_new_time_limit_says() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from lb.core.retry import HEAD, RESET, Failure
 from lb.core.targets import Breaker, Pool, Preview, Retries, Rotation, Route, Sticky, Target, Timeouts
-from lb.proxy.exchange import DOUBTING, QUEUED, Exchange
+from lb.proxy.exchange import AWAITING_EVIDENCE, QUEUED, Exchange
 from lb.proxy.lane import Lane
 from lb.proxy.services import LivePool
 from tests.support.data_plane import GET, OK, POST, Client, Stage, logged_in
@@ -208,10 +208,10 @@ def test_a_lane_that_is_taken_back_serves_the_queue() -> None:
     blue = pool(stage, "blue")
     busy = stage.connector.opening[0][0]
     free = next(lane for lane in blue.members if lane is not busy)
-    blue.shun(free, until=5.0)
+    blue.cool_down(free, until=5.0)
     _, waits = stage.ask(GET)
     assert waits.phase == QUEUED
-    blue.forgive(6.0)
+    blue.end_cooldown(6.0)
     assert waits.lane is free
 
 
@@ -220,7 +220,7 @@ def test_shunned_lanes_that_are_all_there_is_serve_the_queue() -> None:
     stage = Stage(targets=2, breaker=ONE)
     blue = pool(stage, "blue")
     first, second = blue.members
-    blue.shun(second, until=5.0)
+    blue.cool_down(second, until=5.0)
     _, doubtful = stage.ask(POST, b"hello")
     stage.accept()
     _, expects = stage.ask(GET)
@@ -251,7 +251,7 @@ def test_the_room_of_a_connection_that_broke_off_in_doubt_goes_to_the_queue() ->
     _, waits = stage.ask(GET)
     assert waits.phase == QUEUED
     doubtful.on_failure(Failure(HEAD, RESET, "reset", idle=5.0, elapsed=0.01))
-    assert doubtful.phase == DOUBTING
+    assert doubtful.phase == AWAITING_EVIDENCE
     assert waits.lane is upstream.lane
 
 

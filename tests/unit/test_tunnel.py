@@ -22,7 +22,7 @@ class Pipe:
         self.ended: list[str] = []
         plane: Any = SimpleNamespace(now=0.0, tunnels=set(), sending={})
         port = SimpleNamespace(
-            transport=self.client, become_tunnel=lambda: b"", leave=lambda: None, blocked=False, send_timeout=60.0
+            transport=self.client, become_tunnel=lambda: b"", unregister=lambda: None, blocked=False, send_timeout=60.0
         )
         timeouts = SimpleNamespace(tunnel=10.0)
         exchange: Any = SimpleNamespace(

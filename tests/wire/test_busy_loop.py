@@ -65,18 +65,18 @@ def test_only_so_many_come_in_at_once() -> None:
     assert looks_until_all_are_in(4 * acceptor.AT_ONCE) >= 4, "the others have their turn in between"
 
 
-def test_the_lull_is_over_with_the_loops_turn() -> None:
+def test_a_deferred_read_is_over_with_the_loops_turn() -> None:
     """A client that is not read from in an overlong turn is read from in the next."""
     with Front() as front, front.connect() as sock:
         sock.sendall(GET)
         assert status_of(read_answer(sock)) == 200
 
-        def rest() -> bool:
+        def deferred() -> bool:
             [client] = front.plane.clients
-            client.rest()
+            client.defer_read()
             return client._paused
 
-        assert front.call(rest) is True
+        assert front.call(deferred) is True
         sock.sendall(GET)
         assert status_of(read_answer(sock)) == 200
         assert front.call(lambda: [client._paused for client in front.plane.clients]) == [False]

@@ -248,7 +248,7 @@ def test_who_comes_through_a_listener_that_has_gone_gets_one_answer(front: Front
     """It was in the queue when the listener was closed: it is let in, but does not stay."""
 
     assert b"Connection: close" not in front.send(GET)
-    front.call(lambda: setattr(front.plane.front, "left", frozenset({"test"})))
+    front.call(lambda: setattr(front.plane.front, "removed_binds", frozenset({"test"})))
     with front.connect() as sock:
         sock.sendall(GET + GET)
         answer = read_all(sock)

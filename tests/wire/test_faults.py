@@ -311,7 +311,7 @@ async def _just_too_late(ticks: int) -> None:
     exchange.service = plane.services["s"]
     for _ in range(30):
         lease = lane.hold()
-        lease.open(exchange, needs_new=False, careful=False)
+        lease.open(exchange, needs_new_connection=False, careful=False)
         lease.release()
     for _ in range(ticks):
         await asyncio.sleep(0)

@@ -30,7 +30,7 @@ def test_one_connection_with_other_heads_each_time(tmp_path: Path) -> None:
 
         def log() -> None:
             front.plane.log = Log(
-                AccessLog("json", str(path)), front.plane.context.wall_offset, front.plane.stats.last_words
+                AccessLog("json", str(path)), front.plane.context.wall_offset, front.plane.stats.crash_counters
             )
 
         front.call(log)

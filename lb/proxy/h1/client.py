@@ -78,7 +78,7 @@ class Downstream(AnswerWriter):
     __slots__ = (
         "_blank",
         "_block_at",
-        "_body_left",
+        "_body_remaining",
         "_chunked",
         "_head",
         "_held",
@@ -127,7 +127,7 @@ class Downstream(AnswerWriter):
         self._raw = b""  # the last head as it came, and what it means: clients repeat themselves
         self._head: RequestHead | None = None
         self._block_at = 0  # where in `_raw` the header block begins
-        self._body_left = 0
+        self._body_remaining = 0
         self._chunked: ChunkedBody | None = None
         self._wire: list[bytes] | None = None  # a chunked body as it came, as far as no stream has it yet
         self._spliced_to: TargetStream | None = None  # the stream that gets it so
@@ -157,8 +157,8 @@ class Downstream(AnswerWriter):
             self._turn_away("connections", "this worker serves as many connections as it may")
             return
         front.clients.add(self)
-        if listener.bind in front.left:
-            self.dismiss()
+        if listener.bind in front.removed_binds:
+            self.close_after_next()
         if front.draining:  # it waited in the queue, or its TLS handshake was under way
             self.drain()
         self._identify()
@@ -212,12 +212,12 @@ class Downstream(AnswerWriter):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.leave()
+        self.unregister()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_lost()
 
-    def leave(self) -> None:
+    def unregister(self) -> None:
         self.state = CLOSED
         front = self.front
         front.clients.discard(self)
@@ -227,9 +227,9 @@ class Downstream(AnswerWriter):
         front.turned_away.discard(self)
         self.context.sending.pop(self, None)
         if self.client_key:
-            left = front.per_client.get(self.client_key, 1) - 1
-            if left:
-                front.per_client[self.client_key] = left
+            remaining = front.per_client.get(self.client_key, 1) - 1
+            if remaining:
+                front.per_client[self.client_key] = remaining
             else:
                 front.per_client.pop(self.client_key, None)
             self.client_key = b""
@@ -337,8 +337,8 @@ class Downstream(AnswerWriter):
         elif fields.length > 0:
             piece = data[position : position + fields.length]
             position += len(piece)
-            self._body_left = fields.length - len(piece)
-            done = self._body_left == 0
+            self._body_remaining = fields.length - len(piece)
+            done = self._body_remaining == 0
         self.served += 1
         self._blank = False
         self.deadline = inf
@@ -367,7 +367,7 @@ class Downstream(AnswerWriter):
             if last is not None and fields is last.fields:
                 # HTTP/1.0 or an absolute-form target: what is remembered of the fields was for another kind.
                 fields = head.fields = self._parse_fields(block, None)
-            fields.said = ""
+            fields.log_fragment = ""
             if not head.minor and fields.upgrade:
                 # RFC 9110 section 7.8: an Upgrade of HTTP/1.0 is ignored.
                 fields.upgrade = b""
@@ -382,7 +382,7 @@ class Downstream(AnswerWriter):
         before = last.fields if last is not None else None
         fields.suffix = request_suffix(fields, self.peer, self.proto, self.trusted, before)
         if before is not None and before.user_agent == fields.user_agent and before.host == fields.host:
-            fields.said = before.said
+            fields.log_fragment = before.log_fragment
         return fields
 
     def _read_body(self, data: bytes) -> None:
@@ -404,12 +404,12 @@ class Downstream(AnswerWriter):
                 self._chunked = None
         else:
             piece = data
-            left = self._body_left - len(data)
-            if left < 0:
-                piece, rest = data[:left], data[left:]
-                left = 0
-            self._body_left = left
-            done = left == 0
+            remaining = self._body_remaining - len(data)
+            if remaining < 0:
+                piece, rest = data[:remaining], data[remaining:]
+                remaining = 0
+            self._body_remaining = remaining
+            done = remaining == 0
         if done:
             self.state = ANSWER
             self.deadline = inf
@@ -431,15 +431,15 @@ class Downstream(AnswerWriter):
     def _read_proxy_header(self, data: bytes) -> None:
         data = self._held + data
         try:
-            found = proxy_protocol.read(data)
+            header = proxy_protocol.read(data)
         except ValueError:
             self.context.stats.reject("bad_proxy_header")
             self._close_now()
             return
-        if found is None:
+        if header is None:
             self._held = data
             return
-        source, length = found
+        source, length = header
         self.peer = source or self.peer
         self.state = HEAD
         self.timer = "client_header"
@@ -529,9 +529,9 @@ class Downstream(AnswerWriter):
         if self._paused:
             self.resume()
 
-    def rest(self) -> None:
+    def defer_read(self) -> None:
         if self.state == HEAD and not self._held:
-            self.context.breather.rest(self)
+            self.context.read_deferral.defer(self)
 
     def framed_request(self, stream: TargetStream, begin: bool) -> bytes | None:
         wire = self._wire
@@ -691,7 +691,7 @@ class Downstream(AnswerWriter):
         unread.register(sock.fileno(), select.POLLIN)
         return bool(unread.poll(0))
 
-    def dismiss(self) -> None:
+    def close_after_next(self) -> None:
         """The listener is gone: one more answer, and that says Connection: close."""
         self.listener = replace(self.listener, requests_per_connection=1)
         self.drain()

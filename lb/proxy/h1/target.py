@@ -57,9 +57,9 @@ class Upstream(TargetStream):
         "_held",
         "_in_chunks",
         "_interim",
-        "_left",
         "_lost",
         "_paused",
+        "_remaining",
         "_spliced",
         "_state",
         "_watch",
@@ -84,7 +84,7 @@ class Upstream(TargetStream):
         self._before = 0  # of these, before the current request
         self._state = _IDLE
         self._framing = NONE
-        self._left = 0
+        self._remaining = 0
         self._chunked: ChunkedBody | None = None
         self._held = b""
         self._in_chunks = False  # the request's body is sent in chunks
@@ -107,7 +107,7 @@ class Upstream(TargetStream):
         exchange = self.exchange
         state = self._state
         if exchange is None or state == _IDLE:
-            self._unasked()
+            self._on_unsolicited_bytes()
         elif state == _HEAD:
             try:
                 self._read_head(exchange, data)
@@ -245,7 +245,7 @@ class Upstream(TargetStream):
         else:
             self.exchange = None
             self.idle_since = now
-            if lane.expecting:
+            if lane.waiters:
                 lane.hand_over(self)
             elif lane.freshest is None:
                 lane.freshest = self
@@ -264,7 +264,7 @@ class Upstream(TargetStream):
         self.idle_since = now
         if self.special and exchange is not None:
             exchange.keep_private(self)
-        elif self.lane.expecting:
+        elif self.lane.waiters:
             self.lane.hand_over(self)
         else:
             self.lane.keep(self)
@@ -315,9 +315,9 @@ class Upstream(TargetStream):
                 self._held = data
                 return
             raw = data[:end]
-            known = self.lane.context.reply_heads
-            if raw in known and exchange.head.method != b"HEAD":
-                head = known[raw]
+            memo = self.lane.context.reply_heads
+            if raw in memo and exchange.head.method != b"HEAD":
+                head = memo[raw]
             else:
                 head = self._parse_head(raw, exchange)
             if head.fields.keep_alive_timeout:
@@ -338,14 +338,14 @@ class Upstream(TargetStream):
         framing = self._framing = head.framing
         size = len(data)
         if framing == LENGTH:
-            left = head.fields.length - size
-            if left > 0:
-                self._left = left
+            remaining = head.fields.length - size
+            if remaining > 0:
+                self._remaining = remaining
                 self._state = _BODY
                 exchange.on_response(head, data, False)
                 return
-            if left < 0:
-                data = data[:left]
+            if remaining < 0:
+                data = data[:remaining]
                 self._extra()
             self._state = _IDLE
             exchange.on_response(head, data, True)
@@ -393,12 +393,12 @@ class Upstream(TargetStream):
     def _read_body(self, exchange: Requester, data: bytes) -> None:
         framing = self._framing
         if framing == LENGTH:
-            left = self._left = self._left - len(data)
-            if left > 0:
+            remaining = self._remaining = self._remaining - len(data)
+            if remaining > 0:
                 exchange.on_response_body(data, False)
                 return
-            if left < 0:
-                data = data[:left]
+            if remaining < 0:
+                data = data[:remaining]
                 self._extra()
             self._state = _IDLE
             exchange.on_response_body(data, True)
@@ -428,11 +428,11 @@ class Upstream(TargetStream):
     def _extra(self) -> None:
         """More bytes than the answer has: they are no answer to anything."""
         self.reusable = False
-        self.lane.context.stats.unasked += 1
+        self.lane.context.stats.unsolicited_bytes += 1
 
-    def _unasked(self) -> None:
+    def _on_unsolicited_bytes(self) -> None:
         """Bytes on an idle connection."""
-        self.lane.context.stats.unasked += 1
+        self.lane.context.stats.unsolicited_bytes += 1
         self.lane.forget(self)
         self.abort()
 
@@ -507,8 +507,8 @@ class Upstream(TargetStream):
         """
         if self.lane.target.tls is not None:
             return False
-        known = delivery(self.sock)
-        return known is not None and (known.sent <= self._before or (ended and known.acked <= self._before))
+        counts = delivery(self.sock)
+        return counts is not None and (counts.sent <= self._before or (ended and counts.acked <= self._before))
 
 
 def _chunk(piece: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Openings: connections to targets are begun a few per turn of the event loop.
+"""ConnectPacer: connections to targets are begun a few per turn of the event loop.
 
 A thousand requests that come at once find no idle connection. A thousand connections begun at once would keep the
 worker from its answers for a good while and overflow the target's listen queue (nginx's holds 511, many a server's
@@ -28,15 +28,15 @@ class Lane(Protocol):
     def needs_another(self) -> bool: ...
 
 
-class Openings:
+class ConnectPacer:
     """One worker's connections that are to be begun."""
 
-    __slots__ = ("_due", "_left", "_loop", "_waiting")
+    __slots__ = ("_due", "_loop", "_room", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: deque[Lane] = deque()
-        self._left = PER_TURN  # connections that may still begin in this turn
+        self._room = PER_TURN  # connections that may still begin in this turn
         self._due = False  # whether the next turn is scheduled
 
     def ask(self, lane: Lane) -> None:
@@ -44,8 +44,8 @@ class Openings:
         if not self._due:
             self._due = True
             self._loop.call_soon(self._turn)
-        if self._left:
-            self._left -= 1
+        if self._room:
+            self._room -= 1
             lane.begin()
         else:
             lane.opening += 1
@@ -53,13 +53,13 @@ class Openings:
 
     def _turn(self) -> None:
         waiting = self._waiting
-        self._left = PER_TURN
+        self._room = PER_TURN
         self._due = bool(waiting)
         if self._due:
             self._loop.call_soon(self._turn)
-        while waiting and self._left:
+        while waiting and self._room:
             lane = waiting.popleft()
             lane.opening -= 1
             if lane.needs_another():
-                self._left -= 1
+                self._room -= 1
                 lane.begin()

@@ -1,4 +1,4 @@
-"""Breather: a turn of the event loop comes to an end, however many clients are busy.
+"""ReadDeferral: a turn of the event loop comes to an end, however many clients are busy.
 
 libuv looks for ready sockets up to 48 times in one turn, for as long as each look finds 1,024 of them. Two thousand
 busy clients keep a worker from all else for more than a second then: timers, new connections, word from the supervisor.
@@ -23,7 +23,7 @@ class Client(Protocol):
     def resume(self) -> None: ...
 
 
-class Breather:
+class ReadDeferral:
     """One worker's clients that are not read from until the next turn."""
 
     __slots__ = ("_clients", "_loop")
@@ -32,7 +32,7 @@ class Breather:
         self._loop = loop
         self._clients: list[Client] = []
 
-    def rest(self, client: Client) -> None:
+    def defer(self, client: Client) -> None:
         """Do not read from `client`, which has no request under way, until the next turn."""
         if not self._clients:
             self._loop.call_soon(self._go_on)

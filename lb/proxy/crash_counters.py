@@ -20,14 +20,14 @@ BEGUN, OVER, WRITTEN, UNWRITTEN, LOGGED, TAKEN = range(6)
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Unfinished:
     """What a worker has left behind."""
 
     under_way: int
     lines: int  # of the access log, that were not written
 
 
-NOTHING = Left(0, 0)
+NOTHING = Unfinished(0, 0)
 
 
 def cells(fd: int = -1) -> memoryview:
@@ -39,18 +39,18 @@ def cells(fd: int = -1) -> memoryview:
 def create() -> int:
     """A page for a worker; returns its descriptor, or -1 where the kernel gives none."""
     try:
-        fd = os.memfd_create("lb-last-words", os.MFD_CLOEXEC)
+        fd = os.memfd_create("lb-crash-counters", os.MFD_CLOEXEC)
         os.ftruncate(fd, SIZE)
     except (OSError, AttributeError):
         return -1
     return fd
 
 
-def read(fd: int) -> Left | None:
+def read(fd: int) -> Unfinished | None:
     """What a worker that is gone has left, by its page."""
     try:
-        told = memoryview(os.pread(fd, SIZE, 0)).cast("q")
+        page = memoryview(os.pread(fd, SIZE, 0)).cast("q")
     except (OSError, TypeError):
         return None
-    owed = told[OVER] - told[WRITTEN] - told[UNWRITTEN] if told[LOGGED] else 0
-    return Left(max(0, told[BEGUN] - told[OVER]), max(0, owed))
+    owed = page[OVER] - page[WRITTEN] - page[UNWRITTEN] if page[LOGGED] else 0
+    return Unfinished(max(0, page[BEGUN] - page[OVER]), max(0, owed))
