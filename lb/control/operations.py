@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple, Protocol
 
+from lb.config.changes import Plan
+from lb.config.yaml.problems import ConfigError, Problem
 from lb.control.events import EventLog
 from lb.control.models import (
     ConfigOrder,
-    ConfigProblem,
     ConfigText,
     DrainState,
     Explanation,
-    Preview,
     ProbeResult,
     ReloadResult,
     RunView,
@@ -21,29 +21,18 @@ from lb.control.models import (
     SwitchRequest,
     TargetView,
     UpgradeResult,
-    Validation,
     WeightRequest,
 )
+from lb.core.refusals import Obstacle, Refusal, Refused
 
 
-class Refused(Exception):  # noqa: N818 - it says what happened
-    """The answer is no: the HTTP status, a title (`control.refusals` knows them all), why, and a reason for each
-    target or field."""
+class InvalidFile(Refused):
+    """A configuration has errors; `problems` are all of them."""
 
-    def __init__(
-        self,
-        status: int,
-        title: str,
-        detail: str,
-        reasons: list[dict[str, str]] | None = None,
-        problems: list[ConfigProblem] | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.title = title
-        self.detail = detail
-        self.reasons = reasons or []
-        self.problems = problems or []
+    def __init__(self, error: ConfigError) -> None:
+        obstacles = (Obstacle(problem.message, where=problem.where) for problem in error.problems)
+        super().__init__(Refusal.FILE_INVALID, "nothing has changed", obstacles)
+        self.problems = error.problems
 
 
 class Base(NamedTuple):
@@ -51,6 +40,28 @@ class Base(NamedTuple):
 
     revision: int
     mark: str
+
+
+class Previewed(NamedTuple):
+    """What an operation would do, in words, and why it would be refused, if so."""
+
+    lines: list[str]
+    refused: Refused | None = None
+    forcible: bool = False  # whether `force` would carry it out all the same
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it would be carried out."""
+        return self.refused is None
+
+
+class Validated(NamedTuple):
+    """What a configuration text would do; without a plan it has errors."""
+
+    plan: Plan | None = None
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    refused: Refused | None = None  # why a reload would be refused unless forced
 
 
 class Operations(Protocol):
@@ -97,19 +108,19 @@ class Operations(Protocol):
 
     async def rollback(self, name: str, force: bool, actor: str, revision: int | None = None) -> ServiceView: ...
 
-    def preview_switch(self, name: str, wanted: SwitchRequest) -> Preview:
+    def preview_switch(self, name: str, wanted: SwitchRequest) -> Previewed:
         """What `switch` would do now."""
 
-    def preview_rollback(self, name: str, force: bool) -> Preview:
+    def preview_rollback(self, name: str, force: bool) -> Previewed:
         """What `rollback` would do now."""
 
-    def preview_drain(self, id: str, force: bool) -> Preview:
+    def preview_drain(self, id: str, force: bool) -> Previewed:
         """What `drain` would do now."""
 
-    def preview_undrain(self, id: str, force: bool) -> Preview:
+    def preview_undrain(self, id: str, force: bool) -> Previewed:
         """What `undrain` would do now."""
 
-    def preview_weight(self, id: str, wanted: WeightRequest) -> Preview:
+    def preview_weight(self, id: str, wanted: WeightRequest) -> Previewed:
         """What `weight` would do now."""
 
     async def drain(self, id: str, force: bool, actor: str, revision: int | None = None) -> DrainState: ...
@@ -134,4 +145,4 @@ class Operations(Protocol):
 
     def config_text(self) -> ConfigText: ...
 
-    async def validate(self, text: str) -> Validation: ...
+    async def validate(self, text: str) -> Validated: ...

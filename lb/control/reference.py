@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lb.control.api.app import ENDPOINTS
 from lb.control.api.openapi import TAGS
-from lb.control.api.problems import BY_TITLE, KINDS
+from lb.control.api.problems import KINDS
 from lb.control.metrics import METRICS, STATES
 from lb.core.report import BUCKETS
 
@@ -123,7 +123,7 @@ def api_page() -> str:
         lines += [f"**{tag.capitalize()}.** {text}", "", "| request | does | answers |", "| --- | --- | --- |"]
         for endpoint in ENDPOINTS:
             if endpoint.tag == tag:
-                refused = {BY_TITLE[title].status for title in endpoint.refusals}
+                refused = {kind.status for kind in endpoint.refusals}
                 codes = ", ".join(map(str, sorted({*endpoint.answers, *refused})))
                 lines.append(f"| `{endpoint.method} {endpoint.path}` | {endpoint.summary} | {codes} |")
         lines.append("")

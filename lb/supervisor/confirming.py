@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lb.control.operations import Refused
+from lb.core.refusals import Obstacle, Refusal, Refused
 from lb.supervisor.workers import Unconfirmed, Workers
 
 #: Seconds that workers have to confirm a change.
@@ -14,7 +14,7 @@ async def confirm(workers: Workers, version: int) -> None:
     try:
         await workers.confirm(version, CONFIRM_WITHIN)
     except Unconfirmed as error:
-        reasons = [{"where": worker, "reason": reason} for worker, reason in error.workers]
-        some = "a worker has" if len(reasons) == 1 else f"{len(reasons)} workers have"
+        obstacles = [Obstacle(reason, where=worker) for worker, reason in error.workers]
+        some = "a worker has" if len(obstacles) == 1 else f"{len(obstacles)} workers have"
         detail = f"the change is in force, but {some} not confirmed it within {CONFIRM_WITHIN:g} s"
-        raise Refused(504, "Not confirmed", detail, reasons) from None
+        raise Refused(Refusal.NOT_CONFIRMED, detail, obstacles) from None

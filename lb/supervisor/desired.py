@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from lb.control.operations import Refused
 from lb.core.desired import Desired
+from lb.core.refusals import Refusal, Refused
 from lb.supervisor.events import Events
 from lb.supervisor.state import State
 
@@ -90,7 +90,7 @@ class DesiredState:
             wanted, decided = change(self.current)
             if wanted is not self.current:
                 if self._state.blocked_by:
-                    raise Refused(409, "Not now", self._state.blocked_by)
+                    raise Refused(Refusal.NOT_NOW, self._state.blocked_by)
                 saved = replace(wanted, version=self.current.version + 1)
                 await self._save(saved)
                 try:

@@ -21,9 +21,9 @@ from dataclasses import replace
 
 from lb.config.model.units import format_duration
 from lb.control.models import DrainState
-from lb.control.operations import Refused
 from lb.core.desired import Desired, TargetDesired
 from lb.core.lifecycle import Drain, Emptied, Seen, Undrain
+from lb.core.refusals import Refusal, Refused
 from lb.core.renames import Renames
 from lb.core.report import TargetTally
 from lb.core.rotation import given_shares
@@ -192,7 +192,7 @@ class Drains:
         """The target as it is configured now. Raises `Refused` when a reload has taken it away."""
         known = self._state.targets.get(target.id)
         if known is None:
-            raise Refused(404, "No such target", f"a reload has taken {target.id} out of the configuration meanwhile")
+            raise Refused(Refusal.NO_SUCH_TARGET, f"a reload has taken {target.id} out of the configuration meanwhile")
         return known
 
     def _drain_state(self, target: Target, sums: Sums, answered: bool) -> DrainState:
@@ -263,8 +263,8 @@ class Drains:
         if left < needed:
             number = f"{left} ready target{'' if left == 1 else 's'}"
             detail = f"without {target.id} pool {pool.name}, which has traffic, has {number}; {needed} must be left"
-            reasons = [reason for reason in rotations.unable(pool) if reason["target"] != target.id]
-            raise Refused(409, "Too few would be left", detail, reasons)
+            obstacles = [each for each in rotations.unable(pool) if each.target != target.id]
+            raise Refused(Refusal.TOO_FEW_LEFT, detail, obstacles)
 
     def _check_no_panic(self, target: Target, wanted: TargetDesired) -> None:
         rotations = self._rotations
@@ -275,7 +275,7 @@ class Drains:
                 f"{target.id} cannot serve ({rotations.why_not_then(target, wanted)}); once it counts, {able} ready in "
                 f"{pool.name} are fewer than `panic_threshold` asks for"
             )
-            raise Refused(409, "Too few would be left", detail, rotations.unable(pool))
+            raise Refused(Refusal.TOO_FEW_LEFT, detail, rotations.unable(pool))
 
     # --- what comes of them -----------------------------------------------------------------------------------------
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from lb.control.models import Explanation
-from lb.control.operations import Refused
 from lb.control.probe_history import ProbeHistory
 from lb.core.explain import explain, span, trial_text
+from lb.core.refusals import Refused
 from lb.core.report import RequestRecord
 from lb.core.rotation import given_shares, is_served, rules_of
 from lb.core.targets import Service, Target
@@ -128,8 +128,7 @@ class Explanations:
                 f"{rotations.strength(pool)[0]} of {len(pool.targets)} targets can serve"
             )
             lines += [
-                f"{each['target']} cannot: {each['reason']}"
-                for each in (rotations.unable(pool)[:REASONS] if share else [])
+                f"{each.target} cannot: {each.reason}" for each in (rotations.unable(pool)[:REASONS] if share else [])
             ]
         monitor = self._monitor
         trials = [

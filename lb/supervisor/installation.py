@@ -12,11 +12,11 @@ from socket import socket
 from lb.config.model.config import Config
 from lb.config.resolve import World
 from lb.config.tls_values import tls_paths, with_tls
-from lb.control.operations import Refused
 from lb.control.probe_history import ProbeHistory
 from lb.core.desired import Desired, under_configuration, under_names
 from lb.core.handover import Handover
 from lb.core.lifecycle import Drain
+from lb.core.refusals import Refused
 from lb.core.renames import Place, Renames
 from lb.core.targets import Snapshot
 from lb.health.monitor import Monitor
@@ -224,7 +224,7 @@ class Installation:
         try:
             await confirm(self._workers, self._rotations.flush())
         except Refused as refused:
-            late = "; ".join(f"{each['where']} {each['reason']}" for each in refused.reasons)
+            late = "; ".join(f"{each.where} {each.reason}" for each in refused.obstacles)
             self._events.emit("worker", f"the new configuration is not confirmed: {late}")
             raise
         finally:

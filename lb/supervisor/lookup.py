@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lb.control.operations import Refused
+from lb.core.refusals import Refusal, Refused
 from lb.core.targets import Pool, Service, Target
 from lb.supervisor.state import State
 
@@ -11,7 +11,7 @@ def service_of(state: State, name: str) -> Service:
     """Raises `Refused`."""
     services = {service.name: service for service in state.world.snapshot.services}
     if name not in services:
-        raise Refused(404, "No such service", f"there is no service {name}; there is {', '.join(services)}")
+        raise Refused(Refusal.NO_SUCH_SERVICE, f"there is no service {name}; there is {', '.join(services)}")
     return services[name]
 
 
@@ -19,7 +19,7 @@ def pool_of(service: Service, name: str) -> Pool:
     """Raises `Refused`."""
     pools = {pool.name: pool for pool in service.pools}
     if name not in pools:
-        raise Refused(404, "No such pool", f"{service.name} has no pool {name}; it has {', '.join(pools)}")
+        raise Refused(Refusal.NO_SUCH_POOL, f"{service.name} has no pool {name}; it has {', '.join(pools)}")
     return pools[name]
 
 
@@ -32,8 +32,8 @@ def target_of(state: State, id: str) -> Target:
     if len(matches) == 1:
         return targets[matches[0]]
     if matches:
-        raise Refused(409, "Ambiguous target", f"{id} may be {' or '.join(sorted(matches))}")
-    raise Refused(404, "No such target", f"there is no target {id}")
+        raise Refused(Refusal.AMBIGUOUS_TARGET, f"{id} may be {' or '.join(sorted(matches))}")
+    raise Refused(Refusal.NO_SUCH_TARGET, f"there is no target {id}")
 
 
 def caller_of(state: State, subject: str) -> Target:
@@ -46,5 +46,5 @@ def caller_of(state: State, subject: str) -> Target:
             return calling[0]
         if calling:
             names = " or ".join(target.id for target in calling)
-            raise Refused(409, "Ambiguous target", f"{subject} may be {names}; say ?target=") from None
+            raise Refused(Refusal.AMBIGUOUS_TARGET, f"{subject} may be {names}; say ?target=") from None
         raise

@@ -30,8 +30,8 @@ from lb.config.load import load
 from lb.config.model.config import Config
 from lb.config.tls_files import load_world
 from lb.config.tls_values import tls_paths
-from lb.control.operations import Refused
 from lb.control.probe_history import ProbeHistory
+from lb.core.refusals import Refusal, Refused
 from lb.health.memory import Memory
 from lb.health.monitor import Monitor
 from lb.process.channel import Order
@@ -584,13 +584,13 @@ class Supervisor:
         Raises `Refused`; then this one goes on as if nothing had been.
         """
         if not self.upgradable:
-            raise Refused(409, "No upgrade", "its demo backends would end with it; start lb without --demo")
+            raise Refused(Refusal.NO_UPGRADE, "its demo backends would end with it; start lb without --demo")
         if (
             reason := self.state.blocked_by
             or self.handovers.busy()
             or ("lb is stopping" if self._over.is_set() else "")
         ):
-            raise Refused(409, "Not now", reason)
+            raise Refused(Refusal.NOT_NOW, reason)
         self.state.blocked_by = "an upgrade is under way"
         self.events.emit("upgrade", "begins: a new lb is started beside this one", actor=actor)
         successor: Successor | None = None
@@ -615,7 +615,7 @@ class Supervisor:
                 await successor.back_out()
             self.state.blocked_by = ""
             self.events.emit("upgrade", f"backed out, this lb goes on: {error}", actor=actor)
-            raise Refused(409, "Backed out", f"the new lb did not get ready: {error}") from None
+            raise Refused(Refusal.BACKED_OUT, f"the new lb did not get ready: {error}") from None
         before, after = f"process {os.getpid()}", f"process {successor.pid}"
         self.events.emit("upgrade", f"{after} has taken over", actor=actor, before=before, after=after)
         self.workers.let_go()

@@ -18,17 +18,14 @@ from lb.config.load import examine, load_text
 from lb.config.model.config import Config
 from lb.config.resolve import World
 from lb.config.tls_files import load_world
-from lb.config.yaml.problems import ConfigError, Problem
-from lb.control.api.problems import problem
+from lb.config.yaml.problems import ConfigError
 from lb.control.events import EventLog
 from lb.control.models import (
     ConfigOrder,
-    ConfigProblem,
     ConfigText,
     DrainState,
     Event,
     Explanation,
-    Preview,
     ProbeResult,
     ReloadResult,
     RunView,
@@ -37,12 +34,12 @@ from lb.control.models import (
     SwitchRequest,
     TargetView,
     UpgradeResult,
-    Validation,
     WeightRequest,
 )
-from lb.control.operations import Base, Refused
+from lb.control.operations import Base, InvalidFile, Previewed, Validated
 from lb.control.probe_history import ProbeHistory
 from lb.core.digest import digest
+from lb.core.refusals import Obstacle, Refusal, Refused
 from lb.core.targets import Pool, Service
 from lb.health.monitor import Monitor
 from lb.supervisor.desired import DesiredState, OtherVersion
@@ -196,7 +193,7 @@ class LiveOperations:
             await self._rollouts.roll_back(name, force, actor, revision)
         return await self.service(name)
 
-    def preview_switch(self, name: str, wanted: SwitchRequest) -> Preview:
+    def preview_switch(self, name: str, wanted: SwitchRequest) -> Previewed:
         service, rollouts = service_of(self._state, name), self._rollouts
         pool = pool_of(service, wanted.to)
 
@@ -205,7 +202,7 @@ class LiveOperations:
 
         return _previewed(look, wanted.force)
 
-    def preview_rollback(self, name: str, force: bool) -> Preview:
+    def preview_rollback(self, name: str, force: bool) -> Previewed:
         service = service_of(self._state, name)
         return _previewed(lambda force: self._rollouts.preview_roll_back(service, force), force)
 
@@ -218,7 +215,7 @@ class LiveOperations:
         needed = max(self._rotations.least_able(pool), quorum.needed(meant))
         detail = self._rotations.shortfall(pool, needed)
         if detail and not force:
-            raise Refused(409, "Not ready", detail, self._rotations.unable(pool))
+            raise Refused(Refusal.NOT_READY, detail, self._rotations.unable(pool))
         return f" (forced: {detail})" if detail else ""
 
     # --- one target -------------------------------------------------------------------------------------------------
@@ -227,7 +224,7 @@ class LiveOperations:
         with self._based_on(revision):
             return await self._drains.begin(target_of(self._state, id), force, actor, version=revision)
 
-    def preview_drain(self, id: str, force: bool) -> Preview:
+    def preview_drain(self, id: str, force: bool) -> Previewed:
         target = target_of(self._state, id)
         return _previewed(lambda force: self._drains.preview(target, force), force)
 
@@ -240,7 +237,7 @@ class LiveOperations:
             await self._drains.undrain(target, force, actor, revision)
         return await self.target(target.id)
 
-    def preview_undrain(self, id: str, force: bool) -> Preview:
+    def preview_undrain(self, id: str, force: bool) -> Previewed:
         target = target_of(self._state, id)
         return _previewed(lambda force: self._drains.preview_undrain(target, force), force)
 
@@ -253,7 +250,7 @@ class LiveOperations:
             await self._weights.put(target, wanted.weight, wanted.force, actor, revision)
         return await self.target(target.id)
 
-    def preview_weight(self, id: str, wanted: WeightRequest) -> Preview:
+    def preview_weight(self, id: str, wanted: WeightRequest) -> Previewed:
         target, weights = target_of(self._state, id), self._weights
         return _previewed(lambda force: weights.preview(target, wanted.weight, force), wanted.force)
 
@@ -264,7 +261,7 @@ class LiveOperations:
             async with asyncio.timeout(60.0):
                 verdict = await monitor.probe_now(target.id)
         except KeyError:
-            raise Refused(409, "Not probed", f"{target.id} has `protocol: none`: it is never probed") from None
+            raise Refused(Refusal.NOT_PROBED, f"{target.id} has `protocol: none`: it is never probed") from None
         target_of(self._state, target.id)  # a reload may have taken it away while it was probed
         return ProbeResult(
             target=target.id,
@@ -285,29 +282,27 @@ class LiveOperations:
         if self._state.config.admin.token_file is None:
             new = await self._reaching(wanted.text)
             if new:
-                reasons = [{"where": where, "reason": "is new, and needs a token"} for where in new]
+                obstacles = [Obstacle("is new, and needs a token", where=where) for where in new]
                 detail = "without a token, what lb runs and which files it writes can only be changed in the file"
-                raise Refused(403, "Token needed for commands", detail, reasons)
+                raise Refused(Refusal.TOKEN_NEEDED_FOR_COMMANDS, detail, obstacles)
         return await self._reloaded(self._reloads.replace(wanted, actor))
 
     async def _reloaded(self, reloading: Coroutine[Any, Any, Reloaded]) -> ReloadResult:
         try:
             done = await reloading
         except ConfigError as error:
-            reasons = [{"where": problem.where, "reason": problem.message} for problem in error.problems]
-            problems = [_problem(problem) for problem in error.problems]
-            raise Refused(422, "The file is invalid", "nothing has changed", reasons, problems) from None
+            raise InvalidFile(error) from None
         except CannotListen as error:
-            raise Refused(409, "Cannot listen", str(error)) from None
+            raise Refused(Refusal.CANNOT_LISTEN, str(error)) from None
         except CutsOff as error:
             raise _unserved(error) from None
         except NotNow as error:
-            raise Refused(409, "Not now", str(error)) from None
+            raise Refused(Refusal.NOT_NOW, str(error)) from None
         except Edited as error:
-            raise Refused(409, "The file was edited", str(error)) from None
+            raise Refused(Refusal.FILE_EDITED, str(error)) from None
         except OSError as error:
             detail = f"{error.filename or self._state.path}: {error.strerror or error}; nothing has changed"
-            raise Refused(409, "The file cannot be written", detail) from None
+            raise Refused(Refusal.FILE_NOT_WRITTEN, detail) from None
         warnings = [f"{text}. {remedy}" for _, _, text, remedy in access_log_warnings(self._state.config)]
         return ReloadResult(changed=bool(done.lines), lines=done.lines, forced=done.forced, warnings=warnings)
 
@@ -328,31 +323,23 @@ class LiveOperations:
         return UpgradeResult(pid=await self._upgrade(actor, within))
 
     def config_text(self) -> ConfigText:
-        try:
-            return ConfigText(text=self._state.text)
-        except ConfigError as error:
-            raise Refused(409, "The file cannot be read", str(error)) from None
+        return ConfigText(text=self._state.text)
 
-    async def validate(self, text: str) -> Validation:
+    async def validate(self, text: str) -> Validated:
         path = self._state.path
 
-        def look() -> tuple[Validation, World | None]:
+        def look() -> tuple[Validated, World | None]:
             try:
                 loaded = examine(text, str(path), os.environ, base=str(path.resolve().parent))
             except ConfigError as error:
-                problems = [_problem(problem) for problem in error.problems]
-                return Validation(ok=False, problems=problems, changes=[]), None
+                return Validated(problems=tuple(error.problems)), None
             world = load_world(loaded.config)
             plan = diff(self._state.file_world, world)
-            found = [_problem(warning) for warning in lint(loaded, world=world)]
-            validation = Validation(ok=True, problems=[], warnings=found, changes=plan.lines(), summary=plan.summary())
-            return validation, world
+            return Validated(plan, warnings=tuple(lint(loaded, world=world))), world
 
-        validation, world = await asyncio.to_thread(look)
+        validated, world = await asyncio.to_thread(look)
         cut = self._reloads.cut_off(world) if world is not None else ()
-        if cut:
-            validation.refusal = problem(_unserved(CutsOff(cut)))
-        return validation
+        return validated._replace(refused=_unserved(CutsOff(cut))) if cut else validated
 
 
 def _somebody_was_faster(what: str, changes: list[Event]) -> Refused:
@@ -360,37 +347,25 @@ def _somebody_was_faster(what: str, changes: list[Event]) -> Refused:
     if changes:
         by = f" (by {changes[-1].actor})" if changes[-1].actor else ""
         what += f"; the last change: {changes[-1].subject}: {changes[-1].text}{by}"
-    return Refused(412, "Somebody was faster", what)
+    return Refused(Refusal.BASE_OUTDATED, what)
 
 
-def _previewed(look: Callable[[bool], list[str]], force: bool) -> Preview:
+def _previewed(look: Callable[[bool], list[str]], force: bool) -> Previewed:
     """What an order would do; when it is refused, whether it would not be with force."""
     try:
-        return Preview(allowed=True, lines=look(force))
+        return Previewed(look(force))
     except Refused as refused:
         forcible = False
         lines: list[str] = []
         if not force:
             with suppress(Refused):
                 lines, forcible = look(True), True
-        return Preview(allowed=False, lines=lines, refusal=problem(refused), forcible=forcible)
+        return Previewed(lines, refused, forcible)
 
 
 def _unserved(error: CutsOff) -> Refused:
-    reasons = [{"target": id, "reason": reason} for each in error.found for id, reason in each.reasons]
-    return Refused(409, "No target could serve", str(error), reasons)
-
-
-def _problem(found: Problem) -> ConfigProblem:
-    return ConfigProblem(
-        line=found.line,
-        column=found.column,
-        message=found.message,
-        hint=found.hint,
-        quote=found.quote,
-        width=found.width,
-        path=found.path,
-    )
+    obstacles = [Obstacle(reason, target=id) for each in error.found for id, reason in each.reasons]
+    return Refused(Refusal.NO_TARGET_COULD_SERVE, str(error), obstacles)
 
 
 def _outward(value: object, where: tuple[str, ...] = ()) -> Iterator[tuple[str, object, str]]:

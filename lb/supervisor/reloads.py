@@ -28,8 +28,8 @@ from lb.config.resolve import World
 from lb.config.tls_files import check_renewed, load_world
 from lb.config.yaml.problems import ConfigError
 from lb.control.models import ConfigOrder
-from lb.control.operations import Refused
 from lb.core.digest import digest
+from lb.core.refusals import Refused
 from lb.core.reload_gate import CutOff, Situation, cut_off, told
 from lb.health.monitor import Monitor
 from lb.net.atomic_file import Replacement

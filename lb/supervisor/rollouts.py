@@ -21,9 +21,9 @@ from typing import Any
 from lb.config.model.units import Unreadable, format_duration, parse_duration
 from lb.config.resolve import release_plan
 from lb.control.models import SwitchRequest
-from lb.control.operations import Refused
 from lb.core.analysis import Tally
 from lb.core.desired import Desired, ServiceDesired
+from lb.core.refusals import Refusal, Refused
 from lb.core.renames import Renames
 from lb.core.report import PoolTally
 from lb.core.rollout import (
@@ -138,10 +138,10 @@ class Rollouts:
         gone = name if not pools else prepared.new if prepared.new not in pools else ""
         if gone:
             detail = f"a reload took {gone} away while the pre hook ran; nothing has been switched"
-            raise Refused(409, "The service has changed", detail)
+            raise Refused(Refusal.SERVICE_HAS_CHANGED, detail)
         if self._wanted(name).active != prepared.old:
             detail = f"{prepared.old} is not the active pool of {name} any more"
-            raise Refused(409, "The service has changed", detail)
+            raise Refused(Refusal.SERVICE_HAS_CHANGED, detail)
 
     def preview_switch(self, service: Service, wanted: SwitchRequest, gate: Callable[[], str]) -> list[str]:
         """What `switch` would do, in words. Raises the `Refused` that it would raise; nothing is changed or told."""
@@ -178,8 +178,7 @@ class Rollouts:
                 return promote(rollout), forced
             if rollout.share < 100:
                 raise Refused(
-                    409,
-                    "A rollout is under way",
+                    Refusal.ROLLOUT_UNDER_WAY,
                     f"{name} goes from {rollout.plan.old} to {rollout.plan.new} and is at {rollout.share} %; "
                     f"`lb rollback {name}` ends it, `lb switch {name} {rollout.plan.new}` completes it",
                 )
@@ -200,7 +199,7 @@ class Rollouts:
             nobody = self._nobody_at(service, rollout.plan.old, force)
             return roll_back(rollout, f"an operator asked for it{nobody}"), None
         if not desired.previous:
-            raise Refused(409, "Nothing to roll back to", f"{name} has no previous pool: it was not switched")
+            raise Refused(Refusal.NOTHING_TO_ROLL_BACK_TO, f"{name} has no previous pool: it was not switched")
         nobody = self._nobody_at(service, desired.previous, force)
         # Switched by an earlier lb, or the rollout is forgotten: the same change, unwatched.
         plan = Plan(desired.active, desired.previous, bake=Bake(time=0.0), actor=actor)
@@ -219,14 +218,14 @@ class Rollouts:
             instead = f"{fallback} would, as the fallback"
         detail = f"{few if able else f'no target of {name} can serve'}: {instead}"
         if not force:
-            raise Refused(409, "Not ready", detail, rotations.unable(pool))
+            raise Refused(Refusal.NOT_READY, detail, rotations.unable(pool))
         return f" (forced: {detail})"
 
     @contextmanager
     def _order(self, name: str) -> Iterator[None]:
         """One order at a time for a service."""
         if name in self._ordered:
-            raise Refused(409, "Another order is under way", f"somebody else is switching {name} right now")
+            raise Refused(Refusal.OTHER_ORDER_UNDER_WAY, f"somebody else is switching {name} right now")
         self._ordered.add(name)
         try:
             yield
@@ -245,9 +244,9 @@ class Rollouts:
             if wanted.freeze_on_fail is not None:
                 plan = replace(plan, freeze_on_fail=wanted.freeze_on_fail)
         except Unreadable as error:
-            raise Refused(422, "Invalid request", f"{error}; write {error.allowed}") from None
+            raise Refused(Refusal.INVALID_REQUEST, f"{error}; write {error.allowed}") from None
         except ValueError as error:
-            raise Refused(422, "Invalid request", str(error)) from None
+            raise Refused(Refusal.INVALID_REQUEST, str(error)) from None
         return plan
 
     async def _prepare(self, name: str, plan: Plan) -> bool:
@@ -260,7 +259,7 @@ class Rollouts:
         if not outcome.ok:
             self._count(name, "failed")
             note("rollout", f"pre failed, nothing has changed: {outcome.text}", name, actor=plan.actor)
-            raise Refused(409, "The pre hook failed", f"nothing has changed: {outcome.text}")
+            raise Refused(Refusal.PRE_HOOK_FAILED, f"nothing has changed: {outcome.text}")
         note("rollout", f"pre: {outcome.text}", name, actor=plan.actor)
         return True
 
@@ -566,7 +565,7 @@ class Rollouts:
         for service in self._services():
             if service.name == name:
                 return service
-        raise Refused(409, "The service has changed", f"a reload took {name} away; nothing has been switched")
+        raise Refused(Refusal.SERVICE_HAS_CHANGED, f"a reload took {name} away; nothing has been switched")
 
     def _wanted(self, name: str) -> ServiceDesired:
         return self._desired.current.services[self._service(name).name]

@@ -13,6 +13,7 @@ from time import monotonic
 
 from lb.core.desired import Desired, TargetDesired
 from lb.core.lifecycle import Health
+from lb.core.refusals import Obstacle
 from lb.core.rotation import (
     ServiceRules,
     can_serve,
@@ -153,10 +154,10 @@ class Rotations:
         wished = {target.id: wanted}
         return why_not(target, undrained(self._healths, wished), wished, monotonic())
 
-    def unable(self, pool: Pool) -> list[dict[str, str]]:
-        """The targets of a pool that cannot serve, each with the reason, as a refusal lists them."""
+    def unable(self, pool: Pool) -> list[Obstacle]:
+        """The targets of a pool that cannot serve, each with the reason."""
         reasons = ((target.id, self.why_not(target)) for target in pool.targets)
-        return [{"target": id, "reason": reason} for id, reason in reasons if reason]
+        return [Obstacle(reason, target=id) for id, reason in reasons if reason]
 
     def close(self) -> None:
         """No more changes."""

@@ -10,10 +10,9 @@ import jsonschema
 import pytest
 from aiohttp import web
 
-from lb.control.api import http
-from lb.control.api.problems import BY_NAME
+from lb.control.api import http, problems
+from lb.control.api.problems import BY_NAME, Rejected
 from lb.control.models import SwitchRequest
-from lb.control.operations import Refused
 from tests.control.conftest import Api
 
 ORDERS = [
@@ -157,12 +156,12 @@ def test_long_answers_are_compressed_for_those_who_can_read_it(shared: Api) -> N
 
 async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "BODY_TIME", 0.1)
-    refused: list[Refused] = []
+    refused: list[Rejected] = []
 
     async def take(request: web.Request) -> web.Response:
         try:
             await http.body(request, SwitchRequest)
-        except Refused as reason:
+        except Rejected as reason:
             refused.append(reason)
         return web.Response()
 
@@ -177,7 +176,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
         assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
     writer.close()
     await runner.cleanup()
-    assert [(each.status, each.title) for each in refused] == [(408, "Body too slow")]
+    assert [each.kind for each in refused] == [problems.BODY_TOO_SLOW]
 
 
 # --- previews --------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -12,11 +13,12 @@ import jsonschema
 import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
-from lb.control.api import openapi, pages
+from lb.control.api import openapi, pages, problems
 from lb.control.api.app import ENDPOINTS, build
-from lb.control.api.problems import BY_STATUS, BY_TITLE, KINDS
+from lb.control.api.problems import BY_REFUSAL, BY_STATUS, KINDS, Kind
 from lb.control.operations import Operations
 from lb.control.reference import API_PAGE, api_page
+from lb.core.refusals import Refusal
 from tests.control.conftest import Api
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,19 +114,38 @@ def test_examples_are_right_by_their_schemas() -> None:
                 assert validator.is_valid(example), (name, field)
 
 
-def test_every_refusal_in_the_code_has_its_kind() -> None:
-    """`Refused(409, "Not ready", …)`: the title is a known kind, and the status its own."""
-    used = set()
-    for path in (ROOT / "lb").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refused":
-                status, title = node.args[0], node.args[1]
-                if isinstance(status, ast.Constant) and isinstance(title, ast.Constant):
-                    assert title.value in BY_TITLE, f"{path}:{node.lineno}"
-                    assert BY_TITLE[title.value].status == status.value, f"{path}:{node.lineno}"
-                    used.add(title.value)
-    assert {kind.title for kind in KINDS} - used - set(BY_STATUS.values()) == set(), "these are never said"
+def constants(path: Path, exception: str) -> Iterator[str]:
+    """The constants that `exception` is made with in a file: `Refused(Refusal.NOT_READY, …)` → NOT_READY."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == exception:
+            kind = node.args[0]
+            if isinstance(kind, ast.Attribute):
+                yield kind.attr
+
+
+def test_every_refusal_of_operations_has_one_kind() -> None:
+    assert list(BY_REFUSAL) == [kind.refusal for kind in KINDS if kind.refusal is not None], "no two of one"
+    assert set(BY_REFUSAL) == set(Refusal)
+
+
+def test_every_kind_is_used() -> None:
+    code = list((ROOT / "lb").rglob("*.py"))
+    refused = {name for path in code for name in constants(path, "Refused")} | {"FILE_INVALID"}  # `InvalidFile`
+    rejected = {name for path in code for name in constants(path, "Rejected")}
+    assert refused == {refusal.name for refusal in Refusal}
+    own = {name for name, kind in vars(problems).items() if isinstance(kind, Kind) and kind.refusal is None}
+    by_the_server = {name for name, kind in vars(problems).items() if kind in BY_STATUS.values()}
+    assert own - rejected - by_the_server == set(), "these are never said"
     assert len({kind.name for kind in KINDS}) == len(KINDS)
+
+
+def test_the_supervisor_knows_no_status() -> None:
+    """Which HTTP status a refusal has is the API's to say, and no message of the supervisor's depends on it."""
+    statuses = {kind.status for kind in KINDS}
+    for path in (ROOT / "lb" / "supervisor").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            number = node.value if isinstance(node, ast.Constant) else None
+            assert not (isinstance(number, int) and number in statuses), f"{path}:{node.lineno}"  # type: ignore[attr-defined]
 
 
 def test_the_page_is_current() -> None:

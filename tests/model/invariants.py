@@ -52,7 +52,7 @@ async def look(world: World) -> None:
 
 async def _explain_request(world: World, track: Track) -> None:
     """`lb explain REQUEST-ID` says what became of a request: its service, and who answered it with which status."""
-    from lb.control.operations import Refused
+    from lb.core.refusals import Refused
 
     answer = track.answer
     assert answer is not None

@@ -38,7 +38,7 @@ def nobody_serves(world: World, name: str) -> bool:
 
 async def order(world: World, carried_out: Coroutine[Any, Any, Any], after: Callable[[], None] = lambda: None) -> Any:
     """Carry out an order; `after` notes it for the reference. Returns the answer, or the `Refused`."""
-    from lb.control.operations import Refused
+    from lb.core.refusals import Refusal, Refused
 
     world.orders += 1
     turns, shared = world.turns, world.all_shares()
@@ -47,7 +47,7 @@ async def order(world: World, carried_out: Coroutine[Any, Any, Any], after: Call
         answer = await world.within(carried_out)
     except Refused as refused:
         # What was refused has moved no traffic: `lb` itself has, by a rollout that it ended.
-        world.traffic_moved = refused.status != 504 and world.all_shares() != shared
+        world.traffic_moved = refused.refusal is not Refusal.NOT_CONFIRMED and world.all_shares() != shared
         return refused
     else:
         world.traffic_moved = False
@@ -64,9 +64,9 @@ async def order(world: World, carried_out: Coroutine[Any, Any, Any], after: Call
 
 def compare(world: World, preview: Any, answer: Any, what: str) -> None:
     """What was foreseen has to be what came, unless the checks changed something while the order was carried out."""
-    from lb.control.operations import Refused
+    from lb.core.refusals import Refusal, Refused
 
-    unconfirmed = isinstance(answer, Refused) and answer.status == 504
+    unconfirmed = isinstance(answer, Refused) and answer.refusal is Refusal.NOT_CONFIRMED
     if unconfirmed and sum(at > CLOCK.now - REPLACED for at in world.processes.failures) < 2:
         world.violate("5 confirmed", f"{what}: {answer.detail}")
     refused = isinstance(answer, Refused) and not unconfirmed

@@ -39,13 +39,15 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
 
 
 async def _reload(world: World, plan: Plan, dice: random.Random) -> str:
+    from lb.core.refusals import Refusal, Refused
+
     text = plan.text()
     world.file.write_text(text)
     force = dice.random() < 0.2
     await world.settle()
     served = {name for name in plan.services if serves(world, name)}
     operations = world.supervisor.operations
-    foreseen = (await world.within(operations.validate(text))).refusal is not None
+    foreseen = (await world.within(operations.validate(text))).refused is not None
 
     had_traffic = {name: traffic(world, service) for name, service in world.plan.services.items()}
 
@@ -81,7 +83,7 @@ async def _reload(world: World, plan: Plan, dice: random.Random) -> str:
     world.on_reload = note
     answer = await order(world, operations.reload(force, "model"))
     world.on_reload = None
-    refused = getattr(answer, "title", "") == "No target could serve"
+    refused = isinstance(answer, Refused) and answer.refusal is Refusal.NO_TARGET_COULD_SERVE
     if not force and foreseen != refused:
         world.violate("4 dry run", f"reload: foreseen {'refused' if foreseen else 'allowed'}, came: {answer}")
     if refused:
@@ -90,7 +92,7 @@ async def _reload(world: World, plan: Plan, dice: random.Random) -> str:
     for name in served:
         judge_outcome(world, name, answer, True, force, f"reload{' by force' if force else ''}")
     if isinstance(answer, Exception):
-        reasons = [f"{r}" for r in getattr(answer, "reasons", [])]
+        reasons = [f"{r}" for r in getattr(answer, "obstacles", ())]
         world.violate("model", f"the file was refused: {answer} {reasons}")
         return "refused"
     return "; ".join(answer.lines[:4])

@@ -258,7 +258,7 @@ class World:
             task.cancel()
             raise Violation("order", f"an order did not return within {timeout:g} s")
         error = task.exception()
-        if error is not None and type(error).__name__ != "Refused":
+        if error is not None and "Refused" not in [kind.__name__ for kind in type(error).__mro__]:
             raise Violation("no error", f"{type(error).__name__}: {error}")
         return task.result()
 

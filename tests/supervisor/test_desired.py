@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from lb.control.operations import Refused
 from lb.core.desired import Desired, TargetDesired
+from lb.core.refusals import Refusal, Refused
 from lb.supervisor.desired import CannotSave, DesiredState, OtherVersion
 
 
@@ -75,7 +75,7 @@ async def test_an_order_is_refused_for_what_changed_while_it_was_written(parts: 
 
     def gated(current: Desired) -> tuple[Desired, int]:
         if ejected:
-            raise Refused(409, "Too few would be left", "0 ready targets")
+            raise Refused(Refusal.TOO_FEW_LEFT, "0 ready targets")
         return drain(current)
 
     await parts.desired.own()
@@ -154,7 +154,7 @@ async def test_a_change_that_raises_changes_nothing(parts: Parts) -> None:
     await parts.desired.own()
 
     def refuse(current: Desired) -> tuple[Desired, None]:
-        raise Refused(409, "Not ready", "nobody can serve")
+        raise Refused(Refusal.NOT_READY, "nobody can serve")
 
     with pytest.raises(Refused):
         await parts.desired.commit(refuse)

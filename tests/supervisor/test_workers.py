@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lb.control.operations import Refused
+from lb.core.refusals import Refusal, Refused
 from lb.core.targets import Rotation, Route, Snapshot
 from lb.process import fd_handover
 from lb.process.channel import Order
@@ -509,9 +509,10 @@ async def test_an_order_says_who_has_not_confirmed(crew: Make, monkeypatch: pyte
     with pytest.raises(Refused) as caught:
         await confirming.confirm(one.workers, one.version)
     assert caught.value.detail == "the change is in force, but a worker has not confirmed it within 1 s"
-    [reason] = caught.value.reasons
-    assert reason["where"] == f"worker 0 (process {one.workers.pids[0]})"
-    assert reason["reason"].startswith(f"could not install version {one.version}: KeyError")
+    assert caught.value.refusal is Refusal.NOT_CONFIRMED
+    [obstacle] = caught.value.obstacles
+    assert obstacle.where == f"worker 0 (process {one.workers.pids[0]})"
+    assert obstacle.reason.startswith(f"could not install version {one.version}: KeyError")
 
 
 async def test_who_waits_in_the_queue_of_one_that_dies_with_its_supervisor_is_served(crew: Make) -> None:

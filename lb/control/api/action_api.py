@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from lb.control.api import problems
 from lb.control.api.endpoint import Answer, Endpoint, Parameter
 from lb.control.api.http import OPERATIONS, actor, as_seen, body, number, query, view
+from lb.control.api.problems import Rejected
+from lb.control.api.views import preview
 from lb.control.models import (
     DrainRequest,
     DrainState,
@@ -22,7 +25,6 @@ from lb.control.models import (
     UndrainRequest,
     WeightRequest,
 )
-from lb.control.operations import Refused
 
 PRESTOP_QUERY = (
     Parameter("target", "The target; left out: the one whose address the request comes from.", {"type": "string"}),
@@ -40,7 +42,7 @@ PRESTOP_ABOUT = (
     "target is back."
 )
 
-BUSY = ("Not now", "Not confirmed")
+BUSY = (problems.NOT_NOW, problems.NOT_CONFIRMED)
 
 
 # --- what they would do ----------------------------------------------------------------------------------------------
@@ -49,31 +51,31 @@ BUSY = ("Not now", "Not confirmed")
 async def preview_switch(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, SwitchRequest)
-    return view(request, request.app[OPERATIONS].preview_switch(request.match_info["name"], wanted))
+    return view(request, preview(request.app[OPERATIONS].preview_switch(request.match_info["name"], wanted)))
 
 
 async def preview_rollback(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, RollbackRequest)
-    return view(request, request.app[OPERATIONS].preview_rollback(request.match_info["name"], wanted.force))
+    return view(request, preview(request.app[OPERATIONS].preview_rollback(request.match_info["name"], wanted.force)))
 
 
 async def preview_drain(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, DrainRequest)
-    return view(request, request.app[OPERATIONS].preview_drain(request.match_info["id"], wanted.force))
+    return view(request, preview(request.app[OPERATIONS].preview_drain(request.match_info["id"], wanted.force)))
 
 
 async def preview_undrain(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, UndrainRequest)
-    return view(request, request.app[OPERATIONS].preview_undrain(request.match_info["id"], wanted.force))
+    return view(request, preview(request.app[OPERATIONS].preview_undrain(request.match_info["id"], wanted.force)))
 
 
 async def preview_weight(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, WeightRequest)
-    return view(request, request.app[OPERATIONS].preview_weight(request.match_info["id"], wanted))
+    return view(request, preview(request.app[OPERATIONS].preview_weight(request.match_info["id"], wanted)))
 
 
 # --- doing it --------------------------------------------------------------------------------------------------------
@@ -111,7 +113,7 @@ async def drain_state(request: web.Request) -> web.Response:
 async def prestop(request: web.Request) -> web.Response:
     """For a container's preStop hook, which may be unable to do more than a GET: it names itself, or just calls."""
     if "Mozilla/" in request.headers.get("User-Agent", "") and "Sec-Fetch-Site" not in request.headers:
-        raise Refused(403, "Foreign page", "a browser that does not say which page asks may not drain a target")
+        raise Rejected(problems.FOREIGN_PAGE, "a browser that does not say which page asks may not drain a target")
     given = query(request, [parameter.name for parameter in PRESTOP_QUERY])
     subject = given.get("target", "") or request.remote or ""
     wait = number("wait", given.get("wait", "30"), 600)
@@ -144,13 +146,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "Send a service's traffic to another pool, at once or in steps",
         {200: Answer("How the service stands now; every worker has confirmed it.", ServiceView)},
         takes=SwitchRequest, changes=True,
-        refusals=("No such pool", "Not ready", "A rollout is under way", "Another order is under way",
-                  "The service has changed", "The pre hook failed", *BUSY),
+        refusals=(problems.NO_SUCH_POOL, problems.NOT_READY, problems.ROLLOUT_UNDER_WAY, problems.OTHER_ORDER_UNDER_WAY,
+                  problems.SERVICE_HAS_CHANGED, problems.PRE_HOOK_FAILED, *BUSY),
     ),
     Endpoint(
         "POST", "/api/v1/services/{name}/switch/preview", preview_switch, "previewSwitch", "switching",
         "What a switch would do", PREVIEW, takes=SwitchRequest,
-        refusals=("No such pool",),
+        refusals=(problems.NO_SUCH_POOL,),
     ),
     Endpoint(
         "POST", "/api/v1/services/{name}/rollback/preview", preview_rollback, "previewRollback", "switching",
@@ -162,7 +164,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         {200: Answer("How the service stands now; every worker has confirmed it.", ServiceView)},
         "One target there that can serve is enough: this is the way out. A rollout under way ends.",
         takes=RollbackRequest, takes_nothing_too=True,
-        changes=True, refusals=("Nothing to roll back to", "Not ready", *BUSY),
+        changes=True, refusals=(problems.NOTHING_TO_ROLL_BACK_TO, problems.NOT_READY, *BUSY),
     ),
     Endpoint(
         "GET", "/api/v1/targets/{id}/drain", drain_state, "getDrain", "targets", "How far a drain has come", DRAINS,
@@ -170,7 +172,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "POST", "/api/v1/targets/{id}/drain", drain, "drainTarget", "targets", "No new requests for a target", DRAINS,
         "It stays drained until it is undrained, also across restarts of lb.",
-        takes=DrainRequest, takes_nothing_too=True, changes=True, refusals=("Too few would be left", *BUSY),
+        takes=DrainRequest, takes_nothing_too=True, changes=True, refusals=(problems.TOO_FEW_LEFT, *BUSY),
     ),
     Endpoint(
         "POST", "/api/v1/targets/{id}/drain/preview", preview_drain, "previewDrain", "targets",
@@ -179,7 +181,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "POST", "/api/v1/targets/{id}/undrain", undrain, "undrainTarget", "targets", "Take a drain back",
         {200: Answer("The target, which gets requests again if it is ready.", TargetView)},
-        takes=UndrainRequest, takes_nothing_too=True, changes=True, refusals=("Too few would be left", *BUSY),
+        takes=UndrainRequest, takes_nothing_too=True, changes=True, refusals=(problems.TOO_FEW_LEFT, *BUSY),
     ),
     Endpoint(
         "POST", "/api/v1/targets/{id}/undrain/preview", preview_undrain, "previewUndrain", "targets",
@@ -189,7 +191,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "PUT", "/api/v1/targets/{id}/weight", weight, "weighTarget", "targets", "Give a target more or less traffic",
         {200: Answer("The target with its new weight.", TargetView)},
         "The weight of the file counts again when it is set to that, or when the file's is changed.",
-        takes=WeightRequest, changes=True, refusals=("Too few would be left", *BUSY),
+        takes=WeightRequest, changes=True, refusals=(problems.TOO_FEW_LEFT, *BUSY),
     ),
     Endpoint(
         "POST", "/api/v1/targets/{id}/weight/preview", preview_weight, "previewWeight", "targets",
@@ -197,14 +199,16 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         "POST", "/api/v1/targets/{id}/probe", probe, "probeTarget", "targets", "Probe a target now",
-        {200: Answer("What was asked, got and expected.", ProbeResult)}, refusals=("Not probed",),
+        {200: Answer("What was asked, got and expected.", ProbeResult)}, refusals=(problems.NOT_PROBED,),
     ),
     Endpoint(
         "GET", "/api/v1/prestop", prestop, "prestop", "targets", "For a container that is about to stop", DRAINS,
-        PRESTOP_ABOUT, query=PRESTOP_QUERY, acts=True, refusals=("No such target", "Ambiguous target", *BUSY),
+        PRESTOP_ABOUT, query=PRESTOP_QUERY, acts=True,
+        refusals=(problems.NO_SUCH_TARGET, problems.AMBIGUOUS_TARGET, *BUSY),
     ),
     Endpoint(
         "POST", "/api/v1/prestop", prestop, "postPrestop", "targets", "For a container that is about to stop", DRAINS,
-        PRESTOP_ABOUT, query=PRESTOP_QUERY, acts=True, refusals=("No such target", "Ambiguous target", *BUSY),
+        PRESTOP_ABOUT, query=PRESTOP_QUERY, acts=True,
+        refusals=(problems.NO_SUCH_TARGET, problems.AMBIGUOUS_TARGET, *BUSY),
     ),
 )  # fmt: skip

@@ -17,8 +17,10 @@ from lb.control.api import action_api, draft_api, openapi, pages, problems, proc
 from lb.control.api.endpoint import TEXT, Answer, Endpoint
 from lb.control.api.guard import HEALTH, KNOWN, guard
 from lb.control.api.http import OPERATIONS, Body, problem, send
+from lb.control.api.problems import Rejected
 from lb.control.api.status_cache import STATUS_CACHE, StatusCache
-from lb.control.operations import Operations, Refused
+from lb.control.operations import Operations
+from lb.core.refusals import Refused
 
 log = logging.getLogger("lb.admin")
 
@@ -87,7 +89,7 @@ async def spec(request: web.Request) -> web.Response:
 async def problem_kind(request: web.Request) -> web.Response:
     kind = problems.BY_NAME.get(request.match_info["kind"])
     if kind is None:
-        raise Refused(404, "Not found", f"there is {', '.join(problems.BY_NAME)}")
+        raise Rejected(problems.NOT_FOUND, f"there is {', '.join(problems.BY_NAME)}")
     return web.Response(text=problems.explained(kind))
 
 
@@ -117,7 +119,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         "GET", "/problems/{kind}", problem_kind, "getProblemKind", "health", "What a kind of problem means",
-        {200: Answer("In plain text.", media=TEXT)}, open=True, refusals=("Not found",),
+        {200: Answer("In plain text.", media=TEXT)}, open=True, refusals=(problems.NOT_FOUND,),
     ),
 )  # fmt: skip
 
@@ -138,9 +140,9 @@ def _is_open(request: web.Request) -> bool:
 async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except Refused as refused:
-        response = problem(refused)
-        if refused.status == 401:
+    except (Refused, Rejected) as error:
+        response = problem(error)
+        if response.status == 401:
             response.headers["WWW-Authenticate"] = 'Bearer realm="lb admin"'
         return response
     except web.HTTPException as error:
@@ -152,7 +154,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         return response
     except Exception as error:
         log.exception("%s %s failed", request.method, request.path)
-        return problem(Refused(500, "Internal error", f"{type(error).__name__}; the log has the details"))
+        return problem(Rejected(problems.INTERNAL_ERROR, f"{type(error).__name__}; the log has the details"))
 
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:

@@ -22,6 +22,7 @@ from lb.config.load import load_text
 from lb.config.output.schema import schema
 from lb.config.resolve import resolve
 from lb.config.yaml.problems import ConfigError
+from lb.control.api import problems
 from lb.control.api.draft_models import (
     CheckFiguresView,
     DifferenceLine,
@@ -33,8 +34,9 @@ from lb.control.api.draft_models import (
 )
 from lb.control.api.endpoint import Answer, Endpoint
 from lb.control.api.http import OPERATIONS, Body, body, query, send, view
+from lb.control.api.problems import Rejected
+from lb.control.api.views import validation
 from lb.control.models import ConfigDraft, ConfigText, Validation
-from lb.control.operations import Refused
 from lb.core.detection import formula
 
 #: Targets of one kind of check that are named.
@@ -46,12 +48,9 @@ M = TypeVar("M", bound=ConfigDraft)
 async def draft(request: web.Request) -> web.Response:
     wanted = await _wanted(request, ConfigDraft)
     operations = request.app[OPERATIONS]
-    validation = await operations.validate(wanted.text)
-    try:
-        running = operations.config_text().text
-    except Refused:
-        running = ""  # then all of it is new
-    return view(request, await asyncio.to_thread(_draft, wanted.text, running, validation))
+    found = validation(await operations.validate(wanted.text))
+    running = operations.config_text().text
+    return view(request, await asyncio.to_thread(_draft, wanted.text, running, found))
 
 
 async def edit(request: web.Request) -> web.Response:
@@ -60,7 +59,7 @@ async def edit(request: web.Request) -> web.Response:
     try:
         text = await asyncio.to_thread(change, wanted.text, tuple(wanted.path), value)
     except Unwritable as error:
-        raise Refused(422, "Cannot be changed from here", str(error)) from None
+        raise Rejected(problems.CANNOT_BE_CHANGED, str(error)) from None
     return view(request, ConfigText(text=text))
 
 
@@ -86,9 +85,9 @@ def _schema() -> Body:
     return Body(json.dumps(schema(), ensure_ascii=False).encode())
 
 
-def _draft(text: str, running: str, validation: Validation) -> Draft:
+def _draft(text: str, running: str, validated: Validation) -> Draft:
     found = Draft(
-        **{name: getattr(validation, name) for name in Validation.model_fields},
+        **{name: getattr(validated, name) for name in Validation.model_fields},
         difference=[
             DifferenceLine(sign=line.sign, old=line.old, new=line.new, text=line.text)
             for line in difference(running, text)
@@ -98,7 +97,7 @@ def _draft(text: str, running: str, validation: Validation) -> Draft:
         found.settings = settings(text)
     except Unwritable as error:
         found.unreadable = str(error)
-    if validation.ok:
+    if validated.ok:
         found.services = _figures(text)
     return found
 
@@ -152,12 +151,11 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         {200: Answer("The text with the change: comments, order and quotes of the rest as they were.", ConfigText)},
         "Nothing is applied, and what runs does not matter. Shorthands are written out where they have no room for the "
         "setting. What an alias or a merge brings in is refused.",
-        takes=SettingChange, refusals=("Cannot be changed from here",),
+        takes=SettingChange, refusals=(problems.CANNOT_BE_CHANGED,),
     ),
     Endpoint(
         "POST", "/api/v1/config/merge", merged, "mergeDraft", "configuration",
         "Bring changes of an older configuration together with what runs now",
         {200: Answer("The text with both. Nothing was changed.", MergedText)}, takes=MergeRequest,
-        refusals=("The file cannot be read",),
     ),
 )  # fmt: skip

@@ -12,6 +12,8 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel
 
+from lb.control.api.problems import Kind
+
 Run = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 #: A target's id at the end of an address, which does not end in the name of something that can be done with it.
@@ -57,7 +59,7 @@ class Endpoint:
     takes: type[BaseModel] | None = None
     takes_nothing_too: bool = False  # the body may be left out
     query: tuple[Parameter, ...] = ()
-    refusals: tuple[str, ...] = ()  # titles of the kinds that are its own
+    refusals: tuple[Kind, ...] = ()  # the kinds that are its own
     changes: bool = False  # takes If-Match
     base_needed: bool = False  # and does not go without
     acts: bool = False  # does something all the same

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from lb.control.operations import Refused
+from lb.control.api import problems
+from lb.control.api.problems import Rejected
 
 #: Answered without a token, and without a Host: what probes of lb itself may not know.
 HEALTH = ("/livez", "/readyz")
@@ -39,7 +40,7 @@ def guard(token: str, allowed_hosts: Collection[str], is_open: Callable[[web.Req
         _check_site(request)
         request[KNOWN] = not token or hmac.compare_digest(_token_of(request), expected)
         if not request[KNOWN] and not is_open(request):
-            raise Refused(401, "Token needed", "send Authorization: Bearer with the token of token_file")
+            raise Rejected(problems.TOKEN_NEEDED, "send Authorization: Bearer with the token of token_file")
         return await handler(request)
 
     return check
@@ -48,16 +49,16 @@ def guard(token: str, allowed_hosts: Collection[str], is_open: Callable[[web.Req
 def _check_host(request: web.Request, names: frozenset[str]) -> None:
     hosts = request.headers.getall(hdrs.HOST, [])
     if len(hosts) > 1:
-        raise Refused(400, "Bad request", "the Host header is there more than once")
+        raise Rejected(problems.BAD_REQUEST, "the Host header is there more than once")
     if not hosts:
         if request.version < (1, 1) and request.path in HEALTH:
             return  # an old checker; no browser leaves it out
-        raise Refused(400, "Bad request", "the Host header is missing")
+        raise Rejected(problems.BAD_REQUEST, "the Host header is missing")
     host = hosts[0]
     if not request.raw_path.startswith(("/", "*")):  # absolute form: what it says counts
         host = urlsplit(request.raw_path).netloc
     if not is_ours(host, names):
-        raise Refused(421, "Misdirected request", f"this admin port is not called {host[:200]!r}")
+        raise Rejected(problems.MISDIRECTED_REQUEST, f"this admin port is not called {host[:200]!r}")
 
 
 def _check_site(request: web.Request) -> None:
@@ -65,10 +66,10 @@ def _check_site(request: web.Request) -> None:
     for origin in origins:
         scheme, _, host = origin.partition("://")
         if len(origins) > 1 or scheme not in ("http", "https") or host.lower() != request.host.lower():
-            raise Refused(403, "Foreign origin", "pages of other sites may not use this port")
+            raise Rejected(problems.FOREIGN_ORIGIN, "pages of other sites may not use this port")
     site = request.headers.get("Sec-Fetch-Site", "none").lower()
     if site not in ("none", "same-origin") and not _is_link(request):
-        raise Refused(403, "Foreign page", "pages of other sites may link to the dashboard, and no more")
+        raise Rejected(problems.FOREIGN_PAGE, "pages of other sites may link to the dashboard, and no more")
 
 
 def _is_link(request: web.Request) -> bool:

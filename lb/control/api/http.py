@@ -13,8 +13,10 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from lb.control.api import problems
-from lb.control.operations import Base, Operations, Refused
+from lb.control.api.problems import Rejected
+from lb.control.operations import Base, Operations
 from lb.core.digest import digest
+from lb.core.refusals import Obstacle, Refused
 
 OPERATIONS: web.AppKey[Operations] = web.AppKey("operations", Operations)
 
@@ -36,22 +38,24 @@ _UNQUOTED = re.compile(r"[0-9]{1,15}")
 async def body(request: web.Request, model: type[M]) -> M:
     """What the body says. No body at all stands for `{}`."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Refused(415, "Unsupported media type", "the body must not be compressed")
+        raise Rejected(problems.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
     try:
         async with asyncio.timeout(BODY_TIME):
             raw = await request.read()
     except TimeoutError:
-        raise Refused(408, "Body too slow", f"it was not there after {BODY_TIME:g} s") from None
+        raise Rejected(problems.BODY_TOO_SLOW, f"it was not there after {BODY_TIME:g} s") from None
     if raw and request.content_type != "application/json":
-        raise Refused(415, "Unsupported media type", f"the body must be application/json, not {request.content_type}")
+        raise Rejected(
+            problems.UNSUPPORTED_MEDIA_TYPE, f"the body must be application/json, not {request.content_type}"
+        )
     try:
         return model.model_validate_json(raw or b"{}")
     except ValidationError as error:
-        reasons = [
-            {"where": ".".join(map(str, item["loc"])) or "body", "reason": str(item["msg"])}
+        obstacles = [
+            Obstacle(str(item["msg"]), where=".".join(map(str, item["loc"])) or "body")
             for item in error.errors(include_url=False, include_input=False, include_context=False)
         ]
-        raise Refused(422, "Invalid request", "the body does not say what is wanted", reasons) from None
+        raise Rejected(problems.INVALID_REQUEST, "the body does not say what is wanted", obstacles) from None
 
 
 def query(request: web.Request, known: Collection[str]) -> dict[str, str]:
@@ -60,9 +64,9 @@ def query(request: web.Request, known: Collection[str]) -> dict[str, str]:
     for name, value in request.query.items():
         if name not in known:
             there = f"there is {', '.join(known)}" if known else "there is none here"
-            raise Refused(400, "Bad parameter", f"there is no parameter {name!r}; {there}")
+            raise Rejected(problems.BAD_PARAMETER, f"there is no parameter {name!r}; {there}")
         if name in found:
-            raise Refused(400, "Bad parameter", f"{name} is there twice")
+            raise Rejected(problems.BAD_PARAMETER, f"{name} is there twice")
         found[name] = value
     return found
 
@@ -70,17 +74,17 @@ def query(request: web.Request, known: Collection[str]) -> dict[str, str]:
 def number(name: str, text: str, most: float = math.inf) -> float:
     """A number of the query, 0 or more."""
     if not _NUMBER.fullmatch(text):
-        raise Refused(400, "Bad parameter", f"{name}: {text!r} is not a number of 0 or more")
+        raise Rejected(problems.BAD_PARAMETER, f"{name}: {text!r} is not a number of 0 or more")
     value = float(text)
     if value > most or math.isinf(value):
-        raise Refused(400, "Bad parameter", f"{name}: {text} is more than {most:g}")
+        raise Rejected(problems.BAD_PARAMETER, f"{name}: {text} is more than {most:g}")
     return value
 
 
 def whole(name: str, text: str, least: int, most: int) -> int:
     """A whole number of the query."""
     if not (text.isascii() and text.isdigit() and len(text) < 17 and least <= int(text) <= most):
-        raise Refused(400, "Bad parameter", f"{name}: {text!r} is not a whole number from {least} to {most}")
+        raise Rejected(problems.BAD_PARAMETER, f"{name}: {text!r} is not a whole number from {least} to {most}")
     return int(text)
 
 
@@ -105,7 +109,7 @@ def bases(request: web.Request) -> tuple[Base, ...] | None:
         elif match := _ETAG.fullmatch(tag):
             found.append(Base(int(match[1]), match[2] or ""))
         else:
-            raise Refused(400, "Bad If-Match", f"{tag[:80]!r} is no ETag of an earlier answer")
+            raise Rejected(problems.BAD_IF_MATCH, f"{tag[:80]!r} is no ETag of an earlier answer")
     return tuple(found)
 
 
@@ -174,10 +178,11 @@ def _takes_gzip(request: web.Request) -> bool:
     return False
 
 
-def problem(refused: Refused) -> web.Response:
+def problem(error: Refused | Rejected) -> web.Response:
     """The answer of a refusal."""
+    said = problems.problem(error)
     return web.Response(
-        status=refused.status,
-        body=problems.problem(refused).model_dump_json().encode(),
+        status=said.status,
+        body=said.model_dump_json().encode(),
         headers={"Content-Type": "application/problem+json", "Cache-Control": "no-store"},
     )

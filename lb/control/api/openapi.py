@@ -10,9 +10,8 @@ from pydantic.json_schema import models_json_schema
 
 from lb.control.api import problems
 from lb.control.api.endpoint import JSON, Answer, Endpoint, Parameter
-from lb.control.api.problems import BY_TITLE, KINDS, Kind
+from lb.control.api.problems import KINDS, Kind, Rejected
 from lb.control.models import Event, Problem
-from lb.control.operations import Refused
 
 Json = dict[str, Any]
 Mode = Literal["validation", "serialization"]
@@ -32,11 +31,17 @@ stand as they are, or as `%2F`.
 """
 
 #: What any operation of the API may be answered with.
-ALWAYS = ("Bad request", "Foreign origin", "Foreign page", "Misdirected request", "Internal error")
-WITH_QUERY = ("Bad parameter",)
-WITH_BODY = ("Body too slow", "Body too large", "Unsupported media type", "Invalid request")
-WITH_BASE = ("Bad If-Match", "Somebody was faster")
-WITH_TARGET = ("No such target", "Ambiguous target")
+ALWAYS = (
+    problems.BAD_REQUEST,
+    problems.FOREIGN_ORIGIN,
+    problems.FOREIGN_PAGE,
+    problems.MISDIRECTED_REQUEST,
+    problems.INTERNAL_ERROR,
+)
+WITH_QUERY = (problems.BAD_PARAMETER,)
+WITH_BODY = (problems.BODY_TOO_SLOW, problems.BODY_TOO_LARGE, problems.UNSUPPORTED_MEDIA_TYPE, problems.INVALID_REQUEST)
+WITH_BASE = (problems.BAD_IF_MATCH, problems.BASE_OUTDATED)
+WITH_TARGET = (problems.NO_SUCH_TARGET, problems.AMBIGUOUS_TARGET)
 
 TAGS = {
     "looking": "What there is, and why.",
@@ -208,11 +213,11 @@ def _answer(answer: Answer, schemas: _Schemas) -> Json:
     return said
 
 
-def titles(endpoint: Endpoint, secured: bool = True) -> list[str]:
+def kinds(endpoint: Endpoint, secured: bool = True) -> list[Kind]:
     """The kinds of refusal that an operation may be answered with."""
     found = [*ALWAYS, *endpoint.refusals]
     if secured and not endpoint.open:
-        found.append("Token needed")
+        found.append(problems.TOKEN_NEEDED)
     if endpoint.strict:
         found += WITH_QUERY
     if endpoint.takes is not None:
@@ -222,21 +227,21 @@ def titles(endpoint: Endpoint, secured: bool = True) -> list[str]:
     if "{id}" in endpoint.path or "{subject}" in endpoint.path:
         found += WITH_TARGET
     if "{name}" in endpoint.path:
-        found.append("No such service")
-    return sorted(set(found), key=list(BY_TITLE).index)
+        found.append(problems.NO_SUCH_SERVICE)
+    return sorted(set(found), key=KINDS.index)
 
 
 def _refused(endpoint: Endpoint, schemas: _Schemas, secured: bool) -> Json:
-    by_status: dict[int, list[str]] = {}
-    for title in titles(endpoint, secured):
-        by_status.setdefault(BY_TITLE[title].status, []).append(title)
+    by_status: dict[int, list[Kind]] = {}
+    for kind in kinds(endpoint, secured):
+        by_status.setdefault(kind.status, []).append(kind)
     return {
         str(status): {
-            "description": "\n".join(f"* **{title}**: {BY_TITLE[title].text}" for title in found),
+            "description": "\n".join(f"* **{kind.title}**: {kind.text}" for kind in found),
             "content": {
                 "application/problem+json": {
                     "schema": schemas.of(Problem, "serialization"),
-                    "examples": {BY_TITLE[title].name: {"$ref": _example(BY_TITLE[title])} for title in found},
+                    "examples": {kind.name: {"$ref": _example(kind)} for kind in found},
                 }
             },
         }
@@ -250,4 +255,4 @@ def _example(kind: Kind) -> str:
 
 def _said(kind: Kind) -> Json:
     detail = kind.text.replace("`", "")
-    return problems.problem(Refused(kind.status, kind.title, detail)).model_dump(mode="json")
+    return problems.problem(Rejected(kind, detail)).model_dump(mode="json")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from lb.control.api import problems
 from lb.control.api.endpoint import Answer, Endpoint
 from lb.control.api.http import OPERATIONS, Body, actor, as_json, as_seen, body, query, send, view
+from lb.control.api.problems import Rejected
+from lb.control.api.views import validation
 from lb.control.models import (
     ConfigDraft,
     ConfigOrder,
@@ -16,7 +19,6 @@ from lb.control.models import (
     UpgradeResult,
     Validation,
 )
-from lb.control.operations import Refused
 
 
 async def config(request: web.Request) -> web.Response:
@@ -28,14 +30,14 @@ async def config(request: web.Request) -> web.Response:
 async def validate(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, ConfigDraft)
-    return view(request, await request.app[OPERATIONS].validate(wanted.text))
+    return view(request, validation(await request.app[OPERATIONS].validate(wanted.text)))
 
 
 async def configure(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, ConfigOrder)
     if "If-Match" not in request.headers:
-        raise Refused(428, "If-Match needed", "send the ETag of the configuration that the text was made from, or *")
+        raise Rejected(problems.IF_MATCH_NEEDED, "send the ETag of the configuration that the text was made from, or *")
     operations, _ = as_seen(request, config=True)
     return view(request, await operations.configure(wanted, actor(request)))
 
@@ -53,11 +55,20 @@ async def upgrade(request: web.Request) -> web.Response:
     return view(request, await request.app[OPERATIONS].upgrade(wanted.within, actor(request)))
 
 
+#: Why a configuration is not put in force.
+RELOADING = (
+    problems.FILE_INVALID,
+    problems.CANNOT_LISTEN,
+    problems.NO_TARGET_COULD_SERVE,
+    problems.NOT_NOW,
+    problems.NOT_CONFIRMED,
+)
+
+
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "GET", "/api/v1/config", config, "getConfig", "configuration", "The text of the configuration that runs",
         {200: Answer("As it was loaded; the file may have been edited since.", ConfigText)},
-        refusals=("The file cannot be read",),
     ),
     Endpoint(
         "PUT", "/api/v1/config", configure, "replaceConfig", "configuration",
@@ -69,8 +80,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "text that leaves a service without a target that can serve is only taken with `force_unserved`. "
         "Without a token, commands that lb runs and files that it writes can only be changed in the file itself.",
         takes=ConfigOrder, changes=True, base_needed=True,
-        refusals=("If-Match needed", "Token needed for commands", "The file is invalid", "The file was edited",
-                  "The file cannot be written", "Cannot listen", "No target could serve", "Not now", "Not confirmed"),
+        refusals=(problems.IF_MATCH_NEEDED, problems.TOKEN_NEEDED_FOR_COMMANDS, problems.FILE_EDITED,
+                  problems.FILE_NOT_WRITTEN, *RELOADING),
     ),
     Endpoint(
         "POST", "/api/v1/config/validate", validate, "validateConfig", "configuration",
@@ -82,12 +93,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         {200: Answer("What has changed; every worker has confirmed it.", ReloadResult)},
         "The file is taken whole or not at all. `If-Match` takes the ETag of `GET /api/v1/config`.",
         takes=ReloadRequest, takes_nothing_too=True, changes=True,
-        refusals=("The file is invalid", "Cannot listen", "No target could serve", "Not now", "Not confirmed"),
+        refusals=RELOADING,
     ),
     Endpoint(
         "POST", "/api/v1/upgrade", upgrade, "upgrade", "configuration",
         "Put the installed code in the place of the running one",
         {200: Answer("The new lb serves; this one only ends what is under way.", UpgradeResult)},
-        takes=UpgradeRequest, takes_nothing_too=True, acts=True, refusals=("No upgrade", "Backed out", "Not now"),
+        takes=UpgradeRequest, takes_nothing_too=True, acts=True,
+        refusals=(problems.NO_UPGRADE, problems.BACKED_OUT, problems.NOT_NOW),
     ),
 )  # fmt: skip

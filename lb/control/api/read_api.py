@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from lb.control.api import streams
+from lb.control.api import problems, streams
 from lb.control.api.endpoint import Answer, Endpoint, Parameter
 from lb.control.api.http import OPERATIONS, Body, as_json, number, query, send, view, whole
 from lb.control.api.status_cache import STATUS_CACHE
@@ -114,7 +114,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "With `Accept: text/event-stream` the answer goes on for as long as the client listens. It begins with what "
         "`since`, `after` or `Last-Event-ID` ask for, otherwise with what happens next. Each event has its `id` and, "
         "as `data`, the JSON of the list. Where events are missing, because lb keeps the newest 5000, a note says so.",
-        query=EVENT_QUERY, headers=(LAST_EVENT,), refusals=("Too many streams",),
+        query=EVENT_QUERY, headers=(LAST_EVENT,), refusals=(problems.TOO_MANY_STREAMS,),
     ),
     Endpoint(
         "GET", "/api/v1/probes", probes, "listProbes", "looking", "The history of probes, folded into runs",

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from lb.control.api import problems
+from lb.control.api.problems import Rejected
 from lb.control.events import EventLog
 from lb.control.models import Event
-from lb.control.operations import Refused
 
 #: Seconds between two signs of life.
 HEARTBEAT = 15.0
@@ -64,7 +65,7 @@ async def stream(request: web.Request, log: EventLog, choice: Choice) -> web.Str
     """What the client has missed, then what happens, for as long as it listens."""
     streams = request.app[OPEN]
     if len(streams) >= MOST:
-        raise Refused(503, "Too many streams", f"{MOST} event streams are open")
+        raise Rejected(problems.TOO_MANY_STREAMS, f"{MOST} event streams are open")
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
