@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from lb.core.renames import split_id
 from lb.core.report import RequestRecord
 from lb.core.targets import AccessLog
-from lb.http1.excerpt import Excerpt
+from lb.http.h1.excerpt import Excerpt
 from lb.proxy.crash_counters import OVER, TAKEN, UNWRITTEN, WRITTEN
 from lb.proxy.observers import Ended
 

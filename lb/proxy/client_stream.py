@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import asyncio
 
-    from lb.http1.head import ResponseHead
+    from lb.http.message import ResponseHead
     from lb.proxy.lane import Lane
     from lb.proxy.target_stream import TargetStream
 

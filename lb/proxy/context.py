@@ -16,9 +16,9 @@ from lb.core.report import Alarm
 from lb.proxy.read_deferral import ReadDeferral
 
 if TYPE_CHECKING:
-    from lb.http1.excerpt import Excerpt
-    from lb.http1.head import ResponseHead
-    from lb.http1.rules import Refusal
+    from lb.http.h1.excerpt import Excerpt
+    from lb.http.h1.parse import RequestError
+    from lb.http.message import ResponseHead
     from lb.proxy.access_log import Log
     from lb.proxy.observers import Observer
     from lb.proxy.sending import Sender, Sending
@@ -106,7 +106,7 @@ class Context:
             self._date_second = second
             self.date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(second)).encode()
 
-    def refused(self, refusal: Refusal, peer: bytes, request_id: bytes, size: int, seen: Excerpt) -> None:
+    def refused(self, refusal: RequestError, peer: bytes, request_id: bytes, size: int, seen: Excerpt) -> None:
         """Count and log a request that was refused before it became an exchange; `size` bytes were answered."""
         self.stats.refused(refusal, peer, request_id, self.now, seen)
         if self.log is not None:

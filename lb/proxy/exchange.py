@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Final
 from lb.core.keepalive import COINCIDENCE
 from lb.core.report import BUCKETS
 from lb.core.retry import CAUSES, CONNECT, CUT, GARBAGE, HEAD, PHASES, RETRY, STATUS, TIMEOUT, Decision, Failure, decide
-from lb.http1.forward import OMIT_TRAILERS
-from lb.http1.head import IDEMPOTENT, RequestHead, ResponseHead
-from lb.http1.replies import Reply, response_of
-from lb.http1.rules import host_name
+from lb.http.h1.parse import host_name
+from lb.http.h1.replies import Reply, response_of
+from lb.http.h1.serialize import OMIT_TRAILERS
+from lb.http.message import IDEMPOTENT, RequestHead, ResponseHead
 from lb.proxy.crash_counters import BEGUN
 from lb.proxy.lane import ABANDONED, COMPLETE
 from lb.proxy.lane import CUT as CUT_OFF
@@ -580,7 +580,7 @@ class Exchange:
             fault = "switched to a protocol that was not asked for"
         elif not self.body_done:
             fault = "switched protocols before it had the request's body"
-        elif got == b"websocket" and b"sec-websocket-accept:" not in head.fields.kept.lower():
+        elif got == b"websocket" and b"sec-websocket-accept:" not in head.fields.forwarded_lines.lower():
             fault = "accepted a WebSocket without Sec-WebSocket-Accept"
         if fault:
             self.upstream.cancel()

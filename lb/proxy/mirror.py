@@ -24,7 +24,7 @@ from lb.core.targets import Mirror
 from lb.proxy.client_stream import ClientStream
 
 if TYPE_CHECKING:
-    from lb.http1.head import ResponseHead
+    from lb.http.message import ResponseHead
     from lb.proxy.exchange import Exchange
     from lb.proxy.lane import Lane
     from lb.proxy.observers import Ended

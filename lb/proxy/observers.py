@@ -13,7 +13,7 @@ from typing import Protocol
 
 from lb.core.limiter import GradientLimiter
 from lb.core.report import PoolTally
-from lb.http1.head import RequestHead
+from lb.http.message import RequestHead
 
 
 class Peer(Protocol):

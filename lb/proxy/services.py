@@ -24,13 +24,13 @@ from lb.core.routing import RouteTable, host_matches
 from lb.core.shares import Split
 from lb.core.targets import Preview, Rotation, Service
 from lb.core.visibility import asset_pools, visible
-from lb.http1.forward import OMIT_TRAILERS, OMIT_VIA
-from lb.http1.rules import host_name
+from lb.http.h1.parse import host_name
+from lb.http.h1.serialize import OMIT_TRAILERS, OMIT_VIA
 from lb.proxy.mirror import Mirroring
 
 if TYPE_CHECKING:
-    from lb.http1.head import RequestHead
-    from lb.http1.replies import Reply
+    from lb.http.h1.replies import Reply
+    from lb.http.message import RequestHead
     from lb.proxy.client_stream import ClientStream
     from lb.proxy.context import Context
     from lb.proxy.exchange import Exchange

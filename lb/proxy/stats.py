@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 
 from lb.core.report import PoolTally, RequestRecord, empty_pool_tally
-from lb.http1.excerpt import Excerpt
-from lb.http1.rules import Refusal
+from lb.http.h1.excerpt import Excerpt
+from lb.http.h1.parse import RequestError
 from lb.proxy.access_log import PATH, escaped
 from lb.proxy.crash_counters import BEGUN, OVER, cells
 from lb.proxy.observers import Ended
@@ -85,7 +85,7 @@ class Stats:
             )
         )
 
-    def refused(self, refusal: Refusal, peer: bytes, request_id: bytes, now: float, seen: Excerpt) -> None:
+    def refused(self, refusal: RequestError, peer: bytes, request_id: bytes, now: float, seen: Excerpt) -> None:
         """Count a request that was refused before it became an exchange; `seen` is what could be read of it."""
         self.reject(refusal.reason)
         self.begun += 1

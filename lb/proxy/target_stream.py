@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from lb.core.retry import Failure
-    from lb.http1.head import RequestHead, ResponseHead
+    from lb.http.message import RequestHead, ResponseHead
 
 #: Whom a connection may serve: anybody; the client that was offered a login on it; the one that has sent a login. See
 #: `proxy.private`.
@@ -54,7 +54,7 @@ class TargetStream:
 
     def send_request(self, requester: Requester, host: bytes, omit: int, piece: bytes, end: bool) -> None:
         """Send the head of a request and what there is of its body. `host` is the value of Host; `omit` is what the
-        service wants left out of the head (`http1.forward`). With `end` nothing follows."""
+        service wants left out of the head (`http.h1.serialize`). With `end` nothing follows."""
         raise NotImplementedError
 
     def send_body(self, piece: bytes, end: bool) -> None:

@@ -11,7 +11,7 @@ import asyncio
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lb.http1.websocket import GOING_AWAY, GOING_AWAY_MASKED, Frames
+from lb.http.websocket import GOING_AWAY, GOING_AWAY_MASKED, Frames
 from lb.proxy.sending import CLOSE_TIME, Sending
 
 if TYPE_CHECKING:

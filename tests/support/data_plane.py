@@ -21,8 +21,8 @@ from lb.core.targets import (
     Snapshot,
     Target,
 )
-from lb.http1.forward import request_suffix
-from lb.http1.rules import read_request, read_request_fields
+from lb.http.h1.parse import read_request, read_request_fields
+from lb.http.h1.serialize import request_lines
 from lb.proxy.client_stream import PrivateStreams
 from lb.proxy.context import Context
 from lb.proxy.exchange import Exchange
@@ -155,7 +155,7 @@ class Stage:
         client.got, client.kept = b"", None
         line, _, block = head.partition(b"\r\n")
         fields = read_request_fields(block, 10_000, 100)
-        fields.suffix = request_suffix(fields, client.peer, b"http", False)
+        fields.cached_lines = request_lines(fields, client.peer, b"http", False)
         request = read_request(head, len(line), fields, 10_000)
         exchange = client.exchange = Exchange(self.plane.live, client, request)
         exchange.start(body, done)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lb.http1.chunked import BadChunk, ChunkedBody
+from lb.http.h1.chunked import BadChunk, ChunkedBody
 
 
 def run(raw: bytes, cuts: list[int], *, framed: bool = True, trailers: bool = True) -> tuple[bytes, int]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lb.http1.excerpt import FIELD_LIMIT, METHOD_LIMIT, TARGET_LIMIT, Excerpt, excerpt
+from lb.http.h1.excerpt import FIELD_LIMIT, METHOD_LIMIT, TARGET_LIMIT, Excerpt, excerpt
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ from lb.core.targets import (
     Target,
     Timeouts,
 )
-from lb.http1.excerpt import excerpt
-from lb.http1.rules import Refusal
+from lb.http.h1.excerpt import excerpt
+from lb.http.h1.parse import RequestError
 from lb.proxy import connect_pacer
 from lb.proxy.exchange import Exchange
 from lb.proxy.h1 import target as upstream_module
@@ -1093,7 +1093,7 @@ def test_what_is_about_to_be_reported_is_not_recalled_as_less() -> None:
     plane = Stage().plane
     plane.recent.append((b"id1", 0.0, 0.1, 400, b"GET", b"/", b"192.0.2.1", ""))
     seen = excerpt(b"GET / HTTP/1.1\r\n")
-    plane.context.refused(Refusal(400, "bad_framing", "two lengths"), b"192.0.2.1", b"id1", 10, seen)
+    plane.context.refused(RequestError(400, "bad_framing", "two lengths"), b"192.0.2.1", b"id1", 10, seen)
     plane.recall("id1")
     assert [record.refused for record in plane.stats.records] == ["two lengths"]
 
@@ -1102,7 +1102,9 @@ def test_the_record_of_a_refused_request_says_what_could_be_read_of_it() -> None
     """With or without an access log, and safe for a terminal."""
     plane = Stage().plane
     head = b"GET /x\x1b[2J HTTP/1.1\r\nHost: shop\r\nCookie: hunter2\r\n"
-    plane.context.refused(Refusal(400, "bad_target", "a control character"), b"192.0.2.1", b"id1", 10, excerpt(head))
+    plane.context.refused(
+        RequestError(400, "bad_target", "a control character"), b"192.0.2.1", b"id1", 10, excerpt(head)
+    )
     [record] = plane.stats.records
     assert (record.method, record.path, record.host) == ("GET", "/x", "shop"), "up to what no terminal should get"
     assert "hunter2" not in f"{record}"

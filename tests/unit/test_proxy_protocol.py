@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lb.http1.proxy_protocol import SIGNATURE_V2, read
+from lb.http.proxy_protocol import SIGNATURE_V2, read
 
 
 def v2(command: int = 1, family: int = 0x11, payload: bytes = b"", length: int | None = None) -> bytes:

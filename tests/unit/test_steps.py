@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lb.core.targets import Breaker
-from lb.http1.replies import Reply
+from lb.http.h1.replies import Reply
 from lb.proxy.exchange import Exchange
 from lb.proxy.services import LiveRoute
 from tests.support.data_plane import GET, OK, Stage

@@ -7,7 +7,7 @@ from typing import Any
 
 from lb.core.retry import HEAD, RESET, Failure
 from lb.core.targets import Listener
-from lb.http1.head import CHUNKED, ResponseFields, ResponseHead
+from lb.http.message import CHUNKED, ResponseFields, ResponseHead
 from lb.proxy.target_stream import SHARED, Requester, TargetStream
 from tests.support.data_plane import GET, POST, Stage
 from tests.support.fake_transport import FakeTransport
@@ -58,7 +58,7 @@ class Frames(TargetStream):
         fields = ResponseFields()
         fields.has_date = True
         fields.chunked = True
-        fields.kept = b"X-From: frames\r\n"
+        fields.forwarded_lines = b"X-From: frames\r\n"
         assert self.exchange is not None
         self.exchange.on_response(ResponseHead(200, 1, b"HTTP/1.1 200 OK\r\n", CHUNKED, fields), pieces[0], False)
         for piece in pieces[1:]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lb.http1.websocket import GOING_AWAY, GOING_AWAY_MASKED, Frames
+from lb.http.websocket import GOING_AWAY, GOING_AWAY_MASKED, Frames
 
 
 def frame(size: int, masked: bool) -> bytes:

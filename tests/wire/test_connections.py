@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lb.core.targets import AccessLog, Breaker, Retries, Timeouts
-from lb.http1.websocket import GOING_AWAY
+from lb.http.websocket import GOING_AWAY
 from tests.support.eventually import eventually
 from tests.support.front import (
     OK,
@@ -616,7 +616,7 @@ def test_an_address_that_is_mapped_into_ipv6_is_the_ipv4_address(networks: tuple
 def test_the_proxy_protocol_tells_the_client(version: int) -> None:
     header = b"PROXY TCP4 192.0.2.9 192.0.2.1 1234 80\r\n"
     if version == 2:
-        from lb.http1.proxy_protocol import SIGNATURE_V2
+        from lb.http.proxy_protocol import SIGNATURE_V2
 
         addresses = socket.inet_aton("192.0.2.9") + socket.inet_aton("192.0.2.1") + struct.pack(">HH", 1234, 80)
         header = SIGNATURE_V2 + b"\x21\x11\x00\x0c" + addresses

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lb.core.targets import AccessLog, Listener, Pool, Retries, Rotation, Route, Service, Snapshot, Target, Timeouts
-from lb.http1.head import RequestFields, RequestHead
+from lb.http.message import RequestFields, RequestHead
 from lb.proxy.exchange import Exchange
 from lb.proxy.h1.client import Downstream
 from lb.proxy.plane import DataPlane

@@ -1,6 +1,6 @@
 """An HTTP answer to a probe: read within bounds, judged by what was expected. Pure.
 
-The answer's head is checked by the same rules as every other answer of a target (`http1.rules`): what the proxy would
+The answer's head is checked by the same rules as every other answer of a target (`http.h1.parse`): what the proxy would
 refuse to pass on to a client is no sign of readiness. An answer counts when it is complete, or when `max_body` bytes
 of its body have come; one that trickles is cut short by the probe's timeout.
 
@@ -20,9 +20,9 @@ from lb.core.checks import CheckSpec, Expect
 from lb.core.lifecycle import Verdict
 from lb.core.patterns import Pattern
 from lb.core.printable import SHOWN, printable
-from lb.http1.chunked import BadChunk, ChunkedBody
-from lb.http1.head import CHUNKED, LENGTH, NONE, ResponseHead
-from lb.http1.rules import BadResponse, check_partial_response, read_response, read_response_fields
+from lb.http.h1.chunked import BadChunk, ChunkedBody
+from lb.http.h1.parse import BadResponse, check_partial_response, read_response, read_response_fields
+from lb.http.message import CHUNKED, LENGTH, NONE, ResponseHead
 
 #: Bytes of all heads of one answer, interim ones included.
 HEADS_LIMIT = 65536

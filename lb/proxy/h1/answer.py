@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lb.http1.head import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
+from lb.http.message import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
 from lb.proxy.client_stream import ClientStream
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class AnswerWriter(ClientStream):
     def send_interim(self, response: ResponseHead) -> bool:
         if self.exchange is None or not self.exchange.head.minor:
             return False  # RFC 9110 section 15.2: never to HTTP/1.0
-        self.write(response.line + response.fields.kept + b"\r\n")
+        self.write(response.line + response.fields.forwarded_lines + b"\r\n")
         return True
 
     def send_head(self, response: ResponseHead, piece: bytes, end: bool, last: bool = False) -> None:
@@ -94,7 +94,15 @@ class AnswerWriter(ClientStream):
     def send_upgrade(self, response: ResponseHead) -> None:
         fields = response.fields
         self.write(
-            b"".join((response.line, fields.kept, b"Upgrade: ", fields.upgrade, b"\r\nConnection: Upgrade\r\n\r\n"))
+            b"".join(
+                (
+                    response.line,
+                    fields.forwarded_lines,
+                    b"Upgrade: ",
+                    fields.upgrade,
+                    b"\r\nConnection: Upgrade\r\n\r\n",
+                )
+            )
         )
 
 

@@ -20,13 +20,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from lb.core.targets import Listener
-from lb.http1 import proxy_protocol
-from lb.http1.chunked import BadChunk, ChunkedBody
-from lb.http1.excerpt import excerpt
-from lb.http1.forward import request_suffix
-from lb.http1.head import RequestFields, RequestHead, ResponseHead
-from lb.http1.replies import reply
-from lb.http1.rules import Refusal, check_partial, read_request, read_request_fields
+from lb.http import proxy_protocol
+from lb.http.h1.chunked import BadChunk, ChunkedBody
+from lb.http.h1.excerpt import excerpt
+from lb.http.h1.parse import RequestError, check_partial, read_request, read_request_fields
+from lb.http.h1.replies import reply
+from lb.http.h1.serialize import request_lines
+from lb.http.message import RequestFields, RequestHead, ResponseHead
 from lb.proxy.exchange import Exchange
 from lb.proxy.front import in_networks
 from lb.proxy.h1.answer import AnswerWriter
@@ -287,7 +287,7 @@ class Downstream(AnswerWriter):
         try:
             while data and self.state == HEAD:
                 data = self._read_head(data)
-        except Refusal as refusal:
+        except RequestError as refusal:
             self._refuse(refusal, data)
             data = b""
         finally:
@@ -298,7 +298,7 @@ class Downstream(AnswerWriter):
                 self.pause()
 
     def _read_head(self, data: bytes) -> bytes:
-        """Begin one request; returns the bytes behind it. Raises `Refusal`."""
+        """Begin one request; returns the bytes behind it. Raises `RequestError`."""
         if data[0] == 0x0D and not self._blank and data[:2] == b"\r\n":
             # RFC 9112 section 2.2: an empty line before the request line is ignored. One is, in whatever pieces.
             self._blank = True
@@ -330,7 +330,7 @@ class Downstream(AnswerWriter):
             try:
                 piece, ended = chunked.feed(data[position:])
             except BadChunk as error:
-                raise Refusal(400, "bad_framing", str(error)) from None
+                raise RequestError(400, "bad_framing", str(error)) from None
             trailers = chunked.trailer_lines
             done = ended >= 0
             position = position + ended if done else len(data)
@@ -353,7 +353,7 @@ class Downstream(AnswerWriter):
         return data[position:]
 
     def _parse_head(self, raw: bytes) -> RequestHead:
-        """A head that is not the one this client sent last; its header block may be. Raises `Refusal`."""
+        """A head that is not the one this client sent last; its header block may be. Raises `RequestError`."""
         listener = self.listener
         line_end = raw.find(b"\r\n")
         block = raw[line_end + 2 : -2]
@@ -371,7 +371,7 @@ class Downstream(AnswerWriter):
             if not head.minor and fields.upgrade:
                 # RFC 9110 section 7.8: an Upgrade of HTTP/1.0 is ignored.
                 fields.upgrade = b""
-                fields.suffix = request_suffix(fields, self.peer, self.proto, self.trusted)
+                fields.cached_lines = request_lines(fields, self.peer, self.proto, self.trusted)
         elif len(raw) <= MEMO_LIMIT:
             self._raw, self._head, self._block_at = raw, head, line_end + 2
         return head
@@ -380,7 +380,7 @@ class Downstream(AnswerWriter):
         """What a header block says; what it has in common with the last one is not worked out again."""
         fields = read_request_fields(block, self.listener.header_block, self.listener.header_count)
         before = last.fields if last is not None else None
-        fields.suffix = request_suffix(fields, self.peer, self.proto, self.trusted, before)
+        fields.cached_lines = request_lines(fields, self.peer, self.proto, self.trusted, before)
         if before is not None and before.user_agent == fields.user_agent and before.host == fields.host:
             fields.log_fragment = before.log_fragment
         return fields
@@ -578,7 +578,7 @@ class Downstream(AnswerWriter):
 
     # --- trouble ----------------------------------------------------------------------------------------------------
 
-    def _refuse(self, refusal: Refusal, head: bytes) -> None:
+    def _refuse(self, refusal: RequestError, head: bytes) -> None:
         """Answer a request that is not passed on; its connection cannot be trusted any further. `head` is what came of
         the request."""
         context = self.context
@@ -667,7 +667,7 @@ class Downstream(AnswerWriter):
         elif timer == "client_header" and (self._held or not self.served):
             if self._held:
                 self._refuse(
-                    Refusal(408, "timeout_client_header", "the request's head did not come in time"), self._held
+                    RequestError(408, "timeout_client_header", "the request's head did not come in time"), self._held
                 )
             else:
                 self._close_now()

@@ -1,6 +1,6 @@
 """Upstream: one connection to a target: the answer's wire format, and whether the connection may be used again.
 
-It reads heads with `http1.rules`, follows the body's framing, and tells the exchange it serves. It decides nothing
+It reads heads with `http.h1.parse`, follows the body's framing, and tells the exchange it serves. It decides nothing
 about retries. Bytes or an end of file on an idle connection close it: they belong to no request. Whether its reading is
 paused and whether its write buffer is full are facts of the connection: it is read from again before it serves another
 request, and serves none while bytes of the last one wait.
@@ -15,10 +15,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from lb.core.retry import BODY, GARBAGE, HEAD, RESET, Failure
-from lb.http1.chunked import BadChunk, ChunkedBody
-from lb.http1.forward import HTTP11_HOST, request_bytes
-from lb.http1.head import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, ResponseHead
-from lb.http1.rules import BadResponse, check_partial_response, read_response, read_response_fields
+from lb.http.h1.chunked import BadChunk, ChunkedBody
+from lb.http.h1.parse import BadResponse, check_partial_response, read_response, read_response_fields
+from lb.http.h1.serialize import HTTP11_HOST, request_bytes
+from lb.http.message import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, ResponseHead
 from lb.proxy.sending import CLOSE_TIME, Sending
 from lb.proxy.target_stream import SHARED, TargetStream
 from lb.proxy.tcp import delivery
@@ -175,7 +175,7 @@ class Upstream(TargetStream):
                     head.target,
                     HTTP11_HOST,
                     host,
-                    fields.suffix,
+                    fields.cached_lines,
                     requester.request_id,
                     b"\r\n\r\n",
                     piece,

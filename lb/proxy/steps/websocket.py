@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lb.http1.replies import Reply
+from lb.http.h1.replies import Reply
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange

@@ -1,7 +1,7 @@
-"""What can be read of a request that is refused: for the log, where "somebody was refused" helps nobody.
+"""The readable parts of a refused request, for the access log and for `lb explain`.
 
-Nothing here decides anything: the bytes are those that `rules` has refused, so each value may be missing or odd. Values
-are bounded, and hold printable bytes alone.
+Nothing is decided here. `parse` has refused the bytes, so each value may be missing or malformed. Values are bounded,
+and hold printable bytes alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from lb.http1.rules import TOKEN
+from lb.http.h1.parse import TOKEN
 
 #: Bytes of each value that are kept.
 METHOD_LIMIT = 32
@@ -26,7 +26,7 @@ _USER_AGENT = re.compile(rb"(?im)^user-agent:[ \t]*([\x20-\x7e\x80-\xff]{1,%d})"
 
 
 class Excerpt(NamedTuple):
-    """Each value as it was sent, cut at its bound; b"" where it could not be read."""
+    """Each value as sent, cut at its bound. b"" when it could not be read."""
 
     method: bytes = b""
     target: bytes = b""
@@ -36,13 +36,13 @@ class Excerpt(NamedTuple):
 
 
 def excerpt(data: bytes) -> Excerpt:
-    """Read what is there of a head; `data` may be no HTTP at all, unfinished, or hold more than one request."""
+    """Read the parts of a head. `data` may be no HTTP at all, unfinished, or hold more than one request."""
     end = data.find(b"\r\n\r\n")
     head = data[: min(end if end >= 0 else len(data), _LOOKED_AT)].lstrip(b"\r\n")
     method = _METHOD.match(head)
     if method is None:
         return Excerpt()
     target = _TARGET.match(head, method.end())
-    found = [pattern.search(head) for pattern in (_VERSION, _HOST, _USER_AGENT)]
-    version, host, user_agent = [match[1] if match is not None else b"" for match in found]
+    matches = [pattern.search(head) for pattern in (_VERSION, _HOST, _USER_AGENT)]
+    version, host, user_agent = [match[1] if match is not None else b"" for match in matches]
     return Excerpt(method[0], target[1] if target is not None else b"", version, host, user_agent)

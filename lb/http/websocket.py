@@ -1,6 +1,6 @@
 """WebSocket frame borders (RFC 6455 section 5.2), so that a close frame can be put between two frames of a tunnel.
 
-Only lengths are read; what the frames say is not looked at.
+Only lengths are read, never payloads.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ GOING_AWAY_MASKED = b"\x88\x82\x00\x00\x00\x00\x03\xe9"
 class Frames:
     """Follows one direction of a WebSocket connection."""
 
-    __slots__ = ("_head", "_left", "closing")
+    __slots__ = ("_head", "_remaining", "closing")
 
     def __init__(self) -> None:
         self._head = b""  # the bytes of an unfinished frame header
-        self._left = 0  # payload bytes still to come
+        self._remaining = 0  # payload bytes still to come
         self.closing = False  # a close frame has been seen
 
     @property
     def between(self) -> bool:
         """Whether the bytes fed so far end at a frame's border."""
-        return not self._left and not self._head
+        return not self._remaining and not self._head
 
     def feed(self, data: bytes) -> int:
         """Follow `data`; returns the offset of the last frame border in it, or -1 if there is none."""
         size = len(data)
         border = -1
         position = 0
-        if self._left:
-            if self._left > size:
-                self._left -= size
+        if self._remaining:
+            if self._remaining > size:
+                self._remaining -= size
                 return -1
-            position = border = self._left
-            self._left = 0
+            position = border = self._remaining
+            self._remaining = 0
         while position < size:
             shift = len(self._head)
             head = self._head + data[position : position + 14 - shift]
@@ -53,7 +53,7 @@ class Frames:
             elif length == 127:
                 length = int.from_bytes(head[2:10], "big")
             if position + length > size:
-                self._left = length - (size - position)
+                self._remaining = length - (size - position)
                 return border
             position += length
             border = position

@@ -1,11 +1,10 @@
-"""The one place that refuses a message. What passes here is unambiguous and goes on unchanged in meaning.
+"""Reading heads: the one place that refuses a message. A message that passes is unambiguous and keeps its meaning.
 
-Each rule names its source. The checks run as a few compiled patterns over the raw bytes, because a rule must see what
-was sent (a bare LF, a space before the colon, the spelling of `chunked`), which a parser's call-backs no longer show.
-Where RFC 9112 lets a recipient choose between repairing and refusing, we refuse: a message that two parsers can read
-in two ways is how requests are smuggled.
+Each check names its source. The checks are a few compiled patterns over the raw bytes. A parser's call-backs no longer
+show a bare LF, a space before the colon or the spelling of `chunked`. Where RFC 9112 lets a recipient choose between
+repairing and refusing, lb refuses: requests are smuggled in messages that two parsers read differently.
 
-Refusals are exceptions (`Refusal` for requests, `BadResponse` for targets' answers): they are the rare way.
+Refusals are exceptions, because they are rare: `RequestError` for requests, `BadResponse` for targets' answers.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import re
 from functools import lru_cache
 from ipaddress import IPv6Address
 
-from lb.http1.head import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, RequestFields, RequestHead, ResponseFields, ResponseHead
+from lb.http.message import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, RequestFields, RequestHead, ResponseFields, ResponseHead
 
 
-class Refusal(Exception):  # noqa: N818 - the field's word for it
-    """A request that is not passed on: the status to answer, the `lb_rejected_total` reason, and words for the body."""
+class RequestError(Exception):
+    """A request that is not forwarded: status to answer, reason in `lb_rejected_total`, and text for the body."""
 
     def __init__(self, status: int, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -38,12 +37,12 @@ VALUE = rb"[\t\x20-\x7e\x80-\xff]"  # RFC 9110 section 5.5: field-vchar, obs-tex
 
 #: method SP request-target SP HTTP-version (RFC 9112 section 3): single spaces, no other white space, no 8-bit bytes.
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"++) ([\x21-\x7e]++) HTTP/1\.([0-9])")
-#: What may still become one, so that somebody who speaks another protocol is told at once.
+#: The beginning of a request line. A client of another protocol is refused before its line ends.
 _REQUEST_LINE_BEGUN = re.compile(TOKEN + rb"*+(?: (?:[\x21-\x7e]++(?: [HTP/0-9.]{0,8}+)?+)?+)?+")
-#: A field line (RFC 9112 section 5), its name and value; or, as the last group, all from the first byte that is none.
+#: A field line (RFC 9112 section 5), its name and value. The last group is the block's rest from the first bad byte.
 _FIELD = re.compile(rb"((" + TOKEN + rb"++):(" + VALUE + rb"*+)\r\n)|([\x00-\xff]++)")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (" + VALUE + rb"*+))?")
-#: What can never become a head, however it goes on: a bare CR or LF, or a control character.
+#: Bytes that no continuation makes a valid head: a bare CR or LF, or a control character.
 _BROKEN = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _TOKEN_LIST = re.compile(rb"[ \t]*+(?:" + TOKEN + rb"*+[ \t]*+,[ \t]*+)*+" + TOKEN + rb"*+[ \t]*+")
@@ -59,7 +58,7 @@ _REQUEST_ID = re.compile(rb"[0-9A-Za-z._~+/=:-]{1,128}")
 _CONNECTION_LOGIN = re.compile(rb"(?i)(?:\A|,)[ \t]*+(?:ntlm|negotiate)(?:[ \t,]|\Z)")
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?i)(?:^|[,\s])timeout\s*=\s*([0-9]{1,6})")
 
-# What a field means to a proxy. Everything that is not in the table goes on as it came.
+# The kinds of fields that a proxy acts on. Fields outside the tables are forwarded unchanged.
 KEEP = 0
 HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, TE, UPGRADE, EXPECT, HOP, MAX_FORWARDS = range(1, 10)
 FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, REQUEST_ID, USER_AGENT, CLAIM = range(10, 17)
@@ -99,8 +98,8 @@ _RESPONSE_KINDS: dict[bytes, int] = {
     b"proxy-authenticate": AUTHENTICATE,
 }
 
-#: What proxies tell targets about the client besides the fields that lb writes. Targets believe them, so they pass from
-#: trusted proxies alone; every name that begins with X-Forwarded- is one of them.
+#: Fields by which proxies describe the client to targets, besides the fields that lb writes. Targets believe them, so
+#: lb forwards them from trusted proxies alone. Every name that begins with X-Forwarded- is one of them.
 CLAIMS = frozenset(
     b"""cf-connecting-ip client-ip fastly-client-ip front-end-https proxy-client-ip true-client-ip wl-proxy-client-ip
     x-client-ip x-cluster-client-ip x-forwarded x-original-forwarded-for x-original-host x-original-proto x-real-ip
@@ -108,8 +107,8 @@ CLAIMS = frozenset(
 )
 _CLAIM_PREFIX = b"x-forwarded-"
 
-#: Fields that `Connection` may not take away: a client that lists them would change what the message means or who it
-#: is from (RFC 9110 section 7.6.1: "connection options … MUST NOT" name end-to-end fields).
+#: Fields that `Connection` may not remove: without them the message would have another meaning or another sender
+#: (RFC 9110 section 7.6.1: "connection options … MUST NOT" name end-to-end fields).
 ESSENTIAL = frozenset(
     b"""accept accept-encoding accept-language accept-ranges age allow authorization cache-control content-disposition
     content-encoding content-language content-length content-location content-range content-type cookie date etag
@@ -129,8 +128,10 @@ _ODD = re.compile(rb"[^0-9a-z]")
 
 
 def _usual_spelling(lower: bytes) -> bytes:
-    """The name with a hyphen for each odd sign. In CGI and WSGI `X_Forwarded_For` reads as HTTP_X_FORWARDED_FOR, just
-    like the true name, and some servers read a dot so as well: no client may set a field by a look-alike."""
+    """The name with a hyphen for each unusual character. No client may set a field by a look-alike.
+
+    CGI and WSGI read `X_Forwarded_For` as HTTP_X_FORWARDED_FOR, like the true name. Some servers treat a dot the same.
+    """
     return _ODD.sub(b"-", lower)
 
 
@@ -141,7 +142,7 @@ def _request_kind(lower: bytes) -> int:
 
 @lru_cache(maxsize=4096)
 def request_field(name: bytes) -> int:
-    """The kind of a request field as it was spelt; the spellings of real clients are few."""
+    """The kind of a request field as spelt by the client. Cached, because real clients use few spellings."""
     lower = name.lower()
     usual = _usual_spelling(lower)
     if usual != lower and _request_kind(usual) != KEEP:
@@ -151,14 +152,14 @@ def request_field(name: bytes) -> int:
 
 @lru_cache(maxsize=4096)
 def may_be_trailer(name: bytes) -> bool:
-    """Whether a field may stand in a trailer section, as it was spelt."""
+    """Whether a field, as spelt by the sender, may stand in a trailer section."""
     usual = _usual_spelling(name.lower())
     return usual not in TRAILER_FORBIDDEN and _request_kind(usual) != CLAIM and usual not in _REQUEST_KINDS
 
 
 @lru_cache(maxsize=4096)
 def response_field(name: bytes) -> tuple[int, bytes]:
-    """(kind, lower-case name) of a response field as it was spelt."""
+    """(kind, lower-case name) of a response field as spelt by the target."""
     lower = name.lower()
     return _RESPONSE_KINDS.get(lower, KEEP), lower
 
@@ -167,76 +168,78 @@ def response_field(name: bytes) -> tuple[int, bytes]:
 
 
 def check_partial(data: bytes, line_limit: int, block_limit: int) -> None:
-    """Refuse an unfinished head that can no longer become a good one, or that is over a limit already."""
+    """Raise `RequestError` for an unfinished head that cannot become valid any more, or is over a limit already."""
     broken = _BROKEN.search(data)
     if broken:
-        raise Refusal(400, "bad_request", f"byte {data[broken.start()]:#04x} at offset {broken.start()} of the head")
+        at = broken.start()
+        raise RequestError(400, "bad_request", f"byte {data[at]:#04x} at offset {at} of the head")
     line_end = data.find(b"\r")
     if line_end < 0:
         line_end = len(data)
     if line_end > line_limit:
-        raise Refusal(414, "request_line_too_long", f"the request line is longer than {line_limit} bytes")
+        raise RequestError(414, "request_line_too_long", f"the request line is longer than {line_limit} bytes")
     if not _REQUEST_LINE_BEGUN.fullmatch(data, 0, line_end):
-        raise Refusal(400, "bad_request", "this does not begin like `METHOD target HTTP/1.1`")
+        raise RequestError(400, "bad_request", "this does not begin like `METHOD target HTTP/1.1`")
     if len(data) > line_limit + block_limit + 4:
-        raise Refusal(431, "header_too_large", f"the header block is longer than {block_limit} bytes")
+        raise RequestError(431, "header_too_large", f"the header block is longer than {block_limit} bytes")
 
 
 def read_request(data: bytes, line_end: int, fields: RequestFields, line_limit: int) -> RequestHead:
-    """Check the request line `data[:line_end]` against the fields and make the head of both."""
+    """Check the request line `data[:line_end]` and make the head of line and fields. Raises `RequestError`."""
     if line_end > line_limit:
-        raise Refusal(414, "request_line_too_long", f"the request line is longer than {line_limit} bytes")
+        raise RequestError(414, "request_line_too_long", f"the request line is longer than {line_limit} bytes")
     match = _REQUEST_LINE.fullmatch(data, 0, line_end)
     if match is None:
         raise _bad_request_line(data[:line_end])
     method, target, minor_digit = match.groups()
-    minor = 0 if minor_digit == b"0" else 1  # RFC 9110 section 2.5: a higher minor version is read as the highest known
+    minor = 0 if minor_digit == b"0" else 1  # RFC 9110 section 2.5: a higher minor version counts as HTTP/1.1
     host = fields.host
     if host is None:
         if minor:
-            raise Refusal(400, "bad_host", "an HTTP/1.1 request needs a Host field")  # RFC 9112 section 3.2
+            raise RequestError(400, "bad_host", "an HTTP/1.1 request needs a Host field")  # RFC 9112 section 3.2
         host = b""
     if minor == 0 and fields.chunked:
         # RFC 9112 section 6.1: Transfer-Encoding in an HTTP/1.0 message means that its framing is faulty.
-        raise Refusal(400, "bad_framing", "Transfer-Encoding in an HTTP/1.0 request")
+        raise RequestError(400, "bad_framing", "Transfer-Encoding in an HTTP/1.0 request")
     if minor == 0 and fields.length > 0 and method in _BODYLESS_10:
-        # RFC 1945 section 7.2: they have no body; servers that know that leave it unread. HAProxy refuses it, too.
-        raise Refusal(400, "bad_framing", f"{method.decode()} of HTTP/1.0 with a body")
+        # RFC 1945 section 7.2: these methods have no body, so that some servers leave it unread. HAProxy refuses it.
+        raise RequestError(400, "bad_framing", f"{method.decode()} of HTTP/1.0 with a body")
     if target[0] != 0x2F or b"#" in target or method == b"CONNECT" or method == b"TRACE":
         target, host = _unusual_target(method, target, host, fields)
     query = target.find(b"?")
     return RequestHead(method, target, target if query < 0 else target[:query], minor, host, fields)
 
 
-def _bad_request_line(line: bytes) -> Refusal:
+def _bad_request_line(line: bytes) -> RequestError:
     version = re.search(rb" HTTP/([0-9]\.[0-9])$", line)
     if version and not version[1].startswith(b"1.") and version[1] != b"0.9":
-        return Refusal(505, "bad_version", f"HTTP/{version[1].decode()} is not spoken here; HTTP/1.1 and HTTP/1.0 are")
-    return Refusal(400, "bad_request", "the request line is not `METHOD target HTTP/1.1`")
+        text = f"HTTP/{version[1].decode()} is not spoken here; HTTP/1.1 and HTTP/1.0 are"
+        return RequestError(505, "bad_version", text)
+    return RequestError(400, "bad_request", "the request line is not `METHOD target HTTP/1.1`")
 
 
 def _unusual_target(method: bytes, target: bytes, host: bytes, fields: RequestFields) -> tuple[bytes, bytes]:
     """The target forms other than origin-form (RFC 9112 section 3.2); returns (origin-form target, host)."""
     if method == b"CONNECT":
-        raise Refusal(501, "method_not_proxied", "CONNECT is not proxied")
+        raise RequestError(501, "method_not_proxied", "CONNECT is not proxied")
     if b"#" in target:
-        raise Refusal(400, "bad_target", "a request target has no fragment")
+        raise RequestError(400, "bad_target", "a request target has no fragment")
     if method == b"TRACE" and (fields.length > 0 or fields.chunked):
-        raise Refusal(400, "bad_framing", "a TRACE request has no body")  # RFC 9110 section 9.3.8
+        raise RequestError(400, "bad_framing", "a TRACE request has no body")  # RFC 9110 section 9.3.8
     if target[0] == 0x2F:
         return target, host
     if target == b"*":
         if method != b"OPTIONS":
-            raise Refusal(400, "bad_target", "the target * is for OPTIONS alone")
+            raise RequestError(400, "bad_target", "the target * is for OPTIONS alone")
         return target, host
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
-        raise Refusal(400, "bad_target", "the request target is neither a path nor an http(s) URL")
+        raise RequestError(400, "bad_target", "the request target is neither a path nor an http(s) URL")
     secure, authority, rest = match.groups()
     check_host(authority)
     if fields.host is not None and not _same_host(fields.host, authority, b"443" if secure else b"80"):
         # RFC 9112 section 3.2.2 would let the authority win; a target that reads Host instead would be misled.
-        raise Refusal(400, "bad_host", "the Host field differs from the host in the request target")
+        raise RequestError(400, "bad_host", "the Host field differs from the host in the request target")
     host = authority.removesuffix(b":")  # RFC 3986 section 6.2.3: an empty port is no port
     if not rest:
         return (b"*" if method == b"OPTIONS" else b"/"), host  # RFC 9112 section 3.2.4
@@ -254,19 +257,19 @@ def _host_and_port(value: bytes, default: bytes) -> tuple[bytes, int]:
 
 
 def check_host(value: bytes) -> None:
-    """Refuse a Host value that is not one host name or address with an optional port (RFC 9110 section 7.2)."""
+    """Raise `RequestError` unless Host is one name or address with an optional port (RFC 9110 section 7.2)."""
     if value in _good_hosts:
         return
     match = _HOST.fullmatch(value)
     if match is None or (match[2] and int(match[2]) > 65535) or not _is_host(match[1]):
-        raise Refusal(400, "bad_host", "the Host field does not name one host")
+        raise RequestError(400, "bad_host", "the Host field does not name one host")
     if len(value) <= 256:
         if len(_good_hosts) >= 1024:
             _good_hosts.clear()
         _good_hosts.add(value)
 
 
-#: Host values that have passed the check: a proxy is asked for the same few. Bounded in number and length.
+#: Host values that have passed the check. Most requests name the same few. Bounded in number and length.
 _good_hosts: set[bytes] = set()
 
 
@@ -292,52 +295,52 @@ def host_name(host: bytes) -> bytes:
 
 
 def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> RequestFields:
-    """Check a request's header block (field lines, each with its CRLF) and say what it means."""
+    """Check a request's header block (field lines, each with its CRLF) and read it. Raises `RequestError`."""
     if len(block) > block_limit:
-        raise Refusal(431, "header_too_large", f"the header block is longer than {block_limit} bytes")
-    found = _FIELD.findall(block)
-    if found and found[-1][3]:
-        raise _bad_field(found[-1][3])
-    if len(found) > count_limit:
-        raise Refusal(431, "too_many_headers", f"more than {count_limit} header fields")
+        raise RequestError(431, "header_too_large", f"the header block is longer than {block_limit} bytes")
+    matches = _FIELD.findall(block)
+    if matches and matches[-1][3]:
+        raise _bad_field(matches[-1][3])
+    if len(matches) > count_limit:
+        raise RequestError(431, "too_many_headers", f"more than {count_limit} header fields")
     fields = RequestFields()
-    kept = fields.kept
+    lines = fields.forwarded_lines
     upgrade = b""
     encodings = 0
     upgrade_asked = False
-    for line, name, value, _ in found:
+    for line, name, value, _ in matches:
         kind = request_field(name)
         if kind == KEEP:
-            kept.append(line)
+            lines.append(line)
             continue
         raw = value
         value = value.strip(b" \t")
         if kind == HOST:
             if fields.host is not None:
-                raise Refusal(400, "bad_host", "more than one Host field")  # RFC 9112 section 3.2
+                raise RequestError(400, "bad_host", "more than one Host field")  # RFC 9112 section 3.2
             check_host(value)
             fields.host = value
         elif kind == USER_AGENT:
-            kept.append(line)
+            lines.append(line)
             fields.user_agent = value
         elif kind == AUTHORIZATION:
-            kept.append(line)
+            lines.append(line)
             if _CONNECTION_LOGIN.match(value):
                 fields.authenticates_connection = fields.special = True
         elif kind == CONNECTION:
             upgrade_asked |= _read_connection(value, fields)
         elif kind == CONTENT_LENGTH:
             if fields.length >= 0:
-                raise Refusal(400, "bad_framing", "more than one Content-Length")  # RFC 9112 section 6.3, step 5
+                raise RequestError(400, "bad_framing", "more than one Content-Length")  # RFC 9112 section 6.3, step 5
             fields.length = _read_length(value, raw)
-            kept.append(name + b": %d\r\n" % fields.length)  # without leading zeros, which some read as octal
+            lines.append(name + b": %d\r\n" % fields.length)  # without leading zeros, which some read as octal
         elif kind == TRANSFER_ENCODING:
             encodings += 1
             _check_transfer_encoding(value, raw)
             fields.chunked = True
         elif kind == EXPECT:
             if value.lower() != b"100-continue":
-                raise Refusal(417, "bad_expectation", "the only expectation known is 100-continue")
+                raise RequestError(417, "bad_expectation", "the only expectation known is 100-continue")
             fields.expect_continue = fields.special = True
         elif kind == UPGRADE:
             upgrade = upgrade + b"," + value if upgrade else value
@@ -346,7 +349,7 @@ def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> Req
             fields.te_trailers |= any(item.strip().lower() == b"trailers" for item in value.split(b","))
         elif kind == MAX_FORWARDS:
             if not _LENGTH.fullmatch(value):
-                raise Refusal(400, "bad_request", "Max-Forwards is not a number")
+                raise RequestError(400, "bad_request", "Max-Forwards is not a number")
             fields.max_forwards = min(int(value), 1 << 31)
             fields.special = True
         elif kind == CLAIM:
@@ -362,56 +365,60 @@ def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> Req
         elif kind == REQUEST_ID and _REQUEST_ID.fullmatch(value):
             fields.request_id = value
     if encodings > 1:
-        raise Refusal(400, "bad_framing", "more than one Transfer-Encoding")
+        raise RequestError(400, "bad_framing", "more than one Transfer-Encoding")
     if fields.expect_continue and not (fields.chunked or fields.length > 0):
         fields.expect_continue = False  # RFC 9110 section 10.1.1: there is nothing to wait for
     if fields.chunked and fields.length >= 0:
-        # RFC 9112 section 6.3, step 3: ought to be handled as an error. It is.
-        raise Refusal(400, "bad_framing", "both Content-Length and Transfer-Encoding")
+        # RFC 9112 section 6.3, step 3: ought to be handled as an error.
+        raise RequestError(400, "bad_framing", "both Content-Length and Transfer-Encoding")
     if upgrade_asked and upgrade:
         protocols = _items(upgrade)
         if not all(map(_PROTOCOL.fullmatch, protocols)):
-            raise Refusal(400, "bad_upgrade", "Upgrade is not a list of protocols")
+            raise RequestError(400, "bad_upgrade", "Upgrade is not a list of protocols")
         fields.upgrade = b", ".join(item for item in protocols if not item.lower().startswith(b"h2c"))
     if fields.connection_named:
         _drop_named(fields)
     return fields
 
 
-def _bad_field(rest: bytes) -> Refusal:
+def _bad_field(rest: bytes) -> RequestError:
     line = rest.split(b"\r\n", 1)[0]
     if line[:1] in (b" ", b"\t"):
-        return Refusal(400, "bad_header", "a folded header line")  # RFC 9112 section 5.2
+        return RequestError(400, "bad_header", "a folded header line")  # RFC 9112 section 5.2
     name, colon, _ = line.partition(b":")
     if not colon:
-        return Refusal(400, "bad_header", "a header line without a colon")
+        return RequestError(400, "bad_header", "a header line without a colon")
     if name != name.rstrip():
-        return Refusal(400, "bad_header", "white space before the colon of a header line")  # RFC 9112 section 5.1
+        return RequestError(400, "bad_header", "white space before the colon of a header line")  # RFC 9112 section 5.1
     if re.fullmatch(TOKEN + rb"+", name):
-        return Refusal(400, "bad_header", f"a control character in the value of {name[:60].decode('latin-1')}")
-    return Refusal(400, "bad_header", "a header name that is not a token")
+        return RequestError(400, "bad_header", f"a control character in the value of {name[:60].decode('latin-1')}")
+    return RequestError(400, "bad_header", "a header name that is not a token")
 
 
 def _read_length(value: bytes, raw: bytes) -> int:
     if b"\t" in raw:
-        raise Refusal(400, "bad_framing", "a tab beside Content-Length")  # RFC 9112 section 5 has it; nginx does not
+        # RFC 9112 section 5 allows it; nginx does not.
+        raise RequestError(400, "bad_framing", "a tab beside Content-Length")
     if not _LENGTH.fullmatch(value):  # RFC 9110 section 8.6: digits alone; 18 of them stay below 2**63
-        raise Refusal(400, "bad_framing", "Content-Length is not a number")
+        raise RequestError(400, "bad_framing", "Content-Length is not a number")
     return int(value)
 
 
 def _check_transfer_encoding(value: bytes, raw: bytes) -> None:
-    """Exactly `chunked` (RFC 9112 section 6.1); another known-looking coding is 501, anything odd is 400."""
+    """Raise `RequestError` unless the value is `chunked` (RFC 9112 section 6.1).
+
+    Another registered coding is answered with 501, everything else with 400.
+    """
     if b"\t" in raw:
-        raise Refusal(400, "bad_framing", "a tab beside Transfer-Encoding")  # as for Content-Length
+        raise RequestError(400, "bad_framing", "a tab beside Transfer-Encoding")  # as for Content-Length
     if value.lower() == b"chunked":
         return
     items = _items(value)
     if len(items) > 1 and items[-1].lower() == b"chunked" and b"chunked" not in [item.lower() for item in items[:-1]]:
-        raise Refusal(501, "bad_framing", "the only transfer coding known is chunked")
+        raise RequestError(501, "bad_framing", "the only transfer coding known is chunked")
     if re.fullmatch(TOKEN + rb"+", value) and value.lower() in (b"identity", b"gzip", b"deflate", b"compress"):
-        raise Refusal(501, "bad_framing", "the only transfer coding known is chunked")
-    raise Refusal(400, "bad_framing", "Transfer-Encoding is not `chunked`")
+        raise RequestError(501, "bad_framing", "the only transfer coding known is chunked")
+    raise RequestError(400, "bad_framing", "Transfer-Encoding is not `chunked`")
 
 
 def _items(value: bytes) -> list[bytes]:
@@ -419,7 +426,7 @@ def _items(value: bytes) -> list[bytes]:
 
 
 def _read_connection(value: bytes, fields: RequestFields) -> bool:
-    """Note what `Connection` says (RFC 9110 section 7.6.1); returns whether it asks for an upgrade."""
+    """Read `Connection` (RFC 9110 section 7.6.1) into the fields. Returns whether it has the option `upgrade`."""
     lower = value.lower()
     if lower == b"keep-alive":
         fields.keep_alive = True
@@ -428,7 +435,7 @@ def _read_connection(value: bytes, fields: RequestFields) -> bool:
         fields.close = True
         return False
     if not _TOKEN_LIST.fullmatch(lower):
-        raise Refusal(400, "bad_header", "Connection is not a list of names")
+        raise RequestError(400, "bad_header", "Connection is not a list of names")
     upgrade = False
     named = set(fields.connection_named)
     for option in _items(lower):
@@ -446,7 +453,7 @@ def _read_connection(value: bytes, fields: RequestFields) -> bool:
 
 def _drop_named(fields: RequestFields) -> None:
     named = fields.connection_named
-    fields.kept = [line for line in fields.kept if line[: line.find(b":")].lower() not in named]
+    fields.forwarded_lines = [line for line in fields.forwarded_lines if line[: line.find(b":")].lower() not in named]
 
 
 # --- responses -------------------------------------------------------------------------------------------------------
@@ -481,12 +488,14 @@ def read_response(data: bytes, line_end: int, fields: ResponseFields, method: by
 
 
 def _without_framing(fields: ResponseFields) -> ResponseFields:
-    """RFC 9110 section 8.6: a 1xx or 204 has no Content-Length, not even 0. Where it announced a body, the connection
-    cannot be trusted for another response."""
+    """The fields of a 1xx or 204, which has no Content-Length, not even 0 (RFC 9110 section 8.6).
+
+    When the target announced a body, its connection is closed: it cannot be trusted for another response.
+    """
     clean = ResponseFields()
-    clean.kept = b"".join(
+    clean.forwarded_lines = b"".join(
         line + b"\r\n"
-        for line in fields.kept.split(b"\r\n")
+        for line in fields.forwarded_lines.split(b"\r\n")
         if line and not line.lower().startswith(b"content-length:")
     )
     clean.close = fields.close or fields.chunked or fields.length > 0
@@ -497,36 +506,36 @@ def _without_framing(fields: ResponseFields) -> ResponseFields:
 
 
 def read_response_fields(block: bytes, block_limit: int = 65536, count_limit: int = 200) -> ResponseFields:
-    """Check a response's header block and say what it means. Raises `BadResponse`."""
+    """Check a response's header block and read it. Raises `BadResponse`."""
     if len(block) > block_limit:
         raise BadResponse(f"the header block is longer than {block_limit} bytes")
-    found = _FIELD.findall(block)
-    if found and found[-1][3]:
-        raise BadResponse(_bad_field(found[-1][3]).detail)
-    if len(found) > count_limit:
+    matches = _FIELD.findall(block)
+    if matches and matches[-1][3]:
+        raise BadResponse(_bad_field(matches[-1][3]).detail)
+    if len(matches) > count_limit:
         raise BadResponse(f"more than {count_limit} header fields")
     fields = ResponseFields()
-    kept: list[tuple[bytes, bytes]] = []
+    lines: list[tuple[bytes, bytes]] = []
     named: set[bytes] = set()
     upgrade_value = b""
     upgrade_asked = False
-    for line, name, value, _ in found:
+    for line, name, value, _ in matches:
         kind, lower = response_field(name)
         if kind == KEEP:
-            kept.append((lower, line))
+            lines.append((lower, line))
             continue
         raw = value
         value = value.strip(b" \t")
         if kind == DATE:
             fields.has_date = True
-            kept.append((lower, line))
+            lines.append((lower, line))
         elif kind == CONTENT_LENGTH:
             if fields.length >= 0:
                 raise BadResponse("more than one Content-Length")
             if b"\t" in raw or not _LENGTH.fullmatch(value):
                 raise BadResponse("Content-Length is not a number")
             fields.length = int(value)
-            kept.append((lower, name + b": %d\r\n" % fields.length))
+            lines.append((lower, name + b": %d\r\n" % fields.length))
         elif kind == CONNECTION:
             options = _items(value.lower())
             for option in options:
@@ -548,21 +557,21 @@ def read_response_fields(block: bytes, block_limit: int = 65536, count_limit: in
                 fields.keep_alive_timeout = float(match[1])
         elif kind == REQUEST_ID:
             fields.has_request_id = True
-            kept.append((lower, line))
+            lines.append((lower, line))
         elif kind == AUTHENTICATE:
-            kept.append((lower, line))
+            lines.append((lower, line))
             fields.authenticates_connection |= _CONNECTION_LOGIN.search(value) is not None
     if fields.chunked and fields.length >= 0:
         raise BadResponse("both Content-Length and Transfer-Encoding")
     if upgrade_value:
-        # An Upgrade offer in a 200 or 426 is for the client to read (RFC 9110 section 7.8), on this very connection.
+        # An Upgrade offer in a 200 or 426 is meant for the client (RFC 9110 section 7.8), on this connection.
         fields.upgrade = upgrade_value if upgrade_asked or not named else b""
-    fields.kept = b"".join(line for lower, line in kept if lower not in named)
+    fields.forwarded_lines = b"".join(line for lower, line in lines if lower not in named)
     return fields
 
 
 def check_partial_response(data: bytes, limit: int = 65536) -> None:
-    """Refuse an unfinished response head that can no longer become a good one."""
+    """Raise `BadResponse` for an unfinished response head that cannot become valid any more."""
     if _BROKEN.search(data):
         raise BadResponse("a bare CR or LF, or a control character, in the head")
     if len(data) > limit:
@@ -575,10 +584,10 @@ def check_partial_response(data: bytes, limit: int = 65536) -> None:
 
 
 def read_trailers(block: bytes, count_limit: int = 100) -> bytes:
-    """The trailer lines that may go on (RFC 9110 section 6.5.1), joined. Raises ValueError for a malformed one."""
-    found = _FIELD.findall(block)
-    if found and found[-1][3]:
-        raise ValueError(_bad_field(found[-1][3]).detail)
-    if len(found) > count_limit:
+    """The trailer lines that may be forwarded (RFC 9110 section 6.5.1), joined. Raises ValueError."""
+    matches = _FIELD.findall(block)
+    if matches and matches[-1][3]:
+        raise ValueError(_bad_field(matches[-1][3]).detail)
+    if len(matches) > count_limit:
         raise ValueError(f"more than {count_limit} trailer fields")
-    return b"".join(line for line, name, _, _ in found if may_be_trailer(name))
+    return b"".join(line for line, name, _, _ in matches if may_be_trailer(name))

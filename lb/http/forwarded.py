@@ -1,8 +1,8 @@
-"""What a trusted proxy in front says about the client: `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` agree.
+"""Forwarding fields of a trusted proxy: `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded`, extended by lb's hop.
 
-A target reads one of the two forms, and lb cannot tell which. So both are always written, and they agree: where the
-peer sent one form alone, the other is derived from it. What does not parse counts as not sent, because an open quote
-would swallow the element that lb adds.
+A target reads one of the two forms, and lb cannot tell which. So lb always writes both, and both agree. When the peer
+sent one form alone, the other is derived from it. A malformed field counts as absent, because an open quote would
+swallow the element that lb adds.
 
 Sources: RFC 7239 sections 4 to 7.4. Readers such as Spring and Jetty take the leftmost `for`, `host` and `proto`.
 """
@@ -13,7 +13,7 @@ import re
 from typing import NamedTuple
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
-#: name "=" value. A value with a colon or brackets ought to be quoted; many senders do not, so it is read and quoted.
+#: name "=" value. A value with a colon or brackets ought to be quoted. Many senders do not, so lb quotes it.
 _PAIR = re.compile(
     rb"(" + _TOKEN + rb")=(?:"
     rb'("(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+")'
@@ -35,7 +35,7 @@ Element = list[tuple[bytes, bytes]]
 
 
 class Forwarding(NamedTuple):
-    """What the target gets: each a field's value; `host` is b"" when nobody named one."""
+    """The values of the four fields for the target. `host` is b"" when no message named one."""
 
     forwarded_for: bytes
     proto: bytes
@@ -44,7 +44,7 @@ class Forwarding(NamedTuple):
 
 
 def node(address: bytes) -> bytes:
-    """An address as the value of `for` (RFC 7239 section 6): IPv6 in brackets and quotes, a Unix socket unknown."""
+    """An address as the value of `for` (RFC 7239 section 6): IPv6 in brackets and quotes, a Unix socket as unknown."""
     return b'"[' + address + b']"' if b":" in address else (_UNKNOWN if address == b"unix" else address)
 
 
@@ -58,35 +58,37 @@ def extend(
     proto: bytes,
     host: bytes,
 ) -> Forwarding:
-    """What a trusted `peer` sent, extended by its own hop, on which the request came as `proto` for `host`.
+    """The fields of a trusted `peer`, extended by its hop to lb, on which the request came as `proto` for `host`.
 
-    `forwarded` and `forwarded_for` are the values of all lines of their name; `sent_proto` and `sent_host` those of
-    X-Forwarded-Proto and -Host, b"" where there is none.
+    `forwarded` and `forwarded_for` are the values of all lines of that name. `sent_proto` and `sent_host` are the
+    values of X-Forwarded-Proto and -Host, b"" when absent.
     """
     elements = parse(forwarded)
     hops = _hops(forwarded_for)
-    said_proto, said_host = _first(sent_proto, _PROTO), _first(sent_host, _HOST)
-    told_proto, told_host = _leftmost(elements, b"proto", _PROTO), _leftmost(elements, b"host", _HOST)
+    x_proto, x_host = _first(sent_proto, _PROTO), _first(sent_host, _HOST)
+    leftmost_proto, leftmost_host = _leftmost(elements, b"proto", _PROTO), _leftmost(elements, b"host", _HOST)
     if elements and not hops:
         hops = [_address(value) for element in elements for name, value in element if name.lower() == b"for"]
     elif hops and not elements:
         elements = [[(b"for", _identifier(hop))] for hop in hops]
-        elements[0] += [(b"host", said_host)] if said_host else []
-        elements[0] += [(b"proto", said_proto)] if said_proto else []
-        told_proto, told_host = said_proto, said_host
-    # The hop to lb is described as it was, unless nothing further left does say: then it has to speak for all.
-    own_host, own_proto = host if told_host else said_host or host, proto if told_proto else said_proto or proto
-    own = b"for=" + node(peer) + (b';host="' + own_host + b'"' if own_host else b"") + b";proto=" + own_proto
+        elements[0] += [(b"host", x_host)] if x_host else []
+        elements[0] += [(b"proto", x_proto)] if x_proto else []
+        leftmost_proto, leftmost_host = x_proto, x_host
+    # The element for the hop to lb describes that hop, unless no element further left has the value: readers take the
+    # leftmost, so that this element has to hold the client's value then.
+    hop_host = host if leftmost_host else x_host or host
+    hop_proto = proto if leftmost_proto else x_proto or proto
+    hop = b"for=" + node(peer) + (b';host="' + hop_host + b'"' if hop_host else b"") + b";proto=" + hop_proto
     return Forwarding(
         forwarded_for=b", ".join([*hops, peer]),
-        proto=sent_proto if said_proto else told_proto or proto,
-        host=sent_host if said_host else told_host or host,
-        forwarded=b", ".join([*map(_written, elements), own]),
+        proto=sent_proto if x_proto else leftmost_proto or proto,
+        host=sent_host if x_host else leftmost_host or host,
+        forwarded=b", ".join([*map(_written, elements), hop]),
     )
 
 
 def parse(lines: list[bytes]) -> list[Element]:
-    """The elements of all `Forwarded` lines of a message, without empty ones; none at all if one line is malformed."""
+    """The elements of all `Forwarded` lines of a message, without empty ones. [] when one line is malformed."""
     elements: list[Element] = []
     for line in lines:
         element: Element = []
@@ -98,7 +100,7 @@ def parse(lines: list[bytes]) -> list[Element]:
             if pair is not None:
                 name, quoted, bare = pair.groups()
                 if name.lower() in names:
-                    return []  # RFC 7239 section 4: each parameter once; which of two counts is anyone's guess
+                    return []  # RFC 7239 section 4: each parameter occurs once
                 names.add(name.lower())
                 element.append((name, re.sub(rb"\\(.)", rb"\1", quoted[1:-1]) if quoted is not None else bare))
                 at = _BLANK.match(line, pair.end()).end()  # type: ignore[union-attr]
@@ -124,13 +126,13 @@ def _written(element: Element) -> bytes:
 
 
 def _hops(lines: list[bytes]) -> list[bytes]:
-    """The elements of X-Forwarded-For, without empty ones. What can be no address keeps its place, as `unknown`."""
-    found = [hop for line in lines for part in line.split(b",") if (hop := part.strip(b" \t"))]
-    return [hop if _HOP.fullmatch(hop) else _UNKNOWN for hop in found]
+    """The elements of X-Forwarded-For, without empty ones. An element that is no address becomes `unknown`."""
+    hops = [hop for line in lines for part in line.split(b",") if (hop := part.strip(b" \t"))]
+    return [hop if _HOP.fullmatch(hop) else _UNKNOWN for hop in hops]
 
 
 def _first(value: bytes, form: re.Pattern[bytes]) -> bytes:
-    """The first item of a field that may be a list, or b"" if that has not the right form."""
+    """The first item of a field that may be a list, or b"" when that item does not match `form`."""
     item = value.partition(b",")[0].strip(b" \t")
     return item if form.fullmatch(item) else b""
 
@@ -144,7 +146,7 @@ def _leftmost(elements: list[Element], wanted: bytes, form: re.Pattern[bytes]) -
 
 
 def _address(identifier: bytes) -> bytes:
-    """A `for` value as X-Forwarded-For has it: the address alone."""
+    """A `for` value as X-Forwarded-For writes it: the address alone."""
     match = _BRACKETED.fullmatch(identifier) or _IPV4.fullmatch(identifier)
     if match is not None:
         return match[1]

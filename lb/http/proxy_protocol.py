@@ -1,7 +1,7 @@
 """The PROXY protocol, versions 1 and 2, as a receiver (HAProxy's proxy-protocol.txt, sections 2.1 and 2.2).
 
 Addresses come out in one spelling: an IPv4 address that is mapped into IPv6 (`::ffff:192.0.2.1`, RFC 4291 section
-2.5.5.2) is the IPv4 address, as networks, limits and logs know it.
+2.5.5.2) is the IPv4 address, as in networks, limits and logs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ipaddress
 import re
 
 SIGNATURE_V2 = b"\r\n\r\n\x00\r\nQUIT\n"
-#: Section 2.1: single spaces, ports without leading zeros. What follows `UNKNOWN ` is to be ignored up to the CRLF.
+#: Section 2.1: single spaces, ports without leading zeros. All bytes after `UNKNOWN ` up to the CRLF are to be ignored.
 _V1 = re.compile(
     rb"PROXY (?:(TCP4|TCP6) ([0-9A-Fa-f:.]{2,39}) ([0-9A-Fa-f:.]{2,39}) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4})"
     rb"|UNKNOWN(?: [\x20-\x7e]*)?)"
@@ -27,10 +27,10 @@ _ADDRESS_SIZES = {_INET: 12, _INET6: 36, _UNIX: 216}
 
 
 def read(data: bytes) -> tuple[bytes, int] | None:
-    """(source address or b"" when it is not told, length of the header), or None while it is unfinished.
+    """(source address, or b"" when the header has none; length of the header), or None while it is unfinished.
 
-    Raises ValueError for anything that is no PROXY header: on a listener that expects one, that is an attack or a
-    mistake, and the connection is closed.
+    Raises ValueError for bytes that are no PROXY header. A listener that expects a header closes the connection then:
+    it is an attack or a mistake.
     """
     if data[:12] == SIGNATURE_V2[: len(data)]:
         return _read_v2(data)
@@ -76,13 +76,13 @@ def _read_v2(data: bytes) -> tuple[bytes, int] | None:
         return b"", end
     if family > _UNIX or transport > 2:
         raise ValueError("an unknown address family or transport in a PROXY v2 header")
-    if family == _UNSPEC:  # the block is to be ignored, whatever it holds
+    if family == _UNSPEC:  # the block is to be ignored
         return b"", end
     tlvs = _V2_FIXED + _ADDRESS_SIZES[family]
     if tlvs > end:
         raise ValueError("a PROXY v2 header too short for its addresses")
     _check_tlvs(data, tlvs, end)
-    if transport != _STREAM or family == _UNIX:  # of no connection that an HTTP client could have
+    if transport != _STREAM or family == _UNIX:  # no connection of an HTTP client
         return b"", end
     size = 4 if family == _INET else 16
     return _text(ipaddress.ip_address(data[_V2_FIXED : _V2_FIXED + size])), end

@@ -1,10 +1,10 @@
-"""The proxy's own answers: short plain text with the request id, complete with head and framing."""
+"""Answers that lb gives itself: short plain text with the request id, complete with head and framing."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from lb.http1.head import LENGTH, NONE, ResponseFields, ResponseHead
+from lb.http.message import LENGTH, NONE, ResponseFields, ResponseHead
 
 REASONS: dict[int, bytes] = {
     200: b"OK",
@@ -28,15 +28,17 @@ REASONS: dict[int, bytes] = {
 
 
 def reply(status: int, text: str, *, request_id: bytes = b"", retry_after: int = 0, date: bytes = b"") -> bytes:
-    """One complete answer, after which the connection is closed. `retry_after` in seconds, 0 leaves it out."""
+    """One complete answer, after which the connection is closed. `retry_after` is in seconds, 0 omits it."""
     payload = _payload(status, text, request_id)
     lines = _lines(len(payload), date, request_id, retry_after, b"")
     return b"".join((b"HTTP/1.1 %d %b\r\n" % (status, REASONS[status]), *lines, b"Connection: close\r\n\r\n", payload))
 
 
 class Reply(NamedTuple):
-    """An answer of the proxy's own, as a value. `reason` is the label of `lb_rejected_total`; `extra` are whole lines
-    of the head; `last` ends the connection."""
+    """An answer that lb gives itself, as a value.
+
+    `reason` is the label of `lb_rejected_total`. `extra` are whole lines of the head. `last` ends the connection.
+    """
 
     status: int
     reason: str
@@ -48,13 +50,13 @@ class Reply(NamedTuple):
 def response_of(
     reply: Reply, *, request_id: bytes, head_only: bool, retry_after: int, date: bytes
 ) -> tuple[ResponseHead, bytes]:
-    """The same as head and payload. `head_only` for HEAD (same length, no body); `retry_after` in seconds, 0 leaves it
-    out."""
+    """Head and payload of a reply. `head_only` is for HEAD: same length, no body. `retry_after` is in seconds, 0 omits
+    it."""
     payload = _payload(reply.status, reply.text, request_id)
     fields = ResponseFields()
     fields.length = len(payload)
     fields.has_date = fields.has_request_id = True
-    fields.kept = b"".join(_lines(len(payload), date, request_id, retry_after, reply.extra))
+    fields.forwarded_lines = b"".join(_lines(len(payload), date, request_id, retry_after, reply.extra))
     line = b"HTTP/1.1 %d %b\r\n" % (reply.status, REASONS[reply.status])
     framing = NONE if head_only else LENGTH
     return ResponseHead(reply.status, 1, line, framing, fields), b"" if head_only else payload

@@ -1,8 +1,8 @@
-"""A message's head: what was said, as values, and how its body is framed.
+"""A message's head as values: start line, fields, and the framing of the body.
 
-`RequestFields` and `ResponseFields` hold everything that follows from the header block alone. They are kept apart
-from the start line because clients and targets repeat themselves: a connection that sends the same block again gets
-the same object again (see `rules.read_request`), and nothing of it is worked out twice.
+`RequestFields` and `ResponseFields` hold everything that follows from the header block alone. They are separate from
+the start line, because clients and targets repeat their header blocks: a connection that sends the same block again
+gets the same object again, and the block is parsed once.
 
 Source of the framing steps: RFC 9112 section 6.3.
 """
@@ -20,10 +20,11 @@ UNTIL_CLOSE: Final = 3
 
 
 class RequestFields:
-    """What a request's header block says."""
+    """A request's header block, parsed."""
 
     __slots__ = (
         "authenticates_connection",
+        "cached_lines",
         "chunked",
         "claims",
         "close",
@@ -32,17 +33,16 @@ class RequestFields:
         "forwarded",
         "forwarded_for",
         "forwarded_host",
+        "forwarded_lines",
         "forwarded_proto",
+        "forwarding_lines",
         "host",
         "keep_alive",
-        "kept",
         "length",
         "log_fragment",
         "max_forwards",
         "request_id",
         "special",
-        "suffix",
-        "tail",
         "te_trailers",
         "upgrade",
         "user_agent",
@@ -54,33 +54,33 @@ class RequestFields:
         self.chunked = False
         self.close = False  # Connection: close
         self.keep_alive = False  # Connection: keep-alive (matters for HTTP/1.0)
-        self.upgrade: bytes = b""  # protocol asked for with Connection: upgrade; h2c is never in here
+        self.upgrade: bytes = b""  # protocols of a request with Connection: upgrade, without h2c
         self.te_trailers = False
         self.connection_named: frozenset[bytes] = frozenset()
         self.expect_continue = False
         self.max_forwards = -1
         self.authenticates_connection = False  # it carries an NTLM or Negotiate login
-        self.special = False  # one of the three above may matter: that is looked at once, and nearly never the case
+        self.special = False  # it has one of the three above: one look tells for nearly every request that it has not
         self.request_id: bytes = b""
         self.forwarded: list[bytes] = []
         self.forwarded_for: list[bytes] = []
         self.forwarded_host: bytes = b""
         self.forwarded_proto: bytes = b""
-        self.claims: list[bytes] = []  # whole lines of other fields about the client: a trusted proxy's alone pass
+        self.claims: list[bytes] = []  # whole lines of other fields about the client, for trusted proxies alone
         self.user_agent: bytes = b""
-        self.kept: list[bytes] = []  # whole lines ("Name: value\r\n") that go on to the target
-        self.suffix: bytes = b""  # kept lines and our own: all between Host and the request id
-        self.tail: bytes = b""  # the end of it that the connection and Host decide
-        self.log_fragment = ""  # what the access log says of the fields; made when first logged
+        self.forwarded_lines: list[bytes] = []  # whole lines ("Name: value\r\n") that the target gets
+        self.cached_lines: bytes = b""  # all bytes between Host and the request id: `serialize.request_lines`
+        self.forwarding_lines: bytes = b""  # their end, which depends on the connection and Host alone
+        self.log_fragment = ""  # the part of an access log line that depends on the fields; made when first logged
 
     def value(self, name: bytes) -> bytes:
-        """The first kept field called `name` (lower case), or b""."""
+        """The first forwarded field called `name` (lower case), or b""."""
         return next(self.values(name), b"")
 
     def values(self, name: bytes) -> Iterator[bytes]:
-        """The values of all kept fields called `name` (lower case)."""
+        """The values of all forwarded fields called `name` (lower case)."""
         size = len(name)
-        for line in self.kept:
+        for line in self.forwarded_lines:
             if line[size : size + 1] == b":" and line[:size].lower() == name:
                 yield line[size + 1 :].strip(b" \t\r\n")
 
@@ -98,7 +98,7 @@ class RequestFields:
 
 
 class RequestHead:
-    """One request's start line and fields, checked by `rules.read_request`."""
+    """One request's start line and fields, checked by `h1.parse.read_request`."""
 
     __slots__ = ("fields", "host", "method", "minor", "path", "target")
 
@@ -109,12 +109,12 @@ class RequestHead:
         self.target = target  # origin-form (or "*"), byte for byte as sent
         self.path = path  # `target` without the query
         self.minor = minor  # HTTP/1.`minor`: 0 or 1
-        self.host = host  # as sent to the target; b"" when an HTTP/1.0 client named none
+        self.host = host  # the value of Host for the target; b"" when an HTTP/1.0 client sent none
         self.fields = fields
 
     @property
     def idempotent(self) -> bool:
-        """Whether sending it twice means the same as once (RFC 9110 section 9.2.2)."""
+        """Whether sending the request twice has the effect of sending it once (RFC 9110 section 9.2.2)."""
         return self.method in IDEMPOTENT or bool(self.fields.value(b"idempotency-key"))
 
 
@@ -123,16 +123,16 @@ IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 
 
 class ResponseFields:
-    """What a response's header block says."""
+    """A response's header block, parsed."""
 
     __slots__ = (
         "authenticates_connection",
         "chunked",
         "close",
+        "forwarded_lines",
         "has_date",
         "has_request_id",
         "keep_alive_timeout",
-        "kept",
         "length",
         "upgrade",
     )
@@ -141,16 +141,16 @@ class ResponseFields:
         self.length = -1
         self.chunked = False
         self.close = False
-        self.keep_alive_timeout = 0.0  # seconds, from Keep-Alive: timeout=N; 0: not said
+        self.keep_alive_timeout = 0.0  # seconds, from Keep-Alive: timeout=N; 0: no such field
         self.upgrade: bytes = b""
         self.authenticates_connection = False  # it offers or goes on with an NTLM or Negotiate login
         self.has_date = False
         self.has_request_id = False
-        self.kept: bytes = b""  # the lines that go on to the client, joined
+        self.forwarded_lines: bytes = b""  # the lines that the client gets, joined
 
 
 class ResponseHead:
-    """One response's status line and fields, checked by `rules.read_response`."""
+    """One response's status line and fields, checked by `h1.parse.read_response`."""
 
     __slots__ = ("fields", "framing", "front", "line", "minor", "plain", "reusable", "status")
 
@@ -160,9 +160,9 @@ class ResponseHead:
         self.line = line  # b"HTTP/1.1 200 OK\r\n"
         self.framing = framing
         self.fields = fields
-        self.front = line + fields.kept
+        self.front = line + fields.forwarded_lines
         self.reusable = minor == 1 and not fields.close
-        #: Nothing but the request id has to be added for an HTTP/1.1 client that keeps its connection.
+        #: For an HTTP/1.1 client that keeps its connection, only the request id is added.
         self.plain = fields.has_date and not (
             fields.has_request_id
             or fields.upgrade

@@ -1,9 +1,9 @@
-"""Chunked bodies (RFC 9112 section 7.1), read strictly and passed on as they came.
+"""Chunked bodies (RFC 9112 section 7.1), read strictly and forwarded with or without their framing.
 
-The scanner follows the framing to find the body's end and refuses what two parsers could read differently: a size
-with a sign, spaces, `0x` or more than 15 digits, a line that ends without CR, data that is not followed by CRLF.
-Chunk extensions have no meaning to anyone beyond this hop (section 7.1.1): they are bounded and dropped. A trailer
-section is checked as a whole, stripped of fields that may not stand there, and passed on or dropped as asked.
+The scanner follows the framing to the body's end. It refuses framing that two parsers could read differently: a size
+with a sign, spaces, `0x` or more than 15 digits, a line that ends without CR, data that is not followed by CRLF. Chunk
+extensions have no meaning beyond this hop (section 7.1.1): they are bounded and dropped. A trailer section is checked
+as a whole. Fields that may not stand in it are removed, and the rest is forwarded when the caller wants trailers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from lb.http1.rules import read_trailers
+from lb.http.h1.parse import read_trailers
 
 #: Fifteen hexadecimal digits stay below 2**63, where parsers in other languages overflow.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15}+)(;[\t\x20-\x7e\x80-\xff]*+)?\r\n")
@@ -31,21 +31,31 @@ _DONE: Final = 4
 
 
 class BadChunk(ValueError):  # noqa: N818 - as BadResponse
-    """The body's framing is broken; nothing after this point can be trusted."""
+    """The body's framing is malformed: no byte after this point can be trusted."""
 
 
 class ChunkedBody:
     """One chunked body on its way through.
 
-    `framed`: pass the framing on (both sides speak HTTP/1.1); otherwise only the data.
-    `trailers`: with the framing pass trailer fields on; otherwise drop them.
+    `framed`: forward data with its framing (both sides speak HTTP/1.1); otherwise the data alone.
+    `trailers`: with the framing, forward trailer fields; otherwise drop them.
     `payload`: bytes of data so far, without framing and trailers.
-    `trailer_lines`: the trailer fields that may go on, whole lines, once the body has ended.
-    `wire`: where only the data is passed on, a list that gets the same bytes with their framing, but for the last chunk
-    and the trailers; None: nobody wants them.
+    `trailer_lines`: the trailer fields that may be forwarded, whole lines, once the body has ended.
+    `wire`: without `framed`, a list that collects the data with its framing, except the last chunk and the trailers.
+    None when no stream splices the body.
     """
 
-    __slots__ = ("_extensions", "_held", "_left", "_state", "framed", "payload", "trailer_lines", "trailers", "wire")
+    __slots__ = (
+        "_extensions",
+        "_held",
+        "_remaining",
+        "_state",
+        "framed",
+        "payload",
+        "trailer_lines",
+        "trailers",
+        "wire",
+    )
 
     def __init__(self, framed: bool = True, trailers: bool = True) -> None:
         self.framed = framed
@@ -54,17 +64,20 @@ class ChunkedBody:
         self.trailer_lines = b""
         self.wire: list[bytes] | None = None
         self._state = _SIZE
-        self._left = 0  # bytes of chunk data still to come
+        self._remaining = 0  # bytes of chunk data still to come
         self._held = b""  # an unfinished line
         self._extensions = 0
 
     def feed(self, data: bytes) -> tuple[bytes, int]:
-        """Take the next bytes; returns (what to pass on, where in `data` the body ended, or -1). Raises `BadChunk`."""
+        """Take the next bytes. Returns (bytes to forward, offset of the body's end in `data` or -1).
+
+        Raises `BadChunk`.
+        """
         state, wire = self._state, self.wire
-        if state == _DATA and self._left >= len(data):  # the middle of a large chunk: nothing to look at
-            self._left -= len(data)
+        if state == _DATA and self._remaining >= len(data):  # the middle of a large chunk
+            self._remaining -= len(data)
             self.payload += len(data)
-            if not self._left:
+            if not self._remaining:
                 self._state = _DATA_END
             if wire is not None:
                 wire.append(data)
@@ -92,19 +105,19 @@ class ChunkedBody:
                         out.append(match[0] if match[2] is None else match[1] + b"\r\n")
                     elif wire is not None:
                         wire.append(match[0] if match[2] is None else match[1] + b"\r\n")
-                    self._left = length
+                    self._remaining = length
                     state = _DATA
                 else:
                     state = _TRAILER
             elif state == _DATA:
-                piece = data[position : position + self._left]
+                piece = data[position : position + self._remaining]
                 out.append(piece)
                 if wire is not None:
                     wire.append(piece)
                 position += len(piece)
-                self._left -= len(piece)
+                self._remaining -= len(piece)
                 self.payload += len(piece)
-                if not self._left:
+                if not self._remaining:
                     state = _DATA_END
             elif state == _DATA_END:
                 end = data[position : position + 2]
@@ -123,20 +136,20 @@ class ChunkedBody:
                 if data.startswith(b"\r\n", position):
                     end_at, block = position, b""
                 else:
-                    found = data.find(b"\r\n\r\n", position)
-                    if found < 0:
+                    border = data.find(b"\r\n\r\n", position)
+                    if border < 0:
                         self._hold_trailer(data, position)
                         break
-                    end_at = found + 2
+                    end_at = border + 2
                     block = data[position:end_at]
                 if len(block) > _TRAILER_LIMIT:
                     raise BadChunk(f"the trailer section is longer than {_TRAILER_LIMIT} bytes")
                 try:
-                    self.trailer_lines = kept = read_trailers(block) if block else b""
+                    self.trailer_lines = lines = read_trailers(block) if block else b""
                 except ValueError as error:
                     raise BadChunk(f"trailer: {error}") from None
                 if self.framed:
-                    out.append(b"0\r\n" + (kept if self.trailers else b"") + b"\r\n")
+                    out.append(b"0\r\n" + (lines if self.trailers else b"") + b"\r\n")
                 self._state = _DONE
                 return b"".join(out), end_at + 2 - shift
         self._state = state
