@@ -180,6 +180,16 @@ class Workers:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
+    def seats(self) -> tuple[Seat, ...]:
+        """Every worker's place, by number."""
+        return tuple(self._seats)
+
+    @property
+    def lives(self) -> tuple[Life, ...]:
+        """Every process that has not ended yet, those that leave included."""
+        return tuple(self._lives)
+
+    @property
     def pids(self) -> list[int]:
         """Process ids of the workers that serve or are about to; without those that only end what is under way."""
         return [seat.life.pid for seat in self._seats if seat.life is not None]

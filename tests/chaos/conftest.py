@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.e2e.conftest import stage
+from tests.support.stage import stage
 
 __all__ = ["stage"]

@@ -2,16 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from tests.support.stage import stage
 
-import pytest
-
-from tests.support.stage import Stage
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    """Starts backends and an lb, and ends whatever was started."""
-    with Stage(tmp_path) as made:
-        yield made
+__all__ = ["stage"]

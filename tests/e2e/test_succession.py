@@ -11,16 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.eventually import eventually
+from tests.support.processes import alive
 from tests.support.stage import Lb, Load, Stage, ask
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that waits to be asked for has ended."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 def kill_supervisor(lb: Lb) -> None:

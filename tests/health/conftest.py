@@ -47,8 +47,8 @@ class Backend:
         self._open: set[asyncio.StreamWriter] = set()
         self.port = 0
 
-    async def start(self, port: int = 0, **options: object) -> Backend:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, **options)  # type: ignore[arg-type]
+    async def start(self, port: int = 0, host: str = "127.0.0.1", **options: object) -> Backend:
+        self._server = await asyncio.start_server(self._serve, host, port, **options)  # type: ignore[arg-type]
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -122,13 +122,13 @@ class Watcher:
         self.changes: list[tuple[str, Health, Health, tuple[Effect, ...]]] = []
         self.probes: list[tuple[str, str, Verdict]] = []
         self.notices: list[Notice] = []
-        self.monitor = Monitor(
-            rng=random.Random(7),
-            on_change=lambda *change: self.changes.append(change),
-            on_probe=lambda target, kind, seen: self.probes.append((target, kind, seen.verdict)),
-            on_notice=self.notices.append,
-            **options,  # type: ignore[arg-type]
-        )
+        usual: dict[str, object] = {
+            "rng": random.Random(7),
+            "on_change": lambda *change: self.changes.append(change),
+            "on_probe": lambda target, kind, seen: self.probes.append((target, kind, seen.verdict)),
+            "on_notice": self.notices.append,
+        }
+        self.monitor = Monitor(**{**usual, **options})  # type: ignore[arg-type]
 
     def watch(
         self,

@@ -48,9 +48,7 @@ class Stage:
         self.moves.append((before, after))
 
     async def serve(self, address: str, script: bytes = b"") -> Backend:
-        server = Backend(script or ok())
-        server._server = await asyncio.start_server(server._serve, address, self.port)
-        server.port = self.port
+        server = await Backend(script or ok()).start(self.port, address)
         self.servers[address] = server
         return server
 

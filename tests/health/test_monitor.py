@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Drain, Undrain, Verdict, in_rotation
 from lb.core.targets import Target
-from lb.health.monitor import PROGRAMS
+from lb.health import monitor as monitor_module
 from tests.health.conftest import Watcher, ok
 from tests.support.eventually_async import eventually
 
@@ -145,15 +146,19 @@ class AtOnce:
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 async def test_what_is_found_of_a_target_that_was_just_taken_away_counts_for_nothing(
-    watcher: Watcher, backend, turns: int
+    backend, turns: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     """Whoever waits for it hears that it was broken off, and the room that the probe took is free again."""
+    monkeypatch.setattr(monitor_module, "PROGRAMS", 1)
+    watcher = Watcher()
+    await watcher.monitor.start()
     spec = CheckSpec(protocol="command", command=("sleep", "60"), interval=60.0)
     target = (await backend()).target()
     trouble: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: trouble.append(context))
-    watcher.watch((target, spec))
-    watcher.monitor._watches[target.id, "readiness"].probe = AtOnce()  # type: ignore[assignment]
+    with monkeypatch.context() as patched:
+        patched.setattr(monitor_module, "build", lambda target, spec, dialer: AtOnce())
+        watcher.watch((target, spec))
     asking = asyncio.ensure_future(watcher.monitor.probe_now(target.id))
     await asyncio.sleep(0)  # it is under way
     for _ in range(turns):
@@ -163,7 +168,13 @@ async def test_what_is_found_of_a_target_that_was_just_taken_away_counts_for_not
     assert verdict.ok == bool(watcher.probes)
     assert verdict.ok or (verdict.ignored and verdict.text.startswith("broken off: "))
     assert not trouble
-    assert watcher.monitor._rooms["command"].free == PROGRAMS
+    lock, both = tmp_path / "lock", tmp_path / "both"
+    spec = replace(spec, command=("/bin/sh", "-c", f"mkdir {lock} || touch {both}; sleep 0.1; rmdir {lock}"))
+    watcher.probes.clear()
+    watcher.watch(*[(replace(target, id=f"app/blue/{number}"), spec) for number in range(2)])
+    await eventually(lambda: len(watcher.probes) == 2, what="there is room for one")
+    assert not both.exists(), "there is room for no more than one"
+    await watcher.monitor.close()
 
 
 async def test_a_question_to_an_address_needs_no_task(watcher: Watcher, backend):
@@ -211,8 +222,7 @@ async def test_a_listener_that_raises_does_not_stop_the_checks(backend):
         calls.append(probe)
         raise RuntimeError("a bug elsewhere")
 
-    watcher = Watcher()
-    watcher.monitor._on_probe = broken
+    watcher = Watcher(on_probe=broken)
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     await watcher.monitor.start()
     server = await backend()

@@ -27,6 +27,7 @@ from lb.health.probes.dial import Dialer
 from tests.health.conftest import Backend, ok
 from tests.support.eventually_async import eventually
 from tests.support.listeners import full_listener
+from tests.support.processes import alive
 
 HTTP = CheckSpec(protocol="http", path="/health", timeout=2.0)
 
@@ -568,13 +569,6 @@ async def test_a_program_that_is_not_there(probe):
     assert "cannot run /no/such/program: No such file or directory" in verdict.text
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 async def test_the_whole_process_group_is_killed_on_time_out(probe, tmp_path: Path):
     """It forks, its child ignores SIGTERM and keeps the output open."""
     pids = tmp_path / "pids"
@@ -744,4 +738,4 @@ async def test_cancelling_is_no_verdict(backend, dialer):
     asking.cancel()
     assert await told is None
     asking.cancel()  # once more is no harm
-    assert not dialer.lines._lines
+    assert dialer.lines.open_now == 0

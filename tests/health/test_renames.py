@@ -186,7 +186,8 @@ async def test_a_restart_under_way_is_that_of_the_renamed_target(watcher: Watche
     assert watcher.notices[-1].scope == now.id or any(
         notice.scope == now.id for notice in watcher.notices if notice.cause == "liveness_restarted"
     )
-    await eventually(lambda: not watcher.monitor._lives._tasks)
+    server.script = ok()
+    await eventually(lambda: watcher.monitor.lives[now.id].state == "alive", what="the restart is over by any name")
 
 
 async def test_verdicts_and_ejections_are_found_under_new_names_after_a_restart(watcher: Watcher, backend):

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from lb.core.checks import Checks, CheckSpec
 from lb.core.continuity import LONGEST_TRIAL
-from lb.core.lifecycle import Drain, Eject, SlowStart, in_rotation, ramp, shown
+from lb.core.lifecycle import Drain, Eject, Ejection, SlowStart, in_rotation, ramp, shown
 from lb.core.rotation import ServiceRules, rules_of
 from lb.core.targets import TlsClient
 from tests.health.conftest import Watcher, ok
@@ -140,10 +140,8 @@ async def test_a_shorter_interval_takes_effect_at_once(watcher: Watcher, backend
 async def test_an_ejected_target_returns_through_a_probe_at_its_time(watcher: Watcher, backend):
     server = await backend()
     target = server.target()
-    watcher.watch((target, replace(HTTP, interval=60.0)))
+    watcher.watch((target, replace(HTTP, interval=60.0)), service=ServiceRules(ejection=Ejection(base=0.3)))
     await eventually(lambda: in_rotation(watcher.monitor.health(target.id)))
-    rules = watcher.monitor._rules
-    rules[target.id] = replace(rules[target.id], ejection=replace(rules[target.id].ejection, base=0.3))
     watcher.monitor.feed(target.id, Eject("half of its requests failed"))
     assert shown(watcher.monitor.health(target.id), time.monotonic()) == "ejected"
     await eventually(lambda: in_rotation(watcher.monitor.health(target.id)), within=2.0)  # not after 60 s
@@ -245,9 +243,7 @@ async def test_an_ejection_that_came_while_the_next_lb_was_starting_is_taken_ove
 
 async def test_an_ejection_of_one_that_is_not_probed_ends_by_time_alone(watcher: Watcher, backend):
     target = (await backend()).target()
-    watcher.watch((target, CheckSpec(protocol="none")))
-    rules = watcher.monitor._rules
-    rules[target.id] = replace(rules[target.id], ejection=replace(rules[target.id].ejection, base=0.2))
+    watcher.watch((target, CheckSpec(protocol="none")), service=ServiceRules(ejection=Ejection(base=0.2)))
     watcher.monitor.feed(target.id, Eject("half of its requests failed"))
     watcher.monitor.tick()
     assert not in_rotation(watcher.monitor.health(target.id))

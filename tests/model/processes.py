@@ -108,22 +108,23 @@ class Process:
             return
         self.returncode = code
         loop = self.table.loop
-        for handle in [*loop._ready, *loop._scheduled]:  # type: ignore[attr-defined]
-            if handle._context.get(_current, None) is self:
+        # Only a loop's own lists know what a process still has to do.
+        for handle in [*loop._ready, *loop._scheduled]:  # type: ignore[attr-defined]  # noqa: SLF001
+            if handle._context.get(_current, None) is self:  # noqa: SLF001
                 handle.cancel()
         for task in list(self.tasks):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
             self.table.graveyard.append(task)
         registered = loop.looking.get_map()
         for key in list(registered.values()):
             handles = [handle for handle in key.data if handle is not None]
-            if any(handle._context.get(_current, None) is self for handle in handles):
+            if any(handle._context.get(_current, None) is self for handle in handles):  # noqa: SLF001
                 for handle in handles:
                     handle.cancel()
                 loop.looking.unregister(key.fileobj)
         for sock in sorted(self.sockets, key=socket.socket.fileno):
             if sock.fileno() >= 0:
-                loop._transports.pop(sock.fileno(), None)  # type: ignore[attr-defined]
+                loop._transports.pop(sock.fileno(), None)  # type: ignore[attr-defined]  # noqa: SLF001
                 with suppress(OSError):
                     os.close(sock.detach())
         for fd in self.descriptors:

@@ -274,7 +274,7 @@ class World:
         process.end(-9)
         with suppress(OSError):
             supervisor.store.unlock()
-        for life in supervisor.workers._lives:
+        for life in supervisor.workers.lives:
             with suppress(OSError):
                 if life.crash_counters >= 0:
                     os.close(life.crash_counters)
@@ -509,7 +509,7 @@ class World:
         track = self.track(service, wish)
         track.ahead = client.busy
         future = client.send(wish)
-        future.add_done_callback(lambda done: self._over(track, done.result()))
+        future.add_done_callback(lambda done: self.over(track, done.result()))
         return track
 
     async def client(self, fresh: bool = False) -> Client:
@@ -555,7 +555,7 @@ class World:
         if track.answer is not None and track not in self.waiting:
             self._judge_late(track, arrival)
 
-    def _over(self, track: Track, answer: Answer) -> None:
+    def over(self, track: Track, answer: Answer) -> None:
         track.answer = answer
         track.witnesses = self._witnesses()
         self.tracks.pop(track.wish.number, None)

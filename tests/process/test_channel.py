@@ -114,12 +114,14 @@ def test_nonsense_raises_nothing(data: bytes) -> None:
     ids=["unknown kind", "too long", "not MessagePack", "wrong type"],
 )
 async def test_what_is_no_message_ends_the_channel(data: bytes) -> None:
-    one, other = await both()
-    transport = one.channel._transport
-    assert transport is not None
-    transport.write(pack(Poll(1)) + data)
-    await eventually(lambda: other.lost and one.lost)
-    assert other.heard == [Poll(1)]
+    end = End()
+    ours, theirs = socket.socketpair()
+    await end.channel.attach(theirs)
+    with ours:
+        ours.sendall(pack(Poll(1)) + data)
+        await eventually(lambda: end.lost)
+        assert end.heard == [Poll(1)]
+        assert ours.recv(1) == b"", "the other side is told"
 
 
 async def test_one_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

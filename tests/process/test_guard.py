@@ -22,8 +22,9 @@ from lb.process.guard import Guard
 from lb.supervisor.main import Supervisor
 from lb.supervisor.os.file_watch import FileWatch
 from lb.worker.main import Worker
-from tests.support.crew import Crew, alive
+from tests.support.crew import Crew
 from tests.support.eventually_async import eventually
+from tests.support.processes import alive
 
 Make = Callable[..., Crew]
 

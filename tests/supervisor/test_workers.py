@@ -22,8 +22,9 @@ from lb.process.channel import Order
 from lb.supervisor import confirming, workers
 from lb.supervisor.sockets import open_listener
 from lb.supervisor.workers import resident
-from tests.support.crew import BIND, Crew, alive
+from tests.support.crew import BIND, Crew
 from tests.support.eventually_async import eventually
+from tests.support.processes import alive
 
 Make = Callable[[int], Crew]
 
@@ -44,7 +45,7 @@ async def test_a_dead_worker_is_replaced_within_a_second_and_its_queue_is_attend
     # Both sockets get connections; those to the dead worker's are served by its neighbour.
     assert await two.ask(40, within=1.0) == 40
     await eventually(lambda: len(two.workers.pids) == 2 and victim not in two.workers.pids)
-    await eventually(lambda: two.workers._seats[0].keeper is None and two.workers._seats[0].life is not None)
+    await eventually(lambda: two.workers.seats[0].keeper is None and two.workers.seats[0].life is not None)
     assert time.monotonic() - began < 3.0, "a second on a quiet machine"
     assert await two.ask(20, within=1.0) == 20
     assert two.workers.restarts == 1
@@ -80,7 +81,7 @@ async def test_one_that_dies_at_once_again_and_again_is_given_up_and_its_neighbo
     assert await two.ask(40, within=1.0) == 40
     assert not two.hopeless
     two.workers.retry()
-    await eventually(lambda: len(two.workers.pids) == 2 and two.workers._seats[0].keeper is None)
+    await eventually(lambda: len(two.workers.pids) == 2 and two.workers.seats[0].keeper is None)
     assert two.workers.empty_seats == 0
     assert await two.ask(40, within=1.0) == 40
 
@@ -117,7 +118,7 @@ async def test_early_deaths_count_only_in_a_row(crew: Make, monkeypatch: pytest.
         await asyncio.sleep(0.1)  # it has served for long enough
         os.kill(one.workers.pids[0], signal.SIGKILL)
         await eventually(lambda number=number: one.workers.restarts == number + 1)  # type: ignore[misc]
-        await eventually(lambda: one.workers.pids and one.workers._seats[0].life.served_since)  # type: ignore[union-attr]
+        await eventually(lambda: one.workers.pids and one.workers.seats[0].life.served_since)  # type: ignore[union-attr]
     assert all("starts at once" in text for text in one.told)
 
 
@@ -127,12 +128,12 @@ async def test_one_that_hangs_is_helped_out_and_then_replaced(crew: Make) -> Non
     await two.start()
     victim = two.workers.pids[0]
     os.kill(victim, signal.SIGSTOP)
-    await eventually(lambda: two.workers._seats[0].keeper is not None)
+    await eventually(lambda: two.workers.seats[0].keeper is not None)
     assert await two.ask(40, within=1.0) >= 30, "but for those that the kernel gave to the one that hangs"
     await eventually(lambda: not alive(victim))
     await eventually(lambda: len(two.workers.pids) == 2 and victim not in two.workers.pids)
     assert any("gave no sign of life" in text for text in two.told)
-    await eventually(lambda: two.workers._seats[0].keeper is None)
+    await eventually(lambda: two.workers.seats[0].keeper is None)
     assert await two.ask(20, within=1.0) == 20
 
 
@@ -141,9 +142,9 @@ async def test_one_that_comes_round_keeps_its_seat(crew: Make) -> None:
     await two.start()
     victim = two.workers.pids[0]
     os.kill(victim, signal.SIGSTOP)
-    await eventually(lambda: two.workers._seats[0].keeper is not None)
+    await eventually(lambda: two.workers.seats[0].keeper is not None)
     os.kill(victim, signal.SIGCONT)
-    await eventually(lambda: two.workers._seats[0].keeper is None)
+    await eventually(lambda: two.workers.seats[0].keeper is None)
     assert victim in two.workers.pids
     assert await two.ask(20, within=1.0) == 20
     assert two.workers.restarts == 0
@@ -201,9 +202,9 @@ async def test_fewer_workers_than_queues_attend_to_all_of_them(crew: Make) -> No
     await two.start()
     assert await two.ask(60, within=2.0) == 60
     os.kill(two.workers.pids[1], signal.SIGSTOP)
-    await eventually(lambda: two.workers._seats[1].keeper is not None)
+    await eventually(lambda: two.workers.seats[1].keeper is not None)
     os.kill(two.workers.pids[1], signal.SIGKILL)
-    await eventually(lambda: two.workers._seats[1].keeper is None and two.workers._seats[1].life is not None)
+    await eventually(lambda: two.workers.seats[1].keeper is None and two.workers.seats[1].life is not None)
     assert await two.ask(60, within=2.0) == 60
 
 
@@ -253,7 +254,7 @@ async def test_workers_outlive_a_supervisor_only_when_it_had_started_well(crew: 
     two = crew(2)
     await two.workers.start(two.snapshot())
     pids = two.workers.pids
-    for life in two.workers._lives:
+    for life in two.workers.lives:
         assert life.channel is not None
         life.channel.close()
     await eventually(lambda: not any(alive(pid) for pid in pids), what="nobody said that all is well: they end")
@@ -359,7 +360,7 @@ def hopeless_snapshot(one: Crew) -> Snapshot:
 async def test_one_that_is_behind_confirms_nothing_until_a_snapshot_installs(crew: Make) -> None:
     two = crew(2)
     await two.start()
-    seat = two.workers._seats[0]
+    seat = two.workers.seats[0]
     seat.next_heir = inf  # it is to stay for a while
     assert seat.life is not None
     seat.life.say(hopeless_snapshot(two))
@@ -383,8 +384,8 @@ async def test_one_that_is_behind_is_replaced_without_a_lost_request(crew: Make)
     two = crew(2)
     await two.start()
     old, stays = two.workers.pids
-    assert two.workers._seats[0].life is not None
-    two.workers._seats[0].life.say(hopeless_snapshot(two))
+    assert two.workers.seats[0].life is not None
+    two.workers.seats[0].life.say(hopeless_snapshot(two))
     two.version += 1
     two.workers.rotate(Rotation("s", two.version, (("p", 100),), ()))
     confirming = asyncio.ensure_future(two.workers.confirm(two.version))
@@ -406,13 +407,14 @@ async def test_one_that_is_behind_gets_the_snapshot_once_more_when_it_leaves(cre
     _, writer = await asyncio.open_connection(*one.address)
     writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n")  # its head goes on until the end of the test: the worker lingers
     await asyncio.sleep(0.1)
-    old = one.workers._seats[0].life
+    old = one.workers.seats[0].life
     assert old is not None
+    in_force = one.version
     old.say(hopeless_snapshot(one))
     await eventually(lambda: old.leaving)
     await eventually(lambda: old.behind is None)
     assert alive(old.pid)
-    assert old.applied == one.workers._whole().version
+    assert old.applied == in_force
     one.version += 1
     one.workers.rotate(Rotation("s", one.version, (("p", 100),), ()))
     await one.workers.confirm(one.version)
@@ -446,12 +448,12 @@ async def test_a_new_one_that_cannot_install_its_first_snapshot_is_replaced(
     monkeypatch.setattr(workers, "BACKOFF", (0.0, 0.05))
     two = crew(2)
     await two.start()
-    good = two.snapshot()
-    two.workers._take(hopeless_snapshot(two))  # what new workers get
-    os.kill(two.workers.pids[0], signal.SIGKILL)
+    for pid in two.workers.pids:
+        os.kill(pid, signal.SIGKILL)
+    two.workers.apply(hopeless_snapshot(two))  # nobody has it but the new workers
     await eventually(lambda: sum("could not install version" in text for text in two.told) >= 2)
-    two.workers._take(good)
-    await eventually(lambda: (life := two.workers._seats[0].life) is not None and life.served_since)
+    two.workers.apply(two.snapshot())
+    await eventually(lambda: all(seat.life is not None and seat.life.served_since for seat in two.workers.seats))
     assert await two.ask(20, within=1.0) == 20
 
 
@@ -489,7 +491,7 @@ async def test_one_that_leaves_and_stands_still_fails_no_order_but_is_not_forgot
 async def test_one_that_is_being_killed_fails_no_order(crew: Make) -> None:
     two = crew(2)
     await two.start()
-    life = two.workers._seats[0].life
+    life = two.workers.seats[0].life
     assert life is not None
     os.kill(life.pid, signal.SIGSTOP)
     life.doomed = True
@@ -504,7 +506,7 @@ async def test_an_order_says_who_has_not_confirmed(crew: Make, monkeypatch: pyte
     monkeypatch.setattr(confirming, "CONFIRM_WITHIN", 1.0)
     one = crew(1)
     await one.start()
-    one.workers._seats[0].next_heir = inf
+    one.workers.seats[0].next_heir = inf
     one.workers.apply(hopeless_snapshot(one))
     with pytest.raises(Refused) as caught:
         await confirming.confirm(one.workers, one.version)
@@ -524,9 +526,7 @@ async def test_who_waits_in_the_queue_of_one_that_dies_with_its_supervisor_is_se
     for _ in range(20):  # about half of them come to the queue of the one that stands still
         reader, writer = await asyncio.open_connection(*two.address)
         waiting.append((reader, writer))
-    for life in two.workers._lives:  # the supervisor dies: its channels and its sockets are closed
-        life.close()
-    two.workers.close_all()
+    two.workers.let_go()  # the supervisor dies: its channels and its sockets are closed
     os.kill(pids[0], signal.SIGKILL)
     await eventually(lambda: not alive(pids[0]))
     for reader, writer in waiting:
@@ -534,7 +534,5 @@ async def test_who_waits_in_the_queue_of_one_that_dies_with_its_supervisor_is_se
         assert (await asyncio.wait_for(reader.read(), 5.0)).startswith(b"HTTP/1.1 503")
         writer.close()
     assert await two.ask(20, within=1.0) == 20
-    two.workers._stopping = True
     os.kill(pids[1], signal.SIGKILL)
     await eventually(lambda: not alive(pids[1]))
-    two.workers._lives.clear()

@@ -15,17 +15,9 @@ from lb.process.guard import Guard
 from lb.supervisor.sockets import open_listener
 from lb.supervisor.totals import Totals
 from lb.supervisor.workers import Workers
+from tests.support.processes import alive
 
 BIND = "127.0.0.1:0"
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that waits to be asked for has ended."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 class Crew:
@@ -95,7 +87,7 @@ async def crew(tmp_path: Path) -> AsyncIterator[Callable[..., Crew]]:
 
     yield make
     for each in made:
-        lives = [life.pid for life in each.workers._lives]
+        lives = [life.pid for life in each.workers.lives]
         for pid in lives:
             with suppress(ProcessLookupError):
                 os.kill(pid, 18)  # SIGCONT: a stopped one could not end

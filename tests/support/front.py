@@ -109,6 +109,10 @@ class Origin:
             self.ended += 1
             writer.close()
 
+    def refuse(self) -> None:
+        """Listen no more; call on the loop's thread."""
+        self._server.close()
+
     async def stop(self) -> None:
         self._server.close()
         for task in list(self._tasks):

@@ -17,8 +17,11 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
+
+import pytest
 
 from tests.support.eventually import eventually
 from tests.support.ports import free_port
@@ -216,6 +219,13 @@ class Stage:
         if ready:
             eventually(lambda: ask(f"{lb.admin}/readyz").status == 200, what="lb is ready")
         return lb
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """Starts backends and an lb, and ends whatever was started."""
+    with Stage(tmp_path) as made:
+        yield made
 
 
 class Load:

@@ -208,13 +208,34 @@ def test_idle_lanes_are_used_by_weight(policy, weights):
     assert got == pytest.approx([60_000 * weight / total for weight in weights], rel=0.04)
 
 
+class Loaded(random.Random):
+    """Its next number is the test's to choose."""
+
+    next = 0.0
+
+    def random(self):
+        return self.next
+
+
 @given(st.lists(st.floats(0.01, 100.0), min_size=1, max_size=30), st.integers(0, 2**32))
 def test_the_alias_table_holds_exactly_the_weights(weights, seed):
-    dice = Dice(weights, random.Random(seed))
-    shares = [0.0] * len(weights)
-    for column, keep in enumerate(dice._keep):
-        shares[column] += keep
-        shares[dice._alias[column]] += 1.0 - keep
+    """Of the numbers that a draw may be made from, each index has a part as large as its weight."""
+    loaded = Loaded(seed)
+    dice, sides = Dice(weights, loaded), len(weights)
+
+    def drawn(column, part):
+        loaded.next = (column + part) / sides
+        return dice.draw()
+
+    shares = [0.0] * sides
+    for column in range(sides):  # the lower part of each column is one index's, the upper one another's
+        first, last = drawn(column, 1e-9), drawn(column, 1 - 1e-9)
+        low, high = 0.0, 1.0
+        for _ in range(40 if first != last else 0):
+            middle = (low + high) / 2
+            low, high = (middle, high) if drawn(column, middle) == first else (low, middle)
+        shares[first] += high
+        shares[last] += 1.0 - high
     total = sum(weights)
     assert shares == pytest.approx([weight * len(weights) / total for weight in weights], rel=1e-6, abs=1e-9)
 

@@ -1076,7 +1076,7 @@ def test_a_lane_is_the_same_under_another_name(service: str, pool: str) -> None:
     assert lane.freshest is upstreams[0] and not upstreams[0].transport.is_closing()
     assert plane.lanes[lane.id] is lane and lane.id in ids
     assert f'"pool":"{pool}"' in lane.log_fragment
-    assert not lane.draining and lane not in plane._leaving
+    assert not lane.draining and not lane.drained_at
     upstreams[1].data_received(OK)
     assert [client.status for client in clients] == [200, 200]
     after = plane.report()

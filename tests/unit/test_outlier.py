@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from lb.core.outlier import Ejector, Outlier, Window, by_chance, median_without, success_rate_limit
-from lb.core.report import BUCKETS, Alarm, TargetTally
+from lb.core.report import Alarm, TargetTally
 
 W1, W2 = (1, 100), (2, 200)
 
@@ -396,16 +396,30 @@ TestAnything.settings = settings(max_examples=50, stateful_step_count=40, deadli
 
 def test_evidence_of_a_window_of_another_length_is_dropped():
     """A reload: what was gathered by the old window says nothing about the new one."""
-    ejector = Ejector(Outlier(window=10.0))
-    told = TargetTally("a", buckets=[0] * (len(BUCKETS) + 1), server_errors=50)
-    ejector.tally((0, 1), told, 100.0)
-    ejector.configure(Outlier(window=10.0, failure_share=0.5))
-    assert ejector._windows["a"].sums(100.0)[1] == 50
-    ejector.configure(Outlier(window=2.0))
-    assert "a" not in ejector._windows
-    told.server_errors += 1
-    ejector.tally((0, 1), told, 100.0)
-    assert ejector._windows["a"].sums(103.0)[1] == 0, "what comes is gathered by the new one"
+
+    def failing(*windows: float) -> Ejector:
+        """One that has seen `a` fail, before these windows were configured one after the other."""
+        ejector = Ejector(Outlier(window=10.0, failure_share=0.9))
+        tell(ejector, 100.0, 50)
+        for window in windows:
+            ejector.configure(Outlier(window=window, failure_share=0.5))
+        return ejector
+
+    def tell(ejector: Ejector, now: float, count: int) -> None:
+        ejector.tally(W1, TargetTally("a", server_errors=count), now)
+        ejector.tally(W1, TargetTally("b", successes=count), now)
+
+    def found(ejector: Ejector, now: float) -> list[str]:
+        return [each.target for each in ejector.sweep({"a": "in", "b": "in"}, now)]
+
+    assert found(failing(10.0), 100.0) == ["a"]
+    assert found(failing(2.0), 100.0) == []
+    assert found(failing(2.0, 10.0), 100.0) == []
+    ejector = failing(2.0)
+    tell(ejector, 100.0, 100)
+    assert found(ejector, 103.0) == [], "what comes is gathered by the new one"
+    tell(ejector, 103.0, 150)
+    assert found(ejector, 103.0) == ["a"]
 
 
 def test_failures_that_led_to_an_ejection_eject_under_no_new_name():
@@ -423,13 +437,23 @@ def test_failures_that_led_to_an_ejection_eject_under_no_new_name():
     assert [found.target for found in teal.sweep({f"teal/{id}": "in" for id in ids}, 1002.0)] == ["teal/a"]
 
 
-def test_probation_and_evidence_go_along_with_a_new_name():
-    blue, teal = Ejector(Outlier()), Ejector(Outlier())
-    blue.tally((0, 1), TargetTally("blue/a", buckets=[0] * (len(BUCKETS) + 1), server_errors=50), 100.0)
+@pytest.mark.parametrize(
+    ("more", "at", "ejected"),
+    [
+        (0, 102.0, False),
+        (1, 102.0, True),  # with the ten from before: a quarter of the minimum
+        (10, 159.5, False),
+        (11, 159.5, True),  # a quarter of the minimum, all of it under the new name
+        (11, 160.5, False),  # six windows are over
+    ],
+)
+def test_probation_and_evidence_go_along_with_a_new_name(more: int, at: float, ejected: bool) -> None:
+    rules = Outlier(minimum=44)
+    blue, teal = Ejector(rules), Ejector(rules)
+    blue.tally(W1, TargetTally("blue/a", server_errors=50), 100.0)
     blue.sweep({"blue/a": "ejected", "blue/b": "in"}, 100.0)
-    blue.tally((0, 1), TargetTally("blue/a", buckets=[0] * (len(BUCKETS) + 1), server_errors=60), 101.0)
+    blue.tally(W1, TargetTally("blue/a", server_errors=60), 101.0)
     teal.rename("blue/a", "teal/a", blue)
-    assert teal._probation == {"teal/a": 160.0}
-    assert teal._windows["teal/a"].sums(101.0)[1] == 10
-    teal.tally((0, 1), TargetTally("teal/a", buckets=[0] * (len(BUCKETS) + 1), server_errors=1), 102.0)
-    assert teal._windows["teal/a"].sums(102.0)[1] == 11, "workers count anew under the new name"
+    teal.tally(W1, TargetTally("teal/a", server_errors=more), at)  # workers count anew under the new name
+    teal.tally(W1, TargetTally("teal/b", successes=500), at)
+    assert bool(teal.sweep({"teal/a": "in", "teal/b": "in"}, at)) is ejected

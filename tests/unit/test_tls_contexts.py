@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -169,7 +171,10 @@ async def test_equal_settings_share_a_context_and_renewed_ones_get_another(folde
     assert new is not None and new != tls
     contexts.use({new}, renewed_world.files)
     assert authorities(await contexts.get(new)) != authorities(made[0])
-    assert len(contexts._built) == 1, "contexts that are needed no more are dropped"
+    former = weakref.ref(made[0])
+    del made
+    gc.collect()
+    assert former() is None, "contexts that are needed no more are dropped"
 
 
 async def test_a_context_that_cannot_be_built_is_an_error_each_time_and_tried_again(

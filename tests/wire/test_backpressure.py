@@ -34,7 +34,7 @@ def waiting(front: Front) -> int:
     """Bytes that wait in the worker for its clients, and for their turn."""
 
     def look() -> int:
-        return sum(client.transport.get_write_buffer_size() + len(client._held) for client in front.plane.clients)
+        return sum(client.transport.get_write_buffer_size() + client.held for client in front.plane.clients)
 
     return int(front.call(look))
 
@@ -329,7 +329,7 @@ async def floods(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ori
 async def is_deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
     """Switches protocols, reads nothing more, and says something each tenth of a second."""
     origin.requests.append(await reader.readuntil(b"\r\n\r\n"))
-    reader._transport.pause_reading()  # type: ignore[attr-defined]
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
     writer.write(SWITCH)
     while True:
         writer.write(b"\x82\x01x")

@@ -74,12 +74,12 @@ def test_a_deferred_read_is_over_with_the_loops_turn() -> None:
         def deferred() -> bool:
             [client] = front.plane.clients
             client.defer_read()
-            return client._paused
+            return bool(client.transport.is_reading())
 
-        assert front.call(deferred) is True
+        assert front.call(deferred) is False
         sock.sendall(GET)
         assert status_of(read_answer(sock)) == 200
-        assert front.call(lambda: [client._paused for client in front.plane.clients]) == [False]
+        assert front.call(lambda: [client.transport.is_reading() for client in front.plane.clients]) == [True]
 
 
 def test_hundreds_at_once_share_few_connections_to_a_quick_target() -> None:

@@ -149,7 +149,7 @@ def never_reads(flood: bool) -> Script:
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
         origin.requests.append(await reader.readuntil(b"\r\n\r\n"))
-        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(SWITCH)
         while flood:
             writer.write(bytes(65536))

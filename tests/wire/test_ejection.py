@@ -78,7 +78,7 @@ def test_a_client_that_leaves_is_not_held_against_the_target() -> None:
 def test_a_worker_leaves_one_alone_that_refuses_at_once_and_says_so() -> None:
     """It does not wait for a verdict: after the first refusals nothing goes there for a while, and lb is alarmed."""
     with Front(origins=2) as front:
-        front.call(lambda: front.origins[0]._server.close())
+        front.call(front.origins[0].refuse)
         eventually(lambda: front.alarms or status_of(front.send(GET)) != 200)
         assert front.alarms[0].target == front.targets[0].id
         began = time.monotonic()

@@ -135,7 +135,7 @@ def test_fault(fault: str, method: str, kept: bool) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_target_that_refuses(method: str) -> None:
     with Front(retries=Retries(attempts=1)) as front:
-        front.call(lambda: front.origin._server.close())
+        front.call(front.origin.refuse)
         time.sleep(0.05)
         with front.connect() as sock:
             for _ in range(3):
@@ -155,7 +155,7 @@ def test_the_fallback_takes_what_a_target_fails_with_its_last_breath(method: str
             origin.requests.append(await read_request(reader))
             if served < kept:
                 writer.write(OK)
-        origin._server.close()
+        origin.refuse()
 
     with Front(origins=2) as front, front.connect() as sock:
         targets = tuple(replace(t, id=f"s/{n}/{t.port}", pool=n) for n, t in zip("pq", front.targets, strict=True))

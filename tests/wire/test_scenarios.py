@@ -22,8 +22,7 @@ def says(status: bytes, extra: bytes = b"") -> Script:
 
 def stop_listening(front: Front, origin: Origin) -> None:
     """From now on this target refuses connections."""
-    front.call(origin._server.close)
-    eventually(lambda: not front.call(origin._server.is_serving))
+    front.call(origin.refuse)
 
 
 # --- what follows a close --------------------------------------------------------------------------------------------

@@ -3,59 +3,86 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from lb.core.report import Report
 from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot
-from lb.process.channel import Applied, Behind, Channel, Message
+from lb.process import descriptors, fd_handover
+from lb.process.channel import Applied, Behind, Channel, Message, Poll, Polled, pack
 from lb.worker.main import Worker
+from tests.support.eventually_async import eventually
 
-
-class Wire(Channel):
-    """A channel that keeps what a worker says."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda message: None, lambda: None)
-        self.sent: list[Message] = []
-
-    def send(self, message: Message) -> bool:
-        if isinstance(message, Applied | Behind):
-            self.sent.append(message)
-        return True
+BIND = "127.0.0.1:0"
 
 
 class Inside:
-    """A worker without a process."""
+    """A worker without a process, and its supervisor's end of the wire."""
 
-    def __init__(self) -> None:
-        self.wire = Wire()
-        self.worker = Worker(0, asyncio.get_running_loop(), None)
-        self.worker._channel = self.wire
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.sent: list[Message] = []
+        self._polls = 0
+        self._told: list[Message] = []
+        self._polled = asyncio.Event()
 
-    def hear(self, *messages: Message) -> None:
-        for message in messages:
-            self.worker._on_message(message)
+    async def start(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._doors, doors = fd_handover.pair()
+        doors.setblocking(False)
+        self._channel = await Channel.over(ours, self._on_message, lambda: None)
+        self._running = asyncio.ensure_future(self.worker.run(theirs, doors))
 
-    async def open_listeners(self) -> None:
-        """As the worker's own loop does after a snapshot."""
-        following = asyncio.ensure_future(self.worker._follow())
-        await asyncio.sleep(0.01)
-        following.cancel()
+    async def stop(self) -> None:
+        self.worker.done.set()
+        await self._running
+        self._channel.close()
+        self._doors.close()
+
+    def _on_message(self, message: Message) -> None:
+        if isinstance(message, Applied | Behind):
+            self.sent.append(message)
+        elif message == Polled(self._polls):
+            self._told = list(self.sent)
+            self._polled.set()
+
+    async def hear(self, *messages: Message) -> list[Message]:
+        """The worker reads them all at once; what it had confirmed by the time that it had."""
+        self._polls += 1
+        self._polled.clear()
+        assert self._channel.send_frame(b"".join(map(pack, (*messages, Poll(self._polls)))))
+        await asyncio.wait_for(self._polled.wait(), 20.0)
+        return self._told
+
+    async def look_again(self) -> None:
+        """Have it look at its listeners once more: another socket comes, on which it is to answer."""
+        with socket.create_server(("127.0.0.1", 0)) as given:
+            fd_handover.hand(self._doors, (BIND, 0), given)
+            address = given.getsockname()
+        async with asyncio.timeout(20.0):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+            writer.close()
+        await self.hear()
 
 
 @pytest.fixture
 async def inside() -> AsyncIterator[Inside]:
-    made = Inside()
+    made = Inside(Worker(0, asyncio.get_running_loop(), None))
+    await made.start()
     yield made
-    made.worker.plane.close()
+    await made.stop()
 
 
 def snapshot(version: int) -> Snapshot:
     return Snapshot(
         version,
-        listeners=(Listener("127.0.0.1:0"),),
+        listeners=(Listener(BIND),),
         services=(Service("s", (Pool("p", ()),)),),
         routes=(Route("s"),),
         rotations=(rotation(version),),
@@ -72,56 +99,61 @@ def impossible(version: int) -> Snapshot:
 
 
 async def test_a_snapshot_is_confirmed_when_its_listeners_are_open(inside: Inside) -> None:
-    inside.hear(snapshot(1), rotation(2))
-    assert inside.wire.sent == [], "the rotation must not confirm for the listeners"
-    await inside.open_listeners()
-    assert inside.wire.sent == [Applied(2)]
-    inside.hear(rotation(3))
-    assert inside.wire.sent == [Applied(2), Applied(3)]
+    before = await inside.hear(snapshot(1), rotation(2))
+    assert before == [], "the rotation must not confirm for the listeners"
+    await eventually(lambda: inside.sent == [Applied(2)])
+    assert await inside.hear(rotation(3)) == [Applied(2), Applied(3)]
 
 
 async def test_a_rotation_on_top_of_a_failed_snapshot_is_not_confirmed(inside: Inside) -> None:
-    inside.hear(snapshot(1))
-    await inside.open_listeners()
-    inside.hear(impossible(2), rotation(3))
-    assert inside.wire.sent == [Applied(1), Behind(2, "KeyError: 'nobody'")]
+    await inside.hear(snapshot(1))
+    await eventually(lambda: inside.sent == [Applied(1)])
+    said = await inside.hear(impossible(2), rotation(3))
+    assert said == [Applied(1), Behind(2, "KeyError: 'nobody'")]
     assert inside.worker.plane.applied == 1, "what an heir of the supervisor is told"
-    await inside.open_listeners()
-    assert len(inside.wire.sent) == 2
-    inside.hear(snapshot(4))
-    await inside.open_listeners()
-    assert inside.wire.sent[2:] == [Applied(4)]
+    await inside.look_again()
+    assert len(inside.sent) == 2
+    await inside.hear(snapshot(4))
+    await eventually(lambda: inside.sent[2:] == [Applied(4)])
 
 
 async def test_a_failed_rotation_is_not_confirmed_by_the_next_one(
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inside.hear(snapshot(1))
-    await inside.open_listeners()
+    await inside.hear(snapshot(1))
+    await eventually(lambda: inside.sent == [Applied(1)])
     with monkeypatch.context() as broken:
-        broken.setattr(inside.worker.plane, "_rotate", lambda rotation: 1 / 0)
-        inside.hear(rotation(2))
-    inside.hear(rotation(3))
-    assert inside.wire.sent == [Applied(1), Behind(2, "ZeroDivisionError: division by zero")]
+        broken.setattr(inside.worker.plane, "rotate", lambda rotation: 1 / 0)
+        await inside.hear(rotation(2))
+    said = await inside.hear(rotation(3))
+    assert said == [Applied(1), Behind(2, "ZeroDivisionError: division by zero")]
 
 
 async def test_listeners_that_cannot_be_opened_are_not_confirmed(
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail() -> None:
+    def fail() -> int:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(inside.worker, "_listen", fail)
-    inside.hear(snapshot(1))
-    await inside.open_listeners()
-    inside.hear(rotation(2))
-    assert inside.wire.sent == [Behind(1, "OSError: [Errno 24] Too many open files")]
+    monkeypatch.setattr(descriptors, "connections", fail)
+    await inside.hear(snapshot(1))
+    await eventually(lambda: inside.sent)
+    await inside.hear(rotation(2))
+    assert inside.sent == [Behind(1, "OSError: [Errno 24] Too many open files")]
 
 
-async def test_one_that_drains_confirms_without_opening_anything(inside: Inside) -> None:
-    inside.hear(snapshot(1))
-    inside.worker.plane.drain(1.0)
-    await inside.open_listeners()
-    inside.hear(snapshot(2))
-    inside.hear(rotation(3), impossible(4), rotation(5))
-    assert inside.wire.sent == [Applied(1), Applied(2), Applied(3), Behind(4, "KeyError: 'nobody'")]
+async def test_one_that_drains_confirms_without_opening_anything(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane, report = inside.worker.plane, inside.worker.plane.report
+
+    def drain_and_report(*arguments: Any) -> Report:
+        plane.drain(1.0)
+        return report(*arguments)
+
+    with monkeypatch.context() as patched:  # it drains when it has read the snapshot, and has opened nothing yet
+        patched.setattr(plane, "report", drain_and_report)
+        assert await inside.hear(snapshot(1)) == []
+    await eventually(lambda: inside.sent == [Applied(1)])
+    said = await inside.hear(snapshot(2), rotation(3), impossible(4), rotation(5))
+    assert said == [Applied(1), Applied(2), Applied(3), Behind(4, "KeyError: 'nobody'")]

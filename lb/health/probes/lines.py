@@ -117,6 +117,11 @@ class Lines:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lines: dict[int, Line] = {}
 
+    @property
+    def open_now(self) -> int:
+        """How many there are."""
+        return len(self._lines)
+
     def open(self, asker: Asker, place: Place) -> Line:
         """Connect and ask; the asker hears of the rest. Raises `OSError` when that is refused at once."""
         sock = socket.SocketType(place.family, STREAM)

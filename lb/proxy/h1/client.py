@@ -449,6 +449,11 @@ class Downstream(AnswerWriter):
             self.data_received(data[length:])
 
     @property
+    def held(self) -> int:
+        """Bytes that have come and wait for their turn."""
+        return len(self._held)
+
+    @property
     def send_timeout(self) -> float:
         """Seconds that the client may take nothing of what is sent to it."""
         return self.listener.send_timeout

@@ -34,7 +34,7 @@ async def hold(world: RealWorld, service: str, seconds: float) -> None:
     try:
         writer.write(wish.encode())
         answer = await _answer(reader)
-        world._over(track, answer)
+        world.over(track, answer)
         if answer.status != 101:
             return
         opened = until = CLOCK.now

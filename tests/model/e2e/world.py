@@ -461,12 +461,12 @@ class RealWorld(World):
                 raise Violation("reachable", f"a client cannot connect: {error}") from None
         return await super().ask(service, wish, client)
 
-    def _over(self, track: Track, answer: Answer) -> None:
+    def over(self, track: Track, answer: Answer) -> None:
         self.on_change()
         for services in self.possible():
             self._look(track, services)  # a target may have failed it meanwhile
         before = len(self.violations)
-        super()._over(track, answer)
+        super().over(track, answer)
         self.judged += 1
         self.certain += not track.starved and not track.excuses
         if len(self.violations) > before:
