@@ -239,8 +239,8 @@ class Knowledge:
             self.ready, self.since = False, now
 
     def doubtful(self) -> None:
-        """Nothing is known for sure until the checks have decided anew."""
-        if self.ready or self.ever:
+        """Nothing is known until the checks have decided anew; but what never was ready has no kept verdict."""
+        if self.ready is not False or self.ever is not False:
             self.ready, self.ever = None, None
         self.asks_drain = None if self.asks_drain else self.asks_drain
         self.streak = 0
