@@ -508,6 +508,7 @@ new PerformanceObserver((list) => {
 """
 
 
+@pytest.mark.timing
 def test_a_thousand_targets_stay_interactive(browser: Browser, crowd: Lb) -> None:  # noqa: F811
     page = Dashboard(browser, crowd).open()
     page.shows(".totals", "998 of 1,000")
@@ -536,6 +537,7 @@ def test_a_thousand_targets_stay_interactive(browser: Browser, crowd: Lb) -> Non
     assert max(delays, default=0) < 500, delays
 
 
+@pytest.mark.timing
 def test_five_dashboards_cost_the_admin_server_little(crowd: Lb) -> None:
     def used() -> float:
         fields = Path(f"/proc/{crowd.process.pid}/stat").read_text().rsplit(")", 1)[1].split()

@@ -113,6 +113,7 @@ def test_a_pool_without_traffic_may_be_drained_whole(stage: Stage) -> None:
     assert [lb.cli("drain", backend.address, "--wait").returncode for backend in green] == [0, 0]
 
 
+@pytest.mark.timing
 def test_websockets_are_told_to_go_spread_over_the_drain_time_and_then_cut(stage: Stage, echo: EchoBackend) -> None:
     other = EchoBackend()
     text = "timeouts: {drain: 3s}\nreadiness: {protocol: tcp, interval: 200ms}\nbalance: round_robin"
@@ -144,6 +145,7 @@ def test_websockets_are_told_to_go_spread_over_the_drain_time_and_then_cut(stage
     other.close()
 
 
+@pytest.mark.timing
 def test_what_is_left_is_cut_when_the_time_is_over(stage: Stage) -> None:
     one, two = stage.pool("blue", 2)
     lb = stage.start(stage.config({"blue": [one, two]}, service="timeouts: {drain: 1s}"), 1)
@@ -218,6 +220,7 @@ class TestPrestop:
         assert ask(f"{lb.admin}/api/v1/prestop").status == 409
         assert ask(f"{lb.admin}/api/v1/prestop?target=10.9.9.9").status == 404
 
+    @pytest.mark.timing
     def test_an_answer_in_time_even_if_it_is_no(self, stage: Stage) -> None:
         one, two = stage.pool("blue", 2)
         lb = stage.start(stage.config({"blue": [one, two]}))

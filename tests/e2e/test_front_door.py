@@ -26,6 +26,7 @@ def test_requests_alternate_over_ready_targets(stage: Stage) -> None:
     assert seen[0] != seen[1]
 
 
+@pytest.mark.timing
 def test_an_unready_target_leaves_and_returns_and_no_request_fails(stage: Stage) -> None:
     first, second = stage.pool("blue", 2)
     lb = stage.start(stage.config({"blue": [first, second]}))
@@ -85,6 +86,7 @@ def test_kill_9_of_a_backend_is_no_clients_business(stage: Stage) -> None:
     assert lb.metrics()['lb_retries_total{reason="connect_refused",service="greeting"}'] >= 1
 
 
+@pytest.mark.timing
 def test_kill_9_of_a_worker_costs_at_most_what_it_had_in_flight(stage: Stage) -> None:
     lb = stage.start(stage.config({"blue": stage.pool("blue", 2)}))
     victim = lb.status()["workers"][0]

@@ -187,6 +187,7 @@ routes: [{{path: /, service: http}}]
     assert all(lb.state(address) == "ready" for address in witnesses)
 
 
+@pytest.mark.timing
 def test_every_protocol_flapping_and_slow(stage: Stage, processes, tmp_path: Path) -> None:
     """Every other probe fails: nobody is out, as failures in a row are what counts. Too slow: out, and back."""
     kinds = ("http", "https", "grpc", "tcp")

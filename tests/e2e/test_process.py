@@ -41,6 +41,7 @@ def refused(lb: Lb) -> bool:
 
 
 class TestStopping:
+    @pytest.mark.timing
     def test_lame_duck_then_drain(self, stage: Stage) -> None:
         lb = stage.start(stage.config({"blue": stage.pool("blue", 1)}, top="lame_duck: 1s\ndrain: 10s"))
         eventually(lambda: all_ready(lb))
@@ -59,6 +60,7 @@ class TestStopping:
         assert lb.process.wait(5) == 0
         assert time.monotonic() - began < 6.0
 
+    @pytest.mark.timing
     def test_the_drain_is_bounded(self, stage: Stage) -> None:
         lb = stage.start(stage.config({"blue": stage.pool("blue", 1)}, top="drain: 1s"))
         eventually(lambda: all_ready(lb))
@@ -82,6 +84,7 @@ class TestStopping:
         assert lb.process.wait(10) == 0
         echo.close()
 
+    @pytest.mark.timing
     def test_a_second_signal_is_at_once(self, stage: Stage) -> None:
         lb = stage.start(stage.config({"blue": stage.pool("blue", 1)}, top="lame_duck: 60s\ndrain: 60s"))
         workers = lb.status()["workers"]

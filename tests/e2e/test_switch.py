@@ -140,6 +140,7 @@ def test_the_switch_holds_over_kill_9_and_the_file(stage: Stage) -> None:
     assert ask(f"{again.url}/greeting").json["version"] == "green"
 
 
+@pytest.mark.timing
 def test_trouble_after_the_switch_rolls_back(stage: Stage) -> None:
     """The gate was passed, then green begins to fail one request in five: blue serves again, by itself."""
     lb, _, green = two_pools(stage, "bake: 60s")
@@ -365,6 +366,7 @@ def test_what_a_hook_finds_in_its_environment_is_spelled_as_documented(stage: St
     eventually(lambda: told.read_text().endswith("post done green true\n"))
 
 
+@pytest.mark.timing
 def test_a_hook_that_hangs_is_killed(stage: Stage) -> None:
     lb, _, _ = two_pools(stage, "bake: 0s, pre: {command: 'sleep 60', timeout: 300ms}")
     began = time.monotonic()
@@ -374,6 +376,7 @@ def test_a_hook_that_hangs_is_killed(stage: Stage) -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.timing
 def test_a_rollback_waits_for_no_hook(stage: Stage) -> None:
     lb, _, _ = two_pools(stage, "bake: 60s, pre: {command: '[ $LB_TO = green ] || (touch runs; sleep 3)', timeout: 9s}")
     assert order(lb, "switch", {"to": "green"}).status == 200

@@ -83,6 +83,7 @@ def test_sticky_clients_never_flip_back(stage: Stage) -> None:
     assert len({versions.count("blue") for versions in by_client.values()}) > 2
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(("broken", "reason"), [("errors=20", "green fails"), ("delay=0.3", "p99 of green")])
 def test_a_bad_release_is_undone_by_itself(stage: Stage, broken: str, reason: str) -> None:
     """Errors, then latency: green goes wrong after the gate; the clients' total errors stay below share × time."""

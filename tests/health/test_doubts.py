@@ -6,6 +6,8 @@ import asyncio
 import time
 from dataclasses import replace
 
+import pytest
+
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import in_rotation
 from lb.core.rotation import ServiceRules
@@ -67,6 +69,7 @@ async def test_a_probe_that_a_stall_spoilt_is_said_to_be_and_repeated_at_once(wa
     assert in_rotation(watcher.monitor.health(target))
 
 
+@pytest.mark.timing
 async def test_all_silent_at_once_keeps_the_last_verdict_for_a_bounded_time(watcher: Watcher, backend):
     servers = [await backend() for _ in range(4)]
     ids = await watched(watcher, servers, replace(HTTP, fall=3), service=ServiceRules(patience=1.5))
@@ -83,6 +86,7 @@ async def test_all_silent_at_once_keeps_the_last_verdict_for_a_bounded_time(watc
     await eventually(lambda: all(in_rotation(watcher.monitor.health(each)) for each in ids))
 
 
+@pytest.mark.timing
 async def test_all_that_say_they_are_not_ready_are_believed(watcher: Watcher, backend):
     servers = [await backend() for _ in range(4)]
     ids = await watched(watcher, servers, HTTP)
@@ -135,6 +139,7 @@ async def test_a_busy_target_gets_less_and_stays(watcher: Watcher, backend):
     load.cancel()
 
 
+@pytest.mark.timing
 async def test_a_hung_target_with_much_in_flight_is_hung(watcher: Watcher, backend):
     """kill -STOP under load: requests pile up, none is answered."""
     server, other = await backend(), await backend()
@@ -147,6 +152,7 @@ async def test_a_hung_target_with_much_in_flight_is_hung(watcher: Watcher, backe
         assert time.monotonic() - began < 0.1 + 0.2 + 0.2 + 0.3  # interval, two time-outs, room for a busy machine
 
 
+@pytest.mark.timing
 async def test_traffic_that_fails_brings_the_next_probe_forward(watcher: Watcher, backend):
     server = await backend()
     (target,) = await watched(watcher, [server], replace(HTTP, interval=30.0))

@@ -28,6 +28,7 @@ HARD = "/(a|aa)+$/"
 # --- patterns --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("pattern", ["/(a+)+$/", HARD, "/^(([a-z])+.)+[A-Z]([a-z])+$/", "/(a*)*\\Z(?<=c)/"])
 def test_a_pattern_that_would_take_for_ever_is_given_up(pattern):
     began = time.perf_counter()
@@ -42,6 +43,7 @@ def test_what_is_no_pattern_says_why():
     assert Pattern("//").found_in("a//b", 1.0)
 
 
+@pytest.mark.timing
 async def test_a_costly_pattern_is_a_failure_that_says_so_and_holds_up_nobody(watcher: Watcher, backend):
     """Three targets answer with the body that their pattern is worst at; each of the others is probed on time."""
     spec = replace(HTTP, timeout=20.0, expect=Expect(body=HARD))
@@ -110,6 +112,7 @@ async def resetting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
     writer.transport.abort()
 
 
+@pytest.mark.timing
 async def test_everything_bad_at_once_delays_nobody(watcher: Watcher, backend, tmp_path: Path):
     """Never answers, ten GiB, byte by byte, redirects in a loop, resets, a bad certificate, a handshake that hangs; a
     command that forks, one that ignores SIGTERM, one that prints endlessly: several of each beside one that is well."""

@@ -19,6 +19,7 @@ HTTP = CheckSpec(protocol="http", path="/health", interval=0.05, timeout=1.0, ri
 TCP = CheckSpec(protocol="tcp", interval=0.05, timeout=1.0, grace=0.0)
 
 
+@pytest.mark.timing
 async def test_first_probes_go_out_at_once_and_side_by_side(watcher: Watcher, backend):
     """Traefik waits one interval and asks one after another: a hung target delays all others."""
 

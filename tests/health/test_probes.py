@@ -353,6 +353,7 @@ async def test_answers_of_every_shape_pass(backend, probe, answer):
     assert (await probe(await backend(answer), HTTP)).ok
 
 
+@pytest.mark.timing
 async def test_ten_gigabytes_are_read_up_to_the_bound(backend, probe):
     server = await backend(flood)
     began = time.monotonic()
@@ -583,6 +584,7 @@ async def test_the_whole_process_group_is_killed_on_time_out(probe, tmp_path: Pa
     await eventually(lambda: not any(alive(pid) for pid in found))
 
 
+@pytest.mark.timing
 async def test_what_a_command_leaves_behind_is_killed_and_does_not_hold_up_its_verdict(probe, tmp_path: Path):
     pid = tmp_path / "pid"
     began = time.monotonic()
@@ -592,6 +594,7 @@ async def test_what_a_command_leaves_behind_is_killed_and_does_not_hold_up_its_v
     await eventually(lambda: not alive(int(pid.read_text())))
 
 
+@pytest.mark.timing
 async def test_a_command_that_prints_endlessly_is_bounded(probe):
     loop_time = time.process_time()
     verdict = await probe(at(7), shell("echo first; exec yes", timeout=0.5))
@@ -728,7 +731,7 @@ async def test_grpc_asked_of_something_else(backend, probe, script, kind):
 async def test_the_wall_clock_does_not_matter(backend, probe, monkeypatch):
     """Clock jumps: everything here is measured on the monotonic clock."""
     monkeypatch.setattr(time, "time", lambda: 1e9 * random.random())
-    assert 0 <= (await probe(await backend(), HTTP)).seconds < 1.0
+    assert 0 <= (await probe(await backend(), HTTP)).seconds < 100.0
 
 
 async def test_cancelling_is_no_verdict(backend, dialer):

@@ -134,7 +134,7 @@ async def test_a_shorter_interval_takes_effect_at_once(watcher: Watcher, backend
     watcher.watch((target, replace(HTTP, interval=60.0)))
     await eventually(lambda: in_rotation(watcher.monitor.health(target.id)))
     watcher.watch((target, HTTP))
-    await eventually(lambda: len(watcher.monitor.history(target.id)) >= 3, within=2.0)
+    await eventually(lambda: len(watcher.monitor.history(target.id)) >= 3)  # not after 60 s
 
 
 async def test_an_ejected_target_returns_through_a_probe_at_its_time(watcher: Watcher, backend):
@@ -144,7 +144,7 @@ async def test_an_ejected_target_returns_through_a_probe_at_its_time(watcher: Wa
     await eventually(lambda: in_rotation(watcher.monitor.health(target.id)))
     watcher.monitor.feed(target.id, Eject("half of its requests failed"))
     assert shown(watcher.monitor.health(target.id), time.monotonic()) == "ejected"
-    await eventually(lambda: in_rotation(watcher.monitor.health(target.id)), within=2.0)  # not after 60 s
+    await eventually(lambda: in_rotation(watcher.monitor.health(target.id)))  # not after 60 s
     assert len(watcher.monitor.history(target.id)) == 2
 
 

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_nothing_is_found_in_a_short_run_of_real_processes() -> None:
     command = [sys.executable, "-m", "tests.model.e2e", "--seed", "4", "--seconds", "10"]

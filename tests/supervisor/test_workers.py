@@ -36,6 +36,7 @@ async def test_a_worker_at_rest_is_small(crew: Make) -> None:
     assert resident(one.workers.pids[0]) < 45 << 20
 
 
+@pytest.mark.timing
 async def test_a_dead_worker_is_replaced_within_a_second_and_its_queue_is_attended_to(crew: Make) -> None:
     two = crew(2)
     await two.start()
@@ -305,6 +306,7 @@ async def test_those_of_another_version_drain_by_themselves(crew: Make, monkeypa
     await eventually(lambda: not alive(pid))
 
 
+@pytest.mark.timing
 async def test_stop_ends_all_in_order(crew: Make) -> None:
     two = crew(2)
     await two.start()

@@ -149,6 +149,7 @@ def test_another_address_behind_the_one_in_use_closes_nothing(named: Named) -> N
     assert named.first.connections == 2, "connections to an address that is gone may be among the pooled ones"
 
 
+@pytest.mark.timing
 def test_a_connection_takes_no_request_beyond_its_greatest_age(named: Named) -> None:
     """However busy it is: it is never seen idle between two requests."""
     named.apply(ONE, timeouts=Timeouts(lifetime=0.5))

@@ -162,6 +162,7 @@ def authority() -> trustme.CA:
 LIMIT, SLOWLY = 0.75, 80_000
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_a_slow_reader_that_goes_on_is_served(framing: str, tls: bool, authority: trustme.CA) -> None:
@@ -181,6 +182,7 @@ def test_a_slow_reader_that_goes_on_is_served(framing: str, tls: bool, authority
         eventually(front.at_rest)
 
 
+@pytest.mark.timing
 def test_after_a_slow_reader_the_targets_connection_serves_the_next_client() -> None:
     """[haproxy 2754] The connection is read from again before it is pooled."""
     with Front(timeouts=Timeouts(response=3.0)) as front:
@@ -365,6 +367,7 @@ def test_a_tunnels_target_that_reads_nothing_although_it_speaks() -> None:
         eventually(front.at_rest)
 
 
+@pytest.mark.timing
 def test_a_slow_reader_keeps_its_tunnel() -> None:
     """What a peer takes counts as much as what it sends: neither `send` nor `tunnel` is over."""
     size = 12_000_000

@@ -7,6 +7,7 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import uvloop
 
 from lb.core.targets import Listener
@@ -57,10 +58,12 @@ def looks_until_all_are_in(newcomers: int) -> int:
     return uvloop.run(run())
 
 
+@pytest.mark.timing
 def test_newcomers_come_in_by_dozens_beside_busy_clients() -> None:
     assert looks_until_all_are_in(60) < 15, "libuv alone lets one in per look"
 
 
+@pytest.mark.timing
 def test_only_so_many_come_in_at_once() -> None:
     assert looks_until_all_are_in(4 * acceptor.AT_ONCE) >= 4, "the others have their turn in between"
 

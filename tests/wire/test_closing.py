@@ -41,6 +41,7 @@ def gone(front: Front) -> bool:
 # --- clients that never read ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("minor", [0, 1])
 @pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 def test_clients_that_never_read_do_not_use_up_the_limit(minor: int, tls: bool, authority: trustme.CA) -> None:

@@ -122,6 +122,7 @@ def test_a_body_is_passed_on_before_it_is_complete(front: Front) -> None:
     assert front.origin.requests == [b"hello", b"world"]
 
 
+@pytest.mark.timing
 def test_server_sent_events_are_not_held_back(front: Front) -> None:
     async def events(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
         await read_request(reader)
@@ -338,6 +339,7 @@ def test_a_tunnel_passes_a_half_close_on(front: Front) -> None:
         assert read_all(sock).endswith(frame(b"last"))
 
 
+@pytest.mark.timing
 def test_an_idle_tunnel_is_closed() -> None:
     with Front(timeouts=Timeouts(tunnel=0.3)) as front:
         front.with_script(echoes)
@@ -482,6 +484,7 @@ async def stops_within(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     await asyncio.sleep(30)
 
 
+@pytest.mark.timing
 def test_client_header() -> None:
     with Front(listener=with_listener(header_timeout=0.4)) as front, front.connect() as sock:
         began = time.monotonic()
@@ -522,6 +525,7 @@ def test_client_send() -> None:
         eventually(front.at_rest)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     ("timeouts", "script", "status", "name"),
     [
