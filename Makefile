@@ -10,7 +10,7 @@ TESTS  ?= tests
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint check types model model-e2e bench docs lock clean env dev-env bench-env
+.PHONY: help run test unit lint check types model model-e2e bench docs lock clean env dev-env bench-env
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,12 +18,21 @@ help: ## this list
 run: env ## start lb with demo backends (FILE=backends.yaml)
 	@exec $(BIN)/lb run $(FILE) --demo $(ARGS)
 
+PYTEST := $(BIN)/python -m pytest
 # Most tests wait for processes more than they compute, so there are more of them at a time than processors; the long
 # files come first.
 JOBS ?= 4
 
+# Tests that measure time come last, one at a time. Either part may be empty (pytest's exit status 5), but not both.
 test: lint ## everything: ruff, mypy, import contracts, pytest (TESTS=tests/unit to pick)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS) $(ARGS)
+	@$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not timing" $(TESTS) $(ARGS); first=$$?; \
+	case $$first in 0|5) ;; *) exit $$first;; esac; \
+	$(PYTEST) -n 0 -m timing $(TESTS) $(ARGS); last=$$?; \
+	case $$last in 5) exit $$first;; *) exit $$last;; esac
+
+# They compute and wait for nothing: as many at a time as processors.
+unit: dev-env ## the tests of single modules, without lint: half a minute
+	@$(PYTEST) -n auto --dist worksteal -p no:schemathesis -m "not timing" tests/unit $(ARGS)
 
 lint: dev-env ## ruff, formatting, mypy --strict, import contracts
 	$(BIN)/ruff check .

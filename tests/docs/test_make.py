@@ -90,8 +90,29 @@ def test_an_environment_whose_python_is_gone_is_made_anew(clone: Path) -> None:
 
 def test_make_alone_lists_what_there_is(clone: Path) -> None:
     printed = make(clone).stdout
-    for target in ("run", "test", "lint", "bench", "docs", "lock", "clean"):
+    for target in ("run", "test", "unit", "lint", "bench", "docs", "lock", "clean"):
         assert re.search(rf"^  make {target} +\S", printed, re.M), printed
+
+
+@pytest.mark.parametrize(
+    ("parallel", "timing", "code"),
+    [(0, 0, 0), (0, 5, 0), (5, 0, 0), (5, 5, 2), (1, 0, 2), (0, 1, 2)],
+    ids=["all pass", "no timing", "timing alone", "no test at all", "a test fails", "a timing test fails"],
+)
+def test_tests_that_measure_time_run_alone_after_the_others(clone: Path, parallel: int, timing: int, code: int) -> None:
+    environment_of(clone)
+    for tool in ("ruff", "mypy", "lint-imports"):
+        script(clone / ".venv/bin" / tool, "exit 0")
+    with (clone / ".venv/bin/python").open("a") as python:
+        python.write(f'case "$*" in *"-m not timing"*) exit {parallel};; *"-m timing"*) exit {timing};; esac\n')
+    assert make(clone, "test", "TESTS=tests/wire").returncode == code
+    first, *second = [line for line in asked(clone) if line.startswith("-m pytest")]
+    assert "-n 4" in first and "tests/wire" in first
+    if parallel == 1:
+        assert not second
+    else:
+        [alone] = second
+        assert "-n 0" in alone and "tests/wire" in alone
 
 
 @pytest.mark.parametrize("lock", LOCKS)

@@ -1,7 +1,8 @@
 """Rules for tests: helpers are shared from tests/support, and what is tested is seen from outside.
 
 ruff refuses an attribute that begins with an underscore (SLF001). What it cannot see is looked for here: the same by
-its name as a string, private names that are imported, locals of frames, and imports from files of tests.
+its name as a string, private names that are imported, locals of frames, imports from files of tests, and tests that
+measure time without the mark that has them run alone.
 """
 
 from __future__ import annotations
@@ -44,6 +45,39 @@ def faults(text: str, folder: tuple[str, ...] = ()) -> Iterator[str]:
             if called in BY_NAME and any(map(is_private, names)):
                 yield f"line {node.lineno}: {called} of the private {names[0]}"
 
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _measures_time(node) and not _is_marked(node):
+            yield f"line {node.lineno}: {node.name} measures time, and is not marked `timing`"
+
+
+def _is_marked(test: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any(ast.unparse(each) == "pytest.mark.timing" for each in test.decorator_list)
+
+
+def _measures_time(test: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether it asserts that few seconds have passed. A bound of ten or more only asks whether something hangs."""
+    asserted = [node for node in ast.walk(test) if isinstance(node, ast.Assert)]
+    compared = [node for each in asserted for node in ast.walk(each) if isinstance(node, ast.Compare)]
+    for compare in compared:
+        sides = [compare.left, *compare.comparators]
+        for earlier, operator, later in zip(sides, compare.ops, sides[1:], strict=False):
+            if isinstance(operator, ast.Lt | ast.LtE) and _is_a_time_passed(earlier) and _number(later) < 10:
+                return True
+    return False
+
+
+def _is_a_time_passed(node: ast.expr) -> bool:
+    return (
+        isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.Sub)
+        and ast.unparse(node.left) in ("time.monotonic()", "time.perf_counter()", "time.process_time()")
+    )
+
+
+def _number(node: ast.expr) -> float:
+    """The value of a number; nought for what is worked out."""
+    return float(node.value) if isinstance(node, ast.Constant) and isinstance(node.value, int | float) else 0.0
+
 
 def _import_faults(node: ast.ImportFrom, folder: tuple[str, ...]) -> Iterator[str]:
     module = node.module or ""
@@ -77,6 +111,8 @@ def test_no_file_of_tests_breaks_a_rule() -> None:
         "monkeypatch.setattr(worker, '_listen', fail)",
         "monkeypatch.setattr('lb.worker.main.Worker._listen', fail)",
         "getattr(worker, '_listen')",
+        "def test_it():\n    assert time.monotonic() - began < 2.0",
+        "async def test_it():\n    assert 0.1 < time.monotonic() - began < 0.2 * 2 + LIMIT",
     ],
 )
 def test_what_breaks_a_rule_is_found(text: str) -> None:
@@ -91,6 +127,9 @@ def test_what_breaks_a_rule_is_found(text: str) -> None:
         "from lb.proxy.access_log import Log",
         "monkeypatch.setattr(workers, 'BACKOFF', (0.0,))",
         "getattr(call, '__self__', None)",
+        "def test_it():\n    assert time.monotonic() - began > 2.0",
+        "def test_it():\n    assert time.monotonic() - began < 25.0",
+        "@pytest.mark.timing\ndef test_it():\n    assert time.monotonic() - began < 2.0",
     ],
 )
 def test_what_breaks_no_rule_is_let_pass(text: str) -> None:
