@@ -6,7 +6,8 @@ the targets (`core.rotation`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from lb.config.model import config as model
 from lb.config.model.addresses import parse_target
@@ -38,6 +39,15 @@ from lb.core.targets import (
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address of a pool, and how it is checked."""
+
+    target: Target
+    checks: Checks
+    replaced: bool = False  # the file no longer has it: it serves until the new ones can
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     """One version of everything that follows from the file alone."""
 
@@ -54,6 +64,37 @@ class World:
     def actives(self) -> dict[str, str]:
         """Service → the pool that is active by the file."""
         return {name: service.first_active() for name, service in self.config.services.items()}
+
+    def endpoints(self, service: str, pool: str) -> tuple[Endpoint, ...]:
+        """The endpoints of a pool. Raises KeyError when there is no such pool."""
+        found = {(each.name, one.name): one for each in self.snapshot.services for one in each.pools}[service, pool]
+        return tuple(Endpoint(each, self.checks[each.id], each.id in found.replaced) for each in found.targets)
+
+    def with_endpoints(self, service: str, pool: str, endpoints: Iterable[Endpoint]) -> World:
+        """The world in which a pool has these endpoints instead of its own. `config` stays as the file has it.
+
+        A replaced endpoint adds nothing to the detection times, which are those of what is there to stay.
+        """
+        wanted = tuple(endpoints)
+        targets = tuple(each.target for each in wanted)
+        former = {each.target.id for each in self.endpoints(service, pool)}
+        checks = {id: each for id, each in self.checks.items() if id not in former}
+        checks |= {each.target.id: each.checks for each in wanted}
+        made = Pool(pool, targets, tuple(each.target.id for each in wanted if each.replaced))
+
+        def changed(known: Service) -> Service:
+            if known.name != service:
+                return known
+            return replace(known, pools=tuple(made if each.name == pool else each for each in known.pools))
+
+        services = tuple(changed(known) for known in self.snapshot.services)
+        return replace(
+            self,
+            snapshot=replace(self.snapshot, services=services),
+            checks=checks,
+            targets={target.id: target for each in services for known in each.pools for target in known.targets},
+            detections=_detections(services, checks),
+        )
 
     def target_rules(self) -> dict[str, Rules]:
         """The rules of each target's health, by its id."""
@@ -97,9 +138,10 @@ def resolve(config: model.Config, version: int) -> World:
 def _detections(services: tuple[Service, ...], checks: dict[str, Checks]) -> dict[str, Detection]:
     slowest: dict[str, Detection] = {}
     for service in services:
-        specs = {checks[target.id].readiness for pool in service.pools for target in pool.targets}
+        targets = (target for pool in service.pools for target in pool.targets if target.id not in pool.replaced)
+        specs = {checks[target.id].readiness for target in targets}
         found = [one for spec in specs if (one := detection(spec)) is not None]
-        if len(found) == len(specs):
+        if found and len(found) == len(specs):
             slowest[service.name] = max(found, key=lambda one: one.worst)
     return slowest
 

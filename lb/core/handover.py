@@ -88,19 +88,6 @@ def handed_over(
     return found
 
 
-def with_replaced(services: Iterable[Service], handovers: Mapping[Place, Handover]) -> tuple[Service, ...]:
-    """The services of the file with the replaced targets beside the new ones."""
-
-    def whole(service: Service, pool: Pool) -> Pool:
-        handover = handovers.get((service.name, pool.name))
-        if handover is None:
-            return pool
-        kept = handover.targets
-        return replace(pool, targets=(*pool.targets, *kept), replaced=tuple(target.id for target in kept))
-
-    return tuple(replace(service, pools=tuple(whole(service, pool) for pool in service.pools)) for service in services)
-
-
 def with_names(names: Renames, handovers: Mapping[Place, Handover]) -> Renames:
     """`names` with the replaced targets of pools that have another name, which the file does not know."""
     more = {

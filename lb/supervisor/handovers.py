@@ -10,11 +10,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lb.config.resolve import World
+from lb.config.resolve import Endpoint, World
 from lb.config.tls_values import digests
+from lb.core.checks import Checks
 from lb.core.desired import Desired
 from lb.core.explain import span
-from lb.core.handover import LONGEST, Handover, handed_over, successors, why_over, with_names, with_replaced
+from lb.core.handover import LONGEST, Handover, handed_over, successors, why_over, with_names
 from lb.core.renames import Place, Renames
 from lb.core.targets import Target
 from lb.health.monitor import Monitor
@@ -59,12 +60,7 @@ class Handovers:
         found = handed_over(former, services, names, busy, can_serve, under_way, now)
         if not found:
             return world, names, found
-        checks, targets = dict(world.checks), dict(world.targets)
-        for handover in found.values():
-            for target, old in zip(handover.targets, handover.replaced, strict=True):
-                checks[target.id], targets[target.id] = before.checks[old], target
-        snapshot = replace(world.snapshot, services=with_replaced(services, found))
-        whole = replace(world, snapshot=snapshot, checks=checks, targets=targets)
+        whole = with_replaced(world, found, before.checks)
         files = {digest: before.files[digest] for digest in digests(whole) & before.files.keys()}
         return replace(whole, files={**files, **world.files}), with_names(names, found), found
 
@@ -120,6 +116,15 @@ class Handovers:
                 text = f"all targets are replaced: {olds} until a new one can, for {span(LONGEST)} at most"
                 self._events.emit("handover", text, f"{service}/{pool}")
         self._begun = []
+
+
+def with_replaced(world: World, handovers: Mapping[Place, Handover], checks: Mapping[str, Checks]) -> World:
+    """The world of a file with the replaced targets beside the new ones. `checks`: of these targets, by former id."""
+    for place, handover in handovers.items():
+        olds = zip(handover.targets, handover.replaced, strict=True)
+        kept = [Endpoint(target, checks[old], replaced=True) for target, old in olds]
+        world = world.with_endpoints(*place, (*world.endpoints(*place), *kept))
+    return world
 
 
 def _sharing(desired: Desired, service: str, fallback: str) -> set[str]:

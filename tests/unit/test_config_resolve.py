@@ -325,3 +325,37 @@ routes: [{service: s}, {service: t, path: /t}]
 """)
     assert made.detections["s"].worst == 31.0
     assert "t" not in made.detections  # nobody looks at one of its targets
+
+
+# --- other endpoints -------------------------------------------------------------------------------------------------
+
+POOLS = """\
+services:
+  s: {{pools: {{a: [{}], b: [h:9]}}, active: a, readiness: {{interval: 2s}}}}
+  t: {{pools: {{a: [h:8]}}}}
+routes: [{{service: s}}, {{service: t, path: /t}}]
+"""
+
+
+def test_a_pool_with_other_endpoints_is_the_world_of_a_file_that_has_them() -> None:
+    old = world(POOLS.format("h:1, h:2"))
+    new = world(POOLS.format("h:2, {url: h:3, readiness: {interval: 9s}}"))
+    assert old.detections != new.detections
+    made = old.with_endpoints("s", "a", new.endpoints("s", "a"))
+    assert dataclasses.replace(made, config=new.config) == new
+    assert made.with_endpoints("s", "a", old.endpoints("s", "a")) == old
+
+
+def test_a_replaced_endpoint_is_marked_and_adds_nothing_to_the_detection_time() -> None:
+    old = world(POOLS.format("{url: h:1, readiness: {interval: 9s}}"))
+    new = world(POOLS.format("h:2"))
+    [former] = old.endpoints("s", "a")
+    made = new.with_endpoints("s", "a", (*new.endpoints("s", "a"), dataclasses.replace(former, replaced=True)))
+    assert made.snapshot.services[0].pools[0].replaced == ("s/a/h:1",)
+    assert made.detections == new.detections and made.checks.keys() == made.targets.keys()
+    assert made.endpoints("s", "a")[1].replaced
+
+
+def test_a_pool_may_have_no_endpoint() -> None:
+    made = world(POOLS.format("h:1")).with_endpoints("t", "a", ())
+    assert "t" not in made.detections and "t/a/h:8" not in made.checks

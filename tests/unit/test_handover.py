@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from msgspec.structs import replace
+from dataclasses import replace
 
+from msgspec.structs import replace as changed
+
+from lb.config.load import load_text
+from lb.config.resolve import resolve as resolve_file
+from lb.core.checks import Checks
 from lb.core.desired import TargetDesired
-from lb.core.handover import LONGEST, Handover, handed_over, successors, why_over, with_names, with_replaced
+from lb.core.handover import LONGEST, Handover, handed_over, successors, why_over, with_names
 from lb.core.lifecycle import Health, SlowStart
 from lb.core.renames import NONE, Place, Renames, layout_of, renames
 from lb.core.rotation import Panic, ServiceRules, in_panic, least_able, resolve, strength
-from lb.core.targets import Pool, Service, Target
+from lb.core.targets import Pool, Service, Snapshot, Target
+from lb.supervisor.handovers import with_replaced
 from tests.support.healths import BLUE, READY, STARTING, UNREADY
 
 ACTIVE = {("app", "blue")}
@@ -40,6 +46,22 @@ def begun(
     return handed_over([old], [new], names, busy, lambda t: t.host not in unable.split(), under_way or {}, now)
 
 
+def served(new: Service, found: dict[Place, Handover]) -> Service:
+    """The service with the replaced targets beside those of the file."""
+    targets = {target.id: target for pool in new.pools for target in pool.targets}
+    world = replace(
+        resolve_file(load_text("backends: [h:1]"), 0),
+        snapshot=Snapshot(0, services=(new,)),
+        checks=dict.fromkeys(targets, Checks()),
+        targets=targets,
+    )
+    olds = {old for handover in found.values() for old in handover.replaced}
+    whole = with_replaced(world, found, dict.fromkeys(olds, Checks()))
+    [service] = whole.snapshot.services
+    assert set(whole.checks) == set(whole.targets) == {each.id for pool in service.pools for each in pool.targets}
+    return service
+
+
 def hosts(found: dict[Place, Handover]) -> dict[str, str]:
     return {pool: " ".join(target.host for target in each.targets) for (_, pool), each in found.items()}
 
@@ -49,7 +71,7 @@ def test_replaced_targets_that_can_serve_go_on() -> None:
     found = begun(old, service(blue="x y", green="d"), unable="b")
     assert hosts(found) == {"blue": "a c"}
     assert found["app", "blue"].until == 10.0 + LONGEST
-    [whole] = with_replaced([service(blue="x y", green="d")], found)
+    whole = served(service(blue="x y", green="d"), found)
     blue, green = whole.pools
     assert [target.host for target in blue.targets] == ["x", "y", "a", "c"]
     assert (blue.replaced, green.replaced) == (("app/blue/a:1", "app/blue/c:1"), ())
@@ -73,23 +95,23 @@ def test_targets_that_move_are_not_replaced() -> None:
 
 def test_a_handover_goes_on_over_further_reloads() -> None:
     first = begun(service(blue="a b"), service(blue="x y"))
-    [served] = with_replaced([service(blue="x y")], first)
-    again = begun(served, service(blue="x y z"), first, now=20.0)
+    between = served(service(blue="x y"), first)
+    again = begun(between, service(blue="x y z"), first, now=20.0)
     assert hosts(again) == {"blue": "a b"}
     assert again["app", "blue"].since == 10.0
-    anew = begun(served, service(blue="z"), first, unable="x y", now=20.0)
+    anew = begun(between, service(blue="z"), first, unable="x y", now=20.0)
     assert hosts(anew) == {"blue": "a b"}, "replaced once more: those that never served are no help"
     assert anew["app", "blue"].since == 20.0
-    assert hosts(begun(served, service(blue="a x"), first)) == {"blue": "b"}, "taken back for one of them"
-    assert not begun(served, service(blue="a b"), first), "taken back"
-    assert not begun(served, service(green="x y"), first, names=NONE), "the pool is gone"
+    assert hosts(begun(between, service(blue="a x"), first)) == {"blue": "b"}, "taken back for one of them"
+    assert not begun(between, service(blue="a b"), first), "taken back"
+    assert not begun(between, service(green="x y"), first, names=NONE), "the pool is gone"
 
 
 def test_a_handover_follows_another_name() -> None:
     first = begun(service(blue="a"), service(blue="x"))
-    [served] = with_replaced([service(blue="x")], first)
+    between = served(service(blue="x"), first)
     names = renames(layout_of([service(blue="x")]), layout_of([service(teal="x")]))
-    found = begun(served, service(teal="x"), first, busy={("app", "teal")}, names=names)
+    found = begun(between, service(teal="x"), first, busy={("app", "teal")}, names=names)
     assert [target.id for target in found["app", "teal"].targets] == ["app/teal/a:1"]
     assert with_names(names, found).targets["app/teal/a:1"] == ("app/blue/a:1",)
     assert with_names(names, first) is names
@@ -97,7 +119,7 @@ def test_a_handover_follows_another_name() -> None:
 
 def handing_over(old: str, new: str) -> Pool:
     found = begun(service(blue=old), service(blue=new))
-    return with_replaced([service(blue=new)], found)[0].pools[0]
+    return served(service(blue=new), found).pools[0]
 
 
 def healths(**known: Health) -> dict[str, Health]:
@@ -118,7 +140,7 @@ def test_it_is_over_when_enough_of_the_new_targets_can_serve() -> None:
 
 def test_a_slow_start_comes_to_its_end_beside_the_old_targets() -> None:
     pool = handing_over("a", "x")
-    cold = replace(READY, rotation_since=5.0, warm_at=15.0)
+    cold = changed(READY, rotation_since=5.0, warm_at=15.0)
     assert successors(pool, healths(a=READY, x=cold), {}, Panic(), 10.0) == []
     assert successors(pool, healths(a=READY, x=cold), {}, Panic(), 15.0) == ["app/blue/x:1"]
     assert successors(pool, healths(a=UNREADY, x=cold), {}, Panic(), 10.0) == ["app/blue/x:1"], "nobody to wait beside"
