@@ -1,8 +1,8 @@
 """What the data plane works on: targets, pools, services, routes, listeners and the snapshot that holds them.
 
-All values are frozen: a worker swaps a whole `Snapshot` (or the `Rotation` of one service) and never edits one.
-They say what a thing *is*; how it *does* is known to `core.lifecycle.Health` (the supervisor's knowledge) and
-`proxy.upstream.Lane` (one worker's live side). Durations are seconds, sizes are bytes, 0 means "no limit".
+All values are frozen: a worker swaps a whole `Snapshot`, the `Rotation` of one service or single targets, and never
+edits one. They say what a thing *is*; how it *does* is known to `core.lifecycle.Health` (the supervisor's knowledge)
+and `proxy.lane.Lane` (one worker's live side). Durations are seconds, sizes are bytes, 0 means "no limit".
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ class Target:
     port: int
     weight: int = 1  # 0: takes no traffic
     tls: TlsClient | None = None
+    #: The IP addresses that a host name stands for, the first to be tried first. Workers look no name up: what they are
+    #: told has them, what follows from the file has not.
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +210,6 @@ class Rotation:
     fallback: str = ""  # pool that serves when the chosen one has no target
     draining: tuple[str, ...] = ()  # target ids whose connections are to end
     mirror: Mirror | None = None
-    #: Target id → the IP addresses its host name stands for, the first to be tried first. Workers look no name up.
-    addresses: tuple[tuple[str, tuple[str, ...]], ...] = ()
     sharing: tuple[str, ...] = ()  # pools that are to have a share, with or without a target; empty: as `shares`
 
 
@@ -226,3 +227,18 @@ class Snapshot:
     orphan: float = 3600.0  # seconds that a worker serves on without a supervisor
     #: Contents of TLS files by digest, so that no worker reads other ones than the probes.
     files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What has changed of the targets of a snapshot, where nothing else has: its cost does not grow with the snapshot.
+
+    Each part is a whole value, so that a repeated one harms nothing. All of it is in force in one step, between two
+    requests.
+    """
+
+    version: int
+    changed: tuple[Target, ...] = ()  # each new, or with other settings or addresses; it names its service and pool
+    removed: tuple[str, ...] = ()  # ids
+    rotations: tuple[Rotation, ...] = ()  # those that have changed as well
+    files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)  # contents that no snapshot before has had

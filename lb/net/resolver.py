@@ -1,6 +1,6 @@
 """Host names to addresses, without ever blocking the loop. Only the supervisor looks names up.
 
-Workers get the addresses with their rotations: if each process asked by itself, probes and requests could go to
+Workers get the addresses with their targets: if each process asked by itself, probes and requests could go to
 different machines. Look-ups run in threads of their own, so that a resolver that hangs holds up the names it hangs on
 and nothing else. A name in use is asked for again every `FRESH` seconds. When that fails, the last answer stays: a DNS
 server that is down must not look like targets that are down.

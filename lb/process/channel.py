@@ -1,6 +1,6 @@
 """What the supervisor and a worker say to each other, and the wire between them.
 
-Down go whole states (`Snapshot`, `Rotation`) and orders; up go reports, alarms and confirmations. Every message is
+Down go states (`Snapshot`, `Rotation`, `Targets`) and orders; up go reports, alarms and confirmations. Every message is
 whole state or a mergeable delta, so that a lost or repeated one harms nothing. A frame is its length (4 bytes), the
 kind (1 byte) and the value as MessagePack. What waits for a slow reader is bounded: a worker that does not read is
 taken for hung, and its channel is closed.
@@ -18,10 +18,10 @@ from typing import Any, cast
 import msgspec
 
 from lb.core.report import Alarm, Report
-from lb.core.targets import Rotation, Snapshot
+from lb.core.targets import Rotation, Snapshot, Targets
 
 #: Grows when a message changes its meaning; a worker of another version is replaced.
-VERSION = 3
+VERSION = 4
 #: Bytes that may wait to be read by the other side.
 PENDING_LIMIT = 64 << 20
 #: Bytes of one message at most: a snapshot of 10,000 targets has about three million.
@@ -61,7 +61,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """The snapshot or rotation of this version could not be installed. Until a snapshot can, nothing is `Applied`."""
+    """What came with this version could not be installed. Until a snapshot can, nothing is `Applied`."""
 
     version: int
     reason: str
@@ -90,11 +90,12 @@ class Trouble:
     text: str
 
 
-Message = Snapshot | Rotation | Poll | Order | Hello | Polled | Applied | Behind | Report | Alarm | Trouble
+Message = Snapshot | Rotation | Targets | Poll | Order | Hello | Polled | Applied | Behind | Report | Alarm | Trouble
 
 _KINDS: dict[bytes, type[Any]] = {
     b"S": Snapshot,
     b"R": Rotation,
+    b"t": Targets,
     b"P": Poll,
     b"O": Order,
     b"H": Hello,

@@ -454,6 +454,8 @@ class Lane:
             self.reported = -1
         if elsewhere:
             self.addresses = _addresses(target)
+        elif target.addresses:
+            self.move(target.addresses)
         if renewed or elsewhere:
             self.retire_all()
         self.latency = service.balance.policy == "peak_ewma"
@@ -587,13 +589,13 @@ _ALARMS = {REFUSED: "refused", UNREACHABLE: "unreachable", TIMEOUT: "timeout", R
 
 
 def _addresses(target: Target) -> tuple[Address, ...]:
-    """Where the target is. Of a host name nothing is known before a `Rotation` says what it stands for."""
+    """Where the target is: nowhere as long as nothing is known of what its host name stands for."""
     if target.host.startswith("unix:"):
         return ((socket.AF_UNIX, target.host[5:]),)
     try:
         return _places((target.host,), target.port)
     except ValueError:
-        return ()
+        return _places(target.addresses, target.port)
 
 
 def _places(addresses: tuple[str, ...], port: int) -> tuple[Address, ...]:

@@ -1,7 +1,7 @@
 """DataPlane: everything one worker serves with: listeners' protocols, services, lanes, counters.
 
-`apply` takes a whole snapshot, `rotate` the rotation of one service; both take effect between two requests. Lanes,
-counters and connections of targets that stay the same are kept.
+`apply` takes a whole snapshot, `rotate` the rotation of one service, `change` single targets; each takes effect between
+two requests. Lanes, counters and connections of targets that stay the same are kept.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from lb.core.renames import Renames, layout_of, renames, split_id
+from lb.core.renames import Layout, Renames, layout_of, renames, split_id
 from lb.core.report import (
     REMOVED,
     Alarm,
@@ -25,7 +25,7 @@ from lb.core.report import (
     removed_id,
 )
 from lb.core.routing import RouteTable
-from lb.core.targets import Listener, Rotation, Route, Service, Snapshot, Target
+from lb.core.targets import Listener, Rotation, Route, Service, Snapshot, Target, Targets
 from lb.proxy.access_log import RECENT, Brief, Log, Recent, find_brief
 from lb.proxy.connect import Connector
 from lb.proxy.context import Context
@@ -70,6 +70,7 @@ class DataPlane:
         self._moving: set[str] = set()  # those of them that may have changed since the last report
         self._folded: list[str] = []  # targets removed since the last report
         self._folded_pools: list[tuple[str, str]] = []  # pools removed since then
+        self._files: dict[str, bytes] = {}  # contents of the targets' TLS files, by digest
         self.applied = 0
         self.behind = 0  # the version that could not be installed, until a snapshot can: `applied` stands still
         self.recent: deque[Brief] = deque(maxlen=RECENT)  # requests that the access log has no JSON line of
@@ -111,10 +112,10 @@ class DataPlane:
         live = self.live
         old_services, old_lanes = live.services, live.lanes
         targets = (target for service in snapshot.services for pool in service.pools for target in pool.targets)
-        self.connector.contexts.use({target.tls for target in targets if target.tls is not None}, dict(snapshot.files))
+        self._use_tls(targets, dict(snapshot.files))
         services: dict[str, LiveService] = {}
         lanes: dict[str, Lane] = {}
-        names = renames(layout_of(service.rules for service in old_services.values()), layout_of(snapshot.services))
+        names = renames(_layout_of(old_services), layout_of(snapshot.services))
         free = {id: old_lanes[id] for formers in names.targets.values() for id in formers if id in old_lanes}
         for rules in _with_rules_in_common(snapshot.services):
             for pool in rules.pools:
@@ -128,15 +129,15 @@ class DataPlane:
                         lane = Lane(self.context, self.connector, live, target, rules)
                     lanes[target.id] = lane
             service = services[rules.name] = LiveService(live, rules)
+            for pool in rules.pools:
+                service.pools[pool.name].lanes = {target.id: lanes[target.id] for target in pool.targets}
             former = old_services.get(names.services.get(rules.name, rules.name))
             if former is not None:
                 service.inherit(former, names)
         stay = set(lanes.values())
         for lane in old_lanes.values():
             if lane not in stay:
-                lane.leave(self.context.now)
-                self._leaving.append(lane)
-                self._fold(lane)
+                self._dismiss(lane)
         waiting = [exchange for service in old_services.values() for exchange in service.waiting]
         for service in old_services.values():
             for old_pool in service.pools.values():
@@ -236,22 +237,65 @@ class DataPlane:
     def rotate(self, rotation: Rotation) -> None:
         """Take a new rotation of one service."""
         self._rotate(rotation)
+        self._follow(rotation.version)
+
+    def change(self, targets: Targets) -> None:
+        """Take targets that are new or other than before, and give up those that are gone, as `apply` does.
+
+        Pools that are not there are passed over: the snapshot that has them could not be installed.
+        """
+        live, files = self.live, self._files
+        for target in targets.changed:
+            service = live.services.get(target.service)
+            pool = service.pools.get(target.pool) if service is not None else None
+            if service is None or pool is None:
+                continue
+            lane = live.lanes.get(target.id)
+            if lane is None:
+                lane = Lane(self.context, self.connector, live, target, service.rules)
+                live.lanes[target.id] = pool.lanes[target.id] = lane
+            else:
+                lane.become(target, lane.service)
+        for id in targets.removed:
+            lane = live.lanes.pop(id, None)
+            if lane is not None:
+                live.services[lane.target.service].pools[lane.target.pool].lanes.pop(id)
+                self._dismiss(lane)
+        if any(target.tls is not None for target in targets.changed):
+            self._use_tls((lane.target for lane in live.lanes.values()), {**files, **dict(targets.files)})
+        for rotation in targets.rotations:
+            self._rotate(rotation)
+        self._follow(targets.version)
+
+    def _follow(self, version: int) -> None:
+        """New requests are served by this version, unless what it builds upon is missing."""
         if not self.behind:
-            self.applied = max(self.applied, rotation.version)
+            self.applied = max(self.applied, version)
+
+    def _dismiss(self, lane: Lane) -> None:
+        """The target is gone. Requests under way may end there, for as long as a drain may take."""
+        lane.leave(self.context.now)
+        self._leaving.append(lane)
+        self._fold(lane)
+
+    def _use_tls(self, targets: Iterable[Target], files: dict[str, bytes]) -> None:
+        """Make contexts for these targets, from these contents of files."""
+        used = {target.tls for target in targets if target.tls is not None}
+        needed = {digest for tls in used for digest in tls.digests}
+        self._files = {digest: data for digest, data in files.items() if digest in needed}
+        self.connector.contexts.use(used, self._files)
 
     def _rotate(self, rotation: Rotation) -> None:
         service = self.services.get(rotation.service)
         if service is None or rotation.version < service.version:
             return
-        for id, addresses in rotation.addresses:
-            if id in self.lanes:
-                self.lanes[id].move(addresses)
         if rotation.mirror is not None:
             self._observe(mirror=True)  # before: a request that the rotation lets go may end at once
         service.rotate(rotation, self.lanes, self.context.now)
-        for pool in service.rules.pools:
-            for target in pool.targets:
-                self.lanes[target.id].drain(target.id in rotation.draining, self.context.now)
+        draining, now = set(rotation.draining), self.context.now
+        for pool in service.pools.values():
+            for lane in pool.lanes.values():
+                lane.drain(lane.id in draining, now)
 
     def downstream(self, listener: Listener) -> Callable[[], asyncio.Protocol]:
         """The protocol factory of a listener. (A `Downstream` has not the base class: one that is compiled cannot.)"""
@@ -400,6 +444,14 @@ class DataPlane:
         if self._limits in context.observers or any(service.limiter is not None for service in services):
             observers.append(self._limits)
         context.observers = tuple(observers)
+
+
+def _layout_of(services: dict[str, LiveService]) -> Layout:
+    """The layout of the targets that are served."""
+    return {
+        name: {pool.name: tuple(split_id(id)[2] for id in pool.lanes) for pool in service.pools.values()}
+        for name, service in services.items()
+    }
 
 
 def _with_rules_in_common(services: Iterable[Service]) -> Iterator[Service]:

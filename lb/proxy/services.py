@@ -47,6 +47,7 @@ class LivePool:
     __slots__ = (
         "balancer",
         "cooling",
+        "lanes",
         "leaves_at",
         "left_at",
         "members",
@@ -66,6 +67,7 @@ class LivePool:
         self.service = service
         self.name = name
         self.tally = tally
+        self.lanes: dict[str, Lane] = {}  # of all its targets, by id; `rules.pools` has those of the last snapshot
         self.weights: tuple[tuple[Lane, float], ...] = ()
         self.members: list[Lane] = []
         self.cooling: dict[Lane, float] = {}  # lane → until when it is left out

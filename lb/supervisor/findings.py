@@ -79,7 +79,7 @@ class Findings:
         target = self._state.targets.get(id)
         if target is None:
             return
-        self._rotations.touch((target.service,))
+        self._rotations.move(id)
         if before:
             old, new = ", ".join(before), ", ".join(after)
             self._events.emit(

@@ -1,7 +1,7 @@
 """Rotations: when health, wishes or a ramp change a service, its rotation is worked out anew and told to the workers.
 
-Changes of one turn of the loop are gathered, so that a thousand targets that become ready at once are one message.
-Snapshots and rotations share one growing version.
+So are the addresses of targets that are given by name. Changes of one turn of the loop are gathered, so that a thousand
+targets that become ready at once are one message. Snapshots, rotations and targets share one growing version.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from lb.core.rotation import (
     undrained,
     why_not,
 )
-from lb.core.targets import Mirror, Pool, Rotation, Service, Snapshot, Target
+from lb.core.target_changes import with_addresses
+from lb.core.targets import Mirror, Pool, Rotation, Service, Snapshot, Target, Targets
 from lb.supervisor.confirming import confirm
 from lb.supervisor.workers import Workers
 
@@ -46,6 +47,8 @@ class Rotations:
         self._addresses = addresses  # by target id, of targets that are given by name
         self._desired = desired
         self._services: dict[str, Service] = {}
+        self._targets: dict[str, Target] = {}  # by id, as the workers were told
+        self._moved: set[str] = set()  # ids of targets whose name stands for other addresses
         self._rules: Mapping[str, ServiceRules] = {}
         self._mirrors: Mapping[str, Mirror] = {}
         self._dirty: set[str] = set()
@@ -58,8 +61,11 @@ class Rotations:
     def configure(
         self, snapshot: Snapshot, rules: Mapping[str, ServiceRules], mirrors: Mapping[str, Mirror]
     ) -> Snapshot:
-        """Take a new configuration; returns its snapshot with a version and every rotation in it."""
+        """Take a new configuration; returns its snapshot with a version, all rotations, and the addresses of names."""
+        snapshot = with_addresses(snapshot, self._addresses)
         self._services = {service.name: service for service in snapshot.services}
+        self._targets = {t.id: t for service in snapshot.services for pool in service.pools for t in pool.targets}
+        self._moved.clear()
         self._rules, self._mirrors = rules, mirrors
         for name in [name for name in self._ramps if name not in self._services]:
             self._ramps.pop(name).cancel()
@@ -72,13 +78,23 @@ class Rotations:
     def touch(self, names: Iterable[str]) -> None:
         """Something changed for these services; it is worked out at the end of this turn of the loop."""
         self._dirty.update(name for name in names if name in self._services)
-        if self._dirty and not self._flush_planned:
+        if self._dirty:
+            self._plan_flush()
+
+    def move(self, target_id: str) -> None:
+        """A target's name stands for other addresses; the workers are told at the end of this turn of the loop."""
+        self._moved.add(target_id)
+        self._plan_flush()
+
+    def _plan_flush(self) -> None:
+        if not self._flush_planned:
             self._flush_planned = True
             asyncio.get_running_loop().call_soon(self.flush)
 
     def flush(self) -> int:
         """Tell the workers what has changed, now; returns the version that they serve by then."""
         self._flush_planned = False
+        self._tell_addresses()  # before a rotation gives requests to a target whose address is new
         dirty, self._dirty = self._dirty, set()
         for name in dirty:
             old = self.current.get(name)
@@ -88,6 +104,16 @@ class Rotations:
                 self._workers.rotate(new)
                 self._told = new.version
         return self._told
+
+    def _tell_addresses(self) -> None:
+        moved, self._moved = self._moved, set()
+        known = (self._targets[id] for id in moved if id in self._targets)
+        changed = [replace(each, addresses=found) for each in known if (found := self._addresses.get(each.id, ()))]
+        if changed:
+            self._targets |= {target.id: target for target in changed}
+            self.version += 1
+            self._told = self.version
+            self._workers.change(Targets(self.version, tuple(changed)))
 
     async def enforce(self, name: str) -> None:
         """Put the wishes for a service in force; returns when every worker has. Raises `Refused`."""
@@ -108,11 +134,6 @@ class Rotations:
             self.version,
             self._mirrors.get(name),
         )
-        if self._addresses:
-            ids = (target.id for pool in service.pools for target in pool.targets)
-            rotation = replace(
-                rotation, addresses=tuple((id, self._addresses[id]) for id in ids if id in self._addresses)
-            )
         pending = self._ramps.pop(name, None)
         if pending is not None:
             pending.cancel()

@@ -32,7 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from lb.core.report import Alarm, Report
-from lb.core.targets import Rotation, Snapshot
+from lb.core.target_changes import target_changes, with_targets
+from lb.core.targets import Rotation, Snapshot, Targets
 from lb.process import fd_handover
 from lb.process.channel import VERSION, Applied, Behind, Channel, Hello, Message, Order, Poll, Polled, Trouble, pack
 from lb.process.guard import Guard
@@ -172,6 +173,7 @@ class Workers:
         self._seats = [Seat(number) for number in range(count)]
         self._lives: list[Life] = []
         self._snapshot = Snapshot(0)
+        self._version = 0  # of the snapshot, or of the newest change of its targets
         self._rotations: dict[str, Rotation] = {}
         self._changed = asyncio.Event()
         self._polls = 0
@@ -239,9 +241,27 @@ class Workers:
     # --- telling ----------------------------------------------------------------------------------------------------
 
     def apply(self, snapshot: Snapshot) -> None:
-        """A new snapshot for all."""
+        """A new snapshot for all: where it differs by targets alone, what has changed of them."""
+        changes = target_changes(self._whole(), snapshot)
         self._take(snapshot)
-        self._tell(snapshot)
+        if changes is None:
+            self._tell(snapshot)
+        else:
+            self._tell_changes(changes)
+
+    def change(self, targets: Targets) -> None:
+        """Changed targets for all."""
+        self._snapshot = with_targets(self._snapshot, targets)
+        self._rotations |= {rotation.service: rotation for rotation in targets.rotations}
+        self._version = max(self._version, targets.version)
+        self._tell_changes(targets)
+
+    def _tell_changes(self, targets: Targets) -> None:
+        """Tell who is behind everything: it does not have what these targets are a change of."""
+        self._tell(targets, [life for life in self._lives if life.behind is None])
+        behind = [life for life in self._lives if life.behind is not None]
+        if behind:
+            self._tell(self._whole(), behind)
 
     def rotate(self, rotation: Rotation) -> None:
         """A new rotation of one service for all."""
@@ -347,18 +367,18 @@ class Workers:
         return True
 
     def _take(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+        self._snapshot, self._version = snapshot, snapshot.version
         self._rotations = {rotation.service: rotation for rotation in snapshot.rotations}
 
     def _whole(self) -> Snapshot:
-        """The newest snapshot with the newest rotations."""
+        """The newest snapshot with the newest rotations and targets."""
         rotations = tuple(self._rotations.values())
-        version = max([self._snapshot.version, *(rotation.version for rotation in rotations)])
+        version = max([self._version, *(rotation.version for rotation in rotations)])
         return replace(self._snapshot, version=version, rotations=rotations)
 
-    def _tell(self, message: Message) -> None:
+    def _tell(self, message: Message, lives: Iterable[Life] | None = None) -> None:
         frame = pack(message)
-        for life in self._lives:
+        for life in self._lives if lives is None else lives:
             if life.channel is not None:
                 life.channel.send_frame(frame)
 

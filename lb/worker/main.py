@@ -40,7 +40,7 @@ import uvloop
 
 from lb.core import orphan
 from lb.core.report import Alarm, Report
-from lb.core.targets import Listener, Rotation, Snapshot
+from lb.core.targets import Listener, Rotation, Snapshot, Targets
 from lb.net.tls import server_context
 from lb.process import descriptors, fd_handover
 from lb.process.channel import VERSION, Applied, Behind, Channel, Hello, Message, Order, Poll, Polled, Trouble
@@ -240,7 +240,7 @@ class Worker:
         try:
             self._act(message)
         except Exception as error:  # one bad message must not end a worker, and its supervisor has to hear of it
-            if isinstance(message, Snapshot | Rotation):
+            if isinstance(message, Snapshot | Rotation | Targets):
                 self._fall_behind(message.version, error)
                 return
             what = message.what if isinstance(message, Order) else type(message).__name__
@@ -249,8 +249,11 @@ class Worker:
     def _act(self, message: Message) -> None:
         if isinstance(message, Snapshot):
             self._apply(message)
-        elif isinstance(message, Rotation):
-            self.plane.rotate(message)
+        elif isinstance(message, Rotation | Targets):
+            if isinstance(message, Rotation):
+                self.plane.rotate(message)
+            else:
+                self.plane.change(message)
             if not self._opening:
                 self._confirm()
         elif isinstance(message, Poll):
@@ -284,7 +287,7 @@ class Worker:
             self._send(Applied(self.plane.applied))
 
     def _fall_behind(self, version: int, error: Exception) -> None:
-        """A snapshot or rotation could not be installed: its parts may be in force, or not."""
+        """A snapshot, rotation or change of targets could not be installed: its parts may be in force, or not."""
         self.plane.behind = version
         self._send(Behind(version, f"{type(error).__name__}: {error}"))
 

@@ -10,7 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lb.core.report import BUCKETS, Alarm, PoolTally, Report, RequestRecord, TargetTally
-from lb.core.targets import AccessLog, Listener, Mirror, Pool, Rotation, Route, Service, Snapshot, Target, TlsServer
+from lb.core.targets import (
+    AccessLog,
+    Listener,
+    Mirror,
+    Pool,
+    Rotation,
+    Route,
+    Service,
+    Snapshot,
+    Target,
+    Targets,
+    TlsServer,
+)
 from lb.process import channel as module
 from lb.process.channel import Applied, Channel, Hello, Message, Order, Poll, Polled, Trouble, pack
 from tests.support.eventually_async import eventually
@@ -35,6 +47,9 @@ REPORT = Report(
 MESSAGES: list[Message] = [
     SNAPSHOT,
     Rotation("s", 9, (("a", 1), ("b", 99)), (), "b", ("x",), Mirror("b", 5.0)),
+    Targets(
+        9, (Target("s/a/1", "s", "a", "h", 1, addresses=("::1",)),), ("s/a/2",), SNAPSHOT.rotations, (("d", b"x"),)
+    ),
     Poll(1),
     Polled(1),
     Order("drain", 2.5),

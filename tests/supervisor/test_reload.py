@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import uvloop
 from click.testing import CliRunner
 
 from lb.cli.plan import plan
@@ -27,11 +26,6 @@ services:
     active: blue
 """
 NEW = OLD.replace(", 127.0.0.1:2]", ", {url: 127.0.0.1:4, weight: 2}]").replace("state_dir: state", "state_dir: other")
-
-
-def pytest_asyncio_loop_factories() -> dict[str, object]:
-    """The loop that the supervisor runs on."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture
@@ -86,11 +80,12 @@ async def test_a_dry_run_resolves_the_text_once(supervisor: Supervisor, monkeypa
 
 
 async def test_plan_dry_run_and_reload_say_the_same(supervisor: Supervisor, file: Path) -> None:
-    dry = (await supervisor.operations.validate(NEW)).changes
+    dry = (await supervisor.operations.validate(NEW)).plan
+    assert dry is not None
     new = file.with_name("new.yaml")
     new.write_text(NEW)
     planned = await asyncio.to_thread(CliRunner().invoke, plan, [str(new), "--against", str(file)])
     file.write_text(NEW)
     done = (await supervisor.reloads.reload("test")).lines
-    assert done == dry == planned.output.splitlines()[:-2]
+    assert done == dry.lines() == planned.output.splitlines()[:-2]
     assert done[0].startswith("+ s/blue/127.0.0.1:4: ") and done[-1].startswith("! state_dir: ")

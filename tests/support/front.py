@@ -192,15 +192,16 @@ class Front:
         route = {key: options.pop(key) for key in ("max_body", "total", "path") if key in options}
         trusted = options.pop("trusted_proxies", ())
         log = options.pop("access_log", AccessLog("off"))
-        addresses = options.pop("addresses", ())
-        service = Service("s", (Pool("p", self.targets),), **options)
+        addresses = options.pop("addresses", {})
+        targets = tuple(replace(target, addresses=addresses.get(target.id, ())) for target in self.targets)
+        service = Service("s", (Pool("p", targets),), **options)
         weights = (("p", tuple((target.id, 1.0) for target in self.targets)),)
         self.plane.apply(
             Snapshot(
                 version=self.version,
                 services=(service,),
                 routes=(Route("s", **route),),
-                rotations=(Rotation("s", self.version, (("p", 100),), weights, addresses=addresses),),
+                rotations=(Rotation("s", self.version, (("p", 100),), weights),),
                 trusted_proxies=trusted,
                 access_log=log,
             )

@@ -1,4 +1,4 @@
-"""A target that is given by name: requests go to the addresses that the rotation says, and leave those it says no more.
+"""A target that is given by name: requests go to the addresses that lb has told, and leave those that it tells no more.
 
 Connections also have a greatest age (`timeouts.lifetime`).
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from lb.core.targets import Retries, Rotation, Target, Timeouts
+from lb.core.targets import Retries, Target, Targets, Timeouts
 from tests.support.eventually import eventually
 from tests.support.front import OK, Front, Origin, read_answer, read_request, status_of
 from tests.wire.messages import GET
@@ -33,14 +34,14 @@ class Named:
 
     def apply(self, *addresses: str, **changes: Any) -> None:
         """A snapshot by which the name stands for these addresses."""
-        self.front.call(lambda: self.front.apply(addresses=((self.id, addresses),), **changes))
+        self.front.call(lambda: self.front.apply(addresses={self.id: addresses}, **changes))
 
-    def rotate(self, *addresses: str) -> None:
-        """A rotation alone."""
+    def move(self, *addresses: str) -> None:
+        """A change of the target alone."""
         self.front.version += 1
-        weights = (("p", ((self.id, 1.0),)),)
-        rotation = Rotation("s", self.front.version, (("p", 100),), weights, addresses=((self.id, addresses),))
-        self.front.call(lambda: self.front.plane.rotate(rotation))
+        [target] = self.front.targets
+        changes = Targets(self.front.version, (replace(target, addresses=addresses),))
+        self.front.call(lambda: self.front.plane.change(changes))
 
     def requests(self) -> tuple[int, int]:
         return len(self.first.requests), len(self.second.requests)
@@ -67,14 +68,14 @@ def test_a_name_without_an_address_is_an_error_that_says_so(named: Named) -> Non
     assert any("not resolved" in alarm.text for alarm in named.front.alarms)
 
 
-@pytest.mark.parametrize("by", ["rotation", "snapshot"])
+@pytest.mark.parametrize("by", ["change", "snapshot"])
 def test_after_a_move_no_pooled_connection_takes_requests_to_the_old_address(named: Named, by: str) -> None:
     named.apply(ONE)
     with named.front.connect() as one, named.front.connect() as other:
         for client in (one, other):
             client.sendall(GET)
         assert all(status_of(read_answer(client)) == 200 for client in (one, other))
-        (named.rotate if by == "rotation" else named.apply)(TWO)
+        (named.move if by == "change" else named.apply)(TWO)
         for _ in range(3):
             for client in (one, other):
                 client.sendall(GET)
@@ -97,7 +98,7 @@ def test_a_request_under_way_ends_where_it_is_and_its_connection_is_not_kept(nam
     with named.front.connect() as client:
         client.sendall(GET)
         eventually(lambda: named.first.requests)
-        named.rotate(TWO)
+        named.move(TWO)
         named.front.call(go.set)
         assert status_of(read_answer(client)) == 200
         client.sendall(GET)
@@ -141,10 +142,10 @@ def test_of_several_addresses_the_first_that_accepts_is_used(named: Named, dead:
 def test_another_address_behind_the_one_in_use_closes_nothing(named: Named) -> None:
     named.apply(ONE)
     named.front.send(GET)
-    named.rotate(ONE, TWO)
+    named.move(ONE, TWO)
     named.front.send(GET)
     assert named.first.connections == 1
-    named.rotate(ONE)
+    named.move(ONE)
     named.front.send(GET)
     assert named.first.connections == 2, "connections to an address that is gone may be among the pooled ones"
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lb.core.report import Report
-from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot
+from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot, Target, Targets
 from lb.process import descriptors, fd_handover
 from lb.process.channel import Applied, Behind, Channel, Message, Poll, Polled, pack
 from lb.worker.main import Worker
@@ -94,27 +94,46 @@ def rotation(version: int) -> Rotation:
     return Rotation("s", version, (("p", 100),), ())
 
 
+def targets(version: int) -> Targets:
+    return Targets(version, (Target("s/p/h:1", "s", "p", "h", 1),))
+
+
 def impossible(version: int) -> Snapshot:
     return replace(snapshot(version), routes=(Route("nobody"),))
 
 
 async def test_a_snapshot_is_confirmed_when_its_listeners_are_open(inside: Inside) -> None:
-    before = await inside.hear(snapshot(1), rotation(2))
-    assert before == [], "the rotation must not confirm for the listeners"
-    await eventually(lambda: inside.sent == [Applied(2)])
-    assert await inside.hear(rotation(3)) == [Applied(2), Applied(3)]
+    before = await inside.hear(snapshot(1), rotation(2), targets(3))
+    assert before == [], "neither must confirm for the listeners"
+    await eventually(lambda: inside.sent == [Applied(3)])
+    assert await inside.hear(rotation(4), targets(5)) == [Applied(3), Applied(4), Applied(5)]
 
 
-async def test_a_rotation_on_top_of_a_failed_snapshot_is_not_confirmed(inside: Inside) -> None:
+@pytest.mark.parametrize("message", [Rotation, Targets])
+async def test_what_comes_on_top_of_a_failed_snapshot_is_not_confirmed(
+    inside: Inside, message: type[Rotation | Targets]
+) -> None:
     await inside.hear(snapshot(1))
     await eventually(lambda: inside.sent == [Applied(1)])
-    said = await inside.hear(impossible(2), rotation(3))
+    said = await inside.hear(impossible(2), rotation(3) if message is Rotation else targets(3))
     assert said == [Applied(1), Behind(2, "KeyError: 'nobody'")]
     assert inside.worker.plane.applied == 1, "what an heir of the supervisor is told"
     await inside.look_again()
     assert len(inside.sent) == 2
     await inside.hear(snapshot(4))
     await eventually(lambda: inside.sent[2:] == [Applied(4)])
+
+
+async def test_a_failed_change_of_targets_is_not_confirmed_by_the_next_one(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await inside.hear(snapshot(1))
+    await eventually(lambda: inside.sent == [Applied(1)])
+    with monkeypatch.context() as broken:
+        broken.setattr(inside.worker.plane, "change", lambda changes: 1 / 0)
+        await inside.hear(targets(2))
+    said = await inside.hear(targets(3), rotation(4))
+    assert said == [Applied(1), Behind(2, "ZeroDivisionError: division by zero")]
 
 
 async def test_a_failed_rotation_is_not_confirmed_by_the_next_one(

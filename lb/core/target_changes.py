@@ -1,0 +1,87 @@
+"""The difference between two snapshots where it is one of targets alone, and a snapshot with such a difference. Pure.
+
+A certificate that passed its check, replaced targets that are needed no more, an edited list of targets: each changes a
+few targets of a snapshot that may hold thousands. Workers are told these few. Anything else takes the whole snapshot:
+settings, listeners, routes, pools that come or go, and targets that have another name now, since their lanes move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from lb.core.renames import split_id
+from lb.core.targets import Pool, Rotation, Service, Snapshot, Target, Targets
+
+
+def target_changes(before: Snapshot, after: Snapshot) -> Targets | None:
+    """What makes `before` to `after`; None: that takes a snapshot, or no target has changed at all."""
+    if _without_targets(before) != _without_targets(after):
+        return None
+    old, new = _targets(before.services), _targets(after.services)
+    changed = tuple(target for id, target in new.items() if old.get(id) != target)
+    removed = tuple(id for id in old if id not in new)
+    if not changed and not removed:
+        return None
+    gone = {split_id(id)[2] for id in removed}
+    if any(target.id not in old and split_id(target.id)[2] in gone for target in changed):
+        return None  # it has moved
+    loses = {split_id(id)[0] for id in removed}
+    known = {rotation.service: rotation for rotation in before.rotations}
+    rotations = (new for new in after.rotations if new.service in loses or _differs(known.get(new.service), new))
+    had = dict(before.files)
+    files = (file for file in after.files if file[0] not in had)
+    return Targets(after.version, changed, removed, tuple(rotations), tuple(files))
+
+
+def with_targets(snapshot: Snapshot, targets: Targets) -> Snapshot:
+    """The snapshot with these changes; its version stays. A target of a pool that it has not is left out."""
+    changed = {target.id: target for target in targets.changed}
+    added: dict[tuple[str, str], list[Target]] = {}
+    known = _targets(snapshot.services)
+    for target in targets.changed:
+        if target.id not in known:
+            added.setdefault((target.service, target.pool), []).append(target)
+    places = {split_id(id)[:2] for id in (*changed, *targets.removed)}
+
+    def pool(service: Service, pool: Pool) -> Pool:
+        if (service.name, pool.name) not in places:
+            return pool
+        stay = (changed.get(target.id, target) for target in pool.targets if target.id not in targets.removed)
+        return replace(pool, targets=(*stay, *added.get((service.name, pool.name), ())))
+
+    touched = {service for service, _ in places}
+    services = (
+        replace(service, pools=tuple(pool(service, each) for each in service.pools))
+        if service.name in touched
+        else service
+        for service in snapshot.services
+    )
+    rotations = {rotation.service: rotation for rotation in (*snapshot.rotations, *targets.rotations)}
+    files = {**dict(snapshot.files), **dict(targets.files)}
+    return replace(snapshot, services=tuple(services), rotations=tuple(rotations.values()), files=tuple(files.items()))
+
+
+def with_addresses(snapshot: Snapshot, addresses: Mapping[str, tuple[str, ...]]) -> Snapshot:
+    """The snapshot with the addresses of targets that are given by name, by target id."""
+    if not addresses:
+        return snapshot
+    known = _targets(snapshot.services)
+    named = ((known[id], found) for id, found in addresses.items() if id in known)
+    return with_targets(snapshot, Targets(snapshot.version, tuple(replace(t, addresses=found) for t, found in named)))
+
+
+def _without_targets(snapshot: Snapshot) -> Snapshot:
+    """What of it no `Targets` can change."""
+    services = (
+        replace(service, pools=tuple(Pool(pool.name, ()) for pool in service.pools)) for service in snapshot.services
+    )
+    return replace(snapshot, version=0, services=tuple(services), rotations=(), files=())
+
+
+def _targets(services: Iterable[Service]) -> dict[str, Target]:
+    return {target.id: target for service in services for pool in service.pools for target in pool.targets}
+
+
+def _differs(old: Rotation | None, new: Rotation) -> bool:
+    return old is None or replace(old, version=new.version) != new

@@ -1,0 +1,136 @@
+"""Targets that change reach the workers without a snapshot: names that move, replaced targets, an edited list."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf
+from typing import Any, cast
+
+import pytest
+
+from lb.core.desired import Desired, ServiceDesired
+from lb.core.lifecycle import Health
+from lb.core.rotation import ServiceRules
+from lb.core.targets import Pool, Rotation, Route, Service, Snapshot, Target, Targets
+from lb.process.channel import Behind
+from lb.supervisor import workers
+from lb.supervisor.rotations import Rotations
+from lb.supervisor.workers import Workers
+from tests.support.crew import Crew, alive
+from tests.support.eventually_async import eventually
+from tests.support.healths import READY
+
+Make = Callable[..., Crew]
+
+
+def target(number: int) -> Target:
+    return Target(f"s/p/h:{number}", "s", "p", "127.0.0.1", number)
+
+
+def with_pool(one: Crew, *targets: Target) -> Snapshot:
+    """The next snapshot, whose pool has these targets."""
+    snapshot = one.snapshot()
+    return replace(snapshot, services=(replace(snapshot.services[0], pools=(Pool("p", targets),)),))
+
+
+def sent(one: Crew, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kinds of the messages that workers are sent from now on."""
+    kinds: list[str] = []
+    pack = workers.pack
+
+    def packed(message: Any) -> bytes:
+        kinds.append(type(message).__name__)
+        return pack(message)
+
+    monkeypatch.setattr(workers, "pack", packed)
+    return kinds
+
+
+async def test_a_snapshot_with_one_more_target_is_told_as_that_target(
+    crew: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = crew(2)
+    await two.start()
+    kinds = sent(two, monkeypatch)
+    two.workers.apply(with_pool(two, target(1)))
+    two.workers.apply(with_pool(two, target(1), target(2)))
+    await two.workers.confirm(two.version)
+    assert kinds == ["Targets", "Targets"]
+    two.workers.apply(replace(with_pool(two, target(1)), trusted_proxies=("::1/128",)))
+    await two.workers.confirm(two.version)
+    assert kinds[2:] == ["Snapshot"]
+
+
+async def test_a_new_worker_gets_the_targets_as_they_are(crew: Make) -> None:
+    one = crew(1)
+    await one.start()
+    one.version += 1
+    one.workers.change(Targets(one.version, (target(1),)))
+    [old] = one.workers.pids
+    os.kill(old, signal.SIGKILL)
+    await eventually(lambda: not alive(old) and one.workers.pids not in ([old], []))
+    await one.workers.confirm(one.version)
+    await one.workers.poll()
+    assert "s/p/h:1" in one.totals.sums().targets
+
+
+async def test_one_that_is_behind_gets_the_whole_snapshot_instead_of_a_change(crew: Make) -> None:
+    one = crew(1)
+    await one.start()
+    seat = one.workers.seats[0]
+    seat.next_heir = inf  # it is to stay for a while
+    assert seat.life is not None
+    seat.life.say(replace(one.snapshot(), routes=(Route("nobody"),)))
+    await eventually(lambda: bool(one.workers.behind))
+    assert isinstance(seat.life.behind, Behind)
+    one.workers.apply(with_pool(one, target(1)))
+    await one.workers.confirm(one.version)
+    assert not one.workers.behind
+    await one.workers.poll()
+    assert "s/p/h:1" in one.totals.sums().targets
+
+
+class Names:
+    """Rotations of one service, whose targets are given by name."""
+
+    def __init__(self, addresses: dict[str, tuple[str, ...]]) -> None:
+        self.told: list[Rotation | Targets] = []
+        self.addresses = addresses
+        self.healths: dict[str, Health] = {}
+        desired = Desired(services={"s": ServiceDesired("p", "p")})
+        self.rotations = Rotations(cast("Workers", self), self.healths, lambda: desired, addresses)
+        targets = tuple(Target(f"s/p/web:{port}", "s", "p", "web", port) for port in (1, 2))
+        snapshot = Snapshot(0, services=(Service("s", (Pool("p", targets),)),))
+        self.snapshot = self.rotations.configure(snapshot, {"s": ServiceRules()}, {})
+
+    def rotate(self, rotation: Rotation) -> None:
+        self.told.append(rotation)
+
+    def change(self, targets: Targets) -> None:
+        self.told.append(targets)
+
+
+async def test_a_name_that_moves_is_told_as_one_target_and_no_rotation() -> None:
+    names = Names({"s/p/web:1": ("192.0.2.1",), "s/p/web:2": ("192.0.2.1",)})
+    first, second = names.snapshot.services[0].pools[0].targets
+    assert first.addresses == ("192.0.2.1",), "the snapshot has what is known by then"
+    names.addresses["s/p/web:2"] = ("192.0.2.2",)
+    names.rotations.move("s/p/web:2")
+    names.rotations.move("s/p/gone:1")
+    version = names.rotations.flush()
+    assert names.told == [Targets(version, (replace(second, addresses=("192.0.2.2",)),))]
+    assert version > names.snapshot.version and names.rotations.flush() == version
+
+
+async def test_an_address_is_told_before_the_rotation_that_counts_on_it() -> None:
+    names = Names({})
+    names.addresses["s/p/web:1"] = ("192.0.2.1",)
+    names.healths["s/p/web:1"] = READY
+    names.rotations.touch(("s",))
+    names.rotations.move("s/p/web:1")
+    version = names.rotations.flush()
+    assert [type(message) for message in names.told] == [Targets, Rotation]
+    assert names.told[0].version < names.told[1].version == version
