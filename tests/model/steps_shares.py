@@ -64,6 +64,7 @@ async def _count(world: World, service: ServicePlan) -> str:
         or any(target.ready is None for target in targets)
         or world.services()[service.name].offered(pool) != set(able)
         or addresses & world.relieved
+        or world.services()[service.name].connections < REQUESTS  # clients that left or read nothing may take them all
         or not all(backend.is_well for address in able for backend in world.backends_of(address))
     ):
         return "not for sure"
