@@ -1,10 +1,10 @@
-"""Which addresses the requests for a target get, where the target is given by name.
+"""The addresses for requests to a target that is given by name.
 
 A probed target has one address at a time: the last one that passed its readiness check. It keeps that address while
-the name still has it and it passes, as HAProxy's server lines do; another address of the name takes over once it has
-passed. When the name no longer has the address in use, the new ones are asked first, and the old one serves on until
-one of them passes. A target that is not probed (`protocol: none`), or whose check goes to another host, has all
-addresses of its name: workers take the first that accepts a connection.
+the name has it and it passes, as HAProxy's server lines do. Another address of the name takes over once it has passed.
+When the name loses the address in use, its new addresses are asked first, and the old one serves until one passes. A
+target that is not probed (`protocol: none`), or whose check goes to another host, has all addresses of its name:
+workers take the first that accepts a connection.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OnAddress = Callable[[str, tuple[str, ...], tuple[str, ...]], None]
 
 
 class Addresses:
-    """The addresses in use, by target id; a target without an entry is no name, or not resolved yet."""
+    """The addresses in use, by target id. A target without an entry is given by address, or not resolved yet."""
 
     def __init__(self, on_change: OnAddress) -> None:
         self._on_change = on_change
@@ -25,14 +25,14 @@ class Addresses:
         self.in_use: Mapping[str, tuple[str, ...]] = MappingProxyType(self._in_use)
 
     def use(self, target_id: str, addresses: tuple[str, ...]) -> None:
-        """From now on requests for this target go there. No addresses: keep the ones it has."""
+        """Send requests for this target to these addresses. Without addresses it keeps its own."""
         before = self._in_use.get(target_id, ())
         if addresses and addresses != before:
             self._in_use[target_id] = addresses
             self._on_change(target_id, before, addresses)
 
     def succeed(self, target_id: str, addresses: tuple[str, ...]) -> None:
-        """A target under a new name: its requests go where they went, which is no change to be told."""
+        """Keep the addresses of a target under its new name. That is no change, so that no call-back is made."""
         if addresses:
             self._in_use[target_id] = addresses
 
@@ -41,8 +41,11 @@ class Addresses:
 
 
 def order(resolved: tuple[str, ...], current: str, turn: int) -> list[str]:
-    """The addresses to ask in one probe. `resolved`: what the name stands for. `turn`: grows with each probe, so that
-    each address comes early in some probe (the time of a probe may not suffice for all of them)."""
+    """The addresses to ask in one probe, in order. `resolved` are the addresses of the name.
+
+    `turn` grows with each probe, so that each address comes early in some probe: the time of one probe may not suffice
+    for all addresses.
+    """
     others = [address for address in resolved if address != current]
     if others:
         shift = turn % len(others)

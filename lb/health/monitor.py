@@ -1,20 +1,21 @@
-"""Probes every target on its schedule and feeds the answers to `core.lifecycle.step`.
+"""Monitor: probes every target on its schedule and feeds the verdicts to `core.lifecycle.step`.
 
-Each target is probed once, however many workers there are. The first probes go out at once and side by side; later
-ones keep to a schedule that does not drift, each a little early by chance (`jitter`), so that targets which started
+Each target is probed once, however many workers there are. The first probes start at once and side by side. Later
+probes keep to a schedule that does not drift, each a random bit early (`jitter`), so that targets which started
 together do not stay together. `interval` is measured from start to start and is an upper bound: detection takes at
-most interval × fall + timeout. No probe overlaps itself, and none waits for another one's answer.
+most interval × fall + timeout. Probes of one target do not overlap, and no probe waits for another target's answer.
 
-A failure is doubted before it is counted (`core.suspicion`): our loop may have stood still, our network may be gone,
-the target may only be busy.
+A failure is doubted before it is counted (`core.suspicion`): lb's loop may have stood still, its network may be down,
+or the target may only be busy.
 
-A check whose question has changed is on trial on the targets that were ready under the former one: the former goes on
-and decides until the new one has passed there (a target that was not probed before stays ready that long). If the new
-one fails on a target but passes on another of the pool, the target is out; if it passes nowhere in the pool, it is the
-check that is suspected, and said so (Marathon-LB #602: a bad new check took the old instances out).
+When the question of a check changes, the new check is on trial on targets that were ready under the former check. The
+former check goes on and decides until the new one has passed there. (A target without a former check stays ready that
+long.) When the new check fails on a target but passes on another target of the pool, the target leaves rotation. When
+it passes on no target of the pool, the check itself is suspected, and a notice says so (Marathon-LB #602: a bad new
+check took the old instances out).
 
-What it does not do: act on anything but `on_failure`. It tells `on_change` what became of a target, `on_probe` what
-was found, and `on_notice` what it thinks of it.
+The monitor acts on nothing but `on_failure`. It reports changes of a target to `on_change`, verdicts to `on_probe`, and
+suspicions to `on_notice`.
 """
 
 from __future__ import annotations
@@ -55,12 +56,12 @@ from lb.core.renames import NONE, Renames
 from lb.core.suspicion import Notice, Suspicion, overloaded, stalled
 from lb.core.targets import Target, TlsClient
 from lb.health.addresses import Addresses, OnAddress, order
-from lb.health.lives import Lives
+from lb.health.liveness import LivenessTracker
+from lb.health.loop_lag import LoopLag
 from lb.health.probes import Probe, ask, build
-from lb.health.probes.asking import Asking
 from lb.health.probes.dial import Dialer, place_of
+from lb.health.probes.inline import PendingProbe
 from lb.health.probes.turns import Turns
-from lb.health.pulse import Pulse
 from lb.health.schedule import Schedule
 from lb.net.resolver import LookUp, Resolver, is_name
 from lb.net.tls import Contents
@@ -77,7 +78,7 @@ HISTORY = 20
 #: First probes of many targets start this far apart, so that a thousand of them do not stall the loop.
 PACE = 0.00015
 #: Probes come due on a grid of so many seconds: at a thousand a second twenty start together, on one wake-up of the
-#: process instead of twenty. That takes over a third off what they cost. (Of a wait below a fifth of a second a tenth.)
+#: process. That saves over a third of their cost. (For a wait below a fifth of a second the grid is a tenth of it.)
 GRID = 0.02
 #: Connections that probes may have open at one time, where the limit of descriptors allows so many.
 CONNECTIONS = 4096
@@ -85,16 +86,16 @@ CONNECTIONS = 4096
 PROGRAMS = 64
 #: A nudged target is probed this long after its last probe at the earliest, seconds.
 NUDGE = 0.2
-#: Timers may be a little early; a probe that is wanted at a certain moment must not be.
+#: Timers may fire a little early. A probe at the end of an ejection must not.
 SLACK = 0.005
-#: The question that is asked of a target which is not probed.
+#: The check of a target that is not probed.
 UNPROBED = CheckSpec(protocol="none")
-#: Seconds until a standstill of our own is told again.
-TELL_AGAIN = 5.0
+#: Seconds after which another standstill of lb's own loop is reported.
+REPORT_AGAIN = 5.0
 
 
 class _Room:
-    """How many probes of a kind may be under way at one time."""
+    """The bound of probes of one kind that are under way at one time."""
 
     __slots__ = ("free", "waiting")
 
@@ -147,11 +148,11 @@ class _Watch:
         self.began = False  # it was probed at least once
         self.passed = False  # it passed at least once
         self.queued = False  # it is due and waits for room
-        self.lost = 0.0  # `Pulse.lost()` when the probe under way started
-        self.completed: dict[int, int] = {}  # worker → what it first told while the probe was under way
-        self.trial: Health | None = None  # what the check makes of a target that the former check still decides on
-        self.under_way: Asking | None = None
-        self.waiting: list[asyncio.Future[Verdict | None]] = []  # who waits for the end of the probe under way
+        self.lost = 0.0  # `LoopLag.lost()` when the probe under way started
+        self.completed: dict[int, int] = {}  # worker → its first count of completed requests during the probe
+        self.trial: Health | None = None  # the target's health by this check, while the former check decides
+        self.under_way: PendingProbe | None = None
+        self.waiting: list[asyncio.Future[Verdict | None]] = []  # callers that wait for the end of the probe under way
         self.history: deque[Seen] = deque(maxlen=HISTORY)
 
 
@@ -181,22 +182,22 @@ class Monitor:
         self._addresses = Addresses(on_address or (lambda target, before, after: None))
         self.addresses = self._addresses.in_use
         self._schedule: Schedule[_Watch] = Schedule(clock, self._due)
-        self._pulse = Pulse(clock)
+        self._loop_lag = LoopLag(clock)
         self._suspicion = Suspicion()
-        self._lives = Lives(clock, self._life)
-        self._told_standstill = float("-inf")
+        self._liveness = LivenessTracker(clock, self._life)
+        self._standstill_reported = float("-inf")
         self._rooms = {"command": _Room(PROGRAMS), "": _Room(_connections())}
         self._watches: dict[tuple[str, Role], _Watch] = {}
         self._targets: dict[str, Target] = {}
         self._named: dict[str, list[str]] = {}  # host name → targets
         self._unprobed: dict[str, tuple[Target, str]] = {}  # identities, as far as they were asked for
         self._rules: dict[str, Rules] = {}
-        self._busy: dict[str, dict[int, tuple[int, int]]] = {}  # target → worker → (in flight, completed), as told
+        self._busy: dict[str, dict[int, tuple[int, int]]] = {}  # target → worker → (in flight, completed), as reported
         self._healths: dict[str, Health] = {}
         self.healths: Mapping[str, Health] = MappingProxyType(self._healths)
-        self.lives: Mapping[str, Liveness] = self._lives.known
+        self.liveness: Mapping[str, Liveness] = self._liveness.states
 
-    # --- what is to be watched ---------------------------------------------------------------------------------------
+    # --- updates -----------------------------------------------------------------------------------------------------
 
     def update(
         self,
@@ -207,15 +208,17 @@ class Monitor:
         renames: Renames = NONE,
         contents: Contents | None = None,
     ) -> None:
-        """Watch exactly these, with these contents of TLS files. A target whose address and check are unchanged keeps
-        what is known of it, also under another name (`renames`)."""
+        """Watch exactly these targets, with these contents of TLS files.
+
+        A target whose address and check are unchanged keeps its health, also under another name (`renames`).
+        """
         asked = [spec for each in checks.values() for spec in (each.readiness, each.liveness) if spec is not None]
         pairs = [*((watch.target, watch.spec) for watch in self._watches.values()), *([canary] if canary else [])]
         settings = [*(target.tls for target in targets.values()), *(spec.tls for spec in asked), TlsClient()]
         settings += [tls for target, spec in pairs for tls in (target.tls, spec.tls)]
         self._dialer.contexts.use({tls for tls in settings if tls is not None}, contents or {})
         self._take_names_over(checks, targets, renames)
-        for target_id in [known for known in self._targets if known not in targets]:
+        for target_id in [old for old in self._targets if old not in targets]:
             self._forget(target_id)
         for target_id, target in targets.items():
             self._apply_rules(target_id, rules[target_id])
@@ -241,23 +244,25 @@ class Monitor:
     def foresee(
         self, checks: Mapping[str, Checks], targets: Mapping[str, Target], rules: Mapping[str, Rules], renames: Renames
     ) -> dict[str, Health]:
-        """What would be known of these targets after `update` with the same values; those of which nothing would be are
-        left out."""
+        """The health that these targets would have after `update` with the same values.
+
+        A target without a health before and with probes to come is omitted.
+        """
         now = self._clock()
-        found = {}
+        healths = {}
         for target_id, target in targets.items():
             spec = checks[target_id].readiness
             known_as, health = self._known_as(target, spec, renames)
             anew = initial(now, rules[target_id])
             if health is not None:
                 health = under_rules(health, now, rules[target_id])
-                found[target_id] = health if self._keeps(known_as, target, spec) else _begun_anew(anew, health)
+                healths[target_id] = health if self._keeps(known_as, target, spec) else _begun_anew(anew, health)
             elif not rules[target_id].probed:
-                found[target_id] = anew
-        return found
+                healths[target_id] = anew
+        return healths
 
     def _known_as(self, target: Target, spec: CheckSpec, renames: Renames) -> tuple[str, Health | None]:
-        """Under which id something is known of `target`, and what of it would be its own."""
+        """The id under which the health of `target` is stored, and the part of that health which it would keep."""
         if target.id in self._healths:
             return target.id, self._healths[target.id]
         former = self._former(target, spec, renames, self._healths)
@@ -269,7 +274,7 @@ class Monitor:
         return old, _probed_alone(self._healths[old], self._clock(), self._rules[old]) if answered else None
 
     def _keeps(self, known_as: str, target: Target, spec: CheckSpec) -> bool:
-        """Whether `target` keeps, with this check, what is known under an id: see `_watch_readiness`."""
+        """Whether `target`, with this check, keeps the health stored under an id: see `_watch_readiness`."""
         watch, former = self._watches.get((known_as, "readiness")), self._watches.get((known_as, "former"))
         ready = self._healths[known_as].probe == "ready"
         if watch is None:
@@ -279,20 +284,20 @@ class Monitor:
         return ready or any(each is not None and _asks_the_same(each, target, spec) for each in (watch, former))
 
     def _take_names_over(self, checks: Mapping[str, Checks], targets: Mapping[str, Target], renames: Renames) -> None:
-        """Know new targets by what is known of the addresses that they have."""
+        """Give new targets the health of targets with the same address."""
         if not renames:
             return
         healths, rules, addresses = dict(self._healths), dict(self._rules), dict(self.addresses)
         successions = [
-            (targets[new], found)
+            (targets[new], former)
             for new in dict.fromkeys((*renames.targets, *renames.twins))
-            if new in targets and (found := self._former(targets[new], checks[new].readiness, renames, healths))
+            if new in targets and (former := self._former(targets[new], checks[new].readiness, renames, healths))
         ]
         for target, (old, stays, answered) in successions:
             self._addresses.succeed(target.id, addresses.get(old, ()))
             if not stays and old in self._healths:
                 self._rename(old, target)
-            elif answered:  # of one that stays, or that has another name already
+            elif answered:  # the former target stays, or has another name already
                 health = _probed_alone(healths[old], self._clock(), rules[old]) if stays else healths[old]
                 self._rules[target.id] = rules[old]
                 self._know_as(target, checks[target.id].readiness, health)
@@ -300,7 +305,7 @@ class Monitor:
     def _former(
         self, target: Target, asked: CheckSpec, renames: Renames, healths: Mapping[str, Health]
     ) -> tuple[str, bool, bool] | None:
-        """What `target` is known by: (id, whether that one stays, whether its verdict answers `asked`)."""
+        """The target that `target` succeeds: (id, whether that one stays, whether its verdict answers `asked`)."""
         gone = [old for old in renames.targets.get(target.id, ()) if self._is_at(old, target)]
         twins = [old for old in renames.twins.get(target.id, ()) if self._is_at(old, target)]
         twins = [old for old in twins if healths[old].probe != "starting"]
@@ -309,22 +314,22 @@ class Monitor:
             if alike:
                 return min(alike, key=lambda old: _ill(healths[old])), stay, True
             if olds and renames.is_renamed(target.id, olds[0]):
-                return olds[0], stay, False  # its check has changed: that is for the trial
+                return olds[0], stay, False  # its check has changed, so that the new check is on trial
         return None
 
     def _is_at(self, target_id: str, target: Target) -> bool:
-        known = self._targets.get(target_id)
-        return known is not None and _same_place(known, target)
+        stored = self._targets.get(target_id)
+        return stored is not None and _same_place(stored, target)
 
     def _answers(self, target_id: str, asked: CheckSpec) -> bool:
-        """Whether what is known of a target is an answer to this question."""
+        """Whether a target's health is based on the same question."""
         watch = self._watches.get((target_id, "readiness"))
         if watch is None:
             return asked.protocol == "none"
         return watch.trial is None and _same_question(watch.spec, asked)
 
     def _rename(self, old: str, target: Target) -> None:
-        """`target` is the one that was known as `old`: its probes, past and under way, are its own."""
+        """Watch `old` under the name of `target`, which takes over its probes, past and under way."""
         for role in ("readiness", "liveness", "former"):
             watch = self._watches.pop((old, role), None)
             if watch is not None:
@@ -335,7 +340,7 @@ class Monitor:
         health = self._healths.pop(old)
         self._healths[target.id] = health
         self._rules[target.id] = self._rules.pop(old)
-        self._lives.rename(old, target)
+        self._liveness.rename(old, target)
         self._busy.pop(old, None)
         self._unprobed.pop(old, None)
         self._addresses.forget(old)
@@ -344,7 +349,7 @@ class Monitor:
         self._hear_of(target, health)
 
     def _know_as(self, target: Target, spec: CheckSpec, health: Health) -> None:
-        """A target of which nothing is known but what another one of its address is."""
+        """Add a target with the health of another target of the same address."""
         self._targets[target.id] = target
         self._healths[target.id] = health
         if spec.protocol != "none":
@@ -356,7 +361,7 @@ class Monitor:
         self._notify(self._suspicion.known(_pool(target), target.id, ready))
 
     def _apply_rules(self, target_id: str, rules: Rules) -> None:
-        """What is under way by time goes on by the new rules."""
+        """Use new rules; timed states under way go on by them."""
         health = self._healths.get(target_id)
         if health is not None and self._rules.get(target_id, rules) != rules:
             self._healths[target_id] = under_rules(health, self._clock(), rules)
@@ -366,22 +371,22 @@ class Monitor:
         now = self._clock()
         key: tuple[str, Role] = (target.id, "readiness")
         watch = self._watches.get(key)
-        known = self._healths.get(target.id)
+        health = self._healths.get(target.id)
         former = self._watches.get((target.id, "former"))
-        if watch is not None and known is not None and _same_place(watch.target, target) and spec.protocol != "none":
+        if watch is not None and health is not None and _same_place(watch.target, target) and spec.protocol != "none":
             if _asks_the_same(watch, target, spec):
                 self._adjust(watch, target, spec)
                 if former is not None:
                     former.target = replace(target, tls=former.target.tls)
                 return
-            if former is not None and _asks_the_same(former, target, spec):  # the change was taken back
+            if former is not None and _asks_the_same(former, target, spec):  # the change was reverted
                 self._unwatch(key)
                 del self._watches[target.id, "former"]
                 former.role = "readiness"
                 self._watches[key] = former
                 self._adjust(former, target, spec)
                 return
-            if known.probe == "ready":
+            if health.probe == "ready":
                 trusted = former
                 if trusted is None:
                     trusted = self._watches.pop(key)
@@ -393,8 +398,8 @@ class Monitor:
                 trial = self._add(target, "readiness", spec)
                 trial.trial = initial(now, replace(self._rules[target.id], probed=True))
                 return
-        elif watch is None and known is not None and known.probe == "ready":
-            if spec.protocol != "none":  # it was taken as ready, and is until its first check has decided
+        elif watch is None and health is not None and health.probe == "ready":
+            if spec.protocol != "none":  # it counted as ready without a check, and does until the first check decides
                 self._add(target, "readiness", spec).trial = initial(now, self._rules[target.id])
             return
         self._unwatch(key)
@@ -408,7 +413,7 @@ class Monitor:
         spec = checks.liveness
         if spec is None or spec.protocol == "none":
             self._unwatch(key)
-            self._lives.forget(target.id)
+            self._liveness.forget(target.id)
             return
         watch = self._watches.get(key)
         same = watch is not None and _same_place(watch.target, target) and _asks_the_same(watch, target, spec)
@@ -417,7 +422,7 @@ class Monitor:
         else:
             self._unwatch(key)
             self._add(target, "liveness", spec)
-        self._lives.watch(target, spec, checks.on_failure, anew=not same)
+        self._liveness.watch(target, spec, checks.on_failure, anew=not same)
 
     def _watch_canary(self, canary: tuple[Target, CheckSpec] | None) -> None:
         watch = next((watch for watch in self._watches.values() if watch.role == "canary"), None)
@@ -435,12 +440,12 @@ class Monitor:
         return watch
 
     def _adjust(self, watch: _Watch, target: Target, spec: CheckSpec) -> None:
-        """The same question, perhaps at another pace."""
+        """Use a check with the same question, perhaps at another interval."""
         if watch.target == target and watch.spec == spec:
             return
         watch.target, watch.spec = target, spec
         watch.identity = identity(target, spec)
-        watch.probe = build(target, spec, self._dialer)  # one that is under way goes on with the old one
+        watch.probe = build(target, spec, self._dialer)  # a probe under way goes on with the old one
         sooner = self._clock() + spec.interval
         if watch.began and watch.under_way is None and watch.due > sooner:
             self._set(watch, sooner)
@@ -451,20 +456,20 @@ class Monitor:
             self._schedule.drop(watch)
             watch.queued = False
             if watch.under_way is not None:
-                watch.under_way.cancel()  # no verdict comes of it
+                watch.under_way.cancel()  # it gives no verdict
 
     def _forget(self, target_id: str) -> None:
         target = self._targets.pop(target_id)
         for role in ("readiness", "liveness", "former"):
             self._unwatch((target_id, role))
-        self._lives.forget(target_id)
+        self._liveness.forget(target_id)
         self._addresses.forget(target_id)
         self._busy.pop(target_id, None)
         self._unprobed.pop(target_id, None)
         del self._rules[target_id], self._healths[target_id]
         self._notify(self._suspicion.known(_pool(target), target_id, False))
 
-    # --- what is known -----------------------------------------------------------------------------------------------
+    # --- queries -----------------------------------------------------------------------------------------------------
 
     def health(self, target_id: str) -> Health:
         return self._healths[target_id]
@@ -475,22 +480,22 @@ class Monitor:
         return tuple(watch.history) if watch is not None else ()
 
     def asked(self, target_id: str, kind: Role = "readiness") -> str:
-        """What a probe of it asks, for people; empty: it is not probed."""
+        """The question of a target's probes, for people. Empty: it is not probed."""
         watch = self._watches.get((target_id, kind))
         return watch.probe.asked if watch is not None else ""
 
     def expected(self, target_id: str, kind: Role = "readiness") -> str:
-        """What a probe of it must answer, for people."""
+        """The answer that a target's probes expect, for people."""
         watch = self._watches.get((target_id, kind))
         return watch.probe.expected if watch is not None else ""
 
     def next_probe(self, target_id: str, kind: Role = "readiness") -> float | None:
-        """When it is probed next, monotonic seconds; None: it is not. A moment that has passed: it is under way."""
+        """The time of a target's next probe, monotonic seconds. None: it is not probed. Past: one is under way."""
         watch = self._watches.get((target_id, kind))
         return watch.due if watch is not None else None
 
     def on_trial(self, target_id: str) -> Health | None:
-        """What a changed check makes of a target that the former check still decides on; None: there is none."""
+        """The target's health by a changed check, while the former check decides. None: no check is on trial."""
         watch = self._watches.get((target_id, "readiness"))
         return watch.trial if watch is not None else None
 
@@ -499,29 +504,29 @@ class Monitor:
         return [id for (id, role), watch in self._watches.items() if role == "readiness" and watch.trial is not None]
 
     def former_tls(self) -> dict[str, TlsClient | None]:
-        """The TLS settings of targets whose new ones have not passed a check yet: requests go by these."""
+        """The former TLS settings of targets whose new settings have not passed a check yet: requests use these."""
         formers = (watch.target for watch in self._watches.values() if watch.role == "former")
         return {target.id: target.tls for target in formers if target.tls != self._targets[target.id].tls}
 
     def late(self) -> list[float]:
-        """Seconds by which the last probes started after their time."""
+        """Seconds by which the last probes started late."""
         return list(self._schedule.late)
 
-    # --- what else happens to targets ----------------------------------------------------------------------------
+    # --- other events --------------------------------------------------------------------------------------------
 
     def feed(self, target_id: str, event: Event) -> None:
-        """Something else happened to a target: an operator's wish, an ejection, its last request's end."""
+        """Apply another event to a target: an operator's order, an ejection, the end of its last request."""
         self._step(target_id, event)
 
     def observe(self, worker: int, target_id: str, in_flight: int, completed: int) -> None:
-        """What a worker has told: requests to the target in flight now, and completed (answered below 500) so far."""
+        """Take a worker's report: requests to the target in flight now, and completed (answered below 500) so far."""
         self._busy.setdefault(target_id, {})[worker] = (in_flight, completed)
         watch = self._watches.get((target_id, "readiness"))
         if watch is not None and watch.under_way is not None:
             watch.completed.setdefault(worker, completed)
 
     def nudge(self, target_id: str) -> None:
-        """Traffic says that something is wrong with it: probe it now, not when it is due."""
+        """Probe the target now, before it is due: traffic indicates a problem."""
         watch = self._watches.get((target_id, "readiness"))
         if watch is not None:
             self._nudge(watch)
@@ -533,13 +538,13 @@ class Monitor:
                 self._set(watch, at)
 
     def tick(self) -> None:
-        """Let what ends by time alone end: the ejections of targets that are not probed."""
+        """End the ejections of unprobed targets whose time is over."""
         over = [id for id, health in self._healths.items() if health.ejected_until and not self._rules[id].probed]
         for target_id in over:
             self._step(target_id, Tick())
 
     async def probe_now(self, target_id: str, kind: Kind = "readiness") -> Verdict:
-        """Probe at once, or wait for the probe under way; the result counts like any other. KeyError: not probed."""
+        """Probe at once, or wait for the probe under way. The verdict counts. Raises KeyError when it is not probed."""
         watch = self._watches[target_id, kind]
         if watch.under_way is None:
             self._schedule.drop(watch)
@@ -554,9 +559,9 @@ class Monitor:
         return verdict
 
     def keep(self) -> list[Kept]:
-        """What is known of all targets, to be restored after a restart."""
+        """The verdicts of all targets, to be restored after a restart."""
         now, unix = self._clock(), time.time()
-        found = []
+        verdicts = []
         for target_id in self._targets:
             watch = self._watches.get((target_id, "readiness"))
             former = self._watches.get((target_id, "former"))
@@ -565,17 +570,17 @@ class Monitor:
             kept = continuity.keep(target_id, asked, self._healths[target_id], decided, now, unix)
             if kept is not None and former is not None:
                 kept = continuity.with_former(kept, former.spec)
-            life, watch = self.lives.get(target_id), self._watches.get((target_id, "liveness"))
+            life, watch = self.liveness.get(target_id), self._watches.get((target_id, "liveness"))
             if life is not None and life.tries and watch is not None:
                 kept = kept or Kept(target_id, asked, False, False, 0.0, "")
                 kept = continuity.with_life(kept, watch.identity, life, now, unix)
             if kept is not None:
                 address = self.addresses.get(target_id, ("",))[0]
-                found.append(msgspec.structs.replace(kept, address=address) if address else kept)
-        return found
+                verdicts.append(msgspec.structs.replace(kept, address=address) if address else kept)
+        return verdicts
 
     def restore(self, kept: Iterable[Kept]) -> list[str]:
-        """Take over what was known before a restart, before the first probes; returns whose verdicts hold."""
+        """Take over the verdicts from before a restart, before the first probes. Returns the ids that have one."""
         kept = self._under_new_names(kept)
         now, unix = self._clock(), time.time()
         held = []
@@ -594,7 +599,7 @@ class Monitor:
                 elif former is not None and continuity.on_trial(each, unix) and not _same_question(former, watch.spec):
                     deciding = self._resume_trial(watch, former, now)
                 else:
-                    continue  # too long ago, or its secrets are gone: the check on trial is the only one
+                    continue  # too old, or its secrets are gone: only the check on trial is left
                 health = continuity.verdict(each, deciding.spec, rules, now, unix)
                 if health is not None and self._restore_address(deciding, each.address):
                     held.append(each.target)
@@ -605,13 +610,13 @@ class Monitor:
         for each in kept:
             watch = self._watches.get((each.target, "liveness"))
             if each.tries and watch is not None and watch.identity == each.life:
-                self._lives.resume(
-                    each.target, continuity.restarts(each, self.lives[each.target], watch.spec, now, unix)
+                self._liveness.resume(
+                    each.target, continuity.restarts(each, self.liveness[each.target], watch.spec, now, unix)
                 )
         return held
 
     def _restore_address(self, watch: _Watch, address: str) -> bool:
-        """Whether a verdict from before a restart holds for a known address: requests go to that one."""
+        """Whether a verdict from before a restart has the address that passed. Requests use that address."""
         if self._decides_address(watch):
             if not address:
                 return False
@@ -620,14 +625,14 @@ class Monitor:
         return True
 
     def _resume_trial(self, watch: _Watch, former: CheckSpec, now: float) -> _Watch:
-        """The former check decides on, as before the restart, until the new one has passed."""
+        """Let the former check decide, as before the restart, until the new check has passed."""
         watch.trial = initial(now, replace(self._rules[watch.target.id], probed=True))
         deciding = self._add(watch.target, "former", former)
         self._set(deciding, now)
         return deciding
 
     def restore_ejections(self, kept: Iterable[Kept]) -> list[str]:
-        """Whoever was ejected before still is; returns their ids. Those ejected since are left as they are."""
+        """Restore ejections from before a restart. Returns the ids. A target ejected since then is unchanged."""
         now, unix = self._clock(), time.time()
         held = []
         for each in self._under_new_names(kept):
@@ -641,16 +646,16 @@ class Monitor:
         return held
 
     def _under_new_names(self, kept: Iterable[Kept]) -> list[Kept]:
-        """What is kept, and for targets of other names what is kept of the same question, asked of their address."""
+        """The stored verdicts. A target without one gets those of the same question, asked of the same address."""
         kept = list(kept)
-        of_its_own = {each.target for each in kept}
-        strangers = [id for id in self._targets if id not in of_its_own]
-        if not strangers:
+        stored = {each.target for each in kept}
+        missing = [id for id in self._targets if id not in stored]
+        if not missing:
             return kept
         by_identity: dict[str, list[Kept]] = {}
         for each in kept:
             by_identity.setdefault(each.identity, []).append(each)
-        for target_id in strangers:
+        for target_id in missing:
             alike = by_identity.get(self._identity(target_id), [])
             gone = [each for each in alike if each.target not in self._targets]
             if gone or alike:
@@ -662,15 +667,15 @@ class Monitor:
         if watch is not None:
             return watch.identity
         target = self._targets[target_id]
-        known = self._unprobed.get(target_id)
-        if known is None or known[0] is not target:
-            known = self._unprobed[target_id] = target, identity(target, UNPROBED)
-        return known[1]
+        cached = self._unprobed.get(target_id)
+        if cached is None or cached[0] is not target:
+            cached = self._unprobed[target_id] = target, identity(target, UNPROBED)
+        return cached[1]
 
     # --- running -----------------------------------------------------------------------------------------------------
 
     async def resolve(self, hosts: Iterable[str], within: float) -> None:
-        """Look these names up, as far as that takes no longer than `within` seconds. Names that fail are left out."""
+        """Look these names up, for at most `within` seconds. Names that fail are skipped."""
         asked = [asyncio.ensure_future(self._resolver.resolve(host)) for host in set(hosts) if is_name(host)]
         if asked:
             await asyncio.wait(asked, timeout=within)
@@ -681,18 +686,18 @@ class Monitor:
     async def start(self) -> None:
         self._schedule.start()
         self._resolver.start()
-        self._pulse.start()
+        self._loop_lag.start()
 
     async def close(self) -> None:
-        """Stop probing. Probes and restarts under way are broken off."""
+        """Stop probing. Probes and restarts under way are cancelled."""
         under_way = [watch.under_way for watch in self._watches.values()]
         parts = [each.task if isinstance(each, Turns) else each for each in under_way]
         tasks = [part for part in parts if isinstance(part, asyncio.Task)]
         for key in list(self._watches):
             self._unwatch(key)
         self._schedule.close()
-        self._pulse.close()
-        await self._lives.close()
+        self._loop_lag.close()
+        await self._liveness.close()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._dialer.close()
 
@@ -710,29 +715,29 @@ class Monitor:
     def _start(self, watch: _Watch) -> None:
         watch.room.free -= 1
         watch.started = self._clock()
-        watch.lost = self._pulse.lost()
+        watch.lost = self._loop_lag.lost()
         watch.completed.clear()
         if watch.name:
             self._ask_by_name(watch)
         else:
-            watch.under_way = ask(watch.probe, watch.spec.timeout, partial(self._told, watch))
+            watch.under_way = ask(watch.probe, watch.spec.timeout, partial(self._on_verdict, watch))
 
     def _ask_by_name(self, watch: _Watch) -> None:
-        turns = watch.under_way = Turns(watch.probe, watch.spec.timeout, partial(self._told, watch))
+        turns = watch.under_way = Turns(watch.probe, watch.spec.timeout, partial(self._on_verdict, watch))
         resolved = self._resolver.addresses(watch.name)
         in_use = self.addresses.get(watch.target.id, ())
         if self._decides_address(watch) or watch.name != watch.target.host:
             addresses = order(resolved, watch.at, watch.turn)
             watch.turn += 1
-        else:  # liveness, or a changed check on trial: of the address that has the traffic
+        else:  # liveness, or a changed check on trial: it asks the address that requests use
             addresses = list(in_use or resolved)
         if addresses:
             turns.begin(addresses)
         else:
             turns.look_up(self._resolver, watch.name)
 
-    def _told(self, watch: _Watch, verdict: Verdict | None) -> None:
-        """The probe under way has ended; None: it was broken off."""
+    def _on_verdict(self, watch: _Watch, verdict: Verdict | None) -> None:
+        """End the probe under way. None: it was cancelled."""
         turns, watch.under_way = watch.under_way, None
         room = watch.room
         room.free += 1
@@ -742,12 +747,12 @@ class Monitor:
                 waiting.queued = False
                 self._start(waiting)
         if self._watches.get((watch.target.id, watch.role)) is not watch:
-            verdict = None  # it came while the target, or its check, was taken away
+            verdict = None  # the target or its check was removed meanwhile
         if verdict is not None and isinstance(turns, Turns):
             self._on_turns(watch, turns.passed)
         try:
             if verdict is not None:
-                self._weigh(watch, verdict)
+                self._assess(watch, verdict)
         finally:
             for over in watch.waiting:
                 if not over.done():
@@ -755,22 +760,22 @@ class Monitor:
             watch.waiting.clear()
 
     def _on_turns(self, watch: _Watch, passed: str) -> None:
-        """A probe of a name has ended; `passed`: the address that passed, empty: none."""
+        """A probe of a name has ended. `passed` is the address that passed, or empty."""
         if passed != watch.at:
-            self._resolver.renew(watch.name)  # it failed where it passed before: the target may have moved
+            self._resolver.renew(watch.name)  # the former address failed: the target may have moved
         if passed:
             watch.at = passed
             if self._decides_address(watch):
                 self._addresses.use(watch.target.id, (passed,))
 
     def _decides_address(self, watch: _Watch) -> bool:
-        """Whether requests go to the address that passes this check."""
+        """Whether requests use the address that passes this check."""
         if watch.role == "readiness" and (watch.target.id, "former") in self._watches:
             return False
         return watch.role in ("readiness", "former") and bool(watch.name) and watch.name == watch.target.host
 
     def _use_unprobed(self, host: str) -> None:
-        """Targets of this name whose address no check decides have all of its addresses."""
+        """Give all addresses of a name to its targets whose address no check decides."""
         addresses = self._resolver.addresses(host)
         for target_id in self._named.get(host, ()):
             if not any(map(self._decides_address, self._readiness_watches(target_id))):
@@ -781,21 +786,21 @@ class Monitor:
         return [watch for role in roles if (watch := self._watches.get((target_id, role))) is not None]
 
     def _on_resolved(self, host: str) -> None:
-        """A name has other addresses than before: those that are new are asked at once."""
+        """The addresses of a name have changed: probe its targets soon."""
         self._use_unprobed(host)
         for target_id in self._named.get(host, ()):
             for watch in self._readiness_watches(target_id):
                 self._nudge(watch)
 
-    def _weigh(self, watch: _Watch, verdict: Verdict) -> None:
-        lost = self._pulse.lost() - watch.lost
+    def _assess(self, watch: _Watch, verdict: Verdict) -> None:
+        lost = self._loop_lag.lost() - watch.lost
         standstill = stalled(lost, watch.spec.timeout, verdict)
         if standstill:
-            self._tell_standstill(lost)
+            self._report_standstill(lost)
         watch.passed = watch.passed or verdict.ok
         try:
-            self._hear(watch, verdict, standstill)
-        finally:  # whatever a listener does, the next probe will come
+            self._dispatch(watch, verdict, standstill)
+        finally:  # the next probe is set also when a listener raises
             if self._watches.get((watch.target.id, watch.role)) is watch:
                 self._set(watch, self._clock() if standstill else self._next(watch))
                 watch.began = True
@@ -813,14 +818,14 @@ class Monitor:
         if watch.began:
             wait *= 1 - spec.jitter * self._rng.random()
         else:
-            wait *= 1 - 0.8 * self._rng.random()  # the first probes were together: part them
+            wait *= 1 - 0.8 * self._rng.random()  # the first probes started together: spread them
         due = watch.due + wait
         due = max(due - due % grid, now)
         return min(due, returns + SLACK) if returns > now else due  # an ejection ends with a probe right at its time
 
-    # --- making sense of verdicts ----------------------------------------------------------------------------------
+    # --- verdicts --------------------------------------------------------------------------------------------------
 
-    def _hear(self, watch: _Watch, verdict: Verdict, standstill: bool) -> None:
+    def _dispatch(self, watch: _Watch, verdict: Verdict, standstill: bool) -> None:
         target_id = watch.target.id
         if watch.role == "canary":
             self._suspicion.canary = verdict.ok if not standstill else self._suspicion.canary
@@ -830,7 +835,7 @@ class Monitor:
                 verdict = verdict._replace(ignored=True, text=f"{verdict.text}; our own loop stood still")
             watch.history.append(seen := Seen(watch.started, verdict))
             self._on_probe(target_id, "liveness", seen)
-            self._lives.saw(target_id, verdict)
+            self._liveness.saw(target_id, verdict)
             return
         doubt = self._doubt(watch, verdict, standstill)
         watch.history.append(seen := Seen(watch.started, verdict, doubt))
@@ -841,7 +846,7 @@ class Monitor:
             self._step(target_id, Probed(verdict, doubt))
 
     def _doubt(self, watch: _Watch, verdict: Verdict, standstill: bool) -> str:
-        """Whose fault a failure may be; the common suspicions hear every verdict that decides."""
+        """A reason to doubt a failure, or "". Every verdict that decides is passed on to the suspicions."""
         if standstill:
             return "own_fault"
         target_id = watch.target.id
@@ -857,7 +862,7 @@ class Monitor:
         return finding.doubt
 
     def _try(self, watch: _Watch, verdict: Verdict) -> None:
-        """A changed check has spoken of a target on which the former one still decides."""
+        """Apply a verdict of a check on trial, while the former check decides."""
         target_id = watch.target.id
         rules = replace(self._rules[target_id], grace=0.0)
         assert watch.trial is not None
@@ -873,8 +878,8 @@ class Monitor:
             if (target_id, "former") not in self._watches or self._passes_elsewhere(watch):
                 failed = watch.trial
                 self._end_trial(watch)
-                now_known = msgspec.structs.replace(self._healths[target_id], streak=failed.streak + 1)
-                self._healths[target_id] = now_known
+                health = msgspec.structs.replace(self._healths[target_id], streak=failed.streak + 1)
+                self._healths[target_id] = health
                 self._step(target_id, Probed(verdict))
             elif before.probe != "unready":
                 text = f"the changed check passes on no target of its pool ({verdict.text}); the former one decides on"
@@ -913,11 +918,11 @@ class Monitor:
         self._healths[target_id] = _begun_anew(health, self._healths.get(target_id))
         self._hear_of(self._targets[target_id], self._healths[target_id])
 
-    def _tell_standstill(self, lost: float) -> None:
-        """Say it once for all probes that one standstill has spoilt."""
+    def _report_standstill(self, lost: float) -> None:
+        """Give one notice for all probes that one standstill has spoilt."""
         now = self._clock()
-        if now - self._told_standstill > TELL_AGAIN:
-            self._told_standstill = now
+        if now - self._standstill_reported > REPORT_AGAIN:
+            self._standstill_reported = now
             text = f"our own event loop stood still for {lost:.1f} s: probes that timed out meanwhile are not counted"
             self._notify((Notice("all", "own_fault", True, text),))
 
@@ -933,29 +938,29 @@ def _pool(target: Target) -> str:
     return f"{target.service}/{target.pool}"
 
 
-def _begun_anew(health: Health, known: Health | None) -> Health:
-    """What is known of a target begins anew with `health`, but for what operators and traffic have made of it."""
-    if known is None:
+def _begun_anew(health: Health, before: Health | None) -> Health:
+    """`health`, with the state from operators and from traffic of `before`."""
+    if before is None:
         return health
     return msgspec.structs.replace(
         health,
-        admin=known.admin,
-        admin_since=known.admin_since,
-        ejected_until=known.ejected_until,
-        ejected_at=known.ejected_at,
-        ejections=known.ejections,
-        ejected_for=known.ejected_for,
-        returned_at=known.returned_at,
+        admin=before.admin,
+        admin_since=before.admin_since,
+        ejected_until=before.ejected_until,
+        ejected_at=before.ejected_at,
+        ejections=before.ejections,
+        ejected_for=before.ejected_for,
+        returned_at=before.returned_at,
     )
 
 
 def _ill(health: Health) -> int:
-    """Of several that are known of one address the one that found it ill is believed, and any before none."""
+    """Sort key for several healths of one address: an unready one counts first, and any probed one before none."""
     return {"unready": 0, "ready": 1, "starting": 2}[health.probe]
 
 
 def _probed_alone(health: Health, now: float, rules: Rules) -> Health:
-    """What probes know of a target, without what operators and traffic have made of it."""
+    """A health from probes alone, without the state from operators and from traffic."""
     alone = msgspec.structs.replace(
         health,
         admin="normal",
@@ -973,29 +978,29 @@ def _probed_alone(health: Health, now: float, rules: Rules) -> Health:
 
 
 def _same_place(old: Target, new: Target) -> bool:
-    """Whether the former check can decide on: `http://` and `https://` at one port are two servers."""
+    """Whether verdicts of the former target hold: `http://` and `https://` at one port are two servers."""
     return (old.host, old.port, old.tls is None) == (new.host, new.port, new.tls is None)
 
 
 def _asks_the_same(watch: _Watch, target: Target, spec: CheckSpec) -> bool:
-    """Whether the watch's verdicts hold for this check of this target, TLS settings and certificates included."""
+    """Whether the watch's verdicts hold for this check of this target, including TLS settings and certificates."""
     return _same_question(watch.spec, spec) and _tls_of(watch.target, watch.spec) == _tls_of(target, spec)
 
 
 def _tls_of(target: Target, spec: CheckSpec) -> TlsClient | None:
-    """The TLS settings that a probe goes by; None: it goes without TLS."""
+    """The TLS settings of a probe. None: it uses no TLS."""
     return (spec.tls or target.tls) if spec.protocol in ("https", "grpc") else None
 
 
 def _with_contents_of(spec: CheckSpec, former: CheckSpec) -> CheckSpec:
-    """`former` with the TLS files as they were loaded for `spec`: of former contents nothing outlives a restart."""
+    """`former` with the contents of TLS files loaded for `spec`, because contents do not outlive a restart."""
     old, new = former.tls, spec.tls
     same_files = old is not None and new is not None and replace(old, digests=()) == replace(new, digests=())
     return replace(former, tls=new) if same_files else former
 
 
 def _same_question(old: CheckSpec, new: CheckSpec) -> bool:
-    """Whether a verdict of the one holds for the other: what is asked and expected is the same."""
+    """Whether a verdict of one check holds for the other: question and expected answer are the same."""
     return definition(old) == definition(new)
 
 

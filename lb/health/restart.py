@@ -13,7 +13,7 @@ from lb.net.actions import Event, call_webhook, run_program
 
 
 async def restart(rules: OnFailure, target: Target, failure: Event) -> str:
-    """Run the command and call the webhook; returns what came of both, failures first and marked.
+    """Run the command and call the webhook. Returns both results as text, failures first and marked.
 
     Raises nothing but `CancelledError`.
     """

@@ -1,9 +1,9 @@
-"""When the next probe of everything is due: one heap and one timer for all of them.
+"""The schedule of all probes: one heap and one timer.
 
-A task per target that sleeps would cost a timer and two context switches a probe, and could not say how late it is.
-Here every entry carries the moment that it is due, and `late` records by how much each start missed its moment.
+A sleeping task per target would cost a timer and two context switches a probe, and could not measure how late it is.
+Here every entry has the moment when it is due, and `late` records by how much each start missed that moment.
 
-No two runs of one entry are ever due at once: an entry is taken off when it comes due and set anew by its owner.
+No two runs of one entry are due at once: an entry is removed when it comes due, and its owner sets it again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 log = logging.getLogger("lb")
 
-#: Entries started before others of the loop get their turn.
+#: Entries started at a time, before the loop's other callbacks run.
 BATCH = 32
 #: Timers may fire this much early: the loop counts whole milliseconds.
 SLACK = 0.001
@@ -53,7 +53,7 @@ class Schedule(Generic[T]):
         self._tickets.clear()
 
     def set(self, item: T, due: float) -> None:
-        """`item` is due at `due`, and not at the time it was before."""
+        """Make `item` due at `due`, which replaces the time set before."""
         ticket = self._next_ticket = self._next_ticket + 1
         self._tickets[item] = ticket
         heapq.heappush(self._heap, (due, ticket, item))
@@ -61,7 +61,7 @@ class Schedule(Generic[T]):
             self._arm()
 
     def drop(self, item: T) -> None:
-        """`item` is not due any more."""
+        """Remove `item` from the schedule."""
         self._tickets.pop(item, None)
         if len(self._heap) > 64 and len(self._heap) > 4 * len(self._tickets):
             self._heap = [entry for entry in self._heap if self._tickets.get(entry[2]) == entry[1]]
@@ -80,7 +80,7 @@ class Schedule(Generic[T]):
         self._timer = self._loop.call_later(delay, self._wake) if delay > 0 else self._loop.call_soon(self._wake)
 
     def _wake(self) -> None:
-        self._timer, self._wakes_at = None, float("-inf")  # whoever calls `set` meanwhile need not arm
+        self._timer, self._wakes_at = None, float("-inf")  # a call of `set` within this loop need not arm the timer
         started = 0
         while self._heap and started < BATCH:
             due, ticket, item = self._heap[0]
@@ -95,7 +95,7 @@ class Schedule(Generic[T]):
             started += 1
             try:
                 self._run(item, due)
-            except Exception:  # one probe that cannot be started must not end all others
+            except Exception:  # a probe that cannot be started must not end all later probes
                 log.exception("%r could not be started; it is tried again in %g s", item, AGAIN)
                 self.set(item, now + AGAIN)
         self._arm()

@@ -82,7 +82,7 @@ class Explanations:
             seen=seen,
             next_probe=monitor.next_probe(target.id),
             trial=monitor.on_trial(target.id),
-            life=monitor.lives.get(target.id),
+            life=monitor.liveness.get(target.id),
             weight=dict(dict(rotation.weights).get(target.pool, ())).get(target.id),
             idle=self._idle(target),
             until=self._handovers.until(target),

@@ -10,8 +10,8 @@ from lb.core.lifecycle import Effect, Eject, Health, Seen, shown
 from lb.core.report import Alarm, Report
 from lb.core.rotation import bears_on_rotation
 from lb.core.suspicion import Notice
-from lb.health.memory import Memory
 from lb.health.monitor import Monitor
+from lb.health.verdict_store import VerdictStore
 from lb.supervisor.ejections import Ejections
 from lb.supervisor.events import Events
 from lb.supervisor.health_counters import HealthCounters
@@ -35,7 +35,7 @@ class Findings:
         probe_history: ProbeHistory,
         counters: HealthCounters,
         ejections: Ejections,
-        memory: Memory,
+        verdict_store: VerdictStore,
     ) -> None:
         self._state = state
         self._rotations = rotations
@@ -44,7 +44,7 @@ class Findings:
         self._probe_history = probe_history
         self._counters = counters
         self._ejections = ejections
-        self._memory = memory
+        self._verdict_store = verdict_store
 
     def changed(self, id: str, old: Health, new: Health, effects: tuple[Effect, ...]) -> None:
         """A target's health is another one."""
@@ -112,5 +112,5 @@ class Findings:
             for found in ejected:
                 self._monitor.feed(found.target, Eject(found.reason, found.quick))
             if ejected:
-                self._memory.write(self._monitor.keep())  # a restart is to find them out of rotation
+                self._verdict_store.write(self._monitor.keep())  # a restart is to find them out of rotation
             self._monitor.tick()

@@ -32,8 +32,8 @@ from lb.config.tls_files import load_world
 from lb.config.tls_values import tls_paths
 from lb.control.probe_history import ProbeHistory
 from lb.core.refusals import Refusal, Refused
-from lb.health.memory import Memory
 from lb.health.monitor import Monitor
+from lb.health.verdict_store import VerdictStore
 from lb.process.channel import Order
 from lb.process.descriptors import connections, raise_limit
 from lb.process.guard import Guard
@@ -144,7 +144,7 @@ class Supervisor:
             self.workers, self.monitor.healths, lambda: self.desired.current, self.monitor.addresses
         )
         self.ejections = Ejections()
-        self._memory = Memory(self.store.directory)
+        self._verdict_store = VerdictStore(self.store.directory)
         self.findings = Findings(
             self.state,
             self.rotations,
@@ -153,7 +153,7 @@ class Supervisor:
             self.probe_history,
             self.counters,
             self.ejections,
-            self._memory,
+            self._verdict_store,
         )
         self.rollouts = Rollouts(
             self.state,
@@ -356,7 +356,7 @@ class Supervisor:
             self.installation.open_listener(listener.bind, open_listener(listener.bind, self.workers.count, given))
         estate.close_rest()
         self.installation.watch_targets()
-        held = self.monitor.restore(self._memory.read())
+        held = self.monitor.restore(self._verdict_store.read())
         token = read_token(
             _under(self.state.path, self.state.config.admin.token_file) if self.state.config.admin.token_file else None
         )
@@ -415,7 +415,7 @@ class Supervisor:
             self.admin.open(self.state.config.admin, legacy.admin)
         elif legacy.admin is not None:
             legacy.admin.close()
-        for id in self.monitor.restore_ejections(self._memory.read()):  # of while this one was starting
+        for id in self.monitor.restore_ejections(self._verdict_store.read()):  # of while this one was starting
             self.rotations.touch((self.state.targets[id].service,))
         self.totals.inherit(legacy.sums)
         self.rotations.version = max(self.rotations.version, legacy.version)
@@ -596,7 +596,7 @@ class Supervisor:
         successor: Successor | None = None
         try:
             await self.desired.settle()  # the new lb reads what is on the disk
-            self._memory.write(self.monitor.keep())
+            self._verdict_store.write(self.monitor.keep())
             successor = await Successor.start(command_line(), self.store.directory, self.admin.bind)
             was_ready = self.views.readyz()[0]
             if not await successor.ready(within) and was_ready:
@@ -667,7 +667,7 @@ class Supervisor:
                 self.events.emit("state", "the history of probes can be written again, and is")
 
     def _write_down(self) -> None:
-        self._memory.write(self.monitor.keep())
+        self._verdict_store.write(self.monitor.keep())
         self.probe_history.flush()
 
 

@@ -82,7 +82,7 @@ class Metrics:
                 weights={id: self._views.weight_in_force(target) for id, target in self._state.targets.items()},
                 alive={
                     id: life.state == "alive"
-                    for id, life in self._monitor.lives.items()
+                    for id, life in self._monitor.liveness.items()
                     if life.state != "unknown" and id in self._state.targets
                 },
                 able={id for id, target in self._state.targets.items() if self._rotations.can_serve(target)},

@@ -22,8 +22,8 @@ from lb.core.checks import CheckSpec, Expect
 from lb.core.lifecycle import Verdict
 from lb.core.targets import Target, TlsClient
 from lb.health.probes import Probe, ask, build
-from lb.health.probes.asking import Asking
 from lb.health.probes.dial import Dialer
+from lb.health.probes.inline import PendingProbe
 from tests.health.conftest import Backend, ok
 from tests.support.eventually_async import eventually
 from tests.support.listeners import full_listener
@@ -51,7 +51,7 @@ def probe(dialer):
     return run
 
 
-def put(probe: Probe, timeout: float) -> tuple[Asking, asyncio.Future[Verdict | None]]:
+def put(probe: Probe, timeout: float) -> tuple[PendingProbe, asyncio.Future[Verdict | None]]:
     """A question under way, and what will be told of it."""
     told: asyncio.Future[Verdict | None] = asyncio.get_running_loop().create_future()
     return ask(probe, timeout, told.set_result), told
@@ -741,4 +741,4 @@ async def test_cancelling_is_no_verdict(backend, dialer):
     asking.cancel()
     assert await told is None
     asking.cancel()  # once more is no harm
-    assert dialer.lines.open_now == 0
+    assert dialer.transport.open_now == 0

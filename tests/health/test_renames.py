@@ -180,14 +180,14 @@ async def test_a_restart_under_way_is_that_of_the_renamed_target(watcher: Watche
     watcher.watch((was, checks))
     await eventually(lambda: any(notice.cause == "liveness_restart" for notice in watcher.notices))
     watcher.watch((now, checks), names=names([was], [now]))
-    assert len(watcher.monitor.lives[now.id].tries) == 1
+    assert len(watcher.monitor.liveness[now.id].tries) == 1
     go.touch()
     await eventually(lambda: any(notice.cause == "liveness_restarted" for notice in watcher.notices))
     assert watcher.notices[-1].scope == now.id or any(
         notice.scope == now.id for notice in watcher.notices if notice.cause == "liveness_restarted"
     )
     server.script = ok()
-    await eventually(lambda: watcher.monitor.lives[now.id].state == "alive", what="the restart is over by any name")
+    await eventually(lambda: watcher.monitor.liveness[now.id].state == "alive", what="the restart is over by any name")
 
 
 async def test_verdicts_and_ejections_are_found_under_new_names_after_a_restart(watcher: Watcher, backend):

@@ -44,7 +44,7 @@ async def test_a_revived_target_is_alive_again(watcher: Watcher, backend):
     watcher.watch((target, Checks(READY, replace(LIVE, grace=1.0), run("exit 0"))))
     await eventually(lambda: "restarted" in causes(watcher))
     server.script = ok()
-    await eventually(lambda: watcher.monitor.lives[target.id].state == "alive")
+    await eventually(lambda: watcher.monitor.liveness[target.id].state == "alive")
     assert causes(watcher)[-1] == "alive"
 
 
@@ -98,7 +98,7 @@ async def test_the_second_try_waits_and_says_so(watcher: Watcher, backend, tmp_p
     await eventually(lambda: causes(watcher).count("restart") == 2, within=5.0)
     await eventually(lambda: causes(watcher).count("restarted") == 2)
     assert out.read_text() == "x\nx\n"
-    tries = watcher.monitor.lives[server.target().id].tries
+    tries = watcher.monitor.liveness[server.target().id].tries
     assert 0.6 <= tries[1] - tries[0] < 1.2
     held = [notice for notice in watcher.notices if notice.cause == "liveness_held"]
     assert len(held) == 1
@@ -143,7 +143,7 @@ async def test_fall_nought_never_restarts(watcher: Watcher, backend, tmp_path: P
     watcher.watch((server.target(), Checks(READY, replace(LIVE, fall=0), run(f"touch {tmp_path}/ran"))))
     await eventually(lambda: len(watcher.probes) > 6)
     assert not (tmp_path / "ran").exists()
-    assert watcher.monitor.lives[server.target().id].state == "unknown"
+    assert watcher.monitor.liveness[server.target().id].state == "unknown"
 
 
 async def test_a_restart_under_way_ends_with_the_monitor(backend, tmp_path: Path):

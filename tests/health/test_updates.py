@@ -299,12 +299,12 @@ async def test_liveness_never_takes_traffic_away_nor_readiness_life(watcher: Wat
     server = await backend(split)
     target = server.target()
     watcher.watch((target, Checks(HTTP, replace(HTTP, path="/alive"))))
-    await eventually(lambda: watcher.monitor.lives[target.id].state == "dead")
+    await eventually(lambda: watcher.monitor.liveness[target.id].state == "dead")
     assert in_rotation(watcher.monitor.health(target.id))
     assert {kind for _, kind, _ in watcher.probes} == {"readiness", "liveness"}
     good = b" /alive "
     await eventually(lambda: not in_rotation(watcher.monitor.health(target.id)))
-    await eventually(lambda: watcher.monitor.lives[target.id].state == "alive")
+    await eventually(lambda: watcher.monitor.liveness[target.id].state == "alive")
     assert watcher.monitor.asked(target.id, "liveness").split("\n")[1] == "GET /alive HTTP/1.1"
     await asyncio.sleep(0)
 

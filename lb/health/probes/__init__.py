@@ -1,7 +1,7 @@
-"""The ways to ask a target: one file a protocol, each `run()` one question and its verdict.
+"""Probes: one file a protocol, and each `run()` is one question and its verdict.
 
-`ask` is what the monitor calls: it holds the time limit, and makes every error a failed probe with its text. A probe
-that is cancelled (its target or its check has changed) gives no verdict at all.
+The monitor calls `ask`, which holds the time limit and turns every error into a failed probe with its text. A cancelled
+probe (its target or its check has changed) gives no verdict.
 """
 
 from __future__ import annotations
@@ -13,39 +13,42 @@ from typing import Protocol
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
 from lb.core.targets import Target
-from lb.health.probes.asking import Asking, Told
 from lb.health.probes.command import CommandProbe
 from lb.health.probes.dial import Dialer, failure, spell_at
 from lb.health.probes.grpc import GrpcProbe
 from lb.health.probes.http import HttpProbe
+from lb.health.probes.inline import OnVerdict, PendingProbe
 from lb.health.probes.tcp import TcpProbe
 
 
 class Probe(Protocol):
-    """One check of one target. It is asked one question at a time."""
+    """One check of one target. At most one probe of it is under way."""
 
-    where: str  # the address, as people write it
+    where: str  # the address, for people
 
     @property
     def asked(self) -> str:
-        """What is asked, for people."""
+        """The question, for people."""
 
     @property
     def expected(self) -> str:
-        """What a pass must be, for people."""
+        """The condition for a pass, for people."""
 
-    def begin(self, timeout: float, told: Told, at: str = "") -> Asking | None:
-        """Ask, if that can be done without a task (`asking.Prompt`). `at`: the IP address to ask, for a host name."""
+    def begin(self, timeout: float, on_verdict: OnVerdict, at: str = "") -> PendingProbe | None:
+        """Begin a probe that needs no task (`inline.InlineProbe`). Returns None when it needs one.
+
+        `at` is the IP address to ask, when the target is given by name.
+        """
 
     async def run(self, at: str = "") -> Verdict:
-        """Ask where `begin` could not."""
+        """Probe in a task, when `begin` has returned None."""
 
     def timed_out(self, seconds: float) -> Verdict:
-        """The verdict when `run` was stopped because its time was over."""
+        """The verdict when `run` has exceeded its time limit."""
 
 
 def build(target: Target, spec: CheckSpec, dialer: Dialer) -> Probe:
-    """The probe for a check; ValueError for a protocol there is none for."""
+    """The probe for a check. Raises ValueError for an unknown protocol."""
     match spec.protocol:
         case "http" | "https":
             return HttpProbe(target, spec, dialer)
@@ -58,16 +61,16 @@ def build(target: Target, spec: CheckSpec, dialer: Dialer) -> Probe:
     raise ValueError(f"there is no probe for the protocol {spec.protocol!r}")
 
 
-def ask(probe: Probe, timeout: float, told: Told, at: str = "") -> Asking:
-    """One question, put to the IP address `at` where the probe's host is a name.
+def ask(probe: Probe, timeout: float, on_verdict: OnVerdict, at: str = "") -> PendingProbe:
+    """Begin one probe, at the IP address `at` when the probe's host is a name.
 
-    `told` hears what came of it, not before this returns and after `timeout` seconds at most.
+    `on_verdict` is called once, after this returns and at most `timeout` seconds later.
     """
-    asking = probe.begin(timeout, told, at)
-    if asking is not None:
-        return asking
+    pending = probe.begin(timeout, on_verdict, at)
+    if pending is not None:
+        return pending
     task = asyncio.get_running_loop().create_task(_run(probe, timeout, at))
-    task.add_done_callback(lambda task: told(None if task.cancelled() else task.result()))
+    task.add_done_callback(lambda task: on_verdict(None if task.cancelled() else task.result()))
     return task
 
 

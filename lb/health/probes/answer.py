@@ -1,14 +1,14 @@
-"""An HTTP answer to a probe: read within bounds, judged by what was expected. Pure.
+"""An HTTP answer to a probe: read within bounds and compared with `expect`. Pure.
 
-The answer's head is checked by the same rules as every other answer of a target (`http.h1.parse`): what the proxy would
-refuse to pass on to a client is no sign of readiness. An answer counts when it is complete, or when `max_body` bytes
-of its body have come; one that trickles is cut short by the probe's timeout.
+The head is checked like every other answer of a target (`http.h1.parse`): an answer that the proxy would refuse is no
+sign of readiness. An answer counts when it is complete, or when `max_body` bytes of its body have come. The probe's
+timeout ends an answer that trickles.
 
-Interim answers (1xx) are read over; the final one counts. Where nothing but interim ones came, `ignore_1xx` leaves the
-target's state as it was (Marathon's ignoreHttp1xx), and otherwise the last of them is judged like any other status.
+The final answer counts, not interim ones (1xx). When only interim answers came, `ignore_1xx` leaves the target's state
+unchanged (Marathon's ignoreHttp1xx). Without it the last interim answer is judged like any other status.
 
-A ready target may ask for less: `X-LB-Weight: 50%` or `X-LB-State: drain` as a header, or `50%`, `drain`,
-`50% drain` as the first line of a body that holds nothing else before it (HAProxy's agent words).
+A ready target may ask for a smaller share: `X-LB-Weight: 50%` or `X-LB-State: drain` as a header, or `50%`, `drain`,
+`50% drain` as the first line of the body (HAProxy's agent words).
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ _SHARE = re.compile(r"(\d{1,3})%")
 _BARE_SHARE = re.compile(r"(\d{1,3})%?")
 _LONGEST_LINE = 40  # characters of agent words
 
-#: The share of its weight that a target asks for, None: all of it; and whether it asks for drain.
+#: The share of its weight that a target asks for (None: the whole weight), and whether it asks for a drain.
 Words = tuple[float | None, bool]
 
 
 @lru_cache(maxsize=64)
 def _read(raw: bytes, method: bytes) -> tuple[ResponseHead, bytes, Words]:
-    """A head, its field lines and the agent words in them. Kept, because the targets of a pool say the same within a
-    second. Raises `BadResponse`."""
+    """A head, its field lines and the agent words in them. Raises `BadResponse`.
+
+    Cached, because the targets of a pool send the same head within a second.
+    """
     line_end = raw.find(b"\r\n")
     fields = raw[line_end + 2 : -2]
     return read_response(raw, line_end, read_response_fields(fields), method), fields, _words_in_fields(fields)
@@ -52,9 +54,9 @@ class Answer:
     __slots__ = (
         "_chunked",
         "_heads",
-        "_left",
         "_limit",
         "_method",
+        "_remaining",
         "body",
         "broken",
         "done",
@@ -68,12 +70,12 @@ class Answer:
         self._method = method.encode()
         self._limit = limit
         self._heads = 0  # bytes of heads so far
-        self._left = -1  # bytes of body still to come; -1: not known
+        self._remaining = -1  # bytes of body still to come; -1: its length is unknown
         self._chunked: ChunkedBody | None = None
         self.raw = b""  # of a head that is not complete yet
-        self.head: ResponseHead | None = None  # the newest one, interim or final
+        self.head: ResponseHead | None = None  # the newest head, interim or final
         self.fields = b""  # the newest head's field lines
-        self.words: Words = (None, False)  # and what it says there of its weight
+        self.words: Words = (None, False)  # the agent words in these lines
         self.body = b""
         self.done = False
         self.broken = ""  # why the answer is nonsense
@@ -98,7 +100,7 @@ class Answer:
             self.broken = "closed the connection in the middle of its answer's head" if self.raw else "closed"
         elif self.head.status < 200:
             self.broken = "closed after an interim answer" if self.raw else ""
-        elif self._chunked is not None or self._left > 0:
+        elif self._chunked is not None or self._remaining > 0:
             self.broken = "closed the connection in the middle of its answer's body"
 
     def _feed_head(self, data: bytes) -> bytes:
@@ -123,9 +125,9 @@ class Answer:
         head = self.head
         self.raw = b""
         if head.framing == NONE:
-            self._left = 0
+            self._remaining = 0
         elif head.framing == LENGTH:
-            self._left = head.fields.length
+            self._remaining = head.fields.length
         elif head.framing == CHUNKED:
             self._chunked = ChunkedBody(framed=False, trailers=False)
         return rest
@@ -135,19 +137,19 @@ class Answer:
             data, end = self._chunked.feed(data)
             if end >= 0:
                 self._chunked = None
-                self._left = 0
-        elif self._left >= 0:
-            data = data[: self._left]
-            self._left -= len(data)
+                self._remaining = 0
+        elif self._remaining >= 0:
+            data = data[: self._remaining]
+            self._remaining -= len(data)
         self.body += data[: self._limit - len(self.body)]
-        self.done = self._left == 0 or len(self.body) >= self._limit
+        self.done = self._remaining == 0 or len(self.body) >= self._limit
 
     def excerpt(self) -> str:
         """The body's beginning, for people."""
         return _excerpt(self.body[: SHOWN * 4 + 1])
 
     def sketch(self) -> str:
-        """What came, for people: the status line and the body's beginning."""
+        """The answer, for people: the status line and the body's beginning."""
         if self.head is None:
             return printable(self.raw) if self.raw else ""
         return _sketch(self.head.line, self.body[: SHOWN * 4])
@@ -162,13 +164,13 @@ def _excerpt(beginning: bytes) -> str:
 
 @lru_cache(maxsize=64)
 def _sketch(line: bytes, beginning: bytes) -> str:
-    """A status line and what the body begins with, for people. Kept: nearly all answers of a pool are alike."""
-    said = line.decode("latin-1").strip()
-    return f"{said}\n{printable(beginning)}" if beginning else said
+    """A status line and the body's beginning, for people. Cached: nearly all answers of a pool are alike."""
+    status_line = line.decode("latin-1").strip()
+    return f"{status_line}\n{printable(beginning)}" if beginning else status_line
 
 
 def judge(answer: Answer, spec: CheckSpec, seconds: float, wanted: Wanted, limit: float) -> Verdict:
-    """Pass or fail of an answer that is `done`. Raises `TooCostly` where a pattern needs more than `limit` seconds."""
+    """The verdict on an answer that is `done`. Raises `TooCostly` when a pattern needs more than `limit` seconds."""
     head = answer.head
     if answer.broken == "closed":
         return Verdict(False, seconds, "closed the connection without an answer", "reset")
@@ -190,7 +192,7 @@ def judge(answer: Answer, spec: CheckSpec, seconds: float, wanted: Wanted, limit
         )
     for name, value in spec.expect.headers:
         values = _values(answer.fields, name.lower().encode())
-        if not any(wanted.fits_header(name, found, limit) for found in values):
+        if not any(wanted.fits_header(name, each, limit) for each in values):
             got = f"{name}: {', '.join(values)}" if values else f"no {name}"
             text = f"{text}, but {got}; expected {value or 'it to be there'}"
             return Verdict(False, seconds, text, "header", got=answer.sketch(), excerpt=answer.excerpt())
@@ -222,24 +224,24 @@ class Wanted:
         return False
 
     def fits_header(self, name: str, value: str, limit: float) -> bool:
-        """Equal to what is expected, or found by its /regex/; anything where only its presence is."""
+        """Whether a header's value equals the expected text or matches the /regex/. True when any value will do."""
         wanted = self._headers[name]
         if wanted.is_text:
             return not wanted.text or value == wanted.text
         return wanted.found_in(value, limit)
 
     def fits_body(self, body: bytes, limit: float) -> bool:
-        """Whether the expected text, or the /regex/, is found in it."""
+        """Whether the body contains the expected text, or a match of the /regex/."""
         return self._body.found_in(body.decode("utf-8", "replace"), limit)
 
 
 def agent_words(answer: Answer) -> Words:
-    """What an answer says of its weight, in its headers or else in its body."""
+    """The agent words of an answer, from its headers or else from its body."""
     return answer.words if answer.words != (None, False) else agent_line(answer.body)
 
 
 def agent_line(body: bytes) -> Words:
-    """The same from the first line of a text: `50%`, `drain`, `50% drain`; any other text says nothing."""
+    """The agent words in the first line of a text: `50%`, `drain`, `50% drain`. Any other text has none."""
     return _words_in_line(body[: _LONGEST_LINE + 1])
 
 
@@ -277,9 +279,9 @@ def _read_words(text: str, share_word: re.Pattern[str]) -> Words:
 
 def _values(fields: bytes, name: bytes) -> list[str]:
     """The values of all field lines called `name` (lower case)."""
-    found = []
+    values = []
     for line in fields.split(b"\r\n"):
         key, colon, value = line.partition(b":")
         if colon and key.lower() == name:
-            found.append(value.strip(b" \t").decode("latin-1"))
-    return found
+            values.append(value.strip(b" \t").decode("latin-1"))
+    return values

@@ -1,8 +1,8 @@
-"""Runs a program and looks at its exit status: 0 is a pass.
+"""Command probes: run a program and judge its exit status. 0 is a pass.
 
-The program finds in its environment `LB_TARGET_HOST`, `LB_TARGET_PORT`, `LB_TARGET` (the target's id), and
-`LB_TARGET_ADDRESS`: the IP address that requests will go to, where the host is a name. `net.command` says how it is
-run, bounded and killed.
+The program's environment has `LB_TARGET_HOST`, `LB_TARGET_PORT`, `LB_TARGET` (the target's id), and
+`LB_TARGET_ADDRESS`: the IP address that requests will go to, when the host is a name. `net.command` runs, bounds and
+kills it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
 from lb.core.targets import Target
 from lb.health.probes.answer import agent_line
-from lb.health.probes.asking import Asking, Told
 from lb.health.probes.dial import place_of, spell
+from lb.health.probes.inline import OnVerdict, PendingProbe
 from lb.net.command import Output, run_command
 
 
@@ -38,7 +38,7 @@ class CommandProbe:
     def expected(self) -> str:
         return f"exit status 0 within {self._spec.timeout:g} s"
 
-    def begin(self, timeout: float, told: Told, at: str = "") -> Asking | None:
+    def begin(self, timeout: float, on_verdict: OnVerdict, at: str = "") -> PendingProbe | None:
         return None
 
     async def run(self, at: str = "") -> Verdict:

@@ -1,8 +1,7 @@
-"""How a probe gets its connection: a new one each time, to the target's address or the one its check names.
+"""Connections of probes: a new one for each, to the target's address or the address that its check names.
 
-Connections are not kept between probes by default: a probe that rides an old connection proves that an old connection
-works, and clients come on new ones. (Envoy's `reuse_connection` is the other choice; its users met the closed idle
-connection that then counts as a failure.)
+No connection is kept between probes: a probe on an old connection proves that old connections work, but clients need
+new ones. (Envoy's `reuse_connection` is the other choice. With it a closed idle connection counts as a failure.)
 """
 
 from __future__ import annotations
@@ -17,31 +16,31 @@ from typing import TypeVar
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
 from lb.core.targets import Target
-from lb.health.probes.lines import Lines
+from lb.health.probes.connection import ProbeTransport
 from lb.net.resolver import Resolver, is_name
 from lb.net.tls import Contexts
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
-#: Errors that are our own machine's, whatever the target does.
+#: Errors of this machine, which no target can cause.
 _LOCAL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EACCES})
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
 
 class Dialer:
-    """Opens connections for probes; holds what is dear to make: looked-up names and TLS contexts."""
+    """Opens connections for probes. Caches looked-up names and TLS contexts, which are costly to make."""
 
     def __init__(self, clock: Callable[[], float], resolver: Resolver | None = None) -> None:
         self.clock = clock
         self.resolver = resolver or Resolver(clock)
-        self.lines = Lines()
+        self.transport = ProbeTransport()
         self.contexts = Contexts()
-        #: For what would hold up the loop. Two threads: those who need them wait for one another, not others for them.
+        #: For patterns that would block the loop. With two threads, only probes that need one wait for one another.
         self.aside = ThreadPoolExecutor(2, "probe-aside")
 
     def close(self) -> None:
         self.resolver.close()
-        self.lines.close()
+        self.transport.close()
         self.contexts.close()
         self.aside.shutdown(wait=False, cancel_futures=True)
 
@@ -54,7 +53,7 @@ class Dialer:
         name: str = "",
         at: str = "",
     ) -> P:
-        """Connect a protocol to `host`, at the IP address `at` where it is given.
+        """Connect a protocol to `host`, at the IP address `at` if given. Raises `OSError`.
 
         Without `at`, the addresses of a name are tried in turn until one accepts the connection.
         """
@@ -83,25 +82,25 @@ class Dialer:
 
 
 def place_of(target: Target, spec: CheckSpec) -> tuple[str, int]:
-    """Where the check goes: its own host and port, or else the target's."""
+    """Host and port of a check: its own, or else the target's."""
     host = spec.host or target.host
     return host, spec.port or (0 if host.startswith("unix:") else target.port)
 
 
 def spell(host: str, port: int) -> str:
-    """As people write it: `host:port`, `[v6]:port`, `unix:/path`."""
+    """An address for people: `host:port`, `[v6]:port`, `unix:/path`."""
     if host.startswith("unix:"):
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def spell_at(where: str, address: str) -> str:
-    """`where` with the IP address that stands for its name, if it has one."""
+    """`where` with the IP address of its name, if it is a name."""
     return f"{where} at {address}" if address else where
 
 
 def failure(error: Exception, where: str, seconds: float) -> Verdict:
-    """What an error on the way to the target means. Anything unforeseen is a failed probe with its text."""
+    """The verdict for an error during a probe. An unexpected error is a failed probe with the error's text."""
     match error:
         case ConnectionRefusedError() | FileNotFoundError():
             return Verdict(False, seconds, f"connection refused by {where}", "refused")
@@ -124,6 +123,6 @@ def failure(error: Exception, where: str, seconds: float) -> Verdict:
 
 
 def unprepared(where: str, timeout: float, seconds: float) -> Verdict:
-    """The verdict when the time was over before the target was asked anything: certificates are read from the disk."""
+    """The verdict when the timeout passes while certificates are still read from the disk: the target was not asked."""
     text = f"cannot probe {where}, for a reason of our own: its certificates were not read within {timeout:g} s"
     return Verdict(False, seconds, text, "local")

@@ -1,8 +1,8 @@
-"""Asks `grpc.health.v1.Health/Check` and wants SERVING.
+"""gRPC probes: call `grpc.health.v1.Health/Check` and expect SERVING.
 
-One call needs little of gRPC: an HTTP/2 connection, one request of a few bytes, and the `grpc-status` behind the
-answer. The sans-I/O `h2` does the framing, so a probe is a connection like any other here, without a second event loop
-or threads beside ours. `h2` is an optional extra, imported when the first gRPC check is built.
+One call needs little of gRPC: an HTTP/2 connection, one request of a few bytes, and the `grpc-status` after the answer.
+The sans-I/O library `h2` does the framing, so that a probe needs no second event loop and no thread. `h2` is an
+optional extra, imported when the first gRPC check is built.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
 from lb.core.printable import printable
 from lb.core.targets import Target
-from lb.health.probes.asking import Asking, Told
 from lb.health.probes.dial import Dialer, place_of, spell, unprepared
+from lb.health.probes.inline import OnVerdict, PendingProbe
 
 if TYPE_CHECKING:
     from h2.connection import H2Connection
@@ -37,7 +37,7 @@ LIMIT = 65536
 
 
 class GrpcProbe:
-    """`protocol: grpc`; over TLS where the check or the target has TLS settings."""
+    """`protocol: grpc`, over TLS when the check or the target has TLS settings."""
 
     def __init__(self, target: Target, spec: CheckSpec, dialer: Dialer) -> None:
         self._spec = spec
@@ -56,7 +56,7 @@ class GrpcProbe:
     def expected(self) -> str:
         return f"SERVING within {self._spec.timeout:g} s"
 
-    def begin(self, timeout: float, told: Told, at: str = "") -> Asking | None:
+    def begin(self, timeout: float, on_verdict: OnVerdict, at: str = "") -> PendingProbe | None:
         return None
 
     async def run(self, at: str = "") -> Verdict:
@@ -84,7 +84,7 @@ class GrpcProbe:
             await done
             return call.verdict(monotonic() - began)
         finally:
-            call.leave()
+            call.close()
 
     def timed_out(self, seconds: float) -> Verdict:
         if self._call is None:
@@ -94,7 +94,7 @@ class GrpcProbe:
 
 
 class _Call(asyncio.Protocol):
-    """One unary call on a connection of its own."""
+    """One unary call on a new connection."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class _Call(asyncio.Protocol):
             self._done.set_exception(error)
         self._break("closed the connection without an answer")
 
-    def leave(self) -> None:
+    def close(self) -> None:
         if self.transport is not None:
             self.transport.abort()
 
@@ -204,7 +204,7 @@ def question(service: str) -> bytes:
 
 
 def serving_status(data: bytes) -> int | None:
-    """The status in a `HealthCheckResponse` message (field 1, a varint; left out means 0); None: it is not one."""
+    """The status in a `HealthCheckResponse` (field 1, a varint, 0 when omitted). None for any other message."""
     if len(data) < 5 or data[0] != 0 or len(data) != 5 + int.from_bytes(data[1:5], "big"):
         return None
     body = data[5:]

@@ -1,11 +1,11 @@
-"""Asks an HTTP question on a connection of its own, over TLS or not, and judges the answer.
+"""HTTP probes, with or without TLS: each asks on a new connection and judges the answer.
 
-It is an `asyncio.Protocol` and not an HTTP client because a supervisor asks thousands of times a second: this way a
-probe costs a fifth of one made with aiohttp's client, and both schemes share every rule. Redirects are not followed:
-a target that sends its checker elsewhere has said nothing about itself; its 3xx is judged as a status.
+No HTTP client is used, because a supervisor probes thousands of times a second: a probe costs a fifth of one made with
+aiohttp's client. Redirects are not followed, because a redirect says nothing about this target. A 3xx is judged as a
+status.
 
-A pattern is looked for right here, for a moment; if that is not enough, this time and from then on in a thread, so that
-a target that feeds a costly pattern what it is worst at waits for nobody but its like.
+A pattern is matched on the event loop for `AT_ONCE` seconds. When that is not enough, this and all later matches of the
+probe run in a thread. So an answer that is costly to match delays only probes that need the thread, too.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from lb.core.lifecycle import Verdict
 from lb.core.patterns import TooCostly
 from lb.core.targets import Target, TlsClient
 from lb.health.probes.answer import Answer, Wanted, judge
-from lb.health.probes.asking import Asking, Prompt, Told
 from lb.health.probes.dial import Dialer, failure, place_of, spell, spell_at, unprepared
+from lb.health.probes.inline import InlineProbe, OnVerdict, PendingProbe
 from lb.net.resolver import literal
 from lb.net.tls import HTTP1
 
-#: Seconds that a pattern may take on the event loop; ordinary ones take microseconds.
+#: Seconds that a pattern may take on the event loop. Ordinary patterns take microseconds.
 AT_ONCE = 0.005
-#: Seconds that it may take in a thread: then the probe has failed.
+#: Seconds that a pattern may take in a thread. After that the probe has failed.
 ASIDE = 0.25
 
 
@@ -41,12 +41,12 @@ class HttpProbe:
         self._tls: TlsClient | None = None
         if spec.protocol == "https":
             self._tls = spec.tls or target.tls or TlsClient()
-        #: Where a plain question can go without more ado.
+        #: The address of an inline probe. None: the probe needs TLS, a look-up or a Unix socket.
         self._place = literal(self._host, self._port) if self._tls is None else None
         self._wanted = Wanted(spec.expect)
         self.question = request_bytes(spec, self._host, self._port, self._tls is not None)
         self._conversation: _Conversation | None = None
-        self._costly = False  # a pattern once took longer than `AT_ONCE` on what this target answered
+        self._costly = False  # a pattern has taken longer than `AT_ONCE` on an answer of this target
         self.where = spell(self._host, self._port)
 
     @property
@@ -63,12 +63,12 @@ class HttpProbe:
             wanted.append(f"body with {expect.body}")
         return ", ".join(wanted) + f", within {self.spec.timeout:g} s"
 
-    def begin(self, timeout: float, told: Told, at: str = "") -> Asking | None:
+    def begin(self, timeout: float, on_verdict: OnVerdict, at: str = "") -> PendingProbe | None:
         place = literal(at, self._port) if at and self._tls is None else self._place
         if place is None:
             return None
-        question = _Question(self, told, at)
-        question.begin(self.dialer.lines, place, timeout)
+        question = _Question(self, on_verdict, at)
+        question.begin(self.dialer.transport, place, timeout)
         return question
 
     async def run(self, at: str = "") -> Verdict:
@@ -84,7 +84,7 @@ class HttpProbe:
             seconds = monotonic() - began
             return self.judge(conversation.answer, seconds) or await self.judge_aside(conversation.answer, seconds)
         finally:
-            conversation.leave()
+            conversation.close()
 
     def timed_out(self, seconds: float) -> Verdict:
         conversation = self._conversation
@@ -93,11 +93,11 @@ class HttpProbe:
         return self.too_late(conversation.answer, conversation.transport is not None, seconds)
 
     def answer(self) -> Answer:
-        """Room for an answer."""
+        """An empty answer."""
         return Answer(self.spec.method, self.spec.max_body)
 
     def judge(self, answer: Answer, seconds: float) -> Verdict | None:
-        """The verdict on an answer that came whole; None: a pattern needs time, see `judge_aside`."""
+        """The verdict on a complete answer. None when a pattern needs a thread: see `judge_aside`."""
         if self._costly:
             return None
         try:
@@ -107,16 +107,16 @@ class HttpProbe:
             return None
 
     async def judge_aside(self, answer: Answer, seconds: float) -> Verdict:
-        """The verdict, found in a thread."""
+        """The verdict on a complete answer, judged in a thread."""
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self.dialer.aside, judge, answer, self.spec, seconds, self._wanted, ASIDE)
         except TooCostly as pattern:
-            text = f"{_found(answer)}, but to look for {pattern} takes longer than {ASIDE:g} s: given up"
+            text = f"{_summary(answer)}, but to look for {pattern} takes longer than {ASIDE:g} s: given up"
             return Verdict(False, seconds, text, "body", got=answer.sketch(), excerpt=answer.excerpt())
 
     def too_late(self, answer: Answer, connected: bool, seconds: float) -> Verdict:
-        """The verdict on one that did not end within its time: how far it had come."""
+        """The verdict on an answer that is incomplete at the timeout."""
         head = answer.head
         interim = head is not None and head.status < 200
         if not connected:
@@ -124,24 +124,24 @@ class HttpProbe:
         elif head is None:
             text = "connected, but no answer"
         elif answer.done:
-            text = f"{_found(answer)}, but what is expected was neither found nor ruled out"
+            text = f"{_summary(answer)}, but what is expected was neither found nor ruled out"
         elif interim:
             text = f"connected, but nothing came after HTTP {head.status}"
         else:
             text = f"HTTP {head.status}, but its body ({len(answer.body)} bytes so far) did not end"
         text = f"{text} within {self.spec.timeout:g} s"
         ignored = interim and self.spec.ignore_1xx
-        found, began = answer.sketch(), answer.excerpt()
-        return Verdict(False, seconds, text, "timeout", ignored=ignored, got=found, excerpt=began)
+        got, excerpt = answer.sketch(), answer.excerpt()
+        return Verdict(False, seconds, text, "timeout", ignored=ignored, got=got, excerpt=excerpt)
 
 
-class _Question(Prompt):
-    """One question and its answer, without TLS, to an address."""
+class _Question(InlineProbe):
+    """One question and its answer, at an IP address and without TLS."""
 
     __slots__ = ("_answer", "_aside", "_probe")
 
-    def __init__(self, probe: HttpProbe, told: Told, at: str) -> None:
-        super().__init__(probe.question, spell_at(probe.where, at), told)
+    def __init__(self, probe: HttpProbe, on_verdict: OnVerdict, at: str) -> None:
+        super().__init__(probe.question, spell_at(probe.where, at), on_verdict)
         self._probe = probe
         self._answer = probe.answer()
         self._aside: asyncio.Task[Verdict] | None = None
@@ -166,14 +166,14 @@ class _Question(Prompt):
         super().cancel()
 
     def _judge(self) -> None:
-        self.leave()
+        self.close()
         seconds = self.seconds
         try:
             verdict = self._probe.judge(self._answer, seconds)
         except Exception as error:
             verdict = failure(error, self.where, seconds)
         if verdict is not None:
-            self.tell(verdict)
+            self.finish(verdict)
             return
         self._aside = asyncio.get_running_loop().create_task(self._probe.judge_aside(self._answer, seconds))
         self._aside.add_done_callback(self._on_judged)
@@ -182,11 +182,11 @@ class _Question(Prompt):
         if not aside.cancelled():
             error = aside.exception()
             wrong = failure(error, self.where, self.seconds) if isinstance(error, Exception) else None
-            self.tell(wrong or aside.result())
+            self.finish(wrong or aside.result())
 
 
 class _Conversation(asyncio.Protocol):
-    """The same over TLS, or to a name or a Unix socket."""
+    """One question and its answer over TLS, or at a name or a Unix socket."""
 
     __slots__ = ("_done", "_question", "answer", "transport")
 
@@ -214,8 +214,8 @@ class _Conversation(asyncio.Protocol):
             self.answer.end()
         self._end(error)
 
-    def leave(self) -> None:
-        """Close for good. What still comes is thrown away by the kernel."""
+    def close(self) -> None:
+        """Close the connection. The kernel discards all later bytes."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -227,14 +227,14 @@ class _Conversation(asyncio.Protocol):
                 self._done.set_exception(error)
 
 
-def _found(answer: Answer) -> str:
-    """An answer that came whole, for people."""
+def _summary(answer: Answer) -> str:
+    """A complete answer, for people."""
     status = answer.head.status if answer.head is not None else 0
     return f"HTTP {status} with a body of {len(answer.body)} bytes"
 
 
 def request_bytes(spec: CheckSpec, host: str, port: int, tls: bool) -> bytes:
-    """The question. The check's own headers come as they were written, and replace ours of the same name."""
+    """The question. The check's headers are sent as written, and replace lb's headers of the same name."""
     own = {name.lower() for name, _ in spec.headers}
     authority = "localhost" if host.startswith("unix:") else spell(host, port)
     if port == (443 if tls else 80):

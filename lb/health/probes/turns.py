@@ -1,10 +1,11 @@
 """One probe of a target that is given by name: its addresses are asked in turn until one passes.
 
-Requests go to the address that passed, and to no other one. So an address that is sick, or a family that is not
+Requests go to the address that has passed, and to no other address. So a failing address, or a family that is not
 routed (a dead AAAA record beside a live A record), costs the target nothing while another address passes.
 
-The address in use is asked first and has the whole `timeout`. All others together have as much time again: a probe ends
-after twice its `timeout` at the latest. An address that had no turn has one in a later probe (see `Monitor`).
+The address in use is asked first and has the whole `timeout`. The other addresses together have as much time again, so
+that a probe ends after twice its `timeout` at the latest. An address without a turn has one in a later probe (see
+`Monitor`).
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from time import monotonic
 
 from lb.core.lifecycle import Verdict
 from lb.health.probes import Probe, ask
-from lb.health.probes.asking import Asking, Told
 from lb.health.probes.dial import failure
+from lb.health.probes.inline import OnVerdict, PendingProbe
 from lb.net.resolver import Resolver
 
 
 class Turns:
-    """A probe under way."""
+    """A probe under way that may ask several addresses."""
 
     __slots__ = ("_ends", "_failed", "_next", "_on_verdict", "_probe", "_timeout", "_under_way", "passed")
 
-    def __init__(self, probe: Probe, timeout: float, told: Told) -> None:
+    def __init__(self, probe: Probe, timeout: float, on_verdict: OnVerdict) -> None:
         self.passed = ""  # the address that passed
         self._probe = probe
         self._timeout = timeout
-        self._on_verdict = told
-        self._under_way: Asking | None = None
+        self._on_verdict = on_verdict
+        self._under_way: PendingProbe | None = None
         self._next: list[str] = []
         self._failed: list[tuple[str, Verdict]] = []
         self._ends = 0.0
@@ -46,13 +47,13 @@ class Turns:
         task.add_done_callback(lambda task: self._resolved(None if task.cancelled() else task.result()))
 
     def cancel(self) -> None:
-        """Break it off."""
+        """Cancel the probe."""
         if self._under_way is not None:
             self._under_way.cancel()
 
     @property
     def task(self) -> asyncio.Task[object] | None:
-        """The task that works on it, where there is one."""
+        """The task of the probe, if it has one."""
         return self._under_way if isinstance(self._under_way, asyncio.Task) else None
 
     async def _resolve(self, resolver: Resolver, host: str) -> Verdict | tuple[str, ...]:
@@ -92,6 +93,6 @@ class Turns:
                 self._on_verdict(self._with_failures(first, why) if len(self._failed) > 1 else why)
 
     def _with_failures(self, address: str, verdict: Verdict) -> Verdict:
-        """The verdict on `address`, with what the other addresses answered."""
+        """The verdict on `address`, with the failures of the other addresses."""
         others = [f"at {other}: {why.text}" for other, why in self._failed if other != address]
         return verdict._replace(text="; ".join([f"at {address}: {verdict.text}", *others]))

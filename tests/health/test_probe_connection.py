@@ -10,24 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from lb.health.probes.lines import Line, Lines
+from lb.health.probes.connection import ProbeConnection, ProbeTransport
 from lb.net.resolver import Place
 from tests.support.listeners import full_listener
 
 SIX = 6.0
 
 
-class Asker:
+class Handler:
     """Puts a question and keeps what it hears."""
 
     def __init__(self, question: bytes = b"?") -> None:
         self.question = question
-        self.line: Line | None = None
+        self.connection: ProbeConnection | None = None
         self.heard = b""
         self.over: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
 
-    def connected(self, line: Line) -> None:
-        self.line = line
+    def connected(self, connection: ProbeConnection) -> None:
+        self.connection = connection
 
     def data_received(self, data: bytes) -> None:
         self.heard += data
@@ -47,8 +47,8 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-async def lines() -> AsyncIterator[Lines]:
-    made = Lines()
+async def transport() -> AsyncIterator[ProbeTransport]:
+    made = ProbeTransport()
     yield made
     made.close()
 
@@ -57,24 +57,24 @@ def place(sock: socket.socket) -> Place:
     return Place(socket.AF_INET, sock.getsockname())
 
 
-async def test_a_question_and_its_answer(lines: Lines, listener: socket.socket) -> None:
-    asker = Asker(b"how are you?")
-    lines.open(asker, place(listener))
+async def test_a_question_and_its_answer(transport: ProbeTransport, listener: socket.socket) -> None:
+    handler = Handler(b"how are you?")
+    transport.open(handler, place(listener))
     loop = asyncio.get_running_loop()
     sock, _ = await loop.sock_accept(listener)
     with sock:
         assert await loop.sock_recv(sock, 100) == b"how are you?"
         await loop.sock_sendall(sock, b"fine, ")
         await loop.sock_sendall(sock, b"thanks")
-    assert await asyncio.wait_for(asker.over, SIX) is None
-    assert asker.heard == b"fine, thanks"
-    assert asker.line is not None
+    assert await asyncio.wait_for(handler.over, SIX) is None
+    assert handler.heard == b"fine, thanks"
+    assert handler.connection is not None
 
 
-async def test_a_question_that_does_not_go_out_in_one(lines: Lines, listener: socket.socket) -> None:
+async def test_a_question_that_does_not_go_out_in_one(transport: ProbeTransport, listener: socket.socket) -> None:
     question = os.urandom(8 << 20)
-    asker = Asker(question)
-    lines.open(asker, place(listener))
+    handler = Handler(question)
+    transport.open(handler, place(listener))
     loop = asyncio.get_running_loop()
     sock, _ = await loop.sock_accept(listener)
     with sock:
@@ -83,48 +83,48 @@ async def test_a_question_that_does_not_go_out_in_one(lines: Lines, listener: so
             while len(got) < len(question):
                 got += await loop.sock_recv(sock, 1 << 20)
         await loop.sock_sendall(sock, b"all of it")
-    assert await asyncio.wait_for(asker.over, SIX) is None
+    assert await asyncio.wait_for(handler.over, SIX) is None
     assert got == question
-    assert asker.heard == b"all of it"
+    assert handler.heard == b"all of it"
 
 
-async def test_nobody_there(lines: Lines) -> None:
+async def test_nobody_there(transport: ProbeTransport) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         where = place(gone)
-    asker = Asker()
+    handler = Handler()
     try:
-        lines.open(asker, where)
+        transport.open(handler, where)
     except ConnectionRefusedError:
         return
-    assert isinstance(await asyncio.wait_for(asker.over, SIX), ConnectionRefusedError)
+    assert isinstance(await asyncio.wait_for(handler.over, SIX), ConnectionRefusedError)
 
 
-async def test_a_reset(lines: Lines, listener: socket.socket) -> None:
-    asker = Asker()
-    lines.open(asker, place(listener))
+async def test_a_reset(transport: ProbeTransport, listener: socket.socket) -> None:
+    handler = Handler()
+    transport.open(handler, place(listener))
     sock, _ = await asyncio.get_running_loop().sock_accept(listener)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     sock.close()
-    assert isinstance(await asyncio.wait_for(asker.over, SIX), ConnectionResetError)
+    assert isinstance(await asyncio.wait_for(handler.over, SIX), ConnectionResetError)
 
 
-async def test_given_up_before_it_was_taken_nothing_is_left(lines: Lines) -> None:
+async def test_given_up_before_it_was_taken_nothing_is_left(transport: ProbeTransport) -> None:
     """A full accept queue: the kernel answers nobody."""
     with full_listener() as full:
         before = len(list(Path("/proc/self/fd").iterdir()))
-        asker = Asker()
-        line = lines.open(asker, place(full))
+        handler = Handler()
+        connection = transport.open(handler, place(full))
         await asyncio.sleep(0.05)
-        assert asker.line is None, "it is not connected"
-        line.abort()
-        line.abort()
+        assert handler.connection is None, "it is not connected"
+        connection.abort()
+        connection.abort()
         await asyncio.sleep(0.05)
-        assert not asker.over.done()
+        assert not handler.over.done()
         # The epoll itself has come.
         assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
 
 
-async def test_hundreds_at_a_time_and_each_hears_its_own(lines: Lines, listener: socket.socket) -> None:
+async def test_hundreds_at_a_time_and_each_hears_its_own(transport: ProbeTransport, listener: socket.socket) -> None:
     listener.listen(1024)
     loop = asyncio.get_running_loop()
 
@@ -132,10 +132,10 @@ async def test_hundreds_at_a_time_and_each_hears_its_own(lines: Lines, listener:
         with sock:
             await loop.sock_sendall(sock, b"re: " + await loop.sock_recv(sock, 100))
 
-    askers = [Asker(b"question %d" % number) for number in range(300)]
-    for asker in askers:
-        lines.open(asker, place(listener))
-    serving = [asyncio.ensure_future(serve((await loop.sock_accept(listener))[0])) for _ in askers]
+    handlers = [Handler(b"question %d" % number) for number in range(300)]
+    for handler in handlers:
+        transport.open(handler, place(listener))
+    serving = [asyncio.ensure_future(serve((await loop.sock_accept(listener))[0])) for _ in handlers]
     async with asyncio.timeout(SIX):
-        await asyncio.gather(*serving, *(asker.over for asker in askers))
-    assert [asker.heard for asker in askers] == [b"re: " + asker.question for asker in askers]
+        await asyncio.gather(*serving, *(handler.over for handler in handlers))
+    assert [handler.heard for handler in handlers] == [b"re: " + handler.question for handler in handlers]

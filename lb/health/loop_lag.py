@@ -1,7 +1,7 @@
-"""How long our own event loop has stood still: what it did not do in that time is no fault of a target.
+"""The lag of lb's own event loop: a probe that times out while the loop stands still is no fault of its target.
 
-A beat every 50 ms; the loop is late with one when something held it up: a slow callback, a busy machine, a process
-that was stopped. The lateness of all beats, added up, is what probes are measured against.
+The loop runs a beat every 50 ms. It is late with a beat when a slow callback, a busy machine or a stopped process has
+held it up. The lateness of all beats, added up, is compared with the times of probes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ BEAT = 0.05
 TOLERATED = 0.02
 
 
-class Pulse:
-    """`lost()` grows by the seconds that the loop stood still; compare two readings."""
+class LoopLag:
+    """`lost()` grows by the seconds that the loop stands still. The difference of two readings is the lag between."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -33,7 +33,7 @@ class Pulse:
             self._timer.cancel()
 
     def lost(self) -> float:
-        """Seconds, a beat that is overdue right now included."""
+        """Seconds of lag since `start`, an overdue beat included."""
         late = self._clock() - self._next
         return self._lost + late if late > TOLERATED else self._lost
 

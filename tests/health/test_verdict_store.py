@@ -7,7 +7,7 @@ from pathlib import Path
 from lb.core.checks import CheckSpec, Expect
 from lb.core.continuity import Kept
 from lb.core.targets import TlsClient
-from lb.health.memory import FILE, Memory
+from lb.health.verdict_store import FILE, VerdictStore
 
 FORMER = CheckSpec(protocol="http", headers=(("authorization", "secret"),), expect=Expect(body="ok"), tls=TlsClient())
 KEPT = [
@@ -18,23 +18,23 @@ KEPT = [
 
 
 def test_what_is_written_is_read(tmp_path: Path):
-    memory = Memory(tmp_path)
-    assert memory.read() == []
-    assert memory.write(KEPT)
-    assert Memory(tmp_path).read() == KEPT
+    store = VerdictStore(tmp_path)
+    assert store.read() == []
+    assert store.write(KEPT)
+    assert VerdictStore(tmp_path).read() == KEPT
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
     assert (tmp_path / FILE).stat().st_mode & 0o077 == 0, "a check's headers may carry a secret"
 
 
 def test_damage_and_a_full_disk_cost_the_verdicts_only(tmp_path: Path):
-    memory = Memory(tmp_path)
-    memory.write(KEPT)
+    store = VerdictStore(tmp_path)
+    store.write(KEPT)
     data = (tmp_path / FILE).read_bytes()
     for damaged in (b"", data[:-5], b"[]x", b'[{"target": 1}]', b"\0" * 50):
         (tmp_path / FILE).write_bytes(damaged)
-        assert memory.read() == []
-    assert not Memory(tmp_path / "gone").write(KEPT)
+        assert store.read() == []
+    assert not VerdictStore(tmp_path / "gone").write(KEPT)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / FILE).symlink_to("/dev/full")
     temporary = tmp_path / "full"
-    assert Memory(temporary).write(KEPT)  # a rename replaces whatever stands there
+    assert VerdictStore(temporary).write(KEPT)  # a rename replaces whatever stands there

@@ -1,7 +1,7 @@
-"""The liveness of all targets, and the restarts that follow from it, a bounded number at one time.
+"""The liveness of all targets, and their restarts, a bounded number at a time.
 
-`core.liveness` says who is dead and from when on a restart is allowed. Here the restarts are carried out: one for a
-target at a time, `at_once` for a pool, counted from the action until the target passes again or has had its grace.
+`core.liveness` decides whether a target is dead and when a restart is allowed. Here restarts are carried out: one at a
+time for a target, and `at_once` for a pool. A restart counts until the target passes again or its grace is over.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from lb.core.targets import Target
 from lb.health.restart import restart
 from lb.net.actions import Event
 
-#: target, what happened ("dead", "alive", "restart", "restarted", "held"), the sentence for people.
-OnLife = Callable[[Target, str, str], None]
+#: Called with the target, the kind of event ("dead", "alive", "restart", "restarted", "held"), and a text for people.
+OnLiveness = Callable[[Target, str, str], None]
 
 
-class Lives:
-    """Hears every liveness verdict."""
+class LivenessTracker:
+    """Takes every liveness verdict, and restarts dead targets that have `on_failure`."""
 
-    def __init__(self, clock: Callable[[], float], tell: OnLife) -> None:
+    def __init__(self, clock: Callable[[], float], tell: OnLiveness) -> None:
         self._clock = clock
         self._tell = tell
-        self._lives: dict[str, Liveness] = {}
+        self._states: dict[str, Liveness] = {}
         self._targets: dict[str, tuple[Target, CheckSpec, OnFailure | None]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._held: set[str] = set()  # those whose wait was told already
-        self.known = MappingProxyType(self._lives)
+        self._held: set[str] = set()  # targets whose wait for a restart is reported already
+        self.states = MappingProxyType(self._states)
 
     def watch(self, target: Target, spec: CheckSpec, rules: OnFailure | None, anew: bool) -> None:
-        """Know `target`; `anew`: forget what was known of it."""
-        if anew or target.id not in self._lives:
+        """Track `target`. `anew` forgets its earlier verdicts."""
+        if anew or target.id not in self._states:
             now = self._clock()
-            self._lives[target.id] = Liveness(started=now, since=now)
+            self._states[target.id] = Liveness(started=now, since=now)
         self._targets[target.id] = (target, spec, rules)
 
     def resume(self, target_id: str, life: Liveness) -> None:
-        """What was known of its life before a restart of lb."""
-        self._lives[target_id] = life
+        """Take over a target's liveness from before a restart of lb."""
+        self._states[target_id] = life
 
     def rename(self, old: str, target: Target) -> None:
-        """`target` is the one that was known as `old`; a restart of it that is under way goes on."""
-        if old in self._lives:
-            self._lives[target.id] = self._lives.pop(old)
+        """Track `old` under the name of `target`. A restart under way goes on."""
+        if old in self._states:
+            self._states[target.id] = self._states.pop(old)
             _, spec, rules = self._targets.pop(old)
             self._targets[target.id] = (target, spec, rules)
         if old in self._tasks:
@@ -57,12 +57,12 @@ class Lives:
             self._held.add(target.id)
 
     def forget(self, target_id: str) -> None:
-        self._lives.pop(target_id, None)
+        self._states.pop(target_id, None)
         self._targets.pop(target_id, None)
         self._held.discard(target_id)
 
     async def close(self) -> None:
-        """Restarts that are under way are broken off."""
+        """Cancel the restarts under way."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -71,10 +71,10 @@ class Lives:
     def saw(self, target_id: str, verdict: Verdict) -> None:
         now = self._clock()
         target, spec, rules = self._targets[target_id]
-        before = self._lives[target_id]
+        before = self._states[target_id]
         if target_id in self._tasks:
-            return  # whatever it answers while it is being restarted
-        after = self._lives[target_id] = step_liveness(before, verdict, now, spec)
+            return  # verdicts during a restart do not count
+        after = self._states[target_id] = step_liveness(before, verdict, now, spec)
         if after.state != before.state:
             if after.state == "dead":
                 self._tell(target, "dead", f"{-after.streak} liveness probes failed in a row; {after.text}")
@@ -85,12 +85,12 @@ class Lives:
             self._restart(target, after, spec, rules, now)
 
     def _restart(self, target: Target, life: Liveness, spec: CheckSpec, rules: OnFailure, now: float) -> None:
-        """Restart it if it may be; else say once why not. The next failed probe asks again."""
+        """Restart the target if allowed. Otherwise report the reason once; the next failed probe tries again."""
         busy = [
             other.id
             for other, _, _ in self._targets.values()
             if (other.service, other.pool) == (target.service, target.pool)
-            and (other.id in self._tasks or being_restarted(self._lives[other.id], now))
+            and (other.id in self._tasks or being_restarted(self._states[other.id], now))
         ]
         at = restart_at(life, rules, now)
         if at > now or len(busy) >= rules.at_once:
@@ -103,7 +103,7 @@ class Lives:
                 self._tell(target, "held", f"not restarted yet: {why}")
             return
         self._held.discard(target.id)
-        self._lives[target.id] = restarted(life, now, spec)
+        self._states[target.id] = restarted(life, now, spec)
         failure: Event = {
             "reason": life.text,
             "failures": -life.streak,
@@ -119,7 +119,7 @@ class Lives:
             text = await restart(rules, target, failure)
         finally:
             mine = asyncio.current_task()
-            for name in [id for id, task in self._tasks.items() if task is mine]:  # it may have been renamed
+            for name in [id for id, task in self._tasks.items() if task is mine]:  # the target may have been renamed
                 del self._tasks[name]
         if name in self._targets:
             self._tell(self._targets[name][0], "restarted", text or "nothing is configured to be done")
