@@ -53,7 +53,7 @@ def judge(result: Result, load: Load, broken_at: float, out_at: float, rehearsal
         if result.promised is not None and result.out_after > result.promised + SLACK:
             promises.append(f"out after {span(result.out_after)}, promised was {span(result.promised)}")
         elif result.undoubted is not None and result.out_after > result.undoubted + SLACK:
-            # `core.suspicion`: probes that time out on a target with much in flight.
+            # `core.common_cause`: probes that time out on a target with much in flight.
             late = f"out after {span(result.out_after)}, and not {span(result.undoubted)}"
             result.remarks.append(f"{late}: it was taken for overloaded first, and got less (`patience`)")
     elif result.noticed_by and result.fault != "flap":

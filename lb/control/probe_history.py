@@ -21,7 +21,7 @@ import msgspec
 
 from lb.control.jsonl import JsonLines
 from lb.core.lifecycle import Verdict
-from lb.core.runs import Folder, Run
+from lb.core.runs import Run, RunFolder
 from lb.net import atomic_file
 
 FILE = "probes.jsonl"
@@ -38,7 +38,7 @@ class ProbeHistory:
     """All probes of this lb. In memory alone until `open`."""
 
     def __init__(self) -> None:
-        self._folder = Folder()
+        self._folder = RunFolder()
         self._past: dict[str, deque[Run]] = {}
         self._unwritten: list[Run] = []  # ended, and not on the disk yet
         self._file: JsonLines | None = None

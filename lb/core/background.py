@@ -52,10 +52,10 @@ class Repeats:
 
     def due(self, place: str, now: float) -> int:
         """Count an error. The number of errors that a message has to speak for now; 0: no message is due."""
-        told, since = self._places.pop(place, (-TELL_EVERY, 0))
+        last_told, since = self._places.pop(place, (-TELL_EVERY, 0))
         since += 1
-        due = now - told >= TELL_EVERY
-        self._places[place] = (now, 0) if due else (told, since)
+        due = now - last_told >= TELL_EVERY
+        self._places[place] = (now, 0) if due else (last_told, since)
         while len(self._places) > PLACES:
             del self._places[next(iter(self._places))]
         return since if due else 0

@@ -19,9 +19,9 @@ is gone) rather than one that hangs:
 The first term is the mean rest of the wait that the death falls into, E[L²] / 2 E[L]: half the interval without
 jitter. Jitter only ever shortens a wait, so the worst case stays what it is.
 
-Failures in doubt (`core.suspicion`: most of a pool falls silent at once, or a target is silent to probes while it goes
-on answering clients) are not counted for up to `patience`. The doubt begins with the first of them, the first that
-counts comes one pace after it ends at the latest:
+Doubted failures (`core.common_cause`: most of a pool falls silent at once, or a target is silent to probes while it
+answers clients) are not counted for up to `patience`. The doubt begins with the first of them. The first failure that
+counts comes at most one pace after the doubt ends:
 
     doubted = worst + patience + max(fast_interval, timeout)
 
@@ -64,8 +64,8 @@ def detection(spec: CheckSpec) -> Detection | None:
 
 def worst_case(spec: CheckSpec) -> float:
     """Seconds that a dead target can stay in rotation at worst; infinite when nobody looks."""
-    found = detection(spec)
-    return float("inf") if found is None else found.worst
+    figures = detection(spec)
+    return float("inf") if figures is None else figures.worst
 
 
 def promised(spec: CheckSpec, patience: float = 0.0) -> float:

@@ -131,11 +131,11 @@ def _last_failure(seen: Sequence[Seen], now: float) -> list[str]:
     failed = next((each for each in reversed(seen) if not each.verdict.ok and not each.verdict.ignored), None)
     if failed is None:
         return []
-    said = " ".join(failed.verdict.excerpt.split())
+    excerpt = " ".join(failed.verdict.excerpt.split())
     if failed is seen[-1]:
-        return [f"The answer's body begins: {said}"] if said else []
+        return [f"The answer's body begins: {excerpt}"] if excerpt else []
     text = f"The last failure, {span(now - failed.at)} ago: {failed.verdict.text}."
-    return [f"{text} The answer's body began: {said}" if said else text]
+    return [f"{text} The answer's body began: {excerpt}" if excerpt else text]
 
 
 def _admin(health: Health) -> list[str]:
@@ -153,10 +153,10 @@ def _ejection(health: Health, rules: Rules, now: float) -> list[str]:
         times = times_ejected(health, now, rules)
         return [f"It was ejected {times} times of late: {health.ejected_for}."] if times else []
     lines = [f"Ejected {span(now - health.ejected_at)} ago for its own traffic: {health.ejected_for}."]
-    left = health.ejected_until - now
-    if left > 0:
+    remaining = health.ejected_until - now
+    if remaining > 0:
         then = "a passed probe brings it back" if rules.probed else "it returns"
-        lines.append(f"It stays out for {span(left)} more; then {then}.")
+        lines.append(f"It stays out for {span(remaining)} more; then {then}.")
     else:
         lines.append("Its time is over: the next passed probe brings it back.")
     return lines
@@ -184,9 +184,9 @@ def _probe_axis(health: Health, rules: Rules, spec: CheckSpec, now: float, next_
     lines = []
     if health.probe == "starting":
         lines.append("It has not passed a check yet, and nothing is sent to it before it has.")
-        left = health.started + rules.grace - now
-        if left > 0:
-            lines.append(f"Its failures do not count for {span(left)} more (`grace`).")
+        remaining = health.started + rules.grace - now
+        if remaining > 0:
+            lines.append(f"Its failures do not count for {span(remaining)} more (`grace`).")
     if health.held_until > now:
         lines.append(f"It has been flapping and is held out for {span(health.held_until - now)} more (`damping`).")
     first = "" if health.ever_ready else ", enough for a first entry"
@@ -203,8 +203,8 @@ def _doubt(health: Health, rules: Rules, now: float) -> list[str]:
         "shared": "most of its pool fell silent together",
         "overloaded": "it is busy and still answers clients",
     }.get(health.doubt, health.doubt)
-    left = health.doubt_since + rules.patience - now
-    until = f"for {span(left)} more" if left > 0 else "any more: they count now"
+    remaining = health.doubt_since + rules.patience - now
+    until = f"for {span(remaining)} more" if remaining > 0 else "any more: they count now"
     return [f"Its failed probes are not counted {until}, because {why}."]
 
 
@@ -227,8 +227,8 @@ def _weight(health: Health, rules: Rules, now: float, weight: float | None) -> l
 def trial_text(trial: Health) -> str:
     """What is to be said of a target on which a changed check has not passed yet."""
     failed = max(0, -trial.streak)
-    said = f"failed {failed} times in a row: {trial.text}" if failed else trial.text
-    return f"its check was changed; the new one has not passed here yet ({said}), so the former one still decides"
+    excerpt = f"failed {failed} times in a row: {trial.text}" if failed else trial.text
+    return f"its check was changed; the new one has not passed here yet ({excerpt}), so the former one still decides"
 
 
 def _trial(trial: Health | None) -> list[str]:

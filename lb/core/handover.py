@@ -60,7 +60,7 @@ def handed_over(
     """
     old_pools = {(service.name, pool.name): pool for service in before for pool in service.pools}
     olds = {target.id: target for pool in old_pools.values() for target in pool.targets}
-    found: dict[Place, Handover] = {}
+    handovers: dict[Place, Handover] = {}
     for place, pool in _pools(after):
         was = names.pool_was(*place)
         former = old_pools.get(was)
@@ -69,10 +69,13 @@ def handed_over(
         members = {target.id for target in former.targets}
         sources = {old for target in pool.targets for old in names.targets.get(target.id, (target.id,))}
         if not members & sources:
-            known = (*sources, *(twin for target in pool.targets for twin in names.twins.get(target.id, ())))
+            relatives = (
+                *sources,
+                *(twin for target in pool.targets for twin in names.twins.get(target.id, ())),
+            )
             gone = [target for target in former.targets if able(target) and not _moved(target, names)]
             since = now
-            if place not in busy or any(able(olds[old]) for old in known if old in olds):
+            if place not in busy or any(able(olds[old]) for old in relatives if old in olds):
                 gone = []
         elif was in under_way:
             replaced = {target.id for target in under_way[was].targets}
@@ -84,8 +87,8 @@ def handed_over(
         kept = [(_at(place, target), target.id) for target in gone]
         stay = [(target, old) for target, old in kept if target.id not in in_file]
         if stay:
-            found[place] = Handover(tuple(target for target, _ in stay), since, tuple(old for _, old in stay))
-    return found
+            handovers[place] = Handover(tuple(target for target, _ in stay), since, tuple(old for _, old in stay))
+    return handovers
 
 
 def with_names(names: Renames, handovers: Mapping[Place, Handover]) -> Renames:

@@ -40,7 +40,7 @@ record to live down. A failure resets the passes and a pass the failures: in a r
 all this is `shown()`.
 
 What it does not do: decide who is ejected (`outlier`), who gets how much traffic (`rotation`), or when a failure is
-the checker's own fault (`suspicion`; the verdict comes with its `doubt` already attached).
+the checker's own fault (`common_cause`; the verdict comes with its `doubt` already attached).
 """
 
 from __future__ import annotations

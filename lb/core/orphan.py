@@ -24,14 +24,14 @@ class Look:
     again: float  # seconds until the next look
 
 
-def look(since: float, said: float | None, bound: float, now: float, visited: bool) -> Look:
+def look(since: float, last_message: float | None, bound: float, now: float, visited: bool) -> Look:
     """`since`: when the supervisor was lost; `said`: when that was said last; `bound`: seconds without a supervisor.
 
     `visited`: a supervisor that starts has asked for this worker's sockets, and has not yet taken it over.
     """
     gone = now - since
-    left = bound - gone
-    if left <= 0 and not (visited and gone < bound + START_TIME):
+    remaining = bound - gone
+    if remaining <= 0 and not (visited and gone < bound + START_TIME):
         return Look(
             f"the supervisor has been gone for {span(gone)} (worker_limits.orphan: {span(bound)}): this worker takes "
             "no further requests, and ends when those under way have. Start `lb run` again",
@@ -39,15 +39,15 @@ def look(since: float, said: float | None, bound: float, now: float, visited: bo
             again=0.0,
         )
     text = ""
-    if said is None or now - said >= SAY_EVERY:
-        what = f"has been gone for {span(gone)}" if said is not None else "is gone"
+    if last_message is None or now - last_message >= SAY_EVERY:
+        what = f"has been gone for {span(gone)}" if last_message is not None else "is gone"
         text = (
             f"the supervisor {what}: targets are not probed, the verdicts on them are {span(gone)} old. This worker "
-            f"serves on, and ends in {span(max(0.0, left))}. Start `lb run` again: it takes this worker over"
+            f"serves on, and ends in {span(max(0.0, remaining))}. Start `lb run` again: it takes this worker over"
         )
-        said = now
-    due = said + SAY_EVERY - now
-    return Look(text, ends=False, again=max(PAUSE, min(due, left)) if left > 0 else 1.0)
+        last_message = now
+    due = last_message + SAY_EVERY - now
+    return Look(text, ends=False, again=max(PAUSE, min(due, remaining)) if remaining > 0 else 1.0)
 
 
 def span(seconds: float) -> str:

@@ -70,7 +70,7 @@ class Outlier:
         )
 
 
-class Found(NamedTuple):
+class Suspect(NamedTuple):
     """A target that is to be ejected, and why. `quick`: it only could not be connected to."""
 
     target: str
@@ -159,8 +159,8 @@ class Ejector:
         heard = self._of(tally.target, worker)
         workers = self._heard[tally.target]
         if len(workers) > 1:  # a worker's heir counts from nought; what its predecessor said is over
-            for known in [known for known in workers if known[0] == worker[0] and known[1] < worker[1]]:
-                del workers[known]
+            for former in [key for key in workers if key[0] == worker[0] and key[1] < worker[1]]:
+                del workers[former]
         failed = tally.connect_failures + tally.resets + tally.timeouts + tally.server_errors
         ok_more, failed_more = tally.successes - heard.ok, failed - heard.failed
         if ok_more or failed_more:
@@ -179,7 +179,7 @@ class Ejector:
     def alarm(self, alarm: Alarm) -> None:
         """A worker just saw a target fail, ahead of its next report."""
         workers = self._heard.get(alarm.target, {})
-        newest = max((known for known in workers if known[0] == alarm.worker), default=(alarm.worker, 0))
+        newest = max((key for key in workers if key[0] == alarm.worker), default=(alarm.worker, 0))
         heard = self._of(alarm.target, newest)
         if alarm.streak < heard.streak:
             heard.floor = 0  # it succeeded in between
@@ -194,9 +194,9 @@ class Ejector:
 
     def rename(self, old: str, new: str, former: Ejector) -> None:
         """`new` is what `former` knows as `old`. Workers count anew for it, but its failures in a row go on."""
-        for worker, told in former._heard.pop(old, {}).items():
+        for worker, before in former._heard.pop(old, {}).items():
             heard = self._of(new, worker)
-            heard.streak, heard.floor = told.streak, told.floor
+            heard.streak, heard.floor = before.streak, before.floor
         window, until = former._windows.pop(old, None), former._probation.pop(old, None)
         if window is not None and former.rules.window == self.rules.window:
             self._windows[new] = window
@@ -206,16 +206,16 @@ class Ejector:
     def forget(self, keep: Iterable[str]) -> None:
         """Drop what is known of all targets but these."""
         kept = set(keep)
-        for known in (self._windows, self._heard, self._probation, self._causes):
-            for target in [target for target in known if target not in kept]:
-                del known[target]
+        for records in (self._windows, self._heard, self._probation, self._causes):
+            for target in [target for target in records if target not in kept]:
+                del records[target]
 
-    def sweep(self, states: Mapping[str, str], now: float) -> list[Found]:
+    def sweep(self, states: Mapping[str, str], now: float) -> list[Suspect]:
         """Who is to be ejected. `states` says of each target of the pool: `in` if it can serve, `ejected`, `idle` if it
         is ready but has weight 0, or else `out`. Idle ones are nobody's replacement, and no part of the share."""
         for target, state in states.items():
             if state != "in":
-                self._acquit(target)
+                self._reset_evidence(target)
             if state == "ejected":
                 self._probation[target] = now + PROBATION * self.rules.window
         rotating = [target for target, state in states.items() if state == "in"]
@@ -224,12 +224,12 @@ class Ejector:
             return []
         sums = {target: self._windows[target].sums(now) for target in rotating if target in self._windows}
         peers = _Peers(sums)
-        suspects = [found for target in rotating if (found := self._in_a_row(target, peers)) is not None]
+        suspects = [suspect for target in rotating if (suspect := self._in_a_row(target, peers)) is not None]
         if not suspects:
             suspects = self._against_peers(sums, now)
-        suspects.sort(key=lambda found: -_failed_share(sums.get(found.target, (0, 0, 0.0))))
-        for found in suspects[:room]:
-            self._acquit(found.target)
+        suspects.sort(key=lambda suspect: -_failed_share(sums.get(suspect.target, (0, 0, 0.0))))
+        for suspect in suspects[:room]:
+            self._reset_evidence(suspect.target)
         return suspects[:room]
 
     # --- the rules ---------------------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ class Ejector:
         allowed = max(1, int(self.rules.max_ejected * counted + 1e-9))
         return min(allowed - ejected, rotating - 1)
 
-    def _in_a_row(self, target: str, peers: _Peers) -> Found | None:
+    def _in_a_row(self, target: str, peers: _Peers) -> Suspect | None:
         rules = self.rules
         refused = streak = 0
         for heard in self._heard.get(target, {}).values():
@@ -252,18 +252,20 @@ class Ejector:
         if not streak:
             return None
         if rules.consecutive_connect and refused >= rules.consecutive_connect:
-            found = Found(target, f"{refused} connections in a row could not be made{self._cause(target)}", quick=True)
+            suspect = Suspect(
+                target, f"{refused} connections in a row could not be made{self._cause(target)}", quick=True
+            )
         elif rules.consecutive_failures and streak >= rules.consecutive_failures:
-            found = Found(target, f"{streak} requests in a row failed{self._cause(target)}")
+            suspect = Suspect(target, f"{streak} requests in a row failed{self._cause(target)}")
         else:
             return None
-        return found if peers.share_without(target) < 0.5 else None
+        return suspect if peers.share_without(target) < 0.5 else None
 
     def _cause(self, target: str) -> str:
         cause = self._causes.get(target)
         return f" (last: {cause})" if cause else ""
 
-    def _against_peers(self, sums: Mapping[str, tuple[int, int, float]], now: float) -> list[Found]:
+    def _against_peers(self, sums: Mapping[str, tuple[int, int, float]], now: float) -> list[Suspect]:
         rules = self.rules
         leniency = {target: LENIENCY if now < self._probation.get(target, 0.0) else 1 for target in sums}
         counted = {
@@ -274,7 +276,7 @@ class Ejector:
         everybody = _Peers(counted)
         if not (everybody.any_failed or rules.latency):
             return []  # the usual case: thousands of targets need not be compared twice a second
-        found: dict[str, Found] = {}
+        suspects: dict[str, Suspect] = {}
         for target, (ok, bad, _) in counted.items():
             share = bad / (ok + bad)
             peers = everybody.share_without(target)
@@ -288,13 +290,13 @@ class Ejector:
                 reason = (
                     f"{share:.0%} of its {ok + bad} requests in {rules.window:g} s failed, {peers:.0%} of its peers'"
                 )
-                found[target] = Found(target, reason)
+                suspects[target] = Suspect(target, reason)
         if len(counted) >= rules.peers:
             for other in self._below_the_mean(counted) + self._too_slow(counted):
-                found.setdefault(other.target, other)
-        return list(found.values())
+                suspects.setdefault(other.target, other)
+        return list(suspects.values())
 
-    def _below_the_mean(self, counted: Mapping[str, tuple[int, int, float]]) -> list[Found]:
+    def _below_the_mean(self, counted: Mapping[str, tuple[int, int, float]]) -> list[Suspect]:
         if not self.rules.deviations:
             return []
         rates = {
@@ -305,30 +307,30 @@ class Ejector:
         limit = success_rate_limit(list(rates.values()), self.rules.deviations)
         peers = _Peers(counted)
         return [
-            Found(target, f"success rate {rate:.1%}, below {limit:.1%}, the limit by its {len(rates)} peers")
+            Suspect(target, f"success rate {rate:.1%}, below {limit:.1%}, the limit by its {len(rates)} peers")
             for target, rate in rates.items()
             if rate < limit and not by_chance(*_failed_of(counted[target]), peers.share_without(target))
         ]
 
-    def _too_slow(self, counted: Mapping[str, tuple[int, int, float]]) -> list[Found]:
+    def _too_slow(self, counted: Mapping[str, tuple[int, int, float]]) -> list[Suspect]:
         if not self.rules.latency:
             return []
         means = {target: seconds / (ok + bad) for target, (ok, bad, seconds) in counted.items()}
-        found = []
+        suspects = []
         ordered = sorted(means.values())
         for target, mean in means.items():
             median = median_without(ordered, mean)
             if mean > median * self.rules.latency and mean - median > 0.001:
                 text = f"takes {mean * 1000:.0f} ms on average, {mean / max(median, 1e-9):.1f} times its peers' median"
-                found.append(Found(target, text))
-        return found
+                suspects.append(Suspect(target, text))
+        return suspects
 
     # --- the books ---------------------------------------------------------------------------------------------------
 
     def _of(self, target: str, worker: tuple[int, int]) -> _Heard:
         return self._heard.setdefault(target, {}).setdefault(worker, _Heard())
 
-    def _acquit(self, target: str) -> None:
+    def _reset_evidence(self, target: str) -> None:
         """Nothing that happened so far is held against it: it starts anew when it returns (Envoy #40697)."""
         for heard in self._heard.get(target, {}).values():
             heard.floor = heard.streak

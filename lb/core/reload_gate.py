@@ -45,20 +45,20 @@ class CutOff:
 def cut_off(before: Situation, after: Situation, renames: Renames, now: float) -> tuple[CutOff, ...]:
     """The services that are served `before` and would not be `after`."""
     old = {service.name: service for service in before.services}
-    found = []
+    cut_offs = []
     for service in after.services:
         former = old.get(renames.services.get(service.name, service.name))
         serving = _serving(former, before, before.healths, now) if former is not None else frozenset()
         if not serving:
             continue
         if not _serving(service, after, after.healths, now):
-            found.append(_told(service, after, sorted(pool for _, pool in serving), now))
-    return tuple(found)
+            cut_offs.append(_described(service, after, sorted(pool for _, pool in serving), now))
+    return tuple(cut_offs)
 
 
-def told(found: tuple[CutOff, ...]) -> str:
+def described(cut_offs: tuple[CutOff, ...]) -> str:
     """All of it in one text."""
-    return "; ".join(each.text for each in found)
+    return "; ".join(each.text for each in cut_offs)
 
 
 def _serving(service: Service, situation: Situation, healths: Mapping[str, Health], now: float) -> frozenset[Place]:
@@ -80,7 +80,7 @@ def _rotation(service: Service, situation: Situation, healths: Mapping[str, Heal
     return resolve(service, healths, desired.services[service.name], desired.targets, rules, now, version=0)
 
 
-def _told(service: Service, after: Situation, serving: list[str], now: float) -> CutOff:
+def _described(service: Service, after: Situation, serving: list[str], now: float) -> CutOff:
     healths, overrides = after.healths, after.desired.targets
     panic = after.rules[service.name].panic
     rotation = _rotation(service, after, healths, now)

@@ -79,12 +79,12 @@ def renames(old: Layout, new: Layout) -> Renames:
     pools: dict[Place, Place] = {}
     for name, layout in new.items():
         was = services.get(name, name)
-        found = _matched(
+        old_pool_of = _matched(
             {pool: frozenset(addresses) for pool, addresses in old.get(was, {}).items()},
             {pool: frozenset(addresses) for pool, addresses in layout.items()},
         )
         for pool in layout:
-            former = found.get(pool, pool)
+            former = old_pool_of.get(pool, pool)
             if (was, former) != (name, pool) and former in old.get(was, {}):
                 pools[name, pool] = was, former
     by_address: dict[str, list[str]] = {}
@@ -125,11 +125,11 @@ def _matched(old: Mapping[str, Hashable], new: Mapping[str, Hashable]) -> dict[s
 
 def _alone(contents: Mapping[str, Hashable]) -> dict[Hashable, str]:
     """Content → name, of contents that only one name has."""
-    found: dict[Hashable, list[str]] = {}
+    names_by_content: dict[Hashable, list[str]] = {}
     for name, content in contents.items():
         if content:
-            found.setdefault(content, []).append(name)
-    return {content: names[0] for content, names in found.items() if len(names) == 1}
+            names_by_content.setdefault(content, []).append(name)
+    return {content: names[0] for content, names in names_by_content.items() if len(names) == 1}
 
 
 def _distance(

@@ -212,7 +212,7 @@ def advance(rollout: Rollout, sample: Sample, now: float) -> Next:
     if worse is not None:
         return fail(rollout, worse.text, can_go_back=sample.old_ready > 0)
     weakest = max(findings, key=lambda finding: finding.needed)
-    outlook = _told(weakest) if weakest.needed else "; ".join(finding.text for finding in findings)
+    outlook = _needed_text(weakest) if weakest.needed else "; ".join(finding.text for finding in findings)
     rollout = replace(rollout, measure=measure, outlook=outlook, needed=weakest.needed)
     lasted = now - measure.begin.at
     if rollout.phase == "baking":
@@ -250,7 +250,7 @@ def _finish(rollout: Rollout) -> Next:
     return replace(rollout, phase="done", measure=None, reason=text, outlook="", needed=0), (Effect("done", text),)
 
 
-def _told(finding: Finding) -> str:
+def _needed_text(finding: Finding) -> str:
     what = "request" if finding.needed == 1 else "requests"
     return f"NOT ENOUGH DATA, about {finding.needed} more {what} needed: {finding.text}"
 
@@ -305,8 +305,8 @@ def _findings(rollout: Rollout, measure: Measure, sample: Sample, mark: Mark) ->
 
 def _burn_rates(plan: Plan, old: Tally, short: Tally, long: Tally, alpha: float) -> Iterator[Finding]:
     bake, limits = plan.bake, plan.thresholds
-    known = old.requests >= limits.min_requests
-    accepted = old.errors / old.requests + limits.error_rate if known else 0.0
+    comparable = old.requests >= limits.min_requests
+    accepted = old.errors / old.requests + limits.error_rate if comparable else 0.0
     if burning((short.errors, short.requests), (long.errors, long.requests), bake.budget, bake.burn, alpha, accepted):
         yield Finding(
             "worse",
@@ -314,7 +314,7 @@ def _burn_rates(plan: Plan, old: Tally, short: Tally, long: Tally, alpha: float)
             f"{long.errors} of {long.requests} within {_time(bake.long_window)}: more than {bake.burn:g} times its "
             f"budget of {bake.budget * 100:.3g} %",
         )
-    bound = latency_limit(old, limits.latency) if known else None
+    bound = latency_limit(old, limits.latency) if comparable else None
     if bound is None:
         return
     slow, slow_long = short.slower(bound), long.slower(bound)

@@ -58,21 +58,21 @@ class Run(msgspec.Struct, omit_defaults=True):
 class _Open:
     """The run that a check is in, and how many more it may end."""
 
-    __slots__ = ("as_of", "left", "run", "sign")
+    __slots__ = ("as_of", "room", "run", "signature")
 
-    def __init__(self, run: Run, sign: tuple[str, ...]) -> None:
+    def __init__(self, run: Run, signature: tuple[str, ...]) -> None:
         self.run = run
-        self.sign = sign
-        self.left = float(BURST)
+        self.signature = signature
+        self.room = float(BURST)
         self.as_of = run.first
 
     def may_end(self, at: float) -> bool:
-        self.left = min(BURST, self.left + max(0.0, at - self.as_of) / EVERY)
+        self.room = min(BURST, self.room + max(0.0, at - self.as_of) / EVERY)
         self.as_of = at  # the clock may have been set back
-        return self.left >= 1
+        return self.room >= 1
 
 
-class Folder:
+class RunFolder:
     """Hears every probe; says which run has ended with it."""
 
     def __init__(self) -> None:
@@ -82,25 +82,25 @@ class Folder:
         """A probe that began at `at`. Returns the run that it ended."""
         kind = "ignored" if verdict.ignored else "passed" if verdict.ok else verdict.kind or "failed"
         # Other texts than that of a status may hold anything, such as a number that grows with each probe.
-        sign = (kind, doubt, verdict.text if kind == "status" else "")
-        known = self._open.get((target, check))
-        if known is None:
-            self._open[target, check] = _Open(_begun(target, check, at, kind, verdict, doubt), sign)
+        signature = (kind, doubt, verdict.text if kind == "status" else "")
+        open_run = self._open.get((target, check))
+        if open_run is None:
+            self._open[target, check] = _Open(_begun(target, check, at, kind, verdict, doubt), signature)
             return None
-        run = known.run
+        run = open_run.run
         mixed = run.kind == "mixed"
-        if (mixed or sign != known.sign) and known.may_end(at):
-            known.left -= 1
-            known.run, known.sign = _begun(target, check, at, kind, verdict, doubt), sign
+        if (mixed or signature != open_run.signature) and open_run.may_end(at):
+            open_run.room -= 1
+            open_run.run, open_run.signature = _begun(target, check, at, kind, verdict, doubt), signature
             return run
-        if sign != known.sign and not mixed:
+        if signature != open_run.signature and not mixed:
             run.kind, run.doubt = "mixed", ""
         _add(run, at, verdict)
         return None
 
     def open(self) -> list[Run]:
         """The runs that go on."""
-        return [known.run for known in self._open.values()]
+        return [open_run.run for open_run in self._open.values()]
 
     def open_of(self, target: str) -> list[Run]:
         """Those of one target."""

@@ -5,8 +5,8 @@ probes keep to a schedule that does not drift, each a random bit early (`jitter`
 together do not stay together. `interval` is measured from start to start and is an upper bound: detection takes at
 most interval × fall + timeout. Probes of one target do not overlap, and no probe waits for another target's answer.
 
-A failure is doubted before it is counted (`core.suspicion`): lb's loop may have stood still, its network may be down,
-or the target may only be busy.
+A failure is doubted before it is counted (`core.common_cause`): lb's loop may have stood still, its network may be
+down, or the target may only be busy.
 
 When the question of a check changes, the new check is on trial on targets that were ready under the former check. The
 former check goes on and decides until the new one has passed there. (A target without a former check stays ready that
@@ -33,9 +33,9 @@ from typing import Literal
 
 import msgspec
 
-from lb.core import continuity
+from lb.core import restore
 from lb.core.checks import Checks, CheckSpec, definition, identity
-from lb.core.continuity import Kept
+from lb.core.common_cause import CommonCause, Notice, overloaded, stalled
 from lb.core.lifecycle import (
     Effect,
     Event,
@@ -53,7 +53,7 @@ from lb.core.lifecycle import (
 )
 from lb.core.liveness import Liveness
 from lb.core.renames import NONE, Renames
-from lb.core.suspicion import Notice, Suspicion, overloaded, stalled
+from lb.core.restore import Kept
 from lb.core.targets import Target, TlsClient
 from lb.health.addresses import Addresses, OnAddress, order
 from lb.health.liveness import LivenessTracker
@@ -183,7 +183,7 @@ class Monitor:
         self.addresses = self._addresses.in_use
         self._schedule: Schedule[_Watch] = Schedule(clock, self._due)
         self._loop_lag = LoopLag(clock)
-        self._suspicion = Suspicion()
+        self._common_cause = CommonCause()
         self._liveness = LivenessTracker(clock, self._life)
         self._standstill_reported = float("-inf")
         self._rooms = {"command": _Room(PROGRAMS), "": _Room(_connections())}
@@ -234,7 +234,7 @@ class Monitor:
         for host in self._named:
             self._use_unprobed(host)
         rounds = [watch.spec.interval + watch.spec.timeout for watch in self._watches.values()]
-        self._suspicion.window = max(rounds, default=3.0)
+        self._common_cause.window = max(rounds, default=3.0)
         now, first = self._clock(), 0
         for watch in self._watches.values():
             if not watch.began and watch.under_way is None and not watch.queued:
@@ -344,7 +344,7 @@ class Monitor:
         self._busy.pop(old, None)
         self._unprobed.pop(old, None)
         self._addresses.forget(old)
-        self._notify(self._suspicion.known(_pool(self._targets.pop(old)), old, False))
+        self._notify(self._common_cause.set_ready(_pool(self._targets.pop(old)), old, False))
         self._targets[target.id] = target
         self._hear_of(target, health)
 
@@ -358,7 +358,7 @@ class Monitor:
 
     def _hear_of(self, target: Target, health: Health) -> None:
         ready = health.probe == "ready" and (target.id, "readiness") in self._watches
-        self._notify(self._suspicion.known(_pool(target), target.id, ready))
+        self._notify(self._common_cause.set_ready(_pool(target), target.id, ready))
 
     def _apply_rules(self, target_id: str, rules: Rules) -> None:
         """Use new rules; timed states under way go on by them."""
@@ -428,7 +428,7 @@ class Monitor:
         watch = next((watch for watch in self._watches.values() if watch.role == "canary"), None)
         if watch is not None and (canary is None or (watch.target, watch.spec) != canary):
             self._unwatch((watch.target.id, "canary"))
-            self._suspicion.canary = None
+            self._common_cause.canary = None
             watch = None
         if watch is None and canary is not None:
             self._add(canary[0], "canary", canary[1])
@@ -467,7 +467,7 @@ class Monitor:
         self._busy.pop(target_id, None)
         self._unprobed.pop(target_id, None)
         del self._rules[target_id], self._healths[target_id]
-        self._notify(self._suspicion.known(_pool(target), target_id, False))
+        self._notify(self._common_cause.set_ready(_pool(target), target_id, False))
 
     # --- queries -----------------------------------------------------------------------------------------------------
 
@@ -567,13 +567,13 @@ class Monitor:
             former = self._watches.get((target_id, "former"))
             decided = watch is not None and (watch.trial is None or former is not None)
             asked = self._identity(target_id)
-            kept = continuity.keep(target_id, asked, self._healths[target_id], decided, now, unix)
+            kept = restore.keep(target_id, asked, self._healths[target_id], decided, now, unix)
             if kept is not None and former is not None:
-                kept = continuity.with_former(kept, former.spec)
+                kept = restore.with_former(kept, former.spec)
             life, watch = self.liveness.get(target_id), self._watches.get((target_id, "liveness"))
             if life is not None and life.tries and watch is not None:
                 kept = kept or Kept(target_id, asked, False, False, 0.0, "")
-                kept = continuity.with_life(kept, watch.identity, life, now, unix)
+                kept = restore.with_life(kept, watch.identity, life, now, unix)
             if kept is not None:
                 address = self.addresses.get(target_id, ("",))[0]
                 verdicts.append(msgspec.structs.replace(kept, address=address) if address else kept)
@@ -590,28 +590,28 @@ class Monitor:
                 continue
             rules = self._rules[each.target]
             if watch is None:
-                self._healths[each.target] = continuity.warmth(each, self._healths[each.target], rules, now)
+                self._healths[each.target] = restore.warmth(each, self._healths[each.target], rules, now)
             elif not watch.began:
-                former = continuity.unsealed(each.former, watch.spec) if each.former is not None else None
+                former = restore.unsealed(each.former, watch.spec) if each.former is not None else None
                 former = _with_contents_of(watch.spec, former) if former is not None else None
                 if each.former is None:
                     deciding = watch
-                elif former is not None and continuity.on_trial(each, unix) and not _same_question(former, watch.spec):
+                elif former is not None and restore.on_trial(each, unix) and not _same_question(former, watch.spec):
                     deciding = self._resume_trial(watch, former, now)
                 else:
                     continue  # too old, or its secrets are gone: only the check on trial is left
-                health = continuity.verdict(each, deciding.spec, rules, now, unix)
+                health = restore.verdict(each, deciding.spec, rules, now, unix)
                 if health is not None and self._restore_address(deciding, each.address):
                     held.append(each.target)
                 else:
-                    health = continuity.held(each, self._healths[each.target], rules, now, unix)
+                    health = restore.held(each, self._healths[each.target], rules, now, unix)
                 self._replace(each.target, health)
         self.restore_ejections(kept)
         for each in kept:
             watch = self._watches.get((each.target, "liveness"))
             if each.tries and watch is not None and watch.identity == each.life:
                 self._liveness.resume(
-                    each.target, continuity.restarts(each, self.liveness[each.target], watch.spec, now, unix)
+                    each.target, restore.restarts(each, self.liveness[each.target], watch.spec, now, unix)
                 )
         return held
 
@@ -639,7 +639,7 @@ class Monitor:
             health = self._healths.get(each.target)
             if health is None or health.ejections or not each.ejections or each.identity != self._identity(each.target):
                 continue
-            after = continuity.ejected(each, health, self._rules[each.target], now, unix)
+            after = restore.ejected(each, health, self._rules[each.target], now, unix)
             self._healths[each.target] = after
             if after.ejected_until:
                 held.append(each.target)
@@ -659,7 +659,7 @@ class Monitor:
             alike = by_identity.get(self._identity(target_id), [])
             gone = [each for each in alike if each.target not in self._targets]
             if gone or alike:
-                kept.append(continuity.under_name(gone or alike, target_id, moved=bool(gone)))
+                kept.append(restore.under_name(gone or alike, target_id, moved=bool(gone)))
         return kept
 
     def _identity(self, target_id: str) -> str:
@@ -828,7 +828,7 @@ class Monitor:
     def _dispatch(self, watch: _Watch, verdict: Verdict, standstill: bool) -> None:
         target_id = watch.target.id
         if watch.role == "canary":
-            self._suspicion.canary = verdict.ok if not standstill else self._suspicion.canary
+            self._common_cause.canary = verdict.ok if not standstill else self._common_cause.canary
             return
         if watch.role == "liveness":
             if standstill:
@@ -857,7 +857,7 @@ class Monitor:
                 return "overloaded"
         if watch.trial is not None:
             return ""
-        finding = self._suspicion.judge(watch.pool, target_id, verdict, self._clock())
+        finding = self._common_cause.judge(watch.pool, target_id, verdict, self._clock())
         self._notify(finding.notices)
         return finding.doubt
 
@@ -905,7 +905,7 @@ class Monitor:
         self._healths[target_id] = after
         if (after.probe == "ready") != (before.probe == "ready"):
             pool = _pool(self._targets[target_id])
-            self._notify(self._suspicion.known(pool, target_id, after.probe == "ready"))
+            self._notify(self._common_cause.set_ready(pool, target_id, after.probe == "ready"))
         if effects:
             for effect in effects:
                 if effect.kind == "probe":

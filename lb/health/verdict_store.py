@@ -1,7 +1,7 @@
 """Verdicts and ejections on disk, so that a restarted supervisor keeps the targets that were ready a moment ago.
 
 The file is replaced by a rename and never flushed to the disk. After a power cut, or a restart that took too long
-(`core.continuity`), the targets are probed before they get requests. A damaged or unwritable file has the same effect.
+(`core.restore`), the targets are probed before they get requests. A damaged or unwritable file has the same effect.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from lb.core.continuity import Kept
+from lb.core.restore import Kept
 from lb.net import atomic_file
 
 FILE = "verdicts.json"

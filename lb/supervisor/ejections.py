@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from lb.core.lifecycle import Health, in_rotation
-from lb.core.outlier import Ejector, Found
+from lb.core.outlier import Ejector, Suspect
 from lb.core.renames import NONE, Renames
 from lb.core.report import Alarm, Report
 from lb.core.rotation import ServiceRules
@@ -52,7 +52,7 @@ class Ejections:
         if pool is not None:
             self._ejectors[pool].alarm(alarm)
 
-    def sweep(self, health: Callable[[str], Health], able: Callable[[Target], bool], now: float) -> Iterator[Found]:
+    def sweep(self, health: Callable[[str], Health], able: Callable[[Target], bool], now: float) -> Iterator[Suspect]:
         """Who is to go now. `able`: whether a target can serve."""
         for pool, ejector in self._ejectors.items():
             if not ejector.rules.off:

@@ -6,10 +6,10 @@ import asyncio
 import time
 
 from lb.control.probe_history import ProbeHistory
+from lb.core.common_cause import Notice
 from lb.core.lifecycle import Effect, Eject, Health, Seen, shown
 from lb.core.report import Alarm, Report
 from lb.core.rotation import bears_on_rotation
-from lb.core.suspicion import Notice
 from lb.health.monitor import Monitor
 from lb.health.verdict_store import VerdictStore
 from lb.supervisor.ejections import Ejections

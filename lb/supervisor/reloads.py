@@ -30,7 +30,7 @@ from lb.config.yaml.problems import ConfigError
 from lb.control.models import ConfigOrder
 from lb.core.digest import digest
 from lb.core.refusals import Refused
-from lb.core.reload_gate import CutOff, Situation, cut_off, told
+from lb.core.reload_gate import CutOff, Situation, cut_off, described
 from lb.health.monitor import Monitor
 from lb.net.atomic_file import Replacement
 from lb.supervisor.desired import DesiredState
@@ -59,7 +59,7 @@ class CutsOff(Exception):  # noqa: N818 - it says what happened
     """With the file as it is, a service that is served now would have no target that can serve."""
 
     def __init__(self, found: tuple[CutOff, ...]) -> None:
-        super().__init__(f"{told(found)}. Make one of its targets ready first, or force it (`lb reload --force`)")
+        super().__init__(f"{described(found)}. Make one of its targets ready first, or force it (`lb reload --force`)")
         self.found = found
 
 
@@ -186,7 +186,7 @@ class Reloads:
         found = self._cut_off(plan)
         if found and not force:
             raise CutsOff(found)
-        return told(found)
+        return described(found)
 
     def _check_free(self) -> None:
         if self._state.blocked_by:

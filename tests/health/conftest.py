@@ -14,10 +14,10 @@ import msgspec
 import pytest
 
 from lb.core.checks import Checks, CheckSpec
+from lb.core.common_cause import Notice
 from lb.core.lifecycle import Effect, Health, Rules, Verdict
 from lb.core.renames import NONE, Renames
 from lb.core.rotation import ServiceRules, rules_of
-from lb.core.suspicion import Notice
 from lb.core.targets import Target
 from lb.health.monitor import Monitor
 from tests.support.eventually_async import eventually

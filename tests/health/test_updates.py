@@ -12,8 +12,8 @@ import trustme
 from msgspec import structs
 
 from lb.core.checks import Checks, CheckSpec
-from lb.core.continuity import LONGEST_TRIAL
 from lb.core.lifecycle import Drain, Eject, Ejection, SlowStart, in_rotation, ramp, shown
+from lb.core.restore import LONGEST_TRIAL
 from lb.core.rotation import ServiceRules, rules_of
 from lb.core.targets import TlsClient
 from tests.health.conftest import Watcher, ok

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lb.core.checks import CheckSpec, Expect
-from lb.core.continuity import Kept
+from lb.core.restore import Kept
 from lb.core.targets import TlsClient
 from lb.health.verdict_store import FILE, VerdictStore
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lb.core.balance import POLICIES, PeakEwma, build, hash_key
-from lb.core.balance.dice import Dice
+from lb.core.balance.alias_table import AliasTable
 from lb.core.balance.round_robin import LONGEST_CYCLE, laps, scan, spread, whole
 from lb.core.targets import Balance
 
@@ -221,7 +221,7 @@ class Loaded(random.Random):
 def test_the_alias_table_holds_exactly_the_weights(weights, seed):
     """Of the numbers that a draw may be made from, each index has a part as large as its weight."""
     loaded = Loaded(seed)
-    dice, sides = Dice(weights, loaded), len(weights)
+    dice, sides = AliasTable(weights, loaded), len(weights)
 
     def drawn(column, part):
         loaded.next = (column + part) / sides
@@ -242,7 +242,7 @@ def test_the_alias_table_holds_exactly_the_weights(weights, seed):
 
 @given(st.lists(st.floats(0.001, 1000.0), min_size=2, max_size=10), st.integers(0, 2**32))
 def test_two_draws_differ(weights, seed):
-    dice = Dice(weights, random.Random(seed))
+    dice = AliasTable(weights, random.Random(seed))
     for _ in range(50):
         first, second = dice.draw_two()
         assert first != second

@@ -11,7 +11,7 @@ from msgspec.structs import replace as with_fields
 
 from lb.core.desired import Desired, ServiceDesired, TargetDesired, under_configuration
 from lb.core.lifecycle import Health
-from lb.core.reload_gate import CutOff, Situation, cut_off, told
+from lb.core.reload_gate import CutOff, Situation, cut_off, described
 from lb.core.rotation import Panic, ServiceRules
 from lb.core.targets import Pool, Preview, Service, Target
 
@@ -193,5 +193,5 @@ def test_operators_wishes_count() -> None:
 
 def test_all_services_that_are_cut_off_are_told() -> None:
     found = (CutOff("a", "a has none", ()), CutOff("b", "b has none", ()))
-    assert told(found) == "a has none; b has none"
-    assert told(()) == ""
+    assert described(found) == "a has none; b has none"
+    assert described(()) == ""

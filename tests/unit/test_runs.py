@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lb.core.lifecycle import Verdict
-from lb.core.runs import BURST, EVERY, Folder, Run, sentence
+from lb.core.runs import BURST, EVERY, Run, RunFolder, sentence
 
 PASS = Verdict(True, 0.002, "HTTP 200", "passed")
 REFUSED = Verdict(False, 0.0001, "connection refused", "refused")
@@ -17,7 +17,7 @@ TARGET = "app/blue/b1:80"
 
 def folded(*verdicts: Verdict, every: float = 1.0, doubt: str = "") -> tuple[list[Run], list[Run]]:
     """(the runs that have ended, those that go on)"""
-    folder = Folder()
+    folder = RunFolder()
     ended = [folder.saw(TARGET, "readiness", 1000 + i * every, v, doubt) for i, v in enumerate(verdicts)]
     return [run for run in ended if run is not None], folder.open()
 
@@ -49,7 +49,7 @@ def test_statuses_differ_and_numbers_within_a_text_do_not():
 
 
 def test_failures_that_do_not_count_are_a_run_of_their_own():
-    folder = Folder()
+    folder = RunFolder()
     silent = Verdict(False, 1.0, "no answer", "timeout")
     folder.saw(TARGET, "readiness", 1.0, silent)
     ended = folder.saw(TARGET, "readiness", 2.0, silent, "shared")
@@ -60,7 +60,7 @@ def test_failures_that_do_not_count_are_a_run_of_their_own():
 
 
 def test_liveness_is_told_apart():
-    folder = Folder()
+    folder = RunFolder()
     folder.saw(TARGET, "readiness", 1.0, PASS)
     assert folder.saw(TARGET, "liveness", 1.1, REFUSED) is None
     assert [sentence(run) for run in folder.open_of(TARGET)] == [
@@ -92,7 +92,7 @@ VERDICTS = st.sampled_from([PASS, REFUSED, INTERIM, Verdict(False, 0.0, "HTTP 50
 
 @given(st.lists(st.tuples(VERDICTS, st.sampled_from(["", "shared"]), st.floats(-5, 60)), min_size=1, max_size=80))
 def test_nothing_is_lost_in_any_history(history):
-    folder, ended, at, clock = Folder(), [], 1000.0, []
+    folder, ended, at, clock = RunFolder(), [], 1000.0, []
     for verdict, doubt, later in history:
         at += later  # the clock may be set back
         clock.append(at)

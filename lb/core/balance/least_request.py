@@ -11,7 +11,7 @@ import random
 from collections.abc import Collection, Sequence
 from typing import ClassVar, Generic, TypeVar
 
-from lb.core.balance.dice import Dice
+from lb.core.balance.alias_table import AliasTable
 from lb.core.balance.policy import Member
 from lb.core.balance.round_robin import sequence
 
@@ -27,7 +27,7 @@ class LeastRequest(Generic[L]):
     """The lane with the least in flight for its weight."""
 
     needs_key: ClassVar[bool] = False
-    __slots__ = ("_dice", "_first", "_members", "_ring", "_turns")
+    __slots__ = ("_first", "_members", "_ring", "_table", "_turns")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:
         total = sum(weight for _, weight in members)
@@ -35,7 +35,7 @@ class LeastRequest(Generic[L]):
         self._members = list(members)
         self._ring = self._members * 2  # a window of it is the members from any first one on
         self._first = 0
-        self._dice = Dice([weight for _, weight in members], rng)
+        self._table = AliasTable([weight for _, weight in members], rng)
         self._turns = sequence([(member, member[1]) for member in members], begin)
 
     def pick(self, key: int = 0, avoid: Collection[L] = (), now: float = 0.0) -> L | None:
@@ -48,13 +48,13 @@ class LeastRequest(Generic[L]):
             first = self._first
             candidates = self._ring[first : first + count]
         else:
-            draw = self._dice.draw
+            draw = self._table.draw
             candidates = [members[draw()] for _ in range(SAMPLE)]
         if avoid:
             candidates = [turn, *candidates]
-            left = [member for member in candidates if member[0] not in avoid]
-            left = left or [member for member in members if member[0] not in avoid] or candidates
-            turn, candidates = left[0], left
+            untried = [member for member in candidates if member[0] not in avoid]
+            untried = untried or [member for member in members if member[0] not in avoid] or candidates
+            turn, candidates = untried[0], untried
         best, weight = turn
         load = best.in_flight / weight
         for lane, weight in candidates:

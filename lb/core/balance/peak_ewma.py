@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from math import exp
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
-from lb.core.balance.dice import Dice
+from lb.core.balance.alias_table import AliasTable
 
 if TYPE_CHECKING:
     from lb.core.balance.policy import Member
@@ -73,20 +73,20 @@ class PeakEwmaBalancer(Generic[L]):
     """
 
     needs_key: ClassVar[bool] = False
-    __slots__ = ("_dice", "_lanes", "_scales")
+    __slots__ = ("_lanes", "_scales", "_table")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:
         weights = [weight for _, weight in members]
         mean = sum(weights) / len(weights)
         self._lanes = [lane for lane, _ in members]
         self._scales = [mean / weight for weight in weights]
-        self._dice = Dice(weights, rng)
+        self._table = AliasTable(weights, rng)
 
     def pick(self, key: int = 0, avoid: Collection[L] = (), now: float = 0.0) -> L | None:
         lanes = self._lanes
         if len(lanes) == 1:
             return lanes[0]
-        i, j = self._dice.draw_two()
+        i, j = self._table.draw_two()
         first, second = lanes[i], lanes[j]
         if avoid:
             if first in avoid:
@@ -100,5 +100,5 @@ class PeakEwmaBalancer(Generic[L]):
     def _elsewhere(self, avoid: Collection[L], now: float) -> L:
         """Rare: both draws were tried before. The cheapest of the others, else of all."""
         both = list(zip(self._lanes, self._scales, strict=True))
-        left = [member for member in both if member[0] not in avoid] or both
-        return min(left, key=lambda member: member[0].ewma.cost(now) * (member[0].in_flight * member[1] + 1.0))[0]
+        untried = [member for member in both if member[0] not in avoid] or both
+        return min(untried, key=lambda member: member[0].ewma.cost(now) * (member[0].in_flight * member[1] + 1.0))[0]

@@ -12,7 +12,7 @@ import random
 from collections.abc import Collection, Sequence
 from typing import ClassVar, Generic, TypeVar
 
-from lb.core.balance.dice import Dice
+from lb.core.balance.alias_table import AliasTable
 from lb.core.balance.policy import Member
 
 L = TypeVar("L", bound=Member)
@@ -22,18 +22,18 @@ class RandomTwo(Generic[L]):
     """The better of two lanes drawn by weight."""
 
     needs_key: ClassVar[bool] = False
-    __slots__ = ("_dice", "_lanes", "_weights")
+    __slots__ = ("_lanes", "_table", "_weights")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:
         self._lanes = [lane for lane, _ in members]
         self._weights = [weight for _, weight in members]
-        self._dice = Dice(self._weights, rng)
+        self._table = AliasTable(self._weights, rng)
 
     def pick(self, key: int = 0, avoid: Collection[L] = (), now: float = 0.0) -> L | None:
         lanes = self._lanes
         if len(lanes) == 1:
             return lanes[0]
-        i, j = self._dice.draw_two()
+        i, j = self._table.draw_two()
         first, second = lanes[i], lanes[j]
         if avoid:
             if first in avoid:
@@ -46,5 +46,5 @@ class RandomTwo(Generic[L]):
     def _elsewhere(self, avoid: Collection[L]) -> L:
         """Rare: both draws were tried before. The least loaded of the others, else of all."""
         both = list(zip(self._lanes, self._weights, strict=True))
-        left = [(lane, weight) for lane, weight in both if lane not in avoid] or both
-        return min(left, key=lambda member: (member[0].in_flight / member[1], -member[1]))[0]
+        untried = [(lane, weight) for lane, weight in both if lane not in avoid] or both
+        return min(untried, key=lambda member: (member[0].in_flight / member[1], -member[1]))[0]

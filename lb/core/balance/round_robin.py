@@ -10,7 +10,7 @@ The sequence is worked out when the balancer is built, so a pick is one step of 
 - Fractional weights (slow start, agent hints), or a cycle that would be very long: the same deadlines, without end,
   worked out lap by lap. The shares are exact in the long run, and memory stays bounded.
 
-With more than 256 lanes, a high rate takes the cycle in stretches (`stretches.py`).
+With more than 256 lanes, a high rate takes the cycle in stretches (`blocked_cycle.py`).
 
 A retry's pick takes further steps until a lane comes that is not to be avoided: that is the same sequence without
 these lanes, so the others keep their shares among themselves.
@@ -24,8 +24,8 @@ from itertools import chain, cycle
 from math import gcd
 from typing import ClassVar, Generic, TypeVar
 
+from lb.core.balance.blocked_cycle import BlockedCycle
 from lb.core.balance.policy import Member
-from lb.core.balance.stretches import Stretches
 
 #: nginx's scan is used up to this many lanes…
 SCAN_LANES = 100
@@ -129,7 +129,7 @@ class RoundRobin(Generic[L]):
     """Weighted round robin."""
 
     needs_key: ClassVar[bool] = False
-    __slots__ = ("_members", "_rng", "_stretches", "_turns")
+    __slots__ = ("_blocked", "_members", "_rng", "_turns")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:
         total = sum(weight for _, weight in members)
@@ -137,9 +137,9 @@ class RoundRobin(Generic[L]):
         self._members = list(members)
         self._rng = rng
         self._turns: Iterator[L]
-        self._stretches: Stretches[L] | None = None
+        self._blocked: BlockedCycle[L] | None = None
         if len(members) > STRICT and (turns := whole_cycle([weight for _, weight in members], begin)) is not None:
-            self._stretches = Stretches([members[i][0] for i in turns])
+            self._blocked = BlockedCycle([members[i][0] for i in turns])
             self._turns = iter(())
         else:
             self._turns = sequence(members, begin)
@@ -152,8 +152,8 @@ class RoundRobin(Generic[L]):
 
     def _begin_lap(self, now: float) -> None:
         """Fetch the next turns, where they come in stretches; any other sequence has no end."""
-        if self._stretches is not None:
-            self._turns = iter(self._stretches.next_lap(now))
+        if self._blocked is not None:
+            self._turns = iter(self._blocked.next_lap(now))
 
     def _elsewhere(self, lane: L, avoid: Collection[L], now: float) -> L:
         for _ in range(REACH):
@@ -163,7 +163,7 @@ class RoundRobin(Generic[L]):
             elif other not in avoid:
                 return other
         # The lanes that are left have a tiny share, or there are none.
-        left = [(other, weight) for other, weight in self._members if other not in avoid]
-        if not left:
+        untried = [(other, weight) for other, weight in self._members if other not in avoid]
+        if not untried:
             return lane
-        return self._rng.choices([other for other, _ in left], [weight for _, weight in left])[0]
+        return self._rng.choices([other for other, _ in untried], [weight for _, weight in untried])[0]

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 
 
-class Dice:
+class AliasTable:
     """Draws an index with probability weight / sum(weights)."""
 
     __slots__ = ("_alias", "_keep", "_random", "_sides", "fair")

@@ -57,44 +57,44 @@ NOTHING = Finding()
 
 
 class _Pool:
-    """The ready targets of one pool, and which of them fail, by the sign that they fail with, since when."""
+    """The ready targets of one pool, and which of them fail, by the signature that they fail with, since when."""
 
-    __slots__ = ("failing", "ready", "signs", "suspected")
+    __slots__ = ("failing", "ready", "signatures", "suspected")
 
     def __init__(self) -> None:
         self.ready: set[str] = set()
-        self.signs: dict[str, str] = {}  # target → its sign
-        self.failing: dict[str, OrderedDict[str, float]] = {}  # sign → target → since, in that order
-        self.suspected = ""  # the sign that most of them share
+        self.signatures: dict[str, str] = {}  # target → its signature
+        self.failing: dict[str, OrderedDict[str, float]] = {}  # signature → target → since, in that order
+        self.suspected = ""  # the signature that most of them share
 
-    def fails(self, target: str, now: float, sign: str) -> None:
-        if self.signs.get(target) != sign:
+    def fails(self, target: str, now: float, signature: str) -> None:
+        if self.signatures.get(target) != signature:
             self.recovers(target)
-            self.signs[target] = sign
-            self.failing.setdefault(sign, OrderedDict())[target] = now
+            self.signatures[target] = signature
+            self.failing.setdefault(signature, OrderedDict())[target] = now
 
     def recovers(self, target: str) -> None:
-        sign = self.signs.pop(target, None)
-        if sign is not None:
-            alike = self.failing[sign]
+        signature = self.signatures.pop(target, None)
+        if signature is not None:
+            alike = self.failing[signature]
             del alike[target]
             if not alike:
-                del self.failing[sign]
+                del self.failing[signature]
 
-    def count(self, sign: str) -> int:
-        return len(self.failing.get(sign, ()))
+    def count(self, signature: str) -> int:
+        return len(self.failing.get(signature, ()))
 
     def common(self) -> str:
-        """The sign that most failing targets show."""
+        """The signature that most failing targets show."""
         return max(self.failing, key=self.count, default="")
 
-    def span(self, sign: str) -> tuple[float, float]:
-        """When the first and the last of those that show `sign` began to."""
-        alike = self.failing[sign]
+    def span(self, signature: str) -> tuple[float, float]:
+        """When the first and the last of those that show `signature` began to."""
+        alike = self.failing[signature]
         return alike[next(iter(alike))], alike[next(reversed(alike))]
 
 
-class Suspicion:
+class CommonCause:
     """Hears every readiness verdict. `window` is the longest round of probes: interval + timeout, seconds."""
 
     def __init__(self, window: float = 3.0) -> None:
@@ -105,7 +105,7 @@ class Suspicion:
         self._silent = 0
         self._everything = False  # all targets of all pools are suspected
 
-    def known(self, pool: str, target: str, ready: bool) -> tuple[Notice, ...]:
+    def set_ready(self, pool: str, target: str, ready: bool) -> tuple[Notice, ...]:
         """`target` is ready, or is not; only ready ones can be doubted."""
         group = self._pools.get(pool)
         if group is None:
@@ -118,7 +118,7 @@ class Suspicion:
             group.ready.add(target)
             self._ready += 1
             return ()
-        self._hear(group, target, 0.0, "")
+        self._record(group, target, 0.0, "")
         group.ready.discard(target)
         self._ready -= 1
         notices = self._look(pool, group)
@@ -133,7 +133,7 @@ class Suspicion:
             return NOTHING
         if verdict.ok and not group.failing and not group.suspected and not self._everything:
             return NOTHING  # as nearly always
-        self._hear(group, target, now, "" if verdict.ok else _sign(verdict))
+        self._record(group, target, now, "" if verdict.ok else _failure_signature(verdict))
         notices = self._look(pool, group)
         if verdict.ok or verdict.kind not in SILENT:
             return Finding("", notices)
@@ -141,10 +141,10 @@ class Suspicion:
             return Finding("own_fault", notices)
         return Finding("shared" if group.suspected == SILENCE else "", notices)
 
-    def _hear(self, group: _Pool, target: str, now: float, sign: str) -> None:
+    def _record(self, group: _Pool, target: str, now: float, signature: str) -> None:
         self._silent -= group.count(SILENCE)
-        if sign:
-            group.fails(target, now, sign)
+        if signature:
+            group.fails(target, now, signature)
         else:
             group.recovers(target)
         self._silent += group.count(SILENCE)
@@ -160,11 +160,11 @@ class Suspicion:
             text = f"all {self._ready} ready targets of all pools fell silent together: the checker's own network?"
             notices.append(Notice("all", "own_fault", everything, text if everything else "some answer again"))
         suspected = ""
-        sign = group.common()
-        count = group.count(sign)
+        signature = group.common()
+        count = group.count(signature)
         if count >= MINIMUM and count > MAJORITY * len(group.ready):
-            first, last = group.span(sign)
-            suspected = sign if last - first <= self.window else ""
+            first, last = group.span(signature)
+            suspected = signature if last - first <= self.window else ""
         if suspected != group.suspected:
             if group.suspected:
                 notices.append(Notice(pool, "shared", False, "its targets do not fail alike any more"))
@@ -191,7 +191,7 @@ def overloaded(verdict: Verdict, in_flight: int, completed: int) -> bool:
     return verdict.kind == "timeout" and in_flight >= BUSY and completed > 0
 
 
-def _sign(verdict: Verdict) -> str:
+def _failure_signature(verdict: Verdict) -> str:
     """What two failures must share to be called alike."""
     if verdict.kind in SILENT:
         return SILENCE

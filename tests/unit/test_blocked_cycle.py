@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lb.core.balance import build
+from lb.core.balance.blocked_cycle import LAPS, PATIENCE, ROOM, STAY, BlockedCycle
 from lb.core.balance.round_robin import STRICT
-from lb.core.balance.stretches import LAPS, PATIENCE, ROOM, STAY, Stretches
 from lb.core.targets import Balance
 
 
@@ -220,7 +220,7 @@ def _time_in_system(seconds: float) -> tuple[float, bool]:
 
 def test_parts_cover_the_cycle():
     for slots in (1, 15, 16, 17, 257, 1000, 8192):
-        stretches = Stretches(lanes(slots))
+        stretches = BlockedCycle(lanes(slots))
         turns: list[Lane] = []
         while len(turns) < slots:
             turns += stretches.next_lap(0.0)

@@ -183,12 +183,12 @@ def under_name(alike: Sequence[Kept], target: str, moved: bool) -> Kept:
 def held(kept: Kept, health: Health, rules: Rules, now: float, unix: float) -> Health:
     """`health` with the penalty that is kept of it; held never for longer than allowed, should the clock have been
     set."""
-    left = kept.held_until - unix
+    remaining = kept.held_until - unix
     return replace(
         health,
         penalty=kept.penalty,
         penalty_at=now - max(0.0, unix - kept.penalty_at),
-        held_until=now + min(left, rules.damping.max_hold) if left > 0 and rules.damping.flaps else 0.0,
+        held_until=now + min(remaining, rules.damping.max_hold) if remaining > 0 and rules.damping.flaps else 0.0,
     )
 
 
@@ -203,20 +203,20 @@ def restarts(kept: Kept, life: Liveness, spec: CheckSpec, now: float, unix: floa
     """`life` with the restarts that are kept of it; a clock that was set back makes them recent, not to come. One that
     is under way still counts against `at_once`, for no longer than one that begins now would."""
     tries = tuple(now - max(0.0, unix - moment) for moment in kept.tries)
-    left = min(kept.restart_until - unix, restart_time(spec))
+    remaining = min(kept.restart_until - unix, restart_time(spec))
     return dataclasses.replace(
-        life, tries=tries, in_a_row=kept.tries_in_a_row, waits_for=now + left if left > 0 else None
+        life, tries=tries, in_a_row=kept.tries_in_a_row, waits_for=now + remaining if remaining > 0 else None
     )
 
 
 def ejected(kept: Kept, health: Health, rules: Rules, now: float, unix: float) -> Health:
     """`health` with the ejection that is kept of it; never for longer than allowed, should the clock have been set."""
-    left = min(kept.ejected_until - unix, rules.ejection.longest)
-    over = left <= 0 and not rules.probed  # then time alone ends it
+    remaining = min(kept.ejected_until - unix, rules.ejection.longest)
+    over = remaining <= 0 and not rules.probed  # then time alone ends it
     still_out = bool(kept.ejected_until) and not over
     return replace(
         health,
-        ejected_until=now + left if still_out else 0.0,
+        ejected_until=now + remaining if still_out else 0.0,
         ejected_at=now - max(0.0, unix - kept.ejected_at),
         ejected_for=kept.ejected_for,
         ejections=kept.ejections,

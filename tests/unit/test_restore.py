@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lb.core import continuity
+from lb.core import restore
 from lb.core.checks import CheckSpec
-from lb.core.continuity import Kept, ejected, held, keep, verdict, warmth
 from lb.core.lifecycle import (
     Damping,
     Drain,
@@ -29,6 +28,7 @@ from lb.core.lifecycle import (
     step,
 )
 from lb.core.lifecycle import times_ejected as times
+from lb.core.restore import Kept, ejected, held, keep, verdict, warmth
 
 SPEC = CheckSpec(interval=2.0, timeout=1.0, fall=3)
 RULES = Rules(grace=0.0)
@@ -211,12 +211,10 @@ def test_a_hold_outlives_a_verdict_that_is_stale(after, left):
 
 def test_a_former_check_leaves_no_header_value_on_the_disk() -> None:
     former = CheckSpec(protocol="http", path="/old", headers=(("Authorization", "s3cr3t"), ("X-A", "1")))
-    kept = continuity.with_former(Kept("a/b/c:1", "89ab", True, True, 1.5e9, "HTTP 200"), former)
+    kept = restore.with_former(Kept("a/b/c:1", "89ab", True, True, 1.5e9, "HTTP 200"), former)
     assert b"s3cr3t" not in msgspec.json.encode(kept)
     assert kept.former is not None
     present = replace(former, path="/new")
-    assert continuity.unsealed(kept.former, present) == former
-    assert (
-        continuity.unsealed(kept.former, replace(present, headers=(("Authorization", "other"), ("X-A", "1")))) is None
-    )
-    assert continuity.unsealed(kept.former, replace(present, headers=())) is None
+    assert restore.unsealed(kept.former, present) == former
+    assert restore.unsealed(kept.former, replace(present, headers=(("Authorization", "other"), ("X-A", "1")))) is None
+    assert restore.unsealed(kept.former, replace(present, headers=())) is None

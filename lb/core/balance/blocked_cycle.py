@@ -1,4 +1,4 @@
-"""Stretches: how round robin takes a cycle of many lanes at a high rate: a part of it several times, then the next.
+"""BlockedCycle: how round robin takes a cycle of many lanes at a high rate: a part of it several times, then the next.
 
 A connection that was used a millisecond ago is still in the processor's cache, with all that the kernel and the worker
 keep of it. One of a thousand that take turns is not: in strict turn a request to one of a thousand targets costs a
@@ -47,7 +47,7 @@ SMOOTH = 8
 L = TypeVar("L", bound=Member)
 
 
-class Stretches(Generic[L]):
+class BlockedCycle(Generic[L]):
     """The turns of one cycle, without end, a lap over a stretch at a time."""
 
     __slots__ = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lb.core.common_cause import CommonCause, overloaded, stalled
 from lb.core.lifecycle import Verdict
-from lb.core.suspicion import Suspicion, overloaded, stalled
 
 PASS = Verdict(True, 0.01, "HTTP 200", "passed")
 SILENT = Verdict(False, 1.0, "connected, but no answer within 1 s", "timeout")
@@ -14,54 +14,54 @@ DOWN = Verdict(False, 0.0, "HTTP 503, expected 200-299", "status")
 REFUSED = Verdict(False, 0.0, "connection refused", "refused")
 
 
-def known(pools: dict[str, int]) -> Suspicion:
-    suspicion = Suspicion(window=3.0)
+def known(pools: dict[str, int]) -> CommonCause:
+    common_cause = CommonCause(window=3.0)
     for pool, size in pools.items():
         for index in range(size):
-            suspicion.known(pool, f"{pool}{index}", True)
-    return suspicion
+            common_cause.set_ready(pool, f"{pool}{index}", True)
+    return common_cause
 
 
-def doubts(suspicion: Suspicion, pool: str, size: int, verdict: Verdict, at: float = 10.0, apart: float = 0.1):
-    return [suspicion.judge(pool, f"{pool}{i}", verdict, at + i * apart).doubt for i in range(size)]
+def doubts(common_cause: CommonCause, pool: str, size: int, verdict: Verdict, at: float = 10.0, apart: float = 0.1):
+    return [common_cause.judge(pool, f"{pool}{i}", verdict, at + i * apart).doubt for i in range(size)]
 
 
 def test_one_silent_target_is_its_own_fault():
-    suspicion = known({"a": 5, "b": 5})
-    assert doubts(suspicion, "a", 1, SILENT) == [""]
+    common_cause = known({"a": 5, "b": 5})
+    assert doubts(common_cause, "a", 1, SILENT) == [""]
 
 
 def test_everybody_silent_together_is_our_fault():
-    suspicion = known({"a": 3, "b": 3})
-    found = doubts(suspicion, "a", 3, SILENT) + doubts(suspicion, "b", 3, SILENT, at=11.0)
+    common_cause = known({"a": 3, "b": 3})
+    found = doubts(common_cause, "a", 3, SILENT) + doubts(common_cause, "b", 3, SILENT, at=11.0)
     assert found[-1] == "own_fault"
-    assert doubts(suspicion, "a", 3, SILENT, at=12.0) == ["own_fault"] * 3
-    notices = suspicion.judge("b", "b0", PASS, 13.0).notices
+    assert doubts(common_cause, "a", 3, SILENT, at=12.0) == ["own_fault"] * 3
+    notices = common_cause.judge("b", "b0", PASS, 13.0).notices
     assert [(notice.scope, notice.began) for notice in notices if notice.cause == "own_fault"] == [("all", False)]
-    assert suspicion.judge("a", "a0", SILENT, 13.0).doubt == "shared"
+    assert common_cause.judge("a", "a0", SILENT, 13.0).doubt == "shared"
 
 
 def test_it_is_said_once_when_it_begins():
-    suspicion = known({"a": 4})
-    notices = [n for i in range(4) for n in suspicion.judge("a", f"a{i}", SILENT, 10.0 + i / 10).notices]
+    common_cause = known({"a": 4})
+    notices = [n for i in range(4) for n in common_cause.judge("a", f"a{i}", SILENT, 10.0 + i / 10).notices]
     assert [(notice.scope, notice.cause, notice.began) for notice in notices] == [
         ("a", "shared", True),
         ("all", "own_fault", True),
     ]
     assert "all 4 ready targets" in notices[1].text
-    assert suspicion.judge("a", "a0", SILENT, 12.0).notices == ()
+    assert common_cause.judge("a", "a0", SILENT, 12.0).notices == ()
 
 
 def test_one_after_another_over_a_long_time_is_no_common_cause():
-    suspicion = known({"a": 4})
-    assert doubts(suspicion, "a", 4, SILENT, apart=2.0) == ["", "", "", ""]
+    common_cause = known({"a": 4})
+    assert doubts(common_cause, "a", 4, SILENT, apart=2.0) == ["", "", "", ""]
 
 
 def test_most_of_a_pool_silent_is_shared():
-    suspicion = known({"a": 5, "b": 1})
-    assert doubts(suspicion, "a", 3, SILENT) == ["", "", "shared"]
-    assert suspicion.judge("a", "a4", PASS, 11.0).doubt == ""
-    assert suspicion.judge("b", "b0", SILENT, 11.0).doubt == ""
+    common_cause = known({"a": 5, "b": 1})
+    assert doubts(common_cause, "a", 3, SILENT) == ["", "", "shared"]
+    assert common_cause.judge("a", "a4", PASS, 11.0).doubt == ""
+    assert common_cause.judge("b", "b0", SILENT, 11.0).doubt == ""
 
 
 def test_two_of_two_may_be_chance():
@@ -71,16 +71,16 @@ def test_two_of_two_may_be_chance():
 def test_what_targets_say_themselves_is_reported_but_never_doubted():
     """Readiness gates traffic: however many say no, no is what they said."""
     for verdict in (DOWN, REFUSED):
-        suspicion = known({"a": 4, "b": 4})
-        findings = [suspicion.judge("a", f"a{i}", verdict, 10.0) for i in range(4)]
+        common_cause = known({"a": 4, "b": 4})
+        findings = [common_cause.judge("a", f"a{i}", verdict, 10.0) for i in range(4)]
         assert [finding.doubt for finding in findings] == [""] * 4
         assert [notice.cause for finding in findings for notice in finding.notices] == ["shared"]
 
 
 def test_different_answers_are_not_alike():
-    suspicion = known({"a": 4})
+    common_cause = known({"a": 4})
     verdicts = [DOWN, REFUSED, DOWN._replace(text="HTTP 500, expected 200-299"), SILENT]
-    assert [suspicion.judge("a", f"a{i}", v, 10.0) for i, v in enumerate(verdicts)] == [("", ())] * 4
+    assert [common_cause.judge("a", f"a{i}", v, 10.0) for i, v in enumerate(verdicts)] == [("", ())] * 4
 
 
 def test_our_own_shortage_is_our_own_fault_at_once():
@@ -89,20 +89,20 @@ def test_our_own_shortage_is_our_own_fault_at_once():
 
 
 def test_a_canary_settles_it():
-    suspicion = known({"a": 2, "b": 2})
-    suspicion.canary = True
-    assert doubts(suspicion, "a", 2, SILENT) + doubts(suspicion, "b", 2, SILENT) == ["", "", "", ""]
-    suspicion.canary = False
-    assert suspicion.judge("a", "a0", SILENT, 12.0).doubt == "own_fault"
+    common_cause = known({"a": 2, "b": 2})
+    common_cause.canary = True
+    assert doubts(common_cause, "a", 2, SILENT) + doubts(common_cause, "b", 2, SILENT) == ["", "", "", ""]
+    common_cause.canary = False
+    assert common_cause.judge("a", "a0", SILENT, 12.0).doubt == "own_fault"
 
 
 def test_who_is_out_is_not_asked():
-    suspicion = known({"a": 4})
-    assert doubts(suspicion, "a", 3, SILENT)[-1] == "shared"
+    common_cause = known({"a": 4})
+    assert doubts(common_cause, "a", 3, SILENT)[-1] == "shared"
     for index in range(3):
-        suspicion.known("a", f"a{index}", False)
-    assert suspicion.judge("a", "a3", SILENT, 11.0).doubt == ""
-    assert suspicion.judge("a", "a0", SILENT, 11.0).doubt == ""
+        common_cause.set_ready("a", f"a{index}", False)
+    assert common_cause.judge("a", "a3", SILENT, 11.0).doubt == ""
+    assert common_cause.judge("a", "a0", SILENT, 11.0).doubt == ""
 
 
 def test_a_stalled_loop_is_told_from_a_slow_target():
@@ -132,7 +132,7 @@ def test_busy_and_still_answering_is_overloaded_but_hung_is_hung():
 )
 def test_the_books_agree_with_counting_anew(history):
     """The counters against a naive rewrite that keeps every target's last word and counts each time."""
-    suspicion = Suspicion(window=3.0)
+    common_cause = CommonCause(window=3.0)
     ready: set[str] = set()
     silent: dict[str, float] = {}
     now = 0.0
@@ -140,12 +140,12 @@ def test_the_books_agree_with_counting_anew(history):
         now += wait
         target = f"{pool}{index}"
         if isinstance(said, bool):
-            suspicion.known(pool, target, said)
+            common_cause.set_ready(pool, target, said)
             (ready.add if said else ready.discard)(target)
             if not said:
                 silent.pop(target, None)
             continue
-        doubt = suspicion.judge(pool, target, said, now).doubt
+        doubt = common_cause.judge(pool, target, said, now).doubt
         if target not in ready:
             assert doubt == ""
             continue
