@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lb.config.model.units import DURATION_PATTERN
+from lb.core.consequences import Kind as Consequence
 
 #: Largest number of an event: what a browser's number holds exactly.
 LAST_ID = 2**53 - 1
@@ -546,13 +547,40 @@ class Validation(View):
     """Why a reload would be refused unless forced: a service that is served now would have no target that can serve."""
 
 
+class PreviewedChange(View):
+    """One thing that an order would do."""
+
+    kind: Consequence
+    """`share`: a pool or target gets another share of the requests; `instead`: other targets or pools get them;
+    `unserved`: clients get 503; `short`: fewer targets can serve than are wanted; `returning`, `waiting`: a target gets
+    requests again at once, or once it can serve; `finishing`: requests under way may finish; `compared`, `watched`: a
+    pool is; `ended`: a release is; `hook`: one is run first; `configured`: the file's value counts again; `unchanged`:
+    the order changes nothing."""
+    text: str
+    """It in words."""
+    service: str = ""
+    """The service that it happens to; empty: to none."""
+    pool: str = ""
+    """The pool, if it happens to one."""
+    target: str = ""
+    """The target's id, if it happens to one."""
+    field: str = ""
+    """What of it changes: `share`, `weight`, `in_flight`, `tunnels`, `time`."""
+    old: str = ""
+    """Its value before, where that is known; shares are in per cent."""
+    new: str = ""
+    """Its value then; the shares of a rollout's steps have commas between them."""
+
+
 class Preview(View):
     """What an order would do. Nothing was changed."""
 
     allowed: bool
     """Whether the order would be carried out."""
     lines: list[str]
-    """What would happen, one thing after the other."""
+    """What would happen in words, one thing after the other."""
+    changes: list[PreviewedChange] = Field(default_factory=list)
+    """The same for programs: one for each line."""
     refusal: Problem | None = None
     """Why it would be refused, if so."""
     forcible: bool = False

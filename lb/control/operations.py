@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from lb.config.changes import Plan
@@ -23,6 +23,7 @@ from lb.control.models import (
     UpgradeResult,
     WeightRequest,
 )
+from lb.core.consequences import Consequence
 from lb.core.refusals import Obstacle, Refusal, Refused
 
 
@@ -43,9 +44,9 @@ class Base(NamedTuple):
 
 
 class Previewed(NamedTuple):
-    """What an operation would do, in words, and why it would be refused, if so."""
+    """What an operation would do, one thing after the other, and why it would be refused, if so."""
 
-    lines: list[str]
+    changes: Sequence[Consequence]
     refused: Refused | None = None
     forcible: bool = False  # whether `force` would carry it out all the same
 

@@ -53,8 +53,9 @@ switch, a drain, a weight, a reload. The answer says what, and by whom. Without 
 as it is; only `PUT /api/v1/config` must have one. It and `POST /api/v1/reload` compare the text of the configuration
 alone (the ETag of `GET /api/v1/config`). `If-None-Match` with the same ETags works for `GET`.
 
-`…/preview` beside an order says in words what it would do, or why it would be refused and whether `force` would help;
-nothing is changed, and no event is logged.
+`…/preview` beside an order says what it would do, or why it would be refused and whether `force` would help; nothing is
+changed, and no event is logged. `lines` say it in words. `changes` say the same to programs: each has a `kind`, such as
+`share` or `unserved`, with the service, pool or target, and the values before and after.
 
 `PUT /api/v1/config` with `{"text": "…"}` makes a text the configuration, whole or not at all: it is validated, new
 listeners are opened, then the file is replaced in one step and the text is in force. What was in the file stays beside

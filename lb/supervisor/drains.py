@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from lb.config.model.units import format_duration
 from lb.control.models import DrainState
+from lb.core.consequences import Consequence, counted, of_target, without_it
 from lb.core.desired import Desired, TargetDesired
 from lb.core.lifecycle import Drain, Emptied, Seen, Undrain
 from lb.core.refusals import Refusal, Refused
@@ -128,47 +129,46 @@ class Drains:
             self._told_safe.setdefault(target.id, time.monotonic())
         return state
 
-    def preview(self, target: Target, force: bool) -> list[str]:
-        """What `begin` would do, in words. Raises the `Refused` that it would raise; nothing is changed."""
+    def preview(self, target: Target, force: bool) -> list[Consequence]:
+        """What `begin` would do. Raises the `Refused` that it would raise; nothing is changed."""
         self.without(target, force)
-        if self.wished(target).draining:
-            return [f"{target.id} is drained already: nothing changes"]
+        wished = self.wished(target)
+        if wished.draining:
+            return [of_target("unchanged", target, f"{target.id} is drained already: nothing changes")]
         tally = self._totals.sums().targets.get(target.id, TargetTally(target.id))
         bound = self._state.config.services[target.service].timeouts.drain
-        lines = [f"no new request goes to {target.id}, until it is undrained", *self.who_instead(target)]
-        for count, one, many in ((tally.in_flight, "request", "requests"), (tally.tunnels, "tunnel", "tunnels")):
+        text = f"no new request goes to {target.id}, until it is undrained"
+        found = [of_target("share", target, text, field="share", new="0")]
+        found += self.without_it(target, replace(wished, draining=True))
+        for count, noun in ((tally.in_flight, "request"), (tally.tunnels, "tunnel")):
             if count:
                 until = f" within {format_duration(bound)}, then it is cut" if bound else ""
-                lines.append(f"{count} {one if count == 1 else many} under way there may end{until}")
-        return lines
+                text = f"{count} {noun}{'' if count == 1 else 's'} under way there may end{until}"
+                field = "in_flight" if noun == "request" else "tunnels"
+                found.append(of_target("finishing", target, text, field=field, old=str(count)))
+        return found
 
-    def preview_undrain(self, target: Target, force: bool) -> list[str]:
-        """What `undrain` would do, in words. Raises the `Refused` that it would raise; nothing is changed."""
+    def preview_undrain(self, target: Target, force: bool) -> list[Consequence]:
+        """What `undrain` would do. Raises the `Refused` that it would raise; nothing is changed."""
         if not self.wished(target).draining:
-            return [f"{target.id} is not drained: nothing changes"]
+            return [of_target("unchanged", target, f"{target.id} is not drained: nothing changes")]
         self._gate_of_undrain(target, force)
-        reason = self._rotations.why_not_then(target, _undrained(self.wished(target)))
+        wanted = _undrained(self.wished(target))
+        reason = self._rotations.why_not_then(target, wanted)
         if reason:
-            return [f"{target.id} gets requests again once it can serve ({reason})"]
-        return [f"{target.id} gets requests of {target.pool} again at once"]
+            text = f"{target.id} gets requests again once it can serve ({reason})"
+            return [of_target("waiting", target, text), *self.counted(target, wanted)]
+        return [of_target("returning", target, f"{target.id} gets requests of {target.pool} again at once")]
 
-    def who_instead(self, target: Target) -> list[str]:
-        """Who gets the requests of a target that is taken out, in words; nothing when it gets none."""
-        rotation = self._rotations.current[target.service]
-        members = {pool: dict(weights) for pool, weights in rotation.weights}
-        weights = members.get(target.pool, {})
-        if not weights.pop(target.id, 0.0):
-            return []
-        if weights:
-            rest = f"the other {len(weights)} ready targets" if len(weights) > 1 else f"{next(iter(weights))} alone"
-            return [f"{rest} of {target.pool} get its share"]
-        if not given_shares(rotation).get(target.pool):
-            return []
-        others = [pool for pool, parts in rotation.shares if parts and pool != target.pool and members.get(pool)]
-        if not others and target.pool != rotation.fallback and members.get(rotation.fallback):
-            others = [rotation.fallback]
-        instead = f"{' and '.join(others)} get its share" if others else "its clients get 503"
-        return [f"{target.pool} has no other ready target: {instead}"]
+    def without_it(self, target: Target, wanted: TargetDesired) -> Sequence[Consequence]:
+        """Which targets get the requests of a target that these wishes take out."""
+        rotations = self._rotations
+        return without_it(target, rotations.current[target.service], rotations.with_wishes(target, wanted))
+
+    def counted(self, target: Target, wanted: TargetDesired) -> Sequence[Consequence]:
+        """What becomes of a pool's requests when a target that cannot serve counts by these wishes."""
+        rotations = self._rotations
+        return counted(target, rotations.current[target.service], rotations.with_wishes(target, wanted))
 
     def configure(self, targets: Collection[str], renames: Renames) -> None:
         """Know the targets by their new names, and forget those that are gone."""

@@ -38,6 +38,7 @@ from lb.control.models import (
 )
 from lb.control.operations import Base, InvalidFile, Previewed, Validated
 from lb.control.probe_history import ProbeHistory
+from lb.core.consequences import Consequence
 from lb.core.digest import digest
 from lb.core.refusals import Obstacle, Refusal, Refused
 from lb.core.targets import Pool, Service
@@ -197,8 +198,9 @@ class LiveOperations:
         service, rollouts = service_of(self._state, name), self._rollouts
         pool = pool_of(service, wanted.to)
 
-        def look(force: bool) -> list[str]:
-            return rollouts.preview_switch(service, wanted, lambda: self._gate(service, pool, force))
+        def look(force: bool) -> list[Consequence]:
+            short = self._shortfall(service, pool)
+            return rollouts.preview_switch(service, wanted, lambda: self._gate(service, pool, force), short)
 
         return _previewed(look, wanted.force)
 
@@ -207,16 +209,19 @@ class LiveOperations:
         return _previewed(lambda force: self._rollouts.preview_roll_back(service, force), force)
 
     def _gate(self, service: Service, pool: Pool, force: bool) -> str:
-        """Refuse a switch to a pool that cannot serve; with `force`, what the event adds about that. One target must,
-        whatever the quorum, and as many as keep the pool out of panic; those of weight 0 are not counted in it, as
-        nobody wants them to serve."""
-        _, meant = self._rotations.strength(pool)
-        quorum = self._state.config.services[service.name].rollout.min_ready
-        needed = max(self._rotations.least_able(pool), quorum.needed(meant))
-        detail = self._rotations.shortfall(pool, needed)
+        """Refuse a switch to a pool that cannot serve; with `force`, what the event adds about that."""
+        detail = self._shortfall(service, pool)
         if detail and not force:
             raise Refused(Refusal.NOT_READY, detail, self._rotations.unable(pool))
         return f" (forced: {detail})" if detail else ""
+
+    def _shortfall(self, service: Service, pool: Pool) -> str:
+        """That a pool cannot serve, for people; empty: it can. One target must, whatever the quorum, and as many as
+        keep the pool out of panic; those of weight 0 are not counted in it, as nobody wants them to serve."""
+        _, meant = self._rotations.strength(pool)
+        quorum = self._state.config.services[service.name].rollout.min_ready
+        needed = max(self._rotations.least_able(pool), quorum.needed(meant))
+        return self._rotations.shortfall(pool, needed)
 
     # --- one target -------------------------------------------------------------------------------------------------
 
@@ -350,17 +355,17 @@ def _somebody_was_faster(what: str, changes: list[Event]) -> Refused:
     return Refused(Refusal.BASE_OUTDATED, what)
 
 
-def _previewed(look: Callable[[bool], list[str]], force: bool) -> Previewed:
+def _previewed(look: Callable[[bool], list[Consequence]], force: bool) -> Previewed:
     """What an order would do; when it is refused, whether it would not be with force."""
     try:
         return Previewed(look(force))
     except Refused as refused:
         forcible = False
-        lines: list[str] = []
+        found: list[Consequence] = []
         if not force:
             with suppress(Refused):
-                lines, forcible = look(True), True
-        return Previewed(lines, refused, forcible)
+                found, forcible = look(True), True
+        return Previewed(found, refused, forcible)
 
 
 def _unserved(error: CutsOff) -> Refused:

@@ -22,6 +22,7 @@ from lb.config.model.units import Unreadable, format_duration, parse_duration
 from lb.config.resolve import release_plan
 from lb.control.models import SwitchRequest
 from lb.core.analysis import Tally
+from lb.core.consequences import Consequence, Kind
 from lb.core.desired import Desired, ServiceDesired
 from lb.core.refusals import Refusal, Refused
 from lb.core.renames import Renames
@@ -143,24 +144,43 @@ class Rollouts:
             detail = f"{prepared.old} is not the active pool of {name} any more"
             raise Refused(Refusal.SERVICE_HAS_CHANGED, detail)
 
-    def preview_switch(self, service: Service, wanted: SwitchRequest, gate: Callable[[], str]) -> list[str]:
-        """What `switch` would do, in words. Raises the `Refused` that it would raise; nothing is changed or told."""
+    def preview_switch(
+        self, service: Service, wanted: SwitchRequest, gate: Callable[[], str], short: str
+    ) -> list[Consequence]:
+        """What `switch` would do. Raises the `Refused` that it would raise; nothing is changed or told. `short`: that
+        the pool has fewer targets that can serve than `gate` asks for."""
         name = service.name
         with self._order(name):
             intended, _ = self._intended(name, wanted, "", gate)
         if intended is None:
-            return [f"{wanted.to} has the traffic of {name} already: nothing changes"]
+            text = f"{wanted.to} has the traffic of {name} already: nothing changes"
+            return [Consequence(kind="unchanged", text=text, service=name, pool=wanted.to)]
         if isinstance(intended, Plan):
             hook = self._state.config.services[name].rollout.pre
-            first = ["the pre hook is run; when it fails, nothing changes"] if hook is not None else []
-            return first + _previewed(name, intended)
+            text = "the pre hook is run; when it fails, nothing changes"
+            first = [Consequence(kind="hook", text=text, service=name)] if hook is not None else []
+            at_once = intended.steps == (100,)
+            instead = "" if at_once else intended.old
+            return [*first, *_previewed(name, intended), *self._lacking(service, wanted.to, short, instead)]
         rollout, _ = intended
-        return _moved(rollout)
+        return [*_moved(name, rollout), *self._lacking(service, wanted.to, short)]
 
-    def preview_roll_back(self, service: Service, force: bool) -> list[str]:
-        """What `roll_back` would do, in words. Raises the `Refused` that it would raise."""
+    def preview_roll_back(self, service: Service, force: bool) -> list[Consequence]:
+        """What `roll_back` would do. Raises the `Refused` that it would raise."""
         (rollout, _), plan = self._way_back(service, force, "")
-        return _moved(rollout) if plan is None else _previewed(service.name, plan)
+        found = _moved(service.name, rollout) if plan is None else _previewed(service.name, plan)
+        return [*found, *self._lacking(service, rollout.plan.old if plan is None else plan.new, "")]
+
+    def _lacking(self, service: Service, name: str, short: str, instead: str = "") -> list[Consequence]:
+        """What follows where a pool that is to get requests lacks targets that can serve, as an order was forced.
+        `instead`: the pool that gets its requests then; empty: the fallback, if that can."""
+        unable = self._unable(service, pool_of(service, name))
+        if not unable:
+            return [Consequence(kind="short", text=short, service=service.name, pool=name)] if short else []
+        instead = instead or self._fallback_of(service, name)
+        end = f"{instead} gets its share" if instead else "its clients get 503"
+        kind: Kind = "instead" if instead else "unserved"
+        return [Consequence(kind=kind, text=f"{unable}: {end}", service=service.name, pool=name)]
 
     def _intended(
         self, name: str, wanted: SwitchRequest, actor: str, gate: Callable[[], str]
@@ -207,19 +227,29 @@ class Rollouts:
 
     def _nobody_at(self, service: Service, name: str, force: bool) -> str:
         """Refuse to go back to a pool where nobody can serve; with `force`, what the event adds about that."""
-        pool, rotations = pool_of(service, name), self._rotations
-        able, meant = rotations.strength(pool)
-        if able >= rotations.least_able(pool):
+        pool = pool_of(service, name)
+        unable = self._unable(service, pool)
+        if not unable:
             return ""
-        few = f"{able} of {meant} targets of {name} can serve, too few by panic_threshold"
-        instead = "clients would get 503"
-        fallback = rotations.current[service.name].fallback
-        if fallback != name and any(rotations.strength(pool)[0] for pool in service.pools if pool.name == fallback):
-            instead = f"{fallback} would, as the fallback"
-        detail = f"{few if able else f'no target of {name} can serve'}: {instead}"
+        fallback = self._fallback_of(service, name)
+        detail = f"{unable}: {f'{fallback} would, as the fallback' if fallback else 'clients would get 503'}"
         if not force:
-            raise Refused(Refusal.NOT_READY, detail, rotations.unable(pool))
+            raise Refused(Refusal.NOT_READY, detail, self._rotations.unable(pool))
         return f" (forced: {detail})"
+
+    def _unable(self, service: Service, pool: Pool) -> str:
+        """That a pool would offer no target, for people; empty: it offers one."""
+        able, meant = self._rotations.strength(pool)
+        if able >= self._rotations.least_able(pool):
+            return ""
+        few = f"{able} of {meant} targets of {pool.name} can serve, too few by panic_threshold"
+        return few if able else f"no target of {pool.name} can serve"
+
+    def _fallback_of(self, service: Service, name: str) -> str:
+        """The fallback that serves while a pool offers no target; empty: none does."""
+        fallback = self._rotations.current[service.name].fallback
+        others = [pool for pool in service.pools if pool.name == fallback != name]
+        return fallback if any(self._rotations.strength(pool)[0] for pool in others) else ""
 
     @contextmanager
     def _order(self, name: str) -> Iterator[None]:
@@ -607,32 +637,41 @@ def _worded(entered: Next, more: str) -> Next:
     return rollout, tuple(effect._replace(text=f"{effect.text}{more}") for effect in effects)
 
 
-def _previewed(name: str, plan: Plan) -> list[str]:
+def _previewed(name: str, plan: Plan) -> list[Consequence]:
     """What a release will do."""
-    lines = []
+    found: list[Consequence] = []
+
+    def add(kind: Kind, pool: str, text: str, field: str = "", new: str = "") -> None:
+        found.append(Consequence(kind=kind, text=text, service=name, pool=pool, field=field, new=new))
+
     if plan.steps == (100,):
-        lines.append(f"all new requests of {name} go to {plan.new} at once; none enters {plan.old} any more")
+        text = f"all new requests of {name} go to {plan.new} at once; none enters {plan.old} any more"
+        add("share", plan.new, text, "share", "100")
     else:
         steps = ", ".join(f"{step} %" for step in plan.steps)
-        lines.append(f"{plan.new} gets {steps} of the requests of {name}, each for {format_duration(plan.step_time)}")
+        text = f"{plan.new} gets {steps} of the requests of {name}, each for {format_duration(plan.step_time)}"
+        add("share", plan.new, text, "share", ",".join(map(str, plan.steps)))
         end = "stops there" if plan.freeze_on_fail else f"goes back to {plan.old} at once"
-        lines.append(f"each step is compared with {plan.old}: when {plan.new} is worse, it {end}")
-    lines.append(f"requests under way in {plan.old} finish there, and it stays warm for a rollback")
+        add("compared", plan.new, f"each step is compared with {plan.old}: when {plan.new} is worse, it {end}")
+    add("finishing", plan.old, f"requests under way in {plan.old} finish there, and it stays warm for a rollback")
     if plan.bake.time:
         what = "it stops and tells" if plan.freeze_on_fail else f"all traffic returns to {plan.old}"
-        lines.append(f"then {plan.new} is watched for {format_duration(plan.bake.time)}: when too many fail, {what}")
-    return lines
+        time = format_duration(plan.bake.time)
+        add("watched", plan.new, f"then {plan.new} is watched for {time}: when too many fail, {what}", "time", time)
+    return found
 
 
-def _moved(rollout: Rollout) -> list[str]:
+def _moved(name: str, rollout: Rollout) -> list[Consequence]:
     """What the next state of a release that is under way means."""
     plan = rollout.plan
     if rollout.phase == "rolled_back":
-        return [
-            f"all new requests go to {plan.old} at once",
-            f"the release of {plan.new} ends; requests under way there finish",
-        ]
-    return [f"{plan.new} gets all requests at once; the steps that were left are not taken"]
+        to, text = plan.old, f"all new requests go to {plan.old} at once"
+        end = f"the release of {plan.new} ends; requests under way there finish"
+        more = [Consequence(kind="ended", text=end, service=name, pool=plan.new)]
+    else:
+        to, text = plan.new, f"{plan.new} gets all requests at once; the steps that were left are not taken"
+        more = []
+    return [Consequence(kind="share", text=text, service=name, pool=to, field="share", new="100"), *more]
 
 
 def _said(event: str, service: str, plan: Plan) -> dict[str, str | int | bool]:

@@ -175,6 +175,19 @@ class Rotations:
         wished = {target.id: wanted}
         return why_not(target, undrained(self._healths, wished), wished, monotonic())
 
+    def with_wishes(self, target: Target, wanted: TargetDesired) -> Rotation:
+        """The rotation of its service as other wishes for a target would make it; nothing is changed."""
+        service, desired = self._services[target.service], self._desired()
+        return resolve(
+            service,
+            undrained(self._healths, {target.id: wanted}),
+            desired.services[service.name],
+            {**desired.targets, target.id: wanted},
+            self._rules[service.name],
+            monotonic(),
+            version=0,
+        )
+
     def unable(self, pool: Pool) -> list[Obstacle]:
         """The targets of a pool that cannot serve, each with the reason."""
         reasons = ((target.id, self.why_not(target)) for target in pool.targets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lb.core.consequences import Consequence, of_target
 from lb.core.desired import Desired, TargetDesired
 from lb.core.targets import Target
 from lb.supervisor.desired import DesiredState
@@ -42,26 +43,33 @@ class Weights:
         """Refuse a weight that leaves its pool too few targets; with `force`, what the event adds about that."""
         return self._drains.counting(target, new, force) if weight else self._drains.without(target, force)
 
-    def preview(self, target: Target, weight: int, force: bool) -> list[str]:
-        """What another weight would do, in words. Raises the `Refused` that `put` would raise."""
+    def preview(self, target: Target, weight: int, force: bool) -> list[Consequence]:
+        """What another weight would do. Raises the `Refused` that `put` would raise."""
         wished = self._drains.wished(target)
         now = wished.weight if wished.weight is not None else target.weight
         if weight == now:
-            return [f"{target.id} has the weight {weight} already: nothing changes"]
-        self._gate(target, _weighing(wished, target, weight), weight, force)
+            return [of_target("unchanged", target, f"{target.id} has the weight {weight} already: nothing changes")]
+        wanted = _weighing(wished, target, weight)
+        self._gate(target, wanted, weight, force)
         weights = dict(dict(self._rotations.current[target.service].weights).get(target.pool, ()))
         if weight == 0:
-            lines = [f"no new request goes to {target.id}", *self._drains.who_instead(target)]
+            text = f"no new request goes to {target.id}"
+            found = [of_target("share", target, text, field="share", new="0")]
+            found += self._drains.without_it(target, wanted)
         elif target.id not in weights:
-            lines = [f"{target.id} gets no requests now; when it does, its weight is {weight}"]
+            text = f"{target.id} gets no requests now; when it does, its weight is {weight}"
+            found = [of_target("waiting", target, text, field="weight", old=str(now), new=str(weight))]
+            found += self._drains.counted(target, wanted)
         else:
             before = weights[target.id] / sum(weights.values())
             weights[target.id] *= weight / now if now else 1.0
             after = weights[target.id] / sum(weights.values())
-            lines = [f"{target.id} gets about {after:.0%} of the requests of {target.pool}, now {before:.0%}"]
+            text = f"{target.id} gets about {after:.0%} of the requests of {target.pool}, now {before:.0%}"
+            old, new = f"{before * 100:.0f}", f"{after * 100:.0f}"
+            found = [of_target("share", target, text, field="share", old=old, new=new)]
         if weight == target.weight:
-            lines.append("the file's weight counts again")
-        return lines
+            found.append(of_target("configured", target, "the file's weight counts again", field="weight"))
+        return found
 
 
 def _weighing(old: TargetDesired, target: Target, weight: int) -> TargetDesired:

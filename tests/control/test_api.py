@@ -206,12 +206,22 @@ def test_previews_say_what_would_happen_and_change_nothing(shared: Api) -> None:
     assert refused["forcible"]
     assert refused["refusal"]["type"] == "/problems/not-ready"
     assert "go to red at once" in refused["lines"][0]
+    assert refused["changes"][-1]["kind"] == "unserved"
+    assert refused["lines"][-1] == "no target of red can serve: its clients get 503"
     assert preview("services/greeting/rollback")["refusal"]["type"] == "/problems/nothing-to-roll-back-to"
+    for each in (at_once, stepwise, refused):
+        assert [change["text"] for change in each["changes"]] == each["lines"]
+        assert {change["service"] for change in each["changes"]} == {"greeting"}
+    share = {"kind": "share", "service": "greeting", "pool": "green", "field": "share", "new": "5,100"}
+    assert share.items() <= stepwise["changes"][0].items()
     drained = preview(f"targets/{id}/drain")
     assert drained["allowed"]
     assert shared.ids["blue"][1] in drained["lines"][1]
     assert "is not drained" in preview(f"targets/{id}/undrain")["lines"][0]
-    assert "about 75%" in preview(f"targets/{id}/weight", {"weight": 3})["lines"][0]
+    heavier = preview(f"targets/{id}/weight", {"weight": 3})
+    assert "about 75%" in heavier["lines"][0]
+    share = {"kind": "share", "target": id, "pool": "blue", "field": "share", "old": "50", "new": "75"}
+    assert share.items() <= heavier["changes"][0].items()
     assert "no new request" in preview(f"targets/{id}/weight", {"weight": 0})["lines"][0]
     assert "already" in preview(f"targets/{id}/weight", {"weight": 1})["lines"][0]
     assert shared.ask("GET", "/api/v1/status").json["revision"] == before

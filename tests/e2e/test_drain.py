@@ -83,6 +83,9 @@ def test_an_undrain_that_brings_its_pool_into_panic_is_refused(stage: Stage) -> 
     foreseen = lb.cli("undrain", one.address, "--dry-run")
     assert foreseen.returncode == 1
     assert "--force would do it all the same" in foreseen.stderr
+    forced = lb.cli("undrain", one.address, "--dry-run", "--force")
+    assert forced.returncode == 0
+    assert "blue are ready for `panic_threshold`: its clients get 503" in forced.stdout
     assert ask(lb.url).status == 200
     assert lb.cli("undrain", one.address, "--force").returncode == 0
     assert ask(lb.url).status == 503

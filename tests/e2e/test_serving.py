@@ -97,6 +97,8 @@ def test_a_rollback_to_a_pool_that_cannot_serve_has_to_be_forced(stage: Stage) -
     eventually(lambda: lb.state(blue[0].address) == "unready")
     foreseen = post(lb, "services/greeting/rollback/preview", {}).json
     assert (foreseen["allowed"], foreseen["forcible"]) == (False, True)
+    assert foreseen["changes"][-1]["kind"] == "unserved"
+    assert foreseen["lines"][-1] == "no target of blue can serve: its clients get 503"
     refused = lb.cli("rollback", "greeting")
     assert refused.returncode == 1
     assert "no target of blue can serve" in refused.stderr

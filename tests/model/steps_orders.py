@@ -77,7 +77,9 @@ def compare(world: World, preview: Any, answer: Any, what: str) -> None:
         world.violate("4 dry run", f"{what}: foreseen {'allowed' if preview.allowed else 'refused'}, came: {came}")
 
 
-def judge_outcome(world: World, name: str, answer: Any, before: bool, force: bool, what: str) -> None:
+def judge_outcome(
+    world: World, name: str, answer: Any, before: bool, force: bool, what: str, preview: Any = None
+) -> None:
     """An order that takes the last target away is refused, or it was forced, and then the event says so."""
     if isinstance(answer, Exception) or not before or not nobody_serves(world, name):
         return
@@ -88,6 +90,9 @@ def judge_outcome(world: World, name: str, answer: Any, before: bool, force: boo
         shares = world.services()[name].shares
         world.violate("5 gates", f"{what}: nobody can serve now, and it was not said: {shares}, {told}")
         return
+    if preview is not None and not any(change.kind == "unserved" for change in preview.changes):
+        foreseen = [change.text for change in preview.changes]
+        world.violate("4 dry run", f"{what}: nobody can serve now, and the dry run did not say so: {foreseen}")
     texts = [event.text for event in world.supervisor.events.log.since(after=world.events_before)]
     if not any(SAID.search(text) for text in texts):
         world.violate("5 forced", f"{what}: nobody can serve now, and the event does not say so: {texts}")
@@ -135,7 +140,7 @@ async def step_switch(world: World, dice: random.Random) -> str:
     compare(world, preview, answer, what)
     done = not isinstance(answer, Exception)
     if done:
-        judge_outcome(world, service.name, answer, before, force, what)
+        judge_outcome(world, service.name, answer, before, force, what, preview)
         wished = world.supervisor.desired.current.services[service.name]
         if not more and wished.shares == () and wished.rollout is None and wished.active != pool:
             world.violate("5 done", f"{what}: {wished.active} is active")
@@ -167,7 +172,7 @@ async def step_rollback(world: World, dice: random.Random) -> str:
     answer = await order(world, operations.rollback(service.name, force, "model"))
     what = f"rollback {service.name}"
     compare(world, preview, answer, what)
-    judge_outcome(world, service.name, answer, before, force, what)
+    judge_outcome(world, service.name, answer, before, force, what, preview)
     return f"refused: {answer}" if isinstance(answer, Exception) else "done"
 
 
@@ -184,7 +189,7 @@ async def step_drain(world: World, dice: random.Random) -> str:
     answer = await order(world, operations.drain(id, force, "model"), lambda: world.drained.add(address))
     compare(world, preview, answer, f"drain {id}")
     done = not isinstance(answer, Exception)
-    judge_outcome(world, service.name, answer, before, force, f"drain {id}")
+    judge_outcome(world, service.name, answer, before, force, f"drain {id}", preview)
     return f"{id}{' by force' if force else ''}: {'done' if done else answer.detail}"
 
 
@@ -202,7 +207,7 @@ async def step_undrain(world: World, dice: random.Random) -> str:
     answer = await order(world, operations.undrain(id, force, "model"), lambda: world.drained.discard(address))
     what = f"undrain {id}"
     compare(world, preview, answer, what)
-    judge_outcome(world, name, answer, before, force, what)
+    judge_outcome(world, name, answer, before, force, what, preview)
     return f"{id}{' by force' if force else ''}: {f'refused: {answer}' if isinstance(answer, Exception) else 'done'}"
 
 
@@ -233,7 +238,7 @@ async def step_weight(world: World, dice: random.Random) -> str:
     answer = await order(world, operations.weight(id, wanted, "model"), note)
     what = f"weight {id} {weight}"
     compare(world, preview, answer, what)
-    judge_outcome(world, service.name, answer, before, force, what)
+    judge_outcome(world, service.name, answer, before, force, what, preview)
     return f"{id} {weight}: {f'refused: {answer}' if isinstance(answer, Exception) else 'done'}"
 
 

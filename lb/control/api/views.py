@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from lb.control.api.problems import config_problem, problem
-from lb.control.models import Preview, Validation
+from lb.control.models import Preview, PreviewedChange, Validation
 from lb.control.operations import Previewed, Validated
 
 
@@ -11,7 +13,8 @@ def preview(found: Previewed) -> Preview:
     """What an order would do."""
     return Preview(
         allowed=found.allowed,
-        lines=found.lines,
+        lines=[each.text for each in found.changes],
+        changes=[PreviewedChange(**asdict(each)) for each in found.changes],
         refusal=problem(found.refused) if found.refused is not None else None,
         forcible=found.forcible,
     )

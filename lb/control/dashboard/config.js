@@ -458,7 +458,7 @@ function put(text, force) {
       draft.warnings.length > 0 && make("p", { class: "message warn" }, `! ${many(draft.warnings.length, "warning")}: see the list below the text.`),
       draft.changes.length > 0 && !draft.refusal && make("p", { class: "muted" }, "The file is written, and all workers take it up at once. No request is lost."),
     ],
-    preview: async (unserved) => ({ allowed: unserved || !draft.refusal, lines: [], refusal: draft.refusal, forcible: Boolean(draft.refusal) }),
+    preview: async (unserved) => ({ allowed: unserved || !draft.refusal, changes: [], refusal: draft.refusal, forcible: Boolean(draft.refusal) }),
     forcible: "Apply it all the same (force)",
     order: async (unserved) => {
       try {

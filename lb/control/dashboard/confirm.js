@@ -3,6 +3,7 @@
 import { Problem } from "./api.js";
 import { attribute, make, say, show } from "./dom.js";
 
+const BAD = new Set(["unserved", "short"]); // kinds of changes that clients may notice
 const CALM = 150; // milliseconds after the last key before the server is asked again
 let number = 0;
 
@@ -19,7 +20,7 @@ export function refusal(error, opening = "Refused") {
 
 /**
  * Ask before an order. `fields`: nodes to fill in; `describe()`: nodes that picture the order, made anew with every
- * status and every change of a field; `check()`: [input, what is wrong with it] or null; `preview(force)`: the server's preview ({allowed, lines, refusal, forcible}), if
+ * status and every change of a field; `check()`: [input, what is wrong with it] or null; `preview(force)`: the server's preview ({allowed, changes, refusal, forcible}), if
  * it has one for this order; `order(force)`: carries it out; `forcible`: the words beside the box that forces it;
  * `done(answer)`: what follows. `subscribe(listener)` calls back with every status and returns how to stop that.
  */
@@ -67,12 +68,12 @@ export function confirm({ title, fields = [], describe, check = () => null, prev
       seen = await preview(force.checked);
     } catch (error) {
       if (!(error instanceof Problem)) return; // the page says that there is no connection
-      seen = { allowed: false, lines: [], refusal: error, forcible: false };
+      seen = { allowed: false, changes: [], refusal: error, forcible: false };
     }
     if (mine !== asked || ordered) return;
-    const said = seen.lines;
-    if (said.join() !== [...lines.children].map((line) => line.textContent).join()) {
-      lines.replaceChildren(...said.map((line) => make("li", {}, line)));
+    const said = seen.changes;
+    if (said.map((change) => change.text).join() !== [...lines.children].map((line) => line.textContent).join()) {
+      lines.replaceChildren(...said.map((change) => make("li", { class: BAD.has(change.kind) ? "bad" : null }, change.text)));
     }
     show(lines, said.length > 0 && (seen.allowed || force.checked));
     dialog.classList.toggle("no", !seen.allowed);
