@@ -79,10 +79,16 @@ class Operations(Protocol):
     def config_mark(self) -> str:
         """Tells the configuration texts that ran apart."""
 
-    def check_base(self, bases: Collection[Base], *, config: bool = False) -> int | None:
-        """Refuse an order that is based on none of what is so now: of the configuration's text, or of everything.
+    def check_base(self, bases: Collection[Base]) -> int:
+        """Refuse an order that is based on none of what is so now.
 
         Returns the revision that it is based on; orders that are given it look again when their turn has come.
+        """
+
+    def check_config_base(self, marks: Collection[str]) -> None:
+        """Refuse an order that is based on another text than the one that runs.
+
+        `reload` and `configure` are given the marks as well, and look again when their turn has come.
         """
 
     def names(self) -> dict[str, dict[str, list[str]]]:
@@ -137,9 +143,9 @@ class Operations(Protocol):
 
     async def probe(self, id: str) -> ProbeResult: ...
 
-    async def reload(self, force: bool, actor: str) -> ReloadResult: ...
+    async def reload(self, force: bool, actor: str, marks: Collection[str] | None = None) -> ReloadResult: ...
 
-    async def configure(self, wanted: ConfigOrder, actor: str) -> ReloadResult:
+    async def configure(self, wanted: ConfigOrder, actor: str, marks: Collection[str] | None = None) -> ReloadResult:
         """Make a text the configuration: the file is replaced, and what it says put in force."""
 
     async def upgrade(self, within: float, actor: str) -> UpgradeResult: ...

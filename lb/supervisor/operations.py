@@ -49,7 +49,7 @@ from lb.supervisor.events import Events
 from lb.supervisor.explanations import Explanations
 from lb.supervisor.lookup import caller_of, pool_of, service_of, target_of
 from lb.supervisor.metrics import Metrics
-from lb.supervisor.reloads import CutsOff, Edited, NotNow, Reloaded, Reloads
+from lb.supervisor.reloads import CutsOff, Edited, NotNow, OtherText, Reloaded, Reloads
 from lb.supervisor.rollouts import Rollouts
 from lb.supervisor.rotations import Rotations
 from lb.supervisor.sockets import CannotListen
@@ -114,11 +114,11 @@ class LiveOperations:
     def config_mark(self) -> str:
         return digest(self._state.text.encode())
 
-    def check_base(self, bases: Collection[Base], *, config: bool = False) -> int | None:
-        if config:
-            if any(base.mark == self.config_mark for base in bases):
-                return None
+    def check_config_base(self, marks: Collection[str]) -> None:
+        if self.config_mark not in marks:
             raise self._other_config()
+
+    def check_base(self, bases: Collection[Base]) -> int:
         if any(base.revision == self.revision for base in bases):
             return self.revision
         raise self._other_revision(" or ".join(str(base.revision) for base in bases))
@@ -280,17 +280,17 @@ class LiveOperations:
 
     # --- configuration ----------------------------------------------------------------------------------------------
 
-    async def reload(self, force: bool, actor: str) -> ReloadResult:
-        return await self._reloaded(self._reloads.reload(actor, force))
+    async def reload(self, force: bool, actor: str, marks: Collection[str] | None = None) -> ReloadResult:
+        return await self._reloaded(self._reloads.reload(actor, force, marks))
 
-    async def configure(self, wanted: ConfigOrder, actor: str) -> ReloadResult:
+    async def configure(self, wanted: ConfigOrder, actor: str, marks: Collection[str] | None = None) -> ReloadResult:
         if self._state.config.admin.token_file is None:
             new = await self._reaching(wanted.text)
             if new:
                 obstacles = [Obstacle("is new, and needs a token", where=where) for where in new]
                 detail = "without a token, what lb runs and which files it writes can only be changed in the file"
                 raise Refused(Refusal.TOKEN_NEEDED_FOR_COMMANDS, detail, obstacles)
-        return await self._reloaded(self._reloads.replace(wanted, actor))
+        return await self._reloaded(self._reloads.replace(wanted, actor, marks))
 
     async def _reloaded(self, reloading: Coroutine[Any, Any, Reloaded]) -> ReloadResult:
         try:
@@ -301,6 +301,8 @@ class LiveOperations:
             raise Refused(Refusal.CANNOT_LISTEN, str(error)) from None
         except CutsOff as error:
             raise _unserved(error) from None
+        except OtherText:
+            raise self._other_config() from None
         except NotNow as error:
             raise Refused(Refusal.NOT_NOW, str(error)) from None
         except Edited as error:

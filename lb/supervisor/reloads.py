@@ -16,7 +16,7 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +53,10 @@ class NotNow(Exception):  # noqa: N818 - it says what happened
 
 class Edited(Exception):  # noqa: N818 - it says what happened
     """The file on the disk is not what runs: replacing it would lose somebody's edit."""
+
+
+class OtherText(Exception):  # noqa: N818 - it says what happened
+    """The configuration that runs is none of those that an order is based on."""
 
 
 class CutsOff(Exception):  # noqa: N818 - it says what happened
@@ -125,10 +129,13 @@ class Reloads:
         self.counts: Counter[str] = Counter()
         self.needs_restart: list[str] = []  # differences between the file and what was read at the start alone
 
-    async def reload(self, actor: str, force: bool = False) -> Reloaded:
+    async def reload(self, actor: str, force: bool = False, marks: Collection[str] | None = None) -> Reloaded:
         """Read the file again and do what it says. Raises `ConfigError`, `CannotListen`, `NotNow` or, unless `force`,
-        `CutsOff`; then nothing has changed. Raises `Refused` when it is in force, but a worker has not confirmed it."""
+        `CutsOff`; then nothing has changed. Raises `Refused` when it is in force, but a worker has not confirmed it.
+
+        `marks`: digests of the texts that the order is based on. Raises `OtherText` where another one runs."""
         async with self._lock:
+            self._check_base(marks)
             self._check_free()
             systemd.notify_reloading()
             self._file_watch.seen()
@@ -145,11 +152,12 @@ class Reloads:
                 systemd.notify("READY=1")
             return await self._confirm(installed, actor)
 
-    async def replace(self, wanted: ConfigOrder, actor: str) -> Reloaded:
+    async def replace(self, wanted: ConfigOrder, actor: str, marks: Collection[str] | None = None) -> Reloaded:
         """Make a text the file, and do what it says. Raises what `reload` does, `Edited` when the file is not what was
         loaded (unless `force`), and `OSError`; then, unless it was `Refused`, nothing has changed, nor has the file."""
         text, path = wanted.text, self._state.path
         async with self._lock:
+            self._check_base(marks)
             self._check_free()
             if not wanted.force and text_of(path) != self._state.text:
                 raise Edited(f"{path} was edited since it was loaded")
@@ -187,6 +195,11 @@ class Reloads:
         if found and not force:
             raise CutsOff(found)
         return described(found)
+
+    def _check_base(self, marks: Collection[str] | None) -> None:
+        """An order looks here when it has its turn, as the one before it may have replaced what it is based on."""
+        if marks is not None and digest(self._state.text.encode()) not in marks:
+            raise OtherText
 
     def _check_free(self) -> None:
         if self._state.blocked_by:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,17 @@ def test_a_text_becomes_the_file_and_what_runs(own: Api) -> None:
     assert weights(own) == [1, 1]
     same = put(own, text, running(own)[1])
     assert (same.status, same.json["changed"]) == (200, False)
+
+
+def test_of_two_texts_that_are_sent_at_once_one_is_taken(own: Api) -> None:
+    """Both are based on what runs when they come; the second one has to see what the first one did."""
+    text, tag = running(own)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda number: put(own, f"{text}# by {number}\n", tag), range(4)))
+    assert sorted(answer.status for answer in answers) == [200, 412, 412, 412]
+    [taken] = [number for number, answer in enumerate(answers) if answer.status == 200]
+    assert running(own)[0] == f"{text}# by {taken}\n" == own.file.read_text()
+    assert {answer.json["type"] for answer in answers if answer.status == 412} == {"/problems/somebody-was-faster"}
 
 
 def test_orders_in_between_do_not_make_a_text_old(own: Api) -> None:

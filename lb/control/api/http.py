@@ -113,12 +113,23 @@ def bases(request: web.Request) -> tuple[Base, ...] | None:
     return tuple(found)
 
 
-def as_seen(request: web.Request, *, config: bool = False) -> tuple[Operations, int | None]:
+def as_seen(request: web.Request) -> tuple[Operations, int | None]:
     """The operations, when what the order is based on is still so, and the revision that it is based on; None: on none.
     Raises `Refused`."""
     operations = request.app[OPERATIONS]
     given = bases(request)
-    return operations, None if given is None else operations.check_base(given, config=config)
+    return operations, None if given is None else operations.check_base(given)
+
+
+def config_as_seen(request: web.Request) -> tuple[Operations, set[str] | None]:
+    """The operations, when the configuration that the order is based on still runs, and the marks of the texts that it
+    is based on; None: on none. Raises `Refused`."""
+    operations, given = request.app[OPERATIONS], bases(request)
+    if given is None:
+        return operations, None
+    marks = {base.mark for base in given}
+    operations.check_config_base(marks)
+    return operations, marks
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from lb.control.api import problems
 from lb.control.api.endpoint import Answer, Endpoint
-from lb.control.api.http import OPERATIONS, Body, actor, as_json, as_seen, body, query, send, view
+from lb.control.api.http import OPERATIONS, Body, actor, as_json, body, config_as_seen, query, send, view
 from lb.control.api.problems import Rejected
 from lb.control.api.views import validation
 from lb.control.models import (
@@ -38,15 +38,15 @@ async def configure(request: web.Request) -> web.Response:
     wanted = await body(request, ConfigOrder)
     if "If-Match" not in request.headers:
         raise Rejected(problems.IF_MATCH_NEEDED, "send the ETag of the configuration that the text was made from, or *")
-    operations, _ = as_seen(request, config=True)
-    return view(request, await operations.configure(wanted, actor(request)))
+    operations, marks = config_as_seen(request)
+    return view(request, await operations.configure(wanted, actor(request), marks))
 
 
 async def reload(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, ReloadRequest)
-    operations, _ = as_seen(request, config=True)
-    return view(request, await operations.reload(wanted.force, actor(request)))
+    operations, marks = config_as_seen(request)
+    return view(request, await operations.reload(wanted.force, actor(request), marks))
 
 
 async def upgrade(request: web.Request) -> web.Response:
