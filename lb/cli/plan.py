@@ -106,7 +106,7 @@ def told(found: Plan, ink: Ink) -> list[str]:
 
 def _document(found: Plan) -> dict[str, object]:
     return {
-        "changes": [{"kind": change.kind, "subject": change.subject, "text": change.text} for change in found.changes],
+        "changes": [asdict(change) for change in found.changes],
         "kept": list(found.kept),
         "summary": found.summary(),
     }

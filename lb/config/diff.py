@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from lb.config.changes import Change, Kind, Plan, counted
+from lb.config.changes import Change, Kind, Plan, counted, of_pool, of_some, of_target
 from lb.config.model.config import Config
 from lb.config.model.services import Service
 from lb.config.model.units import format_duration
@@ -56,13 +56,13 @@ def _listeners(before: World, after: World) -> Iterator[Change]:
     new = {listener.bind: listener for listener in after.snapshot.listeners}
     for bind, listener in new.items():
         if bind not in old:
-            yield Change("add", f"listener {bind}", "opens")
+            yield Change("add", f"listener {bind}", "opens", "listener")
         elif listener != old[bind]:
             named = [name for name in Listener.__dataclass_fields__ if _differ(old[bind], listener, name)]
-            yield Change("change", f"listener {bind}", f"{', '.join(named)}, for new connections")
+            yield Change("change", f"listener {bind}", f"{', '.join(named)}, for new connections", "listener")
     for bind in old:
         if bind not in new:
-            yield Change("drain", f"listener {bind}", "closes; its connections end after their request")
+            yield Change("drain", f"listener {bind}", "closes; its connections end after their request", "listener")
 
 
 def _services(before: World, after: World, names: Renames) -> Iterator[Change]:
@@ -70,29 +70,31 @@ def _services(before: World, after: World, names: Renames) -> Iterator[Change]:
     for name in new:
         known = names.services.get(name, name)
         if known not in old:
-            yield Change("add", f"service {name}", f"pools {', '.join(new[name].pools)}")
+            yield Change("add", f"service {name}", f"pools {', '.join(new[name].pools)}", "service", name)
             continue
         was = old[known]
         if known != name:
-            yield Change("change", f"service {name}", f"{known} has this name now; {KEPT}")
+            yield Change("change", f"service {name}", f"{known} has this name now; {KEPT}", "service", name)
         pools = {pool: names.pool_was(name, pool)[1] for pool in new[name].pools}
         for pool, former in pools.items():
             if former not in was.pools:
-                yield Change("add", f"pool {name}/{pool}", counted(len(new[name].pools[pool].targets), "target"))
+                yield of_pool("add", name, pool, counted(len(new[name].pools[pool].targets), "target"))
             elif former != pool:
-                yield Change("change", f"pool {name}/{pool}", f"{former} has this name now; {KEPT}")
+                yield of_pool("change", name, pool, f"{former} has this name now; {KEPT}")
         first = pools.get(new[name].first_active(), new[name].first_active())
         if was.first_active() != first:
-            said = f"{was.first_active()} → {new[name].first_active()}; an edit wins over an earlier switch"
-            yield Change("change", f"services.{name}.active", said)
+            actives = was.first_active(), new[name].first_active()
+            said = f"{' → '.join(actives)}; an edit wins over an earlier switch"
+            path = f"services.{name}.active"
+            yield Change("change", path, said, service=name, field="active", old=actives[0], new=actives[1])
         for pool in was.pools:
             if pool not in pools.values():
-                yield Change("drain", f"pool {known}/{pool}", "is gone; its targets drain")
+                yield of_pool("drain", known, pool, "is gone; its targets drain")
         if was != new[name] or was.readiness.kind() != new[name].readiness.kind():
-            yield from _values(f"services.{name}", _written_out(was), _written_out(new[name]))
+            yield from _values(f"services.{name}", _written_out(was), _written_out(new[name]), name)
     for name in old:
         if name not in new and name not in names.services.values():
-            yield Change("drain", f"service {name}", "is gone; its targets drain")
+            yield Change("drain", f"service {name}", "is gone; its targets drain", "service", name)
 
 
 def _written_out(service: Service) -> dict[str, Any]:
@@ -118,14 +120,17 @@ def _targets(before: World, after: World, names: Renames) -> Iterator[Change]:
             twins = [twin for twin in names.twins.get(id, ()) if not _asked_otherwise(twin, id, before, after)]
             twins = [twin for twin in twins if before.targets[twin].tls == target.tls]
             said = f"begins as what {twins[0]} is found to be" if twins else "gets traffic after its first passed check"
-            yield Change("add", id, said)
+            many = "" if twins else "get traffic after their first passed check"
+            yield of_target("add", id, said, of_many=many)
             continue
         if was.id != id and not names.is_renamed(id, was.id):
-            yield Change("change", id, f"was {was.id}; {_comes_with(was.id, id, before, after)}")
+            said = f"was {was.id}; {_comes_with(was.id, id, before, after)}"
+            yield of_target("change", id, said, field="id", old=was.id, new=id)
         if was.weight != target.weight:
-            yield Change("change", id, f"weight {was.weight} → {target.weight}")
+            old, new = str(was.weight), str(target.weight)
+            yield of_target("change", id, f"weight {old} → {new}", field="weight", old=old, new=new)
         if was.tls != target.tls:
-            yield Change("change", id, "TLS settings, for new connections")
+            yield of_target("change", id, "TLS settings, for new connections", field="tls")
     moved = {former for formers in names.targets.values() for former in formers}
     gone = [id for id in before.targets if id not in after.targets and id not in moved]
     replaced = _replaced(before, after, names, set(gone))
@@ -133,18 +138,20 @@ def _targets(before: World, after: World, names: Renames) -> Iterator[Change]:
     for id in gone:
         afterwards = split_id(id)[:2] in replaced
         said = "then takes no new requests, and is gone" if afterwards else "takes no new requests, then is gone"
-        yield Change("drain", id, said)
+        many = "then take no new requests, and are gone" if afterwards else "take no new requests, then are gone"
+        yield of_target("drain", id, said, of_many=many)
     stay = {id: id for id in after.targets if id in before.targets}
     stay |= {id: olds[0] for id, olds in names.targets.items() if names.is_renamed(id, olds[0])}
     kept = [id for id in after.targets if id in stay]
     asked = [id for id in kept if _asked_otherwise(stay[id], id, before, after)]
     if asked:
         said = "asked another question; until it is answered well, the old check decides"
-        yield Change("change", _some(asked), said)
+        yield of_some(asked, said, "readiness")
     alive = [id for id in kept if before.checks[stay[id]].liveness != after.checks[id].liveness]
     if alive:
         none = all(after.checks[id].liveness is None for id in alive)
-        yield Change("change", _some(alive), "no liveness check any more" if none else "another liveness check")
+        said = "no liveness check any more" if none else "another liveness check"
+        yield of_some(alive, said, "liveness")
 
 
 def _replaced(before: World, after: World, names: Renames, gone: set[str]) -> dict[Place, Change]:
@@ -162,7 +169,7 @@ def _replaced(before: World, after: World, names: Renames, gone: set[str]) -> di
                 all_of_it = f"all {number} targets are replaced" if number > 1 else "its only target is replaced"
                 olds_serve = "the old ones serve" if number > 1 else "the old one serves"
                 text = f"{all_of_it}; while it has traffic, {olds_serve} until a new one has passed its check{warm}"
-                found[place] = Change("change", f"pool {service.name}/{pool.name}", text)
+                found[place] = of_pool("change", service.name, pool.name, text)
     return found
 
 
@@ -182,14 +189,6 @@ def _same(old: Target, new: Target) -> bool:
     return replace(old, id=new.id, service=new.service, pool=new.pool, weight=new.weight) == new
 
 
-def _some(ids: list[str]) -> str:
-    """Targets, named by pool when there are several."""
-    if len(ids) == 1:
-        return ids[0]
-    pools = dict.fromkeys(id.rpartition("/")[0] if "/unix:" not in id else id.partition("/unix:")[0] for id in ids)
-    return f"{len(ids)} targets of {', '.join(pools)}"
-
-
 def _settings(old: Config, new: Config) -> Iterator[Change]:
     leave_out = {"services", "listeners", "routes"}
     before = old.model_dump(mode="json", exclude=leave_out)
@@ -198,31 +197,35 @@ def _settings(old: Config, new: Config) -> Iterator[Change]:
     routes = [[(route.host, route.path) for route in config.route_list()] for config in (old, new)]
     for host, path in routes[1]:
         if (host, path) not in routes[0]:
-            yield Change("add", f"route {host}{path}", "to its service, for new requests")
+            yield Change("add", f"route {host}{path}", "to its service, for new requests", "route")
     for host, path in routes[0]:
         if (host, path) not in routes[1]:
-            yield Change("drain", f"route {host}{path}", "is gone")
+            yield Change("drain", f"route {host}{path}", "is gone", "route")
     known = {(route.host, route.path): route for route in old.route_list()}
     for route in new.route_list():
         was = known.get((route.host, route.path))
         if was is not None and was != route:
             text = f"{was.service} → {route.service}" if was.service != route.service else "other limits"
-            yield Change("change", f"route {route.host}{route.path}", text)
+            yield Change("change", f"route {route.host}{route.path}", text, "route")
 
 
-def _values(path: str, old: Any, new: Any) -> Iterator[Change]:
+def _values(path: str, old: Any, new: Any, service: str = "") -> Iterator[Change]:
     """Leaves that differ, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys((*old, *new)):
-            yield from _values(f"{path}.{key}" if path else key, old.get(key), new.get(key))
+            yield from _values(f"{path}.{key}" if path else key, old.get(key), new.get(key), service)
     elif old != new:
+        field = path.removeprefix(f"services.{service}.") if service else path
         if isinstance(old, dict) or isinstance(new, dict):
-            yield Change("change", path, "is new" if old is None else "is gone" if new is None else "has changed")
+            text = "is new" if old is None else "is gone" if new is None else "has changed"
+            yield Change("change", path, text, service=service, field=field)
             return
         kind: Kind = "restart" if path.partition(".")[0] in AT_START else "change"
         secret = ".headers." in path or path.endswith((".webhook", ".command"))  # this goes to the log
-        said = "has changed" if secret else f"{_written(old)} → {_written(new)}"
-        yield Change(kind, path, f"{said}; needs a restart" if kind == "restart" else said)
+        values = ("", "") if secret else (_written(old), _written(new))
+        said = "has changed" if secret else " → ".join(values)
+        text = f"{said}; needs a restart" if kind == "restart" else said
+        yield Change(kind, path, text, service=service, field=field, old=values[0], new=values[1])
 
 
 def _timing(before: World, after: World, names: Renames) -> Iterator[Change]:
@@ -233,7 +236,9 @@ def _timing(before: World, after: World, names: Renames) -> Iterator[Change]:
             found = [before.detections.get(known), after.detections.get(name)]
             worst = ["never" if one is None else format_duration(round(one.worst, 3)) for one in found]
             if worst[0] != worst[1]:
-                yield Change("change", f"services.{name}", f"a dead target is out after at worst {' → '.join(worst)}")
+                text = f"a dead target is out after at worst {' → '.join(worst)}"
+                path = f"services.{name}"
+                yield Change("change", path, text, "service", name, field="detection", old=worst[0], new=worst[1])
 
 
 def _differ(old: object, new: object, name: str) -> bool:

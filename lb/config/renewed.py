@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from lb.config.changes import Change
+from lb.config.changes import Change, of_some
 from lb.config.resolve import World
 from lb.config.tls_values import paths_of
 from lb.core.targets import TlsClient, TlsServer
@@ -18,16 +18,17 @@ def renewed(before: World, after: World) -> Iterator[Change]:
         was = old.get(listener.bind)
         if listener.tls is not None and was is not None and _only_contents(was, listener.tls):
             files = ", ".join(_changed(was, listener.tls))
-            yield Change("change", f"listener {listener.bind}", f"{files} renewed, for new connections")
+            yield Change(
+                "change", f"listener {listener.bind}", f"{files} renewed, for new connections", "listener", field="tls"
+            )
     groups: dict[tuple[str, str], list[str]] = {}
     for id, target in after.targets.items():
         former = before.targets.get(id)
         if former is not None and former.tls and target.tls and _only_contents(former.tls, target.tls):
             key = (f"{target.service}/{target.pool}", ", ".join(_changed(former.tls, target.tls)))
             groups.setdefault(key, []).append(id)
-    for (pool, files), ids in groups.items():
-        subject = ids[0] if len(ids) == 1 else f"{len(ids)} targets of {pool}"
-        yield Change("change", subject, f"{files} renewed, for new connections once the check has passed with it")
+    for (_, files), ids in groups.items():
+        yield of_some(ids, f"{files} renewed, for new connections once the check has passed with it", "tls")
     checks = {name for id in after.checks if id in before.checks for name in _renewed_of_checks(before, after, id)}
     for name in sorted(checks - {name for _, names in groups for name in names.split(", ")}):
         yield Change("change", name, "renewed, for checks")

@@ -426,6 +426,33 @@ class ProbeResult(View):
     """What would have been right."""
 
 
+class PlannedChange(View):
+    """One difference between two configurations, and what a reload makes of it."""
+
+    kind: Literal["add", "drain", "change", "restart"]
+    """It is new; it goes, after what is under way; it is another; or it counts after a restart only."""
+    subject: str
+    """What changes: a target's id, `pool SERVICE/POOL`, or a setting's place in the file."""
+    text: str
+    """What happens to it, in words."""
+    what: Literal["listener", "route", "service", "pool", "target", "setting"]
+    """The sort of thing that changes."""
+    service: str = ""
+    """The service that it belongs to; empty: to none."""
+    pool: str = ""
+    """The pool, if it belongs to one."""
+    target: str = ""
+    """The target's id, if it is one target."""
+    field: str = ""
+    """What of it changes, where that is one thing, such as `weight` or `readiness.interval`."""
+    old: str = ""
+    """Its value before; empty where there is not one value, or it is secret."""
+    new: str = ""
+    """Its value then."""
+    of_many: str = ""
+    """`text` about several targets; empty: the same words fit."""
+
+
 class ReloadRequest(Wanted):
     """Read the file again."""
 
@@ -440,6 +467,8 @@ class ReloadResult(View):
     """Whether anything did."""
     lines: list[str]
     """The changes, in words."""
+    changes: list[PlannedChange] = Field(default_factory=list)
+    """The same for programs: one for each line."""
     forced: str = ""
     """Which services have no target that can serve now, if that was forced."""
     warnings: list[str] = Field(default_factory=list)
@@ -540,7 +569,9 @@ class Validation(View):
     warnings: list[ConfigProblem] = Field(default_factory=list)
     """What is valid, but may not be what was meant."""
     changes: list[str]
-    """What it would change of what runs."""
+    """What it would change of what runs, in words."""
+    plan: list[PlannedChange] = Field(default_factory=list)
+    """The same for programs: one for each of `changes`."""
     summary: str = ""
     """The changes in one sentence."""
     refusal: Problem | None = None

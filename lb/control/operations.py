@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
-from lb.config.changes import Plan
+from lb.config.changes import Change, Plan
 from lb.config.yaml.problems import ConfigError, Problem
 from lb.control.events import EventLog
 from lb.control.models import (
@@ -14,7 +14,6 @@ from lb.control.models import (
     DrainState,
     Explanation,
     ProbeResult,
-    ReloadResult,
     RunView,
     ServiceView,
     Status,
@@ -63,6 +62,19 @@ class Validated(NamedTuple):
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
     refused: Refused | None = None  # why a reload would be refused unless forced
+
+
+class Reloaded(NamedTuple):
+    """What a reload has changed, and what was forced with it."""
+
+    changes: tuple[Change, ...]
+    forced: str = ""  # empty: nothing had to be
+    warnings: tuple[str, ...] = ()  # what will not work as the file says
+
+    @property
+    def lines(self) -> list[str]:
+        """One line for each change."""
+        return [str(change) for change in self.changes]
 
 
 class Operations(Protocol):
@@ -143,9 +155,9 @@ class Operations(Protocol):
 
     async def probe(self, id: str) -> ProbeResult: ...
 
-    async def reload(self, force: bool, actor: str, marks: Collection[str] | None = None) -> ReloadResult: ...
+    async def reload(self, force: bool, actor: str, marks: Collection[str] | None = None) -> Reloaded: ...
 
-    async def configure(self, wanted: ConfigOrder, actor: str, marks: Collection[str] | None = None) -> ReloadResult:
+    async def configure(self, wanted: ConfigOrder, actor: str, marks: Collection[str] | None = None) -> Reloaded:
         """Make a text the configuration: the file is replaced, and what it says put in force."""
 
     async def upgrade(self, within: float, actor: str) -> UpgradeResult: ...

@@ -27,7 +27,6 @@ from lb.control.models import (
     Event,
     Explanation,
     ProbeResult,
-    ReloadResult,
     RunView,
     ServiceView,
     Status,
@@ -36,7 +35,7 @@ from lb.control.models import (
     UpgradeResult,
     WeightRequest,
 )
-from lb.control.operations import Base, InvalidFile, Previewed, Validated
+from lb.control.operations import Base, InvalidFile, Previewed, Reloaded, Validated
 from lb.control.probe_history import ProbeHistory
 from lb.core.consequences import Consequence
 from lb.core.digest import digest
@@ -49,7 +48,7 @@ from lb.supervisor.events import Events
 from lb.supervisor.explanations import Explanations
 from lb.supervisor.lookup import caller_of, pool_of, service_of, target_of
 from lb.supervisor.metrics import Metrics
-from lb.supervisor.reloads import CutsOff, Edited, NotNow, OtherText, Reloaded, Reloads
+from lb.supervisor.reloads import CutsOff, Edited, NotNow, OtherText, Reloads
 from lb.supervisor.rollouts import Rollouts
 from lb.supervisor.rotations import Rotations
 from lb.supervisor.sockets import CannotListen
@@ -280,10 +279,10 @@ class LiveOperations:
 
     # --- configuration ----------------------------------------------------------------------------------------------
 
-    async def reload(self, force: bool, actor: str, marks: Collection[str] | None = None) -> ReloadResult:
+    async def reload(self, force: bool, actor: str, marks: Collection[str] | None = None) -> Reloaded:
         return await self._reloaded(self._reloads.reload(actor, force, marks))
 
-    async def configure(self, wanted: ConfigOrder, actor: str, marks: Collection[str] | None = None) -> ReloadResult:
+    async def configure(self, wanted: ConfigOrder, actor: str, marks: Collection[str] | None = None) -> Reloaded:
         if self._state.config.admin.token_file is None:
             new = await self._reaching(wanted.text)
             if new:
@@ -292,7 +291,7 @@ class LiveOperations:
                 raise Refused(Refusal.TOKEN_NEEDED_FOR_COMMANDS, detail, obstacles)
         return await self._reloaded(self._reloads.replace(wanted, actor, marks))
 
-    async def _reloaded(self, reloading: Coroutine[Any, Any, Reloaded]) -> ReloadResult:
+    async def _reloaded(self, reloading: Coroutine[Any, Any, Reloaded]) -> Reloaded:
         try:
             done = await reloading
         except ConfigError as error:
@@ -310,8 +309,8 @@ class LiveOperations:
         except OSError as error:
             detail = f"{error.filename or self._state.path}: {error.strerror or error}; nothing has changed"
             raise Refused(Refusal.FILE_NOT_WRITTEN, detail) from None
-        warnings = [f"{text}. {remedy}" for _, _, text, remedy in access_log_warnings(self._state.config)]
-        return ReloadResult(changed=bool(done.lines), lines=done.lines, forced=done.forced, warnings=warnings)
+        warnings = (f"{text}. {remedy}" for _, _, text, remedy in access_log_warnings(self._state.config))
+        return done._replace(warnings=tuple(warnings))
 
     async def _reaching(self, text: str) -> list[str]:
         """Places of `text` that reach out of lb in ways that what runs does not: commands, and files it writes."""

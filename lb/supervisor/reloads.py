@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from lb.config.changes import Plan
+from lb.config.changes import Change, Plan
 from lb.config.diff import diff, needs_restart
 from lb.config.load import load_text, read_text
 from lb.config.model.config import Config
@@ -28,6 +28,7 @@ from lb.config.resolve import World
 from lb.config.tls_files import check_renewed, load_world
 from lb.config.yaml.problems import ConfigError
 from lb.control.models import ConfigOrder
+from lb.control.operations import Reloaded
 from lb.core.digest import digest
 from lb.core.refusals import Refused
 from lb.core.reload_gate import CutOff, Situation, cut_off, described
@@ -71,17 +72,10 @@ class CutsOff(Exception):  # noqa: N818 - it says what happened
 REFUSALS = (ConfigError, CannotListen, CutsOff)
 
 
-class Reloaded(NamedTuple):
-    """What a reload has changed, and what was forced with it; empty: nothing had to be."""
-
-    lines: list[str]
-    forced: str
-
-
 class Installed(NamedTuple):
     """A configuration that is in force here; the workers have not confirmed it yet."""
 
-    changes: list[str]
+    changes: tuple[Change, ...]
     forced: str
     before: str  # the text before
     after: str
@@ -225,7 +219,7 @@ class Reloads:
     async def _install(self, read: Read, force: bool, put: Callable[[], None] = lambda: None) -> Installed:
         """Put what was read in force, unless it is refused. `put` makes the text the file, when nothing else can fail;
         what it raises refuses the configuration as well."""
-        changes = read.plan.lines()
+        changes = read.plan.changes
         before = self._state.text
         forced = ""
 
@@ -258,7 +252,8 @@ class Reloads:
             forced = installed.forced
             self._events.emit(
                 "reload",
-                ("; ".join(installed.changes) or "nothing has changed") + (f" (forced: {forced})" if forced else ""),
+                ("; ".join(map(str, installed.changes)) or "nothing has changed")
+                + (f" (forced: {forced})" if forced else ""),
                 actor=actor,
                 before=f"configuration {digest(installed.before.encode())}",
                 after=f"configuration {digest(installed.after.encode())}",

@@ -41,6 +41,8 @@ def test_a_text_becomes_the_file_and_what_runs(own: Api) -> None:
     assert done.status == 200, done.body
     assert done.json["changed"]
     assert "weight 1 → 5" in done.json["lines"][0]
+    weight = {"kind": "change", "target": own.ids["blue"][0], "field": "weight", "old": "1", "new": "5"}
+    assert weight.items() <= done.json["changes"][0].items()
     assert weights(own) == [5, 1]
     assert own.file.read_text() == heavier(text) == running(own)[0]
     assert own.file.with_name("lb.yaml~").read_text() == text

@@ -29,6 +29,10 @@ def test_a_draft_says_what_it_is_and_what_it_would_do(guarded: Api) -> None:
     assert [len(pool["targets"]) for pool in greeting["pools"].values()] == [2, 1, 1]
     slower = draft(guarded, text.replace("interval: 200ms", "interval: 2s"))
     assert any("readiness.interval: 200ms → 2s" in line for line in slower["changes"])
+    [interval] = [change for change in slower["plan"] if change["field"] == "readiness.interval"]
+    assert (interval["kind"], interval["what"], interval["service"]) == ("change", "setting", "greeting")
+    assert (interval["old"], interval["new"]) == ("200ms", "2s")
+    assert len(slower["plan"]) == len(slower["changes"])
     assert {line["sign"] for line in slower["difference"]} == {"+", "-", " ", "…"}
     [check] = slower["services"][0]["checks"]
     assert (check["kind"], check["count"], check["worst"], check["formula"]) == ("readiness", 4, 6.5, "2 + 2 × 2 + 0.5")

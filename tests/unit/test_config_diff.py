@@ -138,3 +138,28 @@ def test_routes_change() -> None:
     old = two + "routes: [{service: s, host: a.org}, {service: t}]\n"
     new = two + "routes: [{service: t, host: a.org}, {service: t, max_body: 1MiB}]\n"
     assert lines(new, old) == ["~ route a.org/: s → t", "~ route /: other limits"]
+
+
+def test_changes_are_values_too() -> None:
+    """What a program needs of a change is in its fields, so that none takes the sentence apart."""
+    old = world("services: {s: {pools: {blue: [http://a:1, http://a:2]}, readiness: {interval: 1s}}}")
+    new = world(
+        "services: {s: {pools: {blue: [{url: 'http://a:1', weight: 3}, http://a:3]}, readiness: {interval: 2s}}}"
+    )
+    changes = diff(old, new).changes
+    by = {(change.kind, change.target or change.field): change for change in changes}
+    weight = by["change", "s/blue/a:1"]
+    assert (weight.what, weight.service, weight.pool) == ("target", "s", "blue")
+    assert (weight.field, weight.old, weight.new) == ("weight", "1", "3")
+    assert by["add", "s/blue/a:3"].of_many == "get traffic after their first passed check"
+    assert by["drain", "s/blue/a:2"].of_many == "take no new requests, then are gone"
+    interval = by["change", "readiness.interval"]
+    assert (interval.what, interval.service, interval.old, interval.new) == ("setting", "s", "1s", "2s")
+    assert interval.text == "1s → 2s"
+    assert by["change", "detection"].what == "service"
+
+
+def test_a_secret_is_in_no_field() -> None:
+    text = "services: {s: {pools: {blue: [http://a:1]}, rollout: {pre: {webhook: 'http://h/%s'}}}}"
+    [change] = diff(world(text % "one"), world(text % "two")).changes
+    assert (change.text, change.old, change.new) == ("has changed", "", "")

@@ -8,7 +8,7 @@ from lb.control.api import problems
 from lb.control.api.endpoint import Answer, Endpoint
 from lb.control.api.http import OPERATIONS, Body, actor, as_json, body, config_as_seen, query, send, view
 from lb.control.api.problems import Rejected
-from lb.control.api.views import validation
+from lb.control.api.views import reloaded, validation
 from lb.control.models import (
     ConfigDraft,
     ConfigOrder,
@@ -39,14 +39,14 @@ async def configure(request: web.Request) -> web.Response:
     if "If-Match" not in request.headers:
         raise Rejected(problems.IF_MATCH_NEEDED, "send the ETag of the configuration that the text was made from, or *")
     operations, marks = config_as_seen(request)
-    return view(request, await operations.configure(wanted, actor(request), marks))
+    return view(request, reloaded(await operations.configure(wanted, actor(request), marks)))
 
 
 async def reload(request: web.Request) -> web.Response:
     query(request, ())
     wanted = await body(request, ReloadRequest)
     operations, marks = config_as_seen(request)
-    return view(request, await operations.reload(wanted.force, actor(request), marks))
+    return view(request, reloaded(await operations.reload(wanted.force, actor(request), marks)))
 
 
 async def upgrade(request: web.Request) -> web.Response:

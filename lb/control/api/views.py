@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 
+from lb.config.changes import Change
 from lb.control.api.problems import config_problem, problem
-from lb.control.models import Preview, PreviewedChange, Validation
-from lb.control.operations import Previewed, Validated
+from lb.control.models import PlannedChange, Preview, PreviewedChange, ReloadResult, Validation
+from lb.control.operations import Previewed, Reloaded, Validated
 
 
 def preview(found: Previewed) -> Preview:
@@ -27,6 +29,23 @@ def validation(found: Validated) -> Validation:
         problems=[config_problem(each) for each in found.problems],
         warnings=[config_problem(each) for each in found.warnings],
         changes=found.plan.lines() if found.plan is not None else [],
+        plan=planned(found.plan.changes) if found.plan is not None else [],
         summary=found.plan.summary() if found.plan is not None else "",
         refusal=problem(found.refused) if found.refused is not None else None,
     )
+
+
+def reloaded(found: Reloaded) -> ReloadResult:
+    """What a reload has changed."""
+    return ReloadResult(
+        changed=bool(found.changes),
+        lines=found.lines,
+        changes=planned(found.changes),
+        forced=found.forced,
+        warnings=list(found.warnings),
+    )
+
+
+def planned(changes: Iterable[Change]) -> list[PlannedChange]:
+    """Differences between configurations."""
+    return [PlannedChange(**asdict(change)) for change in changes]

@@ -13,7 +13,7 @@ import { many } from "./words.js";
 const QUIET = 200; // milliseconds without typing after which the text is looked at
 const LOOK_EVERY = 5000; // milliseconds between two looks at whether what runs is still the base
 const LONGEST = 2000; // lines of a difference that are shown
-const SIGNS = { "+": ["added", "add"], "-": ["leaves", "drain"], "~": ["changes", "change"], "!": ["after a restart", "restart"] };
+const SIGNS = { add: ["+", "added"], drain: ["-", "leaves"], change: ["~", "changes"], restart: ["!", "after a restart"] };
 
 const byId = (id) => document.getElementById(id);
 const main = byId("main");
@@ -207,7 +207,7 @@ function verdict() {
   let [text, kind] = ["checking…", ""];
   if (current && errors) [text, kind] = [`✕ ${many(errors, "error")}`, "bad"];
   else if (current && !dirty) [text, kind] = ["✓ what runs", "on"];
-  else if (current) [text, kind] = [`✓ valid, ${draft.changes.length ? many(draft.changes.length, "change") : "changes nothing"}`, draft.warnings.length ? "warn" : "on"];
+  else if (current) [text, kind] = [`✓ valid, ${draft.plan.length ? many(draft.plan.length, "change") : "changes nothing"}`, draft.warnings.length ? "warn" : "on"];
   if (current && draft.warnings.length) text += `, ${many(draft.warnings.length, "warning")}`;
   say(place, text);
   place.className = `tag ${kind}`;
@@ -248,36 +248,34 @@ function plan() {
 
 /** The plan, in words. */
 function planned() {
-  if (!draft.changes.length) return [make("p", { class: "muted" }, editor.text === base.text ? "Nothing: this is what runs." : "The file is replaced; what runs stays as it is.")];
+  if (!draft.plan.length) return [make("p", { class: "muted" }, editor.text === base.text ? "Nothing: this is what runs." : "The file is replaced; what runs stays as it is.")];
   return [
-    make("p", { class: "summary" }, draft.summary || many(draft.changes.length, "change")),
-    make("ul", { class: "plan" }, grouped(draft.changes).slice(0, 300).map(({ sign, subject, text, names }) => {
-      const [word, kind] = SIGNS[sign] || ["", ""];
+    make("p", { class: "summary" }, draft.summary || many(draft.plan.length, "change")),
+    make("ul", { class: "plan" }, grouped(draft.plan).slice(0, 300).map(({ kind, subject, text, names }) => {
+      const [sign, word] = SIGNS[kind];
       return make("li", { class: kind }, make("span", { class: "sign", "aria-hidden": "true" }, sign), make("span", { class: "hidden-text" }, `${word}: `),
         make("div", {}, make("b", {}, subject), text && `: ${text}`,
           names.length > 1 && make("details", {}, make("summary", {}, "which"), names.slice(0, 100).join(", "), names.length > 100 && ` and ${names.length - 100} more`)));
     })),
-    draft.changes.length > 300 && make("p", { class: "muted" }, `and ${draft.changes.length - 300} more`),
+    draft.plan.length > 300 && make("p", { class: "muted" }, `and ${draft.plan.length - 300} more`),
   ].filter(Boolean);
 }
 
-/** The lines of the plan; targets of one pool to which the same happens are one. */
+/** The changes of the plan; targets of one pool to which the same happens are one. */
 function grouped(changes) {
   const found = new Map();
-  for (const line of changes) {
-    const sign = line[0];
-    const at = line.indexOf(": ");
-    const [subject, text] = at < 0 ? [line.slice(2), ""] : [line.slice(2, at), line.slice(at + 2)];
-    const target = (sign === "+" || sign === "-") && subject.match(/^([^/ ]+\/[^/ ]+)\/(.+)$/);
-    const key = target ? `${sign} ${target[1]} ${text}` : line;
-    if (!found.has(key)) found.set(key, { sign, subject: target ? target[1] : subject, text, names: [] });
-    if (target) found.get(key).names.push(target[2]);
+  for (const change of changes) {
+    const target = change.target && (change.kind === "add" || change.kind === "drain");
+    const place = `${change.service}/${change.pool}`;
+    const key = target ? `${change.kind} ${place} ${change.text}` : found.size;
+    if (!found.has(key)) found.set(key, { kind: change.kind, subject: target ? place : change.subject, change, text: change.text, names: [] });
+    if (target) found.get(key).names.push(change.target.slice(place.length + 1));
   }
   for (const group of found.values()) {
     const count = group.names.length;
     if (!count) continue;
-    const what = group.sign === "-" ? (count > 1 ? "drain" : "drains") : count > 1 ? "are added" : "is added";
-    group.text = `${count > 1 ? many(count, "target") : group.names[0]} ${what}: ${count > 1 ? group.text.replace(/^takes no new requests, then is gone/, "take no new requests, then are gone").replace("gets traffic after its first", "get traffic after their first") : group.text}`;
+    const what = group.kind === "drain" ? (count > 1 ? "drain" : "drains") : count > 1 ? "are added" : "is added";
+    group.text = `${count > 1 ? many(count, "target") : group.names[0]} ${what}: ${(count > 1 && group.change.of_many) || group.text}`;
   }
   return [...found.values()];
 }
@@ -456,7 +454,7 @@ function put(text, force) {
       force && make("p", {}, "The file on disk is not what lb has loaded: somebody has edited it since. That edit is lost, but for the copy beside it whose name ends with ~. To take it up first, cancel and reload lb."),
       planned(),
       draft.warnings.length > 0 && make("p", { class: "message warn" }, `! ${many(draft.warnings.length, "warning")}: see the list below the text.`),
-      draft.changes.length > 0 && !draft.refusal && make("p", { class: "muted" }, "The file is written, and all workers take it up at once. No request is lost."),
+      draft.plan.length > 0 && !draft.refusal && make("p", { class: "muted" }, "The file is written, and all workers take it up at once. No request is lost."),
     ],
     preview: async (unserved) => ({ allowed: unserved || !draft.refusal, changes: [], refusal: draft.refusal, forcible: Boolean(draft.refusal) }),
     forcible: "Apply it all the same (force)",
