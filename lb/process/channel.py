@@ -68,8 +68,8 @@ class Behind:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What a worker is to do: one of
+class Command:
+    """An order to a worker. `what` is one of
 
     - settle: its supervisor has started well; from now on it outlives it. (Before, it ends with it.)
     - drain: take no further connection, let what is under way end for `within` seconds, then end
@@ -84,27 +84,29 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """Something that a worker could not do; it goes on without."""
+class WorkerError:
+    """An error that a worker reports. The worker goes on."""
 
     text: str
 
 
-Message = Snapshot | Rotation | Targets | Poll | Order | Hello | Polled | Applied | Behind | Report | Alarm | Trouble
+Message = (
+    Snapshot | Rotation | Targets | Poll | Command | Hello | Polled | Applied | Behind | Report | Alarm | WorkerError
+)
 
 _KINDS: dict[bytes, type[Any]] = {
     b"S": Snapshot,
     b"R": Rotation,
     b"t": Targets,
     b"P": Poll,
-    b"O": Order,
+    b"O": Command,
     b"H": Hello,
     b"p": Polled,
     b"A": Applied,
     b"B": Behind,
     b"T": Report,
     b"!": Alarm,
-    b"x": Trouble,
+    b"x": WorkerError,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _DECODERS = {name: msgspec.msgpack.Decoder(kind) for name, kind in _KINDS.items()}

@@ -1,14 +1,14 @@
-"""Listening sockets on their way between processes: from the supervisor to its workers, from workers to an heir.
+"""Listening sockets on their way between processes: from a supervisor to its workers, and from workers to a new one.
 
 A supervisor sends each worker its sockets over a socket pair that keeps the bounds of messages (`hand`, `close`,
-`take`). It may do so at any time: a listener that a reload adds, or the sockets of a neighbour that does not come up.
+`receive`). It may do so at any time: for a listener that a reload adds, or for a neighbour that does not start.
 
-Every worker also keeps a `Doorway`: a Unix socket in the state directory. Whoever of the same user connects there is
-told who the worker is and given its listening sockets (SCM_RIGHTS, unix(7)); the connection then becomes the worker's
-new channel as soon as something is said on it. So a new `lb run` takes over from workers whose supervisor died, and an
-upgrade from those whose supervisor still lives, without an address being closed for a moment.
+Every worker also has a `HandoverSocket`: a Unix socket in the state directory. A process of the same user that connects
+gets the worker's identity and its listening sockets (SCM_RIGHTS, unix(7)). With the first message the connection
+becomes the worker's new channel. So a new `lb run` takes over workers whose supervisor has died, and an upgrade takes
+over workers whose supervisor still runs. No address is closed for a moment.
 
-Paths of Unix sockets may have 107 bytes only; a state directory may have more. So they are reached through the
+Paths of Unix sockets have at most 107 bytes; a state directory may have more. So the sockets are reached through the
 directory's descriptor (/proc/self/fd/N/name).
 """
 
@@ -27,10 +27,10 @@ from typing import Any
 from lb.net import fdpass
 
 #: The listening sockets' names: a listener's bind as configured, and the number of the queue.
-Door = tuple[str, int]
-#: Seconds that a worker has to answer a visitor; it answers from its loop, so more means that it hangs.
+ListenerKey = tuple[str, int]
+#: Seconds that a worker has to answer. It answers from its loop, so that a longer time means that it hangs.
 PATIENCE = 2.0
-#: The folder of the doorways within the state directory.
+#: The folder of the handover sockets within the state directory.
 FOLDER = "workers"
 
 
@@ -44,41 +44,43 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-def hand(doors: socket.socket, door: Door, sock: socket.socket, spare: bool = False) -> None:
-    """Give a worker a copy of a listening socket; a spare one is only kept. OSError: it reads no more."""
-    fdpass.send(doors, json.dumps((*door, spare)).encode(), [sock.fileno()])
+def hand(channel: socket.socket, key: ListenerKey, sock: socket.socket, spare: bool = False) -> None:
+    """Send a worker a copy of a listening socket. It only keeps a spare one. Raises OSError when it reads no more."""
+    fdpass.send(channel, json.dumps((*key, spare)).encode(), [sock.fileno()])
 
 
-def close(doors: socket.socket, door: Door) -> None:
-    """Tell a worker to close its copy: another one listens there."""
-    fdpass.send(doors, json.dumps((*door, False)).encode())
+def close(channel: socket.socket, key: ListenerKey) -> None:
+    """Tell a worker to close its copy, because another worker listens there."""
+    fdpass.send(channel, json.dumps((*key, False)).encode())
 
 
-def take(doors: socket.socket) -> tuple[list[tuple[Door, socket.socket | None, bool]], bool]:
-    """What has come so far: sockets to listen on, or (True) to keep, and (None) doors to leave; whether more may come.
+def receive(channel: socket.socket) -> tuple[list[tuple[ListenerKey, socket.socket | None, bool]], bool]:
+    """The items received so far, and whether more may come. An item is a key, a socket, and whether it is a spare.
 
-    `doors` must not block.
+    A worker listens on a socket, or only keeps it when it is a spare. Without a socket it stops listening at that key.
+
+    `channel` must not block.
     """
-    found: list[tuple[Door, socket.socket | None, bool]] = []
+    items: list[tuple[ListenerKey, socket.socket | None, bool]] = []
     while True:
         try:
-            data, sockets = _receive(doors)
+            data, sockets = _receive(channel)
         except BlockingIOError:
-            return found, True
+            return items, True
         except OSError:
-            return found, False
+            return items, False
         if not data:
-            return found, False
-        bind, seat, spare = json.loads(data)
-        found.append(((bind, seat), sockets[0] if sockets else None, spare))
+            return items, False
+        bind, slot, spare = json.loads(data)
+        items.append(((bind, slot), sockets[0] if sockets else None, spare))
 
 
-# --- from a worker to an heir ----------------------------------------------------------------------------------------
+# --- from a worker to a new supervisor -------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class Visit:
-    """A worker of another supervisor, as it answered at its doorway."""
+class FoundWorker:
+    """A worker of another supervisor, by its answer at its handover socket."""
 
     pid: int
     number: int
@@ -86,27 +88,30 @@ class Visit:
     applied: int  # newest version that it serves by
     connection: socket.socket  # becomes its channel when something is sent
     crash_counters: int = -1  # a descriptor of its page (`proxy.crash_counters`), if it has one
-    sockets: dict[Door, socket.socket] = field(default_factory=dict)
+    sockets: dict[ListenerKey, socket.socket] = field(default_factory=dict)
 
     def close_sockets(self) -> None:
-        """Close those that nobody has taken: the worker keeps its own."""
+        """Close the sockets that were not taken over. The worker keeps its own copies."""
         for sock in self.sockets.values():
             sock.close()
         self.sockets.clear()
 
     def leave(self) -> None:
-        """Close everything: the worker goes on as before."""
+        """Close everything. The worker goes on as before."""
         self.close_sockets()
         self.connection.close()
         if self.crash_counters >= 0:
             os.close(self.crash_counters)
 
 
-class Doorway:
-    """A worker's Unix socket for heirs. `who` and `sockets` are asked when somebody comes."""
+class HandoverSocket:
+    """A worker's Unix socket for a new supervisor. `who` and `sockets` are called for each connection."""
 
     def __init__(
-        self, directory: Path, who: Callable[[], dict[str, int]], sockets: Callable[[], dict[Door, socket.socket]]
+        self,
+        directory: Path,
+        who: Callable[[], dict[str, int]],
+        sockets: Callable[[], dict[ListenerKey, socket.socket]],
     ) -> None:
         self._who = who
         self._sockets = sockets
@@ -128,7 +133,7 @@ class Doorway:
             raise
 
     def admit(self) -> socket.socket | None:
-        """Let one visitor in and give it the sockets; returns the connection, or None when it was nobody."""
+        """Accept one supervisor and send it the sockets. Returns the connection, or None when it has failed."""
         try:
             connection, _ = self.sock.accept()
         except OSError:
@@ -137,11 +142,11 @@ class Doorway:
             if _user(connection) not in (os.geteuid(), 0):
                 raise PermissionError("another user's process")
             sockets = self._sockets()
-            doors = list(sockets)
-            told = json.dumps({**self._who(), "pid": os.getpid(), "doors": doors}).encode()
-            connection.sendall(len(told).to_bytes(4, "big") + told)
+            keys = list(sockets)
+            identity = json.dumps({**self._who(), "pid": os.getpid(), "doors": keys}).encode()
+            connection.sendall(len(identity).to_bytes(4, "big") + identity)
             descriptors = [sock.fileno() for sock in sockets.values()]
-            for start in range(0, len(doors), fdpass.MOST_DESCRIPTORS):
+            for start in range(0, len(keys), fdpass.MOST_DESCRIPTORS):
                 fdpass.send(connection, b".", descriptors[start : start + fdpass.MOST_DESCRIPTORS])
             connection.setblocking(False)
         except OSError:
@@ -150,7 +155,7 @@ class Doorway:
         return connection
 
     def close(self) -> None:
-        """Nobody comes in any more."""
+        """Close and remove the socket."""
         self.sock.close()
         if self._folder >= 0:
             with suppress(OSError):
@@ -159,15 +164,15 @@ class Doorway:
             self._folder = -1
 
 
-def visit_all(directory: Path, but: Iterable[int] = ()) -> tuple[list[Visit], list[int]]:
-    """Every worker that answers at a doorway of the state directory, and the pids of those that hang.
+def find_workers(directory: Path, but: Iterable[int] = ()) -> tuple[list[FoundWorker], list[int]]:
+    """The workers that answer at a handover socket of the state directory, and the pids of hung workers.
 
-    Doorways that nobody stands behind any more are removed. `but`: pids that are not visited.
+    Sockets of ended processes are removed. Workers with a pid in `but` are skipped.
     """
-    found: list[Visit] = []
+    workers: list[FoundWorker] = []
     hung: list[int] = []
     if not (directory / FOLDER).is_dir():
-        return found, hung
+        return workers, hung
     folder = _open_folder(directory)
     try:
         for name in sorted(os.listdir(folder)):  # noqa: PTH208 - of a descriptor
@@ -175,7 +180,7 @@ def visit_all(directory: Path, but: Iterable[int] = ()) -> tuple[list[Visit], li
             if not pid.isdecimal() or int(pid) in but:
                 continue
             try:
-                found.append(_visit(_through(folder, name)))
+                workers.append(_ask_worker(_through(folder, name)))
             except (ConnectionRefusedError, FileNotFoundError):
                 with suppress(OSError):
                     os.unlink(name, dir_fd=folder)
@@ -183,36 +188,36 @@ def visit_all(directory: Path, but: Iterable[int] = ()) -> tuple[list[Visit], li
                 hung.append(int(pid))
     finally:
         os.close(folder)
-    return found, hung
+    return workers, hung
 
 
 def forget(directory: Path, pid: int) -> None:
-    """Remove what a killed worker has left behind."""
+    """Remove the socket of a killed worker."""
     with suppress(OSError):
         (directory / FOLDER / f"{pid}.sock").unlink()
 
 
-def _visit(path: str) -> Visit:
+def _ask_worker(path: str) -> FoundWorker:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sockets: list[socket.socket] = []
     try:
         connection.settimeout(PATIENCE)
         connection.connect(path)
-        told: dict[str, Any] = json.loads(_exactly(connection, int.from_bytes(_exactly(connection, 4), "big")))
-        doors = [(str(bind), int(seat)) for bind, seat in told["doors"]]
-        while len(sockets) < len(doors):
+        answer: dict[str, Any] = json.loads(_exactly(connection, int.from_bytes(_exactly(connection, 4), "big")))
+        keys = [(str(bind), int(slot)) for bind, slot in answer["doors"]]
+        while len(sockets) < len(keys):
             data, more = _receive(connection, 1)
             if not data or not more:
                 raise EOFError("the worker kept its sockets")
             sockets += more
-        return Visit(
-            int(told["pid"]),
-            int(told["number"]),
-            int(told["incarnation"]),
-            int(told["applied"]),
+        return FoundWorker(
+            int(answer["pid"]),
+            int(answer["number"]),
+            int(answer["incarnation"]),
+            int(answer["applied"]),
             connection,
-            _crash_counters(told),
-            dict(zip(doors, sockets, strict=True)),
+            _crash_counters(answer),
+            dict(zip(keys, sockets, strict=True)),
         )
     except BaseException:
         for sock in sockets:
@@ -221,12 +226,12 @@ def _visit(path: str) -> Visit:
         raise
 
 
-def _crash_counters(told: dict[str, Any]) -> int:
+def _crash_counters(answer: dict[str, Any]) -> int:
     """The worker's page, through the kernel's list of its descriptors."""
-    if told.get("last_words", -1) < 0:
+    if answer.get("last_words", -1) < 0:
         return -1
     try:
-        return os.open(f"/proc/{int(told['pid'])}/fd/{int(told['last_words'])}", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(f"/proc/{int(answer['pid'])}/fd/{int(answer['last_words'])}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return -1
 
@@ -256,7 +261,7 @@ def _exactly(sock: socket.socket, size: int) -> bytes:
 
 
 def _user(connection: socket.socket) -> int:
-    """Who is at the other end, by the kernel's word."""
+    """The user id of the peer, from the kernel."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", credentials)[1])
 

@@ -36,7 +36,7 @@ from lb.supervisor.lookup import pool_of, service_of
 from lb.supervisor.rates import Rates
 from lb.supervisor.rotations import Rotations
 from lb.supervisor.state import State
-from lb.supervisor.totals import Sums, Totals
+from lb.supervisor.totals import Counters, Totals
 from lb.supervisor.workers import Workers
 
 #: Seconds between two looks at targets that drain.
@@ -195,7 +195,7 @@ class Drains:
             raise Refused(Refusal.NO_SUCH_TARGET, f"a reload has taken {target.id} out of the configuration meanwhile")
         return known
 
-    def _drain_state(self, target: Target, sums: Sums, answered: bool) -> DrainState:
+    def _drain_state(self, target: Target, sums: Counters, answered: bool) -> DrainState:
         tally = sums.targets.get(target.id, TargetTally(target.id))
         draining = self.wished(target).draining
         left = tally.in_flight + tally.tunnels

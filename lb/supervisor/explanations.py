@@ -12,7 +12,7 @@ from lb.core.report import RequestRecord
 from lb.core.rotation import given_shares, is_served, rules_of
 from lb.core.targets import Service, Target
 from lb.health.monitor import Monitor
-from lb.process.channel import Order
+from lb.process.channel import Command
 from lb.supervisor.desired import DesiredState
 from lb.supervisor.handovers import Handovers
 from lb.supervisor.lookup import service_of, target_of
@@ -61,7 +61,7 @@ class Explanations:
         except Refused as unknown:
             record = self._totals.records.get(subject)
             if record is None:  # the workers keep what went well themselves: it is asked for too rarely to be sent
-                self._workers.order(Order("recall", subject=subject))
+                self._workers.send_command(Command("recall", subject=subject))
                 await self._workers.poll()
                 record = self._totals.records.get(subject)
             if record is None:

@@ -82,7 +82,7 @@ class Handovers:
         handover = self.under_way.get((target.service, target.pool))
         return handover.until if handover is not None and target in handover.targets else 0.0
 
-    def busy(self) -> str:
+    def blocked_by(self) -> str:
         """Why this lb cannot be followed by another one now, which would not know of the replaced targets; empty: it
         can."""
         for (service, pool), handover in self.under_way.items():

@@ -34,7 +34,7 @@ from lb.control.probe_history import ProbeHistory
 from lb.core.refusals import Refusal, Refused
 from lb.health.monitor import Monitor
 from lb.health.verdict_store import VerdictStore
-from lb.process.channel import Order
+from lb.process.channel import Command
 from lb.process.descriptors import connections, raise_limit
 from lb.process.guard import Guard
 from lb.supervisor.admin_port import AdminPort, read_token
@@ -61,13 +61,13 @@ from lb.supervisor.store import FileStore, StateTaken
 from lb.supervisor.totals import Totals
 from lb.supervisor.upgrade import (
     READY_WITHIN,
-    Estate,
     Failed,
-    Legacy,
+    HandoverState,
+    OrphanedWorkers,
     Predecessor,
     Successor,
     command_line,
-    find_estate,
+    find_orphans,
     pass_on,
     step_aside,
 )
@@ -305,36 +305,36 @@ class Supervisor:
         self._given = systemd.take_sockets()
         if predecessor is None or predecessor.directory != self.store.directory:
             self._lock()
-        estate = await find_estate(
+        orphans = await find_orphans(
             predecessor.directory if predecessor else self.store.directory, kill_hung=predecessor is None
         )
         try:
             self._check_wanted()
-            legacy = await self._begin(predecessor, estate)
+            handover_state = await self._begin(predecessor, orphans)
         except StoppedEarly:
             if predecessor is None and not self.exit_code:
-                await self._end_with(estate)
+                await self._end_with(orphans)
             else:
-                estate.leave()
+                orphans.leave()
             raise
         except BaseException:
-            estate.leave()
+            orphans.leave()
             raise
-        await self._settle(predecessor, estate, legacy)
+        await self._settle(predecessor, orphans, handover_state)
 
     def _check_wanted(self) -> None:
         """Raise `StoppedEarly` when a signal has come."""
         if self._over.is_set():
             raise StoppedEarly
 
-    async def _end_with(self, estate: Estate) -> None:
+    async def _end_with(self, orphans: OrphanedWorkers) -> None:
         """A signal ended the start: the workers of the lb that had died end with this one, as nobody else ends them."""
-        for visit in estate.visits:
+        for visit in orphans.workers:
             visit.close_sockets()
             await self.workers.adopt(visit)
-        if estate.visits:
+        if orphans.workers:
             self.events.emit(
-                "stop", f"stopped during the start: {len(estate.visits)} workers of an lb that had died end, too"
+                "stop", f"stopped during the start: {len(orphans.workers)} workers of an lb that had died end, too"
             )
             await self._end_workers()
 
@@ -344,17 +344,17 @@ class Supervisor:
         except OSError as error:
             raise CannotStart(f"state_dir {self.store.directory}: {error.strerror or error}") from None
 
-    async def _begin(self, predecessor: Predecessor | None, estate: Estate) -> Legacy | None:
+    async def _begin(self, predecessor: Predecessor | None, orphans: OrphanedWorkers) -> HandoverState | None:
         """Everything up to workers that serve; what a predecessor leaves, when there is one."""
         complaint = self.desired.load()
         await self.installation.begin()
         if predecessor is None:
             await self._take_over(complaint)
-        self.rotations.version = estate.version
+        self.rotations.version = orphans.version
         for listener in self.state.world.snapshot.listeners:
-            given = [*estate.sockets(listener.bind), *self._take_given(listener.bind)]
+            given = [*orphans.sockets(listener.bind), *self._take_given(listener.bind)]
             self.installation.open_listener(listener.bind, open_listener(listener.bind, self.workers.count, given))
-        estate.close_rest()
+        orphans.close_rest()
         self.installation.watch_targets()
         held = self.monitor.restore(self._verdict_store.read())
         token = read_token(
@@ -380,15 +380,15 @@ class Supervisor:
             self.events.emit(
                 "start", f"a changed check has not passed yet on {some}: the former one decides, as before"
             )
-        if estate.visits:
+        if orphans.workers:
             await self._first_verdicts()
         await self._start_workers()
-        legacy = None
+        handover_state = None
         if predecessor is not None:
-            legacy = await predecessor.hand_over(self.views.readyz()[0])
-            await self._inherit(predecessor, legacy)
+            handover_state = await predecessor.hand_over(self.views.readyz()[0])
+            await self._inherit(predecessor, handover_state)
         await self.admin.serve(self.operations, self.state.config.admin, token)
-        return legacy
+        return handover_state
 
     async def _start_workers(self) -> None:
         starting = asyncio.ensure_future(self.workers.start(self.installation.snapshot()))
@@ -405,20 +405,20 @@ class Supervisor:
         except OSError as error:
             raise CannotStart(f"workers cannot be started: {error.strerror or error}") from None
 
-    async def _inherit(self, predecessor: Predecessor, legacy: Legacy) -> None:
+    async def _inherit(self, predecessor: Predecessor, handover_state: HandoverState) -> None:
         """Take what a predecessor leaves: from here on this supervisor is the one."""
         if predecessor.directory == self.store.directory:
-            self.store.take_lock(legacy.lock)
+            self.store.take_lock(handover_state.lock)
         else:
-            os.close(legacy.lock)
+            os.close(handover_state.lock)
         if self.admin.sock is None:
-            self.admin.open(self.state.config.admin, legacy.admin)
-        elif legacy.admin is not None:
-            legacy.admin.close()
+            self.admin.open(self.state.config.admin, handover_state.admin)
+        elif handover_state.admin is not None:
+            handover_state.admin.close()
         for id in self.monitor.restore_ejections(self._verdict_store.read()):  # of while this one was starting
             self.rotations.touch((self.state.targets[id].service,))
-        self.totals.inherit(legacy.sums)
-        self.rotations.version = max(self.rotations.version, legacy.version)
+        self.totals.inherit(handover_state.sums)
+        self.rotations.version = max(self.rotations.version, handover_state.version)
         await self._take_over("")
 
     async def _take_over(self, complaint: str) -> None:
@@ -431,10 +431,12 @@ class Supervisor:
         await self.desired.own()
         await self.rollouts.recover()
 
-    async def _settle(self, predecessor: Predecessor | None, estate: Estate, legacy: Legacy | None) -> None:
+    async def _settle(
+        self, predecessor: Predecessor | None, orphans: OrphanedWorkers, handover_state: HandoverState | None
+    ) -> None:
         """All is well: the workers may outlive this process, those of an earlier one may end."""
         self.workers.settle()
-        for visit in estate.visits:
+        for visit in orphans.workers:
             await self.workers.adopt(visit)
         if predecessor is not None:
             predecessor.done()
@@ -452,13 +454,13 @@ class Supervisor:
         if reaper.is_needed():
             self._keep_running("reaper", reaper.run)
         text = f"lb {lb.__version__} serves {self.state.path}"
-        if legacy is not None:
+        if handover_state is not None:
             text += ", taken over from the lb before it"
-        elif estate.visits or estate.ended:
-            workers = f"{len(estate.visits)} worker{'s' * (len(estate.visits) != 1)}"
+        elif orphans.workers or orphans.ended:
+            workers = f"{len(orphans.workers)} worker{'s' * (len(orphans.workers) != 1)}"
             text += f"; {workers} of an lb that had died served until now, and drain"
-        if estate.ended:
-            text += f"; {len(estate.ended)} of them hung and were killed"
+        if orphans.ended:
+            text += f"; {len(orphans.ended)} of them hung and were killed"
         self.events.emit("start", text)
         if connections() < FEW_CONNECTIONS:
             self.events.emit(
@@ -511,7 +513,7 @@ class Supervisor:
         elif number == signal.SIGHUP:
             self._spawn(self.reloads.quietly("SIGHUP"))
         elif number == signal.SIGUSR1:
-            self.workers.order(Order("reopen"))
+            self.workers.send_command(Command("reopen"))
         elif number == signal.SIGUSR2:
             self._spawn(self._upgrade_by_signal())
 
@@ -587,7 +589,7 @@ class Supervisor:
             raise Refused(Refusal.NO_UPGRADE, "its demo backends would end with it; start lb without --demo")
         if (
             reason := self.state.blocked_by
-            or self.handovers.busy()
+            or self.handovers.blocked_by()
             or ("lb is stopping" if self._over.is_set() else "")
         ):
             raise Refused(Refusal.NOT_NOW, reason)
@@ -605,7 +607,7 @@ class Supervisor:
             self._write_down()
             self.probe_history.pause()
             try:
-                await successor.go(self._legacy())
+                await successor.go(self._handover_state())
             except Failed:
                 self.probe_history.resume()
                 await self.admin.resume()
@@ -623,8 +625,8 @@ class Supervisor:
         self._over.set()
         return successor.pid
 
-    def _legacy(self) -> Legacy:
-        return Legacy(self.store.lock_fd, self.admin.sock, self.totals.gone_sums(), self.rotations.version)
+    def _handover_state(self) -> HandoverState:
+        return HandoverState(self.store.lock_fd, self.admin.sock, self.totals.gone_sums(), self.rotations.version)
 
     async def _upgrade_by_signal(self) -> None:
         with contextlib.suppress(Refused):  # it was told

@@ -53,7 +53,7 @@ from lb.supervisor.rollouts import Rollouts
 from lb.supervisor.rotations import Rotations
 from lb.supervisor.sockets import CannotListen
 from lb.supervisor.state import State
-from lb.supervisor.totals import Sums, Totals
+from lb.supervisor.totals import Counters, Totals
 from lb.supervisor.views import Views, run_view
 from lb.supervisor.weights import Weights
 from lb.supervisor.workers import Workers
@@ -140,7 +140,7 @@ class LiveOperations:
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
-    async def _sums(self) -> Sums:
+    async def _sums(self) -> Counters:
         await self._workers.poll()
         return self._totals.sums(self._state.targets)
 

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from lb.core.report import BUCKETS, REMOVED
-from lb.supervisor.totals import Sums
+from lb.supervisor.totals import Counters
 
 #: Seconds that a rate looks back.
 SPAN = 10.0
@@ -59,7 +59,7 @@ class Rates:
     def __init__(self) -> None:
         self._samples: deque[_Sample] = deque(maxlen=int(SPAN) + 1)
 
-    def sample(self, sums: Sums, now: float) -> None:
+    def sample(self, sums: Counters, now: float) -> None:
         """Take one, about once a second."""
         targets = {
             id: (sum(tally.codes.values()), tally.server_errors, tally.buckets) for id, tally in sums.targets.items()

@@ -56,7 +56,7 @@ from lb.supervisor.hooks import run_hook
 from lb.supervisor.lookup import pool_of
 from lb.supervisor.rotations import Rotations
 from lb.supervisor.state import State
-from lb.supervisor.totals import Sums, Totals
+from lb.supervisor.totals import Counters, Totals
 from lb.supervisor.workers import Workers
 
 #: Seconds between two samples.
@@ -327,7 +327,7 @@ class Rollouts:
                     self._remember(sums, now)
                 await self._go_on(names, sums, now)
 
-    async def _go_on(self, names: list[str], sums: Sums, now: float) -> None:
+    async def _go_on(self, names: list[str], sums: Counters, now: float) -> None:
         services = {service.name: service for service in self._services()}
         changed: list[tuple[str, Rollout]] = []
         for name in names:
@@ -362,7 +362,7 @@ class Rollouts:
             return self._recovered(service, rollout, now)
         return advance(rollout, self._sample(service, rollout, self._totals.sums()), now)
 
-    def _sample(self, service: Service, rollout: Rollout, sums: Sums) -> Sample:
+    def _sample(self, service: Service, rollout: Rollout, sums: Counters) -> Sample:
         pools = {pool.name: pool for pool in service.pools}
         new, old = pools[rollout.plan.new], pools[rollout.plan.old]
         rotation = self._rotations.current[service.name]
@@ -378,7 +378,7 @@ class Rollouts:
             applied=self._workers.confirmed(rotation.version),
         )
 
-    def _remember(self, sums: Sums, now: float) -> None:
+    def _remember(self, sums: Counters, now: float) -> None:
         """Keep what active pools did of late: a switch at once is compared with it."""
         for name, desired in self._desired.current.services.items():
             past = self._past.setdefault((name, desired.active), deque(maxlen=REMEMBERED))
@@ -621,7 +621,7 @@ class Rollouts:
         return ready / total if total else 0.0
 
 
-def _tally(sums: Sums, service: str, pool: str) -> Tally:
+def _tally(sums: Counters, service: str, pool: str) -> Tally:
     tally = sums.pools.get((service, pool)) or PoolTally(service, pool)
     return Tally(tally.requests, tally.errors, tuple(tally.buckets))
 

@@ -27,7 +27,7 @@ RECORDS = 5000
 
 
 @dataclass(slots=True)
-class Sums:
+class Counters:
     """Counters of one worker, or of several added up. The tallies of targets are never changed, only replaced: so sums
     share them, and the common case, one worker, costs no copies."""
 
@@ -66,7 +66,7 @@ class Sums:
         self.errors = report.errors
         self.log_trouble = report.log_trouble
 
-    def add(self, other: Sums, gauges: bool = True) -> None:
+    def add(self, other: Counters, gauges: bool = True) -> None:
         """Add another worker's counters, and its gauges unless it is gone."""
         for id, tally in other.targets.items():
             mine = self.targets.get(id)
@@ -120,14 +120,14 @@ class Totals:
     """All workers' counters, the dead ones' included."""
 
     def __init__(self) -> None:
-        self._gone = Sums()
-        self._live: dict[int, Sums] = {}  # incarnation → its newest state
+        self._gone = Counters()
+        self._live: dict[int, Counters] = {}  # incarnation → its newest state
         self.records: dict[str, RequestRecord] = {}  # request id → record, oldest first
         self._known: Collection[str] | None = None  # the configuration's targets, once `forget` was called
 
     def take(self, report: Report) -> None:
         """A worker reports."""
-        self._live.setdefault(report.incarnation, Sums()).take(report)
+        self._live.setdefault(report.incarnation, Counters()).take(report)
         for record in report.records:
             self.records[record.id] = record
         while len(self.records) > RECORDS:
@@ -143,17 +143,17 @@ class Totals:
             if self._known is not None:
                 self._gone.fold(self._known)
 
-    def gone_sums(self) -> Sums:
+    def gone_sums(self) -> Counters:
         """What workers that are gone had counted: for a successor, to whom the living will report themselves."""
         return self._gone
 
-    def inherit(self, sums: Sums) -> None:
+    def inherit(self, sums: Counters) -> None:
         """Add what the workers of a predecessor had counted before they were gone."""
         self._gone.add(sums, gauges=False)
 
-    def sums(self, known: Collection[str] | None = None) -> Sums:
+    def sums(self, known: Collection[str] | None = None) -> Counters:
         """Everything added up, as a value of its own; with `known`, all other targets together by pool."""
-        total = Sums()
+        total = Counters()
         total.add(self._gone)  # it has no gauges
         for sums in self._live.values():
             total.add(sums)

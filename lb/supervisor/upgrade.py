@@ -9,7 +9,7 @@ itself started with, and both talk over a socket pair:
 
     predecessor                                   successor
         │ starts it, with one end of the pair         │
-        │                                             │ reads the file, visits the workers, listens on their
+        │                                             │ reads the file, workers the workers, listens on their
         │                                             │ sockets with its own workers, probes the targets
         │ ◀──────────────── ready ─────────────────── │
         │ ──── go, with the state directory's lock, ──▶ serves the admin port, takes the old workers in
@@ -39,10 +39,10 @@ from typing import Any
 import msgspec
 
 from lb.net import fdpass
-from lb.process.fd_handover import Visit, visit_all
+from lb.process.fd_handover import FoundWorker, find_workers
 from lb.supervisor.os import systemd
 from lb.supervisor.os.pid_proxy import PASSED_ON
-from lb.supervisor.totals import Sums
+from lb.supervisor.totals import Counters
 
 #: The environment variable that tells a successor of its predecessor.
 VARIABLE = "LB_PREDECESSOR"
@@ -61,12 +61,12 @@ class Failed(Exception):  # noqa: N818 - it says what happened
 
 
 @dataclass(slots=True)
-class Legacy:
+class HandoverState:
     """What a predecessor leaves."""
 
     lock: int
     admin: socket.socket | None
-    sums: Sums
+    sums: Counters
     version: int  # of the newest rotation
 
 
@@ -93,7 +93,7 @@ class Predecessor:
         sock.setblocking(False)
         return cls(sock, Path(place["directory"]), place["admin"])
 
-    async def hand_over(self, ready: bool) -> Legacy:
+    async def hand_over(self, ready: bool) -> HandoverState:
         """Say that everything stands, and take what is left. Raises `Failed`: the predecessor wants to go on."""
         _say(self._sock, {"ready": ready})
         said, fds = await _hear(self._sock, DONE_WITHIN)
@@ -105,11 +105,11 @@ class Predecessor:
         with os.fdopen(book, "rb") as file:
             file.seek(0)
             try:
-                sums = msgspec.msgpack.decode(file.read(), type=Sums)
+                sums = msgspec.msgpack.decode(file.read(), type=Counters)
             except msgspec.MsgspecError:  # of another version: counters begin anew, which Prometheus understands
-                sums = Sums()
+                sums = Counters()
         admin = socket.socket(fileno=rest[0]) if rest else None
-        return Legacy(lock, admin, sums, said["version"])
+        return HandoverState(lock, admin, sums, said["version"])
 
     def done(self) -> None:
         """Everything has been taken over."""
@@ -125,50 +125,50 @@ class Predecessor:
 
 
 @dataclass(slots=True)
-class Estate:
+class OrphanedWorkers:
     """The workers of a supervisor that is gone or about to go, and their sockets."""
 
-    visits: list[Visit] = field(default_factory=list)
+    workers: list[FoundWorker] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)  # workers that hung and were killed
 
     @property
     def version(self) -> int:
         """Newest version that any of them serves by."""
-        return max((visit.applied for visit in self.visits), default=0)
+        return max((worker.applied for worker in self.workers), default=0)
 
     def sockets(self, bind: str) -> list[socket.socket]:
         """Their sockets of one listener; they belong to the caller."""
-        found = []
-        for visit in self.visits:
-            for door in sorted(door for door in visit.sockets if door[0] == bind):
-                found.append(visit.sockets.pop(door))
-        return found
+        sockets = []
+        for worker in self.workers:
+            for key in sorted(key for key in worker.sockets if key[0] == bind):
+                sockets.append(worker.sockets.pop(key))
+        return sockets
 
     def close_rest(self) -> None:
         """Close the sockets that nobody wanted: the workers keep theirs until they end."""
-        for visit in self.visits:
-            visit.close_sockets()
+        for worker in self.workers:
+            worker.close_sockets()
 
     def leave(self) -> None:
         """Let them be."""
-        for visit in self.visits:
-            visit.leave()
+        for worker in self.workers:
+            worker.leave()
 
 
-async def find_estate(directory: Path, kill_hung: bool) -> Estate:
-    """The workers whose doorways are in a state directory. Those that do not answer are killed, if that is asked."""
-    visits, hung = await asyncio.to_thread(visit_all, directory)
-    estate = Estate(visits)
+async def find_orphans(directory: Path, kill_hung: bool) -> OrphanedWorkers:
+    """The workers with a handover socket in a state directory. With `kill_hung`, hung workers are killed."""
+    workers, hung = await asyncio.to_thread(find_workers, directory)
+    orphans = OrphanedWorkers(workers)
     for pid in hung if kill_hung else ():
         with suppress(OSError):
             if b"lb.worker.main" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
-                estate.ended.append(pid)
+                orphans.ended.append(pid)
     with suppress(TimeoutError):
         async with asyncio.timeout(2.0):
-            while any(Path(f"/proc/{pid}/fd/0").exists() for pid in estate.ended):  # noqa: ASYNC110 - no child of ours
+            while any(Path(f"/proc/{pid}/fd/0").exists() for pid in orphans.ended):  # noqa: ASYNC110 - no child of ours
                 await asyncio.sleep(0.02)
-    return estate
+    return orphans
 
 
 # --- the old one -----------------------------------------------------------------------------------------------------
@@ -225,16 +225,16 @@ class Successor:
             raise Failed(str(said["failed"]))
         return bool(said["ready"])
 
-    async def go(self, legacy: Legacy) -> None:
+    async def go(self, handover_state: HandoverState) -> None:
         """Leave everything to it; returns when it has taken over. Raises `Failed`."""
         book = os.memfd_create("lb-sums", os.MFD_CLOEXEC)
         try:
             with os.fdopen(os.dup(book), "wb") as file:
-                file.write(msgspec.msgpack.encode(legacy.sums))
-            fds = [legacy.lock, book]
-            if legacy.admin is not None:
-                fds.append(legacy.admin.fileno())
-            said = {"go": True, "version": legacy.version}
+                file.write(msgspec.msgpack.encode(handover_state.sums))
+            fds = [handover_state.lock, book]
+            if handover_state.admin is not None:
+                fds.append(handover_state.admin.fileno())
+            said = {"go": True, "version": handover_state.version}
             try:
                 _say(self._sock, said, fds)
                 answer, _ = await _hear(self._sock, DONE_WITHIN)

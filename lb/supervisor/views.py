@@ -37,7 +37,7 @@ from lb.supervisor.reloads import Reloads
 from lb.supervisor.rollouts import Rollouts
 from lb.supervisor.rotations import Rotations
 from lb.supervisor.state import State
-from lb.supervisor.totals import Sums
+from lb.supervisor.totals import Counters
 from lb.supervisor.workers import Workers
 
 #: Failures that say that there is nobody.
@@ -83,7 +83,7 @@ class Views:
             return True, "ready"
         return False, "no service has a target that can serve: all clients get 503"
 
-    def status(self, sums: Sums) -> Status:
+    def status(self, sums: Counters) -> Status:
         """Everything at a glance."""
         ready, _ = self.readyz()
         return Status(
@@ -117,7 +117,7 @@ class Views:
         """Why something of the state directory cannot be written; empty: all of it can."""
         return self._desired.trouble or self._events.log.trouble or self._probe_history.trouble
 
-    def service(self, service: Service, sums: Sums) -> ServiceView:
+    def service(self, service: Service, sums: Counters) -> ServiceView:
         """One service with its pools."""
         desired = self._desired.current.services[service.name]
         rotation = self._rotations.current[service.name]
@@ -151,7 +151,7 @@ class Views:
         found = self._state.world.detections.get(service)
         return DetectionView(worst=found.worst, expected=found.expected) if found else None
 
-    def _pool(self, service: Service, pool: Pool, share: int, active: bool, sums: Sums) -> PoolView:
+    def _pool(self, service: Service, pool: Pool, share: int, active: bool, sums: Counters) -> PoolView:
         tally = sums.pools.get((service.name, pool.name), PoolTally(service.name, pool.name))
         return PoolView(
             name=pool.name,
@@ -184,7 +184,7 @@ class Views:
         total = sum(weights.values())
         return weights.get(target.id, 0.0) / total if total else 0.0
 
-    def target(self, target: Target, sums: Sums) -> TargetView:
+    def target(self, target: Target, sums: Counters) -> TargetView:
         """One target."""
         now = time.monotonic()
         health = self._monitor.health(target.id)

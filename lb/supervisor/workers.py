@@ -1,15 +1,16 @@
 """The supervisor's side of its workers: start, replace, tell, and listen.
 
-Every worker has a seat: a number, and listening sockets of its own that the supervisor keeps open. When a worker dies,
+Every worker has a slot: a number, and listening sockets of its own that the supervisor keeps open. When a worker dies,
 a neighbour listens on its sockets at once, and hands them back when the successor serves: nobody waits in a queue that
 is not attended to. The same is done for one that gives no sign of life, until it is ended or comes round.
 
 A worker that dies again and again, hardly having served, is given more and more time, and after `GIVE_UP` deaths in a
-row its seat stays empty. When all are, `on_hopeless` is called: there is nothing left to supervise.
+row its slot stays empty. When all are, `on_hopeless` is called: there is nothing left to supervise.
 
-One that has grown above `memory` is recycled: its heir serves first, on the same sockets, then it drains. So is one
-that is behind, as it could not install a snapshot or rotation; it gets the newest snapshot once more when it drains. A
-new one that cannot install its first snapshot is killed, which counts as an early death.
+A worker that has grown above `memory` is recycled: its replacement serves first, on the same sockets, then it drains.
+A worker that is behind, because it could not install a snapshot or rotation, is recycled as well. It gets the newest
+snapshot once more when it drains. A new worker that cannot install its first snapshot is killed, which counts as an
+early death.
 
 `confirm` waits until every worker serves by a version, `poll` until all have reported.
 """
@@ -35,7 +36,19 @@ from lb.core.report import Alarm, Report
 from lb.core.target_changes import target_changes, with_targets
 from lb.core.targets import Rotation, Snapshot, Targets
 from lb.process import fd_handover
-from lb.process.channel import VERSION, Applied, Behind, Channel, Hello, Message, Order, Poll, Polled, Trouble, pack
+from lb.process.channel import (
+    VERSION,
+    Applied,
+    Behind,
+    Channel,
+    Command,
+    Hello,
+    Message,
+    Poll,
+    Polled,
+    WorkerError,
+    pack,
+)
 from lb.process.guard import Guard
 from lb.proxy import crash_counters
 from lb.proxy.crash_counters import NOTHING, Unfinished
@@ -47,7 +60,7 @@ log = logging.getLogger("lb.workers")
 STEADY_AFTER = 3.0
 #: Seconds before the successor of a worker that died early is started: none at first, growing to the last.
 BACKOFF = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-#: Early deaths in a row after which a seat stays empty.
+#: Early deaths in a row after which a slot stays empty.
 GIVE_UP = 10
 #: Seconds between two looks at what workers do.
 LOOK_EVERY = 0.25
@@ -55,10 +68,11 @@ LOOK_EVERY = 0.25
 SILENT_AFTER = 1.5
 #: Seconds that a new worker has to serve before it is given up.
 SERVE_WITHIN = 15.0
-#: Seconds before a seat's worker is recycled again: one that is born too large must not be replaced for ever.
+#: Seconds before a slot's worker is recycled again: one that is born too large must not be replaced for ever.
 RECYCLE_EVERY = 60.0
-#: Seconds before the next heir of a worker that is behind, growing to the last while no heir can install the snapshot.
-HEIR_BACKOFF = (1.0, 2.0, 5.0, 15.0, 60.0)
+#: Seconds before the next replacement of a worker that is behind. They grow while no replacement can install the
+#: snapshot.
+REPLACEMENT_BACKOFF = (1.0, 2.0, 5.0, 15.0, 60.0)
 #: glibc gives memory back to the kernel, and takes it anew, with nearly every piece of a large answer: half of what
 #: such an answer costs. With a margin it does so rarely; what is set in the environment already stays.
 MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_TOP_PAD_": str(1 << 20)}
@@ -76,7 +90,7 @@ class Unconfirmed(Exception):  # noqa: N818 - it says what happened
         self.workers = workers
 
 
-class Life:
+class WorkerProcess:
     """One worker process, from its start to its end."""
 
     def __init__(self, number: int, pid: int, process: asyncio.subprocess.Process | None) -> None:
@@ -84,7 +98,7 @@ class Life:
         self.pid = pid
         self.process = process  # None: another supervisor started it
         self.channel: Channel | None = None
-        self.doors: socket.socket | None = None
+        self.fd_channel: socket.socket | None = None
         self.incarnation = 0
         self.applied = 0
         self.behind: Behind | None = None  # what it could not install; it confirms nothing until it can
@@ -100,11 +114,11 @@ class Life:
         if self.channel is not None:
             self.channel.send(message)
 
-    def hand(self, door: fd_handover.Door, sock: socket.socket, spare: bool = False) -> None:
+    def hand(self, key: fd_handover.ListenerKey, sock: socket.socket, spare: bool = False) -> None:
         """Give it a socket to listen on, or to keep; one that takes none hangs, and will be found out."""
-        if self.doors is not None:
+        if self.fd_channel is not None:
             with suppress(OSError):
-                fd_handover.hand(self.doors, door, sock, spare)
+                fd_handover.hand(self.fd_channel, key, sock, spare)
 
     def left(self) -> Unfinished:
         """What it had under way when it ended, by the page that outlives it."""
@@ -114,32 +128,32 @@ class Life:
         """Let go of everything that led to it."""
         if self.channel is not None:
             self.channel.close()
-        if self.doors is not None:
-            self.doors.close()
+        if self.fd_channel is not None:
+            self.fd_channel.close()
         if self.crash_counters >= 0:
             os.close(self.crash_counters)
             self.crash_counters = -1
 
-    def close_door(self, door: fd_handover.Door) -> None:
-        if self.doors is not None:
+    def close_key(self, key: fd_handover.ListenerKey) -> None:
+        if self.fd_channel is not None:
             with suppress(OSError):
-                fd_handover.close(self.doors, door)
+                fd_handover.close(self.fd_channel, key)
 
 
-class Seat:
+class Slot:
     """A worker's place: its number, who sits there, and who helps out."""
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.life: Life | None = None
-        self.heir: Life | None = None  # is to take the place when it serves
-        self.keeper: Life | None = None  # a neighbour that listens on this seat's sockets meanwhile
+        self.worker: WorkerProcess | None = None
+        self.replacement: WorkerProcess | None = None  # is to take the place when it serves
+        self.stand_in: WorkerProcess | None = None  # a neighbour that listens on this slot's sockets meanwhile
         self.early_deaths = 0
         self.given_up = False
         self.recycled = 0.0
-        self.replacing = False  # an heir is being started
-        self.failed_heirs = 0  # in a row, of a worker that is behind
-        self.next_heir = 0.0  # when that worker may have another one
+        self.replacing = False  # a replacement is being started
+        self.failed_replacements = 0  # in a row, of a worker that is behind
+        self.next_replacement = 0.0  # when that worker may have another one
 
 
 class Workers:
@@ -159,9 +173,9 @@ class Workers:
     ) -> None:
         self.count = count
         self.totals = totals
-        self.directory = directory  # where workers can be found by an heir of this supervisor
+        self.directory = directory  # where workers can be found by a replacement of this supervisor
         self.restarts = 0
-        self.sockets: dict[str, list[socket.socket]] = {}  # bind → its queues; number n belongs to seat n mod count
+        self.sockets: dict[str, list[socket.socket]] = {}  # bind → its queues; number n belongs to slot n mod count
         self.hung_after = 10.0  # seconds without a sign of life
         self.memory = 0  # bytes of resident memory above which a worker is recycled; 0: no bound
         self.drain = 30.0  # seconds that what is under way may take in a worker that was recycled
@@ -170,8 +184,8 @@ class Workers:
         self._tell_people = tell
         self._on_hopeless = on_hopeless
         self._guard = guard or Guard(tell)
-        self._seats = [Seat(number) for number in range(count)]
-        self._lives: list[Life] = []
+        self._slots = [Slot(number) for number in range(count)]
+        self._processes: list[WorkerProcess] = []
         self._snapshot = Snapshot(0)
         self._version = 0  # of the snapshot, or of the newest change of its targets
         self._rotations: dict[str, Rotation] = {}
@@ -182,61 +196,65 @@ class Workers:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def seats(self) -> tuple[Seat, ...]:
+    def slots(self) -> tuple[Slot, ...]:
         """Every worker's place, by number."""
-        return tuple(self._seats)
+        return tuple(self._slots)
 
     @property
-    def lives(self) -> tuple[Life, ...]:
+    def processes(self) -> tuple[WorkerProcess, ...]:
         """Every process that has not ended yet, those that leave included."""
-        return tuple(self._lives)
+        return tuple(self._processes)
 
     @property
     def pids(self) -> list[int]:
         """Process ids of the workers that serve or are about to; without those that only end what is under way."""
-        return [seat.life.pid for seat in self._seats if seat.life is not None]
+        return [slot.worker.pid for slot in self._slots if slot.worker is not None]
 
     @property
     def by_number(self) -> dict[int, int]:
         """Process ids by the worker's number, of those that `pids` names."""
-        return {seat.number: seat.life.pid for seat in self._seats if seat.life is not None}
+        return {slot.number: slot.worker.pid for slot in self._slots if slot.worker is not None}
 
     @property
     def leaving(self) -> list[int]:
-        """Process ids of those that have an heir and drain."""
-        return [life.pid for life in self._lives if life.leaving]
+        """Process ids of those that have a replacement and drain."""
+        return [worker.pid for worker in self._processes if worker.leaving]
 
     @property
     def empty_seats(self) -> int:
         """Seats whose workers died again and again."""
-        return sum(seat.given_up for seat in self._seats)
+        return sum(slot.given_up for slot in self._slots)
 
     async def start(self, snapshot: Snapshot, within: float = SERVE_WITHIN) -> None:
         """Start every worker; returns when all serve by `snapshot`. Raises TimeoutError, or OSError."""
         self._take(snapshot)
-        for seat in self._seats:
-            seat.life = await self._spawn(seat)
+        for slot in self._slots:
+            slot.worker = await self._spawn(slot)
         self._go(self._guard.keep_running("workers", self._look))
-        await self._until(lambda: all(seat.life is not None and seat.life.served_since for seat in self._seats), within)
+        await self._until(
+            lambda: all(slot.worker is not None and slot.worker.served_since for slot in self._slots), within
+        )
 
     def settle(self) -> None:
         """All is well: workers outlive their supervisor from now on."""
         self._settled = True
-        self._tell(Order("settle"))
+        self._tell(Command("settle"))
 
-    async def adopt(self, visit: fd_handover.Visit) -> None:
+    async def adopt(self, found: fd_handover.FoundWorker) -> None:
         """Take a worker of an earlier supervisor in: its reports count, it is told what is new, and it drains."""
-        life = Life(visit.number, visit.pid, None)
-        life.incarnation, life.applied, life.leaving = visit.incarnation, visit.applied, True
-        life.served_since = life.heard
-        life.crash_counters = visit.crash_counters
-        self._lives.append(life)
-        life.channel = await Channel.over(
-            visit.connection, lambda message: self._on_message(life, message), lambda: self._on_end(None, life, None)
+        worker = WorkerProcess(found.number, found.pid, None)
+        worker.incarnation, worker.applied, worker.leaving = found.incarnation, found.applied, True
+        worker.served_since = worker.heard
+        worker.crash_counters = found.crash_counters
+        self._processes.append(worker)
+        worker.channel = await Channel.over(
+            found.connection,
+            lambda message: self._on_message(worker, message),
+            lambda: self._on_end(None, worker, None),
         )
         if self._snapshot.version:  # not in a start that ends before there is one
-            life.say(self._whole())
-        life.say(Order("drain", self.drain))
+            worker.say(self._whole())
+        worker.say(Command("drain", self.drain))
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
@@ -258,8 +276,8 @@ class Workers:
 
     def _tell_changes(self, targets: Targets) -> None:
         """Tell who is behind everything: it does not have what these targets are a change of."""
-        self._tell(targets, [life for life in self._lives if life.behind is None])
-        behind = [life for life in self._lives if life.behind is not None]
+        self._tell(targets, [worker for worker in self._processes if worker.behind is None])
+        behind = [worker for worker in self._processes if worker.behind is not None]
         if behind:
             self._tell(self._whole(), behind)
 
@@ -268,33 +286,33 @@ class Workers:
         self._rotations[rotation.service] = rotation
         self._tell(rotation)
 
-    def order(self, order: Order) -> None:
+    def send_command(self, command: Command) -> None:
         """An order for all."""
-        self._tell(order)
+        self._tell(command)
 
     def open(self, bind: str, sockets: list[socket.socket]) -> None:
-        """A new listener, one socket a seat; the snapshot that knows it must follow."""
+        """A new listener, one socket a slot; the snapshot that knows it must follow."""
         self.sockets[bind] = sockets
-        for life in self._lives:
-            if not life.leaving:
-                self._equip(life, (bind,))
-        for seat in self._seats:
-            if seat.keeper is not None:
-                self._hand(seat.keeper, seat.number, (bind,))
+        for worker in self._processes:
+            if not worker.leaving:
+                self._equip(worker, (bind,))
+        for slot in self._slots:
+            if slot.stand_in is not None:
+                self._hand(slot.stand_in, slot.number, (bind,))
 
-    def _equip(self, life: Life, binds: Collection[str]) -> None:
-        """Give a worker the queues of its seat, and those of the next seat to keep: the kernel resets the
+    def _equip(self, worker: WorkerProcess, binds: Collection[str]) -> None:
+        """Give a worker the queues of its slot, and those of the next slot to keep: the kernel resets the
         connections in a queue whose last descriptor is closed, and the supervisor may die together with a worker."""
-        self._hand(life, life.number, binds)
+        self._hand(worker, worker.number, binds)
         if self.count > 1:
             own = [bind for bind in binds if not bind.startswith("unix:")]  # all share the queue of a Unix socket
-            self._hand(life, (life.number + 1) % self.count, own, spare=True)
+            self._hand(worker, (worker.number + 1) % self.count, own, spare=True)
 
-    def _hand(self, life: Life, number: int, binds: Iterable[str], spare: bool = False) -> None:
-        """Give a worker the queues of a seat: one a bind, more when the lb before had more workers."""
+    def _hand(self, worker: WorkerProcess, number: int, binds: Iterable[str], spare: bool = False) -> None:
+        """Give a worker the queues of a slot: one a bind, more when the lb before had more workers."""
         for bind in binds:
             for place in range(number, len(self.sockets[bind]), self.count):
-                life.hand((bind, place), self.sockets[bind][place], spare)
+                worker.hand((bind, place), self.sockets[bind][place], spare)
 
     def close(self, bind: str) -> None:
         """A listener is gone; workers close theirs when the snapshot without it comes."""
@@ -307,22 +325,22 @@ class Workers:
             self.close(bind)
 
     def retry(self) -> None:
-        """Somebody has changed something: seats that were given up get another chance."""
-        for seat in self._seats:
-            seat.failed_heirs, seat.next_heir = 0, 0.0
-            if seat.given_up:
-                seat.given_up, seat.early_deaths = False, 0
-                self._go(self._fill(seat, 0.0))
+        """Somebody has changed something: slots that were given up get another chance."""
+        for slot in self._slots:
+            slot.failed_replacements, slot.next_replacement = 0, 0.0
+            if slot.given_up:
+                slot.given_up, slot.early_deaths = False, 0
+                self._go(self._fill(slot, 0.0))
 
     def serves(self, version: int) -> bool:
         """Whether every worker serves by `version`, those that start or leave included: any of them may still have a
         request to send. A drained target may only stop when this holds."""
-        return all(life.applied >= version for life in self._lives if not life.doomed)
+        return all(worker.applied >= version for worker in self._processes if not worker.doomed)
 
     def confirmed(self, version: int) -> bool:
         """Whether every worker serves by `version` that an order has to wait for."""
         now = time.monotonic()
-        return all(life.applied >= version for life in self._lives if self._is_awaited(life, now))
+        return all(worker.applied >= version for worker in self._processes if self._is_awaited(worker, now))
 
     async def confirm(self, version: int, within: float = 5.0) -> None:
         """Wait until every worker serves by `version`. Raises `Unconfirmed` when one that serves does not.
@@ -332,28 +350,28 @@ class Workers:
         try:
             await self._until(lambda: self.confirmed(version), within)
         except TimeoutError:
-            late = [life for life in self._lives if self._serves_on(life) and life.applied < version]
+            late = [worker for worker in self._processes if self._serves_on(worker) and worker.applied < version]
             if late:
-                raise Unconfirmed([(_named(life), _why_late(life)) for life in late]) from None
+                raise Unconfirmed([(_named(worker), _why_late(worker)) for worker in late]) from None
 
     @property
     def behind(self) -> list[str]:
         """Workers that serve by an older version than the newest, as they could not install it, and why."""
         return [
-            f"{_named(life)} {_why_late(life)}"
-            for life in self._lives
-            if life.behind is not None and self._serves_on(life)
+            f"{_named(worker)} {_why_late(worker)}"
+            for worker in self._processes
+            if worker.behind is not None and self._serves_on(worker)
         ]
 
     @staticmethod
-    def _serves_on(life: Life) -> bool:
+    def _serves_on(worker: WorkerProcess) -> bool:
         """Whether it takes connections, and will go on to."""
-        return bool(life.served_since) and not life.leaving and not life.doomed
+        return bool(worker.served_since) and not worker.leaving and not worker.doomed
 
-    def _is_awaited(self, life: Life, now: float) -> bool:
-        if self._serves_on(life):
+    def _is_awaited(self, worker: WorkerProcess, now: float) -> bool:
+        if self._serves_on(worker):
             return True
-        return not life.doomed and life.behind is None and now - life.heard <= SILENT_AFTER
+        return not worker.doomed and worker.behind is None and now - worker.heard <= SILENT_AFTER
 
     async def poll(self, within: float = 0.5) -> bool:
         """Ask all for a report now; False when one did not answer in time (its last report stands)."""
@@ -361,7 +379,9 @@ class Workers:
         number = self._polls
         self._tell(Poll(number))
         try:
-            await self._until(lambda: all(life.polled >= number for life in self._lives if life.channel), within)
+            await self._until(
+                lambda: all(worker.polled >= number for worker in self._processes if worker.channel), within
+            )
         except TimeoutError:
             return False
         return True
@@ -376,11 +396,11 @@ class Workers:
         version = max([self._version, *(rotation.version for rotation in rotations)])
         return replace(self._snapshot, version=version, rotations=rotations)
 
-    def _tell(self, message: Message, lives: Iterable[Life] | None = None) -> None:
+    def _tell(self, message: Message, processes: Iterable[WorkerProcess] | None = None) -> None:
         frame = pack(message)
-        for life in self._lives if lives is None else lives:
-            if life.channel is not None:
-                life.channel.send_frame(frame)
+        for worker in self._processes if processes is None else processes:
+            if worker.channel is not None:
+                worker.channel.send_frame(frame)
 
     async def _until(self, condition: Callable[[], bool], within: float) -> None:
         async with asyncio.timeout(within):
@@ -394,67 +414,67 @@ class Workers:
 
     # --- listening --------------------------------------------------------------------------------------------------
 
-    def _on_message(self, life: Life, message: Message) -> None:
-        life.heard = time.monotonic()
+    def _on_message(self, worker: WorkerProcess, message: Message) -> None:
+        worker.heard = time.monotonic()
         if isinstance(message, Report):
             self.totals.take(message)
-            life.incarnation = message.incarnation
+            worker.incarnation = message.incarnation
             self._on_report(message)
         elif isinstance(message, Applied):
-            life.applied, life.behind = max(life.applied, message.version), None
-            if not life.served_since:
-                life.served_since = life.heard
-                self._on_served(life)
+            worker.applied, worker.behind = max(worker.applied, message.version), None
+            if not worker.served_since:
+                worker.served_since = worker.heard
+                self._on_served(worker)
         elif isinstance(message, Behind):
-            self._on_behind(life, message)
+            self._on_behind(worker, message)
         elif isinstance(message, Polled):
-            life.polled = message.number
+            worker.polled = message.number
         elif isinstance(message, Alarm):
             self._on_alarm(message)
-        elif isinstance(message, Trouble):
+        elif isinstance(message, WorkerError):
             self._tell_people(message.text)
         elif isinstance(message, Hello):
-            life.incarnation = message.incarnation
-            if message.version != VERSION and life.process is None:
+            worker.incarnation = message.incarnation
+            if message.version != VERSION and worker.process is None:
                 # An upgrade's: what it has under way is not to be lost. It knows how to drain without being talked to.
                 self._tell_people(
-                    f"{_named(life)} of the lb before speaks version {message.version} of the channel, this one "
+                    f"{_named(worker)} of the lb before speaks version {message.version} of the channel, this one "
                     f"{VERSION}: it drains by itself, and what it counts from now on is not known"
                 )
-                end([life.pid], signal.SIGTERM)
+                end([worker.pid], signal.SIGTERM)
             elif message.version != VERSION:
                 self._tell_people(
-                    f"worker {life.number} speaks version {message.version} of the channel, this lb {VERSION}: the "
+                    f"worker {worker.number} speaks version {message.version} of the channel, this lb {VERSION}: the "
                     "installed code has changed; `lb upgrade` (or a restart) brings them together"
                 )
-                self._kill(life)
+                self._kill(worker)
         self._wake()
 
-    def _on_behind(self, life: Life, message: Behind) -> None:
-        """It cannot follow. One that serves is replaced by an heir, a new one by the next."""
-        is_news = life.behind is None or life.behind.reason != message.reason
-        life.behind = message
+    def _on_behind(self, worker: WorkerProcess, message: Behind) -> None:
+        """It cannot follow. One that serves is replaced by a replacement, a new one by the next."""
+        is_news = worker.behind is None or worker.behind.reason != message.reason
+        worker.behind = message
         if is_news:
-            self._tell_people(f"{_named(life)} could not install version {message.version}: {message.reason}")
-        if not life.served_since:
-            self._kill(life)
+            self._tell_people(f"{_named(worker)} could not install version {message.version}: {message.reason}")
+        if not worker.served_since:
+            self._kill(worker)
 
-    def _on_served(self, life: Life) -> None:
-        seat = self._seats[life.number] if life.number < len(self._seats) else None
-        if seat is not None and life in (seat.life, seat.heir):
-            self._give_back(seat)
+    def _on_served(self, worker: WorkerProcess) -> None:
+        slot = self._slots[worker.number] if worker.number < len(self._slots) else None
+        if slot is not None and worker in (slot.worker, slot.replacement):
+            self._give_back(slot)
 
     # --- processes --------------------------------------------------------------------------------------------------
 
-    async def _spawn(self, seat: Seat) -> Life:
-        """A new process for a seat, with its sockets and everything that it has to know. Raises OSError."""
+    async def _spawn(self, slot: Slot) -> WorkerProcess:
+        """A new process for a slot, with its sockets and everything that it has to know. Raises OSError."""
         ours, theirs = socket.socketpair()
-        our_doors, their_doors = fd_handover.pair()
+        our_fds, their_fds = fd_handover.pair()
         page = crash_counters.create()
         told = {
-            "number": seat.number,
+            "number": slot.number,
             "channel": theirs.fileno(),
-            "sockets": their_doors.fileno(),
+            "sockets": their_fds.fileno(),
             "crash_counters": page,
             "directory": str(self.directory) if self.directory is not None else "",
         }
@@ -464,133 +484,133 @@ class Workers:
                 "-m",
                 "lb.worker.main",
                 json.dumps(told),
-                pass_fds=(theirs.fileno(), their_doors.fileno(), *((page,) if page >= 0 else ())),
+                pass_fds=(theirs.fileno(), their_fds.fileno(), *((page,) if page >= 0 else ())),
                 env={**MALLOC, **os.environ},
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
             )
         except BaseException:
             ours.close()
-            our_doors.close()
+            our_fds.close()
             if page >= 0:
                 os.close(page)
             raise
         finally:
             theirs.close()
-            their_doors.close()
-        life = Life(seat.number, process.pid, process)
-        life.doors, life.crash_counters = our_doors, page
-        self._lives.append(life)
+            their_fds.close()
+        worker = WorkerProcess(slot.number, process.pid, process)
+        worker.fd_channel, worker.crash_counters = our_fds, page
+        self._processes.append(worker)
         try:
-            life.channel = await Channel.over(ours, lambda message: self._on_message(life, message), self._wake)
+            worker.channel = await Channel.over(ours, lambda message: self._on_message(worker, message), self._wake)
         except BaseException:  # a stop in the middle of the start: nobody will ever talk to it
             ours.close()
-            self._kill(life)
-            self._go(self._await_end(seat, life, process))
+            self._kill(worker)
+            self._go(self._await_end(slot, worker, process))
             raise
-        self._equip(life, self.sockets)
-        life.say(self._whole())
+        self._equip(worker, self.sockets)
+        worker.say(self._whole())
         if self._settled:
-            life.say(Order("settle"))
-        self._go(self._await_end(seat, life, process))
-        return life
+            worker.say(Command("settle"))
+        self._go(self._await_end(slot, worker, process))
+        return worker
 
-    async def _await_end(self, seat: Seat, life: Life, process: asyncio.subprocess.Process) -> None:
+    async def _await_end(self, slot: Slot, worker: WorkerProcess, process: asyncio.subprocess.Process) -> None:
         code = await process.wait()
-        if life.channel is not None:
-            await life.channel.read_to_end(READ_TO_END)  # its last report is among what it sent last
-        self._on_end(seat, life, code)
+        if worker.channel is not None:
+            await worker.channel.read_to_end(READ_TO_END)  # its last report is among what it sent last
+        self._on_end(slot, worker, code)
 
-    def _on_end(self, seat: Seat | None, life: Life, code: int | None) -> None:
+    def _on_end(self, slot: Slot | None, worker: WorkerProcess, code: int | None) -> None:
         """A worker is gone; if nobody else sits in its place, somebody will."""
-        if life not in self._lives:
+        if worker not in self._processes:
             return
-        self._lives.remove(life)
-        left = life.left()
-        self.totals.gone(life.incarnation, left)
-        life.close()
+        self._processes.remove(worker)
+        left = worker.left()
+        self.totals.gone(worker.incarnation, left)
+        worker.close()
         if self.directory is not None:
-            fd_handover.forget(self.directory, life.pid)
+            fd_handover.forget(self.directory, worker.pid)
         self._wake()
         if self._stopping:
             return
-        for other in self._seats:
-            if other.keeper is life:
-                other.keeper = None
+        for other in self._slots:
+            if other.stand_in is worker:
+                other.stand_in = None
                 self._lend(other)
-        if seat is None or seat.life is not life:
+        if slot is None or slot.worker is not worker:
             if left != NOTHING:
-                self._tell_people(f"{_named(life)} {_ended(code)} while it drained, {_with(left)}")
+                self._tell_people(f"{_named(worker)} {_ended(code)} while it drained, {_with(left)}")
             return
-        seat.life = None
+        slot.worker = None
         self.restarts += 1
-        self._lend(seat)
-        lived = time.monotonic() - life.served_since if life.served_since else 0.0
-        seat.early_deaths = seat.early_deaths + 1 if lived < STEADY_AFTER else 1
-        self._refill(seat, f"{_named(life)} {_ended(code)} after {lived:.1f} s of service, {_with(left)}")
+        self._lend(slot)
+        lived = time.monotonic() - worker.served_since if worker.served_since else 0.0
+        slot.early_deaths = slot.early_deaths + 1 if lived < STEADY_AFTER else 1
+        self._refill(slot, f"{_named(worker)} {_ended(code)} after {lived:.1f} s of service, {_with(left)}")
 
-    def _refill(self, seat: Seat, text: str) -> None:
-        if seat.early_deaths >= GIVE_UP:
-            seat.given_up = True
+    def _refill(self, slot: Slot, text: str) -> None:
+        if slot.early_deaths >= GIVE_UP:
+            slot.given_up = True
             self._tell_people(
-                f"{text}; it was the {seat.early_deaths}th early death in a row: its seat stays empty until a reload"
+                f"{text}; it was the {slot.early_deaths}th early death in a row: its seat stays empty until a reload"
             )
-            if all(seat.given_up for seat in self._seats):
+            if all(slot.given_up for slot in self._slots):
                 self._on_hopeless()
             return
-        pause = BACKOFF[min(seat.early_deaths - 1, len(BACKOFF) - 1)]
+        pause = BACKOFF[min(slot.early_deaths - 1, len(BACKOFF) - 1)]
         self._tell_people(f"{text}; the next one starts {f'in {pause:g} s' if pause else 'at once'}")
-        self._go(self._fill(seat, pause))
+        self._go(self._fill(slot, pause))
 
-    async def _fill(self, seat: Seat, pause: float) -> None:
+    async def _fill(self, slot: Slot, pause: float) -> None:
         await asyncio.sleep(pause)
-        if self._stopping or seat.life is not None or seat.heir is not None:
+        if self._stopping or slot.worker is not None or slot.replacement is not None:
             return
         try:
-            seat.life = await self._spawn(seat)
+            slot.worker = await self._spawn(slot)
         except OSError as error:  # no memory, no descriptors, no processes left
-            seat.early_deaths += 1
-            self._refill(seat, f"worker {seat.number} cannot be started: {error.strerror or error}")
+            slot.early_deaths += 1
+            self._refill(slot, f"worker {slot.number} cannot be started: {error.strerror or error}")
 
-    def _kill(self, life: Life, trace: bool = False) -> None:
+    def _kill(self, worker: WorkerProcess, trace: bool = False) -> None:
         """End a worker that does not listen; with `trace` it first tells where it hangs, if it can."""
-        if life.doomed:
+        if worker.doomed:
             return
-        life.doomed = True
+        worker.doomed = True
         with suppress(ProcessLookupError):
-            os.kill(life.pid, signal.SIGABRT if trace else signal.SIGKILL)
+            os.kill(worker.pid, signal.SIGABRT if trace else signal.SIGKILL)
         if trace:
-            asyncio.get_running_loop().call_later(TRACE_TIME, self._finish_off, life)
+            asyncio.get_running_loop().call_later(TRACE_TIME, self._finish_off, worker)
 
-    def _finish_off(self, life: Life) -> None:
-        if life in self._lives:
+    def _finish_off(self, worker: WorkerProcess) -> None:
+        if worker in self._processes:
             with suppress(ProcessLookupError):
-                os.kill(life.pid, signal.SIGKILL)
+                os.kill(worker.pid, signal.SIGKILL)
 
     # --- neighbours -------------------------------------------------------------------------------------------------
 
-    def _lend(self, seat: Seat) -> None:
-        """Let a neighbour listen on the sockets of a seat, until somebody serves there."""
+    def _lend(self, slot: Slot) -> None:
+        """Let a neighbour listen on the sockets of a slot, until somebody serves there."""
         able = [
-            life
-            for other in self._seats
-            if other is not seat
-            and (life := other.life) is not None
-            and life.served_since
-            and not life.doomed
-            and time.monotonic() - life.heard < SILENT_AFTER
+            worker
+            for other in self._slots
+            if other is not slot
+            and (worker := other.worker) is not None
+            and worker.served_since
+            and not worker.doomed
+            and time.monotonic() - worker.heard < SILENT_AFTER
         ]
-        if seat.keeper is not None or not able:
+        if slot.stand_in is not None or not able:
             return
-        seat.keeper = able[seat.number % len(able)]
-        self._hand(seat.keeper, seat.number, self.sockets)
+        slot.stand_in = able[slot.number % len(able)]
+        self._hand(slot.stand_in, slot.number, self.sockets)
 
-    def _give_back(self, seat: Seat) -> None:
-        keeper, seat.keeper = seat.keeper, None
-        if keeper is not None:
+    def _give_back(self, slot: Slot) -> None:
+        stand_in, slot.stand_in = slot.stand_in, None
+        if stand_in is not None:
             for bind, sockets in self.sockets.items():
-                for place in range(seat.number, len(sockets), self.count):
-                    keeper.close_door((bind, place))
+                for place in range(slot.number, len(sockets), self.count):
+                    stand_in.close_key((bind, place))
 
     # --- looking after them -----------------------------------------------------------------------------------------
 
@@ -601,78 +621,84 @@ class Workers:
             now = time.monotonic()
             if now - looked > 4 * LOOK_EVERY:
                 # It was the supervisor that stood still: what workers said meanwhile has yet to be read.
-                for life in self._lives:
-                    life.heard = now
+                for worker in self._processes:
+                    worker.heard = now
             looked = now
-            for life in list(self._lives):
+            for worker in list(self._processes):
                 # (One that starts has its own bound: on a busy machine its imports alone take seconds.)
-                patience = self.hung_after if life.served_since else max(self.hung_after, SERVE_WITHIN)
-                if not life.doomed and now - life.heard > patience:
+                patience = self.hung_after if worker.served_since else max(self.hung_after, SERVE_WITHIN)
+                if not worker.doomed and now - worker.heard > patience:
                     self._tell_people(
-                        f"worker {life.number} (process {life.pid}) gave no sign of life for "
-                        f"{now - life.heard:.1f} s and is ended"
+                        f"worker {worker.number} (process {worker.pid}) gave no sign of life for "
+                        f"{now - worker.heard:.1f} s and is ended"
                     )
-                    self._kill(life, trace=True)
-            for seat in self._seats:
-                self._look_at(seat, now)
+                    self._kill(worker, trace=True)
+            for slot in self._slots:
+                self._look_at(slot, now)
             self._wake()  # who has been silent for too long is no longer waited for
 
-    def _look_at(self, seat: Seat, now: float) -> None:
-        life = seat.life
-        if life is None or not life.served_since:
+    def _look_at(self, slot: Slot, now: float) -> None:
+        worker = slot.worker
+        if worker is None or not worker.served_since:
             return
-        silent = now - life.heard
+        silent = now - worker.heard
         if silent > SILENT_AFTER:
-            self._lend(seat)
-        elif seat.keeper is not None and silent < 2 * LOOK_EVERY and not life.doomed:
-            self._give_back(seat)
-        life.rss = resident(life.pid)
-        if seat.replacing:
+            self._lend(slot)
+        elif slot.stand_in is not None and silent < 2 * LOOK_EVERY and not worker.doomed:
+            self._give_back(slot)
+        worker.rss = resident(worker.pid)
+        if slot.replacing:
             return
-        due = not seat.recycled or now - seat.recycled > RECYCLE_EVERY
-        if life.behind is not None and now >= seat.next_heir:
-            seat.next_heir = now + HEIR_BACKOFF[min(seat.failed_heirs, len(HEIR_BACKOFF) - 1)]
-            seat.failed_heirs += 1
-            self._go(self._replace(seat, life, f"is behind (version {life.behind.version}: {life.behind.reason})"))
-        elif self.memory and life.rss > self.memory and due:
-            seat.recycled = now
-            size = f"{life.rss >> 20} MiB, above the bound of {self.memory >> 20} MiB"
-            self._go(self._replace(seat, life, f"has {size}"))
+        due = not slot.recycled or now - slot.recycled > RECYCLE_EVERY
+        if worker.behind is not None and now >= slot.next_replacement:
+            slot.next_replacement = (
+                now + REPLACEMENT_BACKOFF[min(slot.failed_replacements, len(REPLACEMENT_BACKOFF) - 1)]
+            )
+            slot.failed_replacements += 1
+            self._go(
+                self._replace(slot, worker, f"is behind (version {worker.behind.version}: {worker.behind.reason})")
+            )
+        elif self.memory and worker.rss > self.memory and due:
+            slot.recycled = now
+            size = f"{worker.rss >> 20} MiB, above the bound of {self.memory >> 20} MiB"
+            self._go(self._replace(slot, worker, f"has {size}"))
 
-    async def _replace(self, seat: Seat, old: Life, why: str) -> None:
-        """Put an heir in the place of a worker; it serves before the old one drains."""
+    async def _replace(self, slot: Slot, old: WorkerProcess, why: str) -> None:
+        """Put a replacement in the place of a worker; it serves before the old one drains."""
         what = f"{_named(old)} {why}"
-        seat.replacing = True
+        slot.replacing = True
         try:
-            heir = seat.heir = await self._spawn(seat)
-            await self._until(lambda: bool(heir.served_since) or heir not in self._lives, SERVE_WITHIN)
+            replacement = slot.replacement = await self._spawn(slot)
+            await self._until(
+                lambda: bool(replacement.served_since) or replacement not in self._processes, SERVE_WITHIN
+            )
         except (OSError, TimeoutError) as error:
-            if seat.heir is not None:
-                self._kill(seat.heir)
-            self._go_on(seat, f"{what}, but its heir does not start: {error or 'it took too long'}")
+            if slot.replacement is not None:
+                self._kill(slot.replacement)
+            self._go_on(slot, f"{what}, but its heir does not start: {error or 'it took too long'}")
             return
         finally:
-            seat.heir, seat.replacing = None, False
-        if heir not in self._lives:
-            self._go_on(seat, f"{what}, but its heir {'is as well' if heir.behind else 'died at once'}")
+            slot.replacement, slot.replacing = None, False
+        if replacement not in self._processes:
+            self._go_on(slot, f"{what}, but its heir {'is as well' if replacement.behind else 'died at once'}")
             return
-        self._tell_people(f"{what}: process {heir.pid} takes its place, it drains")
-        seat.failed_heirs = 0
-        if seat.life is old:
+        self._tell_people(f"{what}: process {replacement.pid} takes its place, it drains")
+        slot.failed_replacements = 0
+        if slot.worker is old:
             old.leaving = True
-            old.say(Order("drain", self.drain))
+            old.say(Command("drain", self.drain))
             if old.behind is not None:
                 # Connections that it has may bring requests yet, and rotations name targets that it does not know.
                 old.say(self._whole())
-        seat.life = heir
+        slot.worker = replacement
         self._wake()
 
-    def _go_on(self, seat: Seat, text: str) -> None:
-        """There is no heir: the old one serves on, unless it has died meanwhile."""
-        if seat.life is not None:
+    def _go_on(self, slot: Slot, text: str) -> None:
+        """There is no replacement: the old one serves on, unless it has died meanwhile."""
+        if slot.worker is not None:
             self._tell_people(text)
         elif not self._stopping:
-            self._refill(seat, text)
+            self._refill(slot, text)
 
     def _go(self, coroutine: Any) -> None:
         task = asyncio.ensure_future(coroutine)
@@ -685,30 +711,30 @@ class Workers:
         """Let requests under way end for `within` seconds, then stop at once."""
         self._stopping = True
         self.close_all()  # the workers' own are the last ones then, and end in order
-        self.order(Order("drain", within))
+        self.send_command(Command("drain", within))
         try:
-            await self._until(lambda: not self._lives, within)
+            await self._until(lambda: not self._processes, within)
         except TimeoutError:
-            self.order(Order("stop"))
+            self.send_command(Command("stop"))
             await self._end_all()
 
     def let_go(self) -> None:
         """Another supervisor has taken the workers over; this one forgets them."""
         self._stopping = True
-        for life in self._lives:
-            life.close()
-        self._lives.clear()
+        for worker in self._processes:
+            worker.close()
+        self._processes.clear()
         self.close_all()
 
     async def _end_all(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:
-                await self._until(lambda: not self._lives, 1.0)
+                await self._until(lambda: not self._processes, 1.0)
             except TimeoutError:
-                end([life.pid for life in self._lives], number)
+                end([worker.pid for worker in self._processes], number)
             else:
                 return
-        await self._until(lambda: not self._lives, 5.0)
+        await self._until(lambda: not self._processes, 5.0)
 
 
 def end(pids: Iterable[int], number: int) -> None:
@@ -726,15 +752,15 @@ def resident(pid: int) -> int:
         return 0
 
 
-def _named(life: Life) -> str:
-    return f"worker {life.number} (process {life.pid})"
+def _named(worker: WorkerProcess) -> str:
+    return f"worker {worker.number} (process {worker.pid})"
 
 
-def _why_late(life: Life) -> str:
+def _why_late(worker: WorkerProcess) -> str:
     """Why it has not confirmed a version, as far as is known."""
-    if life.behind is not None:
-        return f"could not install version {life.behind.version}: {life.behind.reason}; it is to be replaced"
-    silent = time.monotonic() - life.heard
+    if worker.behind is not None:
+        return f"could not install version {worker.behind.version}: {worker.behind.reason}; it is to be replaced"
+    silent = time.monotonic() - worker.heard
     return f"has given no sign of life for {silent:.1f} s" if silent > SILENT_AFTER else "has not answered yet"
 
 

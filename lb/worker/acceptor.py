@@ -1,4 +1,4 @@
-"""Reception: clients are let in from a listening socket's queue, also beside a thousand busy ones.
+"""Acceptor: clients are let in from a listening socket's queue, also beside a thousand busy ones.
 
 libuv accepts one connection per look at its sockets (libuv pull request 3696). Beside a thousand clients that all have
 requests a look takes tens of milliseconds, so that newcomers would come in at some thirty a second. Who sees that the
@@ -21,7 +21,7 @@ AT_ONCE = 64
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-class Reception:
+class Acceptor:
     """The protocol factory of one listening socket. `options` are those of TLS; `go` starts a task and keeps it.
     `failed` is called with the client's address and the error when its TLS handshake fails. `under_way` are the clients
     that have been accepted and have no connection of the data plane yet: their TLS handshake is under way."""

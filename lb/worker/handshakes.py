@@ -18,7 +18,7 @@ from lb.net.tls import in_words, openssl_reason
 if TYPE_CHECKING:
     import socket
 
-    from lb.worker.acceptor import Reception
+    from lb.worker.acceptor import Acceptor
 
 #: Seconds between two lines about the same kind of failure on the same listener.
 SAID_EVERY = 10.0
@@ -83,19 +83,17 @@ def _words(reason: str, peer: str, error: OSError) -> str:
 class TlsServer:
     """Accepts on one listening socket, as long as it is not closed. It stands where the loop's own server would."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, reception: Reception, backlog: int
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, acceptor: Acceptor, backlog: int) -> None:
         self._loop = loop
         self._sock = sock
-        self._reception = reception
+        self._acceptor = acceptor
         self._later: asyncio.TimerHandle | None = None
         sock.setblocking(False)
         sock.listen(backlog)
         loop.add_reader(sock, self._on_waiting)
 
     def _on_waiting(self) -> None:
-        if not self._reception.let_in_some():
+        if not self._acceptor.let_in_some():
             # Nothing can be accepted now, and the socket would be reported again and again.
             self._loop.remove_reader(self._sock)
             self._later = self._loop.call_later(SHORT_OF, self._resume)

@@ -4,10 +4,9 @@ It is started as `python -m lb.worker.main` with one JSON argument: its number, 
 of the socket that brings listening sockets, and the state directory. It imports nothing but the data plane, so that it
 stays small.
 
-When its supervisor is gone it serves on by the last snapshot, and waits at its doorway for an heir: a new `lb run`
-takes its sockets over, and lets it end when the new workers serve. Without an heir it ends by itself after a bounded
-time (`core.orphan`). Only a worker whose supervisor never got to
-serving (it has not said `settle`) ends with it.
+When its supervisor is gone, it serves on by the last snapshot. A new `lb run` connects to its handover socket, takes
+its sockets over, and lets it end when the new workers serve. Without a new supervisor it ends by itself after a bounded
+time (`core.orphan`). A worker whose supervisor has not sent `settle` ends with its supervisor.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ from lb.core.report import Alarm, Report
 from lb.core.targets import Listener, Rotation, Snapshot, Targets
 from lb.net.tls import server_context
 from lb.process import descriptors, fd_handover
-from lb.process.channel import VERSION, Applied, Behind, Channel, Hello, Message, Order, Poll, Polled, Trouble
-from lb.process.fd_handover import Door, Doorway
+from lb.process.channel import VERSION, Applied, Behind, Channel, Command, Hello, Message, Poll, Polled, WorkerError
+from lb.process.fd_handover import HandoverSocket, ListenerKey
 from lb.process.guard import Guard
 from lb.proxy.crash_counters import cells as crash_counters_of
 from lb.proxy.plane import DataPlane
-from lb.worker.acceptor import Reception
+from lb.worker.acceptor import Acceptor
 from lb.worker.handshakes import HandshakeFailures, TlsServer
 
 #: Seconds between two reports; one goes even when nothing has changed, as a sign of life.
@@ -78,10 +77,10 @@ OWN_DRAIN = 60.0
 class _Open:
     """One socket that is listened on, by which rules."""
 
-    def __init__(self, listener: Listener, server: asyncio.AbstractServer | TlsServer, reception: Reception) -> None:
+    def __init__(self, listener: Listener, server: asyncio.AbstractServer | TlsServer, acceptor: Acceptor) -> None:
         self.listener = listener
         self.server = server
-        self.reception = reception
+        self.acceptor = acceptor
 
 
 class Worker:
@@ -98,20 +97,20 @@ class Worker:
         self._handshakes = HandshakeFailures(self.plane.stats.reject, lambda text: say(f"worker {number}: {text}"))
         self._crash_counters = crash_counters
         self._guard = Guard(self._tell)
-        self.sockets: dict[Door, socket.socket] = {}
-        self.spares: dict[Door, socket.socket] = {}  # a neighbour's: its queue outlives it and the supervisor
+        self.sockets: dict[ListenerKey, socket.socket] = {}
+        self.spares: dict[ListenerKey, socket.socket] = {}  # a neighbour's: its queue outlives it and the supervisor
         self.done = asyncio.Event()
         self._directory = directory
         self._channel: Channel | None = None
-        self._doors: socket.socket | None = None
-        self._doorway: Doorway | None = None
+        self._fd_channel: socket.socket | None = None
+        self._handover_socket: HandoverSocket | None = None
         self._settled = False
         self._visitors: set[Channel] = set()  # supervisors that start, and have not taken over yet
         self._orphan_bound = Snapshot(0).orphan
         self._orphaned: asyncio.Task[None] | None = None  # runs while there is no supervisor
         self._listeners: dict[str, Listener] = {}  # as the newest snapshot has them
         self._tls_files: dict[str, bytes] = {}  # their contents, by digest
-        self._open: dict[Door, _Open] = {}
+        self._open: dict[ListenerKey, _Open] = {}
         self._shaking_hands: set[socket.socket] = set()  # clients whose TLS handshake is under way
         self._changed = asyncio.Event()
         self._opening = False  # a snapshot's listeners are yet to be opened
@@ -120,18 +119,18 @@ class Worker:
     async def run(self, channel: socket.socket, sockets: socket.socket) -> None:
         """Serve until told to stop."""
         self.loop.set_exception_handler(self._guard.on_error)
-        self._doors = sockets
-        self.loop.add_reader(sockets, self._take_doors)
-        self._open_doorway()
+        self._fd_channel = sockets
+        self.loop.add_reader(sockets, self._take_sockets)
+        self._open_handover_socket()
         await self._speak(channel, first=True)
         self._keep_running("worker_listeners", self._follow)
         self._keep_running("worker_reports", self._report)
         await self.done.wait()
         self.plane.close()
         self._send_report()
-        if self._doorway is not None:
-            self.loop.remove_reader(self._doorway.sock)
-            self._doorway.close()
+        if self._handover_socket is not None:
+            self.loop.remove_reader(self._handover_socket.sock)
+            self._handover_socket.close()
         if self._channel is not None:
             await self._channel.finish(LAST_REPORT)
         for task in list(self._tasks):
@@ -148,15 +147,15 @@ class Worker:
 
     # --- supervisors ------------------------------------------------------------------------------------------------
 
-    def _open_doorway(self) -> None:
+    def _open_handover_socket(self) -> None:
         if self._directory is None:
             return
         try:
-            self._doorway = Doorway(self._directory, self._who, lambda: {**self.spares, **self.sockets})
+            self._handover_socket = HandoverSocket(self._directory, self._who, lambda: {**self.spares, **self.sockets})
         except OSError as error:
             say(f"worker {self.number}: no later lb will find it: {self._directory}: {error.strerror or error}")
             return
-        self.loop.add_reader(self._doorway.sock, self._on_visit)
+        self.loop.add_reader(self._handover_socket.sock, self._on_successor)
 
     def _who(self) -> dict[str, int]:
         return {
@@ -167,9 +166,9 @@ class Worker:
             "last_words": self._crash_counters,
         }
 
-    def _on_visit(self) -> None:
-        assert self._doorway is not None
-        visitor = self._doorway.admit()
+    def _on_successor(self) -> None:
+        assert self._handover_socket is not None
+        visitor = self._handover_socket.admit()
         if visitor is not None:
             self._go(self._speak(visitor, first=False))
 
@@ -214,7 +213,7 @@ class Worker:
         """The supervisor is gone. Clients are not to notice: serve on by the last snapshot."""
         if self.done.is_set() or self.plane.front.draining:
             return
-        if self._settled and self._doorway is not None:
+        if self._settled and self._handover_socket is not None:
             self._orphaned = self._keep_running("worker_orphan", partial(self._outlive, time.monotonic()))
             self._use_spares()
         else:
@@ -243,7 +242,7 @@ class Worker:
             if isinstance(message, Snapshot | Rotation | Targets):
                 self._fall_behind(message.version, error)
                 return
-            what = message.what if isinstance(message, Order) else type(message).__name__
+            what = message.what if isinstance(message, Command) else type(message).__name__
             self._tell(f"{what}: {type(error).__name__}: {error}")
 
     def _act(self, message: Message) -> None:
@@ -259,7 +258,7 @@ class Worker:
         elif isinstance(message, Poll):
             self._send_report()
             self._send(Polled(message.number))
-        elif isinstance(message, Order):
+        elif isinstance(message, Command):
             if message.what == "settle":
                 self._settled = True
             elif message.what == "drain":
@@ -278,7 +277,7 @@ class Worker:
     def _tell(self, text: str) -> None:
         """To the supervisor, for its log and events; on stderr when there is none."""
         text = f"worker {self.number}: {text}"
-        if self._channel is None or not self._channel.send(Trouble(text)):
+        if self._channel is None or not self._channel.send(WorkerError(text)):
             say(text)
 
     def _confirm(self) -> None:
@@ -298,15 +297,15 @@ class Worker:
             self._confirm()
             return
         self._opening = True
-        self._take_doors()  # what was sent before the snapshot has arrived before it
+        self._take_sockets()  # what was sent before the snapshot has arrived before it
         wanted = {listener.bind: listener for listener in snapshot.listeners}
         gone = self._listeners.keys() - wanted.keys()
         self._listeners, self._tls_files = wanted, dict(snapshot.files)
         self._orphan_bound = snapshot.orphan
         self.plane.front.removed_binds = frozenset((self.plane.front.removed_binds | gone) - wanted.keys())
         self._drop_spares(gone)
-        for door in [door for door in self.sockets if door[0] in gone]:
-            self._leave(door)
+        for key in [key for key in self.sockets if key[0] in gone]:
+            self._leave(key)
         for bind in gone:
             self._handshakes.forget(bind)
         for client in list(self.plane.clients):
@@ -316,60 +315,60 @@ class Worker:
 
     # --- listening --------------------------------------------------------------------------------------------------
 
-    def _take_doors(self) -> None:
+    def _take_sockets(self) -> None:
         """Sockets that the supervisor has sent, and those that it wants closed."""
-        if self._doors is None:
+        if self._fd_channel is None:
             return
-        found, more = fd_handover.take(self._doors)
+        items, more = fd_handover.receive(self._fd_channel)
         if not more:  # the supervisor is gone
-            self.loop.remove_reader(self._doors)
-            self._doors.close()
-            self._doors = None
-        for door, sock, spare in found:
+            self.loop.remove_reader(self._fd_channel)
+            self._fd_channel.close()
+            self._fd_channel = None
+        for key, sock, spare in items:
             kept = self.spares if spare else self.sockets
             if sock is None:
-                self._forget(door)
-            elif self.plane.front.draining or door in kept:
+                self._forget(key)
+            elif self.plane.front.draining or key in kept:
                 sock.close()
             else:
-                kept[door] = sock
+                kept[key] = sock
             self._changed.set()
 
-    def _forget(self, door: Door) -> None:
+    def _forget(self, key: ListenerKey) -> None:
         """Listen there no more; somebody else does."""
-        opened = self._open.pop(door, None)
+        opened = self._open.pop(key, None)
         if opened is not None:
             opened.server.close()
-        sock = self.sockets.pop(door, None)
+        sock = self.sockets.pop(key, None)
         if sock is not None:
             sock.close()
 
-    def _leave(self, door: Door) -> None:
+    def _leave(self, key: ListenerKey) -> None:
         """Listen there no more, after those who wait in the queue have been let in.
 
         If an heir listens on this very socket it would serve them as well; taking them harms nothing.
         """
-        opened = self._open.get(door)
+        opened = self._open.get(key)
         if opened is not None:
             opened.server.close()
-            opened.reception.let_in(inf)
-        self._forget(door)
+            opened.acceptor.let_in(inf)
+        self._forget(key)
 
     def _use_spares(self) -> None:
         """Listen on a neighbour's sockets as well: nobody else would, if it has died with the supervisor."""
-        for door, sock in self.spares.items():
-            if self.sockets.setdefault(door, sock) is not sock:
+        for key, sock in self.spares.items():
+            if self.sockets.setdefault(key, sock) is not sock:
                 sock.close()
         self.spares.clear()
         self._changed.set()
 
     def _drop_spares(self, binds: Collection[str]) -> None:
         """Keep a neighbour's sockets no more, after those who wait in their queues have been let in."""
-        for door in [door for door in self.spares if door[0] in binds]:
-            sock = self.spares.pop(door)
-            reception = next((opened.reception for own, opened in self._open.items() if own[0] == door[0]), None)
-            if reception is not None:
-                reception.let_in(inf, sock)
+        for key in [key for key in self.spares if key[0] in binds]:
+            sock = self.spares.pop(key)
+            acceptor = next((opened.acceptor for own, opened in self._open.items() if own[0] == key[0]), None)
+            if acceptor is not None:
+                acceptor.let_in(inf, sock)
             sock.close()
 
     async def _follow(self) -> None:
@@ -400,38 +399,38 @@ class Worker:
     async def _listen(self) -> None:
         """Accept on new sockets, and with new settings where the settings, or a certificate's file, have changed."""
         bound = descriptors.connections()
-        for door, sock in list(self.sockets.items()):
-            listener = self._listeners.get(door[0])
+        for key, sock in list(self.sockets.items()):
+            listener = self._listeners.get(key[0])
             if listener is None:
                 continue
-            known = self._open.get(door)
-            if known is not None and known.listener == listener:
+            former = self._open.get(key)
+            if former is not None and former.listener == listener:
                 continue
             try:
                 options = await self._tls_options(listener)
             except (OSError, ssl.SSLError) as error:
-                kept = "the former certificate stays in use" if known is not None else "it is not served"
-                self._send(Trouble(f"worker {self.number}: listener {listener.bind}: {error}; {kept}"))
+                kept = "the former certificate stays in use" if former is not None else "it is not served"
+                self._send(WorkerError(f"worker {self.number}: listener {listener.bind}: {error}; {kept}"))
                 continue
-            if self._listeners.get(door[0]) != listener or door not in self.sockets:
+            if self._listeners.get(key[0]) != listener or key not in self.sockets:
                 continue  # another snapshot came meanwhile: `_follow` comes here again
-            if known is not None:
-                known.server.close()
-                del self._open[door]
+            if former is not None:
+                former.server.close()
+                del self._open[key]
             factory = self.plane.downstream(replace(listener, connections=min(listener.connections, bound)))
             failed = partial(self._handshakes.note, listener.bind)
-            reception = Reception(self.loop, sock, factory, options, self._go, failed, self._shaking_hands)
+            acceptor = Acceptor(self.loop, sock, factory, options, self._go, failed, self._shaking_hands)
             # A duplicate is handed over: the server closes what it is given, and the socket may be wanted again.
             copy = sock.dup()
             server: asyncio.AbstractServer | TlsServer
             if options:
-                server = TlsServer(self.loop, copy, reception, BACKLOG)
+                server = TlsServer(self.loop, copy, acceptor, BACKLOG)
             elif sock.family == socket.AF_UNIX:
-                server = await self.loop.create_unix_server(reception, sock=copy, backlog=BACKLOG)
+                server = await self.loop.create_unix_server(acceptor, sock=copy, backlog=BACKLOG)
             else:
-                server = await self.loop.create_server(reception, sock=copy, backlog=BACKLOG)
-            if door in self.sockets:
-                self._open[door] = _Open(listener, server, reception)
+                server = await self.loop.create_server(acceptor, sock=copy, backlog=BACKLOG)
+            if key in self.sockets:
+                self._open[key] = _Open(listener, server, acceptor)
             else:  # it was closed meanwhile
                 server.close()
 
@@ -447,8 +446,8 @@ class Worker:
         if self.plane.front.draining:
             return
         self._drop_spares({bind for bind, _ in self.spares})
-        for door in list(self.sockets):
-            self._leave(door)
+        for key in list(self.sockets):
+            self._leave(key)
         self.plane.drain(within)
         self._keep_running("worker_drain", partial(self._stop_when_idle, time.monotonic() + within))
 

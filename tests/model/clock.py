@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 #: Names of functions that wait for an answer of this very loop.
-WAITING = frozenset({"visit_all"})
+WAITING = frozenset({"find_workers"})
 #: Turns after which a call of such a thread has waited for too long.
 PATIENCE = 1000
 #: Names of functions that flush to the disk, and the seconds that it takes.

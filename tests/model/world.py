@@ -274,10 +274,10 @@ class World:
         process.end(-9)
         with suppress(OSError):
             supervisor.store.unlock()
-        for life in supervisor.workers.lives:
+        for worker in supervisor.workers.processes:
             with suppress(OSError):
-                if life.crash_counters >= 0:
-                    os.close(life.crash_counters)
+                if worker.crash_counters >= 0:
+                    os.close(worker.crash_counters)
         self.supervisor = self.supervising = None
 
     # --- the reference ----------------------------------------------------------------------------------------------

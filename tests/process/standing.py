@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from lb.process import fd_handover
-from lb.process.fd_handover import Doorway
+from lb.process.fd_handover import HandoverSocket
 
 
 def listening() -> socket.socket:
@@ -18,21 +18,21 @@ def listening() -> socket.socket:
 
 
 class Standing:
-    """A doorway with somebody behind it."""
+    """A handover_socket with somebody behind it."""
 
-    def __init__(self, directory: Path, sockets: dict[fd_handover.Door, socket.socket]) -> None:
+    def __init__(self, directory: Path, sockets: dict[fd_handover.ListenerKey, socket.socket]) -> None:
         who = {"version": 1, "number": 3, "incarnation": 12345, "applied": 9}
-        self.doorway = Doorway(directory, lambda: who, lambda: sockets)
-        self.doorway.sock.settimeout(5)
+        self.handover_socket = HandoverSocket(directory, lambda: who, lambda: sockets)
+        self.handover_socket.sock.settimeout(5)
         self.admitted: socket.socket | None = None
         self.thread = threading.Thread(target=self._admit)
         self.thread.start()
 
     def _admit(self) -> None:
-        self.admitted = self.doorway.admit()
+        self.admitted = self.handover_socket.admit()
 
     def close(self) -> None:
         self.thread.join(5)
         if self.admitted is not None:
             self.admitted.close()
-        self.doorway.close()
+        self.handover_socket.close()

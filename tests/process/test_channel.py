@@ -24,7 +24,7 @@ from lb.core.targets import (
     TlsServer,
 )
 from lb.process import channel as module
-from lb.process.channel import Applied, Channel, Hello, Message, Order, Poll, Polled, Trouble, pack
+from lb.process.channel import Applied, Channel, Command, Hello, Message, Poll, Polled, WorkerError, pack
 from tests.support.eventually_async import eventually
 
 SNAPSHOT = Snapshot(
@@ -52,12 +52,12 @@ MESSAGES: list[Message] = [
     ),
     Poll(1),
     Polled(1),
-    Order("drain", 2.5),
+    Command("drain", 2.5),
     Hello(1, 2, 3, 4),
     Applied(9),
     REPORT,
     Alarm(1, "t", "refused", 3, "no"),
-    Trouble("why"),
+    WorkerError("why"),
 ]
 
 

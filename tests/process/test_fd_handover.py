@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lb.process import fd_handover
-from lb.process.fd_handover import FOLDER, visit_all
+from lb.process.fd_handover import FOLDER, find_workers
 from tests.process.standing import Standing, listening
 
 
@@ -23,7 +23,7 @@ def test_a_worker_gets_sockets_and_orders_to_close_them() -> None:
         fd_handover.hand(ours, ("127.0.0.1:0", 0), first)
         fd_handover.hand(ours, ("unix:/x y", 7), second, spare=True)
         fd_handover.close(ours, ("127.0.0.1:0", 0))
-        found, more = fd_handover.take(theirs)
+        found, more = fd_handover.receive(theirs)
         assert more
         assert [(door, sock and sock.getsockname(), spare) for door, sock, spare in found] == [
             (("127.0.0.1:0", 0), first.getsockname(), False),
@@ -34,9 +34,9 @@ def test_a_worker_gets_sockets_and_orders_to_close_them() -> None:
             if sock is not None:
                 assert not sock.get_inheritable()
                 sock.close()
-    assert fd_handover.take(theirs) == ([], True)
+    assert fd_handover.receive(theirs) == ([], True)
     ours.close()
-    assert fd_handover.take(theirs) == ([], False), "the supervisor is gone"
+    assert fd_handover.receive(theirs) == ([], False), "the supervisor is gone"
     theirs.close()
 
 
@@ -54,13 +54,13 @@ def test_an_heir_is_given_every_socket(tmp_path: Path, count: int) -> None:
     sockets = {("127.0.0.1:0", seat): listening() for seat in range(count)}
     standing = Standing(tmp_path, sockets)
     try:
-        [visit], hung = visit_all(tmp_path)
+        [found], hung = find_workers(tmp_path)
         assert not hung
-        assert (visit.pid, visit.number, visit.incarnation, visit.applied) == (os.getpid(), 3, 12345, 9)
-        assert {door: sock.getsockname() for door, sock in visit.sockets.items()} == {
+        assert (found.pid, found.number, found.incarnation, found.applied) == (os.getpid(), 3, 12345, 9)
+        assert {door: sock.getsockname() for door, sock in found.sockets.items()} == {
             door: sock.getsockname() for door, sock in sockets.items()
         }
-        visit.leave()
+        found.leave()
     finally:
         standing.close()
         for sock in sockets.values():
@@ -70,7 +70,7 @@ def test_an_heir_is_given_every_socket(tmp_path: Path, count: int) -> None:
 def test_a_directory_may_be_deeper_than_a_socket_path_is_long(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     standing = Standing(deep, {})
-    found, _ = visit_all(deep)
+    found, _ = find_workers(deep)
     assert len(found) == 1
     found[0].leave()
     standing.close()
@@ -84,7 +84,7 @@ def test_doorways_of_the_dead_are_removed(tmp_path: Path) -> None:
     dead.bind(str(folder / "4242.sock"))
     dead.close()
     (folder / "notes.txt").write_text("not ours")
-    assert visit_all(tmp_path) == ([], [])
+    assert find_workers(tmp_path) == ([], [])
     assert [entry.name for entry in folder.iterdir()] == ["notes.txt"]
 
 
@@ -95,7 +95,7 @@ def test_one_that_does_not_answer_is_told_apart(tmp_path: Path, monkeypatch: pyt
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(str(folder / "4243.sock"))
         mute.listen()
-        assert visit_all(tmp_path) == ([], [4243])
+        assert find_workers(tmp_path) == ([], [4243])
 
 
 @pytest.mark.parametrize("answer", [b"", b"\x00\x00\x00\x05nonsense", b"\x00\x00\x00\x02{}"], ids=str)
@@ -113,16 +113,16 @@ def test_one_that_answers_nonsense_is_taken_for_hung(tmp_path: Path, answer: byt
 
         thread = threading.Thread(target=reply)
         thread.start()
-        assert visit_all(tmp_path) == ([], [4244])
+        assert find_workers(tmp_path) == ([], [4244])
         thread.join(5)
 
 
 def test_only_the_same_user_is_let_in(tmp_path: Path) -> None:
     standing = Standing(tmp_path, {})
-    doorway = tmp_path / FOLDER / f"{os.getpid()}.sock"
-    assert doorway.stat().st_mode & 0o077 == 0
-    assert doorway.parent.stat().st_mode & 0o077 == 0
-    visit_all(tmp_path)[0][0].leave()
+    handover_socket = tmp_path / FOLDER / f"{os.getpid()}.sock"
+    assert handover_socket.stat().st_mode & 0o077 == 0
+    assert handover_socket.parent.stat().st_mode & 0o077 == 0
+    find_workers(tmp_path)[0][0].leave()
     standing.close()
 
 
@@ -132,13 +132,13 @@ def test_descriptors_do_not_leak(tmp_path: Path) -> None:
 import os, sys, threading
 sys.path.insert(0, {str(Path.cwd())!r})
 from pathlib import Path
-from lb.process.fd_handover import visit_all
+from lb.process.fd_handover import find_workers
 from tests.process.standing import Standing, listening
 def count(): return len(os.listdir("/proc/self/fd"))
 sockets = {{("a", seat): listening() for seat in range(5)}}
 def once():
     standing = Standing(Path({str(tmp_path)!r}), sockets)
-    visit_all(Path({str(tmp_path)!r}))[0][0].leave()
+    find_workers(Path({str(tmp_path)!r}))[0][0].leave()
     standing.close()
 once()
 before = count()

@@ -17,7 +17,7 @@ from lb.config.model.config import Config
 from lb.core.background import LONGEST_WAIT
 from lb.core.report import Report
 from lb.process import fd_handover
-from lb.process.channel import Channel, Message, Trouble
+from lb.process.channel import Channel, Message, WorkerError
 from lb.process.guard import Guard
 from lb.supervisor.main import Supervisor
 from lb.supervisor.os.file_watch import FileWatch
@@ -172,8 +172,8 @@ async def test_the_reports_of_a_worker_go_on_after_a_failure() -> None:
     loop = asyncio.get_running_loop()
     messages: list[Message] = []
     ours, theirs = socket.socketpair()
-    our_doors, their_doors = fd_handover.pair()
-    their_doors.setblocking(False)
+    our_fds, their_fds = fd_handover.pair()
+    their_fds.setblocking(False)
     worker = Worker(0, loop, None)
     report, tries = worker.plane.report, 0
 
@@ -186,7 +186,7 @@ async def test_the_reports_of_a_worker_go_on_after_a_failure() -> None:
 
     worker.plane.report = failing  # type: ignore[method-assign]
     channel = await Channel.over(ours, messages.append, lambda: None)
-    running = asyncio.ensure_future(worker.run(theirs, their_doors))
+    running = asyncio.ensure_future(worker.run(theirs, their_fds))
     try:
         await eventually(lambda: [m for m in messages if isinstance(m, Report) and m.restarts == {"worker_reports": 1}])
         loop.call_soon(lambda: 1 / 0)
@@ -195,8 +195,8 @@ async def test_the_reports_of_a_worker_go_on_after_a_failure() -> None:
         worker.done.set()
         await running
         channel.close()
-        our_doors.close()
-    troubles = [message.text for message in messages if isinstance(message, Trouble)]
+        our_fds.close()
+    troubles = [message.text for message in messages if isinstance(message, WorkerError)]
     assert "worker 0: the loop of a worker's reports has failed (RuntimeError: a tally is broken" in troubles[0]
     assert "ZeroDivisionError" in troubles[1]
 

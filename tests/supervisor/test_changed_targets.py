@@ -80,12 +80,12 @@ async def test_a_new_worker_gets_the_targets_as_they_are(crew: Make) -> None:
 async def test_one_that_is_behind_gets_the_whole_snapshot_instead_of_a_change(crew: Make) -> None:
     one = crew(1)
     await one.start()
-    seat = one.workers.seats[0]
-    seat.next_heir = inf  # it is to stay for a while
-    assert seat.life is not None
-    seat.life.say(replace(one.snapshot(), routes=(Route("nobody"),)))
+    slot = one.workers.slots[0]
+    slot.next_replacement = inf  # it is to stay for a while
+    assert slot.worker is not None
+    slot.worker.say(replace(one.snapshot(), routes=(Route("nobody"),)))
     await eventually(lambda: bool(one.workers.behind))
-    assert isinstance(seat.life.behind, Behind)
+    assert isinstance(slot.worker.behind, Behind)
     one.workers.apply(with_pool(one, target(1)))
     await one.workers.confirm(one.version)
     assert not one.workers.behind

@@ -18,7 +18,7 @@ import pytest
 from lb.core.refusals import Refusal, Refused
 from lb.core.targets import Rotation, Route, Snapshot
 from lb.process import fd_handover
-from lb.process.channel import Order
+from lb.process.channel import Command
 from lb.supervisor import confirming, workers
 from lb.supervisor.sockets import open_listener
 from lb.supervisor.workers import resident
@@ -46,7 +46,7 @@ async def test_a_dead_worker_is_replaced_within_a_second_and_its_queue_is_attend
     # Both sockets get connections; those to the dead worker's are served by its neighbour.
     assert await two.ask(40, within=1.0) == 40
     await eventually(lambda: len(two.workers.pids) == 2 and victim not in two.workers.pids)
-    await eventually(lambda: two.workers.seats[0].keeper is None and two.workers.seats[0].life is not None)
+    await eventually(lambda: two.workers.slots[0].stand_in is None and two.workers.slots[0].worker is not None)
     assert time.monotonic() - began < 3.0, "a second on a quiet machine"
     assert await two.ask(20, within=1.0) == 20
     assert two.workers.restarts == 1
@@ -82,7 +82,7 @@ async def test_one_that_dies_at_once_again_and_again_is_given_up_and_its_neighbo
     assert await two.ask(40, within=1.0) == 40
     assert not two.hopeless
     two.workers.retry()
-    await eventually(lambda: len(two.workers.pids) == 2 and two.workers.seats[0].keeper is None)
+    await eventually(lambda: len(two.workers.pids) == 2 and two.workers.slots[0].stand_in is None)
     assert two.workers.empty_seats == 0
     assert await two.ask(40, within=1.0) == 40
 
@@ -119,7 +119,7 @@ async def test_early_deaths_count_only_in_a_row(crew: Make, monkeypatch: pytest.
         await asyncio.sleep(0.1)  # it has served for long enough
         os.kill(one.workers.pids[0], signal.SIGKILL)
         await eventually(lambda number=number: one.workers.restarts == number + 1)  # type: ignore[misc]
-        await eventually(lambda: one.workers.pids and one.workers.seats[0].life.served_since)  # type: ignore[union-attr]
+        await eventually(lambda: one.workers.pids and one.workers.slots[0].worker.served_since)  # type: ignore[union-attr]
     assert all("starts at once" in text for text in one.told)
 
 
@@ -129,12 +129,12 @@ async def test_one_that_hangs_is_helped_out_and_then_replaced(crew: Make) -> Non
     await two.start()
     victim = two.workers.pids[0]
     os.kill(victim, signal.SIGSTOP)
-    await eventually(lambda: two.workers.seats[0].keeper is not None)
+    await eventually(lambda: two.workers.slots[0].stand_in is not None)
     assert await two.ask(40, within=1.0) >= 30, "but for those that the kernel gave to the one that hangs"
     await eventually(lambda: not alive(victim))
     await eventually(lambda: len(two.workers.pids) == 2 and victim not in two.workers.pids)
     assert any("gave no sign of life" in text for text in two.told)
-    await eventually(lambda: two.workers.seats[0].keeper is None)
+    await eventually(lambda: two.workers.slots[0].stand_in is None)
     assert await two.ask(20, within=1.0) == 20
 
 
@@ -143,9 +143,9 @@ async def test_one_that_comes_round_keeps_its_seat(crew: Make) -> None:
     await two.start()
     victim = two.workers.pids[0]
     os.kill(victim, signal.SIGSTOP)
-    await eventually(lambda: two.workers.seats[0].keeper is not None)
+    await eventually(lambda: two.workers.slots[0].stand_in is not None)
     os.kill(victim, signal.SIGCONT)
-    await eventually(lambda: two.workers.seats[0].keeper is None)
+    await eventually(lambda: two.workers.slots[0].stand_in is None)
     assert victim in two.workers.pids
     assert await two.ask(20, within=1.0) == 20
     assert two.workers.restarts == 0
@@ -203,9 +203,9 @@ async def test_fewer_workers_than_queues_attend_to_all_of_them(crew: Make) -> No
     await two.start()
     assert await two.ask(60, within=2.0) == 60
     os.kill(two.workers.pids[1], signal.SIGSTOP)
-    await eventually(lambda: two.workers.seats[1].keeper is not None)
+    await eventually(lambda: two.workers.slots[1].stand_in is not None)
     os.kill(two.workers.pids[1], signal.SIGKILL)
-    await eventually(lambda: two.workers.seats[1].keeper is None and two.workers.seats[1].life is not None)
+    await eventually(lambda: two.workers.slots[1].stand_in is None and two.workers.slots[1].worker is not None)
     assert await two.ask(60, within=2.0) == 60
 
 
@@ -255,31 +255,31 @@ async def test_workers_outlive_a_supervisor_only_when_it_had_started_well(crew: 
     two = crew(2)
     await two.workers.start(two.snapshot())
     pids = two.workers.pids
-    for life in two.workers.lives:
-        assert life.channel is not None
-        life.channel.close()
+    for worker in two.workers.processes:
+        assert worker.channel is not None
+        worker.channel.close()
     await eventually(lambda: not any(alive(pid) for pid in pids), what="nobody said that all is well: they end")
 
 
 async def test_they_can_be_adopted(crew: Make, tmp_path: object) -> None:
-    two, heir = crew(2), crew(2)
+    two, replacement = crew(2), crew(2)
     await two.start()
     pids = two.workers.pids
     asked = await two.ask(10)
     assert two.workers.directory is not None
-    visits, _ = await asyncio.to_thread(fd_handover.visit_all, two.workers.directory)
-    assert sorted(visit.pid for visit in visits) == sorted(pids)
-    heir.version = 50
-    await heir.start()
-    for visit in visits:
-        for sock in visit.sockets.values():
+    found_workers, _ = await asyncio.to_thread(fd_handover.find_workers, two.workers.directory)
+    assert sorted(found.pid for found in found_workers) == sorted(pids)
+    replacement.version = 50
+    await replacement.start()
+    for found in found_workers:
+        for sock in found.sockets.values():
             sock.close()
-        await heir.workers.adopt(visit)
+        await replacement.workers.adopt(found)
     two.workers.let_go()
     await eventually(lambda: not any(alive(pid) for pid in pids), what="they drain and end")
-    await eventually(lambda: not heir.workers.leaving)
-    assert heir.requests() == asked, "what they had counted is the heir's now"
-    assert heir.workers.pids != pids
+    await eventually(lambda: not replacement.workers.leaving)
+    assert replacement.requests() == asked, "what they had counted is the replacement's now"
+    assert replacement.workers.pids != pids
 
 
 def listens(address: tuple[str, int]) -> bool:
@@ -288,18 +288,18 @@ def listens(address: tuple[str, int]) -> bool:
 
 
 async def test_those_of_another_version_drain_by_themselves(crew: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    old, heir = crew(1), crew(1)
+    old, replacement = crew(1), crew(1)
     await old.start()
     [pid] = old.workers.pids
     reader, writer = await asyncio.open_connection(*old.address)
     writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")  # under way, and not to be lost
     assert old.workers.directory is not None
-    [visit], _ = await asyncio.to_thread(fd_handover.visit_all, old.workers.directory)
-    visit.close_sockets()
+    [found], _ = await asyncio.to_thread(fd_handover.find_workers, old.workers.directory)
+    found.close_sockets()
     monkeypatch.setattr(workers, "VERSION", 99)
-    await heir.workers.adopt(visit)
+    await replacement.workers.adopt(found)
     old.workers.let_go()
-    await eventually(lambda: any("drains by itself" in text for text in heir.told))
+    await eventually(lambda: any("drains by itself" in text for text in replacement.told))
     await eventually(lambda: not listens(old.address))
     writer.write(b"cde")
     assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 503")
@@ -332,7 +332,7 @@ async def test_an_order_reaches_all(crew: Make) -> None:
     two = crew(2)
     await two.start()
     pids = two.workers.pids
-    two.workers.order(Order("stop"))
+    two.workers.send_command(Command("stop"))
     await eventually(lambda: not any(alive(pid) for pid in pids))
     await eventually(lambda: two.workers.restarts == 2)
 
@@ -346,11 +346,11 @@ async def test_an_orphan_ends_after_its_bound_but_not_while_a_supervisor_that_st
     await one.ask(1)
     [pid] = one.workers.pids
     one.workers.let_go()
-    [visit], hung = await asyncio.to_thread(fd_handover.visit_all, tmp_path)
+    [found], hung = await asyncio.to_thread(fd_handover.find_workers, tmp_path)
     assert not hung
     await asyncio.sleep(2.0)
     assert alive(pid)
-    visit.leave()
+    found.leave()
     await eventually(lambda: not alive(pid))
 
 
@@ -362,16 +362,16 @@ def hopeless_snapshot(one: Crew) -> Snapshot:
 async def test_one_that_is_behind_confirms_nothing_until_a_snapshot_installs(crew: Make) -> None:
     two = crew(2)
     await two.start()
-    seat = two.workers.seats[0]
-    seat.next_heir = inf  # it is to stay for a while
-    assert seat.life is not None
-    seat.life.say(hopeless_snapshot(two))
+    slot = two.workers.slots[0]
+    slot.next_replacement = inf  # it is to stay for a while
+    assert slot.worker is not None
+    slot.worker.say(hopeless_snapshot(two))
     failed = two.version
     two.version += 1
     two.workers.rotate(Rotation("s", two.version, (("p", 100),), ()))  # on top of what is not there
     with pytest.raises(workers.Unconfirmed) as caught:
         await two.workers.confirm(two.version, 1.0)
-    name = f"worker 0 (process {seat.life.pid})"
+    name = f"worker 0 (process {slot.worker.pid})"
     why = f"could not install version {failed}: KeyError: 'nobody'; it is to be replaced"
     assert caught.value.workers == [(name, why)]
     assert two.workers.behind == [f"{name} {why}"]
@@ -386,8 +386,8 @@ async def test_one_that_is_behind_is_replaced_without_a_lost_request(crew: Make)
     two = crew(2)
     await two.start()
     old, stays = two.workers.pids
-    assert two.workers.seats[0].life is not None
-    two.workers.seats[0].life.say(hopeless_snapshot(two))
+    assert two.workers.slots[0].worker is not None
+    two.workers.slots[0].worker.say(hopeless_snapshot(two))
     two.version += 1
     two.workers.rotate(Rotation("s", two.version, (("p", 100),), ()))
     confirming = asyncio.ensure_future(two.workers.confirm(two.version))
@@ -396,7 +396,7 @@ async def test_one_that_is_behind_is_replaced_without_a_lost_request(crew: Make)
         asked, answered = asked + 5, answered + await two.ask(5)
         assert asked < 5000
     assert answered == asked
-    await confirming  # by the heir, in the place of the one that could not
+    await confirming  # by the replacement, in the place of the one that could not
     assert two.workers.pids[1] == stays
     assert two.told[1].startswith(f"worker 0 (process {old}) is behind")
     assert two.told[1].endswith("takes its place, it drains")
@@ -409,7 +409,7 @@ async def test_one_that_is_behind_gets_the_snapshot_once_more_when_it_leaves(cre
     _, writer = await asyncio.open_connection(*one.address)
     writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n")  # its head goes on until the end of the test: the worker lingers
     await asyncio.sleep(0.1)
-    old = one.workers.seats[0].life
+    old = one.workers.slots[0].worker
     assert old is not None
     in_force = one.version
     old.say(hopeless_snapshot(one))
@@ -427,7 +427,7 @@ async def test_one_that_is_behind_gets_the_snapshot_once_more_when_it_leaves(cre
 async def test_heirs_that_cannot_install_it_either_come_less_and_less_often(
     crew: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "HEIR_BACKOFF", (0.0, 600.0))
+    monkeypatch.setattr(workers, "REPLACEMENT_BACKOFF", (0.0, 600.0))
     one = crew(1)
     await one.start()
     pids = one.workers.pids
@@ -455,36 +455,38 @@ async def test_a_new_one_that_cannot_install_its_first_snapshot_is_replaced(
     two.workers.apply(hopeless_snapshot(two))  # nobody has it but the new workers
     await eventually(lambda: sum("could not install version" in text for text in two.told) >= 2)
     two.workers.apply(two.snapshot())
-    await eventually(lambda: all(seat.life is not None and seat.life.served_since for seat in two.workers.seats))
+    await eventually(lambda: all(slot.worker is not None and slot.worker.served_since for slot in two.workers.slots))
     assert await two.ask(20, within=1.0) == 20
 
 
 async def test_one_that_leaves_and_stands_still_fails_no_order_but_is_not_forgotten(crew: Make) -> None:
-    old, heir = crew(1), crew(1)
+    old, replacement = crew(1), crew(1)
     await old.start()
     [pid] = old.workers.pids
-    heir.version = 50
-    await heir.start()
+    replacement.version = 50
+    await replacement.start()
     assert old.workers.directory is not None
-    visits, _ = await asyncio.to_thread(fd_handover.visit_all, old.workers.directory, heir.workers.pids)
-    [visit] = visits
-    visit.close_sockets()
+    found_workers, _ = await asyncio.to_thread(
+        fd_handover.find_workers, old.workers.directory, replacement.workers.pids
+    )
+    [found] = found_workers
+    found.close_sockets()
     _, writer = await asyncio.open_connection(*old.address)
     writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
     await asyncio.sleep(0.1)
-    await heir.workers.adopt(visit)
-    await heir.workers.confirm(heir.version)
-    await eventually(lambda: heir.totals.sums().downstream == 1)
+    await replacement.workers.adopt(found)
+    await replacement.workers.confirm(replacement.version)
+    await eventually(lambda: replacement.totals.sums().downstream == 1)
     os.kill(pid, signal.SIGSTOP)
-    heir.workers.apply(heir.snapshot())
-    await heir.workers.confirm(heir.version)
-    assert heir.workers.confirmed(heir.version)
-    assert heir.workers.leaving == [pid]
-    assert not heir.workers.serves(heir.version), "a target may not stop for it"
-    assert not await heir.workers.poll()
-    assert heir.totals.sums().downstream == 1
+    replacement.workers.apply(replacement.snapshot())
+    await replacement.workers.confirm(replacement.version)
+    assert replacement.workers.confirmed(replacement.version)
+    assert replacement.workers.leaving == [pid]
+    assert not replacement.workers.serves(replacement.version), "a target may not stop for it"
+    assert not await replacement.workers.poll()
+    assert replacement.totals.sums().downstream == 1
     os.kill(pid, signal.SIGCONT)
-    await eventually(lambda: heir.workers.serves(heir.version))
+    await eventually(lambda: replacement.workers.serves(replacement.version))
     old.workers.let_go()
     writer.close()
     await eventually(lambda: not alive(pid), what="it ends when nothing is under way")
@@ -493,13 +495,13 @@ async def test_one_that_leaves_and_stands_still_fails_no_order_but_is_not_forgot
 async def test_one_that_is_being_killed_fails_no_order(crew: Make) -> None:
     two = crew(2)
     await two.start()
-    life = two.workers.seats[0].life
-    assert life is not None
-    os.kill(life.pid, signal.SIGSTOP)
-    life.doomed = True
+    worker = two.workers.slots[0].worker
+    assert worker is not None
+    os.kill(worker.pid, signal.SIGSTOP)
+    worker.doomed = True
     two.workers.apply(two.snapshot())
     await two.workers.confirm(two.version, 1.0)
-    life.doomed = False
+    worker.doomed = False
     with pytest.raises(workers.Unconfirmed, match="has not answered yet"):
         await two.workers.confirm(two.version, 0.2)
 
@@ -508,7 +510,7 @@ async def test_an_order_says_who_has_not_confirmed(crew: Make, monkeypatch: pyte
     monkeypatch.setattr(confirming, "CONFIRM_WITHIN", 1.0)
     one = crew(1)
     await one.start()
-    one.workers.seats[0].next_heir = inf
+    one.workers.slots[0].next_replacement = inf
     one.workers.apply(hopeless_snapshot(one))
     with pytest.raises(Refused) as caught:
         await confirming.confirm(one.workers, one.version)

@@ -87,9 +87,9 @@ async def crew(tmp_path: Path) -> AsyncIterator[Callable[..., Crew]]:
 
     yield make
     for each in made:
-        lives = [life.pid for life in each.workers.lives]
-        for pid in lives:
+        processes = [worker.pid for worker in each.workers.processes]
+        for pid in processes:
             with suppress(ProcessLookupError):
                 os.kill(pid, 18)  # SIGCONT: a stopped one could not end
         await each.workers.stop(1.0)
-        assert not any(alive(pid) for pid in lives)
+        assert not any(alive(pid) for pid in processes)

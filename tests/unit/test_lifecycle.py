@@ -218,7 +218,7 @@ def test_any_interleaving_leaves_each_axis_as_its_own_events_do(history):
         assert [getattr(together, name) for name in axis] == [getattr(health, name) for name in axis]
 
 
-class Life(RuleBasedStateMachine):
+class WorkerProcess(RuleBasedStateMachine):
     """Any order of anything: the invariants that traffic relies on."""
 
     def __init__(self) -> None:
@@ -278,7 +278,7 @@ class Life(RuleBasedStateMachine):
         assert 0.1 <= self.health.relief <= 1.0
 
 
-TestLife = Life.TestCase
+TestLife = WorkerProcess.TestCase
 TestLife.settings = settings(max_examples=60, stateful_step_count=40)
 
 # --- one by one ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lb.core.report import BUCKETS, PoolTally, Report, TargetTally, empty_tally, removed_id
 from lb.supervisor.rates import Rates
-from lb.supervisor.totals import Sums, Totals
+from lb.supervisor.totals import Counters, Totals
 
 
 class Worker:
@@ -103,7 +103,7 @@ def test_rates_look_back_over_a_window_and_survive_its_end() -> None:
     assert rates.of_target("a").rate == 0.0
     assert rates.of_target("a").percentile(0.99) is None
     for second in range(30):
-        rates.sample(Sums(targets={"a": copy.deepcopy(tally)}, pools={("s", "p"): pool}), float(second))
+        rates.sample(Counters(targets={"a": copy.deepcopy(tally)}, pools={("s", "p"): pool}), float(second))
         tally.codes[200] = tally.codes.get(200, 0) + 50
         tally.buckets[5] += 45
         tally.buckets[9] += 5

@@ -14,7 +14,7 @@ from lb.core.targets import Listener
 from lb.proxy.h1.client import Downstream
 from lb.proxy.plane import DataPlane
 from lb.worker import acceptor
-from lb.worker.acceptor import Reception
+from lb.worker.acceptor import Acceptor
 from tests.support.eventually import eventually
 from tests.support.front import OK, Front, Origin, read_answer, read_request, status_of
 from tests.wire.messages import get
@@ -31,7 +31,7 @@ def looks_until_all_are_in(newcomers: int) -> int:
         with socket.socket() as door, socket.socket() as busy:
             door.bind(("127.0.0.1", 0))
             door.listen(newcomers)
-            desk = Reception(
+            desk = Acceptor(
                 loop, door, lambda: Downstream(plane.live, plane.front, Listener("x")), {}, asyncio.ensure_future
             )
             server = await loop.create_server(desk, sock=door.dup(), backlog=newcomers)

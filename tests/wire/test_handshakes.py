@@ -17,7 +17,7 @@ import uvloop
 from lb.core.targets import Listener
 from lb.proxy.plane import DataPlane
 from lb.worker import handshakes
-from lb.worker.acceptor import Reception
+from lb.worker.acceptor import Acceptor
 from lb.worker.handshakes import HandshakeFailures, TlsServer
 from tests.support.front import status_of
 
@@ -47,7 +47,7 @@ class Desk:
         failures = HandshakeFailures(self.plane.stats.reject, self.said.append)
         options = {"ssl": context, "ssl_handshake_timeout": handshake_time}
         factory = self.plane.downstream(Listener("test"))
-        reception = Reception(
+        acceptor = Acceptor(
             loop,
             door(self.sock),
             factory,
@@ -55,7 +55,7 @@ class Desk:
             asyncio.ensure_future,
             lambda peer, e: failures.note("test", peer, e),
         )
-        self.server = TlsServer(loop, self.sock.dup(), reception, 128)
+        self.server = TlsServer(loop, self.sock.dup(), acceptor, 128)
 
     async def meet(self, client: Callable[[socket.socket], Any]) -> Any:
         """Let a (blocking) client have its way in a thread."""

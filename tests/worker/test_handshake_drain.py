@@ -14,7 +14,7 @@ import trustme
 
 from lb.core.targets import Listener, Snapshot, TlsServer
 from lb.process import fd_handover
-from lb.process.channel import Applied, Channel, Message, Order
+from lb.process.channel import Applied, Channel, Command, Message
 from lb.worker.main import Worker
 from tests.support.eventually_async import eventually
 
@@ -92,13 +92,13 @@ async def draining(folder: Path, within: float) -> AsyncIterator[Draining]:
     tls = TlsServer(str(folder / "own.pem"), str(folder / "own.pem"))
     messages: list[Message] = []
     ours, theirs = socket.socketpair()
-    our_doors, their_doors = fd_handover.pair()
-    their_doors.setblocking(False)
+    our_fds, their_fds = fd_handover.pair()
+    their_fds.setblocking(False)
     worker = Worker(0, loop, None)
     channel = await Channel.over(ours, messages.append, lambda: None)
-    running = asyncio.ensure_future(worker.run(theirs, their_doors))
+    running = asyncio.ensure_future(worker.run(theirs, their_fds))
     listening = socket.create_server(("127.0.0.1", 0))
-    fd_handover.hand(our_doors, (BIND, 0), listening)
+    fd_handover.hand(our_fds, (BIND, 0), listening)
     try:
         channel.send(Snapshot(1, (Listener(BIND, tls=tls),)))
         await eventually(lambda: any(isinstance(message, Applied) for message in messages))
@@ -107,14 +107,14 @@ async def draining(folder: Path, within: float) -> AsyncIterator[Draining]:
             await loop.sock_connect(sock, listening.getsockname())
             client = Draining(worker, running, sock)
             await client.begin()
-            channel.send(Order("drain", within))
+            channel.send(Command("drain", within))
             await eventually(lambda: worker.plane.front.draining)
             yield client
     finally:
         worker.done.set()
         await running
         channel.close()
-        our_doors.close()
+        our_fds.close()
         listening.close()
 
 

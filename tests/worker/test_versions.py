@@ -32,16 +32,16 @@ class Inside:
 
     async def start(self) -> None:
         ours, theirs = socket.socketpair()
-        self._doors, doors = fd_handover.pair()
-        doors.setblocking(False)
+        self._fd_channel, fd_channel = fd_handover.pair()
+        fd_channel.setblocking(False)
         self._channel = await Channel.over(ours, self._on_message, lambda: None)
-        self._running = asyncio.ensure_future(self.worker.run(theirs, doors))
+        self._running = asyncio.ensure_future(self.worker.run(theirs, fd_channel))
 
     async def stop(self) -> None:
         self.worker.done.set()
         await self._running
         self._channel.close()
-        self._doors.close()
+        self._fd_channel.close()
 
     def _on_message(self, message: Message) -> None:
         if isinstance(message, Applied | Behind):
@@ -61,7 +61,7 @@ class Inside:
     async def look_again(self) -> None:
         """Have it look at its listeners once more: another socket comes, on which it is to answer."""
         with socket.create_server(("127.0.0.1", 0)) as given:
-            fd_handover.hand(self._doors, (BIND, 0), given)
+            fd_handover.hand(self._fd_channel, (BIND, 0), given)
             address = given.getsockname()
         async with asyncio.timeout(20.0):
             reader, writer = await asyncio.open_connection(*address)
