@@ -32,7 +32,7 @@ test: lint ## everything: ruff, mypy, import contracts, pytest (TESTS=tests/unit
 
 # They compute and wait for nothing: as many at a time as processors.
 unit: dev-env ## the tests of single modules, without lint: half a minute
-	@$(PYTEST) -n auto --dist worksteal -p no:schemathesis -m "not timing" tests/unit $(ARGS)
+	@$(PYTEST) -n auto --dist worksteal -p no:schemathesis -m "not timing and not slow" tests/unit $(ARGS)
 
 lint: dev-env ## ruff, formatting, mypy --strict, import contracts
 	$(BIN)/ruff check .

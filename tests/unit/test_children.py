@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -19,9 +21,10 @@ def test_a_child_ignores_and_blocks_no_signal() -> None:
     assert not held
 
 
+@pytest.mark.slow
 def test_that_is_so_under_nohup_and_in_the_background_of_a_shell() -> None:
     this = f"{__file__}::{test_a_child_ignores_and_blocks_no_signal.__name__}"
-    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", this]
-    command = ["sh", "-c", 'trap "" HUP INT QUIT TERM USR1; exec "$@"', "sh", *pytest]
+    run = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", this]
+    command = ["sh", "-c", 'trap "" HUP INT QUIT TERM USR1; exec "$@"', "sh", *run]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

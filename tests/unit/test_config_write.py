@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
@@ -117,6 +118,7 @@ def sections(section: type[Section]) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries(needed, optional=rest)
 
 
+@pytest.mark.slow
 @given(sections(Config))
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_valid_model_survives_yaml(data: dict[str, Any]) -> None:

@@ -518,6 +518,7 @@ def test_a_step_never_passes_below_its_minimum(seed, rps):
 # ------------------------------------------------------------------------------------ whole releases, simulated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failing", "slow", "rps"), [(0.0, 0.0, 100), (0.004, 0.005, 100), (0.05, 0.02, 60), (0.0005, 0.009, 300)]
 )
