@@ -12,24 +12,25 @@ habit: it teaches nothing, and a request that breaks off then may have been work
 from __future__ import annotations
 
 from math import inf
+from typing import Final
 
 #: Seconds that one window of observations lasts; this one and the one before it count.
-WINDOW = 60.0
+WINDOW: Final = 60.0
 #: A connection is retired at this share of the target's limit.
-MARGIN = 0.8
+MARGIN: Final = 0.8
 #: A request that must not be sent twice rides only on a connection younger than this share of the target's limit.
-SAFE = 0.5
+SAFE: Final = 0.5
 #: Seconds that any target is trusted to keep an idle connection until it shows otherwise: the shortest default of a
 #: server in use is gunicorn's, two seconds.
-TRUST = 1.0
+TRUST: Final = 1.0
 #: Seconds by which two machines' (or two processes') view of one connection's age may differ.
-SLACK = 0.01
+SLACK: Final = 0.01
 #: A connection that broke off later than this (seconds) after a request was written did not break off by coincidence.
-COINCIDENCE = 1.0
+COINCIDENCE: Final = 1.0
 #: Seconds within which the connections of a target that ends are seen to close.
-TOGETHER = 0.01
+TOGETHER: Final = 0.01
 #: Seconds before a refused connection in which a close was the target's death.
-BEFORE_REFUSAL = 2.0
+BEFORE_REFUSAL: Final = 2.0
 
 
 class IdleLimit:

@@ -11,15 +11,16 @@ with the queue, and so does the bound.
 from __future__ import annotations
 
 from math import inf, sqrt
+from typing import Final
 
 #: Latency may grow by this factor before it counts as queueing (GradientLimit's rttTolerance: 1.5).
-TOLERANCE = 1.5
+TOLERANCE: Final = 1.5
 #: Weight of a new bound against the old one (GradientLimit: 0.2).
-SMOOTHING = 0.2
+SMOOTHING: Final = 0.2
 #: Samples that are averaged into one step.
-STEP = 10
+STEP: Final = 10
 #: Seconds after which the latency without load is measured anew.
-WINDOW = 60.0
+WINDOW: Final = 60.0
 
 
 class GradientLimiter:

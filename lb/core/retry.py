@@ -15,22 +15,30 @@ The rules, each learnt from a peer:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 # Where a try failed.
-CONNECT, SEND, HEAD, BODY = range(4)
-PHASES = ("connect", "send", "head", "body")
+CONNECT: Final = 0
+SEND: Final = 1
+HEAD: Final = 2
+BODY: Final = 3
+PHASES: Final = ("connect", "send", "head", "body")
 
 # Why.
-REFUSED, UNREACHABLE, TIMEOUT, RESET, GARBAGE, STATUS = range(6)
-CAUSES = ("refused", "unreachable", "timeout", "reset", "garbage", "status")
+REFUSED: Final = 0
+UNREACHABLE: Final = 1
+TIMEOUT: Final = 2
+RESET: Final = 3
+GARBAGE: Final = 4
+STATUS: Final = 5
+CAUSES: Final = ("refused", "unreachable", "timeout", "reset", "garbage", "status")
 
 #: Tries beyond `attempts` that a request gets whose connections were closed before it reached anybody.
-FREE = 8
+FREE: Final = 8
 #: The decision to try again; any other value is the status to answer.
-RETRY = 0
+RETRY: Final = 0
 #: The decision to cut the client's connection, because its answer has begun.
-CUT = -1
+CUT: Final = -1
 
 
 class Failure(NamedTuple):

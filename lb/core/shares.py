@@ -13,11 +13,11 @@ client moves back within a rollout.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-BUCKETS = 100
+BUCKETS: Final = 100
 #: Has no common factor with 100, and is its golden section.
-STRIDE = 61
+STRIDE: Final = 61
 
 P = TypeVar("P")
 

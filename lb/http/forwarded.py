@@ -10,25 +10,25 @@ Sources: RFC 7239 sections 4 to 7.4. Readers such as Spring and Jetty take the l
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 #: name "=" value. A value with a colon or brackets ought to be quoted. Many senders do not, so lb quotes it.
-_PAIR = re.compile(
+_PAIR: Final = re.compile(
     rb"(" + _TOKEN + rb")=(?:"
     rb'("(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+")'
     rb"|([!#$%&'*+.^_`|~0-9A-Za-z:\[\]-]++))"
 )
-_BLANK = re.compile(rb"[ \t]*+")
+_BLANK: Final = re.compile(rb"[ \t]*+")
 #: An element of X-Forwarded-For: an address with or without brackets and port, a name, or an obfuscated identifier.
-_HOP = re.compile(rb'[0-9A-Za-z._:%\[\]-]{1,255}|"[0-9A-Za-z._:%\[\]-]{1,253}"')
-_IPV4 = re.compile(rb"([0-9]{1,3}(?:\.[0-9]{1,3}){3})(:[0-9]{1,5})?+")
-_IPV6 = re.compile(rb"[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
-_BRACKETED = re.compile(rb"\[([0-9A-Fa-f:.]++)\](?::[0-9A-Za-z._-]{1,64})?+")
-_HIDDEN = re.compile(rb"unknown|_[0-9A-Za-z._-]{1,255}")  # RFC 7239 sections 6.2 and 6.3
-_PROTO = re.compile(rb"[A-Za-z][0-9A-Za-z+.-]{0,31}")  # RFC 3986 section 3.1
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
-_UNKNOWN = b"unknown"
+_HOP: Final = re.compile(rb'[0-9A-Za-z._:%\[\]-]{1,255}|"[0-9A-Za-z._:%\[\]-]{1,253}"')
+_IPV4: Final = re.compile(rb"([0-9]{1,3}(?:\.[0-9]{1,3}){3})(:[0-9]{1,5})?+")
+_IPV6: Final = re.compile(rb"[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
+_BRACKETED: Final = re.compile(rb"\[([0-9A-Fa-f:.]++)\](?::[0-9A-Za-z._-]{1,64})?+")
+_HIDDEN: Final = re.compile(rb"unknown|_[0-9A-Za-z._-]{1,255}")  # RFC 7239 sections 6.2 and 6.3
+_PROTO: Final = re.compile(rb"[A-Za-z][0-9A-Za-z+.-]{0,31}")  # RFC 3986 section 3.1
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
+_UNKNOWN: Final = b"unknown"
 
 #: One element of Forwarded: (name as it was spelt, value without quotes).
 Element = list[tuple[bytes, bytes]]

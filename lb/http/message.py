@@ -71,7 +71,7 @@ class RequestFields:
         self.forwarded_lines: list[bytes] = []  # whole lines ("Name: value\r\n") that the target gets
         self.cached_lines: bytes = b""  # all bytes between Host and the request id: `serialize.request_lines`
         self.forwarding_lines: bytes = b""  # their end, which depends on the connection and Host alone
-        self.log_fragment = ""  # the part of an access log line that depends on the fields; made when first logged
+        self.log_fragment = b""  # the part of an access log line that depends on the fields; made when first logged
 
     def value(self, name: bytes) -> bytes:
         """The first forwarded field called `name` (lower case), or b""."""

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Final
 
-SIGNATURE_V2 = b"\r\n\r\n\x00\r\nQUIT\n"
+SIGNATURE_V2: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 #: Section 2.1: single spaces, ports without leading zeros. All bytes after `UNKNOWN ` up to the CRLF are to be ignored.
-_V1 = re.compile(
+_V1: Final = re.compile(
     rb"PROXY (?:(TCP4|TCP6) ([0-9A-Fa-f:.]{2,39}) ([0-9A-Fa-f:.]{2,39}) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4})"
     rb"|UNKNOWN(?: [\x20-\x7e]*)?)"
 )
-_V1_LIMIT = 107  # the longest line the specification allows, with its CRLF
-_V2_LIMIT = 4096
-_V2_FIXED = 16  # bytes before the addresses
+_V1_LIMIT: Final = 107  # the longest line the specification allows, with its CRLF
+_V2_LIMIT: Final = 4096
+_V2_FIXED: Final = 16  # bytes before the addresses
 
 # Section 2.2: the upper half of the 14th byte is the address family, the lower half the transport.
 _UNSPEC, _INET, _INET6, _UNIX = range(4)
-_STREAM = 1
+_STREAM: Final = 1
 #: Bytes of both addresses and ports, by family.
-_ADDRESS_SIZES = {_INET: 12, _INET6: 36, _UNIX: 216}
+_ADDRESS_SIZES: Final = {_INET: 12, _INET6: 36, _UNIX: 216}
 
 
 def read(data: bytes) -> tuple[bytes, int] | None:

@@ -5,10 +5,12 @@ Only lengths are read, never payloads.
 
 from __future__ import annotations
 
+from typing import Final
+
 #: Close, status 1001 "going away" (RFC 6455 section 7.4.1), as a server sends it…
-GOING_AWAY = b"\x88\x02\x03\xe9"
+GOING_AWAY: Final = b"\x88\x02\x03\xe9"
 #: …and as a client does, masked.
-GOING_AWAY_MASKED = b"\x88\x82\x00\x00\x00\x00\x03\xe9"
+GOING_AWAY_MASKED: Final = b"\x88\x82\x00\x00\x00\x00\x03\xe9"
 
 
 class Frames:

@@ -1,42 +1,43 @@
-"""The access log: one line per request, gathered in a list and written in batches by a thread of its own.
-
-A reader that is too slow costs log lines (they are counted), never requests. Lines go out whole: in one write to a
-file, in pieces of at most PIPE_BUF bytes to a pipe, so that workers that share one do not tear each other's lines.
-"""
+"""The access log: one line per request, gathered in a list and written in batches (`log_writer`)."""
 
 from __future__ import annotations
 
 import json
-import os
-import queue
 import re
-import stat
-import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, Final
 
 from lb.core.renames import split_id
 from lb.core.report import RequestRecord
 from lb.core.targets import AccessLog
 from lb.http.h1.excerpt import Excerpt
-from lb.proxy.crash_counters import OVER, TAKEN, UNWRITTEN, WRITTEN
-from lb.proxy.observers import Ended
+from lb.proxy.crash_counters import OVER, UNWRITTEN, WRITTEN
+from lb.proxy.log_writer import LogWriter
+from lb.proxy.observers import Ended, Observer
 
 #: Bytes of lines that are kept for `lb explain`: some three thousand requests of a worker.
-KEPT = 1 << 20
-#: Bytes that may wait for a slow reader.
-PENDING_LIMIT = 8 << 20
+KEPT: Final = 1 << 20
 #: Requests without a JSON line that are kept for `lb explain`, and characters of a path that it shows.
-RECENT, PATH = 2000, 200
-#: Lines that become bytes at a time.
-PIECE = 12
+RECENT: Final = 2000
+PATH: Final = 200
+#: Lines that are joined at a time.
+PIECE: Final = 12
 #: Bytes that are written without waiting for the sweeper: a megabyte at once would hold up who shares the processor.
-FULL = 65536
-_PIPE_BUF = 4096
-_IOV_MAX = 1024
-_PLAIN = re.compile(r'[^"\\\x00-\x1f\x7f-\uffff]*')
+FULL: Final = 65536
+_PLAIN: Final = re.compile(r'[^"\\\x00-\x1f\x7f-\uffff]*')
+
+# Parts of a line that follow from a number below a thousand.
+NUMBERS: Final = [b"%d" % number for number in range(1000)]
+MILLIS: Final = [b'%03dZ","id":"' % number for number in range(1000)]
+STATUS: Final = [b'","status":%d,"seconds":' % number for number in range(1000)]
+FRACTION: Final = [b"0.%03d" % number for number in range(1000)]
+MICROS: Final = [b'%03d,"bytes_in":' % number for number in range(1000)]
+# Looked for by its number: for bytes in bytes, CPython makes an exception each time, and throws it away.
+QUOTE: Final = 0x22
+BACKSLASH: Final = 0x5C
+_END: Final = b"}\n"  # of a line
 
 
 def quoted(raw: bytes) -> str:
@@ -52,14 +53,6 @@ def escaped(raw: bytes) -> str:
     return quoted(raw)[1:-1]
 
 
-class _Batch(NamedTuple):
-    """What goes to the writing thread at a time."""
-
-    pieces: list[bytes]
-    lines: int
-    size: int  # bytes
-
-
 #: What is kept of a recent request that has no JSON line: id, start (monotonic), seconds, status, method, whole path,
 #: peer, and the id of its target (empty: the proxy answered by itself). A plain tuple of values that exist anyhow, as a
 #: worker without an access log makes one for each request.
@@ -68,10 +61,9 @@ Brief = tuple[bytes, float, float, int, bytes, bytes, bytes, str]
 
 def brief(exchange: Ended, seconds: float) -> Brief:
     """What is kept of an exchange that has ended."""
-    head, lease = exchange.head, exchange.lease
-    target = lease.lane.id if lease is not None else ""
-    peer = exchange.client.peer
-    return exchange.request_id, exchange.started, seconds, exchange.status, head.method, head.target, peer, target
+    head = exchange.head
+    who = exchange.peer, exchange.target_id
+    return (exchange.request_id, exchange.started, seconds, exchange.status, head.method, head.target, *who)
 
 
 def find_brief(recent: Iterable[Brief], request_id: str, wall: float) -> RequestRecord | None:
@@ -115,7 +107,7 @@ def _record_of(line: dict[str, Any]) -> RequestRecord:
     )
 
 
-class Recent:
+class Recent(Observer):
     """Keeps what `lb explain` may ask for of recent requests, where there is no access log to look it up."""
 
     __slots__ = ("_briefs",)
@@ -127,7 +119,7 @@ class Recent:
         self._briefs.append(brief(exchange, seconds))
 
 
-class Log:
+class Log(Observer):
     """One worker's access log."""
 
     def __init__(
@@ -141,7 +133,7 @@ class Log:
         self.lost = 0  # lines that no reader took in time, or that could not be written
         self.trouble = ""  # why the file cannot be opened or written; empty: it can
         self.wall = wall_offset  # Unix time less monotonic time
-        self._lines: list[str] = []
+        self._lines: list[bytes] = []
         self._packed: list[bytes] = []  # pieces of `PIECE` lines
         self._count = 0  # lines in them
         self._size = 0  # and bytes
@@ -149,8 +141,8 @@ class Log:
         self._sample = spec.sample
         self._sampled = 0.0
         self._second = 0
-        self._stamp = ""
-        self._writer = _Writer(spec.path, crash_counters)
+        self._stamp = b""  # the begin of a line, or the time in one of the combined form
+        self._writer = LogWriter(spec.path, crash_counters)
         self._kept: deque[tuple[int, list[bytes]]] = deque()  # (bytes, pieces) that were handed over, oldest first
         self._kept_size = 0
 
@@ -169,8 +161,8 @@ class Log:
         second = int(wall)
         if second != self._second:
             self._second = second
-            form = "%Y-%m-%dT%H:%M:%S." if self._json else "%d/%b/%Y:%H:%M:%S +0000"
-            self._stamp = time.strftime(form, time.gmtime(second))
+            form = '{"time":"%Y-%m-%dT%H:%M:%S.' if self._json else "%d/%b/%Y:%H:%M:%S +0000"
+            self._stamp = time.strftime(form, time.gmtime(second)).encode()
         if not self._json:
             self._combined(exchange, status)
             self.recent.append(brief(exchange, seconds))
@@ -180,47 +172,64 @@ class Log:
         fragment = fields.log_fragment
         if not fragment:
             fragment = fields.log_fragment = self._fragment_of(exchange)
-        lease = exchange.lease
-        path = head.target.decode()
-        if '"' in path or "\\" in path:
-            path = escaped(head.target)
-        line = (
-            f'{{"time":"{self._stamp}{int((wall - second) * 1000):03d}Z","id":"{exchange.request_id.decode()}",'
-            f'"method":"{head.method.decode()}","path":"{path}","status":{status},"seconds":{seconds:.6f},'
-            f'"bytes_in":{exchange.bytes_in},"bytes_out":{exchange.bytes_out},'
-            f"{lease.lane.log_fragment if lease is not None else self._without_target(exchange)},{fragment}"
+        target = head.target
+        if QUOTE in target or BACKSLASH in target:
+            target = escaped(target).encode()
+        micros = int(seconds * 1e6 + 0.5)
+        taken, size = exchange.bytes_in, exchange.bytes_out
+        # Joined of bytes that exist, some from tables: formatting costs three times as much.
+        line = b"".join(
+            (
+                self._stamp,
+                MILLIS[int((wall - second) * 1000)],
+                exchange.request_id,
+                b'","method":"',
+                head.method,
+                b'","path":"',
+                target,
+                STATUS[status],
+                FRACTION[micros // 1000] if micros < 1_000_000 else b"%d.%03d" % divmod(micros // 1000, 1000),
+                MICROS[micros % 1000],
+                NUMBERS[taken] if taken < 1000 else b"%d" % taken,
+                b',"bytes_out":',
+                NUMBERS[size] if size < 1000 else b"%d" % size,
+                exchange.target_fragment or self._without_target(exchange),
+                fragment,
+            )
         )
         if exchange.connected_at or exchange.first_byte_at or exchange.reason or exchange.attempt_log:
             # There is more to tell than of a request that one kept connection answered at once.
-            line += self._rare(exchange)
+            line = line[: -len(_END)] + self._rare(exchange) + _END
         # `_add`, written out: this is the way of nearly every request.
-        lines = self._lines
-        lines.append(line + "}\n")
-        if len(lines) >= PIECE:
-            self._pack()
-
-    def _add(self, line: str) -> None:
-        """Take a line of whatever form; a dozen become bytes at once."""
         lines = self._lines
         lines.append(line)
         if len(lines) >= PIECE:
             self._pack()
 
+    def _add(self, line: str) -> None:
+        """Take a line of whatever form; a dozen are joined at once."""
+        lines = self._lines
+        lines.append(line.encode("latin-1", "replace"))
+        if len(lines) >= PIECE:
+            self._pack()
+
     @staticmethod
-    def _fragment_of(exchange: Ended) -> str:
-        """What follows from the connection and the header fields alone."""
+    def _fragment_of(exchange: Ended) -> bytes:
+        """What follows from the connection and the header fields alone: the end of a line."""
         head = exchange.head
-        return (
-            f'"client":"{exchange.client.peer.decode()}","host":{quoted(head.host)},"protocol":"HTTP/1.{head.minor}",'
+        text = (
+            f',"client":"{exchange.peer.decode()}","host":{quoted(head.host)},"protocol":"HTTP/1.{head.minor}",'
             f'"user_agent":{quoted(head.fields.user_agent)}'
         )
+        return text.encode() + _END
 
     @staticmethod
-    def _without_target(exchange: Ended) -> str:
-        return f'"service":"{exchange.service.name}","pool":"{exchange.pool.name}","target":"none"'
+    def _without_target(exchange: Ended) -> bytes:
+        text = f',"service":"{exchange.service_name}","pool":"{exchange.pool_name}","target":"none"'
+        return text.encode("latin-1", "replace")
 
     @staticmethod
-    def _rare(exchange: Ended) -> str:
+    def _rare(exchange: Ended) -> bytes:
         """What only an eventful request has: phases that took time of their own, other tries, a reason."""
         line = f',"attempts":{exchange.attempt + 1}'
         if exchange.connected_at:
@@ -232,7 +241,7 @@ class Log:
         if exchange.attempt_log:
             attempts = ",".join(quoted(text.encode("latin-1", "replace")) for text in exchange.attempt_log)
             line += f',"tries":[{attempts}]'
-        return line
+        return line.encode("latin-1", "replace")
 
     def refused(
         self, peer: bytes, request_id: bytes, status: int, reason: str, size: int, now: float, seen: Excerpt
@@ -260,7 +269,7 @@ class Log:
         fields = head.fields
         request = quoted(head.method + b" " + head.target + b" HTTP/1.%d" % head.minor)
         self._add(
-            f"{exchange.client.peer.decode()} - - [{self._stamp}] {request} {status} {exchange.bytes_out} "
+            f"{exchange.peer.decode()} - - [{self._stamp.decode()}] {request} {status} {exchange.bytes_out} "
             f"{quoted(fields.value(b'referer') or b'-')} {quoted(fields.user_agent or b'-')}\n"
         )
 
@@ -296,10 +305,10 @@ class Log:
         self._count = self._size = 0
 
     def _pack(self) -> None:
-        """Make bytes of some lines now: all at once would keep every client waiting for a few milliseconds."""
+        """Join some lines now: all at once would keep every client waiting for a few milliseconds."""
         lines = self._lines
         if lines:
-            piece = "".join(lines).encode("latin-1", "replace")
+            piece = b"".join(lines)
             self._packed.append(piece)
             self._count += len(lines)
             self._size += len(piece)
@@ -316,116 +325,3 @@ class Log:
         """Write what is left; waits a second at most."""
         self.flush()
         self._writer.close()
-
-
-class _Writer:
-    """A thread that writes pieces to a file, standard output or a pipe, and does next to nothing else.
-
-    While it runs Python, the loop cannot. So lines come to it ready to be written, and a file takes them in one call.
-    """
-
-    def __init__(self, path: str, crash_counters: memoryview) -> None:
-        self.lost = 0
-        self.cannot_open = self.cannot_write = ""  # why, since the last try; empty: it can be done
-        self._path = path
-        self._crash_counters = crash_counters
-        self._pending = 0
-        self._torn = False  # the disk became full within a line: the next one is not to hang on it
-        self._queue: queue.SimpleQueue[_Batch | str] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
-        self._thread.start()
-
-    def put(self, pieces: list[bytes], count: int, size: int) -> None:
-        """Write pieces of whole lines: `count` lines, `size` bytes."""
-        if self._pending + size > PENDING_LIMIT:
-            self.lost += count
-            self._crash_counters[UNWRITTEN] += count
-            return
-        self._pending += size
-        self._queue.put(_Batch(pieces, count, size))
-
-    def reopen(self) -> None:
-        self._queue.put("reopen")
-
-    def close(self) -> None:
-        self._queue.put("close")
-        self._thread.join(1.0)
-
-    def _run(self) -> None:
-        fd = self._opened(-1)
-        while True:
-            item = self._queue.get()
-            if item == "close":
-                return
-            if item == "reopen":
-                fd = self._opened(fd)
-                continue
-            assert isinstance(item, _Batch)
-            try:
-                if self.cannot_open:
-                    fd = self._opened(fd)
-                self._crash_counters[TAKEN] = self._crash_counters[WRITTEN] + item.lines
-                self._write(fd, item.pieces)
-                self.cannot_write = ""
-            except OSError as error:  # disk full, reader gone: the lines are lost, the proxy is not
-                self.lost += item.lines
-                self.cannot_write = f"{self._name} cannot be written: {error.strerror or error}"
-            self._crash_counters[WRITTEN] += item.lines
-            self._pending -= item.size
-
-    @property
-    def _name(self) -> str:
-        return "stdout" if self._path == "-" else self._path
-
-    def _opened(self, before: int) -> int:
-        """A descriptor of the file, opened anew. Where that fails `before` stays open: after a rotation lines go on to
-        the file that was moved away, rather than nowhere; it is tried again with the next lines."""
-        if self._path == "-":
-            return 1
-        try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        except OSError as error:
-            self.cannot_open = f"{self._path} cannot be opened: {error.strerror}"
-            return before
-        if before > 1:
-            os.close(before)
-        self.cannot_open = ""
-        return fd
-
-    def _write(self, fd: int, pieces: list[bytes]) -> None:
-        if fd < 0:
-            raise OSError("the log file cannot be opened")
-        if self._torn:
-            os.write(fd, b"\n")
-            self._torn = False
-        if stat.S_ISFIFO(os.fstat(fd).st_mode):
-            for piece in pieces:
-                for part in [piece] if len(piece) <= _PIPE_BUF else _parts(piece):
-                    self._write_all(fd, part)
-            return
-        for at in range(0, len(pieces), _IOV_MAX):
-            some = pieces[at : at + _IOV_MAX]
-            written = os.writev(fd, some)
-            if written < sum(map(len, some)):
-                self._write_all(fd, b"".join(some), written)
-
-    def _write_all(self, fd: int, data: bytes, written: int = 0) -> None:
-        """Write `data`, of which so many bytes are written already."""
-        view = memoryview(data)[written:]
-        try:
-            while view:
-                view = view[os.write(fd, view) :]
-        except OSError:
-            self._torn = data[: len(data) - len(view)][-1:] not in (b"", b"\n")
-            raise
-
-
-def _parts(piece: bytes) -> Iterator[bytes]:
-    """Whole lines, as many at a time as a pipe takes in one; a line that is longer goes alone."""
-    batch = b""
-    for line in piece.splitlines(keepends=True):
-        if batch and len(batch) + len(line) > _PIPE_BUF:
-            yield batch
-            batch = b""
-        batch += line
-    yield batch

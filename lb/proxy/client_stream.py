@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from lb.core.native import mypyc_attr
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -44,6 +46,7 @@ class PrivateStreams:
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ClientStream:
     """Who asked, and where the answer goes. A subclass sets all of the attributes."""
 

@@ -11,12 +11,18 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass
+from typing import Final
 
-SIZE = 4096
+SIZE: Final = 4096
 #: Requests begun; requests over; log lines that the writing thread is done with; lines that it never had to write;
 #: whether there is a log; and lines that the writing thread has begun to write. Until it is done with them, nobody can
 #: say whether the file has them.
-BEGUN, OVER, WRITTEN, UNWRITTEN, LOGGED, TAKEN = range(6)
+BEGUN: Final = 0
+OVER: Final = 1
+WRITTEN: Final = 2
+UNWRITTEN: Final = 3
+LOGGED: Final = 4
+TAKEN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +33,7 @@ class Unfinished:
     lines: int  # of the access log, that were not written
 
 
-NOTHING = Unfinished(0, 0)
+NOTHING: Final = Unfinished(0, 0)
 
 
 def cells(fd: int = -1) -> memoryview:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from lb.proxy.front import Front
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from lb.proxy.services import LiveConfig, LivePool
 
 #: Seconds between two passes: how late a timeout may fire.
-TICK = 0.1
+TICK: Final = 0.1
 #: Targets that one pass looks at; with more of them each has its turn every few passes…
-AT_ONCE = 100
+AT_ONCE: Final = 100
 #: …but no more of these than that.
-LONGEST_ROUND = 10
+LONGEST_ROUND: Final = 10
 
 
 class Sweeper:

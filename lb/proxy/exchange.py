@@ -17,7 +17,7 @@ proxy does:
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -29,15 +29,19 @@ from lb.http.h1.parse import host_name
 from lb.http.h1.replies import Reply, response_of
 from lb.http.h1.serialize import OMIT_TRAILERS
 from lb.http.message import IDEMPOTENT, RequestHead, ResponseHead
+from lb.proxy.context import HEX_PAIRS
 from lb.proxy.crash_counters import BEGUN
+from lb.proxy.crash_counters import OVER as OVER_CELL
 from lb.proxy.lane import ABANDONED, COMPLETE
 from lb.proxy.lane import CUT as CUT_OFF
 from lb.proxy.mirror import NO_RETRIES
+from lb.proxy.observers import Ended
 from lb.proxy.read_deferral import LATE
 from lb.proxy.target_stream import AUTHENTICATED, OFFERED, SHARED
 from lb.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
+    from lb.core.limiter import GradientLimiter
     from lb.proxy.client_stream import ClientStream, PrivateStreams
     from lb.proxy.lane import Lane, Lease
     from lb.proxy.mirror import MirrorClient
@@ -53,7 +57,7 @@ AWAITING_EVIDENCE: Final = 4
 ANSWERING: Final = 5
 TUNNELLING: Final = 6
 OVER: Final = 7
-PHASE_NAMES = ("new", "queued", "connecting", "waiting", "awaiting evidence", "answering", "tunnelling", "over")
+PHASE_NAMES: Final = ("new", "queued", "connecting", "waiting", "awaiting evidence", "answering", "tunnelling", "over")
 
 #: Request bytes held while a connection is opened, before the client's reading stops.
 PENDING_LIMIT: Final = 65536
@@ -62,29 +66,29 @@ EVIDENCE_TIME: Final = 0.2
 #: …and so often in a row at most, while nobody knows whether the target still accepts connections.
 EVIDENCE_TURNS: Final = 4
 
+_BUCKETS: Final = BUCKETS
+#: The buckets of what takes less than the fifth bound, all of whose bounds are multiples of the first one: an index is
+#: found sooner than by comparing.
+_FIRST: Final = 1.0 / BUCKETS[0]
+_SHORT: Final = BUCKETS[4]
+_SHORT_BUCKETS: Final = [
+    bisect_left(BUCKETS, (number + 0.5) * BUCKETS[0]) for number in range(int(_SHORT * _FIRST) + 1)
+]
 
-class Exchange:
+
+class Exchange(Ended):
     """One request and its answer."""
 
     __slots__ = (
-        "answered_by_proxy",
         "asset_tried",
-        "attempt",
-        "attempt_log",
         "body",
         "body_bytes",
         "body_done",
         "body_may_be_unread",
-        "bucket",
-        "bytes_in",
-        "bytes_out",
         "client",
-        "connected_at",
         "context",
         "deadline",
         "ends_at",
-        "first_byte_at",
-        "head",
         "key",
         "lease",
         "live",
@@ -94,18 +98,13 @@ class Exchange:
         "phase",
         "pool",
         "queued_until",
-        "reason",
         "replayable",
-        "request_id",
         "service",
-        "started",
-        "status",
         "timer",
         "trailers",
         "tried",
         "tunnel",
         "upstream",
-        "was_cut",
     )
 
     def __init__(self, live: LiveConfig, client: ClientStream, head: RequestHead) -> None:
@@ -129,16 +128,18 @@ class Exchange:
         self.replayable = self.body_done = True
         self.needs_new_connection = False  # the next try may not ride a pooled connection
         self.asset_tried = False
-        self.trailers = b""  # of the request, whole lines
+        self.trailers = self.target_fragment = b""  # of the request, whole lines; of the log's line
         self.body_may_be_unread = False  # the target may leave the body unread: its connection serves nobody else
         self.answered_by_proxy = False  # the proxy answered by itself
         self.tried: list[Lane] | tuple[()] = ()
-        self.attempt_log: list[str] | tuple[()] = ()
+        self.attempt_log = ()
         if client.trusted and head.fields.request_id:
             self.request_id = head.fields.request_id
         else:  # `Context.next_id`, written out: a call less for each request
-            context.id_next += 1
-            self.request_id = b"%b%08x" % (context.id_prefix, context.id_next)
+            number = context.id_next = context.id_next + 1
+            if not number & 0xFF:
+                context.begin_ids()
+            self.request_id = context.id_front + HEX_PAIRS[number & 0xFF]
 
     def __repr__(self) -> str:
         head = self.head
@@ -178,9 +179,8 @@ class Exchange:
             if refusal is not None:
                 self.answer_with(refusal)
                 return
-        total = route.total or service.rules.timeouts.total
-        if total:
-            self.ends_at = self.started + total
+        if route.total:
+            self.ends_at = self.started + route.total
         only = service.split.only
         # The first case is `choose`, written out for a service whose traffic all goes to one pool.
         self.pool = only if only is not None and service.plain and only.members else service.choose(self)
@@ -197,6 +197,34 @@ class Exchange:
     def is_copy(self) -> bool:
         """Whether this is a mirrored copy and not a client's request; see `proxy.mirror`."""
         return self.client is self.mirror_client
+
+    @property
+    def copy(self) -> MirrorClient | None:
+        return self.mirror_client
+
+    @property
+    def peer(self) -> bytes:
+        return self.client.peer
+
+    @property
+    def service_name(self) -> str:
+        return self.service.name
+
+    @property
+    def pool_name(self) -> str:
+        return self.pool.name
+
+    @property
+    def target_id(self) -> str:
+        return self.lease.lane.id if self.lease is not None else ""
+
+    @property
+    def limiter(self) -> GradientLimiter | None:
+        return self.service.limiter
+
+    @property
+    def in_flight(self) -> int:
+        return self.service.in_flight
 
     @property
     def waits_to_connect(self) -> bool:
@@ -253,7 +281,7 @@ class Exchange:
 
     def _may_open(self, lane: Lane) -> bool:
         """Whether a target may have one more connection in use."""
-        limit = self.service.rules.breaker.connections
+        limit = self.service.connections
         return not limit or lane.active < limit
 
     def _copy_connected(self, upstream: TargetStream) -> None:
@@ -284,7 +312,7 @@ class Exchange:
         if lane is None:
             self.answer(503, "no_target", "no target is ready")
             return
-        limit = self.service.rules.breaker.connections
+        limit = self.service.connections
         if limit and lane.active >= limit:
             lane_with_room = self._with_room(limit)
             if lane_with_room is None:
@@ -325,7 +353,7 @@ class Exchange:
 
     def _with_room(self, limit: int) -> Lane | None:
         """Another lane of the pool that is below its bound of connections."""
-        return self.choose_of(lane for lane in self.pool.members if lane.active < limit)
+        return self.choose_of(_below(limit, self.pool.members))
 
     def choose_of(self, free: Iterable[Lane]) -> Lane | None:
         """One of these lanes of its pool that may be asked: one that was not tried; any, once all of the pool were."""
@@ -422,16 +450,14 @@ class Exchange:
         trailers = self.trailers
         if trailers and service.omit & OMIT_TRAILERS:
             trailers = b""
-        timeouts = service.rules.timeouts
         if self.body_done or fields.expect_continue:
             self.timer = "response"
-            per_try = service.rules.retries.per_try
-            if per_try and self.replayable:
+            if service.per_try and self.replayable:
                 self.timer = "per_try"
-                self.deadline = monotonic() + per_try
+                self.deadline = monotonic() + service.per_try
             else:
                 now = monotonic() if self.attempt or self.connected_at else self.started
-                self.deadline = now + timeouts.response if timeouts.response else inf
+                self.deadline = now + service.response_time if service.response_time else inf
         else:
             self.deadline = inf
         upstream.send_request(self, host, service.omit, piece, self.body_done and not trailers)
@@ -444,7 +470,7 @@ class Exchange:
 
     def _bound_replay(self) -> None:
         """Keep the body for another try only up to the configured bound."""
-        if self.body_bytes > self.service.rules.retries.replay:
+        if self.body_bytes > self.service.replay:
             self.replayable = False
             self.body = None
 
@@ -483,7 +509,7 @@ class Exchange:
     def _await_response(self) -> None:
         """The target's time to answer begins once it has been sent the whole request."""
         upstream = self.upstream
-        response = self.service.rules.timeouts.response
+        response = self.service.response_time
         self.timer = "response"
         ready = self.body_done and upstream is not None and not upstream.blocked
         self.deadline = self.context.now + response if ready and response else inf
@@ -506,7 +532,7 @@ class Exchange:
         """A 1xx answer: passed on, but never to HTTP/1.0 (RFC 9110 section 15.2). It is the first byte of a try, and a
         sign of work (RFC 2518 section 10.1): the final answer gets `timeouts.response` anew."""
         if self.phase == WAITING and self.timer in ("response", "per_try") and self.deadline != inf:
-            response = self.service.rules.timeouts.response
+            response = self.service.response_time
             self.timer = "response"
             self.deadline = monotonic() + response if response else inf
         if self.client.send_interim(head):
@@ -549,7 +575,7 @@ class Exchange:
                 self.mirror_client.answer_begins()
             self.body = None
             self.first_byte_at = now
-            read = self.service.rules.timeouts.read
+            read = self.service.read_time
             self.timer = "read"
             self.deadline = now + read if read else inf
             if client.blocked:
@@ -562,7 +588,7 @@ class Exchange:
         if done:
             self._finish(monotonic())
         elif self.phase == ANSWERING and self.deadline != inf:
-            self.deadline = self.context.now + self.service.rules.timeouts.read
+            self.deadline = self.context.now + self.service.read_time
 
     def on_response_trailers(self, lines: bytes) -> None:
         """The trailer fields of the answer, whole lines: its end."""
@@ -904,7 +930,7 @@ class Exchange:
         if self.upstream is not None:
             self.upstream.resume()
             if self.phase == ANSWERING:
-                read = self.service.rules.timeouts.read
+                read = self.service.read_time
                 self.deadline = self.context.now + read if read else inf
             elif self.phase == WAITING:
                 self._await_response()
@@ -938,10 +964,15 @@ class Exchange:
             return
         context, lease, service = self.context, self.lease, self.service
         seconds = now - self.started
-        bucket = self.bucket = bisect_left(BUCKETS, seconds)
+        if seconds < _SHORT:
+            bucket = _SHORT_BUCKETS[int(seconds * _FIRST)]
+        else:
+            bucket = bisect_left(_BUCKETS, seconds)
+        self.bucket = bucket
         self.was_cut = cut
         phase, self.phase = self.phase, OVER
         if lease is not None:
+            self.target_fragment = lease.lane.log_fragment
             upstream = self.upstream
             if upstream is not None:
                 self.upstream = None
@@ -949,7 +980,14 @@ class Exchange:
                     upstream.reusable = False
             outcome = ABANDONED if self.answered_by_proxy else CUT_OFF if cut else COMPLETE
             lease.release(upstream, outcome, self.status, seconds, bucket, now)
-        context.stats.ended(self, seconds)
+        stats = context.stats
+        stats.over += 1
+        stats.crash_counters[OVER_CELL] = stats.over
+        counts = self.pool.counts
+        counts.seconds += seconds
+        counts.buckets[bucket] += 1
+        if lease is None or self.status >= 500 or self.attempt_log or self.answered_by_proxy or cut:
+            stats.eventful(self, counts.tally, seconds)
         for observer in context.observers:
             observer.ended(self, seconds)
         if service is not self.live.no_service:
@@ -975,6 +1013,13 @@ class Exchange:
             self.pool.wake()
 
 
+def _below(limit: int, lanes: Iterable[Lane]) -> Iterator[Lane]:
+    """Those with fewer connections in use."""
+    for lane in lanes:
+        if lane.active < limit:
+            yield lane
+
+
 def _reason_of(failure: Failure) -> str:
     if failure.cause == TIMEOUT:
         return f"timeout_{failure.timer}"
@@ -996,7 +1041,7 @@ def _public(failure: Failure) -> str:
     return "the target broke off before it answered"
 
 
-_TIMER_TEXTS = {
+_TIMER_TEXTS: Final = {
     "connect": "did not accept a connection in time",
     "send": "took no more of the request's body in time",
     "response": "did not begin to answer in time",

@@ -23,7 +23,7 @@ from lb.core.targets import Service, Target
 
 if TYPE_CHECKING:
     from lb.proxy.context import Context
-    from lb.proxy.target_stream import TargetStream
+    from lb.proxy.target_stream import Requester, TargetStream
 
 #: Family and socket address.
 Address = tuple[int, Any]
@@ -33,17 +33,6 @@ Address = tuple[int, Any]
 ABANDONED: Final = 0
 COMPLETE: Final = 1
 CUT: Final = 2
-
-
-class Waiter(Protocol):
-    """A request that waits for a connection."""
-
-    @property
-    def is_copy(self) -> bool: ...  # a mirrored copy: a connection that is refused to it speaks against no target
-
-    def on_connected(self, upstream: TargetStream) -> None: ...
-
-    def on_failure(self, failure: Failure) -> None: ...
 
 
 class Begun(NamedTuple):
@@ -81,14 +70,14 @@ class Lease:
     lane: Lane
     upstream: TargetStream  # the idle connection that `Lane.lease` found
     released: bool  # once it waits for a connection, as the four after it
-    waiter: Waiter
+    waiter: Requester
     since: float  # when it began to wait
     needs_new_connection: bool  # no connection that has served a request will do
     careful: bool  # the request must not be sent twice
 
     # It has no `__init__`, and no value where none is needed: one is made for each request.
 
-    def open(self, waiter: Waiter, needs_new_connection: bool, careful: bool) -> None:
+    def open(self, waiter: Requester, needs_new_connection: bool, careful: bool) -> None:
         """Get a connection for `waiter`, which is told by `on_connected` or `on_failure`.
 
         One is opened for it. It gets the first that is there: that one, another request's, or one that becomes idle.
@@ -160,7 +149,7 @@ class Lease:
 
 
 #: What lanes without a request that waits for a connection have in common, so that looking at it fetches nothing.
-_NO_WAITERS: deque[Lease] = deque(maxlen=0)
+_NO_WAITERS: Final[deque[Lease]] = deque(maxlen=0)
 
 
 class Lane:
@@ -184,6 +173,7 @@ class Lane:
         "in_flight",
         "latency",
         "log_fragment",
+        "most",
         "older",
         "opened_at",
         "opening",
@@ -208,6 +198,7 @@ class Lane:
         self.expires_at = inf  # when the first of its connections reaches its greatest age
         self.authority = _authority(target)  # Host for a client that named none
         self.service = service
+        self.most = service.breaker.connections  # as many may be in use, and are kept
         self.freshest: TargetStream | None = None  # the idle connection that was used last
         self.older: list[TargetStream] | tuple[()] = ()  # the other idle ones, the oldest first
         self.waiters: deque[Lease] = _NO_WAITERS  # requests that wait for a connection
@@ -276,7 +267,7 @@ class Lane:
                 self.older = [before]
                 return
             self.older.append(before)
-            while len(self.older) >= self.service.breaker.connections:
+            while len(self.older) >= self.most:
                 self.older.pop(0).close()
 
     @property
@@ -448,6 +439,7 @@ class Lane:
         renewed = target.tls != self.target.tls
         elsewhere = (target.host, target.port) != (self.target.host, self.target.port)
         self.target, self.service = target, service
+        self.most = service.breaker.connections
         if self.id != target.id:
             self.id, self.log_fragment = target.id, _log_fragment(target)
             self.tally = TargetTally(target.id, buckets=[0] * (len(BUCKETS) + 1))
@@ -585,7 +577,7 @@ class Lane:
         return tally
 
 
-_ALARMS = {REFUSED: "refused", UNREACHABLE: "unreachable", TIMEOUT: "timeout", RESET: "reset"}
+_ALARMS: Final = {REFUSED: "refused", UNREACHABLE: "unreachable", TIMEOUT: "timeout", RESET: "reset"}
 
 
 def _addresses(target: Target) -> tuple[Address, ...]:
@@ -606,9 +598,10 @@ def _places(addresses: tuple[str, ...], port: int) -> tuple[Address, ...]:
     )
 
 
-def _log_fragment(target: Target) -> str:
+def _log_fragment(target: Target) -> bytes:
     """How a line of the access log names a target."""
-    return f'"service":"{target.service}","pool":"{target.pool}","target":"{target.id}"'
+    text = f',"service":"{target.service}","pool":"{target.pool}","target":"{target.id}"'
+    return text.encode("latin-1", "replace")
 
 
 def _authority(target: Target) -> bytes:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lb.core.retry import RetryBudget
 from lb.core.targets import Mirror
@@ -27,17 +27,16 @@ if TYPE_CHECKING:
     from lb.http.message import ResponseHead
     from lb.proxy.exchange import Exchange
     from lb.proxy.lane import Lane
-    from lb.proxy.observers import Ended
     from lb.proxy.services import LivePool, LiveService
     from lb.proxy.target_stream import TargetStream
 
 #: A copy this many times slower than its original, and by more than SLOWER_BY seconds, counts as slower.
-SLOWER = 2.0
-SLOWER_BY = 0.010
+SLOWER: Final = 2.0
+SLOWER_BY: Final = 0.010
 #: Seconds that a copy may last longer than its original did, or than `timeouts.response`, once the original is over.
-LONGER = 60.0
+LONGER: Final = 60.0
 #: Copies take no retry out of the service's budget.
-NO_RETRIES = RetryBudget(0.0, 0, 0.0)
+NO_RETRIES: Final = RetryBudget(0.0, 0, 0.0)
 
 
 class Mirroring:
@@ -138,10 +137,10 @@ class MirrorClient(ClientStream):
             self._mirroring.count("dropped")
             self.exchange.client_lost()
 
-    def ended(self, exchange: Ended, seconds: float) -> None:
+    def original_ended(self, status: int, seconds: float) -> None:
         """The original is over."""
         self.answer_begins()
-        self._result = (exchange.status, seconds)
+        self._result = (status, seconds)
         copy = self.exchange
         if copy is not None:
             longest = max(seconds, copy.service.rules.timeouts.response)

@@ -2,8 +2,7 @@
 
 `Context.observers` is the one tuple of them: the access log, and, where a service has one, its adaptive limit and its
 mirror. `Exchange` calls `ended` of each and knows none of them. An observer that a worker does not need is not in the
-tuple, and costs nothing. The counters (`stats`) are told first, by a call of their own: CPython calls a method fast
-where it has met one type only.
+tuple, and costs nothing. The counters (`stats`) are told first, by a call of their own.
 """
 
 from __future__ import annotations
@@ -12,50 +11,37 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lb.core.limiter import GradientLimiter
-from lb.core.report import PoolTally
-from lb.http.message import RequestHead
+from lb.proxy.target_stream import Requester
 
 
-class Peer(Protocol):
-    """The client of an exchange: its address."""
+class Copy(Protocol):
+    """The mirrored copy of an exchange."""
 
-    peer: bytes
-
-
-class Named(Protocol):
-    """The target of an exchange: its id, and how a line of the access log names it."""
-
-    id: str
-    log_fragment: str
+    def original_ended(self, status: int, seconds: float) -> None: ...
 
 
-class Claim(Protocol):
-    """The lease of an exchange."""
+class Ended(Requester):
+    """What an observer sees of an exchange that has ended; times are monotonic, in seconds.
 
-    @property
-    def lane(self) -> Named: ...
+    A base class of `Exchange`, whose attributes a compiled observer reads like its own.
+    """
 
+    __slots__ = (
+        "answered_by_proxy",
+        "attempt",
+        "attempt_log",
+        "bucket",
+        "bytes_in",
+        "bytes_out",
+        "connected_at",
+        "first_byte_at",
+        "reason",
+        "started",
+        "status",
+        "target_fragment",
+        "was_cut",
+    )
 
-class PoolSeen(Protocol):
-    """The pool of an exchange."""
-
-    name: str
-    tally: PoolTally
-
-
-class ServiceSeen(Protocol):
-    """The service of an exchange. `in_flight` still holds the exchange that ends."""
-
-    name: str
-    in_flight: int
-    limiter: GradientLimiter | None
-
-
-class Ended(Protocol):
-    """What an observer sees of an exchange that has ended; times are monotonic, in seconds."""
-
-    head: RequestHead
-    request_id: bytes
     started: float
     connected_at: float  # 0.0: it needed no new connection
     first_byte_at: float  # 0.0: head and body of the answer came at once
@@ -64,54 +50,75 @@ class Ended(Protocol):
     answered_by_proxy: bool  # lb answered by itself
     was_cut: bool  # the answer began, and was cut off
     attempt: int  # tries after the first
+    attempt_log: Sequence[str]  # what became of each try that failed
     bucket: int  # of the histogram, for the seconds it took
     bytes_in: int
     bytes_out: int
+    target_fragment: bytes  # how a line of the access log names service, pool and target; b"": no target was chosen
 
     @property
-    def client(self) -> Peer: ...
+    def peer(self) -> bytes:
+        """The address of its client."""
+        raise NotImplementedError
 
     @property
-    def attempt_log(self) -> Sequence[str]: ...  # what became of each try that failed
+    def service_name(self) -> str:
+        """Its service; "none": no route matched."""
+        raise NotImplementedError
 
     @property
-    def service(self) -> ServiceSeen: ...
+    def pool_name(self) -> str:
+        """Its pool; "none": lb answered before one was chosen."""
+        raise NotImplementedError
 
     @property
-    def pool(self) -> PoolSeen: ...
+    def target_id(self) -> str:
+        """The target that answered; empty: none was chosen, or another try was to follow."""
+        raise NotImplementedError
 
     @property
-    def lease(self) -> Claim | None: ...  # None: no target was chosen, or another try was to follow
+    def limiter(self) -> GradientLimiter | None:
+        """The adaptive limit of its service, which learns from what a target has answered."""
+        raise NotImplementedError
 
     @property
-    def mirror_client(self) -> Observer | None: ...  # its mirrored copy
+    def in_flight(self) -> int:
+        """Requests of its service under way, this one included."""
+        raise NotImplementedError
+
+    @property
+    def copy(self) -> Copy | None:
+        """Its mirrored copy."""
+        raise NotImplementedError
 
 
-class Observer(Protocol):
+class Observer:
     """Is told of every exchange that has ended, in `seconds`."""
 
-    def ended(self, exchange: Ended, seconds: float) -> None: ...
+    __slots__ = ()
+
+    def ended(self, exchange: Ended, seconds: float) -> None:
+        raise NotImplementedError
 
 
-class Limits:
+class Limits(Observer):
     """Teaches the adaptive limit of the exchange's service, where it has one."""
 
     __slots__ = ()
 
     def ended(self, exchange: Ended, seconds: float) -> None:
-        service = exchange.service
-        limiter = service.limiter
-        if limiter is not None and exchange.lease is not None:
+        limiter = exchange.limiter
+        if limiter is not None and exchange.target_id:
             failed = exchange.status >= 503 or exchange.was_cut
-            limiter.observe(seconds, service.in_flight, failed, exchange.started + seconds)
+            limiter.observe(seconds, exchange.in_flight, failed, exchange.started + seconds)
 
 
-class Mirrors:
+class Mirrors(Observer):
     """Tells the mirrored copy of the exchange, where there is one, that the original is over."""
 
     __slots__ = ()
 
     def ended(self, exchange: Ended, seconds: float) -> None:
-        mirror_client = exchange.mirror_client
-        if mirror_client is not None:
-            mirror_client.ended(exchange, seconds)
+        copy = exchange.copy
+        if copy is not None:
+            copy.original_ended(exchange.status, seconds)

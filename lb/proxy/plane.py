@@ -199,20 +199,17 @@ class DataPlane:
 
     def _fold_places(self) -> None:
         """Pools and services are gone: what was counted for them, and still will be, is counted for all such."""
-        tallies = self.stats.pool_tallies()
         layout = {name: service.pools for name, service in self.services.items()}
-        for key, tally in list(tallies.items()):
+        for key in list(self.stats.pools):
             standing = counted_under(*key, layout)
             if standing == key:
                 continue
-            total = self.stats.pool_tally(*standing)
-            total.add(tally)
-            del tallies[key]
+            counts, total = self.stats.fold(key, standing)
             self._reported_pools.pop(key, None)
             self._folded_pools.append(key)
             for exchange in self._under_way():
-                if exchange.pool.tally is tally:
-                    exchange.pool.tally = total
+                if exchange.pool.counts is counts:
+                    exchange.pool.counts = total
         for id, removed in list(self._removed.items()):
             service, pool, _ = split_id(id)
             place = removed_id(*counted_under(service, pool, layout))
@@ -357,7 +354,8 @@ class DataPlane:
         report.folded, self._folded = self._folded, []
         report.folded_pools, self._folded_pools = self._folded_pools, []
         reported = self._reported_pools
-        for key, tally in islice(self.stats.pool_tallies().items(), part, None, parts):
+        for key, counts in islice(self.stats.pools.items(), part, None, parts):
+            tally = counts.settled()
             if full or reported.get(key) != tally.requests:
                 reported[key] = tally.requests
                 report.pools.append(tally)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lb.proxy.client_stream import PrivateStreams
 from lb.proxy.target_stream import OFFERED, SHARED
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lb.proxy.target_stream import TargetStream
 
 #: Connections that one client may have for itself, each to another pool or target; the oldest goes.
-PRIVATE_LIMIT = 8
+PRIVATE_LIMIT: Final = 8
 
 
 class PrivateConnections(PrivateStreams):

@@ -9,10 +9,10 @@ over.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
 
 #: Seconds since the last tick of the worker's timer (`deadlines.TICK`) from which on a turn has lasted long enough.
-LATE = 0.15
+LATE: Final = 0.15
 
 
 class Client(Protocol):

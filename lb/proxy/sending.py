@@ -10,7 +10,7 @@ best: it counts what the peer has acknowledged while megabytes still wait in its
 from __future__ import annotations
 
 from math import inf
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from lb.proxy.tcp import delivery, unacknowledged
 
@@ -18,9 +18,9 @@ from lb.proxy.tcp import delivery, unacknowledged
 CLOSE_TIME = 5.0
 #: Looks per limit. A look costs two system calls. A peer that takes nothing is cut off by a quarter of the limit late
 #: at most: an eighth until the first look, before which nothing is known, and one until the last.
-LOOKS = 8
+LOOKS: Final = 8
 #: Seconds between two looks at most, where there is no limit: a tunnel's idle time asks for the last progress too.
-LONGEST = 60.0
+LONGEST: Final = 60.0
 
 
 class Sender(Protocol):

@@ -13,12 +13,12 @@ from collections.abc import Collection
 from itertools import islice
 from random import Random
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final
 
 from lb.core.balance import Balancer, build, hash_key
 from lb.core.limiter import GradientLimiter
+from lb.core.native import mypyc_attr
 from lb.core.renames import Renames
-from lb.core.report import PoolTally
 from lb.core.retry import RetryBudget
 from lb.core.routing import RouteTable, host_matches
 from lb.core.shares import Split
@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from lb.proxy.context import Context
     from lb.proxy.exchange import Exchange
     from lb.proxy.lane import Lane
+    from lb.proxy.stats import PoolCounts
 
 
 #: Seconds that a lane which refused a connection is left out, unless the supervisor says more.
-COOLDOWN = 1.0
+COOLDOWN: Final = 1.0
 
 
 class LivePool:
@@ -47,6 +48,7 @@ class LivePool:
     __slots__ = (
         "balancer",
         "cooling",
+        "counts",
         "lanes",
         "leaves_at",
         "left_at",
@@ -56,17 +58,16 @@ class LivePool:
         "service",
         "serving",
         "stays",
-        "tally",
         "trying",
         "waiting",
         "weights",
     )
 
-    def __init__(self, rng: Random, service: LiveService, name: str, tally: PoolTally) -> None:
+    def __init__(self, rng: Random, service: LiveService, name: str, counts: PoolCounts) -> None:
         self.rng = rng
         self.service = service
         self.name = name
-        self.tally = tally
+        self.counts = counts
         self.lanes: dict[str, Lane] = {}  # of all its targets, by id; `rules.pools` has those of the last snapshot
         self.weights: tuple[tuple[Lane, float], ...] = ()
         self.members: list[Lane] = []
@@ -148,7 +149,7 @@ class LivePool:
 
     def _next_in_line(self, place: int) -> int:
         """The first place from `place` on whose request may use a target with room; beyond the last: there is none."""
-        limit = self.service.rules.breaker.connections
+        limit = self.service.connections
         free = [lane for lane in self.members if not limit or lane.active < limit]
         if free:
             for at, exchange in enumerate(islice(self.waiting, place, None), place):
@@ -199,6 +200,7 @@ class LiveService:
     __slots__ = (
         "bounded",
         "budget",
+        "connections",
         "copies",
         "fallback",
         "host_header",
@@ -210,9 +212,13 @@ class LiveService:
         "name",
         "no_pool",
         "omit",
+        "per_try",
         "plain",
         "pools",
+        "read_time",
         "ready",
+        "replay",
+        "response_time",
         "retried",
         "rules",
         "shares",
@@ -223,13 +229,13 @@ class LiveService:
     def __init__(self, live: LiveConfig, rules: Service) -> None:
         self.live = live
         context = live.context
-        pool_tally, rng = context.stats.pool_tally, context.rng
-        self.rules = rules
+        pool_counts, rng = context.stats.pool_counts, context.rng
         self.name = rules.name
+        self.follow(rules)
         self.host_header = rules.host_header.encode()
-        self.no_pool = LivePool(rng, self, "none", pool_tally(rules.name, "none"))
+        self.no_pool = LivePool(rng, self, "none", pool_counts(rules.name, "none"))
         self.pools: dict[str, LivePool] = {
-            pool.name: LivePool(rng, self, pool.name, pool_tally(rules.name, pool.name)) for pool in rules.pools
+            pool.name: LivePool(rng, self, pool.name, pool_counts(rules.name, pool.name)) for pool in rules.pools
         }
         # Each worker begins elsewhere, so that the first requests of a step are not all the new pool's, or none.
         self.split: Split[LivePool] = Split((("none", 100),), {"none": self.no_pool}, context.worker * 37)
@@ -247,6 +253,15 @@ class LiveService:
         self.omit = (0 if rules.via else OMIT_VIA) + (OMIT_TRAILERS if rules.trailers == "drop" else 0)
         self.plain = not rules.previews and not rules.sticky.by
         self.version = 0
+
+    def follow(self, rules: Service) -> None:
+        """Go by these rules. Those that each request asks for are at hand, which saves it the way to them."""
+        self.rules = rules
+        self.connections = rules.breaker.connections
+        self.response_time = rules.timeouts.response
+        self.read_time = rules.timeouts.read
+        self.per_try = rules.retries.per_try
+        self.replay = rules.retries.replay
 
     def inherit(self, old: LiveService, names: Renames) -> None:
         """Take over what a service of the same name, or the one that was renamed, knows: a reload must not forget."""
@@ -398,10 +413,15 @@ class LiveService:
         return min(fixed, adaptive) if fixed else adaptive
 
 
-class Step(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Step:
     """Something that a route decides of each request before it goes to a target; see `proxy.steps`."""
 
-    def before(self, exchange: Exchange) -> Reply | None: ...  # what to answer with; None: go on
+    __slots__ = ()
+
+    def before(self, exchange: Exchange) -> Reply | None:
+        """What to answer with; None: go on."""
+        raise NotImplementedError
 
 
 class LiveRoute:
@@ -420,7 +440,7 @@ class LiveRoute:
     ) -> None:
         self.service = service
         self.max_body = max_body
-        self.total = total
+        self.total = total or service.rules.timeouts.total
         self.steps = steps
         self.rare_steps = steps if rare_steps is None else rare_steps
 

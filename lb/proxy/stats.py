@@ -7,6 +7,8 @@ is on its `Lane`, and moves with a `Lease`.
 from __future__ import annotations
 
 from collections import deque
+from operator import add
+from typing import Final
 
 from lb.core.report import PoolTally, RequestRecord, empty_pool_tally
 from lb.http.h1.excerpt import Excerpt
@@ -16,11 +18,35 @@ from lb.proxy.crash_counters import BEGUN, OVER, cells
 from lb.proxy.observers import Ended
 
 #: Requests of the recent past kept for the next report.
-RECORDS = 500
+RECORDS: Final = 500
+
+
+class PoolCounts:
+    """What counts the requests of one pool. The tally's own fields, which reports carry, are behind by what
+    `settled` has yet to add: two stores for a request instead of four."""
+
+    __slots__ = ("buckets", "seconds", "tally")
+
+    def __init__(self, service: str, pool: str) -> None:
+        self.tally = empty_pool_tally(service, pool)
+        self.buckets = [0] * len(self.tally.buckets)
+        self.seconds = 0.0
+
+    def settled(self) -> PoolTally:
+        """The tally, brought up to date."""
+        tally, buckets = self.tally, self.buckets
+        requests = sum(buckets)
+        if requests:
+            tally.requests += requests
+            tally.seconds += self.seconds
+            tally.buckets = list(map(add, tally.buckets, buckets))
+            self.buckets = [0] * len(buckets)
+            self.seconds = 0.0
+        return tally
 
 
 class Stats:
-    """The counters of one worker. They are told of an exchange before the observers are."""
+    """The counters of one worker."""
 
     def __init__(self, crash_counters: memoryview | None = None) -> None:
         self.accepted = 0  # connections of clients
@@ -30,33 +56,16 @@ class Stats:
         self.rejected: dict[str, int] = {}  # reason → answers of lb itself, and connections turned away
         self.records: deque[RequestRecord] = deque(maxlen=RECORDS)  # for the next report
         self.wall_offset = 0.0  # Unix time less monotonic time
-        self._pools: dict[tuple[str, str], PoolTally] = {}
+        self.pools: dict[tuple[str, str], PoolCounts] = {}
 
     def reject(self, reason: str) -> None:
         """Count an answer of our own, or a connection turned away."""
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
-    def ended(self, exchange: Ended, seconds: float) -> None:
-        """Count an exchange for its pool; keep it, if something happened to it, for `explain`."""
-        self.over += 1
-        self.crash_counters[OVER] = self.over
-        tally = exchange.pool.tally
-        tally.requests += 1
-        tally.seconds += seconds
-        tally.buckets[exchange.bucket] += 1
-        if (
-            exchange.status >= 500
-            or exchange.attempt_log
-            or exchange.answered_by_proxy
-            or exchange.was_cut
-            or exchange.lease is None
-        ):
-            self._eventful(exchange, seconds)
-
-    def _eventful(self, exchange: Ended, seconds: float) -> None:
-        """Count what is rare, and keep a request that failed, was retried or was answered by the proxy itself."""
-        tally = exchange.pool.tally
-        if exchange.answered_by_proxy or exchange.lease is None:
+    def eventful(self, exchange: Ended, tally: PoolTally, seconds: float) -> None:
+        """Count what is rare for its pool, and keep a request that failed, was retried or was answered by the proxy
+        itself. (What is counted of each request, `Exchange` does.)"""
+        if exchange.answered_by_proxy or not exchange.target_id:
             tally.codes[exchange.status] += 1
         failed = exchange.status >= 500 or exchange.was_cut
         if failed:
@@ -67,17 +76,16 @@ class Stats:
     def record(self, exchange: Ended, seconds: float) -> None:
         """Keep a request that failed, was retried or was answered by the proxy itself, for `explain`."""
         head = exchange.head
-        lease = exchange.lease
         self.records.append(
             RequestRecord(
                 id=exchange.request_id.decode("latin-1"),
                 at=exchange.started + self.wall_offset,
-                client=exchange.client.peer.decode(),
+                client=exchange.peer.decode(),
                 method=head.method.decode(),
                 path=head.target.decode("latin-1")[:PATH],
-                service=exchange.service.name,
-                pool=exchange.pool.name,
-                target=lease.lane.id if lease is not None else "none",
+                service=exchange.service_name,
+                pool=exchange.pool_name,
+                target=exchange.target_id or "none",
                 code=exchange.status,
                 seconds=seconds,
                 reason=exchange.reason,
@@ -114,14 +122,23 @@ class Stats:
 
     # --- per pool ---------------------------------------------------------------------------------------------------
 
+    def pool_counts(self, service: str, pool: str) -> PoolCounts:
+        """What counts the requests of a pool; it outlives snapshots."""
+        counts = self.pools.get((service, pool))
+        if counts is None:
+            counts = self.pools[service, pool] = PoolCounts(service, pool)
+        return counts
+
     def pool_tally(self, service: str, pool: str) -> PoolTally:
-        """The counters of a pool; they outlive snapshots."""
-        tally = self._pools.get((service, pool))
-        if tally is None:
-            tally = empty_pool_tally(service, pool)
-            self._pools[service, pool] = tally
-        return tally
+        """The counters of a pool."""
+        return self.pool_counts(service, pool).settled()
 
     def pool_tallies(self) -> dict[tuple[str, str], PoolTally]:
         """Those of all pools, by service and pool."""
-        return self._pools
+        return {key: counts.settled() for key, counts in self.pools.items()}
+
+    def fold(self, key: tuple[str, str], into: tuple[str, str]) -> tuple[PoolCounts, PoolCounts]:
+        """A pool is gone: count what was counted for it under another name. Returns what counted it, and what does."""
+        counts, total = self.pools.pop(key), self.pool_counts(*into)
+        total.settled().add(counts.settled())
+        return counts, total

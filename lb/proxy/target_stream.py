@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
+
+from lb.core.native import mypyc_attr
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,6 +23,7 @@ OFFERED: Final = 1
 AUTHENTICATED: Final = 2
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TargetStream:
     """A connection to a target that serves one request at a time.
 
@@ -118,44 +121,87 @@ class TargetStream:
         raise NotImplementedError
 
 
-class Requester(Protocol):
-    """What a target's stream asks and tells of the request that it serves."""
+class Requester:
+    """What a lane and a target's stream ask and tell of the request that they serve. An interface, as the stream is."""
+
+    __slots__ = ("head", "request_id")
 
     head: RequestHead
     request_id: bytes
 
     @property
-    def is_copy(self) -> bool: ...  # a mirrored copy counts for nothing
+    def is_copy(self) -> bool:
+        """Whether it is a mirrored copy, which counts for nothing: a target that refuses it has failed nobody."""
+        raise NotImplementedError
 
     @property
-    def passes_trailers(self) -> bool: ...  # trailer fields of the answer go on to the client
+    def passes_trailers(self) -> bool:
+        """Whether trailer fields of the answer go on to the client."""
+        raise NotImplementedError
 
     @property
-    def client_is_blocked(self) -> bool: ...  # the client takes no more for now
+    def client_is_blocked(self) -> bool:
+        """Whether the client takes no more for now."""
+        raise NotImplementedError
 
     @property
-    def written_at(self) -> float: ...  # when the request was written, in seconds (monotonic)
+    def written_at(self) -> float:
+        """When the request was written, in seconds (monotonic)."""
+        raise NotImplementedError
 
-    def splice(self, head: ResponseHead) -> bool: ...  # see `ClientStream.splice`
+    # --- of the lane, when it waits for a connection ----------------------------------------------------------------
 
-    def framed_request(self, stream: TargetStream, begin: bool) -> bytes | None: ...  # see `ClientStream`
+    def on_connected(self, upstream: TargetStream) -> None:
+        """A connection is there."""
+        raise NotImplementedError
 
-    def on_interim(self, head: ResponseHead) -> None: ...
+    def on_failure(self, failure: Failure) -> None:
+        """No connection could be opened, or the one that served the request has failed it."""
+        raise NotImplementedError
 
-    def on_response(self, head: ResponseHead, piece: bytes, done: bool, framing: int = 0) -> None: ...
+    # --- of the stream ----------------------------------------------------------------------------------------------
 
-    def on_response_body(self, piece: bytes, done: bool, framing: int = 0) -> None: ...
+    def splice(self, head: ResponseHead) -> bool:
+        """See `ClientStream.splice`."""
+        raise NotImplementedError
 
-    def on_response_trailers(self, lines: bytes) -> None: ...
+    def framed_request(self, stream: TargetStream, begin: bool) -> bytes | None:
+        """See `ClientStream.framed_request`."""
+        raise NotImplementedError
 
-    def on_upgrade(self, head: ResponseHead, rest: bytes) -> None: ...
+    def on_interim(self, head: ResponseHead) -> None:
+        """A 1xx answer."""
+        raise NotImplementedError
 
-    def on_failure(self, failure: Failure) -> None: ...
+    def on_response(self, head: ResponseHead, piece: bytes, done: bool, framing: int = 0) -> None:
+        """The answer's head, and what came of its body in the same read. `done`: that was all of it. `framing`: so many
+        bytes of `piece` are the framing of chunks (a splice)."""
+        raise NotImplementedError
 
-    def upstream_blocked(self) -> None: ...
+    def on_response_body(self, piece: bytes, done: bool, framing: int = 0) -> None:
+        """More of the answer's body."""
+        raise NotImplementedError
 
-    def upstream_unblocked(self) -> None: ...
+    def on_response_trailers(self, lines: bytes) -> None:
+        """The answer's trailer fields, whole lines: its end."""
+        raise NotImplementedError
 
-    def target_stalled(self) -> None: ...
+    def on_upgrade(self, head: ResponseHead, rest: bytes) -> None:
+        """A 101, and what came behind it."""
+        raise NotImplementedError
 
-    def keep_private(self, upstream: TargetStream) -> None: ...  # the connection may serve nobody but this client
+    def upstream_blocked(self) -> None:
+        """The target takes no more of the body."""
+        raise NotImplementedError
+
+    def upstream_unblocked(self) -> None:
+        """The target takes more again."""
+        raise NotImplementedError
+
+    def target_stalled(self) -> None:
+        """The target has taken nothing of the body for too long."""
+        raise NotImplementedError
+
+    def keep_private(self, upstream: TargetStream) -> None:
+        """The connection may serve nobody but this client."""
+        raise NotImplementedError

@@ -6,11 +6,11 @@ import fcntl
 import socket
 import struct
 import termios
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 # Offsets of two u64 fields in struct tcp_info (linux/tcp.h).
-_BYTES_ACKED = 120
-_BYTES_SENT = 200
+_BYTES_ACKED: Final = 120
+_BYTES_SENT: Final = 200
 
 
 class Delivery(NamedTuple):

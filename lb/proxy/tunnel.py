@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lb.http.websocket import GOING_AWAY, GOING_AWAY_MASKED, Frames
 from lb.proxy.sending import CLOSE_TIME, Sending
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lb.proxy.target_stream import TargetStream
 
 #: Seconds that both sides have to finish their closing handshake after 1001.
-GOODBYE_TIME = 5.0
+GOODBYE_TIME: Final = 5.0
 
 
 class ServiceRules(Protocol):

@@ -774,7 +774,7 @@ def test_request_refused_before_a_pool_is_chosen_counts_for_its_service() -> Non
     stage.ask(GET)
     assert stage.ask(GET)[0].status == 503
     assert stage.plane.stats.pool_tally("s", "none").codes == {503: 1}
-    assert not stage.plane.live.no_service.no_pool.tally.codes[503]
+    assert not stage.plane.live.no_service.no_pool.counts.tally.codes[503]
 
 
 @pytest.mark.parametrize("per_turn", [1, connect_pacer.PER_TURN])
@@ -1075,7 +1075,7 @@ def test_a_lane_is_the_same_under_another_name(service: str, pool: str) -> None:
     plane.apply(replace(stage.snapshot, version=9, services=(rules,), routes=(Route(service),), rotations=(rotation,)))
     assert lane.freshest is upstreams[0] and not upstreams[0].transport.is_closing()
     assert plane.lanes[lane.id] is lane and lane.id in ids
-    assert f'"pool":"{pool}"' in lane.log_fragment
+    assert f'"pool":"{pool}"'.encode() in lane.log_fragment
     assert not lane.draining and not lane.drained_at
     upstreams[1].data_received(OK)
     assert [client.status for client in clients] == [200, 200]

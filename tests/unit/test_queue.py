@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Collection
 from dataclasses import replace
-from typing import ClassVar
 
 import pytest
 
+from lb.core.balance import Balancer, build
 from lb.core.retry import HEAD, RESET, Failure
-from lb.core.targets import Breaker, Pool, Preview, Retries, Rotation, Route, Sticky, Target, Timeouts
+from lb.core.targets import Balance, Breaker, Pool, Preview, Retries, Rotation, Route, Sticky, Target, Timeouts
 from lb.proxy.exchange import AWAITING_EVIDENCE, QUEUED, Exchange
 from lb.proxy.lane import Lane
 from lb.proxy.services import LivePool
@@ -163,7 +164,8 @@ def test_one_that_keeps_its_place_is_not_refused_for_a_full_queue() -> None:
     stage = Stage(targets=1, breaker=ONE)
     stage.ask(GET)
     asked = [stage.ask(GET)[1] for _ in range(2)]
-    stage.plane.services["s"].rules = replace(stage.plane.services["s"].rules, breaker=Breaker(1, pending=0))
+    service = stage.plane.services["s"]
+    service.follow(replace(service.rules, breaker=Breaker(1, pending=0)))
     pool(stage, "blue").wake()
     assert stage.plane.services["s"].waiting == asked
 
@@ -324,21 +326,27 @@ def test_a_request_that_may_not_use_the_room_there_is_holds_up_nobody() -> None:
     assert list(pool(stage, "blue").waiting) == [fails]
 
 
-def test_the_queue_is_not_looked_through_while_no_target_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+class Watched(Balancer[Lane]):
+    """Takes down which of a pool's waiting requests are let try."""
+
+    def __init__(self, of: LivePool) -> None:
+        self.pool, self.balancer = of, of.balancer
+        self.looked: list[Exchange | None] = []
+
+    def pick(self, key: int = 0, avoid: Collection[Lane] = (), now: float = 0.0) -> Lane | None:
+        self.looked.append(self.pool.trying)
+        return self.balancer.pick(key, avoid, now)
+
+
+def test_the_queue_is_not_looked_through_while_no_target_has_room() -> None:
     stage = Stage(targets=2, breaker=Breaker(connections=1, pending=100))
     for _ in range(2):
         stage.ask(GET)
     asked = [stage.ask(GET)[1] for _ in range(50)]
-    looked: list[Exchange] = []
-    leave = Exchange.leave_queue
-
-    def watched(exchange: Exchange) -> None:
-        looked.append(exchange)
-        leave(exchange)
-
-    monkeypatch.setattr(Exchange, "leave_queue", watched)
-    pool(stage, "blue").wake()
-    assert looked == asked[:1]
+    blue = pool(stage, "blue")
+    blue.balancer = watched = Watched(blue)
+    blue.wake()
+    assert watched.looked == asked[:1]
 
 
 def test_a_request_that_is_answered_while_it_waits_leaves_its_place_at_once() -> None:
@@ -368,18 +376,6 @@ def test_an_idle_connection_is_no_room_beyond_the_bound() -> None:
     assert upstream.lane.active == 1
 
 
-class First:
-    """A balancer that always picks the first lane."""
-
-    needs_key: ClassVar[bool] = False
-
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
-
-    def pick(self, key: int = 0, avoid: Collection[Lane] = (), now: float = 0.0) -> Lane:
-        return self.lane
-
-
 def test_the_idle_connection_of_the_other_target_that_has_room_is_used() -> None:
     stage = Stage(targets=2, breaker=ONE)
     for _ in range(2):
@@ -387,7 +383,7 @@ def test_the_idle_connection_of_the_other_target_that_has_room_is_used() -> None
     for upstream, _ in [stage.accept() for _ in range(2)]:
         upstream.data_received(OK)
     blue = pool(stage, "blue")
-    blue.balancer = First(blue.members[0])
+    blue.balancer = build(Balance(), [(blue.members[0], 1.0)], random.Random(1))  # it always picks the first one
     for _ in range(2):
         _, exchange = stage.ask(GET)
     assert not stage.connector.opening
@@ -399,7 +395,7 @@ def test_a_request_that_has_tried_all_targets_takes_any_with_room() -> None:
     stage = Stage(targets=2, breaker=ONE)
     blue = pool(stage, "blue")
     first, second = blue.members
-    blue.balancer = First(first)
+    blue.balancer = build(Balance(), [(first, 1.0)], random.Random(1))
     stage.ask(GET)
     stage.ask(GET)
     _, waits = stage.ask(GET)

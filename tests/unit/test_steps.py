@@ -5,11 +5,11 @@ from __future__ import annotations
 from lb.core.targets import Breaker
 from lb.http.h1.replies import Reply
 from lb.proxy.exchange import Exchange
-from lb.proxy.services import LiveRoute
+from lb.proxy.services import LiveRoute, Step
 from tests.support.data_plane import GET, OK, Stage
 
 
-class TwoAtMost:
+class TwoAtMost(Step):
     """Ten lines: a client address gets two requests."""
 
     def __init__(self) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from lb.proxy.h1.target import Upstream
 from lb.proxy.tunnel import Tunnel
+from tests.support.data_plane import QUIET, Client, Stage
 from tests.support.fake_transport import FakeTransport
 
 CLOSE = b"\x88\x82\x00\x00\x00\x00\x03\xe8"
@@ -20,20 +22,20 @@ class Pipe:
     def __init__(self, websocket: bool = True) -> None:
         self.client, self.target = FakeTransport(), FakeTransport()
         self.ended: list[str] = []
-        plane: Any = SimpleNamespace(now=0.0, tunnels=set(), sending={})
-        port = SimpleNamespace(
-            transport=self.client, become_tunnel=lambda: b"", unregister=lambda: None, blocked=False, send_timeout=60.0
-        )
+        plane = Stage(targets=1).plane
+        plane.context.now = 0.0
+        client = Client()
+        client.transport = self.client  # type: ignore[assignment]
         timeouts = SimpleNamespace(tunnel=10.0)
         exchange: Any = SimpleNamespace(
-            client=port,
+            client=client,
             service=SimpleNamespace(rules=SimpleNamespace(timeouts=timeouts)),
             on_tunnel_end=lambda bytes_in, bytes_out, reason: self.ended.append(reason),
         )
-        self.transport = self.target
-        self.blocked = False
-        lane: Any = SimpleNamespace(tunnels=0, connections=set())
-        self.tunnel = Tunnel(plane, exchange, lane, self, websocket)  # type: ignore[arg-type] - it has these two
+        lane = next(iter(plane.lanes.values()))
+        upstream = Upstream(lane, QUIET)
+        upstream.connection_made(self.target)  # type: ignore[arg-type]
+        self.tunnel = Tunnel(plane.context, exchange, lane, upstream, websocket)
         self.tunnel.start(b"")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from lb.core.balance.hashing import Maglev, Ring, hash_key
 from lb.core.balance.least_request import LeastRequest
@@ -25,7 +25,7 @@ __all__ = ["POLICIES", "Balancer", "Member", "PeakEwma", "build", "hash_key"]
 
 L = TypeVar("L", bound=Member)
 
-_CLASSES: dict[str, Any] = {
+_CLASSES: Final[dict[str, Any]] = {
     "round_robin": RoundRobin,
     "least_request": LeastRequest,
     "random_two": RandomTwo,
@@ -35,7 +35,7 @@ _CLASSES: dict[str, Any] = {
 }
 
 #: Names that `balance:` may have in the configuration.
-POLICIES: tuple[str, ...] = tuple(_CLASSES)
+POLICIES: Final[tuple[str, ...]] = tuple(_CLASSES)
 
 
 def build(

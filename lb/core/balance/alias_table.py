@@ -15,7 +15,7 @@ class AliasTable:
 
     def __init__(self, weights: Sequence[float], rng: random.Random) -> None:
         sides = len(weights)
-        mean = sum(weights) / sides
+        mean = sum(weights, 0.0) / sides
         scaled = [weight / mean for weight in weights]
         self.fair = all(weight == weights[0] for weight in weights)
         self._random = rng.random

@@ -21,28 +21,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from lb.core.balance.policy import Member
 
 #: Turns of one part, about. A stretch is some parts of the cycle.
-PART = 16
+PART: Final = 16
 #: Parts of the shortest stretch.
-SHORTEST = 2
+SHORTEST: Final = 2
 #: How many times in a row a stretch is gone through at most.
-LAPS = 32
+LAPS: Final = 32
 #: Seconds that a stretch may have all traffic.
-STAY = 0.05
+STAY: Final = 0.05
 #: Turns of a stretch for each request in flight, when its length is chosen; it is gone through again while it has one.
-ROOM = 1.5
+ROOM: Final = 1.5
 #: Turns for each request in flight that are enough in any case: each target is busy for a quarter of the time.
-AMPLE = 4
+AMPLE: Final = 4
 #: The share of the requests in flight that may stand behind another one at their target.
-BEHIND = 0.02
+BEHIND: Final = 0.02
 #: Seconds without a second lap after which leads are forgiven.
-PATIENCE = 1.0
+PATIENCE: Final = 1.0
 #: Both figures of what is in flight are smoothed over about so many laps.
-SMOOTH = 8
+SMOOTH: Final = 8
 
 L = TypeVar("L", bound=Member)
 

@@ -20,21 +20,21 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain, islice
-from typing import ClassVar, Generic, TypeVar
+from typing import Final, TypeVar
 from zlib import crc32
 
-from lb.core.balance.policy import Member
+from lb.core.balance.policy import Balancer, Member
 
 #: Points of a lane of average weight on the ring (ketama and nginx: 160)…
-POINTS = 160
+POINTS: Final = 160
 #: …while the pool is not larger than this; a pool twice as large gives each lane half as many, so that building stays
 #: a matter of milliseconds. Fewer points are the first ones of more, so most keys stay when the pool crosses a border.
-POINTS_LANES = 128
+POINTS_LANES: Final = 128
 #: Table sizes (primes). The larger one serves pools of more than `SMALL_LANES`.
 SMALL_TABLE, LARGE_TABLE = 4099, 16411
-SMALL_LANES = 40
+SMALL_LANES: Final = 40
 
-_MASK = (1 << 64) - 1
+_MASK: Final = (1 << 64) - 1
 
 L = TypeVar("L", bound=Member)
 
@@ -69,13 +69,15 @@ def _name(id: str) -> str:
 
 def _others(owners: Sequence[L], at: int, avoid: Collection[L]) -> Iterator[L]:
     """The owners from `at` on, once round, without those to avoid."""
-    return (lane for lane in chain(islice(owners, at, None), islice(owners, at)) if lane not in avoid)
+    for lane in chain(islice(owners, at, None), islice(owners, at)):
+        if lane not in avoid:
+            yield lane
 
 
-class Ring(Generic[L]):
+class Ring(Balancer[L]):
     """The owner of the next point at or after the key."""
 
-    needs_key: ClassVar[bool] = True
+    needs_key = True
     __slots__ = ("_lanes", "_owners", "_points")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:
@@ -104,10 +106,10 @@ class Ring(Generic[L]):
         return next(_others(owners, at, avoid), None) or next(_others(self._lanes, 0, avoid), lane)
 
 
-class Maglev(Generic[L]):
+class Maglev(Balancer[L]):
     """One look-up in a table that the lanes filled in turns."""
 
-    needs_key: ClassVar[bool] = True
+    needs_key = True
     __slots__ = ("_lanes", "_table")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:

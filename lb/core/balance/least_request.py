@@ -9,28 +9,27 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
-from typing import ClassVar, Generic, TypeVar
+from typing import Final, TypeVar
 
 from lb.core.balance.alias_table import AliasTable
-from lb.core.balance.policy import Member
+from lb.core.balance.policy import Balancer, Member
 from lb.core.balance.round_robin import sequence
 
 #: Lanes that are all looked at.
 ALL = 16
 #: Lanes looked at in a larger pool.
-SAMPLE = 6
+SAMPLE: Final = 6
 
 L = TypeVar("L", bound=Member)
 
 
-class LeastRequest(Generic[L]):
+class LeastRequest(Balancer[L]):
     """The lane with the least in flight for its weight."""
 
-    needs_key: ClassVar[bool] = False
     __slots__ = ("_first", "_members", "_ring", "_table", "_turns")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:
-        total = sum(weight for _, weight in members)
+        total = sum([weight for _, weight in members], 0.0)
         begin = rng.random() if offset is None else (offset % total) / total
         self._members = list(members)
         self._ring = self._members * 2  # a window of it is the members from any first one on

@@ -14,21 +14,19 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Sequence
 from math import exp
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import Final, TypeVar
 
 from lb.core.balance.alias_table import AliasTable
-
-if TYPE_CHECKING:
-    from lb.core.balance.policy import Member
+from lb.core.balance.policy import Balancer, Member
 
 #: Seconds that a lane is taken to need before it has answered once (linkerd: 1 s).
-FIRST = 1.0
+FIRST: Final = 1.0
 #: Seconds after which an old sample weighs 1/e (linkerd: 10 s).
-DECAY = 10.0
+DECAY: Final = 10.0
 #: Seconds that a failed answer counts as (linkerd: 5 s), unless its Retry-After says more…
-PENALTY = 5.0
+PENALTY: Final = 5.0
 #: …up to this (linkerd: 300 s).
-MAX_PENALTY = 300.0
+MAX_PENALTY: Final = 300.0
 
 L = TypeVar("L", bound="Member")
 
@@ -65,19 +63,18 @@ class PeakEwma:
         self.observe(min(max(seconds, PENALTY), MAX_PENALTY), now)
 
 
-class PeakEwmaBalancer(Generic[L]):
+class PeakEwmaBalancer(Balancer[L]):
     """The better of two lanes drawn by weight; better: lower average latency x (in flight / weight + 1).
 
     The weight counts against the pool's mean, so equal weights give linkerd's formula. Dividing the one as well would
     starve a light lane while nothing is in flight: the draw is by weight already.
     """
 
-    needs_key: ClassVar[bool] = False
     __slots__ = ("_lanes", "_scales", "_table")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:
         weights = [weight for _, weight in members]
-        mean = sum(weights) / len(weights)
+        mean = sum(weights, 0.0) / len(weights)
         self._lanes = [lane for lane, _ in members]
         self._scales = [mean / weight for weight in weights]
         self._table = AliasTable(weights, rng)

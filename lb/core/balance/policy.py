@@ -1,11 +1,14 @@
-"""What every policy takes and offers: the two protocols, and the balancer of a pool with nobody in rotation."""
+"""What every policy takes and offers, and the balancer of a pool with nobody in rotation."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from lb.core.balance.peak_ewma import PeakEwma
+from lb.core.native import mypyc_attr
+
+if TYPE_CHECKING:
+    from lb.core.balance.peak_ewma import PeakEwma
 
 
 class Member(Protocol):
@@ -24,11 +27,15 @@ class Member(Protocol):
 L = TypeVar("L", bound=Member)
 
 
-class Balancer(Protocol[L]):
-    """One policy over one set of lanes."""
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Balancer(Generic[L]):
+    """One policy over one set of lanes. (A base class and no protocol: `pick` is called on the way of each request,
+    and a compiled call of a protocol's method looks it up by its name.)"""
+
+    __slots__ = ()
 
     #: True when `pick` wants a `key` (`hash_key` of what the service hashes); else computing one is wasted.
-    needs_key: ClassVar[bool]
+    needs_key = False
 
     def pick(self, key: int = 0, avoid: Collection[L] = (), now: float = 0.0) -> L | None:
         """The lane for the next request; None only when nobody is in rotation.
@@ -36,13 +43,13 @@ class Balancer(Protocol[L]):
         Never one of `avoid` (the lanes that a retry has tried) while another one is there; when all are to be
         avoided, one of them, since a second try beats a certain 503.
         """
-        ...
+        raise NotImplementedError
 
 
-class NoMember(Generic[L]):
+class NoMember(Balancer[L]):
     """Nobody is in rotation."""
 
-    needs_key: ClassVar[bool] = False
+    __slots__ = ()
 
     def pick(self, key: int = 0, avoid: Collection[L] = (), now: float = 0.0) -> L | None:
         return None

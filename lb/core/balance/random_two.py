@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
-from typing import ClassVar, Generic, TypeVar
+from typing import TypeVar
 
 from lb.core.balance.alias_table import AliasTable
-from lb.core.balance.policy import Member
+from lb.core.balance.policy import Balancer, Member
 
 L = TypeVar("L", bound=Member)
 
 
-class RandomTwo(Generic[L]):
+class RandomTwo(Balancer[L]):
     """The better of two lanes drawn by weight."""
 
-    needs_key: ClassVar[bool] = False
     __slots__ = ("_lanes", "_table", "_weights")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:

@@ -22,23 +22,23 @@ import random
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, cycle
 from math import gcd
-from typing import ClassVar, Generic, TypeVar
+from typing import Final, TypeVar
 
 from lb.core.balance.blocked_cycle import BlockedCycle
-from lb.core.balance.policy import Member
+from lb.core.balance.policy import Balancer, Member
 
 #: nginx's scan is used up to this many lanes…
-SCAN_LANES = 100
+SCAN_LANES: Final = 100
 #: …and this many steps (lanes x slots): about 1 ms.
-SCAN_STEPS = 20_000
+SCAN_STEPS: Final = 20_000
 #: A cycle is kept whole up to this many slots (64 KiB of pointers, about 5 ms to sort); beyond, laps.
-LONGEST_CYCLE = 8192
+LONGEST_CYCLE: Final = 8192
 #: Slots of one lap at the least; a lap has at least two turns per lane on average.
-LAP = 1024
+LAP: Final = 1024
 #: Above so many lanes, a high rate takes the cycle in stretches.
 STRICT = 256
 #: How far a retry's pick steps on before it draws from the remaining lanes instead.
-REACH = 256
+REACH: Final = 256
 
 L = TypeVar("L", bound=Member)
 T = TypeVar("T")
@@ -77,7 +77,7 @@ def laps(weights: Sequence[float], begin: float = 0.0) -> Iterator[list[int]]:
     By virtual time t, lane i has had floor(t * weight + 1/2) turns, whatever the laps' borders: nothing is rounded
     away between laps.
     """
-    span = max(LAP, 2 * len(weights)) / sum(weights)
+    span = max(LAP, 2 * len(weights)) / sum(weights, 0.0)
     taken = [int(begin * weight + 0.5) for weight in weights]
     until = begin
     while True:
@@ -121,18 +121,23 @@ def sequence(members: Sequence[tuple[T, float]], begin: float) -> Iterator[T]:
     turns = whole_cycle(weights, begin)
     if turns is not None:
         return cycle([items[i] for i in turns])
-    start = begin * max(LAP, 2 * len(items)) / sum(weights)
-    return chain.from_iterable([items[i] for i in lap] for lap in laps(weights, start))
+    start = begin * max(LAP, 2 * len(items)) / sum(weights, 0.0)
+    return chain.from_iterable(_items_of(laps(weights, start), items))
 
 
-class RoundRobin(Generic[L]):
+def _items_of(turns: Iterator[list[int]], items: list[T]) -> Iterator[list[T]]:
+    """A function, as a compiled generator expression is worked out at once, and this one has no end."""
+    for lap in turns:
+        yield [items[i] for i in lap]
+
+
+class RoundRobin(Balancer[L]):
     """Weighted round robin."""
 
-    needs_key: ClassVar[bool] = False
     __slots__ = ("_blocked", "_members", "_rng", "_turns")
 
     def __init__(self, members: Sequence[tuple[L, float]], rng: random.Random, offset: int | None = None) -> None:
-        total = sum(weight for _, weight in members)
+        total = sum([weight for _, weight in members], 0.0)
         begin = rng.random() if offset is None else (offset % total) / total
         self._members = list(members)
         self._rng = rng

@@ -14,14 +14,14 @@ from typing import Final
 from lb.http.h1.parse import read_trailers
 
 #: Fifteen hexadecimal digits stay below 2**63, where parsers in other languages overflow.
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15}+)(;[\t\x20-\x7e\x80-\xff]*+)?\r\n")
-_EXTENSION = re.compile(
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15}+)(;[\t\x20-\x7e\x80-\xff]*+)?\r\n")
+_EXTENSION: Final = re.compile(
     rb"(?:[ \t]*+;[ \t]*+[!#$%&'*+.^_`|~0-9A-Za-z-]++"
     rb"(?:[ \t]*+=[ \t]*+(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++|\"(?:[^\"\\\r\n]|\\.)*+\"))?+)*+"
 )
-_LINE_LIMIT = 1024
-_EXTENSIONS_LIMIT = 16384  # bytes of extensions in one body
-_TRAILER_LIMIT = 16384
+_LINE_LIMIT: Final = 1024
+_EXTENSIONS_LIMIT: Final = 16384  # bytes of extensions in one body
+_TRAILER_LIMIT: Final = 16384
 
 _SIZE: Final = 0
 _DATA: Final = 1

@@ -7,22 +7,22 @@ and hold printable bytes alone.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from lb.http.h1.parse import TOKEN
 
 #: Bytes of each value that are kept.
-METHOD_LIMIT = 32
-TARGET_LIMIT = 1024
-FIELD_LIMIT = 256
+METHOD_LIMIT: Final = 32
+TARGET_LIMIT: Final = 1024
+FIELD_LIMIT: Final = 256
 #: Bytes of the head that are looked at.
-_LOOKED_AT = 65536
+_LOOKED_AT: Final = 65536
 
-_METHOD = re.compile(TOKEN + rb"{1,%d}(?= )" % METHOD_LIMIT)
-_TARGET = re.compile(rb" ([\x21-\x7e\x80-\xff]{1,%d})" % TARGET_LIMIT)
-_VERSION = re.compile(rb"(?m)\A[^\r\n]* (HTTP/[0-9]\.[0-9])\r?$")
-_HOST = re.compile(rb"(?im)^host[ \t]*:[ \t]*([\x21-\x7e\x80-\xff]{1,%d})" % FIELD_LIMIT)
-_USER_AGENT = re.compile(rb"(?im)^user-agent:[ \t]*([\x20-\x7e\x80-\xff]{1,%d})" % FIELD_LIMIT)
+_METHOD: Final = re.compile(TOKEN + rb"{1,%d}(?= )" % METHOD_LIMIT)
+_TARGET: Final = re.compile(rb" ([\x21-\x7e\x80-\xff]{1,%d})" % TARGET_LIMIT)
+_VERSION: Final = re.compile(rb"(?m)\A[^\r\n]* (HTTP/[0-9]\.[0-9])\r?$")
+_HOST: Final = re.compile(rb"(?im)^host[ \t]*:[ \t]*([\x21-\x7e\x80-\xff]{1,%d})" % FIELD_LIMIT)
+_USER_AGENT: Final = re.compile(rb"(?im)^user-agent:[ \t]*([\x20-\x7e\x80-\xff]{1,%d})" % FIELD_LIMIT)
 
 
 class Excerpt(NamedTuple):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from ipaddress import IPv6Address
+from typing import Final
 
 from lb.http.message import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, RequestFields, RequestHead, ResponseFields, ResponseHead
 
@@ -32,39 +33,60 @@ class BadResponse(Exception):  # noqa: N818
 
 # --- grammar ---------------------------------------------------------------------------------------------------------
 
-TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110 section 5.6.2
-VALUE = rb"[\t\x20-\x7e\x80-\xff]"  # RFC 9110 section 5.5: field-vchar, obs-text, SP and HTAB; no CR, LF, NUL, CTL
+TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110 section 5.6.2
+#: RFC 9110 section 5.5: field-vchar, obs-text, SP and HTAB; no CR, LF, NUL, CTL.
+VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]"
 
 #: method SP request-target SP HTTP-version (RFC 9112 section 3): single spaces, no other white space, no 8-bit bytes.
-_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"++) ([\x21-\x7e]++) HTTP/1\.([0-9])")
+_REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb"++) ([\x21-\x7e]++) HTTP/1\.([0-9])")
 #: The beginning of a request line. A client of another protocol is refused before its line ends.
-_REQUEST_LINE_BEGUN = re.compile(TOKEN + rb"*+(?: (?:[\x21-\x7e]++(?: [HTP/0-9.]{0,8}+)?+)?+)?+")
+_REQUEST_LINE_BEGUN: Final = re.compile(TOKEN + rb"*+(?: (?:[\x21-\x7e]++(?: [HTP/0-9.]{0,8}+)?+)?+)?+")
 #: A field line (RFC 9112 section 5), its name and value. The last group is the block's rest from the first bad byte.
-_FIELD = re.compile(rb"((" + TOKEN + rb"++):(" + VALUE + rb"*+)\r\n)|([\x00-\xff]++)")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (" + VALUE + rb"*+))?")
+_FIELD: Final = re.compile(rb"((" + TOKEN + rb"++):(" + VALUE + rb"*+)\r\n)|([\x00-\xff]++)")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (" + VALUE + rb"*+))?")
 #: Bytes that no continuation makes a valid head: a bare CR or LF, or a control character.
-_BROKEN = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
-_TOKEN_LIST = re.compile(rb"[ \t]*+(?:" + TOKEN + rb"*+[ \t]*+,[ \t]*+)*+" + TOKEN + rb"*+[ \t]*+")
+_BROKEN: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_TOKEN_LIST: Final = re.compile(rb"[ \t]*+(?:" + TOKEN + rb"*+[ \t]*+,[ \t]*+)*+" + TOKEN + rb"*+[ \t]*+")
 #: uri-host [":" port] (RFC 9110 section 7.2), without RFC 3986's sub-delims and percent-encoding: no host name in use
 #: has them, and "a,b" is what a merged pair of Host lines looks like.
-_HOST = re.compile(rb"((?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\]))(?::([0-9]{0,5}))?")
-_ABSOLUTE = re.compile(rb"(?i:http(s?))://([^/?#]*+)([/?][\x21-\x7e]*+)?")
-_PROTOCOL = re.compile(TOKEN + rb"++(?:/" + TOKEN + rb"++)?+")  # RFC 9110 section 7.8: name ["/" version]
+_HOST: Final = re.compile(rb"((?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\]))(?::([0-9]{0,5}))?")
+_ABSOLUTE: Final = re.compile(rb"(?i:http(s?))://([^/?#]*+)([/?][\x21-\x7e]*+)?")
+_PROTOCOL: Final = re.compile(TOKEN + rb"++(?:/" + TOKEN + rb"++)?+")  # RFC 9110 section 7.8: name ["/" version]
+#: A fragment's sign, by its number: for bytes in bytes CPython makes an exception each time, and throws it away.
+HASH: Final = 0x23
+TAB: Final = 0x09
 #: Methods that had no body before HTTP/1.1.
-_BODYLESS_10 = frozenset((b"GET", b"HEAD", b"DELETE"))
-_REQUEST_ID = re.compile(rb"[0-9A-Za-z._~+/=:-]{1,128}")
+_BODYLESS_10: Final = frozenset((b"GET", b"HEAD", b"DELETE"))
+_REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z._~+/=:-]{1,128}")
 #: The schemes whose login holds for a whole connection (RFC 4559 section 6), within a list of challenges or alone.
-_CONNECTION_LOGIN = re.compile(rb"(?i)(?:\A|,)[ \t]*+(?:ntlm|negotiate)(?:[ \t,]|\Z)")
-_KEEP_ALIVE_TIMEOUT = re.compile(rb"(?i)(?:^|[,\s])timeout\s*=\s*([0-9]{1,6})")
+_CONNECTION_LOGIN: Final = re.compile(rb"(?i)(?:\A|,)[ \t]*+(?:ntlm|negotiate)(?:[ \t,]|\Z)")
+_KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?i)(?:^|[,\s])timeout\s*=\s*([0-9]{1,6})")
 
 # The kinds of fields that a proxy acts on. Fields outside the tables are forwarded unchanged.
-KEEP = 0
-HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, TE, UPGRADE, EXPECT, HOP, MAX_FORWARDS = range(1, 10)
-FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, REQUEST_ID, USER_AGENT, CLAIM = range(10, 17)
-AUTHORIZATION, KEEP_ALIVE, DATE, AUTHENTICATE = range(17, 21)
+KEEP: Final = 0
+HOST: Final = 1
+CONTENT_LENGTH: Final = 2
+TRANSFER_ENCODING: Final = 3
+CONNECTION: Final = 4
+TE: Final = 5
+UPGRADE: Final = 6
+EXPECT: Final = 7
+HOP: Final = 8
+MAX_FORWARDS: Final = 9
+FORWARDED: Final = 10
+FORWARDED_FOR: Final = 11
+FORWARDED_HOST: Final = 12
+FORWARDED_PROTO: Final = 13
+REQUEST_ID: Final = 14
+USER_AGENT: Final = 15
+CLAIM: Final = 16
+AUTHORIZATION: Final = 17
+KEEP_ALIVE: Final = 18
+DATE: Final = 19
+AUTHENTICATE: Final = 20
 
-_REQUEST_KINDS: dict[bytes, int] = {
+_REQUEST_KINDS: Final[dict[bytes, int]] = {
     b"host": HOST,
     b"content-length": CONTENT_LENGTH,
     b"transfer-encoding": TRANSFER_ENCODING,
@@ -85,7 +107,7 @@ _REQUEST_KINDS: dict[bytes, int] = {
     b"authorization": AUTHORIZATION,
     b"proxy-authorization": AUTHORIZATION,
 }
-_RESPONSE_KINDS: dict[bytes, int] = {
+_RESPONSE_KINDS: Final[dict[bytes, int]] = {
     b"content-length": CONTENT_LENGTH,
     b"transfer-encoding": TRANSFER_ENCODING,
     b"connection": CONNECTION,
@@ -100,16 +122,16 @@ _RESPONSE_KINDS: dict[bytes, int] = {
 
 #: Fields by which proxies describe the client to targets, besides the fields that lb writes. Targets believe them, so
 #: lb forwards them from trusted proxies alone. Every name that begins with X-Forwarded- is one of them.
-CLAIMS = frozenset(
+CLAIMS: Final = frozenset(
     b"""cf-connecting-ip client-ip fastly-client-ip front-end-https proxy-client-ip true-client-ip wl-proxy-client-ip
     x-client-ip x-cluster-client-ip x-forwarded x-original-forwarded-for x-original-host x-original-proto x-real-ip
     x-remote-addr x-remote-ip x-scheme x-url-scheme""".split()
 )
-_CLAIM_PREFIX = b"x-forwarded-"
+_CLAIM_PREFIX: Final = b"x-forwarded-"
 
 #: Fields that `Connection` may not remove: without them the message would have another meaning or another sender
 #: (RFC 9110 section 7.6.1: "connection options … MUST NOT" name end-to-end fields).
-ESSENTIAL = frozenset(
+ESSENTIAL: Final = frozenset(
     b"""accept accept-encoding accept-language accept-ranges age allow authorization cache-control content-disposition
     content-encoding content-language content-length content-location content-range content-type cookie date etag
     expect expires forwarded host if-match if-modified-since if-none-match if-range if-unmodified-since last-modified
@@ -119,12 +141,12 @@ ESSENTIAL = frozenset(
 )
 
 #: Fields a trailer section may not carry (RFC 9110 section 6.5.1): framing, routing, authentication, and the like.
-TRAILER_FORBIDDEN = frozenset(
+TRAILER_FORBIDDEN: Final = frozenset(
     b"""authorization cache-control connection content-encoding content-length content-range content-type cookie
     expect forwarded host keep-alive max-forwards proxy-authenticate proxy-authorization proxy-connection range
     set-cookie te trailer transfer-encoding upgrade via www-authenticate x-request-id""".split()
 )
-_ODD = re.compile(rb"[^0-9a-z]")
+_ODD: Final = re.compile(rb"[^0-9a-z]")
 
 
 def _usual_spelling(lower: bytes) -> bytes:
@@ -204,7 +226,7 @@ def read_request(data: bytes, line_end: int, fields: RequestFields, line_limit: 
     if minor == 0 and fields.length > 0 and method in _BODYLESS_10:
         # RFC 1945 section 7.2: these methods have no body, so that some servers leave it unread. HAProxy refuses it.
         raise RequestError(400, "bad_framing", f"{method.decode()} of HTTP/1.0 with a body")
-    if target[0] != 0x2F or b"#" in target or method == b"CONNECT" or method == b"TRACE":
+    if target[0] != 0x2F or HASH in target or method == b"CONNECT" or method == b"TRACE":
         target, host = _unusual_target(method, target, host, fields)
     query = target.find(b"?")
     return RequestHead(method, target, target if query < 0 else target[:query], minor, host, fields)
@@ -222,7 +244,7 @@ def _unusual_target(method: bytes, target: bytes, host: bytes, fields: RequestFi
     """The target forms other than origin-form (RFC 9112 section 3.2); returns (origin-form target, host)."""
     if method == b"CONNECT":
         raise RequestError(501, "method_not_proxied", "CONNECT is not proxied")
-    if b"#" in target:
+    if HASH in target:
         raise RequestError(400, "bad_target", "a request target has no fragment")
     if method == b"TRACE" and (fields.length > 0 or fields.chunked):
         raise RequestError(400, "bad_framing", "a TRACE request has no body")  # RFC 9110 section 9.3.8
@@ -396,7 +418,7 @@ def _bad_field(rest: bytes) -> RequestError:
 
 
 def _read_length(value: bytes, raw: bytes) -> int:
-    if b"\t" in raw:
+    if TAB in raw:
         # RFC 9112 section 5 allows it; nginx does not.
         raise RequestError(400, "bad_framing", "a tab beside Content-Length")
     if not _LENGTH.fullmatch(value):  # RFC 9110 section 8.6: digits alone; 18 of them stay below 2**63
@@ -409,7 +431,7 @@ def _check_transfer_encoding(value: bytes, raw: bytes) -> None:
 
     Another registered coding is answered with 501, everything else with 400.
     """
-    if b"\t" in raw:
+    if TAB in raw:
         raise RequestError(400, "bad_framing", "a tab beside Transfer-Encoding")  # as for Content-Length
     if value.lower() == b"chunked":
         return
@@ -532,7 +554,7 @@ def read_response_fields(block: bytes, block_limit: int = 65536, count_limit: in
         elif kind == CONTENT_LENGTH:
             if fields.length >= 0:
                 raise BadResponse("more than one Content-Length")
-            if b"\t" in raw or not _LENGTH.fullmatch(value):
+            if TAB in raw or not _LENGTH.fullmatch(value):
                 raise BadResponse("Content-Length is not a number")
             fields.length = int(value)
             lines.append((lower, name + b": %d\r\n" % fields.length))
@@ -546,7 +568,7 @@ def read_response_fields(block: bytes, block_limit: int = 65536, count_limit: in
                 elif option not in ESSENTIAL and option != b"keep-alive":
                     named.add(option)
         elif kind == TRANSFER_ENCODING:
-            if fields.chunked or b"\t" in raw or value.lower() != b"chunked":
+            if fields.chunked or TAB in raw or value.lower() != b"chunked":
                 raise BadResponse("Transfer-Encoding is not `chunked`")
             fields.chunked = True
         elif kind == UPGRADE:

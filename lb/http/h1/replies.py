@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from lb.http.message import LENGTH, NONE, ResponseFields, ResponseHead
 
-REASONS: dict[int, bytes] = {
+REASONS: Final[dict[int, bytes]] = {
     200: b"OK",
     400: b"Bad Request",
     403: b"Forbidden",

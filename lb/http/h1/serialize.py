@@ -10,14 +10,16 @@ The lines that depend on the connection and the header block alone are made once
 
 from __future__ import annotations
 
+from typing import Final
+
 from lb.http.forwarded import extend, node
 from lb.http.message import RequestFields, RequestHead
 
 #: The bytes between the target of a request line and the value of Host.
-HTTP11_HOST = b" HTTP/1.1\r\nHost: "
-_REQUEST_ID = b"X-Request-Id: "
-_VIA_11 = b"Via: 1.1 lb\r\n" + _REQUEST_ID
-_VIA_10 = b"Via: 1.0 lb\r\n" + _REQUEST_ID
+HTTP11_HOST: Final = b" HTTP/1.1\r\nHost: "
+_REQUEST_ID: Final = b"X-Request-Id: "
+_VIA_11: Final = b"Via: 1.1 lb\r\n" + _REQUEST_ID
+_VIA_10: Final = b"Via: 1.0 lb\r\n" + _REQUEST_ID
 
 
 def request_lines(
@@ -69,7 +71,8 @@ def _forwarding_lines(fields: RequestFields, peer: bytes, proto: bytes, trusted:
 
 
 #: Parts of the head that a service's settings omit: the Via field, and the client's offer to take trailers.
-OMIT_VIA, OMIT_TRAILERS = 1, 2
+OMIT_VIA: Final = 1
+OMIT_TRAILERS: Final = 2
 
 
 def request_bytes(head: RequestHead, host: bytes, request_id: bytes, omit: int = 0) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lb.core.native import mypyc_attr
 from lb.http.message import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
 from lb.proxy.client_stream import ClientStream
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class AnswerWriter(ClientStream):
     """The part of an HTTP/1 client's stream that writes answers. A subclass has `write` and `may_keep_alive`."""
 

@@ -53,12 +53,12 @@ CLOSED: Final = 7
 PIPELINE_LIMIT: Final = 65536
 #: A connection that is to close reads on, for the client to see the answer: so many seconds in all, and no longer than
 #: that without a byte (nginx: lingering_time 30s, lingering_timeout 5s).
-LINGER_TIME: Final = 30.0
-LINGER_QUIET: Final = 5.0
+LINGER_TIME = 30.0
+LINGER_QUIET = 5.0
 #: The same, in all, for clients over a limit, and for all clients while the worker drains.
 LINGER_SHORT: Final = 2.0
 #: Clients over a limit that get an answer at one time; more are closed without one. Descriptors are kept free for them.
-TURNED_AWAY: Final = 32
+TURNED_AWAY = 32
 #: Bytes of an answer that wait in the transport before the target's reading stops: what uvloop has for plain TCP
 #: (for TLS: 512 KiB).
 WRITE_BUFFER: Final = 65536
@@ -78,14 +78,19 @@ class Downstream(AnswerWriter):
     __slots__ = (
         "_blank",
         "_block_at",
+        "_block_limit",
         "_body_remaining",
         "_chunked",
+        "_count_limit",
         "_head",
         "_held",
+        "_idle_timeout",
+        "_line_limit",
         "_lingers_until",
         "_paused",
         "_raw",
         "_reading",
+        "_requests_limit",
         "_seen_out",
         "_spliced_to",
         "_wire",
@@ -107,7 +112,7 @@ class Downstream(AnswerWriter):
         self.live = live
         self.context = live.context
         self.front = front
-        self.listener = listener
+        self._follow(listener)
         self.transport = None  # type: ignore[assignment]  # until `connection_made`
         self.peer = b"unknown"
         self.proto = b"https" if listener.tls else b"http"
@@ -133,6 +138,14 @@ class Downstream(AnswerWriter):
         self._spliced_to: TargetStream | None = None  # the stream that gets it so
         self._seen_out = 0  # bytes of the answer when a half-closed client was last looked at
         self._lingers_until = 0.0
+
+    def _follow(self, listener: Listener) -> None:
+        """Go by these rules. Those that each request asks for are at hand."""
+        self.listener = listener
+        self._idle_timeout = listener.idle_timeout
+        self._requests_limit = listener.requests_per_connection
+        self._line_limit, self._block_limit = listener.request_line, listener.header_block
+        self._count_limit = listener.header_count
 
     # --- transport --------------------------------------------------------------------------------------------------
 
@@ -299,26 +312,24 @@ class Downstream(AnswerWriter):
 
     def _read_head(self, data: bytes) -> bytes:
         """Begin one request; returns the bytes behind it. Raises `RequestError`."""
-        if data[0] == 0x0D and not self._blank and data[:2] == b"\r\n":
-            # RFC 9112 section 2.2: an empty line before the request line is ignored. One is, in whatever pieces.
-            self._blank = True
-            data = data[2:]
-            if not data:
-                return b""
-        listener = self.listener
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
-            check_partial(data, listener.request_line, listener.header_block)
-            self._held = data
-            if self.timer != "client_header":
-                self.timer = "client_header"
-                self.deadline = self.context.now + listener.header_timeout
-            return b""
-        position = end + 4
-        raw = data[:position]
         head = self._head
-        if head is None or raw != self._raw:
-            head = self._parse_head(raw)
+        if data == self._raw and head is not None:
+            position = len(data)  # the same request once more, alone
+        else:
+            if data[0] == 0x0D and not self._blank and data[:2] == b"\r\n":
+                # RFC 9112 section 2.2: an empty line before the request line is ignored. One is, in whatever pieces.
+                self._blank = True
+                data = data[2:]
+                if not data:
+                    return b""
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                self._hold_head(data)
+                return b""
+            position = end + 4
+            raw = data[:position]
+            if head is None or raw != self._raw:
+                head = self._parse_head(raw)
         fields = head.fields
         piece = b""
         done = True
@@ -352,9 +363,16 @@ class Downstream(AnswerWriter):
         exchange.start(piece, done, trailers)
         return data[position:]
 
+    def _hold_head(self, data: bytes) -> None:
+        """The begin of a head. Raises `RequestError`."""
+        check_partial(data, self._line_limit, self._block_limit)
+        self._held = data
+        if self.timer != "client_header":
+            self.timer = "client_header"
+            self.deadline = self.context.now + self.listener.header_timeout
+
     def _parse_head(self, raw: bytes) -> RequestHead:
         """A head that is not the one this client sent last; its header block may be. Raises `RequestError`."""
-        listener = self.listener
         line_end = raw.find(b"\r\n")
         block = raw[line_end + 2 : -2]
         last = self._head
@@ -362,12 +380,12 @@ class Downstream(AnswerWriter):
             fields = last.fields
         else:
             fields = self._parse_fields(block, last)
-        head = read_request(raw, line_end, fields, listener.request_line)
+        head = read_request(raw, line_end, fields, self._line_limit)
         if not head.minor or head.host is not fields.host:
             if last is not None and fields is last.fields:
                 # HTTP/1.0 or an absolute-form target: what is remembered of the fields was for another kind.
                 fields = head.fields = self._parse_fields(block, None)
-            fields.log_fragment = ""
+            fields.log_fragment = b""
             if not head.minor and fields.upgrade:
                 # RFC 9110 section 7.8: an Upgrade of HTTP/1.0 is ignored.
                 fields.upgrade = b""
@@ -378,7 +396,7 @@ class Downstream(AnswerWriter):
 
     def _parse_fields(self, block: bytes, last: RequestHead | None) -> RequestFields:
         """What a header block says; what it has in common with the last one is not worked out again."""
-        fields = read_request_fields(block, self.listener.header_block, self.listener.header_count)
+        fields = read_request_fields(block, self._block_limit, self._count_limit)
         before = last.fields if last is not None else None
         fields.cached_lines = request_lines(fields, self.peer, self.proto, self.trusted, before)
         if before is not None and before.user_agent == fields.user_agent and before.host == fields.host:
@@ -464,7 +482,7 @@ class Downstream(AnswerWriter):
         exchange = self.exchange
         if response.plain and exchange is not None and not last:
             request = exchange.head
-            limit = self.listener.requests_per_connection
+            limit = self._requests_limit
             # By far the most frequent case, written out: nothing to add but the request id.
             if (
                 request.minor
@@ -485,7 +503,7 @@ class Downstream(AnswerWriter):
         fields = head.fields
         if fields.close or not (head.minor or fields.keep_alive) or self.half_closed or self.front.draining:
             return False
-        limit = self.listener.requests_per_connection
+        limit = self._requests_limit
         return not limit or self.served < limit
 
     def write(self, data: bytes) -> None:
@@ -527,7 +545,7 @@ class Downstream(AnswerWriter):
             return
         self.state = HEAD
         self.timer = "idle"
-        self.deadline = self.context.now + self.listener.idle_timeout
+        self.deadline = self.context.now + self._idle_timeout
         if self._held and not self._reading:
             data, self._held = self._held, b""
             self._read_heads(data)
@@ -698,7 +716,7 @@ class Downstream(AnswerWriter):
 
     def close_after_next(self) -> None:
         """The listener is gone: one more answer, and that says Connection: close."""
-        self.listener = replace(self.listener, requests_per_connection=1)
+        self._follow(replace(self.listener, requests_per_connection=1))
         self.drain()
 
     def drain(self) -> None:
@@ -710,7 +728,7 @@ class Downstream(AnswerWriter):
             # By the clock: `Context.now` is as old as the last pass, which is too long ago when the worker stood still.
             self.deadline = min(self.deadline, monotonic() + (DRAIN_IDLE if self.served else DRAIN_FIRST))
         elif self.state < LINGER:
-            self.listener = _draining(self.listener)
+            self._follow(_draining(self.listener))
         elif self.timer == "linger":
             self._lingers_until = min(self._lingers_until, self.context.now + LINGER_SHORT)
             self.deadline = min(self.deadline, self._lingers_until)

@@ -308,18 +308,18 @@ class Upstream(TargetStream):
         if self._held:
             data = self._held + data
             self._held = b""
+        context = self.lane.context
         while True:
-            end = data.find(b"\r\n\r\n") + 4
-            if end < 4:
-                check_partial_response(data)
-                self._held = data
-                return
-            raw = data[:end]
-            memo = self.lane.context.reply_heads
-            if raw in memo and exchange.head.method != b"HEAD":
-                head = memo[raw]
+            last = context.last_reply
+            if last is not None and data.startswith(context.last_reply_raw) and exchange.head.method != b"HEAD":
+                head, end = last, len(context.last_reply_raw)  # most often: no hash of all of it, and no copy
             else:
-                head = self._parse_head(raw, exchange)
+                end = data.find(b"\r\n\r\n") + 4
+                if end < 4:
+                    check_partial_response(data)
+                    self._held = data
+                    return
+                head = self._head_of(data[:end], exchange)
             if head.fields.keep_alive_timeout:
                 self.lane.idle_limit.heard(head.fields.keep_alive_timeout, self.lane.service.timeouts.idle)
             data = data[end:]
@@ -377,17 +377,23 @@ class Upstream(TargetStream):
             self._state = _BODY
             exchange.on_response(head, data, False)
 
-    def _parse_head(self, raw: bytes, exchange: Requester) -> ResponseHead:
-        """A head that no target has sent of late. Raises `BadResponse`."""
+    def _head_of(self, raw: bytes, exchange: Requester) -> ResponseHead:
+        """A head that is not the one before it; it may have been sent of late. Raises `BadResponse`."""
+        method = exchange.head.method
+        context = self.lane.context
+        heads = context.reply_heads
+        known = heads.get(raw) if method != b"HEAD" else None
+        if known is not None:
+            context.last_reply, context.last_reply_raw = known, raw
+            return known
         line_end = raw.find(b"\r\n")
         fields = read_response_fields(raw[line_end + 2 : -2])
-        method = exchange.head.method
         head = read_response(raw, line_end, fields, method)
         if len(raw) <= MEMO_LIMIT and method != b"HEAD" and head.status >= 200:
-            heads = self.lane.context.reply_heads
             if len(heads) >= MEMO_HEADS:
                 heads.clear()
             heads[raw] = head
+            context.last_reply, context.last_reply_raw = head, raw
         return head
 
     def _read_body(self, exchange: Requester, data: bytes) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lb.http.h1.replies import Reply
+from lb.proxy.services import Step
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
 
 
-class BodyLimit:
+class BodyLimit(Step):
     """At most `limit` bytes of payload."""
 
     __slots__ = ("_limit",)

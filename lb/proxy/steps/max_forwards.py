@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lb.http.h1.replies import Reply
+from lb.proxy.services import Step
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
 
-_ALLOW = b"Allow: GET, HEAD, POST, PUT, DELETE\r\n"
+_ALLOW: Final = b"Allow: GET, HEAD, POST, PUT, DELETE\r\n"
 
 
-class MaxForwards:
+class MaxForwards(Step):
     """`Max-Forwards: 0` ends here."""
 
     __slots__ = ()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lb.http.h1.replies import Reply
+from lb.proxy.services import Step
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
 
 
-class Overload:
+class Overload(Step):
     """The exchange is counted already."""
 
     __slots__ = ()

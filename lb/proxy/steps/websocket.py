@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lb.http.h1.replies import Reply
+from lb.proxy.services import Step
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
 
 
-class WebSocketHandshake:
+class WebSocketHandshake(Step):
     """It is a GET of HTTP/1.1 with a key; other protocols to upgrade to are not ours to judge."""
 
     __slots__ = ()
