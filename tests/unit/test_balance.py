@@ -158,6 +158,12 @@ def test_avoiding_one_keeps_the_shares_of_the_others():
     assert tally[members[1][0].id] == pytest.approx(30_000, rel=0.01)
 
 
+def test_weights_that_are_hardly_above_zero_have_a_sequence() -> None:
+    members = lanes(2.2250738585072014e-308, 2.2250738585e-313)
+    balancer = build(Balance("round_robin"), members, random.Random(1))
+    assert counts(balancer, members, 1000) == [1000, 0]
+
+
 def test_avoiding_all_but_a_tiny_share_still_finds_it():
     members = lanes(1_000_000, 1)
     balancer = build(Balance(), members, random.Random(5))

@@ -121,6 +121,8 @@ def sequence(members: Sequence[tuple[T, float]], begin: float) -> Iterator[T]:
     turns = whole_cycle(weights, begin)
     if turns is not None:
         return cycle([items[i] for i in turns])
+    most = max(weights)  # in parts of it, as the inverse of a sum that is hardly above 0 is infinite
+    weights = [weight / most for weight in weights]
     start = begin * max(LAP, 2 * len(items)) / sum(weights, 0.0)
     return chain.from_iterable(_items_of(laps(weights, start), items))
 
