@@ -1,4 +1,4 @@
-"""Background loops: their names, how long one that failed waits, and how often the same error is told.
+"""Background loops: their names, their waits after a failure, and the bound for messages about one error.
 
 `process.guard` runs the loops. The names are labels of a metric, so that they are all written down here.
 """

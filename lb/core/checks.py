@@ -1,4 +1,4 @@
-"""What a probe asks and what counts as a pass. Part of a target's identity: a verdict holds for one spec only.
+"""Checks: the question of a probe, and the condition for a pass. A verdict holds for one `CheckSpec` only.
 
 Durations are seconds, sizes bytes. Defaults are the documented ones; `config` fills the values in.
 """
@@ -48,7 +48,7 @@ class CheckSpec:
 
 @dataclass(frozen=True, slots=True)
 class OnFailure:
-    """What is done for a target whose liveness failed `fall` times in a row: a command, a webhook, or both."""
+    """The actions when a target's liveness has failed `fall` times in a row: a command, a webhook, or both."""
 
     command: tuple[str, ...] = ()
     webhook: str = ""  # URL that gets a POST with a JSON body
@@ -69,7 +69,7 @@ class Checks:
 
 
 def definition(spec: CheckSpec) -> CheckSpec:
-    """What the check asks and expects, without its timing: verdicts are shared by equal definitions only."""
+    """A check's question and expected answer, without its timing. Verdicts are shared by equal definitions only."""
     return replace(
         spec, interval=0.0, timeout=0.0, rise=0, fall=0, grace=0.0, jitter=0.0, fast_interval=0.0, down_interval=0.0
     )

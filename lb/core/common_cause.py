@@ -1,7 +1,7 @@
-"""Whether a failed probe is to be believed, and whose fault it may be. Pure; `now` is monotonic seconds.
+"""Common causes: whether a failed probe has a cause other than its target. Pure; `now` is monotonic seconds.
 
-A checker that is wrong about everybody does more harm than any single target. So before a failure is counted it is
-asked whether somebody other than the target explains it better:
+A checker that is wrong about all targets does more harm than any single target. So before a failure counts, three other
+causes are considered:
 
 - `own_fault`: our own event loop stood still while the probe waited (Envoy #28699), our own machine had no descriptor
   or port left, or every ready target of every pool fell silent within one round of probes.
@@ -47,7 +47,7 @@ class Notice(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What is thought of one verdict."""
+    """The judgement of one verdict."""
 
     doubt: str = ""
     notices: tuple[Notice, ...] = ()
@@ -95,7 +95,7 @@ class _Pool:
 
 
 class CommonCause:
-    """Hears every readiness verdict. `window` is the longest round of probes: interval + timeout, seconds."""
+    """Judges every readiness verdict. `window` is the longest round of probes: interval + timeout, seconds."""
 
     def __init__(self, window: float = 3.0) -> None:
         self.window = window
@@ -127,7 +127,7 @@ class CommonCause:
         return notices
 
     def judge(self, pool: str, target: str, verdict: Verdict, now: float) -> Finding:
-        """What to think of a verdict on a target that is ready; of others nothing is thought."""
+        """Judge a verdict on a ready target. Verdicts on other targets are never doubted."""
         group = self._pools.get(pool)
         if group is None or target not in group.ready or verdict.ignored:
             return NOTHING
@@ -192,7 +192,7 @@ def overloaded(verdict: Verdict, in_flight: int, completed: int) -> bool:
 
 
 def _failure_signature(verdict: Verdict) -> str:
-    """What two failures must share to be called alike."""
+    """The properties that two failures must share to have a common cause."""
     if verdict.kind in SILENT:
         return SILENCE
     return verdict.text if verdict.kind == "status" else verdict.kind

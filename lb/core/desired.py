@@ -1,4 +1,4 @@
-"""What the operators want: which pool is active, how traffic is shared, which targets drain, which weights differ.
+"""Desired state: the active pools, shares of traffic, drains and weights that operators have ordered.
 
 The supervisor owns one `Desired`, changes it by replacing it, and persists every version before it takes effect.
 Each override keeps the configured value that it replaced, so that a later edit of the file wins.

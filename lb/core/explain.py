@@ -1,4 +1,4 @@
-"""Why a target gets traffic or does not, in sentences: what is known, by which rule it counts, what must happen next.
+"""Why a target gets traffic or does not, in sentences: its state, the rule that counts, and the next condition.
 
 Pure: everything it says comes from its arguments. The sentences are for people; each stands for itself, so that any
 front end may show them as a list.

@@ -1,6 +1,6 @@
 """Which targets a pool keeps when a reload replaces all of them at once, and until when. Pure.
 
-A pool whose targets are all new has nobody to offer until one of them has passed its check: its clients would get 503.
+A pool whose targets are all new has no target in rotation until one has passed its check: its clients would get 503.
 So a pool with traffic is handed over. The replaced targets that can serve go on, probed and judged as before. They go
 as soon as enough of the new ones can serve: one, or as many as keep the pool out of panic, each with its slow start
 behind it. Else the first one to pass would get all requests at once, which is what a slow start is to prevent.
@@ -10,7 +10,7 @@ behind it. Else the first one to pass would get all requests at once, which is w
 - A target that is in the file under another name has moved and is not replaced. A pool that gets a target which can
   serve elsewhere already needs no handover.
 - A handover goes on over further reloads, also under another name of the pool, until it is over.
-- It ends after `LONGEST` seconds in any case: nobody takes a target out of the file to have it serve for ever.
+- It ends after `LONGEST` seconds in any case, because a target that was removed from the file must not serve for ever.
 - A restart forgets it, as the replaced targets are in no file.
 """
 

@@ -1,9 +1,9 @@
-"""How long a target keeps an idle connection, learnt from what it says and from what it does.
+"""How long a target keeps an idle connection, learnt from its answers and from its closes.
 
 The 502 that users of every peer report most is a request written to a pooled connection that the target was just
-closing (Node closes after 5 s, many proxies keep for 60). Two sources tell: the `Keep-Alive: timeout=N` field of an
-answer, and the age at which idle connections were seen to close. The shortest of the last minute or two counts:
-a target that restarts closes young connections, and that is to be forgotten again.
+closing (Node closes after 5 s, many proxies keep for 60). There are two sources: the `Keep-Alive: timeout=N` field of
+an answer, and the age of idle connections when they were closed. The shortest of the last minute or two counts, because
+a target that restarts closes young connections, and that must be forgotten again.
 
 A target that is killed closes everything at one moment, whatever its age, and then refuses connections. That is no
 habit: it teaches nothing, and a request that breaks off then may have been worked on.
@@ -34,7 +34,7 @@ BEFORE_REFUSAL: Final = 2.0
 
 
 class IdleLimit:
-    """What is known of one target."""
+    """The idle limit of one target, as far as it is known."""
 
     __slots__ = (
         "_before",

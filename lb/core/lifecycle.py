@@ -148,7 +148,7 @@ class Rules:
 
 
 class Health(msgspec.Struct, frozen=True, gc=False):
-    """What the supervisor knows of one target. Times are of the caller's monotonic clock, seconds.
+    """The health of one target, as the supervisor sees it. Times are of the caller's monotonic clock, seconds.
 
     Each probe makes a new one: a struct's `replace` costs a tenth of a dataclass's.
     """
@@ -233,7 +233,7 @@ class Effect(NamedTuple):
 
 
 def initial(now: float, rules: Rules) -> Health:
-    """A target nobody has looked at yet."""
+    """The health of a target that has not been probed yet."""
     if rules.probed:
         return Health(started=now, probe_since=now, rotation_since=now)
     return Health(
@@ -248,7 +248,7 @@ def initial(now: float, rules: Rules) -> Health:
 
 
 def step(health: Health, event: Event, now: float, rules: Rules) -> tuple[Health, tuple[Effect, ...]]:
-    """What is known after `event`, and what follows from it."""
+    """The health after `event`, and its effects."""
     effects: list[Effect] = []
     match event:
         case Probed(verdict, doubt):

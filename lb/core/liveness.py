@@ -1,7 +1,7 @@
 """Whether a target should be restarted, and when it may be. Pure; `now` is monotonic seconds.
 
-Readiness and liveness answer two questions, and they are kept apart: a target that is not ready gets no traffic and is
-left in peace; one that is not alive is restarted, whatever its readiness says. A liveness check never moves traffic.
+Readiness and liveness are separate questions. A target that is not ready gets no traffic, and is not restarted. A
+target that is not alive is restarted, whatever its readiness. A liveness check never moves traffic.
 
     unknown | pass                         | alive
     unknown | fail within grace            | unknown
@@ -33,7 +33,7 @@ HOUR = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Liveness:
-    """What is known of one target's life. Times are monotonic seconds."""
+    """The liveness of one target. Times are monotonic seconds."""
 
     state: Literal["unknown", "alive", "dead"] = "unknown"
     streak: int = 0  # +n: passes in a row, -n: counted failures in a row
@@ -46,7 +46,7 @@ class Liveness:
 
 
 def step_liveness(life: Liveness, verdict: Verdict, now: float, spec: CheckSpec) -> Liveness:
-    """What is known after a liveness probe."""
+    """The liveness after a probe."""
     if verdict.ignored:
         return replace(life, text=verdict.text)
     if verdict.ok:

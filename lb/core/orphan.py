@@ -1,6 +1,6 @@
-"""How long a worker serves on when its supervisor is gone, and what it says meanwhile.
+"""How long a worker serves without a supervisor, and which messages it prints meanwhile.
 
-Nobody probes targets then, so the verdicts that a worker serves by are as old as the supervisor is gone.
+Targets are not probed then, so the worker's verdicts grow old.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PAUSE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What follows from one look at the clock."""
+    """The result of one look at the clock."""
 
     text: str  # to be said; empty: nothing
     ends: bool  # the worker is to drain and end

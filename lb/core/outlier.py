@@ -204,7 +204,7 @@ class Ejector:
             self._probation[new] = until
 
     def forget(self, keep: Iterable[str]) -> None:
-        """Drop what is known of all targets but these."""
+        """Drop the records of all targets but these."""
         kept = set(keep)
         for records in (self._windows, self._heard, self._probation, self._causes):
             for target in [target for target in records if target not in kept]:
@@ -341,7 +341,7 @@ class Ejector:
 
 
 class _Peers:
-    """Everybody's requests together, so that each target's peers are a subtraction and not a sum of their own."""
+    """The requests of all targets together, so that the sums of a target's peers are a subtraction."""
 
     def __init__(self, sums: Mapping[str, tuple[int, int, float]]) -> None:
         self._sums = sums

@@ -1,4 +1,4 @@
-"""What an answer must hold: a text, or a `/regular expression/`, looked for within bounds.
+"""Patterns for answers: a text, or a `/regular expression/`, matched within a limit of time.
 
 A pattern such as `(a+)+$` takes longer than the universe lasts on a body made for it, and Python's own `re` can neither
 be given a limit nor lets anything else run meanwhile: one target could hold up the checks of all. So the patterns are

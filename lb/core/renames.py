@@ -1,4 +1,4 @@
-"""What a new configuration calls the things that an old one had: matched by address, not by place. Pure.
+"""Renames between two configurations, matched by address and not by place. Pure.
 
 A target's id says where it stands: `service/pool/host:port`. A renamed pool or service, or a target that moves, has
 other ids for the same addresses, and what is known of an address must not be lost with a name. So:
@@ -29,7 +29,7 @@ Place = tuple[str, str]  # service and pool
 
 @dataclass(frozen=True, slots=True)
 class Renames:
-    """What has another name now."""
+    """The names that have changed between two configurations."""
 
     services: Mapping[str, str] = field(default_factory=dict)  # new name → old one
     pools: Mapping[Place, Place] = field(default_factory=dict)  # new place → old one, of whatever has moved or changed
@@ -67,7 +67,7 @@ def layout_of(services: Iterable[Service]) -> dict[str, dict[str, tuple[str, ...
 
 
 def renames(old: Layout, new: Layout) -> Renames:
-    """What of `old` has another name in `new`."""
+    """The renames from `old` to `new`."""
     before, after = _ids(old), _ids(new)
     fresh = [id for id in after if id not in before]
     if not fresh:

@@ -1,4 +1,4 @@
-"""What a worker tells the supervisor: cumulative counters since the worker's start, so a lost report harms nothing.
+"""Reports of a worker to the supervisor: cumulative counters since its start, so that a lost report harms nothing.
 
 A `Report` holds the whole current state of every lane and pool that changed since the last report, keyed by name.
 The supervisor keeps the newest state per worker; of a worker that is gone it adds the last state to its totals.
@@ -145,7 +145,7 @@ class RequestRecord:
 
 @dataclass(slots=True)
 class Report:
-    """What changed in a worker since its last report; every entry is that entry's whole state."""
+    """The changes in a worker since its last report. Every entry is that entry's whole state."""
 
     worker: int
     incarnation: int  # the worker's start, Unix nanoseconds: tells a successor's counters from its predecessor's

@@ -1,7 +1,7 @@
-"""What is kept of a target's health over a restart, and when it still holds. Pure.
+"""Restoring: the part of a target's health that outlives a restart, and the conditions under which it holds. Pure.
 
 A verdict holds if the same question would be asked of the same address, and it is no older than the time in which a
-target that died meanwhile would have been found out. Everybody else is probed first.
+dead target would have been detected. Every other target is probed before it gets requests.
 
 An ejection says itself how long it is fresh: until its time is over, and then, where there are probes, until one has
 passed. So it holds for as long, given the same question and address; a restart is no way around it. How often in a row
@@ -34,7 +34,7 @@ LONGEST_TRIAL = 86400.0
 
 
 class Kept(msgspec.Struct, frozen=True, gc=False):
-    """What outlives a restart of the supervisor."""
+    """A target's state that outlives a restart of the supervisor."""
 
     target: str
     identity: str  # `checks.identity`: the same question, asked of the same address

@@ -1,4 +1,4 @@
-"""Whether a failed try of a request may be made again, and what the client is told if not.
+"""Whether a failed try of a request may be made again, and the client's answer if not.
 
 The rules, each learnt from a peer:
 - never once a byte of a response has been passed on (nginx, Pingora);
@@ -33,7 +33,7 @@ GARBAGE: Final = 4
 STATUS: Final = 5
 CAUSES: Final = ("refused", "unreachable", "timeout", "reset", "garbage", "status")
 
-#: Tries beyond `attempts` that a request gets whose connections were closed before it reached anybody.
+#: Tries beyond `attempts` for a request whose connections were closed before it reached a target.
 FREE: Final = 8
 #: The decision to try again; any other value is the status to answer.
 RETRY: Final = 0
@@ -42,7 +42,7 @@ CUT: Final = -1
 
 
 class Failure(NamedTuple):
-    """What went wrong with one try. `text` does not name the target: whoever shows it says which one it was."""
+    """The failure of one try. `text` does not name the target; the caller adds its name."""
 
     phase: int
     cause: int
@@ -56,7 +56,7 @@ class Failure(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What becomes of a failed try: `RETRY`, `CUT`, or the status to answer; and if it is not made again, why."""
+    """The decision on a failed try: `RETRY`, `CUT` or the status to answer, and the reason against another try."""
 
     action: int
     why: str = ""

@@ -73,7 +73,7 @@ class _Open:
 
 
 class RunFolder:
-    """Hears every probe; says which run has ended with it."""
+    """Folds probes into runs. A probe may end a run."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, str], _Open] = {}

@@ -1,4 +1,4 @@
-"""What the supervisor and a worker say to each other, and the wire between them.
+"""The messages between the supervisor and a worker, and the wire for them.
 
 Down go states (`Snapshot`, `Rotation`, `Targets`) and orders; up go reports, alarms and confirmations. Every message is
 whole state or a mergeable delta, so that a lost or repeated one harms nothing. A frame is its length (4 bytes), the

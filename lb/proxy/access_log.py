@@ -24,7 +24,7 @@ RECENT: Final = 2000
 PATH: Final = 200
 #: Lines that are joined at a time.
 PIECE: Final = 12
-#: Bytes that are written without waiting for the sweeper: a megabyte at once would hold up who shares the processor.
+#: Bytes that are written without waiting for the sweeper: a megabyte at once would delay other processes.
 FULL: Final = 65536
 _PLAIN: Final = re.compile(r'[^"\\\x00-\x1f\x7f-\uffff]*')
 
@@ -53,21 +53,21 @@ def escaped(raw: bytes) -> str:
     return quoted(raw)[1:-1]
 
 
-#: What is kept of a recent request that has no JSON line: id, start (monotonic), seconds, status, method, whole path,
+#: The record of a recent request without a JSON line: id, start (monotonic), seconds, status, method, whole path,
 #: peer, and the id of its target (empty: the proxy answered by itself). A plain tuple of values that exist anyhow, as a
 #: worker without an access log makes one for each request.
 Brief = tuple[bytes, float, float, int, bytes, bytes, bytes, str]
 
 
 def brief(exchange: Ended, seconds: float) -> Brief:
-    """What is kept of an exchange that has ended."""
+    """The record of an exchange that has ended."""
     head = exchange.head
     who = exchange.peer, exchange.target_id
     return (exchange.request_id, exchange.started, seconds, exchange.status, head.method, head.target, *who)
 
 
 def find_brief(recent: Iterable[Brief], request_id: str, wall: float) -> RequestRecord | None:
-    """What is kept of a request, as `lb explain` wants it; `wall` is Unix time less monotonic time."""
+    """The record of a request, for `lb explain`. `wall` is Unix time less monotonic time."""
     wanted = request_id.encode("latin-1", "replace")
     match = next((each for each in recent if each[0] == wanted), None)
     if match is None:
@@ -90,7 +90,7 @@ def find_brief(recent: Iterable[Brief], request_id: str, wall: float) -> Request
 
 
 def _record_of(line: dict[str, Any]) -> RequestRecord:
-    """What a JSON line says."""
+    """The record in a JSON line."""
     return RequestRecord(
         id=line["id"],
         at=0.0,
@@ -108,7 +108,7 @@ def _record_of(line: dict[str, Any]) -> RequestRecord:
 
 
 class Recent(Observer):
-    """Keeps what `lb explain` may ask for of recent requests, where there is no access log to look it up."""
+    """Keeps records of recent requests for `lb explain`, when there is no access log."""
 
     __slots__ = ("_briefs",)
 
@@ -230,7 +230,7 @@ class Log(Observer):
 
     @staticmethod
     def _rare(exchange: Ended) -> bytes:
-        """What only an eventful request has: phases that took time of their own, other tries, a reason."""
+        """The fields of an eventful request: times of its phases, other tries, a reason."""
         line = f',"attempts":{exchange.attempt + 1}'
         if exchange.connected_at:
             line += f',"connect_seconds":{exchange.connected_at - exchange.started:.6f}'
@@ -246,7 +246,7 @@ class Log(Observer):
     def refused(
         self, peer: bytes, request_id: bytes, status: int, reason: str, size: int, now: float, seen: Excerpt
     ) -> None:
-        """Add the line of a request that was refused before it was understood; what could not be read is empty."""
+        """Add the line of a request that was refused while its head was read. Unreadable values are empty."""
         wall = now + self.wall
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S" if self._json else "%d/%b/%Y:%H:%M:%S +0000", time.gmtime(wall))
         if self._json:
@@ -282,7 +282,7 @@ class Log(Observer):
         self.trouble = self._writer.cannot_open or self._writer.cannot_write
 
     def find(self, request_id: str) -> RequestRecord | None:
-        """What a recent line says of a request; None: there is no such line any more."""
+        """The record of a recent request. None when its line is gone."""
         if not self._json:
             return None
         self._pack()
@@ -322,6 +322,6 @@ class Log(Observer):
         self._writer.reopen()
 
     def close(self) -> None:
-        """Write what is left; waits a second at most."""
+        """Write the remaining lines, for at most a second."""
         self.flush()
         self._writer.close()

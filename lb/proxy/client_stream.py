@@ -33,8 +33,10 @@ class PrivateStreams:
         raise NotImplementedError
 
     def find(self, pools: Sequence[Collection[Lane]], tried: Collection[Lane]) -> tuple[Lane, TargetStream, int] | None:
-        """The connection that serves a request of the first of these pools that has one: its lane, itself, and which
-        of the pools that is. None: there is none. A pool is the lanes in rotation; those in `tried` have failed it."""
+        """A connection for a request, from the first of these pools with one: (lane, connection, index of the pool).
+
+        None: no pool has one. A pool is its lanes in rotation; lanes in `tried` have failed the request.
+        """
         raise NotImplementedError
 
     def take(self, upstream: TargetStream) -> None:
@@ -48,7 +50,7 @@ class PrivateStreams:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ClientStream:
-    """Who asked, and where the answer goes. A subclass sets all of the attributes."""
+    """The client of an exchange, and the way for its answer. A subclass sets all of the attributes."""
 
     __slots__ = ("blocked", "peer", "private", "transport", "trusted")
 
@@ -60,7 +62,7 @@ class ClientStream:
 
     @property
     def send_timeout(self) -> float:
-        """Seconds that the client may take nothing of what is sent to it."""
+        """Seconds without progress, after which the client counts as stalled."""
         raise NotImplementedError
 
     # --- the answer -------------------------------------------------------------------------------------------------
@@ -68,8 +70,8 @@ class ClientStream:
     def splice(self, response: ResponseHead) -> bool:
         """Whether this response's body, which is chunked, may be handed over with its framing.
 
-        The target's stream asks once, before it hands the head over, and both then pass the bytes on as they came. That
-        saves taking the framing off and putting it on again; the exchange sees nothing of it but a count.
+        The target's stream asks once, before it hands the head over. Then both streams pass the bytes on unchanged,
+        which saves removing the framing and adding it again. The exchange sees only a count of the framing.
         """
         raise NotImplementedError
 
@@ -125,11 +127,11 @@ class ClientStream:
     # --- the connection ---------------------------------------------------------------------------------------------
 
     def defer_read(self) -> None:
-        """Ask for no request until the loop's next turn: this one has lasted long enough."""
+        """Defer reading from the client until the loop's next turn, because this turn has lasted too long."""
         raise NotImplementedError
 
     def keep_private(self, lane: Lane, upstream: TargetStream) -> None:
-        """A connection to a target may serve nobody else: it is kept until this client goes."""
+        """Keep a connection to a target for this client alone, until the client's connection ends."""
         raise NotImplementedError
 
     def send_upgrade(self, response: ResponseHead) -> None:
@@ -137,9 +139,9 @@ class ClientStream:
         raise NotImplementedError
 
     def become_tunnel(self) -> bytes:
-        """The transport belongs to a tunnel from now on; returns what was read ahead for it."""
+        """Hand the transport to a tunnel. Returns the bytes that were read ahead."""
         raise NotImplementedError
 
     def unregister(self) -> None:
-        """The connection is gone: count it no more."""
+        """Remove the connection, which has ended, from all counts."""
         raise NotImplementedError

@@ -35,7 +35,7 @@ class Connector:
         self._pacer.ask(lane)
 
     def open(self, lane: Lane, begun: Begun) -> None:
-        """Open a connection now. The lane is told by `opened` or `not_opened`."""
+        """Open a connection now. The result is a call of `Lane.opened` or `Lane.not_opened`."""
         task = self._context.loop.create_task(self._open(lane, begun))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -68,7 +68,7 @@ class Connector:
     async def _connect(self, lane: Lane, within: float | None) -> Upstream:
         """Open a connection within so many seconds. Raises OSError, which TimeoutError is one of.
 
-        Only the kernel's part may be cancelled in the middle: a transport that is being made would be left over.
+        Only the kernel's part may be cancelled: a transport that is being made would leak.
         """
         loop = self._context.loop
         target = lane.target

@@ -1,4 +1,4 @@
-"""Context: what all parts of one worker's data plane share: clock, dice, ids, counters, and what is watched.
+"""Context: the state that all parts of a worker's data plane share: clock, random numbers, ids, counters, watches.
 
 It knows no request, target or route, so every file of the data plane may know it. `DataPlane` makes it.
 """
@@ -43,7 +43,7 @@ class OpenTunnel(Protocol):
 
 
 class Context:
-    """What one worker's connections and requests have in common. `now` is the time of the last pass of the sweeper."""
+    """The shared state of one worker's connections and requests. `now` is the time of the sweeper's last pass."""
 
     __slots__ = (
         "_date_second",
@@ -78,7 +78,7 @@ class Context:
     ) -> None:
         self.worker = worker  # its number
         self.loop = loop
-        self.alarm = alarm  # called at once with what the supervisor should hear before a report
+        self.alarm = alarm  # called at once with failures that the supervisor has to get before a report
         self.rng = random.Random(seed)
         self.stats = stats
         self.observers: tuple[Observer, ...] = ()

@@ -1,4 +1,4 @@
-"""What a worker cannot say any more when it is killed: how many requests were under way, how many log lines unwritten.
+"""Crash counters: after a worker's death, how many requests were under way and how many log lines were unwritten.
 
 A few numbers in a page of memory that the supervisor has as well (memfd_create(2)). Reports go out four times a second;
 these are true to the request, whatever the worker dies of. They cost two stores per request.
@@ -27,7 +27,7 @@ TAKEN: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """What a worker has left behind."""
+    """The unfinished work of a worker that has ended."""
 
     under_way: int
     lines: int  # of the access log, that were not written
@@ -37,7 +37,7 @@ NOTHING: Final = Unfinished(0, 0)
 
 
 def cells(fd: int = -1) -> memoryview:
-    """A worker's page, to write into; without a descriptor one that nobody else sees."""
+    """A worker's page, to write into. Without a descriptor it is private memory."""
     page = mmap.mmap(fd, SIZE) if fd >= 0 else bytearray(SIZE)
     return memoryview(page).cast("q")
 
@@ -53,7 +53,7 @@ def create() -> int:
 
 
 def read(fd: int) -> Unfinished | None:
-    """What a worker that is gone has left, by its page."""
+    """The unfinished work of a worker that has ended, by its page. None when the page cannot be read."""
     try:
         page = memoryview(os.pread(fd, SIZE, 0)).cast("q")
     except (OSError, TypeError):

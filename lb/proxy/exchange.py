@@ -61,9 +61,9 @@ PHASE_NAMES: Final = ("new", "queued", "connecting", "waiting", "awaiting eviden
 
 #: Request bytes held while a connection is opened, before the client's reading stops.
 PENDING_LIMIT: Final = 65536
-#: Seconds that a request whose connection broke off waits for evidence, before it is given up.
+#: Seconds that a request waits for evidence, after its connection has broken off, before it fails.
 EVIDENCE_TIME: Final = 0.2
-#: …and so often in a row at most, while nobody knows whether the target still accepts connections.
+#: The most waits in a row, while it is unknown whether the target still accepts connections.
 EVIDENCE_TURNS: Final = 4
 
 _BUCKETS: Final = BUCKETS
@@ -129,7 +129,7 @@ class Exchange(Ended):
         self.needs_new_connection = False  # the next try may not ride a pooled connection
         self.asset_tried = False
         self.trailers = self.target_fragment = b""  # of the request, whole lines; of the log's line
-        self.body_may_be_unread = False  # the target may leave the body unread: its connection serves nobody else
+        self.body_may_be_unread = False  # the target may leave the body unread: its connection serves no other request
         self.answered_by_proxy = False  # the proxy answered by itself
         self.tried: list[Lane] | tuple[()] = ()
         self.attempt_log = ()
@@ -148,8 +148,11 @@ class Exchange(Ended):
     # 1 --- begin ----------------------------------------------------------------------------------------------------
 
     def start(self, piece: bytes, done: bool, trailers: bytes = b"") -> None:
-        """The head has been read; `piece` is what came of the body's payload with it, `done` whether that was all, and
-        `trailers` the trailer fields, whole lines, if it was."""
+        """Begin, after the head has been read.
+
+        `piece` is the payload that came with it. `done`: the body is complete. `trailers` are its trailer fields, whole
+        lines.
+        """
         live = self.live
         stats = self.context.stats
         stats.begun += 1
@@ -182,7 +185,7 @@ class Exchange(Ended):
         if route.total:
             self.ends_at = self.started + route.total
         only = service.split.only
-        # The first case is `choose`, written out for a service whose traffic all goes to one pool.
+        # The first case is `choose`, inlined for a service with one pool for all traffic.
         self.pool = only if only is not None and service.plain and only.members else service.choose(self)
         if service.mirror is not None and done:
             service.mirror.consider(self)
@@ -249,7 +252,7 @@ class Exchange(Ended):
 
     def send_copy(self) -> None:
         """The original needs no other try: send the copy, unless its connection is still to come."""
-        self.started = monotonic()  # what it waited is none of its time
+        self.started = monotonic()  # its waiting time does not count
         if self.phase != NEW:
             return
         assert self.mirror_client is not None
@@ -285,7 +288,7 @@ class Exchange(Ended):
         return not limit or lane.active < limit
 
     def _copy_connected(self, upstream: TargetStream) -> None:
-        """A copy's connection is there: send the copy, or keep the connection for when it may go."""
+        """A copy's connection is open: send the copy, or keep the connection until the copy may be sent."""
         mirror_client, lease = self.mirror_client, self.lease
         assert mirror_client is not None
         assert lease is not None
@@ -384,7 +387,7 @@ class Exchange(Ended):
         return self.phase == QUEUED and self.pool is pool
 
     def leave_queue(self) -> None:
-        """There may be room now, or the pool has changed: try again. The wait's deadline stays what it was."""
+        """Try again, because a target may have room or the pool has changed. The deadline of the wait stays."""
         if self.phase == QUEUED:
             self.phase = NEW
             self.deadline = inf
@@ -411,7 +414,7 @@ class Exchange(Ended):
     # 2 --- connected ------------------------------------------------------------------------------------------------
 
     def on_connected(self, upstream: TargetStream) -> None:
-        """A new connection is there."""
+        """The requested connection is open."""
         self.connected_at = monotonic()
         if self.client is self.mirror_client:
             self._copy_connected(upstream)
@@ -431,7 +434,7 @@ class Exchange(Ended):
         self._send(upstream)
 
     def _send(self, upstream: TargetStream) -> None:
-        """Write the head and what there is of the body."""
+        """Write the head and the received part of the body."""
         self.upstream = upstream
         self.phase = WAITING
         head = self.head
@@ -553,8 +556,10 @@ class Exchange(Ended):
         return self.client.splice(head)
 
     def on_response(self, head: ResponseHead, piece: bytes, done: bool, framing: int = 0) -> None:
-        """The answer's head, with what came of its body in the same read. On a splice, `framing` bytes of that are the
-        framing of chunks, which no count of payload holds."""
+        """Relay the answer's head, with the part of its body that came in the same read.
+
+        On a splice, `framing` bytes of that part are the framing of chunks, and are not counted as payload.
+        """
         now = monotonic()
         status = head.status
         if status >= 400 and self._sent_elsewhere(status, done, now):
@@ -641,11 +646,12 @@ class Exchange(Ended):
         if upstream is not None:
             upstream.cancel()
             lease.hang_up(upstream, now)
-        self._note(f"{lane.id}: {failure.text}")
+        self._log_attempt(f"{lane.id}: {failure.text}")
         doubtful = failure.idle >= 0.0 and failure.elapsed <= COINCIDENCE and self.phase == WAITING and self.replayable
         if doubtful and not (self.head.idempotent and self._elsewhere(lane, fallback=False)):
-            # Was it an idle close that met our request? The target's other connections may tell in a moment; and
-            # whether it is there at all, a new one. The fallback is for requests that the target itself has failed.
+            # The target may have closed an idle connection just as the request was written. Its other connections show
+            # that within a moment, and a new connection shows whether the target is alive. The fallback is for
+            # requests that the target itself has failed.
             self.phase = AWAITING_EVIDENCE
             self.deadline = inf
             if self._may_open(lane):
@@ -656,7 +662,7 @@ class Exchange(Ended):
         self._decide(lane, failure, now)
 
     def _evidence_due(self, lane: Lane, failure: Failure, at: float, turns: int) -> None:
-        """Judge by what is known of the target by now; if it has yet to answer a new connection, a little later."""
+        """Decide by the evidence so far. While the target has not answered a new connection, wait once more."""
         if self.phase == AWAITING_EVIDENCE:
             explains = lane.idle_limit.explains
             explained = explains(failure.idle, failure.elapsed, at, alive=lane.opened_at > at)
@@ -680,7 +686,7 @@ class Exchange(Ended):
             self.answer(decision.action, _reason_of(failure), _public(failure))
 
     def _decision(self, lane: Lane, failure: Failure, now: float) -> Decision:
-        """What becomes of a try that failed at this lane; it takes from the retry budget."""
+        """The decision on a try that failed at this lane. A retry takes from the retry budget."""
         service = self.service
         return decide(
             failure,
@@ -723,7 +729,7 @@ class Exchange(Ended):
             if failure.reused or any(member not in self.tried for member in self.pool.members):
                 self._next_lane()
             else:
-                # The rare way that needs a timer: everybody has been tried, so give them a moment.
+                # A rare case that needs a timer: all targets have been tried, so that the retry waits a moment.
                 self.context.loop.call_later(0.05 * (1 << min(self.attempt - 1, 5)), self._retry_now)
         if pool.waiting:
             pool.wake()  # the try that failed has left room
@@ -734,8 +740,8 @@ class Exchange(Ended):
             self.lease.release()
             self.lease = None
 
-    def _note(self, text: str) -> None:
-        """Remember what became of a try."""
+    def _log_attempt(self, text: str) -> None:
+        """Add the result of a try to the attempt log."""
         self.attempt_log = [*self.attempt_log, text]
 
     @property
@@ -750,7 +756,7 @@ class Exchange(Ended):
         return self.client.blocked
 
     def keep_private(self, upstream: TargetStream) -> None:
-        """The connection may serve nobody but this client: it is kept until the client goes."""
+        """Keep the connection for this client alone, until the client's connection ends."""
         assert self.lease is not None
         self.client.keep_private(self.lease.lane, upstream)
 
@@ -789,10 +795,10 @@ class Exchange(Ended):
             if decision.action == RETRY:
                 lane.try_failed("5xx", failure.text)
                 self._drop_upstream(done, now)
-                self._note(f"{lane.id}: answered {status}")
+                self._log_attempt(f"{lane.id}: answered {status}")
                 self._again(lane, failure)
                 return True
-            self._note(f"{lane.id}: answered {status}; not tried again: {decision.why}")
+            self._log_attempt(f"{lane.id}: answered {status}; not tried again: {decision.why}")
         elif status == 404 and service.rules.sticky.asset_fallback and self._may_ask_for_asset():
             other = service.asset_pool(self)
             if other is not None:
@@ -805,7 +811,7 @@ class Exchange(Ended):
                     self.tried = [*self.tried, lane]
                 former, self.pool = self.pool, other
                 self.phase = NEW
-                self._note(f"{lane.id}: answered 404, asked the other pool")
+                self._log_attempt(f"{lane.id}: answered 404, asked the other pool")
                 self._next_lane()
                 if former.waiting:
                     former.wake()  # the target that answered has room
@@ -813,13 +819,13 @@ class Exchange(Ended):
         return False
 
     def _may_ask_for_asset(self) -> bool:
-        """Whether a request that one version answered with 404 may be sent to the other one, once."""
+        """Whether a request that one pool answered with 404 may be sent to the other pool, once."""
         if self.asset_tried or self.head.method not in (b"GET", b"HEAD"):
             return False
         return self.replayable and self.body_done
 
     def _drop_upstream(self, done: bool, now: float) -> None:
-        """Let go of the connection whose answer is not wanted; keep it only if the answer is over."""
+        """Give the connection up. It is reused only if its answer is complete."""
         upstream, self.upstream = self.upstream, None
         if upstream is not None and self.lease is not None:
             upstream.reusable = (
@@ -842,7 +848,7 @@ class Exchange(Ended):
         self._too_slow()
 
     def _too_slow(self) -> None:
-        """The target has not done in time what `timer` is about."""
+        """The target's timeout `timer` has passed."""
         lane, timer = self.lane, self.timer
         if lane is None:
             return
@@ -852,7 +858,7 @@ class Exchange(Ended):
         self.on_failure(Failure(HEAD, TIMEOUT, text, timer=timer))
 
     def client_lost(self) -> None:
-        """The client went away: nobody's failure (nginx logs it as 499)."""
+        """The client's connection has ended. That counts as no failure (nginx logs it as 499)."""
         if self.phase not in (OVER, TUNNELLING):
             if self.phase == QUEUED:
                 self.pool.leave(self)
@@ -920,7 +926,10 @@ class Exchange(Ended):
     # 6 --- backpressure ---------------------------------------------------------------------------------------------
 
     def client_blocked(self) -> None:
-        """The client takes no more: its connection watches whether it ever does, so the target's time stands still."""
+        """Stop reading from the target while the client's send buffer is full.
+
+        The client's connection watches for progress, so that the target's timeout does not run.
+        """
         if self.upstream is not None:
             self.deadline = inf
             self.upstream.pause()
@@ -936,7 +945,10 @@ class Exchange(Ended):
                 self._await_response()
 
     def upstream_blocked(self) -> None:
-        """The target takes no more of the body: its connection watches whether it ever does (`target_stalled`)."""
+        """Stop reading from the client while the target's send buffer is full.
+
+        The target's connection watches for progress (`target_stalled`).
+        """
         self.client.pause()
         if self.phase == WAITING and self.timer != "per_try":
             self.timer = "send"
@@ -1031,7 +1043,7 @@ def _reason_of(failure: Failure) -> str:
 
 
 def _public(failure: Failure) -> str:
-    """What the client is told: the cause, but no target's address."""
+    """The text for the client: the cause, without the target's address."""
     if failure.cause == TIMEOUT:
         return f"the target {_TIMER_TEXTS[failure.timer]} (timeout: {failure.timer})"
     if failure.phase == CONNECT:

@@ -1,4 +1,4 @@
-"""Front: what the client connections of one worker share: who is connected, who is trusted, and whether it drains."""
+"""Front: the state that one worker's client connections share: the connections, trusted networks, and the drain."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Connection(Protocol):
 
 
 class Front:
-    """The client connections of one worker, and what holds for all of them."""
+    """The client connections of one worker, and their shared state."""
 
     __slots__ = ("clients", "draining", "per_client", "removed_binds", "trusted", "turned_away")
 

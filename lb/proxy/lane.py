@@ -78,9 +78,9 @@ class Lease:
     # It has no `__init__`, and no value where none is needed: one is made for each request.
 
     def open(self, waiter: Requester, needs_new_connection: bool, careful: bool) -> None:
-        """Get a connection for `waiter`, which is told by `on_connected` or `on_failure`.
+        """Get a connection for `waiter`, by a call of `on_connected` or `on_failure`.
 
-        One is opened for it. It gets the first that is there: that one, another request's, or one that becomes idle.
+        A connection is opened for it. It gets the first one available: that one, another request's, or an idle one.
         """
         lane = self.lane
         lane.active += 1
@@ -135,7 +135,7 @@ class Lease:
                 lane.ewma.observe(seconds, now)
 
     def _count(self, outcome: int, status: int, bucket: int) -> None:
-        """What the target did, unless that was a whole 200."""
+        """Count an answer other than a complete 200."""
         lane = self.lane
         tally = lane.tally
         tally.codes[status] += 1
@@ -148,12 +148,12 @@ class Lease:
             lane.streak = 0
 
 
-#: What lanes without a request that waits for a connection have in common, so that looking at it fetches nothing.
+#: The empty queue that all lanes without waiters share, so that reading it loads no memory.
 _NO_WAITERS: Final[deque[Lease]] = deque(maxlen=0)
 
 
 class Lane:
-    """What one worker knows of one target. `in_flight` and `ewma` are read by the balancers."""
+    """One worker's side of one target. Balancers read `in_flight` and `ewma`."""
 
     __slots__ = (
         "active",
@@ -215,8 +215,8 @@ class Lane:
         self.log_fragment = _log_fragment(target)
         self.opened_at = -inf  # when the newest connection was opened
         self.tally = TargetTally(target.id, buckets=[0] * (len(BUCKETS) + 1))
-        # What `settle` has yet to add to the tally. Nearly every answer is a whole 200: those are counted by bucket of
-        # the histogram alone, which touches two cache lines where the tally has a dozen (see benchmarks/README.md).
+        # Counts that `settle` has yet to add to the tally. Nearly every answer is a complete 200. It is counted by
+        # bucket alone, which touches two cache lines where the tally has a dozen (see benchmarks/README.md).
         self.counts = [0] * (len(BUCKETS) + 1)
         self.seconds = 0.0
         self.streak = 0  # failures in a row
@@ -255,10 +255,10 @@ class Lane:
         return lease
 
     def keep(self, upstream: TargetStream) -> None:
-        """One more idle connection, the freshest; of more than may be in use at once the oldest goes.
+        """Add an idle connection, the freshest. Beyond the bound of connections, the oldest is closed.
 
-        Fewer would not do: of a thousand requests that come at once a thousand connections become idle at once, and
-        whatever is closed then is opened anew for the next thousand.
+        A lower bound would cost: after a thousand requests at once, a thousand connections become idle at once. A
+        connection closed then is opened again for the next thousand.
         """
         before = self.freshest
         self.freshest = upstream
@@ -291,8 +291,8 @@ class Lane:
     def _is_safe(self, upstream: TargetStream, age: float, now: float) -> bool:
         """Whether a connection that has been idle for `age` seconds will not be closed just as a request is written.
 
-        While nothing is known of the target's idle limit, its oldest idle connection is the canary: what is half as
-        old is safe. With a single connection there is no canary, so the request gets a new one, and there are two.
+        While the target's idle limit is unknown, its oldest idle connection is the canary: a connection half as old is
+        safe. With a single connection there is no canary, so that the request gets a new one.
         """
         limit = self.idle_limit
         if not upstream.looks_open():
@@ -304,7 +304,7 @@ class Lane:
         return age <= limit.safe_for
 
     def hand_over(self, upstream: TargetStream) -> None:
-        """A connection has become idle while requests expect one: it goes to the first, if that may ride it."""
+        """Give an idle connection to the first waiter, if its request may use it."""
         self.prune()
         if self.waiters:
             first = self.waiters[0]
@@ -314,7 +314,7 @@ class Lane:
         self.keep(upstream)
 
     def opened(self, upstream: TargetStream) -> None:
-        """A new connection is there: for the first that expects one, or for whoever comes next."""
+        """Give a new connection to the first waiter, or park it for the next request."""
         self.opening -= 1
         self.opened_at = upstream.idle_since
         self.prune()
@@ -337,16 +337,16 @@ class Lane:
                 lease.waiter.on_failure(failure)
                 self.prune()
                 return
-            self.connector.ask(self)  # it came later, and a connection of its own has gone to an earlier one
+            self.connector.ask(self)  # it came later, and an earlier waiter got the connection that was opened for it
         self.pools.wake(self)  # with this target all may be cooling, and then those that were before are back
 
     def needs_another(self) -> bool:
-        """Whether more requests expect a connection than are being opened."""
+        """Whether there are more waiters than connections being opened."""
         self.prune()
         return len(self.waiters) > self.opening
 
     def park(self, upstream: TargetStream, now: float) -> None:
-        """A new connection that nobody needs any more is good for the next request."""
+        """Keep a new connection without a waiter for the next request."""
         if self.draining:
             upstream.abort()
         else:
@@ -355,7 +355,7 @@ class Lane:
             self.keep(upstream)
 
     def prune(self) -> None:
-        """Drop the first waiters whose request is over: that leaves room."""
+        """Drop the first waiters whose request has already ended."""
         before = self.active
         while self.waiters and self.waiters[0].released:
             self._leaves_first()
@@ -375,11 +375,11 @@ class Lane:
         return lease
 
     def begin(self) -> None:
-        """Open a connection now, for the first request that waits for one when it is there."""
+        """Open a connection now. It goes to the waiter that is first when it is open."""
         self._begin(self.waiters[-1].waiter.is_copy)
 
     def try_out(self, for_copy: bool) -> None:
-        """Open a connection that no request waits for: it shows whether the target is there at all."""
+        """Open a connection without a waiter, to see whether the target accepts connections."""
         self._begin(for_copy)
 
     def _begin(self, for_copy: bool) -> None:
@@ -403,7 +403,7 @@ class Lane:
         self.retire_all()
         self.idle_limit = IdleLimit(
             self.service.timeouts.idle, self.context.now
-        )  # what was learnt is another machine's
+        )  # the idle limit was learnt from another machine
         self.streak = self.tally.streak = 0
 
     def retire_all(self) -> None:
@@ -453,7 +453,7 @@ class Lane:
         self.latency = service.balance.policy == "peak_ewma"
 
     def drain(self, draining: bool, now: float) -> None:
-        """Begin or end a drain: no connection is kept, WebSockets are told to go, what is left is cut in the end."""
+        """Begin or end a drain: no connection is kept, WebSockets get a close frame, and the rest is cut at the end."""
         if draining == self.draining:
             return
         self.draining = draining

@@ -40,7 +40,7 @@ NO_RETRIES: Final = RetryBudget(0.0, 0, 0.0)
 
 
 class Mirroring:
-    """What one service mirrors, and what came of it."""
+    """The mirroring of one service, and the counts of its copies."""
 
     def __init__(self, service: LiveService, pool: LivePool, rules: Mirror) -> None:
         self.service = service
@@ -75,7 +75,7 @@ class Mirroring:
 
     @staticmethod
     def has_seen(original: Exchange, copy: Exchange) -> bool:
-        """Whether the copy's pool has got the original itself, by whatever way."""
+        """Whether the copy's pool has received the original."""
         name = copy.pool.name
         return original.pool.name == name or any(lane.target.pool == name for lane in original.tried)
 
@@ -162,7 +162,7 @@ class MirrorClient(ClientStream):
             self._mirroring.count(self._compare(self._result, self._copied))
 
     def _compare(self, result: tuple[int, float], copied: tuple[int, float]) -> str:
-        """What the copy's status and seconds are, beside those of its original."""
+        """The outcome: the copy's status and seconds compared with its original's."""
         (status, seconds), (copy_status, copy_seconds) = result, copied
         if self._failed:
             return "failed"
@@ -200,7 +200,7 @@ class MirrorClient(ClientStream):
         return b""
 
     def reset(self) -> None:
-        """Nobody sees the answer."""
+        """The answer goes nowhere."""
 
     def done(self, complete: bool) -> None:
         """Nothing follows."""

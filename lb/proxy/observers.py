@@ -1,4 +1,4 @@
-"""Observers: what is told of each exchange that has ended, in one place and in one order.
+"""Observers: called for each exchange that has ended, from one place and in one order.
 
 `Context.observers` is the one tuple of them: the access log, and, where a service has one, its adaptive limit and its
 mirror. `Exchange` calls `ended` of each and knows none of them. An observer that a worker does not need is not in the
@@ -93,7 +93,7 @@ class Ended(Requester):
 
 
 class Observer:
-    """Is told of every exchange that has ended, in `seconds`."""
+    """Called with every exchange that has ended, after `seconds`."""
 
     __slots__ = ()
 

@@ -171,8 +171,7 @@ class DataPlane:
         return None
 
     def _carry_over(self, old_services: dict[str, LiveService], names: Renames) -> None:
-        """Requests under way go on by the new rules: bounds count them, drains of pools find them, and what waits is
-        woken by whoever ends."""
+        """Move requests under way to the new rules: bounds count them, drains find them, and ends wake the queues."""
         new_services = {old: new for new, old in names.services.items()}
         new_pools = {old: new for new, old in names.pools.items()}
         for exchange in [*(client.exchange for client in self.clients), *self.live.copies]:
@@ -188,7 +187,7 @@ class DataPlane:
                 exchange.pool = service.pools.get(named, exchange.pool)
 
     def _fold(self, lane: Lane) -> None:
-        """The target is gone: what was counted for it, and still will be, is counted for all such of its pool."""
+        """Fold a removed target's counts, present and future, into the counts of its pool's removed targets."""
         id = removed_id(lane.target.service, lane.target.pool)
         removed = self._removed.setdefault(id, empty_tally(id))
         lane.settle()
@@ -198,7 +197,7 @@ class DataPlane:
         self._folded.append(lane.id)
 
     def _fold_places(self) -> None:
-        """Pools and services are gone: what was counted for them, and still will be, is counted for all such."""
+        """Fold the counts of removed pools and services, present and future, into those of all removed ones."""
         layout = {name: service.pools for name, service in self.services.items()}
         for key in list(self.stats.pools):
             standing = counted_under(*key, layout)
@@ -299,9 +298,9 @@ class DataPlane:
         return lambda: cast("asyncio.Protocol", Downstream(self.live, self.front, listener))
 
     def recall(self, request_id: str) -> None:
-        """Send what is kept of a request that went well with the next report: `explain` asks for it.
+        """Send the record of a successful request with the next report, for `explain`.
 
-        A request that the next report tells of anyway is left as it is: its record says more than the log's line.
+        A request that the next report has anyway is skipped: its record holds more than the log's line.
         """
         if any(record.id == request_id for record in self.stats.records):
             return
@@ -311,7 +310,7 @@ class DataPlane:
             self.stats.records.append(record)
 
     def end_drains(self, now: float, lanes: Iterable[Lane], pools: Iterable[LivePool]) -> None:
-        """Cut what is left on those targets and pools whose drain time is over; forget lanes that are empty."""
+        """Cut the remaining requests of targets and pools whose drain time is over. Forget empty lanes."""
         late = {lane for lane in lanes if lane.draining and lane.drained_at <= now}
         late.update(lane for lane in self._leaving if lane.drained_at <= now)
         over = {pool for pool in pools if 0.0 < pool.leaves_at <= now}
@@ -388,11 +387,11 @@ class DataPlane:
             tunnel.close_frame_at = self.context.now + spread * number / len(tunnels)
 
     def idle(self) -> bool:
-        """Whether no client is left."""
+        """Whether no client is connected."""
         return not self.context.tunnels and not self.clients
 
     def close(self) -> None:
-        """Cut what is left, write the log out."""
+        """Cut the remaining requests and write the log."""
         self._sweeper.stop()
         self.connector.contexts.close()
         for client in list(self.clients):

@@ -1,7 +1,7 @@
 """Private connections: those to targets that authenticate a connection instead of each request (NTLM, Negotiate).
 
 After such a login every request on the connection is that user's (RFC 4559 section 6 warns proxies of it). So a
-connection that carried one serves the client connection it was made for, and nobody else; that client's next requests
+connection that carried one serves only the client connection that it was made for; that client's next requests
 ride it, as the login takes several of them. It ends with its client. An answer that merely offers such a login also
 keeps its connection for that client until its next request; if that does not log in, the connection is shared again.
 

@@ -1,4 +1,4 @@
-"""ReadDeferral: a turn of the event loop comes to an end, however many clients are busy.
+"""ReadDeferral: a turn of the event loop ends, however many clients are busy.
 
 libuv looks for ready sockets up to 48 times in one turn, for as long as each look finds 1,024 of them. Two thousand
 busy clients keep a worker from all else for more than a second then: timers, new connections, word from the supervisor.

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from lb.proxy.tcp import delivery, unacknowledged
 
-#: Seconds that a closing connection may last without progress once nobody waits for its bytes.
+#: Seconds that a closing connection may last without progress, after the peer has acknowledged all bytes.
 CLOSE_TIME = 5.0
 #: Looks per limit. A look costs two system calls. A peer that takes nothing is cut off by a quarter of the limit late
 #: at most: an eighth until the first look, before which nothing is known, and one until the last.
@@ -33,7 +33,7 @@ class Sender(Protocol):
 
 
 class Sending:
-    """How far a peer has come with what was written to it.
+    """A peer's progress with the bytes that were written to it.
 
     `limit`: seconds without progress until it counts as stalled. `quiet`: the same once the peer has acknowledged
     everything, for a connection that is to close.

@@ -1,4 +1,4 @@
-"""A worker's live side of a service and its pools: who is in rotation, how traffic is shared, who waits.
+"""A worker's live side of a service and its pools: lanes in rotation, shares of traffic, waiting requests.
 
 Each pool has a queue of its own. A pool whose targets hang fills its own queue and delays no other pool's requests.
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lb.proxy.stats import PoolCounts
 
 
-#: Seconds that a lane which refused a connection is left out, unless the supervisor says more.
+#: Seconds that a lane is out of rotation after it has refused a connection, unless the supervisor decides more.
 COOLDOWN: Final = 1.0
 
 
@@ -93,7 +93,7 @@ class LivePool:
         self.balancer = build(self.service.rules.balance, kept, self.rng)
 
     def cool_down(self, lane: Lane, until: float) -> None:
-        """Leave a lane out for a moment: it refused a connection, and the supervisor may not know yet."""
+        """Take a lane out for a moment: it has refused a connection, and no verdict of the supervisor has come yet."""
         if any(lane is member for member, _ in self.weights):
             was_cooling = lane in self.cooling
             self.cooling[lane] = until
@@ -101,7 +101,7 @@ class LivePool:
                 self.rebuild()
 
     def end_cooldown(self, now: float) -> None:
-        """Take lanes back whose moment is over."""
+        """Take back the lanes whose cooldown is over."""
         over = [lane for lane, until in self.cooling.items() if until <= now]
         if over:
             for lane in over:
@@ -127,8 +127,8 @@ class LivePool:
     def wake(self) -> None:
         """A connection or a target has become free: let the waiting requests try, in their order, while there is room.
 
-        One that may not use the room there is keeps its place, and holds up nobody behind it: it has tried that target
-        before, or its client is logged in at another one.
+        A request that may not use that room keeps its place, and later requests are tried: it has tried that target
+        before, or its client is logged in at another target.
 
         A request that tries may end, and the end of a request wakes the queue. That inner call returns at once,
         because this loop goes on with the next request anyway.
@@ -264,7 +264,7 @@ class LiveService:
         self.replay = rules.retries.replay
 
     def inherit(self, old: LiveService, names: Renames) -> None:
-        """Take over what a service of the same name, or the one that was renamed, knows: a reload must not forget."""
+        """Take over the state of the service of the same name, or of the renamed one: a reload must not lose it."""
         self.retried, self.mirrored, self.copies = old.retried, old.mirrored, old.copies
         self.split.position = old.split.position
         self.budget.requests, self.budget.retries = old.budget.requests, old.budget.retries
@@ -392,7 +392,7 @@ class LiveService:
         return any(_untried(pool, (*exchange.tried, lane)) for pool in pools)
 
     def key_of(self, exchange: Exchange) -> int:
-        """What a hashing balancer hashes; a request without the header or cookie is hashed by client."""
+        """The key for a hashing balancer. A request without the header or cookie is hashed by client."""
         key = key_bytes(self.rules.balance.key, exchange.head, exchange.client)
         return hash_key(key or exchange.client.peer)
 
@@ -446,8 +446,10 @@ class LiveRoute:
 
 
 class LiveConfig:
-    """What one worker serves by, now: routes, services, and the context that they share. It is all that an `Exchange`
-    knows of its worker. `DataPlane` replaces its parts between two requests."""
+    """The configuration that a worker serves by now: routes, services, and their shared context.
+
+    An `Exchange` knows no more of its worker. `DataPlane` replaces the parts between two requests.
+    """
 
     __slots__ = ("context", "copies", "lanes", "no_service", "only_route", "routes", "services", "table")
 

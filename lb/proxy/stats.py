@@ -134,7 +134,7 @@ class Stats:
         return self.pool_counts(service, pool).settled()
 
     def pool_tallies(self) -> dict[tuple[str, str], PoolTally]:
-        """Those of all pools, by service and pool."""
+        """The tallies of all pools, by service and pool."""
         return {key: counts.settled() for key, counts in self.pools.items()}
 
     def fold(self, key: tuple[str, str], into: tuple[str, str]) -> tuple[PoolCounts, PoolCounts]:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from lb.core.retry import Failure
     from lb.http.message import RequestHead, ResponseHead
 
-#: Whom a connection may serve: anybody; the client that was offered a login on it; the one that has sent a login. See
-#: `proxy.private`.
+#: The clients that a connection may serve: all; the client that was offered a login on it; the client that has sent a
+#: login. See `proxy.private`.
 SHARED: Final = 0
 OFFERED: Final = 1
 AUTHENTICATED: Final = 2
@@ -69,7 +69,7 @@ class TargetStream:
         raise NotImplementedError
 
     def cancel(self) -> None:
-        """Give the request up: nothing more of it is told, and the stream serves no other one. `detach` follows."""
+        """Give the request up: no more call-backs, and no further request. `detach` follows."""
         raise NotImplementedError
 
     def pause(self) -> None:
@@ -81,7 +81,7 @@ class TargetStream:
         raise NotImplementedError
 
     def reserve(self, private: int) -> None:
-        """Serve one client alone from now on, or anybody again: SHARED, OFFERED or AUTHENTICATED."""
+        """Set the clients that the connection may serve: SHARED, OFFERED or AUTHENTICATED."""
         raise NotImplementedError
 
     @property
@@ -90,7 +90,7 @@ class TargetStream:
         raise NotImplementedError
 
     def on_stalled(self) -> None:
-        """The target has taken nothing of what was written, or of the close, for too long."""
+        """The target has acknowledged no written bytes, or no close, for too long."""
         raise NotImplementedError
 
     # --- of the lane ------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class TargetStream:
         raise NotImplementedError
 
     def looks_open(self) -> bool:
-        """Whether the kernel knows of no end of file, reset or stray bytes on this idle connection."""
+        """Whether the kernel reports no end of file, reset or stray bytes on this idle connection."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""What the kernel knows of a connection: how far the bytes that were written have come (Linux TCP_INFO, SIOCOUTQ)."""
+"""The kernel's view of a connection: how many written bytes were sent and acknowledged (Linux TCP_INFO, SIOCOUTQ)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Delivery(NamedTuple):
 
 
 def delivery(sock: socket.socket) -> Delivery | None:
-    """How far what was written has come; None where the kernel does not tell."""
+    """The bytes sent and acknowledged. None when the kernel does not report them."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_SENT + 8)
     except OSError:

@@ -58,7 +58,7 @@ class Tunnel:
         self.last_byte = self.context.now  # the pass that last saw bytes move
         self.moved = False  # bytes have come since the last pass
         self.close_frame_at = 0.0  # when to send 1001; 0: not to be closed
-        self.closes_at = 0.0  # when to cut, after the goodbye
+        self.closes_at = 0.0  # when to cut, after the close frame
         self.reason = ""
         down, up = exchange.client.transport, upstream.transport
         self.client_end = _End(self, down, GOING_AWAY)
@@ -89,7 +89,7 @@ class Tunnel:
             self.target_end.data_received(rest)
 
     def on_tick(self, now: float) -> None:
-        """Called by the sweeper: idle limit, goodbye, cut."""
+        """Called by the sweeper: idle limit, close frame, cut."""
         if self.moved:
             self.moved = False
             self.last_byte = now
@@ -105,7 +105,7 @@ class Tunnel:
             self.target_end.send_close_frame()
 
     def _taken_at(self) -> float:
-        """When a side whose buffer is full was last seen to take something."""
+        """The time of the last progress of a side whose buffer is full."""
         watched = self.context.sending.get(self.client_end), self.context.sending.get(self.target_end)
         return max((sending.moved_at for sending in watched if sending is not None), default=0.0)
 
@@ -138,14 +138,14 @@ class Tunnel:
             self.client_end.close()
 
     def _broke_off(self, reason: str) -> None:
-        """A side has left; if it was a WebSocket, without a word (RFC 6455 section 7.1.5: code 1006), say so."""
+        """Record that a side of a WebSocket has ended without a close frame (RFC 6455 section 7.1.5: code 1006)."""
         frames = self.client_end._frames, self.target_end._frames
         if self.websocket and not any(each is not None and each.closing for each in frames):
             self.reason = self.reason or reason
 
 
 class _End(asyncio.Protocol):
-    """One side of the tunnel; `goodbye` is the close frame that is written to this side."""
+    """One side of the tunnel. `close_frame` is the close frame for this side."""
 
     other: _End
 
@@ -157,9 +157,9 @@ class _End(asyncio.Protocol):
         self._ended = False  # this side sends no more
         self._frames = Frames() if tunnel.websocket else None  # of the bytes that this side receives
         self._close_frame = close_frame
-        self._leaving = False  # say goodbye at the next border of what is written to this side
+        self._leaving = False  # write the close frame at the next frame border
         self._closing = False  # the connection is to end
-        self._mute = False  # the goodbye is said: nothing more is written to this side
+        self._mute = False  # the close frame is written: nothing more is written to this side
 
     def data_received(self, data: bytes) -> None:
         tunnel = self.tunnel

@@ -1,8 +1,8 @@
-"""Acceptor: clients are let in from a listening socket's queue, also beside a thousand busy ones.
+"""Acceptor: accepts connections from a listening socket's queue, also beside a thousand busy clients.
 
-libuv accepts one connection per look at its sockets (libuv pull request 3696). Beside a thousand clients that all have
-requests a look takes tens of milliseconds, so that newcomers would come in at some thirty a second. Who sees that the
-last one is long ago therefore lets in those that stand behind as well.
+libuv accepts one connection per look at its sockets (libuv pull request 3696). Beside a thousand busy clients a look
+takes tens of milliseconds, so that only some thirty new connections a second would be accepted. When the last accept is
+long ago, the acceptor therefore accepts the next connections of the queue as well.
 """
 
 from __future__ import annotations
@@ -54,12 +54,14 @@ class Acceptor:
         return self._factory()
 
     def let_in_some(self) -> bool:
-        """Accept some of those who wait. False: the system has no descriptor or memory for them."""
+        """Accept some of the queue. False: the system has no descriptor or memory for them."""
         return self.let_in(AT_ONCE)
 
     def let_in(self, most: float, queue: socket.socket | None = None) -> bool:
-        """Accept those who wait in the queue, or in another one of the same address, up to so many. False: the system
-        has no descriptor or memory for them."""
+        """Accept up to `most` connections of the queue, or of another queue of the same address.
+
+        False: the system has no descriptor or memory for them.
+        """
         queue = queue or self._sock
         while most > 0:
             most -= 1

@@ -1,4 +1,4 @@
-"""A worker: the data plane on its sockets, told what to do over a channel, and on its own when that is gone.
+"""A worker: the data plane on its sockets, commanded over a channel, and on its own when the channel is lost.
 
 It is started as `python -m lb.worker.main` with one JSON argument: its number, the descriptors of its channel and
 of the socket that brings listening sockets, and the state directory. It imports nothing but the data plane, so that it
@@ -198,7 +198,7 @@ class Worker:
                 self._on_lost()
 
     def _obey(self, channel: Channel) -> None:
-        """From now on this is the supervisor: it is told everything, the former one nothing."""
+        """Take this channel as the supervisor's: it gets all messages, and the former channel is closed."""
         former, self._channel = self._channel, channel
         self._visitors.discard(channel)
         if self._orphaned is not None:
@@ -210,7 +210,7 @@ class Worker:
         self._send(self._report_now(full=True))
 
     def _on_lost(self) -> None:
-        """The supervisor is gone. Clients are not to notice: serve on by the last snapshot."""
+        """The supervisor has ended: serve on by the last snapshot, so that clients do not notice."""
         if self.done.is_set() or self.plane.front.draining:
             return
         if self._settled and self._handover_socket is not None:
@@ -281,7 +281,7 @@ class Worker:
             say(text)
 
     def _confirm(self) -> None:
-        """Say which version new requests are served by; one that is behind must not be taken for one that follows."""
+        """Confirm the version that new requests are served by. A worker that is behind confirms nothing."""
         if not self.plane.behind:
             self._send(Applied(self.plane.applied))
 
@@ -316,7 +316,7 @@ class Worker:
     # --- listening --------------------------------------------------------------------------------------------------
 
     def _take_sockets(self) -> None:
-        """Sockets that the supervisor has sent, and those that it wants closed."""
+        """Take the sockets that the supervisor has sent, and close the sockets that it names."""
         if self._fd_channel is None:
             return
         items, more = fd_handover.receive(self._fd_channel)
@@ -335,7 +335,7 @@ class Worker:
             self._changed.set()
 
     def _forget(self, key: ListenerKey) -> None:
-        """Listen there no more; somebody else does."""
+        """Stop listening: another worker listens there."""
         opened = self._open.pop(key, None)
         if opened is not None:
             opened.server.close()
@@ -344,9 +344,9 @@ class Worker:
             sock.close()
 
     def _leave(self, key: ListenerKey) -> None:
-        """Listen there no more, after those who wait in the queue have been let in.
+        """Stop listening, after the connections of the queue have been accepted.
 
-        If an heir listens on this very socket it would serve them as well; taking them harms nothing.
+        A worker that replaces this one may listen on the same socket. It would serve these connections as well.
         """
         opened = self._open.get(key)
         if opened is not None:
@@ -355,7 +355,7 @@ class Worker:
         self._forget(key)
 
     def _use_spares(self) -> None:
-        """Listen on a neighbour's sockets as well: nobody else would, if it has died with the supervisor."""
+        """Listen on a neighbour's sockets as well, because the neighbour may have died with the supervisor."""
         for key, sock in self.spares.items():
             if self.sockets.setdefault(key, sock) is not sock:
                 sock.close()
@@ -363,7 +363,7 @@ class Worker:
         self._changed.set()
 
     def _drop_spares(self, binds: Collection[str]) -> None:
-        """Keep a neighbour's sockets no more, after those who wait in their queues have been let in."""
+        """Close a neighbour's sockets, after the connections of their queues have been accepted."""
         for key in [key for key in self.spares if key[0] in binds]:
             sock = self.spares.pop(key)
             acceptor = next((opened.acceptor for own, opened in self._open.items() if own[0] == key[0]), None)
@@ -458,7 +458,7 @@ class Worker:
         self.done.set()
 
     def on_signal(self) -> None:
-        """SIGTERM: somebody ends an orphan by hand."""
+        """SIGTERM: an operator ends an orphaned worker."""
         self._drain(OWN_DRAIN)
 
     def reopen(self) -> None:
@@ -491,7 +491,7 @@ class Worker:
 
 
 def say(text: str) -> None:
-    """A line on stderr, if anybody still reads there: a pipe that is full must not stop the worker."""
+    """Print a line on stderr, unless its pipe is full: that must not stop the worker."""
     with contextlib.suppress(OSError, ValueError):
         if not select.select([], [2], [], 0.0)[1]:
             return

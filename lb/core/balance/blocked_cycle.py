@@ -6,7 +6,7 @@ quarter more than a request to one of a few. To go through a part of the data se
 called loop blocking or tiling (Lam, Rothberg, Wolf: The cache performance and optimizations of blocked algorithms,
 1991).
 
-Nobody waits for it, and nobody is left out:
+No request waits for it, and no lane is skipped:
 
 - A stretch has the traffic for `STAY` seconds at the most. So below about 1,300 requests a second the order is strict.
 - Hardly ever does a target get a request while it has another one. By Little's law the share of the requests in flight

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Member(Protocol):
-    """What a policy reads of a lane. Read-only here: the data plane counts."""
+    """The part of a lane that a policy reads. The data plane writes it."""
 
     @property
     def id(self) -> str: ...  # the target's id: hashing places a target by its name, the same in every worker
@@ -47,7 +47,7 @@ class Balancer(Generic[L]):
 
 
 class NoMember(Balancer[L]):
-    """Nobody is in rotation."""
+    """The balancer without lanes."""
 
     __slots__ = ()
 

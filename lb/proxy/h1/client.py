@@ -64,7 +64,7 @@ TURNED_AWAY = 32
 WRITE_BUFFER: Final = 65536
 #: Seconds that a client's next request may take to come while the worker drains.
 DRAIN_IDLE: Final = 0.5
-#: The same for its first one: a client asks again when an old connection ends, and gives up when a new one does.
+#: The same for a client's first request: clients retry when an old connection ends, and fail when a new one does.
 DRAIN_FIRST: Final = 2.0
 #: Heads up to this size are remembered for the connection's next request.
 MEMO_LIMIT: Final = 2048
@@ -248,7 +248,7 @@ class Downstream(AnswerWriter):
             self.client_key = b""
 
     def become_tunnel(self) -> bytes:
-        """The transport belongs to a tunnel from now on; returns what was read ahead for it."""
+        """Hand the transport to a tunnel. Returns the bytes that were read ahead."""
         self.state = TUNNEL
         self.deadline = inf
         self.context.sending.pop(self, None)
@@ -282,7 +282,7 @@ class Downstream(AnswerWriter):
                 self._close(self.listener.send_timeout)  # what is held is no whole request, and no more will come
 
     def on_stalled(self) -> None:
-        """The client has taken nothing of what was written for too long."""
+        """The client has acknowledged no written bytes for too long."""
         if self.state < LINGER:
             self.context.stats.reject("timeout_client_send")
             if self.exchange is not None:
@@ -395,7 +395,7 @@ class Downstream(AnswerWriter):
         return head
 
     def _parse_fields(self, block: bytes, last: RequestHead | None) -> RequestFields:
-        """What a header block says; what it has in common with the last one is not worked out again."""
+        """The fields of a header block. Parts that equal the last block's are reused."""
         fields = read_request_fields(block, self._block_limit, self._count_limit)
         before = last.fields if last is not None else None
         fields.cached_lines = request_lines(fields, self.peer, self.proto, self.trusted, before)
@@ -473,7 +473,7 @@ class Downstream(AnswerWriter):
 
     @property
     def send_timeout(self) -> float:
-        """Seconds that the client may take nothing of what is sent to it."""
+        """Seconds without progress, after which the client counts as stalled."""
         return self.listener.send_timeout
 
     # --- from the exchange ------------------------------------------------------------------------------------------
@@ -602,8 +602,10 @@ class Downstream(AnswerWriter):
     # --- trouble ----------------------------------------------------------------------------------------------------
 
     def _refuse(self, refusal: RequestError, head: bytes) -> None:
-        """Answer a request that is not passed on; its connection cannot be trusted any further. `head` is what came of
-        the request."""
+        """Answer a request that is not forwarded, and close: its connection cannot be trusted any further.
+
+        `head` are the received bytes of the request.
+        """
         context = self.context
         request_id = context.next_id()
         data = reply(refusal.status, refusal.detail, request_id=request_id, date=context.date)
@@ -612,7 +614,7 @@ class Downstream(AnswerWriter):
         self._close_gently(False)
 
     def _turn_away(self, reason: str, text: str) -> None:
-        """Too many connections: say so and close, without counting this one."""
+        """Refuse a connection over a limit with an answer, and close it. It is not counted."""
         context, front = self.context, self.front
         context.stats.reject(reason)
         front.clients.discard(self)

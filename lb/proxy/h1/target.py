@@ -154,7 +154,7 @@ class Upstream(TargetStream):
             self.exchange.upstream_unblocked()
 
     def on_stalled(self) -> None:
-        """The target has taken nothing of what was written, or of the close, for too long."""
+        """The target has acknowledged no written bytes, or no close, for too long."""
         if self.exchange is not None:
             self.exchange.target_stalled()
         else:
@@ -294,7 +294,7 @@ class Upstream(TargetStream):
             return False
         watch = self._watch
         if watch is None:
-            # A fifth of what a peeking recv costs, which says "nothing" by an exception.
+            # It costs a fifth of a peeking recv, which raises an exception when there is no data.
             watch = self._watch = select.poll()
             try:
                 watch.register(self.sock, select.POLLIN)
@@ -484,7 +484,7 @@ class Upstream(TargetStream):
         stale = unsent or (not answered and not ends and lane.idle_limit.explains(idle, elapsed, now))
         pooled = self._before > 0 or self.pooled
         what = "closed the connection" if ended else "reset the connection"
-        # Habits prove nothing: one that must not be sent twice waits a moment for what else becomes of the target.
+        # The idle limit proves nothing: a request that must not be sent twice waits for more evidence.
         proved = unsent or (stale and exchange.head.idempotent)
         if not (stale or exchange.is_copy):
             lane.try_failed("reset", what)
