@@ -158,7 +158,7 @@ class Ejector:
         """A worker's newest counters of one target. `worker` is its number and its incarnation."""
         heard = self._of(tally.target, worker)
         workers = self._heard[tally.target]
-        if len(workers) > 1:  # a worker's heir counts from nought; what its predecessor said is over
+        if len(workers) > 1:  # a worker's replacement counts from 0, so that its predecessor's counts are dropped
             for former in [key for key in workers if key[0] == worker[0] and key[1] < worker[1]]:
                 del workers[former]
         failed = tally.connect_failures + tally.resets + tally.timeouts + tally.server_errors

@@ -27,20 +27,20 @@ def target_changes(before: Snapshot, after: Snapshot) -> Targets | None:
     if any(target.id not in old and split_id(target.id)[2] in gone for target in changed):
         return None  # it has moved
     loses = {split_id(id)[0] for id in removed}
-    known = {rotation.service: rotation for rotation in before.rotations}
-    rotations = (new for new in after.rotations if new.service in loses or _differs(known.get(new.service), new))
+    former = {rotation.service: rotation for rotation in before.rotations}
+    rotations = (new for new in after.rotations if new.service in loses or _differs(former.get(new.service), new))
     had = dict(before.files)
     files = (file for file in after.files if file[0] not in had)
     return Targets(after.version, changed, removed, tuple(rotations), tuple(files))
 
 
 def with_targets(snapshot: Snapshot, targets: Targets) -> Snapshot:
-    """The snapshot with these changes; its version stays. A target of a pool that it has not is left out."""
+    """The snapshot with these changes; its version stays. A target of an unknown pool is skipped."""
     changed = {target.id: target for target in targets.changed}
     added: dict[tuple[str, str], list[Target]] = {}
-    known = _targets(snapshot.services)
+    stored = _targets(snapshot.services)
     for target in targets.changed:
-        if target.id not in known:
+        if target.id not in stored:
             added.setdefault((target.service, target.pool), []).append(target)
     places = {split_id(id)[:2] for id in (*changed, *targets.removed)}
 
@@ -66,13 +66,13 @@ def with_addresses(snapshot: Snapshot, addresses: Mapping[str, tuple[str, ...]])
     """The snapshot with the addresses of targets that are given by name, by target id."""
     if not addresses:
         return snapshot
-    known = _targets(snapshot.services)
-    named = ((known[id], found) for id, found in addresses.items() if id in known)
-    return with_targets(snapshot, Targets(snapshot.version, tuple(replace(t, addresses=found) for t, found in named)))
+    stored = _targets(snapshot.services)
+    named = ((stored[id], each) for id, each in addresses.items() if id in stored)
+    return with_targets(snapshot, Targets(snapshot.version, tuple(replace(t, addresses=each) for t, each in named)))
 
 
 def _without_targets(snapshot: Snapshot) -> Snapshot:
-    """What of it no `Targets` can change."""
+    """The snapshot without the parts that a `Targets` can change."""
     services = (
         replace(service, pools=tuple(Pool(pool.name, ()) for pool in service.pools)) for service in snapshot.services
     )

@@ -67,7 +67,7 @@ class Acceptor:
             most -= 1
             try:
                 connection, address = queue.accept()
-            except OSError as error:  # nobody is left, or no descriptor
+            except OSError as error:  # the queue is empty, or there is no descriptor
                 return error.errno not in _SHORT
             connection.setblocking(False)
             self._under_way.add(connection)

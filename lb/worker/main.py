@@ -221,17 +221,17 @@ class Worker:
 
     async def _outlive(self, since: float) -> None:
         """Serve on without a supervisor for a bounded time, and say so."""
-        said: float | None = None
+        last_message: float | None = None
         while not self.plane.front.draining:
             now = time.monotonic()
-            found = orphan.look(since, said, self._orphan_bound, now, bool(self._visitors))
-            if found.text:
-                said = now
-                say(f"worker {self.number} (process {os.getpid()}): {found.text}")
-            if found.ends:
+            look = orphan.look(since, last_message, self._orphan_bound, now, bool(self._visitors))
+            if look.text:
+                last_message = now
+                say(f"worker {self.number} (process {os.getpid()}): {look.text}")
+            if look.ends:
                 self._drain(OWN_DRAIN)
                 return
-            await asyncio.sleep(found.again)
+            await asyncio.sleep(look.again)
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -516,8 +516,8 @@ async def serve(number: int, channel: int, sockets: int, directory: str, crash_c
 def main() -> None:
     """The process's entry."""
     faulthandler.enable()  # a worker that hangs is ended by SIGABRT, and leaves a trace of where it hung
-    told = json.loads(sys.argv[1])
-    uvloop.run(serve(told["number"], told["channel"], told["sockets"], told["directory"], told["crash_counters"]))
+    given = json.loads(sys.argv[1])
+    uvloop.run(serve(given["number"], given["channel"], given["sockets"], given["directory"], given["crash_counters"]))
 
 
 if __name__ == "__main__":

@@ -382,10 +382,10 @@ class Upstream(TargetStream):
         method = exchange.head.method
         context = self.lane.context
         heads = context.reply_heads
-        known = heads.get(raw) if method != b"HEAD" else None
-        if known is not None:
-            context.last_reply, context.last_reply_raw = known, raw
-            return known
+        cached = heads.get(raw) if method != b"HEAD" else None
+        if cached is not None:
+            context.last_reply, context.last_reply_raw = cached, raw
+            return cached
         line_end = raw.find(b"\r\n")
         fields = read_response_fields(raw[line_end + 2 : -2])
         head = read_response(raw, line_end, fields, method)
