@@ -269,6 +269,8 @@ class World:
 
     def kill_supervisor(self) -> None:
         """kill -9."""
+        if not self.processes.living("worker"):
+            self.excuse("restart")  # the listening sockets, and who waits there, go with it
         process, supervisor = self.supervising, self.supervisor
         assert process is not None
         process.end(-9)
@@ -338,7 +340,9 @@ class World:
             return
         targets = self.services()[service].pools[pool]
         _, since = self.replaced.pop((service, pool))
-        fresh = [t for t in targets if not t.replaced and t.ready is not False and t.weight > 0 and not t.out]
+        fresh = [t for t in targets if not t.replaced and t.ready is not False and t.weight > 0]
+        if not self.orders:  # the order under way may be its undrain
+            fresh = [t for t in fresh if not t.out]
         told = f"the replaced targets of {service}/{pool} are given up after {CLOCK.now - since:.1f} s"
         if not fresh and CLOCK.now < since + 600.0:
             self.violate("3 handed over", f"{told}, and no new one can serve: {targets}")
