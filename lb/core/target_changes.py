@@ -29,8 +29,9 @@ def target_changes(before: Snapshot, after: Snapshot) -> Targets | None:
     loses = {split_id(id)[0] for id in removed}
     former = {rotation.service: rotation for rotation in before.rotations}
     rotations = (new for new in after.rotations if new.service in loses or _differs(former.get(new.service), new))
-    had = dict(before.files)
-    files = (file for file in after.files if file[0] not in had)
+    # Workers keep the contents that their targets need: those that a listener alone has needed have to be sent.
+    needed = _digests(changed) - _digests(old.values())
+    files = (file for file in after.files if file[0] in needed)
     return Targets(after.version, changed, removed, tuple(rotations), tuple(files))
 
 
@@ -81,6 +82,11 @@ def _without_targets(snapshot: Snapshot) -> Snapshot:
 
 def _targets(services: Iterable[Service]) -> dict[str, Target]:
     return {target.id: target for service in services for pool in service.pools for target in pool.targets}
+
+
+def _digests(targets: Iterable[Target]) -> set[str]:
+    """Of the contents of the TLS files that requests to these targets need."""
+    return {digest for tls in {target.tls for target in targets} if tls is not None for digest in tls.digests}
 
 
 def _differs(old: Rotation | None, new: Rotation) -> bool:

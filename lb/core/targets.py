@@ -241,4 +241,4 @@ class Targets:
     changed: tuple[Target, ...] = ()  # each new, or with other settings or addresses; it names its service and pool
     removed: tuple[str, ...] = ()  # ids
     rotations: tuple[Rotation, ...] = ()  # those that have changed as well
-    files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)  # contents that no snapshot before has had
+    files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)  # contents that no target before has needed

@@ -255,7 +255,9 @@ class DataPlane:
         for id in targets.removed:
             lane = live.lanes.pop(id, None)
             if lane is not None:
-                live.services[lane.target.service].pools[lane.target.pool].lanes.pop(id)
+                pool = live.pool_of(lane)
+                if pool is not None:
+                    pool.lanes.pop(id, None)
                 self._dismiss(lane)
         if any(target.tls is not None for target in targets.changed):
             self._use_tls((lane.target for lane in live.lanes.values()), {**files, **dict(targets.files)})

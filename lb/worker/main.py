@@ -253,6 +253,7 @@ class Worker:
                 self.plane.rotate(message)
             else:
                 self.plane.change(message)
+                self._try_again_to_listen()
             if not self._opening:
                 self._confirm()
         elif isinstance(message, Poll):
@@ -334,6 +335,17 @@ class Worker:
                 kept[key] = sock
             self._changed.set()
 
+    def _try_again_to_listen(self) -> None:
+        """Have listeners opened that could not be, as a snapshot has. What their files lacked may be there now."""
+        if not self.plane.front.draining and not all(map(self._is_open, self.sockets)):
+            self._opening = True
+            self._changed.set()
+
+    def _is_open(self, key: ListenerKey) -> bool:
+        """Whether a socket is served with the settings of its listener, or has none."""
+        listener, opened = self._listeners.get(key[0]), self._open.get(key)
+        return listener is None or (opened is not None and opened.listener == listener)
+
     def _forget(self, key: ListenerKey) -> None:
         """Stop listening: another worker listens there."""
         opened = self._open.pop(key, None)
@@ -403,9 +415,9 @@ class Worker:
             listener = self._listeners.get(key[0])
             if listener is None:
                 continue
-            former = self._open.get(key)
-            if former is not None and former.listener == listener:
+            if self._is_open(key):
                 continue
+            former = self._open.get(key)
             try:
                 options = await self._tls_options(listener)
             except (OSError, ssl.SSLError) as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lb.core.targets import Breaker, Rotation, Target, Targets, TlsClient
+import pytest
+
+from lb.core.targets import Breaker, Pool, Rotation, Target, Targets, TlsClient
 from tests.support.data_plane import GET, OK, Stage
 
 OLD, NEW = "s/blue/h:1", "s/blue/h:7"
@@ -95,6 +97,21 @@ def test_targets_of_a_pool_that_is_not_there_are_passed_over() -> None:
         stage, replace(ADDED, id="s/red/h:7", pool="red"), replace(ADDED, id="t/a/h:7", service="t"), removed=("x/y/z",)
     )
     assert stage.plane.applied == stage.version and len(stage.plane.lanes) == 2
+
+
+def test_a_target_that_is_gone_leaves_also_where_half_a_snapshot_has_moved_it() -> None:
+    stage = Stage(targets=1)
+    client, _ = stage.ask(GET)
+    upstream, wire = stage.accept()
+    upstream.data_received(OK)
+    rules = stage.snapshot.services[0]
+    moved = replace(rules.pools[0], name="teal", targets=(Target("s/teal/h:1", "s", "teal", "h", 1),))
+    half = replace(rules, pools=(moved, Pool("red", (Target("s/red/no:1", "s", "red", "no", 1, addresses=("no",)),))))
+    with pytest.raises(ValueError, match="no"):
+        stage.plane.apply(replace(stage.snapshot, version=99, services=(half,)))
+    assert stage.plane.lanes[OLD].target.pool == "teal"
+    change(stage, removed=(OLD,))
+    assert OLD not in stage.plane.lanes and wire.closed and client.status == 200
 
 
 def test_a_worker_that_is_behind_confirms_no_change() -> None:

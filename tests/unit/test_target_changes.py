@@ -61,6 +61,16 @@ def test_new_settings_come_with_the_files_that_they_need() -> None:
     assert target_changes(before, after) == Targets(2, (replace(ONE, tls=tls),), files=(("new", b"2"),))
 
 
+def test_a_file_that_only_a_listener_has_needed_is_told() -> None:
+    files = (("ca", b"1"),)
+    before = replace(snapshot(1, ONE, OTHER), files=files)  # workers keep what their targets need
+    using = replace(ONE, tls=TlsClient(ca_file="ca.pem", digests=("ca", "", "")))
+    after = replace(snapshot(2, using, OTHER), files=files)
+    assert target_changes(before, after) == Targets(2, (using,), files=files)
+    again = replace(snapshot(3, using, replace(OTHER, tls=using.tls)), files=files)
+    assert target_changes(after, again) == Targets(3, (replace(OTHER, tls=using.tls),)), "workers have it by now"
+
+
 def test_a_rotation_that_has_changed_as_well_is_told() -> None:
     after = snapshot(2, ONE, TWO, OTHER, ready=("t/a/9",))
     found = target_changes(snapshot(1, ONE, OTHER), after)

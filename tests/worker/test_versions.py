@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import pytest
 
 from lb.core.report import Report
-from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot, Target, Targets
+from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot, Target, Targets, TlsServer
 from lb.process import descriptors, fd_handover
 from lb.process.channel import Applied, Behind, Channel, Message, Poll, Polled, pack
+from lb.worker import main as worker_main
 from lb.worker.main import Worker
 from tests.support.eventually_async import eventually
 
@@ -58,10 +60,14 @@ class Inside:
         await asyncio.wait_for(self._polled.wait(), 20.0)
         return self._told
 
+    def give(self, sock: socket.socket) -> None:
+        """Hand it a socket of its listener."""
+        fd_handover.hand(self._fd_channel, (BIND, 0), sock)
+
     async def look_again(self) -> None:
         """Have it look at its listeners once more: another socket comes, on which it is to answer."""
         with socket.create_server(("127.0.0.1", 0)) as given:
-            fd_handover.hand(self._fd_channel, (BIND, 0), given)
+            self.give(given)
             address = given.getsockname()
         async with asyncio.timeout(20.0):
             reader, writer = await asyncio.open_connection(*address)
@@ -107,6 +113,32 @@ async def test_a_snapshot_is_confirmed_when_its_listeners_are_open(inside: Insid
     assert before == [], "neither must confirm for the listeners"
     await eventually(lambda: inside.sent == [Applied(3)])
     assert await inside.hear(rotation(4), targets(5)) == [Applied(3), Applied(4), Applied(5)]
+
+
+async def test_changed_targets_are_confirmed_when_a_listener_that_could_not_be_opened_was_tried_again(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[TlsServer] = []
+
+    def refused(tls: TlsServer, contents: object) -> object:
+        tried.append(tls)
+        raise OSError("no descriptor is left")
+
+    monkeypatch.setattr(worker_main, "server_context", refused)
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        inside.give(given)
+        await inside.hear(replace(snapshot(1), listeners=(Listener(BIND, TlsServer("a", "b")),)))
+        await eventually(lambda: inside.sent == [Applied(1)])
+        assert len(tried) == 1
+        assert await inside.hear(rotation(2)) == [Applied(1), Applied(2)], "it has nothing to do with listeners"
+        assert len(tried) == 1
+        monkeypatch.setattr(worker_main, "server_context", lambda tls, contents: ssl.create_default_context())
+        assert await inside.hear(targets(3)) == [Applied(1), Applied(2)], "it is not open yet"
+        await eventually(lambda: inside.sent[2:] == [Applied(3)])
+        async with asyncio.timeout(20.0):
+            _, writer = await asyncio.open_connection(*given.getsockname())
+            writer.close()
+    assert await inside.hear(targets(4)) == [Applied(1), Applied(2), Applied(3), Applied(4)]
 
 
 @pytest.mark.parametrize("message", [Rotation, Targets])
