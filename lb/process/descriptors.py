@@ -7,7 +7,9 @@ connections than they have descriptors for; who comes then is turned away with a
 
 from __future__ import annotations
 
+import os
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 #: Descriptors of a worker that are not for connections: channel, sockets, log, loop, name look-ups, idle connections.
@@ -27,6 +29,15 @@ def raise_limit() -> int:
             return soft
         return wanted
     return soft if soft != resource.RLIM_INFINITY else PLENTY
+
+
+def keep_from_children() -> None:
+    """Leave to children none of the descriptors that whoever started this process has left to it, but the standard
+    ones. A worker may outlive `lb` by an hour, and a lock or pipe of the caller would be held for as long."""
+    for each in list(Path("/proc/self/fd").iterdir()):
+        with suppress(OSError):  # the listing's own is closed already
+            if int(each.name) > 2:
+                os.set_inheritable(int(each.name), False)
 
 
 def connections() -> int:

@@ -35,7 +35,7 @@ from lb.core.refusals import Refusal, Refused
 from lb.health.monitor import Monitor
 from lb.health.verdict_store import VerdictStore
 from lb.process.channel import Command
-from lb.process.descriptors import connections, raise_limit
+from lb.process.descriptors import connections, keep_from_children, raise_limit
 from lb.process.guard import Guard
 from lb.supervisor.admin_port import AdminPort, read_token
 from lb.supervisor.desired import DesiredState
@@ -700,6 +700,7 @@ def run(
         return supervisor
 
     raise_limit()
+    keep_from_children()
     try:
         ended = uvloop.run(serve())
     except CannotStart as error:

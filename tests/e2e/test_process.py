@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -38,6 +39,26 @@ def refused(lb: Lb) -> bool:
     except ConnectionRefusedError:
         return True
     return False
+
+
+def test_workers_inherit_no_descriptor_of_the_caller(stage: Stage, tmp_path: Path) -> None:
+    """Otherwise a lock of the caller would be held until the last worker has ended."""
+    lock = tmp_path / "lock"
+    with lock.open("w") as held:
+        lb = stage.start(stage.config({"blue": stage.pool("blue", 1)}), inherits=(held.fileno(),))
+    assert lock in held_by(lb.process.pid)
+    workers = subprocess.run(["pgrep", "-P", str(lb.process.pid)], capture_output=True, text=True, check=True)
+    for pid in workers.stdout.split():
+        assert lock not in held_by(int(pid))
+
+
+def held_by(pid: int) -> set[Path]:
+    """The files that a process has open."""
+    found = set()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found.add(each.readlink())
+    return found
 
 
 class TestStopping:

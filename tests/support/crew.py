@@ -15,7 +15,7 @@ from lb.process.guard import Guard
 from lb.supervisor.sockets import open_listener
 from lb.supervisor.totals import Totals
 from lb.supervisor.workers import Workers
-from tests.support.processes import alive
+from tests.support.processes import alive, children
 
 BIND = "127.0.0.1:0"
 
@@ -93,3 +93,5 @@ async def crew(tmp_path: Path) -> AsyncIterator[Callable[..., Crew]]:
                 os.kill(pid, 18)  # SIGCONT: a stopped one could not end
         await each.workers.stop(1.0)
         assert not any(alive(pid) for pid in processes)
+    for pid in children("lb.worker.main"):  # let go by a supervisor that died, in a test that failed half-way
+        os.kill(pid, 9)

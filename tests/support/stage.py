@@ -195,8 +195,10 @@ class Stage:
         lines += [f"    {line}" for line in service.strip().splitlines()]
         return self.file("\n".join(lines) + "\n")
 
-    def start(self, path: Path, workers: int = 2, *arguments: str, ready: bool = True) -> Lb:
-        """Run `lb run` on a file and wait until it serves."""
+    def start(
+        self, path: Path, workers: int = 2, *arguments: str, ready: bool = True, inherits: tuple[int, ...] = ()
+    ) -> Lb:
+        """Run `lb run` on a file and wait until it serves. `inherits`: descriptors that are left to it."""
         errors = self.folder / f"lb-{len(self.running)}.err"
         with errors.open("wb") as sink:
             process = subprocess.Popen(
@@ -212,6 +214,7 @@ class Stage:
                 stdout=subprocess.DEVNULL,
                 stderr=sink,
                 cwd=self.folder,
+                pass_fds=inherits,
             )
         lb = Lb(process, errors, self.folder / "access.log")
         self.running.append(lb)
