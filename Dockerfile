@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
-# Two stages: one installs, exactly what the lock's hashes say; the other carries only what runs.
+# Two stages: one installs, exactly what the lock's hashes say, and compiles lb's hot modules (LB_COMPILE=0: it does
+# not); the other carries only what runs. The interpreter of the base image is built with optimisation.
 #
 #   docker build -t lb .
 #   docker run --read-only --tmpfs /tmp -v lb-state:/var/lib/lb -v ./deploy:/etc/lb:ro -p 8080:8080 lb
@@ -12,12 +13,16 @@ FROM python:${PYTHON}-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
 RUN python -m venv /opt/lb
-# The lock changes more rarely than the code: its layer is built first and kept.
-COPY requirements.lock ./
-RUN /opt/lb/bin/pip install --require-hashes -r requirements.lock
-COPY pyproject.toml README.md LICENSE ./
+ARG LB_COMPILE=1
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+# The locks change more rarely than the code: their layer is built first and kept. The compiler stays out of the image.
+COPY requirements.lock requirements-compile.lock ./
+RUN /opt/lb/bin/pip install --require-hashes -r requirements.lock \
+ && /opt/lb/bin/pip install --target /opt/compiler --require-hashes -r requirements-compile.lock
+COPY pyproject.toml setup.py README.md LICENSE ./
+COPY build_backend ./build_backend
 COPY lb ./lb
-RUN /opt/lb/bin/pip install --no-deps --no-build-isolation . \
+RUN PYTHONPATH=/opt/compiler /opt/lb/bin/pip install --no-deps --no-build-isolation . \
  && /opt/lb/bin/pip uninstall --yes setuptools pip
 # The root file system is read-only later: what Python would compile at first use is compiled now.
 RUN /opt/lb/bin/python -m compileall -q /opt/lb/lib

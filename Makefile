@@ -10,10 +10,10 @@ TESTS  ?= tests
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unit lint check types model model-e2e bench docs lock clean env dev-env bench-env
+.PHONY: help run test unit compiled test-compiled lint check types model model-e2e bench docs lock clean env dev-env bench-env
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: env ## start lb with demo backends (FILE=backends.yaml)
 	@exec $(BIN)/lb run $(FILE) --demo $(ARGS)
@@ -33,6 +33,16 @@ test: lint ## everything: ruff, mypy, import contracts, pytest (TESTS=tests/unit
 # They compute and wait for nothing: as many at a time as processors.
 unit: dev-env ## the tests of single modules, without lint: half a minute
 	@$(PYTEST) -n auto --dist worksteal -p no:schemathesis -m "not timing and not slow" tests/unit $(ARGS)
+
+compiled: dev-env ## the hot modules compiled, in build/compiled; the checkout stays interpreted
+	@$(BIN)/python -m build_backend.tree
+
+# What runs there: whatever passes requests, and a part of what starts processes.
+COMPILED := tests/unit tests/wire tests/worker $(addprefix tests/e2e/test_,serving.py drain.py switch.py reload.py)
+
+test-compiled: compiled ## unit and wire tests, and a part of e2e, on the compiled form (TESTS=tests/unit to pick)
+	cd build/compiled && PYTHONPATH="$$PWD" LB_EXPECT_FORM=compiled $(abspath $(BIN))/python -m pytest -n $(JOBS) \
+	  --dist loadfile --no-loadscope-reorder -m "not timing" $(if $(filter-out tests,$(TESTS)),$(TESTS),$(COMPILED)) $(ARGS)
 
 lint: dev-env ## ruff, formatting, mypy --strict, import contracts
 	$(BIN)/ruff check .
@@ -97,12 +107,14 @@ $(VENV)/.bench: requirements-bench.lock $(VENV)/.dev
 # supported Python, and the source as well.
 COMPILE = env -u PIP_INDEX_URL -u PIP_EXTRA_INDEX_URL -u PIP_FIND_LINKS PIP_CONFIG_FILE=/dev/null \
 	CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
-	--no-header --no-emit-index-url --no-emit-trusted-host --no-emit-options --no-emit-find-links \
-	--build-deps-for editable --extra grpc
+	--no-header --no-emit-index-url --no-emit-trusted-host --no-emit-options --no-emit-find-links
+PROJECT = --build-deps-for editable --extra grpc
 
 lock: ## resolve the lock files again (ARGS=--upgrade)
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet pip-tools
-	$(COMPILE) $(ARGS) --output-file requirements.lock pyproject.toml
-	$(COMPILE) $(ARGS) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
-	$(COMPILE) $(ARGS) --extra dev --extra bench --constraint requirements-dev.lock --output-file requirements-bench.lock pyproject.toml
+	$(COMPILE) $(PROJECT) $(ARGS) --output-file requirements.lock pyproject.toml
+	$(COMPILE) $(PROJECT) $(ARGS) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	$(COMPILE) $(PROJECT) $(ARGS) --extra dev --extra bench --constraint requirements-dev.lock --output-file requirements-bench.lock pyproject.toml
+	echo 'mypy>=2.4,<3' > build/lock/compile.in
+	$(COMPILE) $(ARGS) --constraint requirements-dev.lock --output-file requirements-compile.lock build/lock/compile.in

@@ -123,9 +123,10 @@ class LazyGroup(click.Group):
 
 def show_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from lb import __version__
+        from lb import __version__, build_form
 
-        click.echo(f"lb {__version__}, Python {sys.version.split()[0]}")
+        build = "" if build_form.is_optimised() else " (built without optimisation)"
+        click.echo(f"lb {__version__}, Python {sys.version.split()[0]}{build}, {build_form.form()}")
         ctx.exit()
 
 

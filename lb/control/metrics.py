@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 import lb
+from lb import build_form
 from lb.core.background import LOOPS
 from lb.core.report import BUCKETS, PoolTally, TargetTally
 
@@ -153,7 +154,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "lb_process_open_fds": ("gauge", ("process",), "Descriptors that it has open."),
     "lb_workers": ("gauge", (), "Workers that are alive."),
     "lb_state_writable": ("gauge", (), "1 if the desired state could be written the last time, else 0."),
-    "lb_build_info": ("gauge", ("version", "python"), "1; the labels say what runs."),
+    "lb_build_info": ("gauge", ("version", "python", "form"), "1; the labels say what runs. `form`: pure or compiled."),
 }
 
 _NONE = ("none", "none", "none")
@@ -290,7 +291,7 @@ class _Collector:
         yield _gauge("lb_process_open_fds", {(name,): p.descriptors for name, p in f.processes.items()})
         yield _gauge("lb_workers", {(): f.workers})
         yield _gauge("lb_state_writable", {(): f.state_writable})
-        yield _gauge("lb_build_info", {(lb.__version__, platform.python_version()): 1})
+        yield _gauge("lb_build_info", {(lb.__version__, platform.python_version(), build_form.form()): 1})
 
     def _place(self, id: str) -> tuple[str, str, str]:
         return self._figures.places.get(id, _NONE)

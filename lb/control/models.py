@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lb.build_form import Form
 from lb.config.model.units import DURATION_PATTERN
 from lb.core.consequences import Kind as Consequence
 
@@ -238,6 +239,10 @@ class Status(View):
 
     version: str
     """Version of lb."""
+    form: Form = "pure"
+    """`compiled` where its hot modules are, else `pure`."""
+    python: str = ""
+    """Version of the Python that it runs on."""
     revision: int
     """Version of the desired state; the ETag of changes."""
     started_at: float

@@ -287,7 +287,7 @@ class Log(Observer):
             return None
         self._pack()
         wanted = f'"id":"{request_id}"'.encode("latin-1", "replace")
-        for pieces in (self._packed, *(kept for _, kept in reversed(self._kept))):
+        for pieces in (self._packed, *[kept for _, kept in reversed(self._kept)]):
             for piece in pieces:
                 if wanted in piece:
                     line = next(line for line in piece.splitlines() if wanted in line)

@@ -293,7 +293,7 @@ class LiveService:
         self.ready = frozenset(name for name, pool in self.pools.items() if pool.members)
         serving = visible(self.shares, self.ready, rotation.fallback)
         # A pool that has no target for a moment has not left: its share is to be its own again.
-        staying = {rotation.fallback, *(rotation.sharing or (name for name, parts in self.shares if parts))}
+        staying = {rotation.fallback, *(rotation.sharing or [name for name, parts in self.shares if parts])}
         mirror = rotation.mirror
         if mirror is None or mirror.pool not in self.pools:
             self.mirror = None
@@ -401,7 +401,7 @@ class LiveService:
         that has not failed the request, which may have come to the fallback by that."""
         preview = self.preview_of(exchange.head)
         others = asset_pools(self.shares, self.ready, exchange.pool.name, preview.name if preview is not None else "")
-        pools = (self.pools[name] for name in others)
+        pools = [self.pools[name] for name in others]
         return next((pool for pool in pools if _untried(pool, exchange.tried)), None)
 
     def bound(self) -> int:

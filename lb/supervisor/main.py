@@ -12,6 +12,7 @@ import contextlib
 import gc
 import logging
 import os
+import platform
 import random
 import signal
 import socket
@@ -25,7 +26,7 @@ from typing import Any
 import uvloop
 
 import lb
-from lb import early_signals
+from lb import build_form, early_signals
 from lb.config.load import load
 from lb.config.model.config import Config
 from lb.config.tls_files import load_world
@@ -462,6 +463,8 @@ class Supervisor:
         if orphans.ended:
             text += f"; {len(orphans.ended)} of them hung and were killed"
         self.events.emit("start", text)
+        if not build_form.is_optimised():
+            log.info("Python %s was built without optimisation: requests cost more", platform.python_version())
         if connections() < FEW_CONNECTIONS:
             self.events.emit(
                 "start", f"ulimit -n lets each worker serve no more than {connections()} connections at a time"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Sequence
 
 import lb
+from lb import build_form
 from lb.control.models import (
     ConfigView,
     DetectionView,
@@ -88,6 +90,8 @@ class Views:
         ready, _ = self.readyz()
         return Status(
             version=lb.__version__,
+            form=build_form.form(),
+            python=platform.python_version(),
             revision=self._desired.current.version,
             started_at=self._state.started_at,
             ready=ready,

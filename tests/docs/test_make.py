@@ -13,7 +13,7 @@ import pytest
 
 from tests.docs.blocks import REPO
 
-LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-bench.lock")
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-bench.lock")  # of environments
 
 
 def script(path: Path, text: str) -> Path:
@@ -90,7 +90,7 @@ def test_an_environment_whose_python_is_gone_is_made_anew(clone: Path) -> None:
 
 def test_make_alone_lists_what_there_is(clone: Path) -> None:
     printed = make(clone).stdout
-    for target in ("run", "test", "unit", "lint", "bench", "docs", "lock", "clean"):
+    for target in ("run", "test", "unit", "compiled", "test-compiled", "lint", "bench", "docs", "lock", "clean"):
         assert re.search(rf"^  make {target} +\S", printed, re.M), printed
 
 
@@ -130,6 +130,15 @@ def test_a_lock_has_hashes_and_no_index(lock: str) -> None:
         assert block.count("--hash=sha256:") > 10, name
 
 
+def test_the_compiler_of_the_image_is_the_one_that_checks_types() -> None:
+    text, tests = (REPO / "requirements-compile.lock").read_text(), (REPO / "requirements-dev.lock").read_text()
+    packages = re.split(r"^(?=[A-Za-z0-9_.-]+==)", text, flags=re.M)[1:]
+    assert any(package.startswith("mypy==") for package in packages)
+    for package in packages:
+        name, *hashes = re.findall(r"^\S+==\S+|--hash=\S+", package, re.M)
+        assert name in tests and hashes and all(each in tests for each in hashes)
+
+
 @pytest.mark.parametrize(
     ("printed", "made", "code"),
     [
@@ -146,9 +155,10 @@ def test_ci_takes_nothing_for_success_but_passed_tests(tmp_path: Path, printed: 
     shutil.copy(REPO / ".ci" / "run", tmp_path / ".ci" / "run")
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("curl", "promtool", "nginx", "haproxy", "chromium", "chromedriver"):
+    for name in ("curl", "promtool", "nginx", "haproxy", "chromium", "chromedriver", "gcc", "python3-config"):
         script(tools / name, "exit 0")
-    script(tools / "make", f'[ "$1" = test ] || exit 9; echo "{printed}"; exit {made}')
+    asked = tmp_path / "asked"
+    script(tools / "make", f'echo "$1" >> {asked}; echo "{printed}"; exit {made}')
     done = subprocess.run(
         ["bash", ".ci/run"],
         cwd=tmp_path,
@@ -159,3 +169,4 @@ def test_ci_takes_nothing_for_success_but_passed_tests(tmp_path: Path, printed: 
         timeout=30,
     )
     assert done.returncode == code, done.stdout + done.stderr
+    assert asked.read_text().split() == (["test"] if code else ["test", "test-compiled"])

@@ -444,7 +444,7 @@ def _check_transfer_encoding(value: bytes, raw: bytes) -> None:
 
 
 def _items(value: bytes) -> list[bytes]:
-    return [item for item in (part.strip(b" \t") for part in value.split(b",")) if item]
+    return [item for part in value.split(b",") if (item := part.strip(b" \t"))]
 
 
 def _read_connection(value: bytes, fields: RequestFields) -> bool:

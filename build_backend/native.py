@@ -1,0 +1,56 @@
+"""The hot modules, which mypyc can compile from the same source: what a request passes, and nothing else.
+
+Left out, each for a reason:
+
+- modules whose classes msgspec or pydantic read at run time (`core.targets`, `core.report`), which native classes are
+  not made for;
+- what runs for a configuration or a report, and not for a request (`proxy.plane`, `proxy.connect`, the supervisor);
+- `proxy.log_writer`: a thread that only waits and writes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+#: Folders all of whose modules are compiled.
+FOLDERS = ("lb/http", "lb/http/h1", "lb/core/balance", "lb/proxy/h1", "lb/proxy/steps")
+#: Folder → its modules that are compiled.
+MODULES = {
+    "lb/core": "keepalive limiter patterns retry routing shares visibility",
+    "lb/proxy": (
+        "access_log client_stream context crash_counters deadlines exchange front lane mirror observers private "
+        "read_deferral sending services stats target_stream tcp tunnel"
+    ),
+}
+#: What compiling needs: mypy, and msgspec, whose types the sources name.
+REQUIREMENTS = ("mypy>=2.4,<3", "msgspec>=0.19,<1")
+
+
+def sources(root: Path = ROOT) -> list[str]:
+    """The files that are compiled, relative to the root."""
+    found = [str(path.relative_to(root)) for folder in FOLDERS for path in sorted((root / folder).glob("*.py"))]
+    return [*found, *(f"{folder}/{name}.py" for folder, names in MODULES.items() for name in names.split())]
+
+
+def extensions() -> list[Any]:
+    """The extension modules for setuptools: one library, and a shim for each module. The working directory is the
+    root of the sources."""
+    from mypyc.build import mypycify
+
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    options = ["--strict", "--config-file=", "--ignore-missing-imports", f"--python-version={python}"]
+    target = os.environ.get("LB_COMPILE_DIR", "build/mypyc")
+    return list(
+        mypycify(
+            [*options, *sources(Path.cwd())],
+            opt_level="2",  # 3 makes it a quarter larger, and nothing faster that could be measured
+            debug_level="0",
+            target_dir=target,
+            group_name="lb",
+        )
+    )
