@@ -8,17 +8,17 @@ The bound for a share p of requests with some flaw (failed, or slow), k flawed o
 
     M_n(p) = B(k + 1/2, n - k + 1/2) / B(1/2, 1/2) / (p^k (1 - p)^(n - k))
 
-If p is the true share, M_n(p) is a martingale that starts at 1, so it ever reaches 1/alpha with probability at most
+If p is the true share, M_n(p) is a martingale that starts at 1. So it ever reaches 1/alpha with probability at most
 alpha (Ville's inequality). All p with M_n(p) < 1/alpha are the confidence sequence. Sources: H. Robbins, Statistical
 methods related to the law of the iterated logarithm (1970); T. L. Lai, On confidence sequences (1976); S. R. Howard et
 al., Time-uniform, nonparametric, nonasymptotic confidence sequences (2021); for its use in releases R. Johari et al.,
-Always valid inference (2015). The weights 1/2, 1/2 are those of Krichevsky and Trofimov: near the best for every p.
+Always valid inference (2015). The weights 1/2, 1/2 come from Krichevsky and Trofimov: near the best for every p.
 
 Two pools are compared over the same time, so that what befalls both (a slow database, a burst of bad requests) speaks
-against neither. The probability that a new pool as good as the old one is ever called worse is at most `alpha`; what
-it is in simulations, and how fast a bad one is found, stands in docs/blue-green.md and is tested.
+against neither. The probability that a new pool as good as the old one is ever called worse is at most `alpha`. The
+probability in simulations, and the time to find a bad pool, stand in docs/blue-green.md and are tested.
 
-What it does not do: it keeps no state and knows no steps or time; `core.rollout` decides what follows.
+Outside its scope: state, steps and time; `core.rollout` decides what follows.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _LOG_BETA_HALF = 2 * lgamma(0.5) - lgamma(1.0)
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What a pool answered over some time. `buckets` is as in `core.report`: one more than BUCKETS, not cumulative."""
+    """A pool's answers over some time. `buckets` is as in `core.report`: one more than BUCKETS, not cumulative."""
 
     requests: int = 0
     errors: int = 0  # 5xx and cut answers, as the clients saw them
     buckets: tuple[int, ...] = ()
 
     def since(self, base: Tally) -> Tally:
-        """What came after `base`. Counters that went back (a new supervisor counts from 0) are taken from 0."""
+        """The counts after `base`. Counters that went back (a new supervisor counts from 0) are taken from 0."""
         if self.requests < base.requests or self.errors < base.errors:
             return self
         return Tally(self.requests - base.requests, self.errors - base.errors, _minus(self.buckets, base.buckets))
@@ -65,7 +65,8 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the figures say: `worse` is proven; `fine` is within the limits; `unclear` needs `needed` more requests."""
+    """The judgement on the figures: `worse` is proven; `fine` is within the limits; `unclear` needs `needed` more
+    requests."""
 
     outcome: Literal["worse", "fine", "unclear"]
     text: str
@@ -213,10 +214,11 @@ def burning(
 ) -> bool:
     """Whether a budget of flawed requests burns `burn` times too fast, over a short and a long window at once.
 
-    Each window is (flawed, requests). The long one says that it is more than a blip, the short one that it is still
-    going on (The Site Reliability Workbook, 2018, chapter 5: multiwindow, multi-burn-rate alerts). Little traffic must
-    not alarm by chance: the long window must prove that the budget, and `accepted`, the share that was normal before
-    the release, are exceeded. `alpha` is per window; the caller shares it out over the windows it looks at.
+    Each window is (flawed, requests). The long window shows that it is more than a blip, the short one that it is still
+    going on. Source: The Site Reliability Workbook, 2018, chapter 5 (multiwindow, multi-burn-rate alerts). Little
+    traffic must not alarm by chance. So the long window must prove that the budget is exceeded, and `accepted` as well,
+    the share that was normal before the release. `alpha` is per window; the caller shares it out over the windows it
+    looks at.
     """
     limit = max(budget * burn, accepted)
     return (

@@ -13,7 +13,7 @@ from lb.core.targets import Target, TlsClient
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """What an answer must be: status within the ranges, body (substring, or /regex/), headers (name → value)."""
+    """Conditions for an answer: status within the ranges, body (substring, or /regex/), headers (name → value)."""
 
     status: tuple[tuple[int, int], ...] = ((200, 299),)
     body: str = ""

@@ -3,19 +3,20 @@
 A checker that is wrong about all targets does more harm than any single target. So before a failure counts, three other
 causes are considered:
 
-- `own_fault`: our own event loop stood still while the probe waited (Envoy #28699), our own machine had no descriptor
-  or port left, or every ready target of every pool fell silent within one round of probes.
+- `own_fault`: the cause is in lb or its machine. Our own event loop stood still while the probe waited (Envoy #28699),
+  or our own machine had no descriptor or port left. Or every ready target of every pool fell silent within one round of
+  probes.
 - `shared`: most ready targets of one pool fell silent within one round of probes: the network to them, or something
   they all depend on.
 - `overloaded`: the probe timed out while the target had much in flight and went on answering clients. It needs less
   traffic, not an ejection that hands its load to the next one.
 
-Only silence is doubted. A target that refused, or answered that it is not ready, has said so itself, and no number of
-others saying the same makes it untrue: then the shared cause is reported, and the target leaves all the same. What a
-doubt does is for `lifecycle` to say: it keeps the last verdict, for a bounded time (`Rules.patience`).
+Only silence is doubted. A target that refused, or answered that it is not ready, has given its own verdict. The same
+verdict from many other targets does not make it untrue: the shared cause is reported, and the target leaves all the
+same. The effect of a doubt is decided in `lifecycle`: it keeps the last verdict, for a bounded time (`Rules.patience`).
 
-A canary, a known-good address probed beside the targets, settles the first question where one is configured: while it
-answers, silence elsewhere is not our fault; while it does not, it is.
+A canary is a known-good address that is probed beside the targets. Where one is configured, it settles the first
+question: while it answers, silence elsewhere is not our fault; while it does not, it is.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ MAJORITY = 0.5
 STALLED = 0.25
 #: Requests in flight that are "much".
 BUSY = 8
-#: What all targets have in common that nothing is heard of.
+#: The common traits of all targets that do not answer.
 SILENCE = "silence"
 
 
@@ -89,7 +90,7 @@ class _Pool:
         return max(self.failing, key=self.count, default="")
 
     def span(self, signature: str) -> tuple[float, float]:
-        """When the first and the last of those that show `signature` began to."""
+        """When the first and the last of the targets that show `signature` began to."""
         alike = self.failing[signature]
         return alike[next(iter(alike))], alike[next(reversed(alike))]
 

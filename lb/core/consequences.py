@@ -1,4 +1,4 @@
-"""What an order would do, one thing after the other: values for programs, each with a sentence for people. Pure.
+"""The effects of an order, one after the other: values for programs, each with a sentence for people. Pure.
 
 Orders on one target are judged by two rotations of its service: the one now, and the one with the order in force.
 """
@@ -15,7 +15,7 @@ Kind = Literal[
     "unchanged",  # the order changes nothing
     "hook",  # a hook is run first
     "share",  # a pool, or a target, gets another share of the requests, `old` → `new` per cent
-    "compared",  # a pool's answers are compared with those of another one
+    "compared",  # a pool's answers are compared with another pool's
     "watched",  # a pool is watched for a time
     "ended",  # a release ends
     "finishing",  # what is under way there may finish; `old`: how many, of a target
@@ -71,8 +71,8 @@ def without_it(target: Target, now: Rotation, then: Rotation) -> tuple[Consequen
 
 
 def counted(target: Target, now: Rotation, then: Rotation) -> tuple[Consequence, ...]:
-    """Which pools get the requests of a target's pool that offers no target any more, as that one counts again and
-    cannot serve; nothing where the pool goes on, or offers none now."""
+    """The pools that get the requests of a target's pool which offers no target any more, as that target counts again
+    and cannot serve. Empty where the pool goes on, or offers no target now."""
     if not _members(now, target.pool) or _members(then, target.pool):
         return ()
     why = f"as long as {target.id} cannot serve, too few targets of {target.pool} are ready for `panic_threshold`"

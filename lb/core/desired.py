@@ -20,7 +20,7 @@ class LastRollout:
 
     old: str
     new: str
-    result: Literal["done", "rolled_back", "dropped"]  # dropped: a new configuration decided who gets the traffic
+    result: Literal["done", "rolled_back", "dropped"]  # dropped: a new configuration set the active pool
     reason: str
     at: float  # Unix time
 
@@ -149,10 +149,9 @@ def reconcile(
     """Bring persisted wishes and a (new) configuration together; the version stays as it is.
 
     `actives`: service → `active:` of the file; `pools`: service → its pools; `weights`: target id → the file's weight;
-    `at`: Unix time.
-    A persisted switch wins over the file as long as the file says what it said when the switch was made: an edit of
-    `active:` is a newer wish, and wins. The same holds for weights. What the configuration no longer has is dropped,
-    and a rollout with either of its pools.
+    `at`: Unix time. A persisted switch wins over the file as long as the file says what it said when the switch was
+    made. An edit of `active:` is a newer wish, and wins. The same holds for weights. A pool that the configuration no
+    longer has is dropped, and a rollout with either of its pools.
     """
     services: dict[str, ServiceDesired] = {}
     for name, configured in actives.items():

@@ -5,28 +5,28 @@ instant; it works within a window:
 
     worst = interval + (fall - 1) × max(fast_interval, timeout) + timeout
 
-The target dies right after it has answered a probe, so a whole interval passes before the first one fails; then it
-takes `fall` failures in a row, `fast_interval` apart while the verdict is in doubt, and the last of them is known when
-its timeout is over. A probe never overlaps the one before, so where the timeout is the longer of the two it sets the
-pace. With fast_interval = interval and a small timeout this is the article's sum: 14 s, 15 s and 15 s for an interval
-of 15 s and three failures. HAProxy's manual adds up to the same.
+The target dies right after it has answered a probe, so a whole interval passes before the first one fails. Then it
+takes `fall` failures in a row, `fast_interval` apart while the verdict is in doubt. The last of them counts when its
+timeout is over. A probe never overlaps the one before, so where the timeout is the longer of the two it sets the pace.
+With fast_interval = interval and a small timeout this is the article's sum. For an interval of 15 s and three failures
+it is 14 s, 15 s and 15 s. HAProxy's manual adds up to the same.
 
-The expected time takes the death at a random moment of the interval, and a target that refuses at once (its process
-is gone) rather than one that hangs:
+The expected time assumes a death at a random moment of the interval. It also assumes a target that refuses at once (its
+process is gone) rather than one that hangs:
 
     expected = interval × (1 - j + j² / 3) / (2 - j) + (fall - 1) × fast_interval × (1 - j / 2),  j = jitter
 
 The first term is the mean rest of the wait that the death falls into, E[L²] / 2 E[L]: half the interval without
 jitter. Jitter only ever shortens a wait, so the worst case stays what it is.
 
-Doubted failures (`core.common_cause`: most of a pool falls silent at once, or a target is silent to probes while it
-answers clients) are not counted for up to `patience`. The doubt begins with the first of them. The first failure that
-counts comes at most one pace after the doubt ends:
+Doubted failures are not counted for up to `patience` (`core.common_cause`). A failure is doubted when most of a pool
+falls silent at once, or when a target is silent to probes while it answers clients. The doubt begins with the first of
+them. The first failure that counts comes at most one pace after the doubt ends:
 
     doubted = worst + patience + max(fast_interval, timeout)
 
-What it does not do: passive detection. With traffic on it, a target that refuses is left alone by each worker at
-once and ejected after a few failures, long before its probes agree.
+Outside its scope: passive detection. With traffic on it, a target that refuses is left alone by each worker at once. It
+is ejected after a few failures, long before its probes agree.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def detection(spec: CheckSpec) -> Detection | None:
 
 
 def worst_case(spec: CheckSpec) -> float:
-    """Seconds that a dead target can stay in rotation at worst; infinite when nobody looks."""
+    """Seconds that a dead target can stay in rotation at worst; infinite without checks."""
     figures = detection(spec)
     return float("inf") if figures is None else figures.worst
 

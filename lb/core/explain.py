@@ -225,7 +225,7 @@ def _weight(health: Health, rules: Rules, now: float, weight: float | None) -> l
 
 
 def trial_text(trial: Health) -> str:
-    """What is to be said of a target on which a changed check has not passed yet."""
+    """The text on a target on which a changed check has not passed yet."""
     failed = max(0, -trial.streak)
     excerpt = f"failed {failed} times in a row: {trial.text}" if failed else trial.text
     return f"its check was changed; the new one has not passed here yet ({excerpt}), so the former one still decides"

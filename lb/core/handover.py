@@ -1,9 +1,9 @@
 """Which targets a pool keeps when a reload replaces all of them at once, and until when. Pure.
 
-A pool whose targets are all new has no target in rotation until one has passed its check: its clients would get 503.
-So a pool with traffic is handed over. The replaced targets that can serve go on, probed and judged as before. They go
-as soon as enough of the new ones can serve: one, or as many as keep the pool out of panic, each with its slow start
-behind it. Else the first one to pass would get all requests at once, which is what a slow start is to prevent.
+A pool whose targets are all new has no target in rotation until one has passed its check: its clients would get 503. So
+a pool with traffic is handed over. The replaced targets that can serve go on, probed and judged as before. They go as
+soon as enough of the new ones can serve. Enough is one, or as many as keep the pool out of panic, each with its slow
+start behind it. Else the first one to pass would get all requests at once, which is what a slow start is to prevent.
 
 - A pool has traffic if it shares that of its service, or is the fallback, before the reload and after it. The targets
   of any other pool are replaced at once, so that nothing is sent to a version that is no longer in the file.
@@ -53,9 +53,9 @@ def handed_over(
     under_way: Mapping[Place, Handover],
     now: float,
 ) -> dict[Place, Handover]:
-    """The handovers that a new configuration begins, and those under way that go on.
+    """The handovers that a new configuration begins, and the handovers under way that go on.
 
-    `before`: the services as they were served, with the replaced targets under way; `after`: those of the file.
+    `before`: the services as they were served, with the replaced targets under way; `after`: the pools of the file.
     `busy`: the pools, by their new names, that have traffic before and after. `able`: whether an old target can serve.
     """
     old_pools = {(service.name, pool.name): pool for service in before for pool in service.pools}

@@ -1,9 +1,9 @@
 """How long a target keeps an idle connection, learnt from its answers and from its closes.
 
 The 502 that users of every peer report most is a request written to a pooled connection that the target was just
-closing (Node closes after 5 s, many proxies keep for 60). There are two sources: the `Keep-Alive: timeout=N` field of
-an answer, and the age of idle connections when they were closed. The shortest of the last minute or two counts, because
-a target that restarts closes young connections, and that must be forgotten again.
+closing. Node closes after 5 s, many proxies keep for 60. There are two sources: the `Keep-Alive: timeout=N` field of an
+answer, and the age of idle connections when they were closed. The shortest of the last minute or two counts, because a
+target that restarts closes young connections, and that must be forgotten again.
 
 A target that is killed closes everything at one moment, whatever its age, and then refuses connections. That is no
 habit: it teaches nothing, and a request that breaks off then may have been worked on.
@@ -20,7 +20,7 @@ WINDOW: Final = 60.0
 MARGIN: Final = 0.8
 #: A request that must not be sent twice rides only on a connection younger than this share of the target's limit.
 SAFE: Final = 0.5
-#: Seconds that any target is trusted to keep an idle connection until it shows otherwise: the shortest default of a
+#: Seconds that any target is trusted to keep an idle connection until it shows otherwise. The shortest default of a
 #: server in use is gunicorn's, two seconds.
 TRUST: Final = 1.0
 #: Seconds by which two machines' (or two processes') view of one connection's age may differ.
@@ -63,7 +63,7 @@ class IdleLimit:
         self.retire_after = configured or inf  # seconds: an idle connection of this age is closed
         self.safe_for = TRUST  # seconds: an idle connection up to this age may carry a request that is not idempotent
         self._last = (-inf, 0.0)  # when the last connection was closed, and its age
-        self._since = -inf  # when the first of those that were closed together was
+        self._since = -inf  # when the first of the connections that were closed together was
         self._kept = (inf, 0.0, 0.0)  # what was known before that
         self._believed = (inf, 0.0, 0.0)  # what was known a moment ago: it counts when the target turns out to be dead
         self._believed_at = -inf

@@ -35,12 +35,12 @@ admin axis, moved by operators:
     draining  | undrain                      | normal
     drained   | undrain                      | normal
 
-The first entry needs one pass whatever `rise` says (Envoy does so): a target that never served anybody has no bad
-record to live down. A failure resets the passes and a pass the failures: in a row means in a row. The public name of
-all this is `shown()`.
+The first entry needs one pass whatever `rise` says (Envoy does so), because a target that has never served a request
+has no bad record. A failure resets the passes and a pass the failures: in a row means in a row. The public name of all
+this is `shown()`.
 
-What it does not do: decide who is ejected (`outlier`), who gets how much traffic (`rotation`), or when a failure is
-the checker's own fault (`common_cause`; the verdict comes with its `doubt` already attached).
+Outside its scope: which targets are ejected (`outlier`), and how much traffic a target gets (`rotation`). Nor does it
+decide when a failure is the checker's own fault (`common_cause`): the verdict comes with its `doubt` already attached.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Seen(NamedTuple):
     doubt: str = ""  # why a failure was not counted, or might not have been
 
 
-#: Kinds of failure in which the target, or its machine, answered: nobody else can be to blame.
+#: Kinds of failure in which the target, or its machine, answered: the cause cannot be elsewhere.
 ANSWERED = frozenset({"refused", "reset", "status", "header", "body", "garbage", "tls", "grpc", "exit"})
 #: Kinds in which nothing was heard: the target, the network between, or we ourselves.
 SILENT = frozenset({"timeout", "unreachable", "dns", "local"})
@@ -110,8 +110,8 @@ class SlowStart:
 class Damping:
     """Holds down a target that keeps falling: each fall adds 1 to a penalty that halves every `half_life` seconds.
 
-    From `flaps` on, it must pass for `hold` seconds before it returns, doubling with each further fall. Off by
-    default: rise and fall damp already, and a target that passes but is held back surprises whoever repaired it.
+    From `flaps` on, it must pass for `hold` seconds before it returns, doubling with each further fall. Off by default:
+    rise and fall damp already, and a target that passes but is held back surprises the operator after a repair.
     """
 
     flaps: int = 0  # 0: off
@@ -132,7 +132,7 @@ class Ejection:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What `step` goes by, for one target."""
+    """The settings of `step`, for one target."""
 
     probed: bool = True  # False (`protocol: none`): taken as ready, never probed
     rise: int = 2
@@ -222,7 +222,7 @@ Event = Probed | Eject | Readmit | Drain | Undrain | Emptied | Tick
 
 
 class Effect(NamedTuple):
-    """What follows from a step, for whoever acts on it."""
+    """The effects of a step; the caller carries them out."""
 
     kind: Literal["enter", "leave", "reweigh", "probe", "say"]
     text: str = ""
@@ -421,7 +421,7 @@ def in_rotation(health: Health) -> bool:
 
 
 def shown(health: Health, now: float) -> State:
-    """The one public name. What an operator asked for comes first, then what happened to it, then what probes say."""
+    """The single public name. An operator's order comes first, then an ejection, then the verdict of probes."""
     if health.admin != "normal":
         return health.admin
     if health.asks_drain and health.probe == "ready":
@@ -452,7 +452,7 @@ def ramp(health: Health, now: float, slow_start: SlowStart) -> float:
     """The share of its weight that slow start gives a target in rotation.
 
     Envoy's formula: max(floor, (elapsed / window) ^ (1 / aggression)). It applies to every entry, the first one after
-    start as well (HAProxy leaves that one out): where all targets are new they all ramp alike, and shares stay even.
+    start as well, which HAProxy leaves out. Where all targets are new they all ramp alike, and shares stay even.
     """
     if slow_start.window <= 0 or now >= health.warm_at:
         return 1.0

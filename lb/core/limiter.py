@@ -1,11 +1,11 @@
 """An adaptive bound on requests in flight: as many as the service can work on before they begin to queue.
 
 The gradient of Netflix's concurrency-limits (GradientLimit): the bound follows `latency without load / latency now`.
-Near one there is no queue, so the bound may grow by its square root; below it requests queue somewhere, so the bound
-shrinks in proportion. The latency without load is the lowest average seen of late. As a bound that is always used up
-never shows it, each window begins with half the bound for a moment (Envoy's adaptive concurrency measures its minRTT
-in the same way). The long-term average of Gradient2Limit was tried instead: under steady overload it drifts along
-with the queue, and so does the bound.
+Near 1 there is no queue, so the bound may grow by its square root. Below 1 requests queue somewhere, so the bound
+shrinks in proportion. The latency without load is the lowest average seen of late. A bound that is always used up never
+shows the latency without a queue. So each window begins with half the bound for a moment; Envoy's adaptive concurrency
+measures its minRTT in the same way. The long-term average of Gradient2Limit was tried instead: under steady overload it
+drifts along with the queue, and so does the bound.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ target that is not alive is restarted, whatever its readiness. A liveness check 
     dead    | fail                         | dead
     dead    | restarted                    | unknown
 
-`fall: 0` never calls a target dead (Marathon's maxConsecutiveFailures 0). Restarts are held back three ways, because a
-checker that restarts what it cannot see healthy is how one broken dependency becomes an outage: a wait that doubles
-with each try, a number of tries within an hour, and a number of targets of one pool at one time.
+`fall: 0` never calls a target dead (Marathon's maxConsecutiveFailures 0). Restarts are held back, because a checker
+that restarts whatever it cannot see healthy turns one broken dependency into an outage. There are three bounds: a wait
+that doubles with each try, tries within an hour, and targets of one pool at one time.
 """
 
 from __future__ import annotations

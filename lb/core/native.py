@@ -1,6 +1,6 @@
-"""What a class tells the compiler (docs/architecture.md, "A compiled core"); without it nothing.
+"""A class's hint to the compiler (docs/architecture.md, "A compiled core"); without a compiler it does nothing.
 
-`mypyc_attr` comes from mypy_extensions when mypy or mypyc reads this. At run time nothing is imported: a compiled
+`mypyc_attr` comes from mypy_extensions when mypy or mypyc reads this. At run time nothing is imported. A compiled
 module has no use for the decorator any more, and in an interpreted one it leaves the class as it is.
 """
 

@@ -6,21 +6,23 @@ rules judge it (Envoy's outlier detection, its formulas, and where we differ the
 - connections in a row that could not be made. The stay outside is short (`Ejection.connect_base`): the next probe goes
   the very way that failed, so its pass proves something.
 - failures in a row, of any kind, as one worker saw them; one success resets them.
-- a share of failed requests in the window, when the others of the pool have at most half of it.
+- a share of failed requests in the window, when the other targets of the pool have at most half of it.
 - success rate below mean - deviations × standard deviation of the pool, and by more than chance explains: Envoy's rule
   alone ejects the unluckiest of ten good targets (`test_a_healthy_pool_is_left_alone`). With few targets it can never
   be met (one dead of three is 1.2 deviations off), which is why the rule before it exists.
 - mean latency above a multiple of the peers' median, by choice.
 
-Who returns from an ejection is on probation for as long as six windows: a quarter of the evidence is enough to send it
-back, so that a target which fails half of its requests costs few of them at each return (Linkerd lets one through).
+A target that returns from an ejection is on probation for as long as six windows. A quarter of the evidence is enough
+to send it back. So a target which fails half of its requests costs few of them at each return (Linkerd lets one
+through).
 
-Two rules bind them all. At most `max_ejected` of a pool is out at one time, one target always may be, but never the
-last one in rotation: an ejection helps only those clients who have somewhere else to go (nginx never marks down a
-group of one). And nothing is ejected for what its peers do as well: a URL that makes every target answer 500 is the
-application's fault and takes nobody out (Traefik's passive check takes the whole service).
+Two rules bind them all. At most `max_ejected` of a pool is out at one time; one target always may be, but never the
+last one in rotation. An ejection helps only clients that have another target (nginx never marks down a group of one).
+And nothing is ejected for what its peers do as well. A URL that makes every target answer 500 is the application's
+fault and ejects no target (Traefik's passive check takes the whole service).
 
-What it does not do: say how long (`lifecycle`), or react at once to a refused connection (each worker does).
+Outside its scope: how long an ejection lasts (`lifecycle`), and the immediate reaction to a refused connection (each
+worker has its own).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from typing import NamedTuple
 from lb.core.report import Alarm, TargetTally
 
 BUCKETS = 10
-#: -ln of the probability below which chance is no explanation: one in a thousand million, because every target is
+#: -ln of the probability below which chance is no explanation. It is one in a thousand million, because every target is
 #: looked at twice a second for years.
 CHANCE = log(1e9)
 #: Windows for which a target that has returned is on probation, and how many times less evidence is then enough.
@@ -79,7 +81,7 @@ class Suspect(NamedTuple):
 
 
 class Window:
-    """What happened in the last `seconds`: a ring of ten buckets, so that what is old leaves a tenth at a time.
+    """Results of the last `seconds`: a ring of ten buckets, so that old results leave a tenth at a time.
 
     Its sums are kept, not made: thousands of targets are looked at twice a second.
     """
@@ -130,7 +132,7 @@ _NOTHING = (0, 0, 0.0)
 
 
 class _Heard:
-    """What one worker last told of one target: cumulative, so only differences count."""
+    """The newest report of one worker on one target: cumulative, so only differences count."""
 
     __slots__ = ("connects", "connects_floor", "failed", "floor", "ok", "seconds", "streak")
 
@@ -145,7 +147,7 @@ class _Heard:
 
 
 class Ejector:
-    """The targets of one pool. Feed it what workers report; `sweep` says who is to go."""
+    """The targets of one pool. Feed it what workers report; `sweep` returns the targets to eject."""
 
     def __init__(self, rules: Outlier) -> None:
         self.rules = rules
@@ -211,8 +213,8 @@ class Ejector:
                 del records[target]
 
     def sweep(self, states: Mapping[str, str], now: float) -> list[Suspect]:
-        """Who is to be ejected. `states` says of each target of the pool: `in` if it can serve, `ejected`, `idle` if it
-        is ready but has weight 0, or else `out`. Idle ones are nobody's replacement, and no part of the share."""
+        """The targets to eject. `states` says of each target of the pool: `in` if it can serve, `ejected`, `idle` if it
+        is ready but has weight 0, or else `out`. An idle target replaces no other one, and is no part of the share."""
         for target, state in states.items():
             if state != "in":
                 self._reset_evidence(target)
@@ -353,7 +355,7 @@ class _Peers:
         return self._bad > 0
 
     def share_without(self, target: str) -> float:
-        """The share of failed requests of all others; 0 when they had none."""
+        """The share of failed requests of all other targets; 0 when they had none."""
         ok, bad, _ = self._sums.get(target, (0, 0, 0.0))
         ok, bad = self._ok - ok, self._bad - bad
         return bad / (ok + bad) if ok + bad else 0.0

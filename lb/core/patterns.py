@@ -1,8 +1,8 @@
 """Patterns for answers: a text, or a `/regular expression/`, matched within a limit of time.
 
-A pattern such as `(a+)+$` takes longer than the universe lasts on a body made for it, and Python's own `re` can neither
-be given a limit nor lets anything else run meanwhile: one target could hold up the checks of all. So the patterns are
-those of the `regex` package, which understands the same and more, takes a limit of time, and lets other threads run.
+A pattern such as `(a+)+$` takes longer than the universe lasts on a body made for it. Python's own `re` can neither be
+given a limit nor lets anything else run meanwhile, so one target could hold up the checks of all. So the `regex`
+package matches the patterns: it understands the same and more, takes a limit of time, and lets other threads run.
 """
 
 from __future__ import annotations

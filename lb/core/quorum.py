@@ -14,7 +14,7 @@ class Quorum:
     count: int = 0
 
     def needed(self, total: int) -> int:
-        """Of a pool of `total` targets; never none of them, and never more than there are."""
+        """Of a pool of `total` targets; at least 1, and at most `total`."""
         if total <= 0:
             return 0
         wanted = self.count or math.ceil(round(self.share * total, 9))

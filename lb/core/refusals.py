@@ -1,6 +1,6 @@
 """Why an operation is refused: a constant for each kind, what happened this time, and what is in the way.
 
-What each kind means to a client, and its HTTP status, is in `lb/control/api/problems.py`.
+The meaning of each kind to a client, and its HTTP status, is in `lb/control/api/problems.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 class Refusal(Enum):
     """The kinds of refusal of operations."""
 
-    # What was named does not exist, or does not say enough.
+    # The named object does not exist, or the name is ambiguous.
     NO_SUCH_SERVICE = auto()
     NO_SUCH_POOL = auto()
     NO_SUCH_TARGET = auto()

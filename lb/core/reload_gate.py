@@ -25,7 +25,7 @@ from lb.core.targets import Rotation, Service
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What decides which targets can serve. A target without a health was never probed."""
+    """The settings that decide which targets can serve. A target without a health was never probed."""
 
     services: tuple[Service, ...]
     healths: Mapping[str, Health]

@@ -1,18 +1,18 @@
 """Renames between two configurations, matched by address and not by place. Pure.
 
 A target's id says where it stands: `service/pool/host:port`. A renamed pool or service, or a target that moves, has
-other ids for the same addresses, and what is known of an address must not be lost with a name. So:
+other ids for the same addresses. The results collected for an address must not be lost with a name. So:
 
 - A name that both configurations have means the same thing in both; only names that are gone and names that are new
   are matched.
-- A service or a pool was renamed when that is unmistakable: its set of addresses is the same, and no other one of the
-  old or of the new configuration has the same set.
-- A new target succeeds every target of its address that is gone. The first in order is the one of the renamed pool,
-  then of the same service, then of a pool of the same name, then by id.
-- A target that is added where its address has a place already is that one's twin: one machine asked the same question
-  answers the same, but what operators want of the one says nothing about the other.
+- A service or a pool was renamed when that is unmistakable. Its set of addresses is then the same, and no other one of
+  the old or of the new configuration has the same set.
+- A new target succeeds every target of its address that is gone. The order of preference: the target of the renamed
+  pool, of the same service, of a pool of the same name, then by id.
+- A target that is added where its address has a place already is that one's twin. One machine asked the same question
+  answers the same, but operators' wishes for the one say nothing about the other.
 
-What it does not do: say what a successor gets. That is for `desired`, the monitor and the data plane.
+Outside its scope: the part that a successor gets. That is for `desired`, the monitor and the data plane.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Renames:
 
     services: Mapping[str, str] = field(default_factory=dict)  # new name → old one
     pools: Mapping[Place, Place] = field(default_factory=dict)  # new place → old one, of whatever has moved or changed
-    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # new id → those it succeeds, the first best
+    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # new id → the ids it succeeds, the first best
     twins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # new id → ids that stay, of the same address
 
     def __bool__(self) -> bool:
@@ -114,7 +114,7 @@ def _ids(layout: Layout) -> dict[str, str]:
 
 
 def _matched(old: Mapping[str, Hashable], new: Mapping[str, Hashable]) -> dict[str, str]:
-    """New name → old name of those that are gone and new, and have a content that no other one has."""
+    """New name → old name, where the old one is gone, the new one is new, and no other one has the same content."""
     was = _alone(old)
     return {
         name: was[content]

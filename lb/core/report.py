@@ -73,21 +73,21 @@ def empty_tally(target: str) -> TargetTally:
     return TargetTally(target, buckets=[0] * (len(BUCKETS) + 1))
 
 
-#: What the configuration no longer has is counted under this name.
+#: Counters of removed parts of the configuration go under this name.
 REMOVED = "removed"
 
 
 def removed_id(service: str, pool: str) -> str:
-    """Under this id a pool's targets that the configuration no longer has are counted on, all together: so sums stay
-    exact, and the number of series stays bounded."""
+    """Under this id a pool's removed targets are counted on, all together. So sums stay exact, and the number of series
+    stays bounded."""
     return f"{service}/{pool}/{REMOVED}"
 
 
 def counted_under(service: str, pool: str, pools: Mapping[str, Collection[str]]) -> tuple[str, str]:
     """The service and pool under which a place is counted on; `pools`: service → its pools, of the configuration.
 
-    All pools that a service no longer has are one, and so are all services that are gone: versions that come and go
-    leave no series behind, and no sum goes backwards.
+    All removed pools of a service are one, and so are all removed services. Versions that come and go leave no series
+    behind, and no sum goes backwards.
     """
     if service not in pools and service != "none":
         return REMOVED, REMOVED
@@ -105,7 +105,7 @@ class PoolTally:
     codes: dict[int, int] = field(default_factory=Counter)  # answered by the proxy itself, target "none"
     buckets: list[int] = field(default_factory=list)
     seconds: float = 0.0
-    requests: int = 0  # all requests, whoever answered
+    requests: int = 0  # all requests, whether a target or lb answered
     errors: int = 0  # of these, 5xx and cut answers
 
     def add(self, other: PoolTally) -> None:

@@ -1,19 +1,20 @@
 """Restoring: the part of a target's health that outlives a restart, and the conditions under which it holds. Pure.
 
-A verdict holds if the same question would be asked of the same address, and it is no older than the time in which a
-dead target would have been detected. Every other target is probed before it gets requests.
+A verdict holds if the same question would be asked of the same address. And it must be no older than the time in which
+a dead target would have been detected. Every other target is probed before it gets requests.
 
 An ejection says itself how long it is fresh: until its time is over, and then, where there are probes, until one has
-passed. So it holds for as long, given the same question and address; a restart is no way around it. How often in a row
-a target was ejected is kept with it, and so is the penalty of one that flaps, and when a dead one was restarted: what
-bounds restarts is not to begin anew with each lb. A target that damping holds out is held out on, whatever its verdict.
+passed. So it holds for as long, given the same question and address; a restart is no way around it. Three more values
+are kept with it, because a bound on restarts must not begin anew with each lb. These are the number of ejections in a
+row, the penalty of a flapping target, and the times at which a dead one was restarted. A target that damping holds out
+is held out on, whatever its verdict.
 
 A changed check that has passed nowhere yet stays on trial: the former check is kept, and decides after a restart as
 before. Else the restart would turn a mistyped check, which the reload survived, into an outage.
 
-A warm-up goes on where it was: what is kept is how far it had come, in seconds, so that no clock can end it early.
+A warm-up goes on where it was. The seconds it had come are kept, so that no clock can end it early.
 
-Times on the disk are Unix seconds, those of a `Health` monotonic ones; `unix` and `now` are the same moment in both.
+Times on the disk are Unix seconds, times of a `Health` monotonic ones; `unix` and `now` are the same moment in both.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
 
 
 def keep(target: str, identity: str, health: Health, decided: bool, now: float, unix: float) -> Kept | None:
-    """What is to be kept of it; None: nothing. `decided`: its verdict is an answer to the question `identity`."""
+    """The part of it to keep; None: nothing. `decided`: its verdict is an answer to the question `identity`."""
     unprobed = health.probe == "ready" and health.checked is None
     decided = decided and health.checked is not None and health.probe != "starting"
     held = health.held_until > now
@@ -113,7 +114,7 @@ def with_former(kept: Kept, former: CheckSpec) -> Kept:
 def unsealed(former: CheckSpec, spec: CheckSpec) -> CheckSpec | None:
     """A kept former check that can be asked: each field's value is that of `spec`, the present check.
 
-    None: one of them is another now, so nobody knows the former value any more.
+    None: one of them is another now, so the former value is unknown.
     """
     values = {(name, _digest(name, value)): value for name, value in spec.headers}
     if not all(header in values for header in former.headers):
@@ -158,7 +159,7 @@ def warmth(kept: Kept, health: Health, rules: Rules, now: float) -> Health:
 
 
 def under_name(alike: Sequence[Kept], target: str, moved: bool) -> Kept:
-    """What is kept of `target`, which had another name: the same question was asked of its address.
+    """The kept part of `target`, which had another name: the same question was asked of its address.
 
     Of several the one that found it ill is believed, then the newest. Unless it was `moved`, it is another place of
     that address, and what traffic has made of the first one is not its own.
@@ -200,8 +201,8 @@ def with_life(kept: Kept, identity: str, life: Liveness, now: float, unix: float
 
 
 def restarts(kept: Kept, life: Liveness, spec: CheckSpec, now: float, unix: float) -> Liveness:
-    """`life` with the restarts that are kept of it; a clock that was set back makes them recent, not to come. One that
-    is under way still counts against `at_once`, for no longer than one that begins now would."""
+    """`life` with the restarts that are kept of it; a clock that was set back makes them recent, not to come. A restart
+    that is under way still counts against `at_once`, for no longer than one that begins now would."""
     tries = tuple(now - max(0.0, unix - moment) for moment in kept.tries)
     remaining = min(kept.restart_until - unix, restart_time(spec))
     return dataclasses.replace(

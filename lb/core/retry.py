@@ -2,15 +2,15 @@
 
 The rules, each learnt from a peer:
 - never once a byte of a response has been passed on (nginx, Pingora);
-- nothing sent: always, whatever the method (HAProxy's conn-failure); such tries add no load to a target that is up,
-  so they are bounded by `attempts`, not by the budget;
-- sent, no response byte: idempotent requests (RFC 9110 section 9.2.2), and to another target alone: a target that
-  received a request and broke off would be asked the same again, and nobody would see that it breaks off;
+- nothing sent: always, whatever the method (HAProxy's conn-failure). Such tries add no load to a target that is up, so
+  they are bounded by `attempts`, not by the budget;
+- sent, no response byte: idempotent requests (RFC 9110 section 9.2.2), and to another target alone. Otherwise a target
+  that received a request and broke off would be asked the same again, and its fault would stay hidden;
 - any other request only with the kernel's proof that the target never received it (`unprocessed`);
-- a pooled connection that the target closed as we wrote to it is not the client's problem: such replays are free, and
+- a pooled connection that the target closed as we wrote to it is not the client's problem. Such replays are free, and
   bounded only so that they end;
 - 502, 503, 504 as answers: idempotent requests, if the service lists the status;
-- a retry budget bounds all the others, so that retries cannot multiply an outage (Finagle, Linkerd).
+- a retry budget bounds all other retries, so that they cannot multiply an outage (Finagle, Linkerd).
 """
 
 from __future__ import annotations

@@ -7,22 +7,23 @@
     rolled_back, or frozen (freeze_on_fail; or no target of the old pool is ready to go back to)
 
 A step lasts `step_time` at least. Then both pools must have answered `min_requests` in it, and the new one must not
-look worse than the old one over the same time; else the step is held and the answer is NOT ENOUGH DATA, with the number
+look worse than the old one over the same time. Else the step is held and the answer is NOT ENOUGH DATA, with the number
 of requests still needed: silence is neither failure nor success. Being worse counts as soon as it is proven
 (`core.analysis`), however early.
 
-After the last step all traffic goes to the new pool. The old one has none to compare with, so the watch compares with
-what it did during the steps (or shortly before a switch at once), and with the error budget: burn rates over a short
-and a long window find trouble that begins late. The watch ends when its time is over, with or without traffic.
+After the last step all traffic goes to the new pool. No pool remains for the new one to be compared with in the watch.
+So the watch compares with the old pool's answers during the steps, or shortly before a switch at once. It also compares
+with the error budget: burn rates over a short and a long window find trouble that begins late. The watch ends when its
+time is over, with or without traffic.
 
 `false_alarm` is the probability for a whole release: it is shared out over the steps, the tests and their windows.
 
 `advance` is pure: the state and one sample of the totals in, the state and what to tell out. `now` is any clock that
 does not jump. `to_dict` keeps what must survive a restart; measurements begin anew after one (`resume`).
 
-What it does not do: it applies nothing. `traffic` says what is to be desired, and `supervisor.rollouts` makes it so.
+Outside its scope: it applies nothing. `traffic` says what is to be desired, and `supervisor.rollouts` makes it so.
 Compare Flagger, where a metric without values is a failed check, and Argo Rollouts, whose analysis may run before any
-traffic does: here nothing is measured before every worker has confirmed the step.
+traffic does. Here nothing is measured before every worker has confirmed the step.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Bake:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an operator asked for; it does not change."""
+    """An operator's order; it does not change."""
 
     old: str
     new: str
@@ -102,7 +103,7 @@ class Plan:
     bake: Bake = field(default_factory=Bake)
     freeze_on_fail: bool = False
     after_restart: Literal["resume", "rollback"] = "resume"
-    actor: str = ""  # who asked
+    actor: str = ""  # the operator's name
 
     def __post_init__(self) -> None:
         _check(bool(self.old and self.new) and self.old != self.new, "a release goes from one pool to another one")
@@ -137,7 +138,7 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What is measured in the present step; lost in a restart, by design."""
+    """The measurements of the present step; lost in a restart, by design."""
 
     begin: Mark  # when every worker had confirmed the step
     marks: tuple[Mark, ...]  # the newest ones, as far as the long window reaches
@@ -293,7 +294,7 @@ def _findings(rollout: Rollout, measure: Measure, sample: Sample, mark: Mark) ->
         return
     old = rollout.baseline
     yield _enough(new, new, limits.min_requests, names)
-    # What the old pool did is all that there will be: what is unclear now stays so, and holds nothing up.
+    # The old pool gets no further requests: an unclear result stays unclear, and holds nothing up.
     if old.requests:
         for finding in (
             errors(new, old, limits.error_rate, alpha, names),
@@ -329,7 +330,7 @@ def _burn_rates(plan: Plan, old: Tally, short: Tally, long: Tally, alpha: float)
 
 
 def _window(measure: Measure, mark: Mark, seconds: float) -> tuple[Tally, Tally]:
-    """What both pools answered in about the last `seconds`; less at the beginning of a step."""
+    """Both pools' answers in about the last `seconds`; less at the beginning of a step."""
     starts = [start for start in measure.marks if start.at <= mark.at - seconds]
     start = starts[-1] if starts else measure.begin
     return mark.new.since(start.new), mark.old.since(start.old)
@@ -420,7 +421,7 @@ def retired(rollout: Rollout) -> str:
 
 
 def announced(rollout: Rollout) -> Rollout:
-    """That pool is drained, and everybody was told."""
+    """That pool is drained, and all events are emitted."""
     return replace(rollout, announced=True)
 
 
@@ -476,7 +477,7 @@ def to_dict(rollout: Rollout) -> dict[str, object]:
 
 
 def from_dict(kept: Mapping[str, Any]) -> Rollout:
-    """What `to_dict` made; ValueError if it is anything else."""
+    """The values that `to_dict` made; ValueError if it is anything else."""
     try:
         return msgspec.convert(dict(kept), Rollout)
     except msgspec.ValidationError as error:

@@ -1,24 +1,25 @@
-"""Who gets the requests of one service, and how much of them: health, operators' wishes and rules made one value.
+"""The pools and targets that get the requests of one service, and their shares: health, operators' wishes and rules
+made one value.
 
 `resolve` is called whenever one of its inputs changed, and while a slow start is under way (`next_change` says when).
 Its result is whole state, so that a lost or repeated one harms nothing.
 
 A target's weight is the operator's (or the file's) × its slow start × the share it asked for × the relief it has while
-overloaded. One whose weight comes to nothing is left out.
+overloaded. A target whose weight comes to 0 is left out.
 
 Panic: when fewer than `threshold` of a pool's targets are in rotation, the pool's `choice` applies. The default is
-threshold 0 and "fail": those that are ready serve as long as there is one, and then clients get 503 with Retry-After.
-The reason is the product's promise, that traffic only ever reaches a target that is ready; Envoy's default (50 %, all
-of them) sends requests to targets that said they cannot serve. "spread" uses every target of the pool that was ready
-at least once and is not draining; none that never passed a check. "fallback" hands over to another pool.
+threshold 0 and "fail": the ready targets serve as long as there is one, and then clients get 503 with Retry-After. The
+reason is the product's promise, that traffic only ever reaches a target that is ready; Envoy's default (50 %, all of
+them) sends requests to targets that said they cannot serve. "spread" uses every target of the pool that was ready at
+least once and is not draining; none that never passed a check. "fallback" hands over to another pool.
 
-During a rollout a pool without any target loses its share to the others: a weighted service must skip a dead child
+During a rollout a pool without any target loses its share to the other pools: a weighted service must skip a dead child
 (traefik#7693).
 
-`can_serve` is the one predicate that gates, drains, ejections, rollbacks, explain, status, /readyz and metrics share: a
-ready target of weight 0 takes no request, so it replaces nobody. HAProxy and proxysql count such a target as up, and so
-let the last one that serves be taken out. Slow start plays no part in it, as a ramp never
-comes to nothing (`LEAST_SHARE`).
+`can_serve` is the one predicate that gates, drains, ejections, rollbacks, explain, status, /readyz and metrics share. A
+ready target of weight 0 takes no request, so it replaces no other target. HAProxy and proxysql count such a target as
+up, and so let the last one that serves be taken out. Slow start plays no part in it, as a ramp never comes to nothing
+(`LEAST_SHARE`).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ LEAST_SHARE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Panic:
-    """What a pool does with too few targets in rotation."""
+    """A pool's behaviour with too few targets in rotation."""
 
     threshold: float = 0.0  # share of the pool's targets; 0: only when none is left
     choice: Literal["fail", "spread", "fallback"] = "fail"
@@ -113,7 +114,7 @@ def in_panic(pool: Pool, healths: Mapping[str, Health], overrides: Mapping[str, 
     return not ready or ready / len(counted) < panic.threshold
 
 
-# --- who can serve ---------------------------------------------------------------------------------------------------
+# --- targets that can serve ------------------------------------------------------------------------------------------
 
 
 def can_serve(target: Target, healths: Mapping[str, Health], overrides: Mapping[str, TargetDesired]) -> bool:
@@ -125,7 +126,7 @@ def can_serve(target: Target, healths: Mapping[str, Health], overrides: Mapping[
 
 
 def meant_to_serve(target: Target, overrides: Mapping[str, TargetDesired]) -> bool:
-    """Whether the file and the operators give `target` a weight above 0; a quorum counts no others."""
+    """Whether the file and the operators give `target` a weight above 0; a quorum counts no other targets."""
     return _base_weight(target, overrides) > 0
 
 
@@ -175,8 +176,8 @@ def least_able(
     panic: Panic,
     without: str = "",
 ) -> int:
-    """Targets of the pool that must be able to serve before any of them gets a request: one, or as many as keep it out
-    of panic. `without` names a target that is about to leave."""
+    """Targets of the pool that must be able to serve before any of them gets a request. It is one, or as many as keep
+    it out of panic. `without` names a target that is about to leave."""
     if panic.choice == "spread":
         return 1
     counted = sum(1 for target in _counted(pool, healths, overrides) if target.id != without)
@@ -190,7 +191,8 @@ def stops(
     after: Mapping[str, TargetDesired],
     panic: Panic,
 ) -> bool:
-    """Whether other wishes for its targets keep a pool from offering those that can serve: more are counted then."""
+    """Whether other wishes for its targets keep a pool from offering the targets that can serve: more are counted
+    then."""
     if panic.choice == "spread" or in_panic(pool, healths, before, panic):
         return False
     return in_panic(pool, undrained(healths, after), after, panic)
@@ -205,8 +207,8 @@ def undrained(healths: Mapping[str, Health], wished: Mapping[str, TargetDesired]
 def bears_on_rotation(old: Health, new: Health) -> bool:
     """Whether a change of a target's health may change its service's rotation.
 
-    One that is out of rotation has a part in it as well: a pool in panic may use it, and one that asks to be drained
-    no longer counts towards `threshold`.
+    A target that is out of rotation has a part in it as well. A pool in panic may use it, and a target that asks to be
+    drained no longer counts towards `threshold`.
     """
     return (
         in_rotation(old) != in_rotation(new)
@@ -217,8 +219,8 @@ def bears_on_rotation(old: Health, new: Health) -> bool:
 
 
 def given_shares(rotation: Rotation) -> dict[str, int]:
-    """Pool → parts of 100 of the requests that it is given now. A pool with nobody to offer hands its parts to the
-    fallback while that one has somebody; otherwise they stay with it, and are answered with 503."""
+    """Pool → parts of 100 of the requests that it is given now. A pool without a target to offer hands its parts to the
+    fallback while the fallback has one. Otherwise the parts stay with it, and are answered with 503."""
     able = {pool for pool, members in rotation.weights if members}
     parts: dict[str, int] = {}
     for pool, share in rotation.shares:
@@ -234,7 +236,8 @@ def is_served(rotation: Rotation) -> bool:
 
 
 def living_shares(shares: tuple[tuple[str, int], ...], living: set[str]) -> tuple[tuple[str, int], ...]:
-    """The parts of 100 with those of pools without a target given to the others, in proportion, still 100 in sum."""
+    """The parts of 100, in which pools without a target give theirs to the other pools, in proportion. The sum is still
+    100."""
     kept = [(pool, parts) for pool, parts in shares if pool in living and parts > 0]
     total = sum(parts for _, parts in kept)
     if not kept:
@@ -265,7 +268,7 @@ def next_change(healths: Mapping[str, Health], service: Service, rules: ServiceR
 
 def _counted(pool: Pool, healths: Mapping[str, Health], overrides: Mapping[str, TargetDesired]) -> Iterator[Target]:
     """The targets of which a share must be ready: none that is meant to take nothing or is leaving. While the pool is
-    handed over, a new target counts once it can serve: those it replaces do its work until then."""
+    handed over, a new target counts once it can serve: the replaced targets do its work until then."""
     for target in pool.targets:
         waits = bool(pool.replaced) and target.id not in pool.replaced and not can_serve(target, healths, overrides)
         if not waits and meant_to_serve(target, overrides) and not _leaving(target, healths, overrides):

@@ -1,15 +1,15 @@
 """Which route a request takes: the most specific host that has a matching path, and there the longest path.
 
-A route matches when both its host and its path match. Of the matching ones the order is: exact host, longest wildcard
-(`*.example.org` matches any name below example.org, not example.org itself), any host; then the longest path. So
-`{host: api.example.org, path: /greeting}` beside `{path: /}` leaves api.example.org/other to the latter, as Traefik
-and an HAProxy ACL do, and nginx's separate server blocks do not.
+A route matches when both its host and its path match. Of the matching ones the order is: exact host, longest wildcard,
+any host; then the longest path. `*.example.org` matches any name below example.org, not example.org itself. So `{host:
+api.example.org, path: /greeting}` beside `{path: /}` leaves api.example.org/other to the latter, as Traefik and an
+HAProxy ACL do, and nginx's separate server blocks do not.
 
 A path is a prefix that ends at a segment's border: /a matches /a and /a/b, not /ab; /a/ matches /a/ and /a/b, not /a.
-Paths are compared byte for byte as they came, without decoding: what is forwarded is what was matched, so an encoded
+Paths are compared byte for byte as they came, without decoding. The forwarded path is the matched path, so an encoded
 path cannot pass one rule here and another one in the target.
 
-One dict by host and one by path in each: the cost depends on the segments of the longest configured path, not on the
+One dict by host and one by path in each. The cost depends on the segments of the longest configured path, not on the
 number of routes. `match` is pure, so its answers may be remembered by (host, path).
 """
 

@@ -1,11 +1,12 @@
 """Probes folded into runs: "passed ×120 within 4 min, 1.2–3.4 ms", then "refused ×3". Pure; times are Unix seconds.
 
 A run is a stretch of probes of one check that found the same. Folded like this a day of probes is a handful of lines,
-and none of what matters is lost: when something changed, what it was before and after, and how often it was seen.
+and nothing that matters is lost. A run keeps when something changed, the results before and after, and how often each
+was seen.
 
-How many runs a check may end is bounded, whatever its target does: a few in a row, then one in half a minute. One that
-changes faster is told as a mixed run, which says how many passed and how many failed. (The transitions that followed
-are told one by one as events all the same.)
+How many runs a check may end is bounded, whatever its target does: a few in a row, then one in half a minute. A target
+that changes faster is shown as a mixed run, with the numbers of passed and failed probes. (The transitions that
+followed are told one by one as events all the same.)
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Run(msgspec.Struct, omit_defaults=True):
 
     @property
     def result(self) -> Result:
-        """What they have in common."""
+        """Their common fields."""
         match self.kind:
             case "passed" | "ignored" | "mixed":
                 return self.kind
@@ -103,7 +104,7 @@ class RunFolder:
         return [open_run.run for open_run in self._open.values()]
 
     def open_of(self, target: str) -> list[Run]:
-        """Those of one target."""
+        """The runs of one target."""
         return [self._open[key].run for key in ((target, "readiness"), (target, "liveness")) if key in self._open]
 
     def end(self, target: str) -> list[Run]:

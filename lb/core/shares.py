@@ -1,9 +1,9 @@
 """Which pool of a service gets a request while two of them share the traffic: exact, not by luck.
 
-A hundred buckets are dealt out to the pools by their parts of 100. Requests step through the buckets in strides of 61:
-any 100 requests in a row visit every bucket once, so the shares are exact in any window of 100; the stride is about
-the golden section, so they are nearly exact in shorter ones too; and a client that sends requests in a rhythm (page,
-asset, page, asset) is not locked to one pool, as it would be by taking turns.
+A hundred buckets are dealt out to the pools by their parts of 100. Requests step through the buckets in strides of 61.
+Any 100 requests in a row visit every bucket once, so the shares are exact in any window of 100. The stride is about the
+golden section, so the shares are nearly exact in shorter windows too. And a client that sends requests in a rhythm
+(page, asset, page, asset) is not locked to one pool, as taking turns would do.
 
 With sticky clients the bucket is the client's: a hash of its address, header or cookie. The buckets are dealt out in
 the order of the pools' names. So between two pools a growing share only ever adds buckets to the growing pool: no
@@ -32,8 +32,8 @@ def deal(shares: Sequence[tuple[str, int]]) -> list[str]:
 class Split(Generic[P]):
     """The pools of one service, each with its share. `P` is whatever the caller keeps for a pool.
 
-    `offset` is where the steps begin: another one per worker, or the `position` of the split that this one replaces,
-    so that frequent replacements do not favour the pools of the first steps.
+    `offset` is where the steps begin: another one per worker, or the `position` of the split that this one replaces. So
+    frequent replacements do not favour the pools of the first steps.
     """
 
     __slots__ = ("_buckets", "only", "position")

@@ -1,8 +1,9 @@
 """The difference between two snapshots where it is one of targets alone, and a snapshot with such a difference. Pure.
 
-A certificate that passed its check, replaced targets that are needed no more, an edited list of targets: each changes a
-few targets of a snapshot that may hold thousands. Workers are told these few. Anything else takes the whole snapshot:
-settings, listeners, routes, pools that come or go, and targets that have another name now, since their lanes move.
+Examples are a certificate that passed its check, replaced targets that are needed no more, and an edited list of
+targets. Each changes a few targets of a snapshot that may hold thousands. Workers are told these few. Anything else
+takes the whole snapshot: settings, listeners, routes, pools that come or go, and targets that have another name now,
+since their lanes move.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from lb.core.targets import Pool, Rotation, Service, Snapshot, Target, Targets
 
 
 def target_changes(before: Snapshot, after: Snapshot) -> Targets | None:
-    """What makes `before` to `after`; None: that takes a snapshot, or no target has changed at all."""
+    """The change from `before` to `after`; None: that takes a snapshot, or no target has changed at all."""
     if _without_targets(before) != _without_targets(after):
         return None
     old, new = _targets(before.services), _targets(after.services)
@@ -29,7 +30,7 @@ def target_changes(before: Snapshot, after: Snapshot) -> Targets | None:
     loses = {split_id(id)[0] for id in removed}
     former = {rotation.service: rotation for rotation in before.rotations}
     rotations = (new for new in after.rotations if new.service in loses or _differs(former.get(new.service), new))
-    # Workers keep the contents that their targets need: those that a listener alone has needed have to be sent.
+    # Workers keep the contents that their targets need. Contents that only a listener has needed have to be sent.
     needed = _digests(changed) - _digests(old.values())
     files = (file for file in after.files if file[0] in needed)
     return Targets(after.version, changed, removed, tuple(rotations), tuple(files))

@@ -1,4 +1,4 @@
-"""What the data plane works on: targets, pools, services, routes, listeners and the snapshot that holds them.
+"""The values the data plane works on: targets, pools, services, routes, listeners and the snapshot that holds them.
 
 All values are frozen: a worker swaps a whole `Snapshot`, the `Rotation` of one service or single targets, and never
 edits one. They say what a thing *is*; how it *does* is known to `core.lifecycle.Health` (the supervisor's knowledge)
@@ -55,7 +55,7 @@ class Pool:
 
     name: str
     targets: tuple[Target, ...]
-    replaced: tuple[str, ...] = ()  # ids of those that the file no longer has: they serve until the new ones can
+    replaced: tuple[str, ...] = ()  # ids of targets that the file no longer has: they serve until the new ones can
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class Sticky:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What clients want; served by one or, during a rollout, two of its pools."""
+    """A service that clients ask for; served by one or, during a rollout, two of its pools."""
 
     name: str
     pools: tuple[Pool, ...]
@@ -197,7 +197,8 @@ class Mirror:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """Who gets the requests of one service right now: whole state, so a lost or repeated one harms nothing.
+    """The pools and targets that get the requests of one service now: whole state, so a lost or repeated one harms
+    nothing.
 
     `weights` holds, per pool, the targets in rotation and their effective weight (slow start, agent hints and
     operator overrides already worked in). A pool with no entry, or an empty one, has no target to offer.
@@ -231,7 +232,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What has changed of the targets of a snapshot, where nothing else has: its cost does not grow with the snapshot.
+    """The changes to the targets of a snapshot, where nothing else has changed: its cost does not grow with the
+    snapshot.
 
     Each part is a whole value, so that a repeated one harms nothing. All of it is in force in one step, between two
     requests.
@@ -240,5 +242,5 @@ class Targets:
     version: int
     changed: tuple[Target, ...] = ()  # each new, or with other settings or addresses; it names its service and pool
     removed: tuple[str, ...] = ()  # ids
-    rotations: tuple[Rotation, ...] = ()  # those that have changed as well
+    rotations: tuple[Rotation, ...] = ()  # rotations that have changed as well
     files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)  # contents that no target before has needed

@@ -1,7 +1,7 @@
 """Which pools of a service may see a request. This is the one place that answers it.
 
 - A request that a preview chooses sees the preview's pool, and no other version: a tester must know what was tested.
-- Any other request sees the pools that share the traffic: the active one, or those of the rollout under way.
+- Any other request sees the pools that share the traffic: the active one, or the pools of the rollout under way.
 - The fallback sees a request while none of these pools has a target in rotation. It also sees a request that all their
   targets have failed, if that may be tried again. A preview's request is the exception: a tester must see the failure.
 - A pool that was not released, was withdrawn or is reached by previews alone sees nothing else.
@@ -29,7 +29,7 @@ def visible(
 def asset_pools(
     shares: Sequence[tuple[str, int]], ready: Collection[str], answered: str, preview: str = ""
 ) -> tuple[str, ...]:
-    """The pools that may have a page which the pool `answered` lacks: the others that share the traffic.
+    """The pools that may have a page which the pool `answered` lacks: the other pools that share the traffic.
 
     Outside a rollout there is none, because a client can have got its page from the active pool alone.
     """

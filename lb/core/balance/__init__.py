@@ -1,10 +1,10 @@
 """Which of a pool's lanes gets the next request: one policy a file, one method, `pick`.
 
-A balancer is built once per rotation, from the lanes in rotation and their effective weights, and is thrown away as a
-whole when the rotation changes. So a pick never asks who is healthy, and costs the same with 1,000 lanes as with 2.
+A balancer is built once per rotation, from the lanes in rotation and their effective weights. When the rotation
+changes, the whole balancer is replaced. So a pick never looks at health, and costs the same with 1,000 lanes as with 2.
 (finagle's distributors are built and swapped in the same way.)
 
-What it does not do: it knows no health, no retries and no clock. A retry hands in the lanes it has tried as `avoid`.
+Outside its scope: health, retries and the clock. A retry hands in the lanes it has tried as `avoid`.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def build(
 ) -> Balancer[L]:
     """The balancer for `members`, each a lane with its effective weight; a weight of 0 or less gets nothing.
 
-    `offset` says where in its sequence round robin begins, so that several workers do not all begin with the same
-    lane. None draws the beginning from `rng`: right for a balancer that is rebuilt often, as a fixed beginning would
-    favour whoever stands there.
+    `offset` says where in its sequence round robin begins, so that several workers do not all begin with the same lane.
+    None draws the beginning from `rng`: right for a balancer that is rebuilt often, as a fixed beginning would favour
+    the lane at that place.
     """
     if balance.policy not in _CLASSES:
         raise ValueError(f"balancing policy {balance.policy!r} is unknown; known are {', '.join(POLICIES)}")

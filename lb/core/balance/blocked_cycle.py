@@ -1,20 +1,21 @@
 """BlockedCycle: how round robin takes a cycle of many lanes at a high rate: a part of it several times, then the next.
 
 A connection that was used a millisecond ago is still in the processor's cache, with all that the kernel and the worker
-keep of it. One of a thousand that take turns is not: in strict turn a request to one of a thousand targets costs a
-quarter more than a request to one of a few. To go through a part of the data several times before the next part is
-called loop blocking or tiling (Lam, Rothberg, Wolf: The cache performance and optimizations of blocked algorithms,
-1991).
+keep of it. Taking turns among a thousand targets is not good enough. In strict turn a request to one of a thousand
+targets costs a quarter more than a request to one of a few. To go through a part of the data several times before the
+next part is called loop blocking or tiling (Lam, Rothberg, Wolf: The cache performance and optimizations of blocked
+algorithms, 1991).
 
 No request waits for it, and no lane is skipped:
 
 - A stretch has the traffic for `STAY` seconds at the most. So below about 1,300 requests a second the order is strict.
-- Hardly ever does a target get a request while it has another one. By Little's law the share of the requests in flight
-  that stand behind another one is the share of the time that requests spend waiting, even where a target serves one at
-  a time. Where it is more than `BEHIND`, stretches become longer, up to the whole cycle, which is the strict order.
+- Hardly ever does a target get a request while it has another one. Consider the requests in flight that stand behind
+  another request. By Little's law their share equals the share of time that requests spend waiting, even where a target
+  serves one at a time. Where it is more than `BEHIND`, stretches become longer, up to the whole cycle, which is the
+  strict order.
 - A stretch consists of the parts of the cycle that have had the fewest turns. So no part is ever more than `LAPS` turns
-  ahead of another: the shares are exact, give or take those. Once traffic has ebbed away, such a lead is forgiven, as
-  else the others would have to be served for long before it is made up for.
+  ahead of another: the shares are exact, give or take these turns. Once traffic has ebbed away, such a lead is
+  forgiven. Otherwise the other parts would have to be served for long before the lead is made up for.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class BlockedCycle(Generic[L]):
         self._next = 0  # the part that follows the last one that was
         self._width = SHORTEST  # parts that a stretch has
         self._in_flight = 0.0  # requests in flight at the targets of a lap, at its end…
-        self._behind = 0.0  # …and those of them that stand behind another one
+        self._behind = 0.0  # …and how many of them stand behind another one
         self._stretch: list[int] = []  # the parts that are gone through now…
         self._lap: list[L] = []  # …and their turns
         self._laps = LAPS  # how often that has been done; at first there is nothing to be done again
@@ -101,7 +102,7 @@ class BlockedCycle(Generic[L]):
         return self._lap
 
     def _is_crowded(self) -> bool:
-        """Whether requests stand behind others, more than a few. If so, the next stretch is longer."""
+        """Whether more than a few requests stand behind another request. If so, the next stretch is longer."""
         in_flight = [lane.in_flight for lane in self._lap]
         self._in_flight += (sum(in_flight) - self._in_flight) / SMOOTH
         self._behind += (sum([count - 1 for count in in_flight if count > 1]) - self._behind) / SMOOTH
@@ -118,7 +119,7 @@ class BlockedCycle(Generic[L]):
         return max(SHORTEST, needed, self._width - 1)
 
     def _least(self) -> list[int]:
-        """The parts for the next stretch: those gone through least; of equal ones, those that are next in turn."""
+        """The parts for the next stretch: the parts gone through least; of equal parts, the next in turn."""
         parts = len(self._parts)
         in_turn = [*range(self._next, parts), *range(self._next)]
         least = sorted(in_turn, key=self._gone.__getitem__)[: self._width]  # a stable sort

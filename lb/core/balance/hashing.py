@@ -1,15 +1,15 @@
 """Consistent hashing: one key keeps its lane while the lane is there, and few keys move when lanes come or go.
 
 - `ring` (ketama, as in nginx's `hash … consistent`, HAProxy and Envoy): each lane owns points on a circle, a key
-  belongs to the next point. Only a leaving lane's keys move. The points of a lane vary in how much they cover: with
-  160 of them a lane's share is within about 8 % of its weight (one standard deviation); pools of more than 128 lanes
-  get fewer points each, and had better use maglev.
+  belongs to the next point. Only a leaving lane's keys move. The points of a lane vary in how much they cover. With 160
+  of them a lane's share is within about 8 % of its weight (one standard deviation). Pools of more than 128 lanes get
+  fewer points each, so maglev suits them better.
 - `maglev` (Eisenbud et al., Maglev: A Fast and Reliable Software Network Load Balancer, 2016): lanes fill a table in
-  turns, each in its own order. Shares are within about 1 % and a pick is one look-up; when a lane leaves, a few keys
-  of the others move as well. Weights as in Envoy: a lane takes its turn when its weight has added up to one.
+  turns, each in its own order. Shares are within about 1 % and a pick is one look-up; when a lane leaves, a few keys of
+  the other lanes move as well. Weights as in Envoy: a lane takes its turn when its weight has added up to one.
 
-The key is an integer made by `hash_key`, which is the same in every worker and after every restart (Python's own
-`hash` of bytes is not). A retry goes to the next other lane: on along the circle, or down the table.
+The key is an integer made by `hash_key`. It is the same in every worker and after every restart, which Python's own
+`hash` of bytes is not. A retry goes to the next other lane: on along the circle, or down the table.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from lb.core.balance.policy import Balancer, Member
 
 #: Points of a lane of average weight on the ring (ketama and nginx: 160)…
 POINTS: Final = 160
-#: …while the pool is not larger than this; a pool twice as large gives each lane half as many, so that building stays
-#: a matter of milliseconds. Fewer points are the first ones of more, so most keys stay when the pool crosses a border.
+#: …while the pool is not larger than this. A pool twice as large gives each lane half as many, so that building takes
+#: milliseconds only. Fewer points are the first ones of more, so most keys stay when the pool crosses a border.
 POINTS_LANES: Final = 128
 #: Table sizes (primes). The larger one serves pools of more than `SMALL_LANES`.
 SMALL_TABLE, LARGE_TABLE = 4099, 16411
@@ -42,7 +42,7 @@ L = TypeVar("L", bound=Member)
 def hash_key(data: bytes) -> int:
     """A well mixed 64-bit key of `data`: CRC-32, then the finaliser of splitmix64 (about 0.3 µs).
 
-    Not for secrets: whoever wants to can find keys that collide, and gains only that they share a target.
+    Not for secrets: a client can find keys that collide, and gains only that they share a target.
     """
     x = (crc32(data) + 0x9E3779B97F4A7C15) & _MASK
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
@@ -63,12 +63,12 @@ def _points(name: str, count: int) -> tuple[int, ...]:
 
 
 def _name(id: str) -> str:
-    """What of a lane is hashed: its address, so that a pool that is renamed keeps its clients where they are."""
+    """The hashed part of a lane: its address, so that a pool that is renamed keeps its clients where they are."""
     return id.split("/", 2)[-1]
 
 
 def _others(owners: Sequence[L], at: int, avoid: Collection[L]) -> Iterator[L]:
-    """The owners from `at` on, once round, without those to avoid."""
+    """The owners from `at` on, once round, without the lanes to avoid."""
     for lane in chain(islice(owners, at, None), islice(owners, at)):
         if lane not in avoid:
             yield lane
@@ -88,8 +88,9 @@ class Ring(Balancer[L]):
         while len(lanes) > limit and points_each > 10:
             limit, points_each = limit * 2, points_each // 2
         circle: dict[int, L] = {}
-        # Against the heaviest, not the sum: a lane's points do not change because another one came or left (unless
-        # that was the only heaviest one: then the others get more points, and keep those they had).
+        # Relative to the heaviest weight, not to the sum: a lane's points do not change when another lane comes or
+        # goes. The exception is the only heaviest lane: when it goes, the other lanes get more points, and keep the
+        # points they had.
         for lane, weight in sorted(members, key=lambda member: _name(member[0].id)):
             count = max(1, round(points_each * weight / heaviest))
             circle.update(dict.fromkeys(_points(_name(lane.id), count), lane))

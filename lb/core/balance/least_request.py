@@ -1,8 +1,8 @@
 """Least requests in flight, in proportion to weight: the lowest in_flight / weight (nginx: least_conn, HAProxy:
 leastconn). Lanes that are alike take turns by weighted round robin, so an idle pool is not served by its first lane.
 
-Up to `ALL` lanes the answer is exact. In larger pools the best of `SAMPLE` lanes drawn by weight is taken: within a
-few percent of exact in simulation, and the cost of a pick stays flat.
+Up to `ALL` lanes the answer is exact. In larger pools the best of `SAMPLE` lanes drawn by weight is taken. That is
+within a few percent of exact in simulation, and the cost of a pick stays flat.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class LeastRequest(Balancer[L]):
     def pick(self, key: int = 0, avoid: Collection[L] = (), now: float = 0.0) -> L | None:
         turn = next(self._turns)
         if not avoid and not turn[0].in_flight:
-            return turn[0]  # nobody has less than nothing in flight
+            return turn[0]  # no lane has less than 0 in flight
         members = self._members
         count = len(members)
         if count <= ALL:

@@ -1,9 +1,9 @@
 """Peak EWMA: the better of two lanes by expected latency, quick to believe bad news and slow to forget it.
 
 A lane's cost is its moving average of latencies times the requests it would then have in flight. A sample above the
-average replaces it (the peak), one below it only pulls; while nothing is heard the average fades, so that a lane once
-slow is tried again. Failures count as a slow answer: without that penalty a target that fails at once looks fast and
-draws all the traffic (linkerd2-proxy's load biaser; the lack of it in finagle's plain EWMA).
+average replaces it (the peak), one below it only pulls. Without samples the average fades, so that a lane once slow is
+tried again. Failures count as a slow answer. Without that penalty a target that fails at once looks fast and draws all
+the traffic (linkerd2-proxy's load biaser; finagle's plain EWMA lacks it).
 
 Sources: finagle PeakEwma.scala; linkerd2-proxy's ewma and load-biaser, whose constants these are. Latencies are drawn
 together by power of two choices, as in both. Reading does not mutate: `cost(now)` projects the fading.
@@ -95,7 +95,7 @@ class PeakEwmaBalancer(Balancer[L]):
         return first if cost <= second.ewma.cost(now) * (second.in_flight * scales[j] + 1.0) else second
 
     def _elsewhere(self, avoid: Collection[L], now: float) -> L:
-        """Rare: both draws were tried before. The cheapest of the others, else of all."""
+        """Rare: both draws were tried before. The cheapest of the other lanes, else of all."""
         both = list(zip(self._lanes, self._scales, strict=True))
         untried = [member for member in both if member[0] not in avoid] or both
         return min(untried, key=lambda member: member[0].ewma.cost(now) * (member[0].in_flight * member[1] + 1.0))[0]

@@ -1,4 +1,4 @@
-"""What every policy takes and offers, and the balancer of a pool with nobody in rotation."""
+"""The interface of every policy, and the balancer of a pool without a lane in rotation."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Balancer(Generic[L]):
     needs_key = False
 
     def pick(self, key: int = 0, avoid: Collection[L] = (), now: float = 0.0) -> L | None:
-        """The lane for the next request; None only when nobody is in rotation.
+        """The lane for the next request; None only when no lane is in rotation.
 
-        Never one of `avoid` (the lanes that a retry has tried) while another one is there; when all are to be
-        avoided, one of them, since a second try beats a certain 503.
+        Never a lane of `avoid` (the lanes that a retry has tried) while another one is in rotation. When all are to be
+        avoided, one of them is picked, since a second try beats a certain 503.
         """
         raise NotImplementedError
 

@@ -1,9 +1,9 @@
 """Power of two choices: draw two lanes by weight, take the one with less in flight for its weight.
 
-Two draws are enough for the longest queue to grow like log log n instead of log n / log log n (Mitzenmacher, The Power
-of Two Choices in Randomized Load Balancing, 2001), and unlike "the least of all", many workers that cannot see each
-other's requests do not all rush to the same idle lane. nginx calls it `random two least_conn`, HAProxy `random(2)`;
-both compare in_flight / weight as done here.
+Two draws are enough: the longest queue then grows like log log n instead of log n / log log n. Source: Mitzenmacher,
+The Power of Two Choices in Randomized Load Balancing, 2001. Workers cannot see each other's requests; "the least of
+all" would make all of them rush to the same idle lane, two draws do not. The name is `random two least_conn` in nginx,
+`random(2)` in HAProxy; both compare in_flight / weight as done here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class RandomTwo(Balancer[L]):
         return first if first.in_flight * weights[j] <= second.in_flight * weights[i] else second
 
     def _elsewhere(self, avoid: Collection[L]) -> L:
-        """Rare: both draws were tried before. The least loaded of the others, else of all."""
+        """Rare: both draws were tried before. The least loaded of the other lanes, else of all."""
         both = list(zip(self._lanes, self._weights, strict=True))
         untried = [(lane, weight) for lane, weight in both if lane not in avoid] or both
         return min(untried, key=lambda member: (member[0].in_flight / member[1], -member[1]))[0]
