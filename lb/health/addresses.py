@@ -1,10 +1,10 @@
 """The addresses for requests to a target that is given by name.
 
-A probed target has one address at a time: the last one that passed its readiness check. It keeps that address while
-the name has it and it passes, as HAProxy's server lines do. Another address of the name takes over once it has passed.
-When the name loses the address in use, its new addresses are asked first, and the old one serves until one passes. A
-target that is not probed (`protocol: none`), or whose check goes to another host, has all addresses of its name:
-workers take the first that accepts a connection.
+A probed target has one address at a time: the last one that passed its readiness check. It keeps that address while the
+name has it and it passes, as HAProxy's server lines do. Another address of the name takes over once it has passed. When
+the name loses the address in use, its new addresses are asked first, and the old one serves until one passes. A target
+that is not probed (`protocol: none`), or whose check goes to another host, has all addresses of its name. Workers take
+the first that accepts a connection.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """Monitor: probes every target on its schedule and feeds the verdicts to `core.lifecycle.step`.
 
 Each target is probed once, however many workers there are. The first probes start at once and side by side. Later
-probes keep to a schedule that does not drift, each a random bit early (`jitter`), so that targets which started
-together do not stay together. `interval` is measured from start to start and is an upper bound: detection takes at
-most interval × fall + timeout. Probes of one target do not overlap, and no probe waits for another target's answer.
+probes keep to a schedule that does not drift. Each is a random bit early (`jitter`), so that targets which started
+together do not stay together. `interval` is measured from start to start and is an upper bound: detection takes at most
+interval × fall + timeout. Probes of one target do not overlap, and no probe waits for another target's answer.
 
-A failure is doubted before it is counted (`core.common_cause`): lb's loop may have stood still, its network may be
+A failure is doubted before it is counted (`core.common_cause`). Then lb's loop may have stood still, its network may be
 down, or the target may only be busy.
 
 When the question of a check changes, the new check is on trial on targets that were ready under the former check. The
 former check goes on and decides until the new one has passed there. (A target without a former check stays ready that
 long.) When the new check fails on a target but passes on another target of the pool, the target leaves rotation. When
-it passes on no target of the pool, the check itself is suspected, and a notice says so (Marathon-LB #602: a bad new
-check took the old instances out).
+it passes on no target of the pool, the check itself is suspected, and a notice says so. In Marathon-LB #602 a bad new
+check took the old instances out.
 
 The monitor acts on nothing but `on_failure`. It reports changes of a target to `on_change`, verdicts to `on_probe`, and
 suspicions to `on_notice`.
@@ -646,7 +646,8 @@ class Monitor:
         return held
 
     def _under_new_names(self, kept: Iterable[Kept]) -> list[Kept]:
-        """The stored verdicts. A target without one gets those of the same question, asked of the same address."""
+        """The stored verdicts. A target without one gets the addresses of the same question, asked of the same
+        address."""
         kept = list(kept)
         stored = {each.target for each in kept}
         missing = [id for id in self._targets if id not in stored]

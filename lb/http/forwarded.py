@@ -74,8 +74,8 @@ def extend(
         elements[0] += [(b"host", x_host)] if x_host else []
         elements[0] += [(b"proto", x_proto)] if x_proto else []
         leftmost_proto, leftmost_host = x_proto, x_host
-    # The element for the hop to lb describes that hop, unless no element further left has the value: readers take the
-    # leftmost, so that this element has to hold the client's value then.
+    # The element for the hop to lb describes that hop, unless no element further left has the value. Readers take the
+    # leftmost value, so this element has to hold the client's value then.
     hop_host = host if leftmost_host else x_host or host
     hop_proto = proto if leftmost_proto else x_proto or proto
     hop = b"for=" + node(peer) + (b';host="' + hop_host + b'"' if hop_host else b"") + b";proto=" + hop_proto

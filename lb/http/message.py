@@ -1,7 +1,7 @@
 """A message's head as values: start line, fields, and the framing of the body.
 
 `RequestFields` and `ResponseFields` hold everything that follows from the header block alone. They are separate from
-the start line, because clients and targets repeat their header blocks: a connection that sends the same block again
+the start line, because clients and targets repeat their header blocks. A connection that sends the same block again
 gets the same object again, and the block is parsed once.
 
 Source of the framing steps: RFC 9112 section 6.3.

@@ -1,6 +1,6 @@
 """The PROXY protocol, versions 1 and 2, as a receiver (HAProxy's proxy-protocol.txt, sections 2.1 and 2.2).
 
-Addresses come out in one spelling: an IPv4 address that is mapped into IPv6 (`::ffff:192.0.2.1`, RFC 4291 section
+Addresses come out in one spelling. An IPv4 address that is mapped into IPv6 (`::ffff:192.0.2.1`, RFC 4291 section
 2.5.5.2) is the IPv4 address, as in networks, limits and logs.
 """
 

@@ -1,4 +1,4 @@
-"""What the operator has configured to be done at a moment: a command, a webhook, or both, each with a timeout.
+"""The operator's action at a moment: a command, a webhook, or both, each with a timeout.
 
 A release's hooks and the restart of a target that is not alive run through here. A command succeeds with exit status 0,
 a webhook with a status of 200 to 299. Redirects are not followed: a POST would become a GET.
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from lb import USER_AGENT
 from lb.net.command import Output, run_command
 
-#: What happened, by name: the environment of a command, and the JSON of a webhook.
+#: The details of the moment, by name: the environment of a command, and the JSON of a webhook.
 Event = Mapping[str, str | int | bool]
 
 

@@ -1,7 +1,8 @@
 """Replaces files so that a reader finds the old contents or the new ones, never a part.
 
-The new contents are written beside the file and renamed over it. Two kinds of file are replaced: the program's own
-state (`write`), and a file that belongs to the operator (`Replacement`), whose mode, owner and former text stay.
+The new contents are written beside the file and renamed over it. Two kinds of file are replaced. The program's own
+state is replaced by `write`. A file that belongs to the operator is replaced by `Replacement`, and keeps its mode,
+owner and former text.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Resolver:
         if self._clock() - name.asked_at >= FRESH:
             self._ask(host, name)
         if not name.addresses:
-            # A caller that gives up must not end the look-up that the others wait for.
+            # A caller that gives up must not end the look-up that other callers wait for.
             return await asyncio.shield(name.asking or self._ask(host, name))
         return name.addresses
 
@@ -147,6 +147,6 @@ def is_name(host: str) -> bool:
 
 
 def look_up_in_system(host: str) -> tuple[str, ...]:
-    """What the system's resolver says (hosts file, DNS), in its order. Blocks; raises `OSError`."""
+    """The answer of the system's resolver (hosts file, DNS), in its order. Blocks; raises `OSError`."""
     answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return tuple(dict.fromkeys(str(address[0]) for _, _, _, _, address in answers))[:MOST]

@@ -2,7 +2,7 @@
 
 The supervisor reads the files once per load and sends their contents to the workers. So probes, all workers and a
 worker that starts later use the same certificates, whatever is on the disk by then. A digest of the contents is part of
-the settings: a file that was renewed in place makes other settings, and those make another context.
+the settings: a file that was renewed in place makes other settings, and so another context.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from lb.core.targets import TlsClient, TlsServer
 
 #: Contents of files, by the digest that `TlsClient` and `TlsServer` carry.
 Contents = Mapping[str, bytes]
-#: What is offered by ALPN, to clients, and to targets by requests and probes alike: a target may refuse anything else.
+#: The protocols that are offered by ALPN, to clients, and to targets by requests and probes alike: a target may refuse
+#: anything else.
 HTTP1 = ("http/1.1",)
 #: A context's settings, and the protocols that it offers by ALPN.
 Key = tuple[TlsClient, tuple[str, ...]]

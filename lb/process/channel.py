@@ -2,8 +2,8 @@
 
 Down go states (`Snapshot`, `Rotation`, `Targets`) and orders; up go reports, alarms and confirmations. Every message is
 whole state or a mergeable delta, so that a lost or repeated one harms nothing. A frame is its length (4 bytes), the
-kind (1 byte) and the value as MessagePack. What waits for a slow reader is bounded: a worker that does not read is
-taken for hung, and its channel is closed.
+kind (1 byte) and the value as MessagePack. Bytes that wait for a slow reader are bounded: a worker that does not read
+counts as hung, and its channel is closed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """What came with this version could not be installed. Until a snapshot can, nothing is `Applied`."""
+    """The configuration of this version could not be installed. Until a snapshot can, nothing is `Applied`."""
 
     version: int
     reason: str
@@ -172,7 +172,7 @@ class Channel(asyncio.Protocol):
         """Wait until the other side, whose process has ended, has no message left, `within` seconds at most; close.
 
         The kernel delivers the end of the connection behind the last byte. Closing on the process's exit status alone
-        drops messages: one SIGCHLD makes libuv ask for every child, also for one whose last bytes no poll has seen yet.
+        drops messages. One SIGCHLD makes libuv ask for every child, also for one whose last bytes no poll has seen yet.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):

@@ -1,8 +1,8 @@
 """File descriptors: as many as the system gives, and bounds that keep below them.
 
-A proxied connection needs two. A process that runs out of them cannot accept, connect or open its log: so the soft
-limit is raised to the hard one at the start (as nginx, HAProxy and Go programs do), and workers accept no more
-connections than they have descriptors for; who comes then is turned away with an answer instead of a hanging socket.
+A proxied connection needs two. A process that runs out of them cannot accept, connect or open its log. So the soft
+limit is raised to the hard one at the start, as nginx, HAProxy and Go programs do. Workers accept no more connections
+than they have descriptors for. A further client gets an answer instead of a hanging socket.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def raise_limit() -> int:
 
 
 def keep_from_children() -> None:
-    """Leave to children none of the descriptors that whoever started this process has left to it, but the standard
-    ones. A worker may outlive `lb` by an hour, and a lock or pipe of the caller would be held for as long."""
+    """Leave to children none of the descriptors that this process got from its parent, but the standard ones. A worker
+    may outlive `lb` by an hour, and a lock or pipe of the caller would be held for as long."""
     for each in list(Path("/proc/self/fd").iterdir()):
         with suppress(OSError):  # the listing's own is closed already
             if int(each.name) > 2:

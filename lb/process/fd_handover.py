@@ -105,7 +105,7 @@ class FoundWorker:
 
 
 class HandoverSocket:
-    """A worker's Unix socket for a new supervisor. `who` and `sockets` are called for each connection."""
+    """A worker's Unix socket for a new supervisor. Both `who` and `sockets` are called for each connection."""
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ log = logging.getLogger("lb")
 
 #: Characters of a callback, task or transport in a message.
 LONGEST_PART = 160
-#: What the loop says beside the message and the exception.
+#: The loop's details beside the message and the exception.
 PARTS = ("handle", "task", "future", "protocol", "transport", "asyncgen")
 
 
@@ -35,7 +35,7 @@ class Guard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.restarts: Counter[str] = Counter()  # by label
-        self.errors = 0  # in callbacks and tasks that nobody waits for
+        self.errors = 0  # in callbacks and tasks that no code awaits
         self._report = report  # gets a sentence for each failure
         self._sleep = sleep
         self._clock = clock

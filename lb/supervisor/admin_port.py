@@ -28,7 +28,7 @@ class AdminPort:
         self._site: web.SockSite | None = None
 
     def open(self, admin: Admin, given: socket.socket | None = None) -> None:
-        """Listen, but let nobody in yet. `given` is used where there is one. Raises `CannotListen`."""
+        """Bind the port, but accept no connection yet. `given` is used where there is one. Raises `CannotListen`."""
         try:
             self.sock = given or listen_once(admin.bind)
         except OSError as error:
@@ -39,14 +39,14 @@ class AdminPort:
     async def serve(self, operations: Operations, admin: Admin, token: str) -> None:
         """Let requests in."""
         application = app.build(operations, token=token, allowed_hosts=(*admin.allowed_hosts, name_in(admin.bind)))
-        # What goes wrong in an answer is told by the API; a request that cannot be read is its client's affair.
+        # An error in an answer is reported by the API; a request that cannot be read is its client's affair.
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=GRACE)
         await self._runner.setup()
         await self.resume()
 
     async def pause(self) -> None:
-        """Accept nobody; those who come wait in the queue, which another process may serve."""
+        """Accept no connection; new ones wait in the queue, which another process may serve."""
         if self._site is not None:
             await self._site.stop()
             self._site = None

@@ -1,8 +1,8 @@
 """Desired state and its one writer. A value is in the store before it is in force, so that `kill -9` loses no order.
 
-Changes follow one another. Each is a function that is applied to the newest value when its turn has come: what a change
-rests on is checked there, as another order may have come in between. The store is written in a thread of its own, since
-a flush to the disk may take seconds.
+Changes follow one another. Each is a function that is applied to the newest value when its turn has come. The change's
+conditions are checked there, as another order may have come in between. The store is written in a thread of its own,
+since a flush to the disk may take seconds.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class OtherVersion(Exception):  # noqa: N818 - it says what happened
 class Store(Protocol):
     """Keeps desired state beyond the process. Its methods block.
 
-    It has neither compare-and-set nor watch: the owner of a store is its only writer (`FileStore` is locked), so that
-    nothing can differ from, or come beside, what `DesiredState` has written. A store with several writers needs both.
+    It has neither compare-and-set nor watch, because the owner of a store is its only writer (`FileStore` is locked).
+    So the stored value is always the one that `DesiredState` has written. A store with several writers needs both.
     """
 
     def load(self) -> tuple[Desired | None, str]:
@@ -46,10 +46,10 @@ class Store(Protocol):
 
 
 class DesiredState:
-    """What is desired now, and the only way to change it.
+    """The desired state now, and the only way to change it.
 
-    Whatever follows the `await` of a change in its caller runs in the same turn of the event loop in which the new
-    value becomes `current`. Nothing else comes in between.
+    The code after the `await` of a change runs in the same turn of the event loop in which the new value becomes
+    `current`. Nothing else comes in between.
     """
 
     def __init__(self, store: Store, state: State, events: Events) -> None:
@@ -78,7 +78,7 @@ class DesiredState:
     async def commit(self, change: Change[Decided], expected_version: int | None = None) -> Decided:
         """Carry out an order: the version grows by one. Returns what `change` has decided.
 
-        `change` is asked again when the value is in the store: a slow disk takes seconds, in which a target that its
+        `change` is asked again when the value is in the store. A slow disk takes seconds, in which a target that its
         gate counted on may have been ejected.
 
         Raises `OtherVersion` when the version is not the expected one, `Refused` while changes are blocked, and what

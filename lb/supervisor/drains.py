@@ -1,14 +1,14 @@
 """Taking a target out gently: by an operator, or by a container that is about to stop and names itself (prestop).
 
 A drained target stays so until an operator takes it back, also across restarts of lb. A container that named itself is
-expected to come back: its drain ends when a probe passes after one had failed, or, if it was never seen down, a while
-after it was told that it may stop.
+expected to come back. Its drain ends when a probe passes after one had failed. If it was never seen down, the drain
+ends a while after its container was allowed to stop.
 
-Nothing is drained below `min_ready`: with its default ("all targets", which is meant for the pool that a switch leads
-to) at least one target must be left that can serve. A weight of 0 is refused by the same rule, as it ends the same way.
-So is a weight above 0 for a target that cannot serve, or the end of its drain, when its pool is in panic as soon as it
-counts. A target that comes back by itself ends its drain in any case: its checks have passed.
-A container that stops is drained in any case, as it would be gone anyway.
+Nothing is drained below `min_ready`. At least one target that can serve must be left by default ("all targets", which
+is meant for the pool that a switch leads to). A weight of 0 is refused by the same rule, as it ends the same way. The
+rule holds for two more orders when they put the target's pool in panic. One gives a weight above 0 to a target that
+cannot serve; the other ends its drain. A target that comes back by itself ends its drain in any case: its checks have
+passed. A container that stops is drained in any case, as it would be gone anyway.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Drains:
         return state
 
     def preview(self, target: Target, force: bool) -> list[Consequence]:
-        """What `begin` would do. Raises the `Refused` that it would raise; nothing is changed."""
+        """The effects of `begin`. Raises the `Refused` that it would raise; nothing is changed."""
         self.without(target, force)
         wished = self.wished(target)
         if wished.draining:
@@ -149,7 +149,7 @@ class Drains:
         return found
 
     def preview_undrain(self, target: Target, force: bool) -> list[Consequence]:
-        """What `undrain` would do. Raises the `Refused` that it would raise; nothing is changed."""
+        """The effects of `undrain`. Raises the `Refused` that it would raise; nothing is changed."""
         if not self.wished(target).draining:
             return [of_target("unchanged", target, f"{target.id} is not drained: nothing changes")]
         self._gate_of_undrain(target, force)
@@ -166,12 +166,12 @@ class Drains:
         return without_it(target, rotations.current[target.service], rotations.with_wishes(target, wanted))
 
     def counted(self, target: Target, wanted: TargetDesired) -> Sequence[Consequence]:
-        """What becomes of a pool's requests when a target that cannot serve counts by these wishes."""
+        """The path of a pool's requests when a target that cannot serve counts by these wishes."""
         rotations = self._rotations
         return counted(target, rotations.current[target.service], rotations.with_wishes(target, wanted))
 
     def configure(self, targets: Collection[str], renames: Renames) -> None:
-        """Know the targets by their new names, and forget those that are gone."""
+        """Rename the targets to their new names, and forget removed targets."""
         for new, formers in renames.targets.items():
             for old in formers:
                 if old in self._seen_down:
@@ -184,7 +184,8 @@ class Drains:
     # --- looking ----------------------------------------------------------------------------------------------------
 
     async def state(self, target: Target) -> DrainState:
-        """What is left, and for how long. Raises `Refused` when a reload has taken the target away."""
+        """The remaining work, and for how long it will go on. Raises `Refused` when a reload has taken the target
+        away."""
         answered = await self._workers.poll()
         return self._drain_state(self.still_there(target), self._totals.sums(), answered)
 
@@ -214,8 +215,8 @@ class Drains:
         )
 
     def _estimate(self, target: Target, tally: TargetTally, cut_in: float | None) -> float | None:
-        """Seconds until nothing is left, as far as can be told: tunnels go when they are cut, requests take as long as
-        99 of 100 took of late."""
+        """Seconds until nothing is left, as an estimate. Tunnels go when they are cut, requests take as long as 99 of
+        100 took of late."""
         if not tally.in_flight and not tally.tunnels:
             return 0.0
         if tally.tunnels:
@@ -226,7 +227,7 @@ class Drains:
         return usual if cut_in is None else min(usual, cut_in)
 
     def wished(self, target: Target) -> TargetDesired:
-        """What operators want of it."""
+        """The operators' wish for it."""
         return self._desired.current.targets.get(target.id, TargetDesired())
 
     def without(self, target: Target, force: bool) -> str:
@@ -242,7 +243,7 @@ class Drains:
         return self.counting(target, _undrained(self.wished(target)), force)
 
     def _pool_with_traffic(self, target: Target) -> Pool | None:
-        """The target's pool, if requests are meant for it or go to it; None: nobody misses it."""
+        """The target's pool, if requests are meant for it or go to it; None: the pool gets no requests."""
         desired = self._desired.current.services[target.service]
         given = given_shares(self._rotations.current[target.service])
         with_traffic = {pool for pool, parts in (*desired.shares, *given.items()) if parts} | {desired.active}
@@ -344,6 +345,6 @@ def with_target(desired: Desired, id: str, wanted: TargetDesired) -> Desired:
 
 
 def failed_since(history: Iterable[Seen], since: float) -> bool:
-    """Whether a probe that began at `since` (monotonic seconds) or later has failed: a container may go and come back
+    """Whether a probe that began at `since` (monotonic seconds) or later has failed. A container may go and come back
     between two looks at its state."""
     return any(seen.at >= since and not seen.verdict.ok and not seen.verdict.ignored for seen in history)

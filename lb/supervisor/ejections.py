@@ -1,4 +1,4 @@
-"""Feeds what workers report of each target to its pool's `core.outlier.Ejector`, and says who is to be ejected."""
+"""Feeds the workers' reports on each target to its pool's `core.outlier.Ejector`, and names the targets to eject."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Ejections:
     def configure(
         self, targets: Mapping[str, Target], rules: Mapping[str, ServiceRules], renames: Renames = NONE
     ) -> None:
-        """Take the targets as they are now; what is known of those that stay, or have another name, is kept."""
+        """Take the targets as they are now; records of targets that stay, or have another name, are kept."""
         former, places = self._ejectors, self._pools
         self._pools = {id: (target.service, target.pool) for id, target in targets.items()}
         self._members = {}
@@ -47,13 +47,13 @@ class Ejections:
                 self._ejectors[pool].tally(worker, tally, now)
 
     def alarm(self, alarm: Alarm) -> None:
-        """What a worker could not wait to tell."""
+        """An alarm: a worker's message that could not wait for its report."""
         pool = self._pools.get(alarm.target)
         if pool is not None:
             self._ejectors[pool].alarm(alarm)
 
     def sweep(self, health: Callable[[str], Health], able: Callable[[Target], bool], now: float) -> Iterator[Suspect]:
-        """Who is to go now. `able`: whether a target can serve."""
+        """The targets to eject now. `able`: whether a target can serve."""
         for pool, ejector in self._ejectors.items():
             if not ejector.rules.off:
                 states = {target.id: _state(health(target.id), able(target)) for target in self._members[pool]}

@@ -28,7 +28,7 @@ REASONS = 5
 
 
 class Explanations:
-    """What one supervisor explains."""
+    """The explanations of one supervisor."""
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ SWEEP_EVERY = 0.5
 
 
 class Findings:
-    """What is found about the targets of one supervisor."""
+    """Findings about the targets of one supervisor."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Findings:
         if target is None:
             return
         before, after = shown(old, now), shown(new, now)
-        # What the lifecycle says is for people; the other effects repeat the probe's finding.
+        # The lifecycle's texts are for people; the other effects repeat the probe's finding.
         said = [effect.text for effect in effects if effect.kind == "say"] or [effect.text for effect in effects]
         text = "; ".join(dict.fromkeys(filter(None, said))).removeprefix(f"{after}: ") or new.text
         if before != after:
@@ -87,7 +87,7 @@ class Findings:
             )
 
     def noticed(self, notice: Notice) -> None:
-        """What the monitor thinks of many failures at once, a changed check, a target that is not alive."""
+        """The monitor's findings on many failures at once, a changed check, a target that is not alive."""
         self._events.emit("liveness" if notice.cause.startswith("liveness") else "note", notice.text, notice.scope)
 
     def reported(self, report: Report) -> None:
@@ -98,7 +98,7 @@ class Findings:
                 self._monitor.observe(report.worker, tally.target, tally.in_flight, tally.successes)
 
     def alarmed(self, alarm: Alarm) -> None:
-        """What a worker could not wait to report."""
+        """An alarm: a worker's message that could not wait for its report."""
         if alarm.target in self._state.targets:
             self._ejections.alarm(alarm)
             if alarm.kind != "5xx":  # a probe can see it as well: do not wait for the next one

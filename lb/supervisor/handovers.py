@@ -1,6 +1,6 @@
 """Pools whose targets a reload has replaced all at once: the old ones serve until the new ones can.
 
-What is decided is in `core.handover`. Here the decisions become a part of the world that is probed and served;
+The decisions are in `core.handover`. Here the decisions become a part of the world that is probed and served;
 `Installation` puts that world in force.
 """
 
@@ -42,8 +42,8 @@ class Handovers:
     def foresee(
         self, world: World, names: Renames, desired: Desired, under_way: Mapping[Place, Handover]
     ) -> tuple[World, Renames, Mapping[Place, Handover]]:
-        """What follows from a file's world: the world with the replaced targets that go on serving, what has another
-        name in it, and the handovers that would be under way then.
+        """The result of a file's world. It has the world with the replaced targets that go on serving, its new names,
+        and the handovers that would be under way then.
 
         `desired`: which pools would have traffic. `under_way`: the handovers that may go on.
         """

@@ -9,7 +9,7 @@ from lb.control.metrics import Histogram
 
 
 class HealthCounters:
-    """What the monitor has found since this supervisor began."""
+    """The monitor's results since this supervisor began."""
 
     def __init__(self) -> None:
         self.transitions: Counter[tuple[str, str]] = Counter()  # by target id and state entered

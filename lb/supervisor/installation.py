@@ -54,7 +54,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What becomes of a file's world: see `State` for the meaning of the fields."""
+    """The result of a file's world: see `State` for the meaning of the fields."""
 
     world: World
     renames: Renames
@@ -63,7 +63,7 @@ class Plan:
 
 
 class Installation:
-    """The one place that replaces the configuration in force."""
+    """The only writer of the configuration in force."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Installation:
     # --- a configuration --------------------------------------------------------------------------------------------
 
     def plan(self, world: World) -> Plan:
-        """What would be in force with a file's world."""
+        """The configuration that would be in force with a file's world."""
         return self._plan(world, self._desired.current, self._handovers.under_way)
 
     def _plan(self, world: World, current: Desired, under_way: Mapping[Place, Handover]) -> Plan:
@@ -128,9 +128,9 @@ class Installation:
         """Put a new configuration in force and tell the workers; `confirm` waits for them.
 
         `accept` looks at what would be in force, and returns the sockets of the binds that are new. The state of that
-        moment does not change before the configuration is in force. What `accept` raises is raised, and then nothing
-        has changed. `new_version`: the configuration differs from the one before, so that orders based on that no
-        longer fit.
+        moment does not change before the configuration is in force. An exception of `accept` is passed on, and then
+        nothing has changed. `new_version`: the configuration differs from the one before, so that orders based on that
+        no longer fit.
         """
 
         def change(current: Desired) -> tuple[Desired, tuple[Plan, Mapping[str, list[socket]]]]:

@@ -1,6 +1,6 @@
 """lb's own log on stderr: a line for each thing that happens, as text for people or as JSON objects for collectors.
 
-What is secret never gets here: lines are made of names, addresses, numbers and the texts of checks.
+Secrets never get here: lines are made of names, addresses, numbers and the texts of checks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def level(name: str) -> None:
 
 
 class Stderr(logging.StreamHandler):  # type: ignore[type-arg]
-    """A stream handler to whom a reader that has gone away is no reason for more output."""
+    """A stream handler that writes no further output when its reader has gone away."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)

@@ -1,4 +1,4 @@
-"""Finds what operators name in the configuration in force. What is not there is refused, with what there is."""
+"""Finds what operators name in the configuration in force. An unknown name is refused, with the existing names."""
 
 from __future__ import annotations
 

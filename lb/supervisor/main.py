@@ -1,8 +1,8 @@
 """The supervisor: owns what is desired and what is known, and carries no traffic.
 
 It opens the listening sockets, starts workers, probes every target once, resolves rotations, keeps wishes on disk, and
-serves the admin port. What happens when is in `run`; what operators ask for is in `operations`, how one supervisor
-follows another in `upgrade`.
+serves the admin port. The order of start and stop is in `run`, operators' requests are in `operations`, and `upgrade`
+is about one supervisor following another.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ FEW_CONNECTIONS = 4000
 
 
 class CannotStart(Exception):  # noqa: N818 - it says what happened
-    """Why `lb run` ends with 1 before it has served anybody."""
+    """Why `lb run` ends with 1 before it has served any request."""
 
 
 class StoppedEarly(Exception):  # noqa: N818 - it says what happened
@@ -329,7 +329,8 @@ class Supervisor:
             raise StoppedEarly
 
     async def _end_with(self, orphans: OrphanedWorkers) -> None:
-        """A signal ended the start: the workers of the lb that had died end with this one, as nobody else ends them."""
+        """A signal ended the start: the workers of the lb that had died end with this one, as no other process ends
+        them."""
         for visit in orphans.workers:
             visit.close_sockets()
             await self.workers.adopt(visit)
@@ -435,7 +436,7 @@ class Supervisor:
     async def _settle(
         self, predecessor: Predecessor | None, orphans: OrphanedWorkers, handover_state: HandoverState | None
     ) -> None:
-        """All is well: the workers may outlive this process, those of an earlier one may end."""
+        """All is well: the workers may outlive this process, workers of an earlier one may end."""
         self.workers.settle()
         for visit in orphans.workers:
             await self.workers.adopt(visit)
@@ -471,7 +472,7 @@ class Supervisor:
             )
 
     async def _first_verdicts(self) -> None:
-        """Those who serve now know who is ready. Workers beside them must not know less."""
+        """The workers that serve already have verdicts on the targets. Workers beside them must not know less."""
         until = time.monotonic() + FIRST_VERDICTS
         checks = self.state.world.checks
 
@@ -527,7 +528,7 @@ class Supervisor:
         self._over.set()
 
     def _on_hopeless(self) -> None:
-        """No worker lives long enough to serve: whoever started lb has to hear of it."""
+        """No worker lives long enough to serve: the caller of lb has to hear of it."""
         self.events.emit("stop", "every worker dies at once, again and again: lb ends with 1")
         self.exit_code = 1
         self._stop_now.set()
@@ -547,7 +548,7 @@ class Supervisor:
         await self._end_workers()
 
     async def _end_workers(self) -> None:
-        """What is under way may end for `drain` seconds; a second signal ends it at once."""
+        """Requests under way may end for `drain` seconds; a second signal ends them at once."""
         ending = asyncio.ensure_future(self.workers.stop(self.state.config.drain))
         hurry = asyncio.ensure_future(self._stop_now.wait())
         await asyncio.wait((ending, hurry), return_when=asyncio.FIRST_COMPLETED)

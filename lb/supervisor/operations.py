@@ -1,4 +1,4 @@
-"""What operators can ask for and order, carried out on the running supervisor.
+"""Operators' requests and orders, carried out on the running supervisor.
 
 Every order goes the same way: checked, written to disk, put in force, confirmed by the workers, told as an event.
 """
@@ -216,7 +216,7 @@ class LiveOperations:
 
     def _shortfall(self, service: Service, pool: Pool) -> str:
         """That a pool cannot serve, for people; empty: it can. One target must, whatever the quorum, and as many as
-        keep the pool out of panic; those of weight 0 are not counted in it, as nobody wants them to serve."""
+        keep the pool out of panic. Targets of weight 0 are not counted in it, as they are not meant to serve."""
         _, meant = self._rotations.strength(pool)
         quorum = self._state.config.services[service.name].rollout.min_ready
         needed = max(self._rotations.least_able(pool), quorum.needed(meant))
@@ -357,7 +357,7 @@ def _somebody_was_faster(what: str, changes: list[Event]) -> Refused:
 
 
 def _previewed(look: Callable[[bool], list[Consequence]], force: bool) -> Previewed:
-    """What an order would do; when it is refused, whether it would not be with force."""
+    """The effects of an order; when it is refused, whether force would allow it."""
     try:
         return Previewed(look(force))
     except Refused as refused:
@@ -375,7 +375,7 @@ def _unserved(error: CutsOff) -> Refused:
 
 
 def _outward(value: object, where: tuple[str, ...] = ()) -> Iterator[tuple[str, object, str]]:
-    """What a configuration does outside of lb: (kind, value, place) of each command, and of each file it writes."""
+    """The commands and files of a configuration: (kind, value, place) of each command, and of each file it writes."""
     if isinstance(value, dict):
         for key, below in value.items():
             place = (*where, str(key))

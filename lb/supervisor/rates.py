@@ -14,7 +14,7 @@ SPAN = 10.0
 
 @dataclass(slots=True)
 class Traffic:
-    """What happened within the span."""
+    """The count within the span."""
 
     requests: int = 0
     errors: int = 0

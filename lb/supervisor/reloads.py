@@ -1,12 +1,12 @@
 """Reading the file again: validated whole, compared with what runs, in force on all workers at once or not at all.
 
 One reload follows another. The file is resolved once, to a world; the world is compared with the one that runs, judged
-and installed. What does not depend on the event loop (parsing, validation, the difference) runs in a
-thread, so that a file with a thousand services delays no probe. New listeners are opened before anything changes, so
-that an address in use refuses the whole reload.
+and installed. Work that does not depend on the event loop (parsing, validation, the difference) runs in a thread. So a
+file with a thousand services delays no probe. New listeners are opened before anything changes, so that an address in
+use refuses the whole reload.
 
-`replace` does the same for a text that is not in the file yet: the file is written last, when nothing can fail any
-more but the writing itself.
+`replace` does the same for a text that is not in the file yet. The file is written last, when nothing can fail any more
+but the writing itself.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class NotNow(Exception):  # noqa: N818 - it says what happened
 
 
 class Edited(Exception):  # noqa: N818 - it says what happened
-    """The file on the disk is not what runs: replacing it would lose somebody's edit."""
+    """The file on the disk differs from the running one: replacing it would lose an edit."""
 
 
 class OtherText(Exception):  # noqa: N818 - it says what happened
-    """The configuration that runs is none of those that an order is based on."""
+    """The configuration that runs is not one that an order is based on."""
 
 
 class CutsOff(Exception):  # noqa: N818 - it says what happened
@@ -147,8 +147,9 @@ class Reloads:
             return await self._confirm(installed, actor)
 
     async def replace(self, wanted: ConfigOrder, actor: str, marks: Collection[str] | None = None) -> Reloaded:
-        """Make a text the file, and do what it says. Raises what `reload` does, `Edited` when the file is not what was
-        loaded (unless `force`), and `OSError`; then, unless it was `Refused`, nothing has changed, nor has the file."""
+        """Make a text the file, and do what it says. Raises like `reload`, and `Edited` when the file differs from the
+        loaded one (unless `force`), and `OSError`. Then, unless it was `Refused`, nothing has changed, nor has the
+        file."""
         text, path = wanted.text, self._state.path
         async with self._lock:
             self._check_base(marks)
@@ -200,7 +201,7 @@ class Reloads:
             raise NotNow(self._state.blocked_by)
 
     async def quietly(self, actor: str) -> None:
-        """For those who cannot be answered: a signal, the file's watch. What went wrong has been told."""
+        """For callers that get no answer: a signal, the file's watch. The error has been emitted as an event."""
         try:
             await self.reload(actor)
         except NotNow as error:

@@ -1,9 +1,10 @@
 """Switches and rollouts of the running supervisor: `core.rollout` decides, this makes it so.
 
-Every change goes the same way: what is desired is on the disk before it is in force, every worker confirms it, and an
-event says why. Twice a second each rollout is given the totals of both pools; nothing is measured before all workers
-serve by the present share. The newest rollout of a service is kept until the next one: when it is over, the pool that
-has lost its traffic is watched until nothing is in flight there, and `post` is told that it may be scaled down.
+Every change takes the same steps. The desired state is on the disk before it is in force, every worker confirms it, and
+an event says why. Twice a second each rollout is given the totals of both pools; nothing is measured before all workers
+serve by the present share. The newest rollout of a service is kept until the next one. When it is over, the pool that
+has lost its traffic is watched until nothing is in flight there. Then the `post` hook is run: the pool may be scaled
+down.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class Rollouts:
     def _decided(
         self, name: str, wanted: SwitchRequest, actor: str, gate: Callable[[], str], prepared: Plan | None = None
     ) -> tuple[Plan | Next | None, str]:
-        """What an order comes to now; `prepared` is what a hook was run for. A refusal is counted and told."""
+        """The effects of an order now; `prepared` is what a hook was run for. A refusal is counted and told."""
         try:
             if prepared is not None:
                 self._check_unchanged(name, prepared)
@@ -147,7 +148,7 @@ class Rollouts:
     def preview_switch(
         self, service: Service, wanted: SwitchRequest, gate: Callable[[], str], short: str
     ) -> list[Consequence]:
-        """What `switch` would do. Raises the `Refused` that it would raise; nothing is changed or told. `short`: that
+        """The effects of `switch`. Raises the `Refused` that it would raise; nothing is changed or told. `short`: that
         the pool has fewer targets that can serve than `gate` asks for."""
         name = service.name
         with self._order(name):
@@ -166,13 +167,13 @@ class Rollouts:
         return [*_moved(name, rollout), *self._lacking(service, wanted.to, short)]
 
     def preview_roll_back(self, service: Service, force: bool) -> list[Consequence]:
-        """What `roll_back` would do. Raises the `Refused` that it would raise."""
+        """The effects of `roll_back`. Raises the `Refused` that it would raise."""
         (rollout, _), plan = self._way_back(service, force, "")
         found = _moved(service.name, rollout) if plan is None else _previewed(service.name, plan)
         return [*found, *self._lacking(service, rollout.plan.old if plan is None else plan.new, "")]
 
     def _lacking(self, service: Service, name: str, short: str, instead: str = "") -> list[Consequence]:
-        """What follows where a pool that is to get requests lacks targets that can serve, as an order was forced.
+        """The effects where a pool that is to get requests lacks targets that can serve, as an order was forced.
         `instead`: the pool that gets its requests then; empty: the fallback, if that can."""
         unable = self._unable(service, pool_of(service, name))
         if not unable:
@@ -185,8 +186,8 @@ class Rollouts:
     def _intended(
         self, name: str, wanted: SwitchRequest, actor: str, gate: Callable[[], str]
     ) -> tuple[Plan | Next | None, str]:
-        """What an order comes to: a new release, the next state of the one under way, or nothing to do; and what the
-        event adds where it was forced."""
+        """The result of an order: a new release, the next state of the one under way, or nothing to do. With it comes
+        the event's addition where it was forced."""
         desired = self._wanted(name)
         rollout = self._current(name)
         if rollout is not None and rollout.phase in ("stepping", "frozen"):
@@ -226,7 +227,7 @@ class Rollouts:
         return _worded(begin(plan), nobody), plan
 
     def _nobody_at(self, service: Service, name: str, force: bool) -> str:
-        """Refuse to go back to a pool where nobody can serve; with `force`, what the event adds about that."""
+        """Refuse to go back to a pool where no target can serve; with `force`, the event's addition about that."""
         pool = pool_of(service, name)
         unable = self._unable(service, pool)
         if not unable:
@@ -354,7 +355,7 @@ class Rollouts:
                 await self._take(name, partial(self._next, name, rollout))
 
     def _next(self, name: str, rollout: Rollout) -> Next | None:
-        """What becomes of a rollout that goes on by itself; None: an order has come first."""
+        """The further state of a rollout that goes on by itself; None: an order has come first."""
         if self._current(name) is not rollout or name in self._ordered:
             return None
         service, now = self._service(name), monotonic()
@@ -601,8 +602,8 @@ class Rollouts:
         return self._desired.current.services[self._service(name).name]
 
     def _readiness(self, pool: Pool) -> tuple[int, int]:
-        """(targets that can serve, targets that could): one that is drained or has weight 0 on purpose, or was added
-        just now and never ready yet, says nothing about the version."""
+        """(targets that can serve, targets that could). A target that is drained or has weight 0 on purpose, or was
+        added just now and never ready yet, says nothing about the version."""
         rotations, health, overrides = self._rotations, self._monitor.health, self._desired.current.targets
         known = [
             target
@@ -613,7 +614,7 @@ class Rollouts:
             and not found.asks_drain
         ]
         able = sum(1 for target in known if rotations.can_serve(target))
-        # Of a pool in panic nobody gets a request: it is no place to go on to, nor to go back to.
+        # In a pool in panic no target gets a request: it is no place to go on to, nor to go back to.
         return able if rotations.strength(pool)[0] >= rotations.least_able(pool) else 0, len(known)
 
     def _ready_share(self, service: Service, name: str) -> float:
@@ -638,7 +639,7 @@ def _worded(entered: Next, more: str) -> Next:
 
 
 def _previewed(name: str, plan: Plan) -> list[Consequence]:
-    """What a release will do."""
+    """The plan of a release."""
     found: list[Consequence] = []
 
     def add(kind: Kind, pool: str, text: str, field: str = "", new: str = "") -> None:
@@ -662,7 +663,7 @@ def _previewed(name: str, plan: Plan) -> list[Consequence]:
 
 
 def _moved(name: str, rollout: Rollout) -> list[Consequence]:
-    """What the next state of a release that is under way means."""
+    """The meaning of the next state of a release that is under way."""
     plan = rollout.plan
     if rollout.phase == "rolled_back":
         to, text = plan.old, f"all new requests go to {plan.old} at once"
@@ -675,7 +676,7 @@ def _moved(name: str, rollout: Rollout) -> list[Consequence]:
 
 
 def _said(event: str, service: str, plan: Plan) -> dict[str, str | int | bool]:
-    """What a hook is told."""
+    """The values passed to a hook."""
     return {
         "event": event,
         "service": service,

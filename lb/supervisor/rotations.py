@@ -33,7 +33,7 @@ from lb.supervisor.workers import Workers
 
 
 class Rotations:
-    """Who gets which requests now, for all services."""
+    """The pools and targets that get requests now, for all services."""
 
     def __init__(
         self,
@@ -142,14 +142,14 @@ class Rotations:
             self._ramps[name] = asyncio.get_running_loop().call_later(again, self.touch, (name,))
         return rotation
 
-    # --- who can serve ----------------------------------------------------------------------------------------------
+    # --- targets that can serve -------------------------------------------------------------------------------------
 
     def can_serve(self, target: Target) -> bool:
         """Whether it takes a request that its pool is given."""
         return can_serve(target, self._healths, self._desired().targets)
 
     def strength(self, pool: Pool) -> tuple[int, int]:
-        """(targets that can serve, targets that are meant to: those with a weight above 0)."""
+        """(targets that can serve, targets that are meant to: targets with a weight above 0)."""
         return strength(pool, self._healths, self._desired().targets)
 
     def least_able(self, pool: Pool, without: str = "") -> int:
@@ -158,7 +158,7 @@ class Rotations:
         return least_able(pool, self._healths, self._desired().targets, panic, without)
 
     def stops(self, pool: Pool, wanted: Mapping[str, TargetDesired]) -> bool:
-        """Whether a pool that offers those that can serve would offer nobody, with these wishes for its targets."""
+        """Whether a pool that offers its targets that can serve would offer none, with these wishes for its targets."""
         panic, wished = self._rules[pool.targets[0].service].panic, self._desired().targets
         return stops(pool, self._healths, wished, {**wished, **wanted}, panic)
 

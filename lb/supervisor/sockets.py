@@ -1,8 +1,8 @@
 """Listening sockets: opened once, by the supervisor, one per worker and address, and handed down.
 
-With SO_REUSEPORT the kernel spreads connections over the workers' sockets. As the supervisor keeps every socket open,
-a worker that dies leaves its accept queue to its successor. SO_REUSEPORT would also let a second `lb`, or anything
-else of the same user, take the address silently: so the address is first tried without it.
+With SO_REUSEPORT the kernel spreads connections over the workers' sockets. As the supervisor keeps every socket open, a
+worker that dies leaves its accept queue to its successor. SO_REUSEPORT would also let a second `lb`, or any process of
+the same user, take the address silently. So the address is first tried without it.
 
 Sockets may also be given: by workers of an earlier supervisor, or by systemd (socket activation). Then the address is
 ours already, and only what is missing is opened beside them.
@@ -20,7 +20,7 @@ from pathlib import Path
 
 #: Connections that wait to be accepted (the kernel caps it at net.core.somaxconn).
 BACKLOG = 4096
-#: The Unix sockets of this machine, and the flag of those that listen (proc(5)).
+#: The Unix sockets of this machine, and the flag of listening ones (proc(5)).
 UNIX_SOCKETS = Path("/proc/net/unix")
 LISTENS = 0x10000
 
@@ -81,7 +81,7 @@ def _distinct(given: Sequence[socket.socket]) -> list[socket.socket]:
 
 
 def why(error: OSError) -> str:
-    """What is wrong with an address, in words."""
+    """An address's error, in words."""
     return {
         errno.EADDRINUSE: "the address is in use",
         errno.EACCES: "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)",
@@ -90,7 +90,7 @@ def why(error: OSError) -> str:
 
 
 def listen_once(bind: str) -> socket.socket:
-    """The one socket of an address that one process serves (the admin port). Raises OSError."""
+    """The single socket of an address that one process serves (the admin port). Raises OSError."""
     family, address = parse_bind(bind)
     if isinstance(address, str):
         return _open_unix(address)
@@ -109,15 +109,16 @@ def listen_once(bind: str) -> socket.socket:
 def remove_left_over(bind: str) -> None:
     """Remove the file of a Unix socket, unless another process still listens on it.
 
-    An lb that backs out of an upgrade has only copies of the sockets of the lb that goes on. systemd keeps the sockets
-    that it opened. The kernel's list is read: a connection would start a service again that systemd has just stopped.
+    An lb that backs out of an upgrade has only copies of the sockets of the lb that goes on. And systemd keeps the
+    sockets that it opened. The kernel's list is read: a connection would start a service again that systemd has just
+    stopped.
     """
     if bind.startswith("unix:") and not _is_listened_on(bind[5:]):
         remove_file(bind)
 
 
 def remove_file(bind: str) -> None:
-    """Remove the file of a Unix socket, also while draining workers hold copies: nobody is to come there any more."""
+    """Remove the file of a Unix socket, also while draining workers hold copies: it gets no new clients any more."""
     if bind.startswith("unix:"):
         with suppress(OSError):
             Path(bind[5:]).unlink()
@@ -146,12 +147,12 @@ def bound_name(bind: str, sock: socket.socket) -> str:
 
 
 def _has_own_queue(sock: socket.socket) -> bool:
-    """Whether others may listen on the address beside it, each with a queue of its own."""
+    """Whether other sockets may listen on the address beside it, each with a queue of its own."""
     return sock.family != socket.AF_UNIX and bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
 
 
 def _probe(family: socket.AddressFamily, address: tuple[str, int]) -> None:
-    """Fail if anybody listens there, whether with SO_REUSEPORT or not."""
+    """Fail if any process listens there, whether with SO_REUSEPORT or not."""
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -198,7 +199,7 @@ def _is_listened_on(path: str) -> bool:
 
 
 def _is_left_over(path: str) -> bool:
-    """Whether the path is a socket that nobody listens on any more."""
+    """Whether the path is a socket that no process listens on any more."""
     try:
         if not stat.S_ISSOCK(Path(path).stat().st_mode):
             return False

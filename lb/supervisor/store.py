@@ -56,7 +56,7 @@ class FileStore:
         self._sweep()
 
     def _sweep(self) -> None:
-        """Remove what those who were killed while they wrote have left half done: over years it would be many."""
+        """Remove half-written files of processes that were killed while they wrote: over years it would be many."""
         with suppress(OSError):
             for entry in atomic_file.left_over(self.directory):
                 entry.unlink()

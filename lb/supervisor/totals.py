@@ -144,7 +144,7 @@ class Totals:
                 self._gone.fold(self._known)
 
     def gone_sums(self) -> Counters:
-        """What workers that are gone had counted: for a successor, to whom the living will report themselves."""
+        """The counts of workers that are gone: for a successor, to which the living workers will report."""
         return self._gone
 
     def inherit(self, sums: Counters) -> None:

@@ -18,8 +18,8 @@ itself started with, and both talk over a socket pair:
         │ ends, or stays as a small process that      │
         │ passes signals on (`os.pid_proxy`)          │
 
-If `ready` or `done` does not come in time, or the successor says why it cannot start, it is ended and the predecessor
-goes on as if nothing had been: its workers have never stopped.
+If `ready` or `done` does not come in time, or the successor reports why it cannot start, the successor is ended. The
+predecessor then goes on as before: its workers have never stopped.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from lb.supervisor.totals import Counters
 
 #: The environment variable that tells a successor of its predecessor.
 VARIABLE = "LB_PREDECESSOR"
-#: The environment variable of those whose ancestor will be a shim.
+#: The environment variable of processes whose ancestor will be a shim.
 SHIM = "LB_SHIM"
 #: Seconds that a successor has by default to be ready: a start takes about one, its first probes perhaps five.
 READY_WITHIN = 30.0
@@ -62,7 +62,7 @@ class Failed(Exception):  # noqa: N818 - it says what happened
 
 @dataclass(slots=True)
 class HandoverState:
-    """What a predecessor leaves."""
+    """The state that a predecessor hands over."""
 
     lock: int
     admin: socket.socket | None
@@ -83,7 +83,7 @@ class Predecessor:
 
     @classmethod
     def known(cls) -> Predecessor | None:
-        """The one that started this process, if one did."""
+        """The predecessor that started this process, if one did."""
         told = os.environ.pop(VARIABLE, "")
         if not told:
             return None
@@ -145,7 +145,7 @@ class OrphanedWorkers:
         return sockets
 
     def close_rest(self) -> None:
-        """Close the sockets that nobody wanted: the workers keep theirs until they end."""
+        """Close the sockets that no listener uses: the workers keep theirs until they end."""
         for worker in self.workers:
             worker.close_sockets()
 
@@ -264,7 +264,8 @@ class Successor:
 
 
 def command_line() -> list[str]:
-    """What started this process, to start it again: the interpreter by its path, everything else as it was typed."""
+    """The command that started this process, to start it again: the interpreter by its path, everything else as it was
+    typed."""
     first, *rest = sys.orig_argv
     return [first if Path(first).is_absolute() else sys.executable, *rest]
 
@@ -277,18 +278,18 @@ def pass_on(number: int, successor: int) -> None:
 
 
 def step_aside(successor: int, lock: Path) -> None:
-    """The last act of a predecessor: whoever has started it must not see the service end.
+    """The last act of a predecessor: its parent process must not see the service end.
 
-    systemd is told the new main process, and this one may end. Everybody else (a terminal, a container whose process 1
-    this is, another supervisor) watches this process id: it becomes a small process that passes signals on and ends
-    when the successor does. A successor that stands behind such a process already simply ends.
+    systemd is told the new main process, and this one may end. Every other parent watches this process id: a terminal,
+    a container whose process 1 this is, another supervisor. So the process becomes a small one that passes signals on
+    and ends when the successor does. A successor that stands behind such a process already simply ends.
     """
     if os.environ.get("NOTIFY_SOCKET"):
         systemd.notify(f"MAINPID={successor}")
         return
     if os.environ.get(SHIM):
         return
-    # What comes while the shim starts waits for it.
+    # A signal that comes while the shim starts waits for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
     os.execv(sys.executable, [sys.executable, "-m", "lb.supervisor.os.pid_proxy", str(successor), str(lock)])
 

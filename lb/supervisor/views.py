@@ -1,4 +1,4 @@
-"""What the supervisor knows, as the admin API shows it."""
+"""The supervisor's state, as the admin API shows it."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ from lb.supervisor.state import State
 from lb.supervisor.totals import Counters
 from lb.supervisor.workers import Workers
 
-#: Failures that say that there is nobody.
+#: Failures that mean that no process is at the address.
 NOBODY = frozenset({"refused", "unreachable", "dns"})
 
 
 class Views:
-    """What one supervisor shows of itself."""
+    """The views of one supervisor."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class Views:
         )
 
     def stages(self, pool: Pool) -> dict[str, int]:
-        """How many of its targets are requested (configured), running (somebody answers there), healthy (can serve)."""
+        """How many of its targets are requested (configured), running (they answer), healthy (can serve)."""
         healths = {target.id: self._monitor.healths.get(target.id) for target in pool.targets}
         able, _ = self._rotations.strength(pool)
         found = {"requested": len(pool.targets) - len(pool.replaced), "running": 0, "healthy": able}
@@ -245,7 +245,7 @@ def _last_rollout(last: LastRollout | None) -> LastRolloutView | None:
 
 
 def _runs(health: Health, history: Sequence[Seen]) -> bool:
-    """Whether somebody answers there, ready or not; one that hangs may still run."""
+    """Whether the target answers, ready or not; one that hangs may still run."""
     return history[-1].verdict.kind not in NOBODY if history else health.probe == "ready"
 
 

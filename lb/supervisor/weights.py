@@ -44,7 +44,7 @@ class Weights:
         return self._drains.counting(target, new, force) if weight else self._drains.without(target, force)
 
     def preview(self, target: Target, weight: int, force: bool) -> list[Consequence]:
-        """What another weight would do. Raises the `Refused` that `put` would raise."""
+        """The effects of another weight. Raises the `Refused` that `put` would raise."""
         wished = self._drains.wished(target)
         now = wished.weight if wished.weight is not None else target.weight
         if weight == now:

@@ -1,11 +1,11 @@
 """The supervisor's side of its workers: start, replace, tell, and listen.
 
 Every worker has a slot: a number, and listening sockets of its own that the supervisor keeps open. When a worker dies,
-a neighbour listens on its sockets at once, and hands them back when the successor serves: nobody waits in a queue that
-is not attended to. The same is done for one that gives no sign of life, until it is ended or comes round.
+a neighbour listens on its sockets at once, and hands them back when the successor serves. So no connection waits in an
+unattended queue. The same is done for one that gives no sign of life, until it is ended or comes round.
 
-A worker that dies again and again, hardly having served, is given more and more time, and after `GIVE_UP` deaths in a
-row its slot stays empty. When all are, `on_hopeless` is called: there is nothing left to supervise.
+A worker that dies again and again, hardly having served, is given more and more time. After `GIVE_UP` deaths in a row
+its slot stays empty. When all are, `on_hopeless` is called: there is nothing left to supervise.
 
 A worker that has grown above `memory` is recycled: its replacement serves first, on the same sockets, then it drains.
 A worker that is behind, because it could not install a snapshot or rotation, is recycled as well. It gets the newest
@@ -73,8 +73,8 @@ RECYCLE_EVERY = 60.0
 #: Seconds before the next replacement of a worker that is behind. They grow while no replacement can install the
 #: snapshot.
 REPLACEMENT_BACKOFF = (1.0, 2.0, 5.0, 15.0, 60.0)
-#: glibc gives memory back to the kernel, and takes it anew, with nearly every piece of a large answer: half of what
-#: such an answer costs. With a margin it does so rarely; what is set in the environment already stays.
+#: glibc gives memory back to the kernel, and takes it anew, with nearly every piece of a large answer. That is half the
+#: cost of such an answer. With a margin it does so rarely; what is set in the environment already stays.
 MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_TOP_PAD_": str(1 << 20)}
 #: Seconds at most for reading what a worker that has ended had sent: its socket is closed, so nothing more is coming.
 READ_TO_END = 5.0
@@ -121,7 +121,7 @@ class WorkerProcess:
                 fd_handover.hand(self.fd_channel, key, sock, spare)
 
     def left(self) -> Unfinished:
-        """What it had under way when it ended, by the page that outlives it."""
+        """Its requests under way when it ended, by the page that outlives it."""
         return (crash_counters.read(self.crash_counters) if self.crash_counters >= 0 else None) or NOTHING
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class WorkerProcess:
 
 
 class Slot:
-    """A worker's place: its number, who sits there, and who helps out."""
+    """A worker's place: its number, the process in it, and its stand-in."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -202,22 +202,22 @@ class Workers:
 
     @property
     def processes(self) -> tuple[WorkerProcess, ...]:
-        """Every process that has not ended yet, those that leave included."""
+        """Every process that has not ended yet, leaving ones included."""
         return tuple(self._processes)
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the workers that serve or are about to; without those that only end what is under way."""
+        """Process ids of the workers that serve or are about to; without workers that only finish their requests."""
         return [slot.worker.pid for slot in self._slots if slot.worker is not None]
 
     @property
     def by_number(self) -> dict[int, int]:
-        """Process ids by the worker's number, of those that `pids` names."""
+        """Process ids by the worker's number, as far as `pids` names them."""
         return {slot.number: slot.worker.pid for slot in self._slots if slot.worker is not None}
 
     @property
     def leaving(self) -> list[int]:
-        """Process ids of those that have a replacement and drain."""
+        """Process ids of workers that have a replacement and drain."""
         return [worker.pid for worker in self._processes if worker.leaving]
 
     @property
@@ -275,7 +275,7 @@ class Workers:
         self._tell_changes(targets)
 
     def _tell_changes(self, targets: Targets) -> None:
-        """Tell who is behind everything: it does not have what these targets are a change of."""
+        """Send the whole snapshot to workers that are behind: they lack the one that these targets are a change of."""
         self._tell(targets, [worker for worker in self._processes if worker.behind is None])
         behind = [worker for worker in self._processes if worker.behind is not None]
         if behind:
@@ -301,7 +301,7 @@ class Workers:
                 self._hand(slot.stand_in, slot.number, (bind,))
 
     def _equip(self, worker: WorkerProcess, binds: Collection[str]) -> None:
-        """Give a worker the queues of its slot, and those of the next slot to keep: the kernel resets the
+        """Give a worker the queues of its slot, and the queues of the next slot to keep. The kernel resets the
         connections in a queue whose last descriptor is closed, and the supervisor may die together with a worker."""
         self._hand(worker, worker.number, binds)
         if self.count > 1:
@@ -325,7 +325,7 @@ class Workers:
             self.close(bind)
 
     def retry(self) -> None:
-        """Somebody has changed something: slots that were given up get another chance."""
+        """The configuration has changed: slots that were given up get another chance."""
         for slot in self._slots:
             slot.failed_replacements, slot.next_replacement = 0, 0.0
             if slot.given_up:
@@ -333,7 +333,7 @@ class Workers:
                 self._go(self._fill(slot, 0.0))
 
     def serves(self, version: int) -> bool:
-        """Whether every worker serves by `version`, those that start or leave included: any of them may still have a
+        """Whether every worker serves by `version`, starting and leaving ones included: any of them may still have a
         request to send. A drained target may only stop when this holds."""
         return all(worker.applied >= version for worker in self._processes if not worker.doomed)
 
@@ -345,7 +345,7 @@ class Workers:
     async def confirm(self, version: int, within: float = 5.0) -> None:
         """Wait until every worker serves by `version`. Raises `Unconfirmed` when one that serves does not.
 
-        Those that start or leave are waited for as well, as they may be given requests, but they fail no order.
+        Starting and leaving workers are waited for as well, as they may be given requests, but they fail no order.
         """
         try:
             await self._until(lambda: self.confirmed(version), within)
@@ -408,7 +408,7 @@ class Workers:
                 await self._changed.wait()
 
     def _wake(self) -> None:
-        """Something changed: everybody who waits looks again."""
+        """The state of a worker has changed: all waiting tasks look again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -451,7 +451,7 @@ class Workers:
         self._wake()
 
     def _on_behind(self, worker: WorkerProcess, message: Behind) -> None:
-        """It cannot follow. One that serves is replaced by a replacement, a new one by the next."""
+        """It cannot follow. A serving worker is replaced by a replacement, a new one by the next."""
         is_news = worker.behind is None or worker.behind.reason != message.reason
         worker.behind = message
         if is_news:
@@ -503,7 +503,7 @@ class Workers:
         self._processes.append(worker)
         try:
             worker.channel = await Channel.over(ours, lambda message: self._on_message(worker, message), self._wake)
-        except BaseException:  # a stop in the middle of the start: nobody will ever talk to it
+        except BaseException:  # a stop in the middle of the start: no supervisor will ever use its channel
             ours.close()
             self._kill(worker)
             self._go(self._await_end(slot, worker, process))
@@ -522,7 +522,7 @@ class Workers:
         self._on_end(slot, worker, code)
 
     def _on_end(self, slot: Slot | None, worker: WorkerProcess, code: int | None) -> None:
-        """A worker is gone; if nobody else sits in its place, somebody will."""
+        """A worker is gone; if its slot is empty, start another one."""
         if worker not in self._processes:
             return
         self._processes.remove(worker)
@@ -590,7 +590,7 @@ class Workers:
     # --- neighbours -------------------------------------------------------------------------------------------------
 
     def _lend(self, slot: Slot) -> None:
-        """Let a neighbour listen on the sockets of a slot, until somebody serves there."""
+        """Let a neighbour listen on the sockets of a slot, until a worker of its own serves."""
         able = [
             worker
             for other in self._slots
@@ -635,7 +635,7 @@ class Workers:
                     self._kill(worker, trace=True)
             for slot in self._slots:
                 self._look_at(slot, now)
-            self._wake()  # who has been silent for too long is no longer waited for
+            self._wake()  # a worker that has been silent for too long is no longer waited for
 
     def _look_at(self, slot: Slot, now: float) -> None:
         worker = slot.worker

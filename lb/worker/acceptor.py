@@ -14,17 +14,18 @@ from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any
 
-#: Seconds since the last newcomer from which on others are looked for: the loop's own pace is a thousand a second then.
+#: Seconds since the last new connection from which on further ones are looked for: the loop's own pace is a thousand a
+#: second then.
 LONG_AGO = 0.001
-#: As many come in at once; the others at the loop's next look (HAProxy's tune.maxaccept: 64).
+#: So many are accepted at once; the rest at the loop's next look (HAProxy's tune.maxaccept: 64).
 AT_ONCE = 64
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Acceptor:
-    """The protocol factory of one listening socket. `options` are those of TLS; `go` starts a task and keeps it.
-    `failed` is called with the client's address and the error when its TLS handshake fails. `under_way` are the clients
-    that have been accepted and have no connection of the data plane yet: their TLS handshake is under way."""
+    """The protocol factory of one listening socket. `options` are for TLS; `go` starts a task and keeps it. `failed` is
+    called with the client's address and the error when its TLS handshake fails. `under_way` are the clients that have
+    been accepted and have no connection of the data plane yet: their TLS handshake is under way."""
 
     def __init__(
         self,

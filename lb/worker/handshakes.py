@@ -1,6 +1,6 @@
 """TLS listeners: a handshake that fails is counted and said, instead of leaving no trace.
 
-A server made by the loop reports no failed handshake: the protocol has no connection yet, and the loop's exception
+A server made by the loop reports no failed handshake. The protocol has no connection yet, and the loop's exception
 handler is not called for an OSError. So on a TLS listener lb accepts by itself, and does each handshake in a task,
 which gets the error.
 """

@@ -1,8 +1,8 @@
 """A worker: the data plane on its sockets, commanded over a channel, and on its own when the channel is lost.
 
-It is started as `python -m lb.worker.main` with one JSON argument: its number, the descriptors of its channel and
-of the socket that brings listening sockets, and the state directory. It imports nothing but the data plane, so that it
-stays small.
+It is started as `python -m lb.worker.main` with one JSON argument. That holds its number, the descriptors of its
+channel and of the socket that brings listening sockets, and the state directory. It imports nothing but the data plane,
+so that it stays small.
 
 When its supervisor is gone, it serves on by the last snapshot. A new `lb run` connects to its handover socket, takes
 its sockets over, and lets it end when the new workers serve. Without a new supervisor it ends by itself after a bounded
@@ -60,7 +60,7 @@ MOST_PATIENT = 4
 PATIENCE = 200
 #: Seconds that a TLS handshake may take.
 HANDSHAKE_TIME = 10.0
-#: Seconds that the end of a TLS connection may take in all. What bounds it is `proxy.sending`, which sees progress: at
+#: Seconds that the end of a TLS connection may take in all. Its bound is `proxy.sending`, which sees progress: at
 #: uvloop's own bound, 30 s, a slow reader would lose the end of its answer.
 SHUTDOWN_TIME = 600.0
 #: Connections that wait to be accepted (the kernel caps it at net.core.somaxconn). The loop sets it anew on a socket.
@@ -70,7 +70,7 @@ BACKLOG = 4096
 GC_THRESHOLD = 20_000
 #: Seconds at most that a worker that ends waits for its supervisor to take the last report.
 LAST_REPORT = 5.0
-#: Seconds that requests may go on when a worker ends by itself: nobody is there to say how long.
+#: Seconds that requests may go on when a worker ends by itself, as no supervisor gives it a time.
 OWN_DRAIN = 60.0
 
 
@@ -336,7 +336,8 @@ class Worker:
             self._changed.set()
 
     def _try_again_to_listen(self) -> None:
-        """Have listeners opened that could not be, as a snapshot has. What their files lacked may be there now."""
+        """Have listeners opened that could not be, as a snapshot has. The contents that their files lacked may be there
+        now."""
         if not self.plane.front.draining and not all(map(self._is_open, self.sockets)):
             self._opening = True
             self._changed.set()
@@ -464,7 +465,7 @@ class Worker:
         self._keep_running("worker_drain", partial(self._stop_when_idle, time.monotonic() + within))
 
     async def _stop_when_idle(self, until: float) -> None:
-        await asyncio.sleep(0)  # those who were let in last
+        await asyncio.sleep(0)  # clients accepted last
         while time.monotonic() < until and (self._shaking_hands or not self.plane.idle()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         self.done.set()

@@ -1,8 +1,8 @@
 """Command probes: run a program and judge its exit status. 0 is a pass.
 
 The program's environment has `LB_TARGET_HOST`, `LB_TARGET_PORT`, `LB_TARGET` (the target's id), and
-`LB_TARGET_ADDRESS`: the IP address that requests will go to, when the host is a name. `net.command` runs, bounds and
-kills it.
+`LB_TARGET_ADDRESS`. The last one is the IP address that requests will go to, when the host is a name. `net.command`
+runs, bounds and kills it.
 """
 
 from __future__ import annotations

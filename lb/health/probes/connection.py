@@ -1,9 +1,9 @@
 """Connections for probes of one write and one answer, with as few system calls as possible.
 
-A transport of the event loop asks the kernel for a dozen things that a probe never uses: both names, options, the
-process's id, readiness to write. These calls were two thirds of the cost of a thousand probes a second. Here all
-connections share one epoll, of which the loop sees one descriptor. A probe costs socket, connect, send, epoll_ctl, recv
-and close. `Dialer.open` is for TLS and for names.
+A transport of the event loop asks the kernel for a dozen things that a probe never uses. Examples are both names,
+options, the process's id, readiness to write. These calls were two thirds of the cost of a thousand probes a second.
+Here all connections share one epoll, of which the loop sees one descriptor. A probe costs socket, connect, send,
+epoll_ctl, recv and close. `Dialer.open` is for TLS and for names.
 """
 
 from __future__ import annotations

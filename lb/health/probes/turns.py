@@ -1,7 +1,7 @@
 """One probe of a target that is given by name: its addresses are asked in turn until one passes.
 
 Requests go to the address that has passed, and to no other address. So a failing address, or a family that is not
-routed (a dead AAAA record beside a live A record), costs the target nothing while another address passes.
+routed, costs the target nothing while another address passes. An example is a dead AAAA record beside a live A record.
 
 The address in use is asked first and has the whole `timeout`. The other addresses together have as much time again, so
 that a probe ends after twice its `timeout` at the latest. An address without a turn has one in a later probe (see

@@ -48,7 +48,7 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (" + VAL
 _BROKEN: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _TOKEN_LIST: Final = re.compile(rb"[ \t]*+(?:" + TOKEN + rb"*+[ \t]*+,[ \t]*+)*+" + TOKEN + rb"*+[ \t]*+")
-#: uri-host [":" port] (RFC 9110 section 7.2), without RFC 3986's sub-delims and percent-encoding: no host name in use
+#: uri-host [":" port] (RFC 9110 section 7.2), without RFC 3986's sub-delims and percent-encoding. No host name in use
 #: has them, and "a,b" is what a merged pair of Host lines looks like.
 _HOST: Final = re.compile(rb"((?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\]))(?::([0-9]{0,5}))?")
 _ABSOLUTE: Final = re.compile(rb"(?i:http(s?))://([^/?#]*+)([/?][\x21-\x7e]*+)?")

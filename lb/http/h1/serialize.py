@@ -1,9 +1,9 @@
 """Request heads as bytes: the fields that a proxy adds, and the fields that it removes.
 
-A target gets `Host`, the client's fields without the hop-by-hop ones (RFC 9110 section 7.6.1), `X-Forwarded-For`,
-`-Proto`, `-Host`, `Forwarded` (RFC 7239), `Via` (RFC 9110 section 7.6.3) and `X-Request-Id`. When the client is no
-trusted proxy, its forwarding fields are replaced and its other claims (`h1.parse.CLAIMS`) removed: any client can write
-them.
+A target gets `Host` and the client's fields without the hop-by-hop ones (RFC 9110 section 7.6.1). It also gets
+`X-Forwarded-For`, `-Proto`, `-Host`, `Forwarded` (RFC 7239), `Via` (RFC 9110 section 7.6.3) and `X-Request-Id`. When
+the client is no trusted proxy, its forwarding fields are replaced and its other claims (`h1.parse.CLAIMS`) removed: any
+client can write them.
 
 The lines that depend on the connection and the header block alone are made once, by `request_lines`.
 """

@@ -1,1 +1,1 @@
-"""What the supervisor asks of the operating system and its init."""
+"""The supervisor's side of the operating system and its init."""

@@ -1,9 +1,9 @@
 """Notices that the configuration file, or a TLS file that it names, has changed, for `watch: true`.
 
-It looks once a second instead of asking for notifications: that sees every way in which files are replaced (written in
-place, renamed over, a symbolic link turned elsewhere as Kubernetes does with a ConfigMap) on every file system, and
-costs one system call a file. A change counts when all files have stayed the same for one more look, so that a file that
-is being written is not read half, nor a certificate taken without its new key.
+It looks once a second instead of asking for notifications. That sees every way of replacing files, on every file
+system. They may be written in place, renamed over, or be a symbolic link turned elsewhere, as Kubernetes does with a
+ConfigMap. It costs one system call a file. A change counts when all files have stayed the same for one more look. So a
+file that is being written is not read half, nor a certificate taken without its new key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _Stamp = tuple[int, int, int, int] | None
 
 
 class FileWatch:
-    """One file, and others that go with it. `changed` is awaited for each change, one after the other."""
+    """One file, and further files that go with it. `changed` is awaited for each change, one after the other."""
 
     def __init__(
         self,

@@ -1,9 +1,9 @@
-"""What is left of a supervisor after an upgrade: a process id that others know.
+"""The rest of a supervisor after an upgrade: a process id that other processes watch.
 
 A terminal, a container or another supervisor has started process A, and A has handed over to B. A becomes this: it
 passes signals on to B, asks for every child that ends, and ends when B does, with B's exit status. When B hands over to
-C in turn and ends, C becomes a child of this process (it is a subreaper, prctl(2)); the lock of the state directory
-says who C is.
+C in turn and ends, C becomes a child of this process (it is a subreaper, prctl(2)). C's process id is in the lock of
+the state directory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a process of lb uses, as the kernel counts it in /proc: for the metrics, read at a scrape."""
+"""The resources of a process of lb, as the kernel counts them in /proc: for the metrics, read at a scrape."""
 
 from __future__ import annotations
 

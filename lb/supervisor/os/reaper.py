@@ -1,8 +1,9 @@
-"""The duties of process 1: children that nobody waits for become its own when their parents die, and stay in the
-process table until it asks for them.
+"""The duties of process 1. Orphaned children become its own when their parents die, and stay in the process table until
+it asks for them.
 
-Containers have no init of their own, and a health check that is a command may leave grandchildren. The event loop
-waits for the children it has started, and for no others; those that lie dead for two looks in a row are not its own.
+Containers have no init of their own, and a health check that is a command may leave grandchildren. The event loop waits
+for the children it has started, and for no other ones. A child that lies dead for two looks in a row is not the loop's
+own.
 """
 
 from __future__ import annotations

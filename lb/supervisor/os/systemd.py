@@ -1,4 +1,4 @@
-"""What systemd and lb tell each other: readiness, status, signs of life (sd_notify(3)), sockets (sd_listen_fds(3)).
+"""Messages between systemd and lb: readiness, status, signs of life (sd_notify(3)), sockets (sd_listen_fds(3)).
 
 Everything is left out where systemd is not: the environment says whether it is.
 """
@@ -32,7 +32,7 @@ def notify_reloading() -> None:
 
 
 def watchdog() -> float:
-    """Seconds between two signs of life, a third of what is allowed; 0: nobody watches this process."""
+    """Seconds between two signs of life, a third of the allowed time; 0: no watchdog."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     pid = os.environ.get("WATCHDOG_PID", "")
     if not microseconds.isdecimal() or (pid.isdecimal() and int(pid) != os.getpid()):
