@@ -43,6 +43,8 @@ _REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb"++) ([\x21-\x7e]++) HTTP/1\
 _REQUEST_LINE_BEGUN: Final = re.compile(TOKEN + rb"*+(?: (?:[\x21-\x7e]++(?: [HTP/0-9.]{0,8}+)?+)?+)?+")
 #: A field line (RFC 9112 section 5), its name and value. The last group is the block's rest from the first bad byte.
 _FIELD: Final = re.compile(rb"((" + TOKEN + rb"++):(" + VALUE + rb"*+)\r\n)|([\x00-\xff]++)")
+#: The same for a single line, without its CRLF.
+_FIELD_LINE: Final = re.compile(rb"(" + TOKEN + rb"++):(" + VALUE + rb"*+)")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (" + VALUE + rb"*+))?")
 #: Bytes that no continuation makes a valid head: a bare CR or LF, or a control character.
 _BROKEN: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -316,27 +318,59 @@ def host_name(host: bytes) -> bytes:
     return name.removesuffix(b".")
 
 
+class _Line:
+    """A field line of a request, checked."""
+
+    __slots__ = ("kind", "line", "name", "raw", "value")
+
+    def __init__(self, kind: int, line: bytes, name: bytes, raw: bytes) -> None:
+        self.kind = kind
+        self.line = line  # with its CRLF
+        self.name = name
+        self.raw = raw  # all that is behind the colon
+        self.value = raw.strip(b" \t")
+
+
+#: Lines that have passed the check, without their CRLF: of a head that differs from the last one, most lines do not.
+#: Bounded in number and length.
+_lines: Final[dict[bytes, _Line]] = {}
+KNOWN_LINES: Final = 512
+KNOWN_LENGTH: Final = 256
+
+
+def _read_line(text: bytes) -> _Line:
+    """Check a field line that is not among the known ones. Raises `RequestError`."""
+    match = _FIELD_LINE.fullmatch(text)
+    if match is None:
+        raise _bad_field(text)
+    name = match[1]
+    line = _Line(request_field(name), text + b"\r\n", name, match[2])
+    if len(text) <= KNOWN_LENGTH:
+        if len(_lines) >= KNOWN_LINES:
+            _lines.clear()
+        _lines[text] = line
+    return line
+
+
 def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> RequestFields:
     """Check a request's header block (field lines, each with its CRLF) and read it. Raises `RequestError`."""
     if len(block) > block_limit:
         raise RequestError(431, "header_too_large", f"the header block is longer than {block_limit} bytes")
-    matches = _FIELD.findall(block)
-    if matches and matches[-1][3]:
-        raise _bad_field(matches[-1][3])
-    if len(matches) > count_limit:
+    found = [_lines.get(text) or _read_line(text) for text in block[:-2].split(b"\r\n")] if block else []
+    if len(found) > count_limit:
         raise RequestError(431, "too_many_headers", f"more than {count_limit} header fields")
     fields = RequestFields()
     lines = fields.forwarded_lines
     upgrade = b""
     encodings = 0
     upgrade_asked = False
-    for line, name, value, _ in matches:
-        kind = request_field(name)
+    for field in found:
+        kind = field.kind
         if kind == KEEP:
-            lines.append(line)
+            lines.append(field.line)
             continue
-        raw = value
-        value = value.strip(b" \t")
+        line = field.line
+        value = field.value
         if kind == HOST:
             if fields.host is not None:
                 raise RequestError(400, "bad_host", "more than one Host field")  # RFC 9112 section 3.2
@@ -354,11 +388,11 @@ def read_request_fields(block: bytes, block_limit: int, count_limit: int) -> Req
         elif kind == CONTENT_LENGTH:
             if fields.length >= 0:
                 raise RequestError(400, "bad_framing", "more than one Content-Length")  # RFC 9112 section 6.3, step 5
-            fields.length = _read_length(value, raw)
-            lines.append(name + b": %d\r\n" % fields.length)  # without leading zeros, which some read as octal
+            fields.length = _read_length(value, field.raw)
+            lines.append(field.name + b": %d\r\n" % fields.length)  # without leading zeros, which some read as octal
         elif kind == TRANSFER_ENCODING:
             encodings += 1
-            _check_transfer_encoding(value, raw)
+            _check_transfer_encoding(value, field.raw)
             fields.chunked = True
         elif kind == EXPECT:
             if value.lower() != b"100-continue":
