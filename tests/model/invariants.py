@@ -63,7 +63,7 @@ async def _explain_request(world: World, track: Track) -> None:
         world.violate("4 told", f"{told}: {refused.detail}")
         return
     text = "\n".join((explained.summary, *explained.lines))
-    who = f"service {track.service}," if answer.ours else f"{answer.backend}"
+    who = f"service {track.service}," if answer.ours else world.spelled(answer.backend)
     if who not in text or f"answered {answer.status} " not in text:
         world.violate("4 told", f"{told}: {text!r}")
 

@@ -54,6 +54,8 @@ class Arrival:
 class Backend:
     """One address and what answers there."""
 
+    numbers = itertools.count(1)
+
     def __init__(self, host: str, port: int, on_arrival: Callable[[Arrival], None]) -> None:
         self.host, self.port = host, port
         self.address = f"{host}:{port}"
@@ -66,6 +68,7 @@ class Backend:
         self.up = False
         self.hurt = -1e9  # when it failed what was under way last
         self.passes = 0  # probes that it has let pass in a row; after a failed one 0
+        self.last_pass = 0  # number, among all targets' probes, of the last one that it let pass; 0: none
         self.fails = 0
         self.connections: set[_Conversation] = set()
         self._server: asyncio.Server | None = None
@@ -218,6 +221,7 @@ class _Conversation(asyncio.Protocol):
         passes = backend.ready == "pass" and path not in backend.bad_paths
         if passes:
             backend.passes += 1
+            backend.last_pass = next(Backend.numbers)
             backend.fails = 0
             text = f"HTTP/1.1 200 OK\r\n{backend.words}Content-Length: 0\r\nConnection: close\r\n\r\n"
         else:

@@ -32,6 +32,7 @@ THEMES = {
     "restart": 30,
     "slow": 50,
     "look": 100,
+    "names": 35,
 }
 
 
@@ -98,8 +99,12 @@ async def begin(world: World) -> None:
 
 
 async def new_target(world: World) -> TargetPlan:
-    """A target at an address that has not been there yet."""
+    """A target at an address that has not been there yet, perhaps given by name."""
     backend = await world.add_backend(len(world.backends) + 1)
+    if "names" in world.themes and random.Random(backend.host).random() < 0.6:
+        host = f"n{backend.host.rpartition('.')[2]}.model.test"
+        world.stand_for(host, [backend])
+        return TargetPlan(host, backend.port)
     return TargetPlan(backend.host, backend.port)
 
 
@@ -133,4 +138,12 @@ def leave_out(names: Iterable[str]) -> None:
 
 def load_all() -> None:
     """Import the files of steps."""
-    from tests.model import steps_health, steps_orders, steps_processes, steps_reload, steps_shares, steps_traffic  # noqa: F401
+    from tests.model import (  # noqa: F401
+        steps_health,
+        steps_names,
+        steps_orders,
+        steps_processes,
+        steps_reload,
+        steps_shares,
+        steps_traffic,
+    )

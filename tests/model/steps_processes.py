@@ -40,6 +40,7 @@ def after_restart(world: World, gap: float, unseen: bool = False, begun: bool = 
     # No supervisor saw those end that ended meanwhile.
     world.ejected = {address: until for address, until in world.ejected.items() if until > CLOCK.now}
     world.counted_exactly = False
+    world.standing.restarted()
     world.on_change()
 
 
@@ -67,7 +68,7 @@ async def step_kill_worker(world: World, dice: random.Random) -> str:
 
 @rule(2, "kill")
 async def step_fail_install(world: World, dice: random.Random) -> str:
-    """One worker cannot install the next snapshot; perhaps new workers cannot install their first one either."""
+    """One worker cannot install what it is told next; perhaps new workers cannot install their first snapshot, too."""
     living = world.processes.living("worker")
     if not living:
         return "none"

@@ -75,9 +75,10 @@ async def _count(world: World, service: ServicePlan) -> str:
         track = await world.ask(service.name, world.wish(service.name), client)
         await world.settle()
         answer = track.answer
-        if answer is None or answer.backend not in counts or len(track.arrivals) > 1 + bool(track.copied_to):
+        by = world.spelled(answer.backend) if answer is not None and answer.backend else ""
+        if by not in counts or len(track.arrivals) > 1 + bool(track.copied_to):
             return f"{track.wish}: {answer}"
-        counts[answer.backend] += 1
+        counts[by] += 1
     if CLOCK.now > begun + 0.1 or world.turns != turns:
         return "it took too long"
     warmth = {address: world.warmth(service.name, address) for address in able}

@@ -11,7 +11,8 @@ from lb.core.desired import Desired
 from lb.core.handover import Handover
 from lb.core.lifecycle import Effect, Health, Seen
 from lb.core.renames import Place, Renames
-from lb.core.targets import Snapshot
+from lb.core.targets import Snapshot, Targets
+from lb.process.channel import Message
 from lb.supervisor.desired import Change
 from lb.supervisor.main import Supervisor
 from lb.worker.main import Worker
@@ -34,14 +35,19 @@ class WatchedWorker(Worker):
         assert process is not None
         process.body = self
 
-    def _apply(self, snapshot: Snapshot) -> None:
+    def _act(self, message: Message) -> None:
+        if isinstance(message, Snapshot | Targets):
+            self._perhaps_fail()
+        super()._act(message)
+
+    @staticmethod
+    def _perhaps_fail() -> None:
         process = current()
         assert process is not None
         if process.fail_installs:
             process.fail_installs -= 1
             process.table.failures.append(CLOCK.now)
             raise MemoryError("the model wants it so")
-        super()._apply(snapshot)
 
 
 class Watched(Supervisor):
@@ -84,6 +90,7 @@ class Watched(Supervisor):
         if verdict.ok:
             hint = 1.0 if verdict.weight_hint is None else verdict.weight_hint
             known.passed(seen.at, hint, verdict.drain_hint)
+            world.answered(address)
         elif not (seen.doubt == "own_fault" and known.ready is not True):
             known.failed(seen.at)
         world.turns += words != (known.share, known.asks_drain) or known.ready is not was

@@ -24,6 +24,7 @@ from typing import Any
 
 from tests.model import reference
 from tests.model.clock import CLOCK, Loop
+from tests.model.names import Names
 from tests.model.peers import Answer, Arrival, Backend, Client, Wish
 from tests.model.plan import Plan, ServicePlan, TargetPlan
 from tests.model.processes import Process, Processes
@@ -107,6 +108,7 @@ class World:
         self.processes.start_supervisor = self._run_supervisor
         self.backends: dict[str, Backend] = {}
         self.names: dict[str, list[str]] = {}  # host name → IP addresses
+        self.standing = Names()  # what these names have stood for, where checks decide that
         self.plan = Plan(f"unix:{self.directory}/l.sock", str(self.directory / "state"), f"{prefix}.250:9900", {})
         self.knowledge: dict[str, Knowledge] = {}
         self.drained: set[str] = set()
@@ -130,6 +132,7 @@ class World:
         self.traffic_moved = False  # …by lb itself, before the last order was refused
         self.orders = 0  # under way: what they change may be in force already
         self.waiting: list[Track] = []  # requests that ended while an order was under way
+        self.late: list[tuple[Track, Arrival]] = []  # requests that had ended before, and arrived meanwhile
         #: Notes that the file of a reload is in force, given the services until then. Probes of its targets count from
         #: that moment, while the order may go on waiting for workers.
         self.on_reload: Callable[[dict[str, reference.Service]], None] | None = None
@@ -182,7 +185,7 @@ class World:
         """In place of `socket.getaddrinfo`."""
         name = host.decode() if isinstance(host, bytes) else host
         addresses = self.names.get(name)
-        if addresses is None:
+        if not addresses:
             if name and name[0].isdigit():
                 addresses = [name]
             else:
@@ -206,9 +209,39 @@ class World:
         return backend
 
     def backends_of(self, address: str) -> list[Backend]:
-        """What is behind a target's address, or name."""
+        """What is behind a target's address, or may be behind its name."""
         host, _, port = address.rpartition(":")
-        return [self.backends[f"{ip}:{port}"] for ip in self.names.get(host, [host])]
+        found = [self.backends[f"{ip}:{port}"] for ip in self.names.get(host, [host])]
+        if host in self.standing.known:
+            found += [backend for backend in self.in_use(host) if backend not in found]
+        return found
+
+    def stand_for(self, host: str, backends: list[Backend]) -> None:
+        """A name stands for these from now on."""
+        self.names[host] = [backend.host for backend in backends]
+        self.standing.stand_for(host, backends)
+        for track in self.tracks.values():
+            self._look(track, self.services())
+
+    def in_use(self, host: str, since: float | None = None) -> list[Backend]:
+        """What requests for a name may go to now, or may have gone to at any moment since then."""
+        behind = any(worker.plane.behind for worker in self.workers)
+        since = CLOCK.now if since is None else since
+        if self.supervisor is None or len(self.processes.living("supervisor")) > 1:
+            self.standing.restarted()
+        found = self.standing.used_since(host, since - (BEHIND if behind else JUST_NOW))
+        return sorted(found, key=lambda backend: backend.address)
+
+    def answered(self, address: str) -> None:
+        """A check of a target has passed."""
+        name = self.standing.known.get(address.rpartition(":")[0])
+        if name is not None:
+            name.passed()
+            self.in_use(address.rpartition(":")[0])
+
+    def spelled(self, address: str) -> str:
+        """A target's address, as the file has it, by an IP address."""
+        return self.standing.spelled(address, self.backends.__getitem__)
 
     # --- the supervisor ---------------------------------------------------------------------------------------------
 
@@ -554,10 +587,16 @@ class World:
         track.arrivals.append(arrival)
         if track.wish.do.get("first") == "503" and track.answer is None:
             self._look(track, self.services())  # it is failed by this target, and may go on
-        if arrival.backend.address in self._places(track.allowed):
+        host = self.standing.of(arrival.backend)
+        if host and arrival.backend not in self.in_use(host):
+            self.violate("1 ready and allowed", f"{track.wish} was seen by {arrival.backend}, which {host} has left")
+        if arrival.backend.address in self._places(track.allowed, CLOCK.now):
             self.tries[arrival.backend.address] += 1
         if track.answer is not None and track not in self.waiting:
-            self._judge_late(track, arrival)
+            if self.orders:
+                self.late.append((track, arrival))
+            else:
+                self._judge_late(track, arrival)
 
     def over(self, track: Track, answer: Answer) -> None:
         track.answer = answer
@@ -592,13 +631,20 @@ class World:
         waiting, self.waiting = self.waiting, []
         for track in waiting:
             self._judge(track)
+        late, self.late = self.late, []
+        for track, arrival in late:
+            self._judge_late(track, arrival)
 
     def violate(self, invariant: str, text: str) -> None:
         self.violations.append(Violation(invariant, text))
 
-    def _places(self, addresses: frozenset[str]) -> frozenset[str]:
-        """IP addresses behind targets' addresses."""
-        return frozenset(backend.address for address in addresses for backend in self.backends_of(address))
+    def _places(self, addresses: frozenset[str], since: float = -inf) -> frozenset[str]:
+        """IP addresses that have been behind targets' addresses since then."""
+        found: set[Backend] = set()
+        for address in addresses:
+            host = address.rpartition(":")[0]
+            found.update(self.in_use(host, since) if host in self.standing.known else self.backends_of(address))
+        return frozenset(backend.address for backend in found)
 
     def _judge_copy(self, track: Track, arrival: Arrival) -> None:
         """A request that a target has answered well is tried no more; what arrives then is a copy, and its pool had
@@ -629,7 +675,7 @@ class World:
 
     def _judge_late(self, track: Track, arrival: Arrival) -> None:
         excused = track.excuses & {"client", "worker", "restart"}
-        if excused and arrival.backend.address in self._places(track.allowed):
+        if excused and arrival.backend.address in self._places(track.allowed, track.since):
             copies = self._places(track.copied_to)
             originals = [each for each in track.arrivals if each.backend.address not in copies]
             if len(originals) > 1 and not track.request.idempotent:
@@ -641,7 +687,7 @@ class World:
         """Hold what became of a request against what the reference says."""
         answer, wish = track.answer, track.wish
         assert answer is not None
-        allowed, copies = self._places(track.allowed), self._places(track.copied_to)
+        allowed, copies = self._places(track.allowed, track.since), self._places(track.copied_to, track.since)
         told = f"{wish} (#{wish.number})"
         originals = [arrival for arrival in track.arrivals if arrival.backend.address in allowed]
         others = [arrival for arrival in track.arrivals if arrival.backend.address not in allowed]
