@@ -1,6 +1,6 @@
 """`lb check`: is the file valid, is it wise, and how long can a dead target stay in rotation?
 
-Nothing is started and nobody is asked: the answer depends on the file, the environment and the files that it names.
+Nothing is started and no port is asked: the answer depends on the file, the environment and the files that it names.
 """
 
 from __future__ import annotations

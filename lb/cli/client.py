@@ -42,7 +42,7 @@ class Failure(click.ClickException):
         self.more = more
 
     def document(self) -> Json:
-        """What --json prints of it."""
+        """The output of --json."""
         return {"title": "Failed", "detail": self.message, **self.more}
 
     def show(self, file: Any = None) -> None:
@@ -194,7 +194,7 @@ class Client:
                 elif line.startswith("data:"):
                     data.append(line[5:].removeprefix(" "))
         except BrokenPipeError:
-            raise  # (of whoever reads our output)
+            raise  # (of the reader of our output)
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from None
         finally:
@@ -206,7 +206,7 @@ class Client:
         return match_target(tail, target_ids(status))
 
     def _authority(self) -> dict[str, str]:
-        """Who asks, and by what right."""
+        """The identity and the token of the caller."""
         name = who()
         return {
             **({"Authorization": f"Bearer {self.token}"} if self.token else {}),
@@ -258,7 +258,7 @@ class Client:
         return Unreachable(f"{self.where} was reached, but gave {why}.\n  {advice}", why)
 
     def _refusal(self, answer: http.client.HTTPResponse, raw: bytes, path: str) -> Failure:
-        """An answer that is no success: the admin port's own words, or those of somebody else on that port."""
+        """An answer that is no success: the admin port's own words, or the words of another program on that port."""
         problem = problem_of(raw)
         if "title" not in problem and answer.status not in (401, 403):
             return self._stranger(answer, path)
@@ -333,7 +333,8 @@ def target_ids(status: Json) -> list[str]:
 
 
 def match_target(tail: str, ids: list[str]) -> str:
-    """The one id that `tail` is, or ends, at the border of a word if possible: `5001`, `127.0.0.1:5001`, `blue/…`."""
+    """The single id that `tail` is, or ends, at the border of a word if possible: `5001`, `127.0.0.1:5001`,
+    `blue/…`."""
     exact = [known for known in ids if known == tail]
     at_border = [known for known in ids if known.endswith(("/" + tail, ":" + tail))]
     anywhere = [known for known in ids if known.endswith(tail)]

@@ -1,7 +1,7 @@
 """`lb completion SHELL`: the script that makes a shell complete commands, options and, where lb runs, names.
 
-The scripts for zsh and fish are click's. Bash gets one of its own: it takes `:` for the border of a word, so that
-`127.0.0.1:50` would reach lb as `50`, and what comes back would be put after the colon a second time.
+The scripts for zsh and fish are click's. Bash gets one of its own, because it takes `:` for the border of a word.
+`127.0.0.1:50` would reach lb as `50`, and the answer would be put after the colon a second time.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
 
     from lb.cli.client import DEFAULT_ADMIN
 
-    # A group's own options are its context's, and those of a word before this one this command's.
+    # A group's own options are in its context, options of a word before this one in this command's.
     given = {**(ctx.parent.params if ctx.parent is not None else {}), **{k: v for k, v in ctx.params.items() if v}}
     where = given.get("admin") or os.environ.get("LB_ADMIN") or DEFAULT_ADMIN
     token_file = given.get("token_file") or os.environ.get("LB_TOKEN_FILE") or ""
@@ -88,7 +88,7 @@ def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
     addresses = [target["address"] for target in targets]
     found = [(name, "service") for name in known] if param.name == "subject" else []
     found += [(t["address"], t["state"]) for t in targets if addresses.count(t["address"]) == 1]
-    # Whole names once somebody types one: both forms at once would only be twice as long.
+    # Whole names once the user types one: both forms at once would only be twice as long.
     if "/" in incomplete or not offered(found, incomplete):
         found += [(target["id"], target["state"]) for target in targets]
     return offered(found, incomplete)

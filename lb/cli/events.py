@@ -15,7 +15,7 @@ import click
 from lb.cli.client import Client, Json, Unreachable, admin_options, json_option
 from lb.cli.terminal import Ink, aside, colours, span, wrapped
 
-#: What an event's kind looks like.
+#: The look of an event's kind.
 KINDS = {"switch": "blue", "rollout": "blue", "drain": "blue", "weight": "blue", "reload": "yellow", "worker": "yellow"}
 #: Seconds that a follower waits for an lb that went away, and between two tries.
 PATIENCE, AGAIN = 60.0, 0.5
@@ -116,7 +116,7 @@ def following(client: Client, last: int, say: Callable[[Json], object]) -> None:
 
 
 def still_read() -> None:
-    """Raise `BrokenPipeError` if nobody reads what is printed any more (`| head`): the next event may be far away."""
+    """Raise `BrokenPipeError` if the output has no reader any more (`| head`): the next event may be far away."""
     poll = select.poll()
     poll.register(sys.stdout, 0)  # (errors are always told)
     if any(what & (select.POLLERR | select.POLLHUP) for _, what in poll.poll(0)):

@@ -131,6 +131,6 @@ def from_to(first: float, last: float, now: float) -> str:
 
 
 def shown(text: str) -> str:
-    """What a probe said, in one line; a terminal shows as much as fits beside the rest."""
+    """A probe's text, in one line; a terminal shows as much as fits beside the rest."""
     line = " ".join(text.split())
     return shorten(line, max(20, width() - 32)) if sys.stdout.isatty() else line

@@ -47,7 +47,7 @@ def marathon(file: str, targets: tuple[str, ...], as_json: bool) -> None:
     try:
         load_text(imported.text, "the result", {})
     except ConfigError as error:
-        # What Marathon takes and lb does not: an odd path, a target that was mistyped.
+        # Settings that Marathon takes and lb does not: an odd path, a target that was mistyped.
         raise Failure(f"{file} leads to a file that is not valid:\n{error}") from None
     if as_json:
         click.echo(json.dumps({"file": imported.text, "notes": list(imported.notes)}, indent=2))

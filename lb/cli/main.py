@@ -1,7 +1,7 @@
 """The `lb` command: names, groups and help. Each command's own file is imported only when that command is used.
 
-`lb --help` is a table in this file and imports nothing but click, so that it answers in the blink of an eye;
-a test holds the table against the commands' own summaries.
+`lb --help` is a table in this file and imports nothing but click, so that it answers in the blink of an eye. A test
+holds the table against the commands' own summaries.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class LazyGroup(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Whoever asked for JSON gets JSON, also of what went wrong; the reason is on stderr besides."""
+        """With --json errors are JSON as well; the reason is on stderr besides."""
         try:
             return super().invoke(ctx)
         except click.ClickException as error:

@@ -84,7 +84,7 @@ def _loaded(file: str, base: str) -> World:
 
 
 def _running(text: str, base: str, client: Client) -> World:
-    """What runs. Its text was valid where it runs; here a variable may be missing."""
+    """The running configuration. Its text was valid where it runs; here a variable may be missing."""
     from lb.config.load import load_text
     from lb.config.resolve import resolve
     from lb.config.yaml.problems import ConfigError

@@ -41,7 +41,7 @@ def reload(client: Client, force: bool, as_json: bool) -> None:
 
 
 def told(answer: Json) -> list[str]:
-    """What a reload changed, in lines."""
+    """The changes of a reload, in lines."""
     lines = ["Reloaded.", *(f"  {line}" for line in answer["lines"])] if answer["changed"] else ["Nothing to change."]
     if answer["forced"]:
         lines.append(f"Forced: {answer['forced']}")

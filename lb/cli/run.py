@@ -1,6 +1,6 @@
 """`lb run`: read the file, start the demo backends if asked to, and hand over to the supervisor.
 
-What is worth trying next is printed once everything listens, with the addresses that were really chosen.
+The next steps are printed once everything listens, with the addresses that were really chosen.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def serve(path: Path, config: Config, workers: int | None, demo: Demo | None) ->
     log_file = quiet(config) if demo is not None else ""
 
     def announce(started: Supervisor) -> None:
-        with contextlib.suppress(OSError):  # nobody may be there to read it, or the disk be full
+        with contextlib.suppress(OSError):  # the output may have no reader, or the disk be full
             for line in greeting(started, demo, Ink(colours(sys.stderr)), log_file):
                 print(line, file=sys.stderr, flush=True)
 
@@ -109,7 +109,8 @@ def with_demo(path: Path, config: Config, workers: int | None) -> int:
 
 
 def greeting(started: Supervisor, demo: Demo | None, ink: Ink, log_file: str = "") -> list[str]:
-    """What listens where, and what to try. `log_file`: where a demo's access log goes instead of the terminal."""
+    """The addresses that listen, and the next steps. `log_file`: where a demo's access log goes instead of the
+    terminal."""
     listeners = [f"{'https' if tls else 'http'}://{reachable(address)}" for address, tls in listening(started)]
     admin = f"http://{reachable(started.admin_address)}"
     lines = [
@@ -149,7 +150,7 @@ def greeting(started: Supervisor, demo: Demo | None, ink: Ink, log_file: str = "
 
 
 def put_on_path() -> str:
-    """What to type so that the shell finds `lb`, which runs from an environment that is not on its path."""
+    """The command that makes the shell find `lb`, which runs from an environment that is not on its path."""
     folder = Path(sys.executable).parent
     if not (folder / "activate").exists():
         return f"export PATH=$PATH:{folder}"

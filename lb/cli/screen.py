@@ -1,9 +1,9 @@
 """A terminal as one picture that is repainted in place: `lb status --watch`.
 
 The picture lives on the terminal's other screen, so that what was there before comes back at the end, however it ends:
-q, Ctrl-C, SIGTERM. A new size is painted at once; Ctrl-Z gives the terminal back until `fg`. Each picture is one
-write between the marks of a synchronized update, without erasing first: nothing flickers. What does not fit in height
-is scrolled to; what does not fit in width is cut by the terminal.
+q, Ctrl-C, SIGTERM. A new size is painted at once; Ctrl-Z gives the terminal back until `fg`. Each picture is one write
+between the marks of a synchronized update, without erasing first: nothing flickers. Lines beyond the height are
+scrolled to; lines beyond the width are cut by the terminal.
 
 While a terminal is stopped (Ctrl-S) a write to it would wait: no picture is painted then, so that keys and signals
 work. The end starts it again, or the terminal would stay as the pictures need it.

@@ -66,7 +66,7 @@ def status(client: Client, service: str | None, watch: bool, only: str, everythi
 
 
 def matching(answer: Json, only: str) -> Json:
-    """The status with those targets alone that are in the state `only`, or have it in their name or reason."""
+    """The status with only the targets that are in the state `only`, or have it in their name or reason."""
     if not only:
         return answer
     word = only.lower()
@@ -116,7 +116,8 @@ def watching(where: str, ask: Callable[[], Json], painted: Callable[[Json], list
 
 
 def painting(where: str, paint: Callable[[], list[str]], screen: Screen, ink: Ink, lines: list[str]) -> None:
-    """Picture after picture until the reader has had enough. While nobody answers, the last one stays, and says so."""
+    """Picture after picture until the reader has had enough. While no process answers, the last one stays, and says
+    so."""
     trouble: list[str] = []
     lost_at = 0.0
     while True:
@@ -190,7 +191,8 @@ def service_lines(service: Json, now: float, ink: Ink, everything: bool) -> list
 
 
 def folded(targets: list[Json]) -> tuple[list[Json], list[Json]]:
-    """The targets of which a picture has a line each, and those that are only counted: of many the worst are shown."""
+    """The targets of which a picture has a line each, and targets that are only counted: of many the worst are
+    shown."""
     if len(targets) <= FOLDED_ABOVE:
         return targets, []
     ordered = sorted(targets, key=badness)
@@ -198,7 +200,8 @@ def folded(targets: list[Json]) -> tuple[list[Json], list[Json]]:
 
 
 def badness(target: Json) -> tuple[int, bool, bool, float]:
-    """Sorts what needs a look to the front: by state, then what can serve nobody, is on trial, or fails most."""
+    """Sorts targets in need of a look to the front: by state, then targets that cannot serve, are on trial, or fail
+    most."""
     state = target["state"]
     rank = WORST_FIRST.index(state) if state in WORST_FIRST else -1
     return rank, target["serves"], not target["trial"], -target["error_rate"]
@@ -211,7 +214,7 @@ def in_states(targets: list[Json]) -> str:
 
 
 def notes(service: Json, now: float) -> list[tuple[str, tuple[str, ...]]]:
-    """What is worth knowing beyond the figures, and how it is painted."""
+    """The remarks beyond the figures, and how they are painted."""
     found: list[tuple[str, tuple[str, ...]]] = []
     if service["since"] or service["active"] != service["configured"]:
         text = f"switched to {service['active']}"
@@ -233,7 +236,8 @@ def notes(service: Json, now: float) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def pool_line(pool: Json, ink: Ink, rollout: Json | None = None) -> str:
-    """A pool and its share. One that is not active has a share in a rollout, or as the fallback that serves instead."""
+    """A pool and its share. A pool that is not active has a share in a rollout, or as the fallback that serves
+    instead."""
     share = pool["share"]
     released = rollout is not None and pool["name"] in (rollout["from"], rollout["to"])
     what = "active" if pool["active"] else "standby" if share == 0 else "rollout" if released else "fallback"

@@ -157,7 +157,7 @@ def meant(client: Client, service: str, pool: str) -> str:
 
 
 def shares(service: Json) -> str:
-    """Who has the traffic now, in one line."""
+    """The pools that have the traffic now, in one line."""
     parts = [f"{pool['name']} {pool['share']}%" for pool in service["pools"] if pool["share"]]
     previous = service["previous"]
     back = f" `lb rollback {service['name']}` returns to {previous}." if previous else ""

@@ -108,7 +108,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 
 def aside(text: str) -> None:
-    """What is not the answer: it goes to stderr."""
+    """Text beside the answer: it goes to stderr."""
     say(text, sys.stderr)
 
 

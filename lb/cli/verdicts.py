@@ -1,4 +1,4 @@
-"""What a drill found, held against what was promised, and how it is told."""
+"""A drill's results, held against the promises, and how they are printed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SLACK = 0.75
 
 @dataclass(slots=True)
 class Result:
-    """What one fault did to one service."""
+    """The effects of one fault on one service."""
 
     service: str
     fault: str
@@ -26,7 +26,7 @@ class Result:
     slowest: float = 0.0
     out_after: float | None = None
     promised: float | None = None  # as `lb check` prints it for such a fault; None: nothing was promised
-    undoubted: float | None = None  # the same for a failure that nobody doubts first
+    undoubted: float | None = None  # the same for a failure that is not doubted first
     noticed_by: str = ""
     back_after: float | None = None
     failures: dict[str, int] = field(default_factory=dict)  # by what the client saw

@@ -1,4 +1,4 @@
-"""What one configuration changes of another, for people: single changes, and all of them with what stays."""
+"""The changes of one configuration against another, for people: single changes, and all of them with what stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a new configuration would change of the one that runs: kept, added, drained, or only after a restart.
+"""The changes of a new configuration against the one that runs: kept, added, drained, or only after a restart.
 
 Pure: it compares two worlds, which were resolved before. `lb plan`, a reload, its dry run and the configuration page
 all ask here. Values are compared as they work out, with defaults filled in: writing a default down changes nothing.
@@ -22,7 +22,7 @@ from lb.core.checks import definition
 from lb.core.renames import Place, Renames, layout_of, renames, split_id
 from lb.core.targets import Listener, Target
 
-#: What outlives another name.
+#: The parts that outlive another name.
 KEPT = "health, drains and connections are kept"
 #: Settings that are read at the start alone.
 AT_START = ("admin", "workers", "state_dir")
@@ -47,7 +47,7 @@ def diff(old: World, new: World) -> Plan:
 
 
 def needs_restart(started: Config, new: Config) -> list[Change]:
-    """What of `new` takes effect after a restart only, where lb was started with `started`."""
+    """The settings of `new` that take effect after a restart only, where lb was started with `started`."""
     return [change for change in _settings(started, new) if change.kind == "restart"]
 
 
@@ -108,7 +108,7 @@ def _written_out(service: Service) -> dict[str, Any]:
 
 
 def _former(id: str, before: World, names: Renames) -> Target | None:
-    """What a target was before; None: it is new."""
+    """The former name or place of a target; None: it is new."""
     former = names.targets.get(id, (id,))[0]
     return before.targets.get(former)
 
@@ -155,7 +155,7 @@ def _targets(before: World, after: World, names: Renames) -> Iterator[Change]:
 
 
 def _replaced(before: World, after: World, names: Renames, gone: set[str]) -> dict[Place, Change]:
-    """What is to be said of pools whose targets are replaced all at once, by former places; see `core.handover`."""
+    """The text on pools whose targets are replaced all at once, by former places; see `core.handover`."""
     olds = {(service.name, pool.name): pool for service in before.snapshot.services for pool in service.pools}
     found: dict[Place, Change] = {}
     for service in after.snapshot.services:
@@ -174,7 +174,7 @@ def _replaced(before: World, after: World, names: Renames, gone: set[str]) -> di
 
 
 def _comes_with(old: str, new: str, before: World, after: World) -> str:
-    """What a target keeps that comes from another place."""
+    """The values that a target keeps when it comes from another place."""
     if _asked_otherwise(old, new, before, after):
         return "a drain holds; its check is another one, so it gets traffic after its first passed check"
     return KEPT
@@ -229,7 +229,7 @@ def _values(path: str, old: Any, new: Any, service: str = "") -> Iterator[Change
 
 
 def _timing(before: World, after: World, names: Renames) -> Iterator[Change]:
-    """The detection time, where it changes: what all those settings are about."""
+    """The detection time, where it changes: the aim of all check settings."""
     for name in after.config.services:
         known = names.services.get(name, name)
         if known in before.config.services:

@@ -1,8 +1,8 @@
 """A file → its `Config`, or all of its errors at once.
 
-Pure but for one read of the file (and a look at the files it names). What pydantic refuses is taken out of the tree
-and the rest is validated again: so an error in one line does not hide those that only a whole block, or the whole
-file, can show.
+Pure but for one read of the file (and a look at the files it names). A value that pydantic refuses is taken out of the
+tree and the rest is validated again. So an error in one line does not hide errors of a whole block, or of the whole
+file.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def _prune(source: Source, paths: Iterable[Path]) -> bool:
 
 
 def _unless_pruned(source: Source, findings: Iterable[Finding], pruned: list[Path], short: bool) -> list[Problem]:
-    """Findings with their places, but for those that only follow from what was left out."""
+    """Findings with their places, but for findings that only follow from what was left out."""
     problems = []
     for finding in findings:
         path = origin(finding[0]) if short else finding[0]

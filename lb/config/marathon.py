@@ -3,16 +3,17 @@
 Where Marathon's own pages and its source differ, the source counts (mesosphere/marathon, HealthCheckActor):
 
 - `maxConsecutiveFailures: 3` kills a task on the *fourth* failure in a row, because it compares the count before this
-  failure. So liveness gets `fall: 4`, and readiness takes the traffic away one failure earlier, at 3. 0 means "never"
-  for HTTP, HTTPS, TCP and COMMAND, but "at the first" for MESOS_HTTP, MESOS_HTTPS and MESOS_TCP, which Mesos runs.
+  failure. So liveness gets `fall: 4`, and readiness takes the traffic away one failure earlier, at 3. The value 0 means
+  "never" for HTTP, HTTPS, TCP and COMMAND. It means "at the first" for MESOS_HTTP, MESOS_HTTPS and MESOS_TCP, which
+  Mesos runs.
 - One pass makes a task healthy again: `rise: 1`.
 - 200 to 399 is healthy. HTTPS certificates are never verified.
 - Failures within `gracePeriodSeconds` do not count until the first pass: that is what `grace` means here.
 
-One Marathon check does two things: it tells who is healthy and it kills. Here these are two checks with the same
-question. That is the common mistake that `lb check` warns of, and the file says so at the place.
+One Marathon check does two things: it decides on health and it kills. Here these are two checks with the same question.
+That is the common mistake that `lb check` warns of, and the file says so at the place.
 
-What has no equivalent is not dropped silently: each such thing is a comment in the file and a note for the reader.
+A setting without an equivalent is not dropped silently: each one is a comment in the file and a note for the reader.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ PROTOCOLS = {
     "HTTP": "http", "HTTPS": "https", "TCP": "tcp", "COMMAND": "command",
     "MESOS_HTTP": "http", "MESOS_HTTPS": "https", "MESOS_TCP": "tcp",
 }  # fmt: skip
-#: What is read of a health check.
+#: The parts of a health check that are read.
 KNOWN = frozenset(
     (
         "protocol", "path", "gracePeriodSeconds", "intervalSeconds", "timeoutSeconds", "maxConsecutiveFailures",
         "ignoreHttp1xx", "portIndex", "port", "command",
     )
 )  # fmt: skip
-#: Mesos gives tasks ports from here on; where a file has to name an address that nobody knows yet.
+#: Mesos gives tasks ports from here on; used where a file has to name an address that is not known yet.
 FIRST_PORT = 31000
 MOST_PLACEHOLDERS = 16
 
@@ -207,7 +208,7 @@ def _read(check: Any, where: str, comments: list[str]) -> dict[str, Any]:
 
 
 def _two_checks(main: dict[str, Any], comments: list[str]) -> dict[str, Any]:
-    """The one check of Marathon as readiness and liveness."""
+    """Marathon's single check as readiness and liveness."""
     failures: int = main["failures"]
     readiness = {**main["options"], "rise": 1, "fall": max(1, failures), "grace": main["grace"]}
     if failures == 0 and not main["mesos"]:

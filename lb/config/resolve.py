@@ -1,7 +1,7 @@
 """A `Config` → what the rest of the program works on: core values, every default filled in, every shorthand gone.
 
-What it does not do: health, shares, overrides. A snapshot made here has no rotations; they come from what is known of
-the targets (`core.rotation`).
+Outside its scope: health, shares, overrides. A snapshot made here has no rotations; they come from what is known of the
+targets (`core.rotation`).
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class World:
     snapshot: Snapshot  # without rotations
     checks: dict[str, Checks]  # by target id
     rules: dict[str, ServiceRules]  # by service
-    detections: dict[str, Detection]  # by service: of its slowest check; absent when nobody looks at some target
-    mirrors: dict[str, Mirror]  # by service; only those that have one
+    detections: dict[str, Detection]  # by service: of its slowest check; absent when some target has no check
+    mirrors: dict[str, Mirror]  # by service; only services that have one
     canary: tuple[Target, CheckSpec] | None  # probed to tell the targets' trouble from our own
     targets: dict[str, Target]  # by id
     config: model.Config  # admin, state_dir, workers, drain and other plain settings are read from here
@@ -73,7 +73,7 @@ class World:
     def with_endpoints(self, service: str, pool: str, endpoints: Iterable[Endpoint]) -> World:
         """The world in which a pool has these endpoints instead of its own. `config` stays as the file has it.
 
-        A replaced endpoint adds nothing to the detection times, which are those of what is there to stay.
+        A replaced endpoint adds nothing to the detection times, which are about the endpoints that stay.
         """
         wanted = tuple(endpoints)
         targets = tuple(each.target for each in wanted)
@@ -235,7 +235,7 @@ def _canary(canary: model.Canary) -> tuple[Target, CheckSpec]:
 
 
 def release_plan(old: str, new: str, rollout: model.Rollout, *, actor: str = "") -> Plan:
-    """What a switch from `old` to `new` goes by, when the operator asks for nothing else."""
+    """The settings of a switch from `old` to `new`, when the operator asks for nothing else."""
     analysis, bake = rollout.analysis, rollout.bake
     return Plan(
         old=old,

@@ -23,7 +23,7 @@ LARGEST = 4 << 20
 
 
 def load_world(config: Config) -> World:
-    """What `config` resolves to, with the contents of its TLS files as they are now. Blocks.
+    """The world of `config`, with the contents of its TLS files as they are now. Blocks.
 
     A file that cannot be read is left to be opened when it is needed: loading has refused it already, or it has gone
     since.

@@ -1,4 +1,4 @@
-"""The timeline: what happened, to what, and why. Kept in memory, on disk, and told to whoever listens.
+"""The timeline: what happened, to what, and why. Kept in memory, on disk, and sent to all listeners.
 
 It is bounded everywhere: a ring in memory, two files of limited size on disk, a queue per listener. A disk that takes
 no more costs lines of the file, never anything else; the file survives restarts, and a torn last line is skipped.

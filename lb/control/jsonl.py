@@ -1,8 +1,8 @@
 """A file of lines that only ever grows at its end, and is bounded: when it is full it becomes the old one.
 
-What is on the disk after a crash is what was written before, and perhaps the beginning of one more line; that is ended
-before the next one. A disk that takes no more costs lines, never anything else, and `trouble` says so until a line is
-written again.
+After a crash the disk has the lines written before, and perhaps the beginning of one more line. That is ended before
+the next one. A disk that takes no more costs lines, never anything else, and `trouble` says so until a line is written
+again.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from lb.core.report import BUCKETS, PoolTally, TargetTally
 
 STATES = ("starting", "ready", "slow_start", "unready", "ejected", "draining", "drained")
 
-#: Statuses with which lb answers by itself for a pool: their series begin at 0, so that a share of errors is 0 and not
+#: Statuses with which lb answers by itself for a pool. Their series begin at 0, so that a share of errors is 0 and not
 #: nothing before the first one.
 OWN_ERRORS = ("502", "503", "504")
 
@@ -48,7 +48,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "lb_target_failures_total": (
         "counter",
         ("service", "pool", "target", "kind"),
-        "Tries that failed at a target, by kind (connect, reset, timeout, 5xx), whatever the client got; a connection "
+        "Tries that failed at a target, by kind (connect, reset, timeout, 5xx), whatever the client got. A connection "
         "that timed out is both connect and timeout.",
     ),
     "lb_target_weight": ("gauge", ("service", "pool", "target"), "The weight in force: the file's, or an operator's."),
@@ -68,7 +68,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
         ("service", "pool", "target"),
         "1 if the target can serve: in rotation, and its weight is above 0.",
     ),
-    "lb_target_state": ("gauge", ("service", "pool", "target", "state"), "1 for the target's state, 0 for the others."),
+    "lb_target_state": ("gauge", ("service", "pool", "target", "state"), "1 for the target's state, else 0."),
     "lb_target_transitions_total": (
         "counter",
         ("service", "pool", "target", "to"),
@@ -85,7 +85,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "lb_pool_targets": (
         "gauge",
         ("service", "pool", "stage"),
-        "Targets by how far they are: requested (configured), running (somebody answers there), healthy (in rotation).",
+        "Targets by how far they are: requested (configured), running (it answers), healthy (in rotation).",
     ),
     "lb_pool_traffic_ratio": (
         "gauge",
@@ -158,7 +158,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
 }
 
 _NONE = ("none", "none", "none")
-#: What comes of reading the configuration.
+#: The results of reading the configuration.
 RELOADS = ("ok", "failed", "unconfirmed")
 
 
@@ -176,7 +176,7 @@ class Histogram:
 
 
 class ProcessFigures(NamedTuple):
-    """What one process uses."""
+    """The resources of one process."""
 
     started: float  # Unix time
     cpu: float  # seconds
@@ -207,7 +207,7 @@ class Figures:
     probe_seconds: Mapping[tuple[str, str], Histogram]  # (service, kind)
     probes_late: float  # seconds
     switches: Mapping[tuple[str, str], int]
-    rollouts: Mapping[str, tuple[str, int]]  # service → (state, requests still needed), of those not over
+    rollouts: Mapping[str, tuple[str, int]]  # service → (state, requests still needed), of releases under way
     reloads: Mapping[str, int]
     processes: Mapping[str, ProcessFigures]  # supervisor, or a worker's number
     downstream: int = 0

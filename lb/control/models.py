@@ -1,4 +1,4 @@
-"""What the admin API says and takes. The OpenAPI document is made from these models."""
+"""The answers and bodies of the admin API. The OpenAPI document is made from these models."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class ProbeView(View):
     seconds: float
     """How long it took."""
     text: str
-    """What was found."""
+    """The finding."""
     excerpt: str = ""
     """How the body of an answer that failed begins: 200 characters at most, printable. In memory alone."""
 
 
 class TrafficView(View):
-    """What the clients' requests looked like over the last ten seconds."""
+    """The clients' requests over the last ten seconds."""
 
     requests: int = 0
     """Requests since the start, all workers together."""
@@ -92,7 +92,7 @@ class TargetView(TrafficView):
     replaced: bool = False
     """Whether the file no longer has it: it serves until one of the pool's new targets can."""
     trial: str = ""
-    """What a changed check found, which has not passed here yet: the former one decides. Empty: there is none."""
+    """The finding of a changed check which has not passed here yet: the former check decides. Empty: there is none."""
     serves: bool = False
     """Whether it can serve: in rotation, and its weight is above 0."""
     configured_weight: int | None = None
@@ -139,7 +139,7 @@ class RolloutView(View):
     to: str
     """The pool that it goes to."""
     phase: Literal["stepping", "baking", "frozen", "done", "rolled_back"]
-    """Where it stands: in its steps, watched after the last one, or stopped until somebody decides."""
+    """Its phase: in its steps, watched after the last one, or stopped until an operator decides."""
     steps: list[int]
     """Percentages, the last one 100."""
     step: int
@@ -157,11 +157,11 @@ class RolloutView(View):
     needed: int
     """Requests still needed to tell whether the new pool is as good as the old one."""
     analysis: str
-    """What the comparison says now."""
+    """The present result of the comparison."""
     reason: str
     """Why it was frozen or rolled back, if so."""
     actor: str
-    """Who asked for it."""
+    """The operator's name."""
     text: str
     """All this in one sentence."""
 
@@ -184,7 +184,7 @@ class LastRolloutView(View):
 
 
 class ServiceView(TrafficView):
-    """What clients want."""
+    """A service that clients ask for."""
 
     name: str
     """Its name."""
@@ -229,7 +229,7 @@ class ConfigView(View):
     last_error: str = ""
     """Why it did not."""
     needs_restart: list[str] = Field(default_factory=list)
-    """What the file says differently now that only a restart or an upgrade brings about."""
+    """The file's changes that only a restart or an upgrade brings about."""
     unconfirmed: list[str] = Field(default_factory=list)
     """Workers that serve by an older one, and why; they are being replaced."""
 
@@ -248,13 +248,13 @@ class Status(View):
     started_at: float
     """When the supervisor started, Unix time."""
     ready: bool
-    """What /readyz says."""
+    """The answer of /readyz."""
     pid: int = 0
     """Process id of the supervisor."""
     workers: list[int]
     """Process ids of the workers."""
     workers_leaving: list[int] = Field(default_factory=list)
-    """Process ids of those that were replaced and only end what is under way."""
+    """Process ids of replaced workers that only finish their requests."""
     empty_seats: int = 0
     """Workers that died again and again and were given up, until a reload."""
     worker_restarts: int = 0
@@ -285,7 +285,7 @@ class RunView(View):
     check: Literal["readiness", "liveness"]
     """Which of its checks."""
     result: Literal["passed", "failed", "ignored", "mixed"]
-    """What they had in common; `mixed`: the target changed too fast to be told one by one."""
+    """Their common result; `mixed`: the target changed too fast to be told one by one."""
     kind: str
     """The sort of failure: refused, reset, timeout, status …; otherwise the result again."""
     count: int
@@ -303,7 +303,7 @@ class RunView(View):
     slowest: float
     """Seconds that the slowest took."""
     text: str
-    """What the last of them found."""
+    """The text of the last of them."""
     doubt: str = ""
     """Why the failures were not counted: own_fault | shared | overloaded; empty: they were."""
     told: str
@@ -314,9 +314,9 @@ class Explanation(View):
     """Why something is or is not getting traffic."""
 
     subject: str
-    """What was asked about."""
+    """The subject of the question."""
     kind: Literal["service", "target", "request"]
-    """What it is."""
+    """The kind of the subject."""
     summary: str
     """The answer in one sentence."""
     lines: list[str]
@@ -324,7 +324,7 @@ class Explanation(View):
     probes: list[ProbeView] = Field(default_factory=list)
     """The last probes, newest first."""
     runs: list[RunView] = Field(default_factory=list)
-    """All probes that are remembered, folded into runs, newest first; those from before a restart as well."""
+    """All probes in the history, folded into runs, newest first; runs from before a restart as well."""
 
 
 class Event(View):
@@ -339,13 +339,13 @@ class Event(View):
     subject: str
     """The service, pool or target it happened to."""
     text: str
-    """What happened, and why."""
+    """An event, and why it happened."""
     actor: str = ""
-    """Who asked for it; empty: nobody."""
+    """The operator's name; empty: lb itself."""
     before: str = ""
-    """What was."""
+    """The former value."""
     after: str = ""
-    """What is."""
+    """The new value."""
 
 
 class SwitchRequest(Wanted):
@@ -383,7 +383,7 @@ class WeightRequest(Wanted):
     """Give a target more or less traffic."""
 
     weight: int = Field(ge=0, le=1000, examples=[2])
-    """Relative to the others of its pool; 0: no requests."""
+    """Relative to the other targets of its pool; 0: no requests."""
     force: bool = False
     """Weight 0 even if fewer than min_ready targets that can serve are left."""
 
@@ -422,13 +422,13 @@ class ProbeResult(View):
     seconds: float
     """How long it took."""
     text: str
-    """What was found."""
+    """The finding."""
     asked: str
-    """What was asked."""
+    """The question."""
     got: str
-    """What came back."""
+    """The answer."""
     expected: str
-    """What would have been right."""
+    """The condition for a pass."""
 
 
 class PlannedChange(View):
@@ -437,9 +437,9 @@ class PlannedChange(View):
     kind: Literal["add", "drain", "change", "restart"]
     """It is new; it goes, after what is under way; it is another; or it counts after a restart only."""
     subject: str
-    """What changes: a target's id, `pool SERVICE/POOL`, or a setting's place in the file."""
+    """The subject of the change: a target's id, `pool SERVICE/POOL`, or a setting's place in the file."""
     text: str
-    """What happens to it, in words."""
+    """The change, in words."""
     what: Literal["listener", "route", "service", "pool", "target", "setting"]
     """The sort of thing that changes."""
     service: str = ""
@@ -449,7 +449,7 @@ class PlannedChange(View):
     target: str = ""
     """The target's id, if it is one target."""
     field: str = ""
-    """What of it changes, where that is one thing, such as `weight` or `readiness.interval`."""
+    """The changed part, where that is one value, such as `weight` or `readiness.interval`."""
     old: str = ""
     """Its value before; empty where there is not one value, or it is secret."""
     new: str = ""
@@ -466,7 +466,7 @@ class ReloadRequest(Wanted):
 
 
 class ReloadResult(View):
-    """What a reload changed."""
+    """The changes of a reload."""
 
     changed: bool
     """Whether anything did."""
@@ -477,7 +477,7 @@ class ReloadResult(View):
     forced: str = ""
     """Which services have no target that can serve now, if that was forced."""
     warnings: list[str] = Field(default_factory=list)
-    """What will not work as the file says: an access log that cannot be written."""
+    """The settings that do not work as the file says: an access log that cannot be written."""
 
 
 class UpgradeRequest(Wanted):
@@ -488,7 +488,7 @@ class UpgradeRequest(Wanted):
 
 
 class UpgradeResult(View):
-    """What an upgrade led to."""
+    """The result of an upgrade."""
 
     pid: int
     """Process id of the supervisor that has taken over."""
@@ -525,9 +525,9 @@ class ConfigProblem(View):
     column: int
     """Counted from 1."""
     message: str
-    """What is wrong, with the value."""
+    """The fault, with the value."""
     hint: str = ""
-    """What is allowed, what was probably meant, what to do."""
+    """The allowed values, the probable meaning, or the remedy."""
     quote: str = ""
     """The offending line as it stands in the file."""
     width: int = 1
@@ -537,7 +537,7 @@ class ConfigProblem(View):
 
 
 class Reason(View):
-    """One of the reasons of a refusal: what is in the way, and why."""
+    """A reason of a refusal: the obstacle, and why."""
 
     target: str | None = None
     """A target's id, if it is one."""
@@ -557,7 +557,7 @@ class Problem(View):
     status: int = Field(ge=400, le=599, examples=[409])
     """The answer's status code."""
     detail: str = Field(examples=["1 of 2 targets of green are ready, 2 are needed"])
-    """What happened this time."""
+    """The details of this time."""
     reasons: list[Reason] = Field(default_factory=list)
     """One for each target, field or place that is in the way."""
     problems: list[ConfigProblem] = Field(default_factory=list)
@@ -565,16 +565,16 @@ class Problem(View):
 
 
 class Validation(View):
-    """What a configuration text would do."""
+    """The effects of a configuration text."""
 
     ok: bool
     """Whether it could be loaded."""
     problems: list[ConfigProblem]
     """All its errors."""
     warnings: list[ConfigProblem] = Field(default_factory=list)
-    """What is valid, but may not be what was meant."""
+    """Valid settings that may not be meant."""
     changes: list[str]
-    """What it would change of what runs, in words."""
+    """Its changes to the running configuration, in words."""
     plan: list[PlannedChange] = Field(default_factory=list)
     """The same for programs: one for each of `changes`."""
     summary: str = ""
@@ -601,7 +601,7 @@ class PreviewedChange(View):
     target: str = ""
     """The target's id, if it happens to one."""
     field: str = ""
-    """What of it changes: `share`, `weight`, `in_flight`, `tunnels`, `time`."""
+    """The changed part: `share`, `weight`, `in_flight`, `tunnels`, `time`."""
     old: str = ""
     """Its value before, where that is known; shares are in per cent."""
     new: str = ""
@@ -609,12 +609,12 @@ class PreviewedChange(View):
 
 
 class Preview(View):
-    """What an order would do. Nothing was changed."""
+    """The effects of an order. Nothing was changed."""
 
     allowed: bool
     """Whether the order would be carried out."""
     lines: list[str]
-    """What would happen in words, one thing after the other."""
+    """The effects in words, one after the other."""
     changes: list[PreviewedChange] = Field(default_factory=list)
     """The same for programs: one for each line."""
     refusal: Problem | None = None

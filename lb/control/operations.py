@@ -1,4 +1,4 @@
-"""What the admin port can ask of the supervisor. `supervisor.operations` answers; the API knows nothing else of it."""
+"""The supervisor's operations for the admin port. `supervisor.operations` answers; the API knows nothing else of it."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class InvalidFile(Refused):
 
 
 class Base(NamedTuple):
-    """What an order is based on (If-Match): the revision, and what told the contents of that answer apart."""
+    """The base of an order (If-Match): the revision, and the digest that told the contents of that answer apart."""
 
     revision: int
     mark: str
 
 
 class Previewed(NamedTuple):
-    """What an operation would do, one thing after the other, and why it would be refused, if so."""
+    """The effects of an operation, one after the other, and why it would be refused, if so."""
 
     changes: Sequence[Consequence]
     refused: Refused | None = None
@@ -56,7 +56,7 @@ class Previewed(NamedTuple):
 
 
 class Validated(NamedTuple):
-    """What a configuration text would do; without a plan it has errors."""
+    """The effects of a configuration text; without a plan it has errors."""
 
     plan: Plan | None = None
     problems: tuple[Problem, ...] = ()
@@ -65,7 +65,7 @@ class Validated(NamedTuple):
 
 
 class Reloaded(NamedTuple):
-    """What a reload has changed, and what was forced with it."""
+    """The changes of a reload, and the checks that were forced with it."""
 
     changes: tuple[Change, ...]
     forced: str = ""  # empty: nothing had to be
@@ -78,7 +78,7 @@ class Reloaded(NamedTuple):
 
 
 class Operations(Protocol):
-    """Questions and orders. Those that are refused raise `Refused`."""
+    """Questions and orders. Refused operations raise `Refused`."""
 
     @property
     def events(self) -> EventLog: ...
@@ -128,19 +128,19 @@ class Operations(Protocol):
     async def rollback(self, name: str, force: bool, actor: str, revision: int | None = None) -> ServiceView: ...
 
     def preview_switch(self, name: str, wanted: SwitchRequest) -> Previewed:
-        """What `switch` would do now."""
+        """The effects of `switch` now."""
 
     def preview_rollback(self, name: str, force: bool) -> Previewed:
-        """What `rollback` would do now."""
+        """The effects of `rollback` now."""
 
     def preview_drain(self, id: str, force: bool) -> Previewed:
-        """What `drain` would do now."""
+        """The effects of `drain` now."""
 
     def preview_undrain(self, id: str, force: bool) -> Previewed:
-        """What `undrain` would do now."""
+        """The effects of `undrain` now."""
 
     def preview_weight(self, id: str, wanted: WeightRequest) -> Previewed:
-        """What `weight` would do now."""
+        """The effects of `weight` now."""
 
     async def drain(self, id: str, force: bool, actor: str, revision: int | None = None) -> DrainState: ...
 

@@ -1,9 +1,9 @@
 """The history of probes: every probe ever made, folded into runs, kept over restarts.
 
-A run that has ended is a line of `probes.jsonl`, written with the others of its second; those that go on are in
-`probes.open.json`, which is replaced every second (of a thousand targets every few), so that a supervisor killed at
-any moment loses no more than that. The transitions, ejections, switches and changes of the configuration that go with
-them are in the timeline (`control.events`), which has a file of its own: many probes never push those out.
+A run that has ended is a line of `probes.jsonl`, written with all lines of its second. Runs that go on are in
+`probes.open.json`, which is replaced every second (of a thousand targets every few). So a supervisor killed at any
+moment loses no more than that. The transitions, ejections, switches and changes of the configuration that go with them
+are in the timeline (`control.events`). That has a file of its own: many probes never push its lines out.
 
 Bounded: `core.runs` bounds the lines a check may cause, `JsonLines` the file, and here some runs of each target are in
 memory. It costs about a microsecond a probe.
@@ -28,7 +28,7 @@ FILE = "probes.jsonl"
 OPEN = "probes.open.json"
 #: Ended runs of one target in memory.
 RING = 30
-#: Targets, those that are gone included, of which runs are in memory.
+#: Targets, removed ones included, of which runs are in memory.
 TARGETS = 10_000
 #: Runs that go on are written each second, or so many of them a second if there are more.
 OPEN_PER_SECOND = 400
@@ -44,7 +44,7 @@ class ProbeHistory:
         self._file: JsonLines | None = None
         self._open_path = Path()
         self._open_trouble = ""
-        self._open_at = 0.0  # monotonic seconds: when those that go on are written next
+        self._open_at = 0.0  # monotonic seconds: when open runs are written next
         self._writes = True
 
     @property
@@ -81,7 +81,7 @@ class ProbeHistory:
             self._end(ended)
 
     def rename(self, targets: Mapping[str, str]) -> None:
-        """Targets have other ids now: new one → old one. What came before is theirs, also after a restart."""
+        """Targets have other ids now: new one → old one. The former runs are theirs, also after a restart."""
         for old in dict.fromkeys(targets.values()):
             for run in self._folder.end(old):
                 self._end(run)
@@ -98,7 +98,7 @@ class ProbeHistory:
                 self._end(run)
 
     def of(self, target: str) -> list[Run]:
-        """The runs of one target, oldest first; those that go on are the last."""
+        """The runs of one target, oldest first; open runs are the last."""
         return [*self._past.get(target, ()), *self._folder.open_of(target)]
 
     def since(self, at: float) -> list[Run]:
@@ -135,7 +135,7 @@ class ProbeHistory:
         self._unwritten.append(run)
 
     def _rename(self, old: str, new: str) -> bool:
-        """The ended runs of `old` are those of `new`; False: there are none."""
+        """The ended runs of `old` become runs of `new`; False: there are none."""
         runs = self._past.pop(old, ())
         for run in runs:
             self._remember(msgspec.structs.replace(run, target=new))

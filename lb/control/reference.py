@@ -37,37 +37,36 @@ no escaping in a path.
 - **Token.** With `admin: token_file:` every request needs `Authorization: Bearer TOKEN`. Exempt are paths that tell
   nothing about the configuration: `/livez`, `/readyz`, `/openapi.json`, `/problems/…` and the files of the pages. A
   bind that is not loopback needs a token. Tokens are compared in constant time.
-- **Host.** The `Host` header must be an IP address, `localhost`, the name in `admin: bind:`, or one of
-  `admin: allowed_hosts:`, and be there once: a site that lets its own name resolve to this machine (DNS rebinding)
-  gets 421.
-- **Pages of other sites.** An `Origin` must be this port itself (`null` is not), and a browser that says in
+- **Host.** The `Host` header must be there once. It must be an IP address, `localhost`, the name in `admin: bind:`, or
+  one of `admin: allowed_hosts:`. A site that lets its own name resolve to this machine (DNS rebinding) gets 421.
+- **Pages of other sites.** An `Origin` must be this port itself (`null` is not). A browser that says in
   `Sec-Fetch-Site` that another site asks is refused with 403, also for images and frames. Other sites may link to the
   pages. No answer has CORS headers.
-- **Commands.** Without a token, `PUT /api/v1/config` refuses new commands to run and new files to write: else whoever
-  reaches the port could run programs as lb's user. What the file says already may stay.
+- **Commands.** Without a token, `PUT /api/v1/config` refuses new commands to run and new files to write. Else any
+  client of the port could run programs as lb's user. Commands and files that the file has already may stay.
 
 ## Changes
 
 Each answer carries an `ETag`. An order with that in `If-Match` is refused with 412 when anything was changed since: a
-switch, a drain, a weight, a reload. The answer says what, and by whom. Without `If-Match`, or with `*`, an order stands
-as it is; only `PUT /api/v1/config` must have one. It and `POST /api/v1/reload` compare the text of the configuration
-alone (the ETag of `GET /api/v1/config`). `If-None-Match` with the same ETags works for `GET`.
+switch, a drain, a weight, a reload. The answer names the change and the operator. Without `If-Match`, or
+with `*`, an order stands as it is; only `PUT /api/v1/config` must have one. It and `POST /api/v1/reload` compare the
+text of the configuration alone (the ETag of `GET /api/v1/config`). `If-None-Match` with the same ETags works for `GET`.
 
-`…/preview` beside an order says what it would do, or why it would be refused and whether `force` would help; nothing is
-changed, and no event is logged. `lines` say it in words. `changes` say the same to programs: each has a `kind`, such as
+`…/preview` beside an order says what it would do, or why it would be refused and whether `force` would help. Nothing is
+changed, and no event is logged. `lines` say it in words. `changes` say the same to programs. Each has a `kind`, such as
 `share` or `unserved`, with the service, pool or target, and the values before and after.
 
-`PUT /api/v1/config` with `{"text": "…"}` makes a text the configuration, whole or not at all: it is validated, new
-listeners are opened, then the file is replaced in one step and the text is in force. What was in the file stays beside
-it as `FILE~`. When the file is not what was loaded, because somebody has edited it, that takes `"force": true`.
+`PUT /api/v1/config` with `{"text": "…"}` makes a text the configuration, whole or not at all. It is validated and new
+listeners are opened; then the file is replaced in one step and the text is in force. The former text stays beside the
+file as `FILE~`. When the file was edited since it was loaded, replacing it takes `"force": true`.
 
 An answer to a change means that every worker serves by it.
 
 ## Events
 
-`GET /api/v1/events` lists the newest 5000 events: state changes, switches, drains, reloads. Each order's event says who
-(`actor`: what `X-LB-Actor` says, and the address), when, and what was `before` and is `after`. `since`, `after`,
-`limit`, `kind` and `subject` choose.
+`GET /api/v1/events` lists the newest 5000 events: state changes, switches, drains, reloads. Each order's event has
+its operator (`actor`: the value of `X-LB-Actor`, and the address), its time, and the values `before` and `after`.
+`since`, `after`, `limit`, `kind` and `subject` choose.
 
 With `Accept: text/event-stream` the same comes as server-sent events, as it happens. A client that comes again with
 `Last-Event-ID`, as browsers do, misses nothing; if events are not known any more, a note says which. A comment comes
@@ -94,15 +93,15 @@ def page() -> str:
         "",
         "`/metrics` on the admin port, in the Prometheus text format. This page is made from the code by `make docs`.",
         "",
-        "Workers count on plain integers; a scrape asks every worker for its newest ones and adds them up, those of",
-        "workers that have ended included, so that sums are exact. Durations are seconds. Labels are bounded by the",
-        "configuration, by status codes, and by reasons that the code knows.",
+        "Workers count on plain integers. A scrape asks every worker for its newest ones and adds them up. Counts of",
+        "workers that have ended are included, so that sums are exact. Durations are seconds. Labels are bounded by",
+        "the configuration, by status codes, and by reasons that the code knows.",
         "",
-        "What the configuration no longer has is counted together, so that no sum goes backwards and names that come",
-        "and go leave nothing behind: a pool's former targets as target `removed`, a service's former pools as pool",
+        "Removed parts of the configuration are counted together. So no sum goes backwards, and names that come and go",
+        "leave nothing behind. A pool's former targets count as target `removed`, a service's former pools as pool",
         "`removed`, former services as service `removed`. That is one more for each service, and one service more. For",
-        'a rate by name, leave them out: `{pool!="removed"}`. Retries, copies, probes and switches of what is gone are',
-        "dropped.",
+        'a rate by name, leave them out: `{pool!="removed"}`. Retries, copies, probes and switches of removed parts',
+        "are dropped.",
         "",
         f"Histograms have these bounds: {bounds}.",
         "",
@@ -129,8 +128,8 @@ def api_page() -> str:
                 lines.append(f"| `{endpoint.method} {endpoint.path}` | {endpoint.summary} | {codes} |")
         lines.append("")
     lines += [
-        "Any of them may also be answered with 400, 401, 403, 421 and 500; those with a body with 408, 413, 415, 422;",
-        "those with a name in the path with 404, and with 409 when it is ambiguous; changes with 412.",
+        "Any operation may also be answered with 400, 401, 403, 421 and 500. An operation with a body adds 408, 413,",
+        "415 and 422, one with a name in the path adds 404, and 409 when the name is ambiguous. A change adds 412.",
         "",
         "## Problems",
         "",

@@ -102,7 +102,7 @@ class FakeTarget(Greeting):
             self._server = None
 
     def _fill_backlog(self) -> None:
-        """A listener that takes nobody: further connections wait for an answer to their first packet."""
+        """A listener that accepts no connection: further connections wait for an answer to their first packet."""
         host, _, port = self.instance.rpartition(":")
         door = socket.socket()
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

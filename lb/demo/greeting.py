@@ -35,7 +35,7 @@ MAX_HEAD = 65536
 
 
 class Greeting:
-    """What the service knows and answers; no bytes, no sockets."""
+    """The service's state and answers; no bytes, no sockets."""
 
     def __init__(self, instance: str, version: str, readiness: str, liveness: str) -> None:
         self.instance = instance
@@ -159,7 +159,7 @@ class Connection(asyncio.Protocol):
             self.next_request()
 
     def head(self, status: int) -> str:
-        """The status line and the fields that say who answers."""
+        """The status line and the fields that name the answering process."""
         who = f"X-Served-By: {self.service.version} {self.service.instance}\r\n"
         return f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}\r\n{who}"
 
@@ -184,7 +184,7 @@ def body_size(buffer: bytearray, start: int, fields: dict[str, str]) -> int:
 
 
 async def serve(service: Greeting, sock: socket.socket, until_eof: bool) -> None:
-    """Answer until SIGTERM, SIGINT, or (with `until_eof`) until whoever started us is gone."""
+    """Answer until SIGTERM, SIGINT, or (with `until_eof`) until the parent process is gone."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number_ in (signal.SIGTERM, signal.SIGINT):
@@ -234,7 +234,7 @@ def listen(address: str) -> socket.socket:
     if address.startswith("unix:"):
         path = address.removeprefix("unix:")
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # noqa: PTH108 - a stale socket of a run before, not a file of anyone's
+            os.unlink(path)  # noqa: PTH108 - a stale socket of a run before, not a user's file
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.bind(path)
     else:

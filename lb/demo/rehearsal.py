@@ -1,9 +1,9 @@
 """A configuration's rehearsal: its services with fake targets in place of the real ones, one copy for each fault.
 
 Everything that decides how trouble is noticed and survived stays as the file says: checks, thresholds, outlier
-ejection, retries, timeouts, balancing, bounds. What points outside is taken away: addresses, TLS, hooks, restarts,
-the admin token, the state directory. What a fake target cannot speak (gRPC, a command) is probed by TCP with the same
-times, and said.
+ejection, retries, timeouts, balancing, bounds. Settings that point outside are taken away: addresses, TLS, hooks,
+restarts, the admin token, the state directory. A protocol that a fake target cannot speak (gRPC, a command) is probed
+by TCP with the same times, with a remark.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Rehearsal:
     notes: list[str] = field(default_factory=list)
 
     def sees(self, fault: str, outlier: bool) -> str:
-        """What is going to notice this fault: `probe`, `requests`, or nothing."""
+        """The part that is going to notice this fault: `probe`, `requests`, or nothing."""
         if fault in SEEN[self.protocol]:
             return "probe"
         return "requests" if outlier and fault in COUNTED else ""
@@ -53,7 +53,7 @@ def rehearse(config: Config, name: str) -> Rehearsal:
     pool = service.pools[service.first_active()]
     notes: list[str] = []
     block = service.model_dump(mode="json", exclude_unset=True)
-    # What reaches outside, or belongs to releases rather than to faults.
+    # Settings that reach outside, or belong to releases rather than to faults.
     for key in (
         "pools",
         "active",

@@ -1,6 +1,6 @@
 """Starts a greeting backend on each address of a configuration, and ends them again.
 
-The parent opens every listening socket itself and hands it down: a port that is taken is known before anything has
+The parent opens every listening socket itself and hands it down. A port that is taken is known before anything has
 started, and the first probe finds an open door. A child reads an otherwise silent pipe and ends when that closes, so
 that none outlives its parent, however the parent ends.
 """
@@ -72,7 +72,7 @@ class Demo:
     def follow(self, config: Config) -> Config:
         """The same for a configuration that is reloaded: new addresses get a backend, known ones keep theirs.
 
-        An address that is taken is left to whoever has it.
+        An address that is taken is left to its owner.
         """
         while True:
             try:

@@ -1,1 +1,1 @@
-"""What is wrong or unwise in a file although each field is valid, and the words for it."""
+"""Faults and unwise settings of a file although each field is valid, and the words for them."""

@@ -1,4 +1,4 @@
-"""What a certificate file says: its names, when it is valid, and why it and its key cannot be used.
+"""A certificate file's contents: its names, when it is valid, and why it and its key cannot be used.
 
 The `ssl` module reads such files without saying what is in them, so `cryptography` reads them once more.
 """

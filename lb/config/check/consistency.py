@@ -1,8 +1,8 @@
-"""What no single field can see: names that must be defined, addresses that must differ, options that must fit.
+"""Checks that need more than one field: names that must be defined, addresses that must differ, options that must fit.
 
-Each finding is an error: the file would not do what it says. What only deserves a second look is `lint`'s part.
-Works on whatever part of the file could be read, so that these errors are reported together with the others; `known`
-holds the names as they stand in the file, including those whose definition is broken.
+Each finding is an error: the file would not do what it says. Settings that only deserve a second look are `lint`'s
+part. Works on whatever part of the file could be read, so that these errors are reported together with all other ones;
+`known` holds the names as they stand in the file, also where their definition is broken.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _key_pair(path: Path, tls: ClientTls) -> Iterator[Finding]:
 
 
 def _checks(at: Path, service: Service) -> Iterator[Finding]:
-    """Each block where it stands, as it works out together with those it refines."""
+    """Each block where it stands, as it works out together with the blocks it refines."""
     for path, check in merged_checks(at, service):
         for key, message, hint in misfits(check):
             yield (*path, key) if key else path, message, hint

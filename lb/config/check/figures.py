@@ -1,4 +1,4 @@
-"""What a configuration comes to in numbers: how fast trouble is noticed, and what the looking costs."""
+"""A configuration in numbers: how fast trouble is noticed, and the cost of the checks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ServiceFigures:
 
     @property
     def worst(self) -> Detection | None:
-        """Of its slowest check; None when there are targets that nobody looks at."""
+        """Of its slowest check; None when a target has no check."""
         return self.readiness[0].detection
 
 

@@ -1,8 +1,9 @@
 """Faults that are valid: settings that work against each other, and the common mistakes of health checking.
 
 A finding is a warning, never an error: the file does what it says, it may only not be what was meant. Each says what
-will happen and what to do. The articles' mistakes are among them: no health check at all, one path for liveness and
-readiness, no time to start, a liveness check that restarts what readiness would have spared.
+will happen and what to do. The articles' mistakes are among them. Examples are no health check at all, one path for
+liveness and readiness, and no time to start. Another is a liveness check that restarts what readiness would have
+spared.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ LONG_IDLE = 75.0
 BALANCER_IDLE = 60.0
 #: Seconds below which a timeout measures the network and the scheduler, not the target.
 SHORTEST = lint_checks.SHORTEST
-#: Hosts and networks that mean everybody.
+#: Hosts and networks that mean every client.
 EVERYBODY = ("0.0.0.0/0", "::/0")
 HASHED = ("ring", "maglev")
 #: The codes of all warnings, which `lb check --ignore` takes.
@@ -77,7 +78,7 @@ def warnings(config: Config, world: World) -> Iterator[Warned]:
         yield from _release(at, service)
 
 
-# --- who comes in ----------------------------------------------------------------------------------------------------
+# --- clients ---------------------------------------------------------------------------------------------------------
 
 
 def _doors(config: Config) -> Iterator[Warned]:

@@ -22,7 +22,7 @@ BUSY_ADDRESS = 10.0
 BUSY_CHECKER = 2000.0
 #: Detection time that is long for any service with users.
 LONG = 60.0
-#: A timeout from which the check itself is too much work: it is asked all the time, by everybody.
+#: A timeout from which the check itself is too much work: it is asked all the time, by every prober.
 LABORIOUS = 5.0
 #: Seconds below which a timeout measures the network and the scheduler, not the target.
 SHORTEST = 0.01
@@ -191,7 +191,7 @@ def _check(path: Path, check: Check) -> Iterator[Warned]:
 
 
 def _asked(path: Path, check: Check, live: bool) -> Iterator[Warned]:
-    """What an HTTP check looks at, and what it takes for success."""
+    """The part of an answer that an HTTP check looks at, and its condition for success."""
     outside = OUTSIDE.search(check.path)
     if outside and live:
         yield (

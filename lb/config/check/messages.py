@@ -1,4 +1,4 @@
-"""What pydantic found, in words that say what is wrong, what is allowed and what was probably meant."""
+"""Errors of pydantic, in words that give the fault, the allowed values and the probable meaning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lb.config.model.section import Section
 from lb.config.yaml.problems import Problem
 from lb.config.yaml.tree import Node, Path, Source
 
-#: What the same thing is called elsewhere.
+#: Names of the same thing elsewhere.
 _ELSEWHERE = {
     "servers": "targets", "endpoints": "targets", "hosts": "targets", "upstream": "targets", "members": "targets",
     "server": "targets", "upstreams": "services", "clusters": "services", "backend": "backends", "service": "services",
@@ -40,7 +40,7 @@ _CHOICES_ELSEWHERE = {
     "random_choose": "random_two", "ewma": "peak_ewma", "least_time": "peak_ewma",
 }  # fmt: skip
 
-#: What other proxies do and `lb` does not, by the key that asks for it.
+#: Features of other proxies that `lb` lacks, by the key that asks for them.
 _REWRITES = "lb passes path and query on as they came: it does not rewrite yet."
 _CHANGES = "lb changes no header fields by configuration yet."
 _STEPS = "lb has no such step per route yet: it balances, checks and switches."
@@ -162,7 +162,7 @@ def _higher(path: Path) -> Path:
 
 
 def unknown(path: Path, node: Node | None = None) -> str:
-    """What to do about an unknown key, `path` being its place in the long form and `node` its value."""
+    """The remedy for an unknown key, `path` being its place in the long form and `node` its value."""
     found = structure.at(path[:-1])
     if found is None or found[0] != "section":
         return ""

@@ -1,7 +1,8 @@
 """Misspelt keys: each is reported, and then read as the key that was meant.
 
-Without the second part a misspelt `services` would hide every error below it, though all errors are promised at once.
-A key is read as another one only if that one is not given, and if the value has the shape that the other one takes.
+Without the second part a misspelt `services` would hide every error below it, though all errors are promised at once. A
+key is read as another one on two conditions. That one is not given, and the value has the shape that the other one
+takes.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """One setting of a YAML text changed in place: comments, order, quotes and indentation of the rest stay as they are.
 
-`edit` finds the value by the positions of its parts (`outline`), replaces those characters alone, and then reads the
-result once more: unless it says exactly what the old text with that one change says, the change is refused. So a way
-of writing that is not foreseen here costs an error, never a wrong file.
+`edit` finds the value by the positions of its parts (`outline`), replaces these characters alone, and then reads the
+result once more. Unless the result means exactly the old text with that one change, the change is refused. So a way of
+writing that is not foreseen here costs an error, never a wrong file.
 
-What it does not do: change what an anchor stands for (other places would change with it), or what comes in by an alias
-or by `<<`. That is said, with the line.
+Outside its scope: changing the value of an anchor, as other places would change with it, or of an alias or `<<`. That
+is said, with the line.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The settings of a text for forms: all of them in the long form, and each of them changed where it really stands.
 
 A form knows `services.greeting.readiness.path`. The file may say `readiness: /health`, or `backends: […]` and no
-service at all. `settings` shows the long form of what is written (shorthands written out, aliases and merges followed,
-references to the environment left as they are), also of files that are not valid. `change` takes a path of that long
+service at all. `settings` shows the long form of the text, also of files that are not valid. Shorthands are written
+out, aliases and merges followed, references to the environment left as they are. `change` takes a path of that long
 form: where a shorthand has no room for the setting, it is written out first.
 """
 
@@ -28,7 +28,7 @@ _ROOM: tuple[Path, ...] = (
     ("services", DEFAULT, "pools", DEFAULT, "targets"),
     *(("services", DEFAULT, key) for key in SHORT[1:]),
 )
-#: What a text stands for, by the key that it belongs to.
+#: The meaning of a text, by the key that it belongs to.
 _SHORTHANDS = {
     "access_log": "format",
     "bake": "time",
@@ -37,12 +37,12 @@ _SHORTHANDS = {
     "expect": "status",
     "slow_start": "window",
 }
-#: What a text stands for in a list.
+#: The meaning of a text in a list.
 _ITEMS = {"targets": "url", "backends": "url", "listeners": "bind"}
 
 
 def settings(text: str) -> dict[str, Any]:
-    """What the text says, in the long form. Scalars are the texts that are written; nothing is checked.
+    """The text's settings, in the long form. Scalars are the texts that are written; nothing is checked.
 
     Raises `Unwritable` when the text is not YAML, or not a mapping."""
     root = outline(text)

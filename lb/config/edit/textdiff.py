@@ -28,14 +28,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What has become of two people's changes."""
+    """The result of merging two people's changes."""
 
     text: str
     conflicts: int  # places that both have changed, differently: ours stands, theirs is in comments above
 
 
 def difference(old: str, new: str, around: int = AROUND) -> list[Line]:
-    """What has changed from `old` to `new`, with the lines around it; empty when nothing has."""
+    """The changes from `old` to `new`, with the lines around them; empty when nothing has changed."""
     before, after = old.splitlines(), new.splitlines()
     codes = _opcodes(before, after)
     found: list[Line] = []
@@ -78,7 +78,7 @@ def merge(base: str, ours: str, theirs: str) -> Merged:
 
 
 def _beside(was: list[str], adding: list[str], changing: list[str]) -> list[str]:
-    """Lines that one has only added right before or after those that the other one has changed: no conflict."""
+    """Lines that one has only added right before or after the other one's changed lines: no conflict."""
     if adding[: len(was)] == was:
         return changing + adding[len(was) :]
     if adding[-len(was) :] == was:
@@ -110,7 +110,7 @@ def _matching(old: list[str], new: list[str]) -> dict[int, int]:
 
 
 def _opcodes(old: list[str], new: list[str]) -> list[tuple[str, int, int, int, int]]:
-    """As `difflib` gives them. What is the same at the beginning and at the end needs no search."""
+    """As `difflib` gives them. Equal lines at the beginning and at the end need no search."""
     head = 0
     while head < min(len(old), len(new)) and old[head] == new[head]:
         head += 1

@@ -1,7 +1,7 @@
 """A YAML text → where each of its values begins and ends, so that one of them can be changed and the rest left alone.
 
-Unlike `source`, which reads what a file means, this reads how it is written: styles, quotes, anchors; aliases stay
-aliases, and merges are keys like others. Positions are counted in characters of the text.
+`source` reads what a file means; this reads how it is written: styles, quotes, anchors. Aliases stay aliases, and
+merges are keys like any other. Positions are counted in characters of the text.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class _Reader:
 
 
 def shape(part: Part | None) -> Any:
-    """What it says, however it is written; equal shapes load as equal values."""
+    """The value, however it is written; equal shapes load as equal values."""
     match part:
         case None:
             return None

@@ -1,1 +1,1 @@
-"""What the file may say: sections, fields, how each is read and checked."""
+"""The contents of the file: sections, fields, how each is read and checked."""

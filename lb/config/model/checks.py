@@ -45,7 +45,7 @@ class ClientTls(Section):
     server_name: Word = ""
     """The name that is sent (SNI) and verified. Left out: the host of the target's URL."""
     ca_file: FilePath | None = None
-    """PEM file with the authorities that are trusted. Left out: those of the system."""
+    """PEM file with the authorities that are trusted. Left out: the system's authorities."""
     cert_file: FilePath | None = None
     """PEM file with a certificate to present to the target; needs `key_file`."""
     key_file: FilePath | None = None
@@ -53,7 +53,7 @@ class ClientTls(Section):
 
 
 class Expect(Section):
-    """What an answer must be to count as a pass. All that is given must hold."""
+    """The conditions for an answer to count as a pass. All that is given must hold."""
 
     status: Statuses = ((200, 299),)
     """Status codes and ranges. Redirects are not followed: list 301 or so if that is an answer to expect.
@@ -78,7 +78,7 @@ Command = Annotated[list[Argument], BeforeValidator(command_from_text, json_sche
 
 
 class Check(Section):
-    """What both kinds of check have in common."""
+    """The common settings of both kinds of check."""
 
     protocol: Protocol | None = None
     """`http`: a request is answered as `expect` says. `https`: the same over TLS. `tcp`: the connection is accepted.
@@ -98,7 +98,7 @@ class Check(Section):
     expect: Annotated[
         Expect, BeforeValidator(expect_from_status, json_schema_input_type=str | int | list[str | int] | Expect)
     ] = Field(default_factory=Expect)
-    """What counts as a pass; a status list alone may stand here: `expect: 200-399`."""
+    """The condition for a pass; a status list alone may stand here: `expect: 200-399`."""
     ignore_1xx: Flag = False
     """An informational answer (100 to 199) where the final one should be changes nothing: neither pass nor failure.
     Marathon's `ignoreHttp1xx`."""
@@ -121,7 +121,7 @@ class Check(Section):
     down_interval: Duration = 0.0
     """Interval while the target is out and every probe fails. `0s`: the interval. HAProxy's `downinter`."""
     max_body: Size = 65536
-    """Bytes of an answer's body that are read. What `expect.body` looks for must be within."""
+    """Bytes of an answer's body that are read. The text for `expect.body` must be within."""
     tls: ClientTls | None = None
     """TLS of an `https` or `grpc` check. Left out: the target's own `tls`."""
     grpc_service: Word = ""
@@ -150,7 +150,7 @@ class Hook(Section):
     """Something to run or to call at a moment of a release."""
 
     command: Command = Field(default_factory=list)
-    """Program to run: a list is run as it is, a text by `/bin/sh -c`. What happened is in its environment (`LB_…`)."""
+    """Program to run: a list is run as it is, a text by `/bin/sh -c`. The details are in its environment (`LB_…`)."""
     webhook: Url = ""
     """URL that gets a POST with a JSON body."""
     timeout: Period = 30.0
@@ -158,7 +158,7 @@ class Hook(Section):
 
 
 class OnFailure(Section):
-    """What is done for a target that failed its liveness check `fall` times in a row."""
+    """The action for a target that failed its liveness check `fall` times in a row."""
 
     command: Command = Field(default_factory=list)
     """Program to run, `docker restart …` for example: a list is run as it is, a text by `/bin/sh -c`. It finds
@@ -187,7 +187,7 @@ class Liveness(Check):
     fall: Annotated[Whole, Bounds(0)] = 3
     """Failures in a row after which `on_failure` runs; 0: never. Kubernetes: 3; Marathon: 3, and kills on the 4th."""
     on_failure: OnFailure | None = None
-    """What to do then. Left out: it is shown and logged, and nothing else."""
+    """The action then. Left out: it is shown and logged, and nothing else."""
 
 
 READINESS_ALLOWED = "a mapping of options, a path such as /health/readiness, or one of tcp, http, none"

@@ -1,9 +1,9 @@
 """How a field reads what YAML gave, and what it says when it cannot.
 
 YAML 1.1 and 1.2 disagree about plain texts such as `yes`, `010`, `1_000` and `1:30`. Here it is the field that decides:
-`source` hands over every plain scalar as a `Scalar`, the text as it stands in the file, and a field of whole numbers
-reads a number from it while a field of texts keeps it as it is. What the two versions read differently is refused with
-both readings named, never guessed.
+`source` hands over every plain scalar as a `Scalar`, the text as it stands in the file. A field of whole numbers reads
+a number from it, while a field of texts keeps it as it is. A value that the two versions read differently is refused
+with both readings named, never guessed.
 
 Python values are taken as well, so that a model can be built in code.
 """

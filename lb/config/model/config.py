@@ -87,7 +87,7 @@ def access_log_from_text(value: Any) -> Any:
 
 
 class Log(Section):
-    """What `lb` says about itself, on stderr: one line per state change."""
+    """The log of `lb` itself, on stderr: one line per state change."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is written."""
@@ -130,7 +130,7 @@ class Config(Section):
     admin: Admin = Field(default_factory=Admin)
     """The admin port: dashboard, API, metrics."""
     services: Annotated[dict[Name, Service], Field(min_length=1)]
-    """What clients may ask for: each service has pools of targets."""
+    """Services that clients may ask for: each has pools of targets."""
     routes: list[Route] = Field(default_factory=list)
     """Which requests go to which service. Left out: everything goes to the one service there is."""
     canary: Annotated[Canary, BeforeValidator(canary_from_text, json_schema_input_type=str | Canary)] | None = None
@@ -138,15 +138,16 @@ class Config(Section):
     answers, many silent targets are at fault themselves. While it does not, `lb`'s own network is, and what the probes
     had decided last is kept for the services' `patience`."""
     trusted_proxies: list[Network] = Field(default_factory=list)
-    """Networks of proxies in front. Only what comes from them may keep its X-Forwarded-For, -Proto, -Host, Forwarded
-    and X-Request-Id; from everybody else they are replaced. X-Real-IP and other such fields pass from them alone."""
+    """Networks of proxies in front. Clients from these networks may keep their X-Forwarded-For, -Proto, -Host,
+    Forwarded and X-Request-Id; from every other client they are replaced. X-Real-IP and other such fields pass from
+    them alone."""
     access_log: Annotated[
         AccessLog,
         BeforeValidator(access_log_from_text, json_schema_input_type=Literal["json", "combined", "off"] | AccessLog),
     ] = Field(default_factory=AccessLog)
     """One line for each request; a format alone may stand here: `access_log: off`."""
     log: Log = Field(default_factory=Log)
-    """What `lb` says about itself."""
+    """The log of `lb` itself."""
     workers: Annotated[Whole, Bounds(0, 256)] = 0
     """Worker processes; 0: one for each core. `lb run --workers` overrides it."""
     worker_limits: WorkerLimits = Field(default_factory=WorkerLimits)

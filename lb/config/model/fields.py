@@ -1,4 +1,5 @@
-"""The types of the model's fields: how each is read (`reading`), checked (`texts`), written, and shown to editors."""
+"""The types of the model's fields: how each is read (`coerce`), checked (`validators`), written, and shown to
+editors."""
 
 from __future__ import annotations
 

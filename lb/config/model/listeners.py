@@ -32,11 +32,11 @@ class ListenerTimeouts(Section):
     idle: Period = 75.0
     """A kept-alive connection waits this long for its next request, then it is closed. nginx: 75s; Traefik: 180s."""
     send: Period = 60.0
-    """A client that takes nothing of its answer for this long is cut off, in a tunnel too; one that takes a little at a
-    time is served. A connection that is to close waits as long for a client to take the rest. nginx: 60s."""
+    """A client that takes nothing of its answer for this long is cut off, in a tunnel too. A client that takes a little
+    at a time is served. A connection that is to close waits as long for a client to take the rest. nginx: 60s."""
     half_close: Duration = 1.0
-    """A client that has closed its sending side waits at most this long for its answer to begin; a request that nobody
-    waits for any more must not keep a target busy. `0s`: it is dropped at once."""
+    """A client that has closed its sending side waits at most this long for its answer to begin. Its request may be
+    abandoned, and must not keep a target busy. `0s`: it is dropped at once."""
 
 
 class ListenerLimits(Section):

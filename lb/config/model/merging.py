@@ -11,7 +11,7 @@ from lb.config.yaml.tree import Path
 
 C = TypeVar("C", bound=Check)
 
-#: Protocols that an option is meant for; those that are not listed are for all.
+#: Protocols that an option is meant for; an option that is not listed is for all.
 MEANT_FOR: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(HTTP_KEYS, ("http", "https")),
     "grpc_service": ("grpc",),

@@ -36,8 +36,8 @@ class Sticky(Section):
     """`client` (its address), `header:NAME` or `cookie:NAME`. Left out: each request is decided by itself, and so is a
     request without that header or cookie: `lb` sets no cookie."""
     asset_fallback: Flag = False
-    """While a rollout splits the traffic, a GET or HEAD that one version answers with 404 is asked of the other one:
-    the page came from there. Requests of previews are not."""
+    """While a rollout splits the traffic, one version may answer a GET or HEAD with 404. The other version is then
+    asked: the page came from there. Requests of previews are not."""
 
 
 class Preview(Section):
@@ -114,7 +114,7 @@ def _steps(steps: list[int]) -> list[int]:
 
 
 class Rollout(Section):
-    """What a switch must satisfy and how it is watched. `lb switch` overrides it for one switch."""
+    """The conditions of a switch, and how it is watched. `lb switch` overrides it for one switch."""
 
     min_ready: MinReady = Quorum()
     """Targets of the new pool that must be ready: a percentage or a number. Drains are refused below it as well."""
@@ -123,7 +123,7 @@ class Rollout(Section):
     step_time: Period = 60.0
     """Length of each step but the last."""
     analysis: Analysis = Field(default_factory=Analysis)
-    """What each step is judged by."""
+    """The measures that judge each step."""
     bake: Annotated[Bake, BeforeValidator(bake_from_text, json_schema_input_type=str | Bake)] = Field(
         default_factory=Bake
     )
@@ -131,7 +131,7 @@ class Rollout(Section):
     freeze_on_fail: Flag = False
     """Stop where it is and raise the alarm instead of rolling back: for releases that cannot go back."""
     after_restart: Literal["resume", "rollback"] = "resume"
-    """What becomes of a rollout that was under way when `lb` was stopped or died."""
+    """Handling of a rollout that was under way when `lb` was stopped or died."""
     pre: Hook | None = None
     """Runs before anything changes; if it fails, nothing does."""
     post: Hook | None = None

@@ -1,4 +1,4 @@
-"""What all parts of the model have in common: unknown keys are errors, nothing is coerced, values are frozen.
+"""The base of all parts of the model: unknown keys are errors, nothing is coerced, values are frozen.
 
 The text under a field is its reference: `reference` makes the page from it and `schema` the editors' help.
 """

@@ -44,13 +44,14 @@ class Target(Section):
     """`http://host:port`, `https://host:port`, `host:port` or `unix:/path`; without a path, since the client's is
     passed on. With `lb run --demo`, port 0 takes a free port."""
     weight: Annotated[Whole, Bounds(0, 1000)] = 1
-    """Its share of the pool's requests, relative to the others; 0: none, but it is still probed. At most 1000."""
+    """Its share of the pool's requests, relative to the other targets; 0: none, but it is still probed. At most
+    1000."""
     tls: ClientTls | None = None
     """TLS towards an `https://` target. Left out: the service's `tls`."""
     readiness: AnyReadiness | None = None
-    """Options of the readiness check that differ for this target; those left out are the pool's."""
+    """Options of the readiness check that differ for this target; the pool's count for the rest."""
     liveness: AnyLiveness | None = None
-    """Options of the liveness check that differ for this target; those left out are the pool's."""
+    """Options of the liveness check that differ for this target; the pool's count for the rest."""
 
 
 def target_from_text(value: Any) -> Any:
@@ -69,9 +70,9 @@ class Pool(Section):
     targets: Targets
     """Its addresses: URLs, or mappings with `url`, `weight` and so on."""
     readiness: AnyReadiness | None = None
-    """Options of the readiness check that differ for this pool; those left out are the service's."""
+    """Options of the readiness check that differ for this pool; the service's count for the rest."""
     liveness: AnyLiveness | None = None
-    """Options of the liveness check that differ for this pool; those left out are the service's."""
+    """Options of the liveness check that differ for this pool; the service's count for the rest."""
 
 
 def pool_from_list(value: Any) -> Any:
@@ -90,7 +91,7 @@ class Balance(Section):
     in flight, peaks weigh in at once (Finagle, Linkerd). `ring` and `maglev`: one client's requests go to one target
     as long as it is there (consistent hashing)."""
     key: HashKey = "client"
-    """What `ring` and `maglev` hash: `client` (its address), `path`, `header:NAME` or `cookie:NAME`."""
+    """The input of `ring` and `maglev`: `client` (its address), `path`, `header:NAME` or `cookie:NAME`."""
 
 
 def balance_from_text(value: Any) -> Any:
@@ -129,7 +130,8 @@ class Timeouts(Section):
     """How long things may take between `lb` and the targets. The 504, the log and the metric say which one it was."""
 
     queue: Duration = 1.0
-    """A request waits this long for a target that has room, then it gets 503. One that a target was sent waits anew."""
+    """A request waits this long for a target that has room, then it gets 503. A request that a target was sent waits
+    anew."""
     connect: Period = 1.0
     """Opening a connection, TLS included. Envoy: 5s; nginx: 60s."""
     send: Period = 30.0
@@ -146,16 +148,16 @@ class Timeouts(Section):
     """An upgraded connection (WebSocket) without a byte either way; what a slow reader takes counts too. Envoy: 1h."""
     idle: Period = 60.0
     """A pooled connection to a target is closed after this long without a request, sooner if the target is known to
-    close it sooner. nginx: 60s."""
+    close earlier. nginx: 60s."""
     lifetime: Duration = 3600.0
-    """A connection to a target takes no new request after this long (a little less, by chance, so that connections
-    opened together do not end together); `0s`: no limit. nginx's `keepalive_time`: 1h."""
+    """A connection to a target takes no new request after this long. The time is a little shorter by chance, so that
+    connections opened together do not end together; `0s`: no limit. nginx's `keepalive_time`: 1h."""
     drain: Duration = 30.0
     """Requests and tunnels on a target or pool that leaves may take this long; then they are cut, and counted."""
 
 
 class Breaker(Section):
-    """Bounds towards the service, per worker. What is over them waits in the queue, or is shed with 503."""
+    """Bounds towards the service, per worker. Requests over them wait in the queue, or are shed with 503."""
 
     connections: Annotated[Whole, Bounds(1)] = 1024
     """Connections to one target; as many are kept when they are idle. Envoy: 1024."""
@@ -235,7 +237,7 @@ class Damping(Section):
 
 
 class Service(Section):
-    """What clients want; served by one of its pools, or two of them during a release."""
+    """A service that clients ask for. A pool serves it, or two pools during a release."""
 
     pools: Annotated[dict[Name, AnyPool], Field(min_length=1)]
     """Its versions, by name. A list of targets may stand for a pool."""
@@ -247,7 +249,7 @@ class Service(Section):
     readiness: AnyReadiness = Field(default_factory=Readiness)
     """Decides whether a target gets traffic. A path alone is an HTTP check; left out: a TCP check."""
     liveness: AnyLiveness | None = None
-    """Decides whether a target should be restarted. Left out: nobody asks."""
+    """Decides whether a target should be restarted. Left out: no liveness check."""
     retries: Retries = Field(default_factory=Retries)
     """When a request is tried again."""
     timeouts: Timeouts = Field(default_factory=Timeouts)
@@ -277,8 +279,8 @@ class Service(Section):
     host_header: HeaderValue = ""
     """Host header towards the targets. Left out: the client's is passed on."""
     via: Flag = True
-    """Add `Via: 1.1 lb` to requests (RFC 9110). nginx as a target compresses no answer to a request with a Via, unless
-    its `gzip_proxied` says so: then `false` helps. A client's own Via passes on in any case."""
+    """Add `Via: 1.1 lb` to requests (RFC 9110). As a target nginx compresses no answer to a request with a Via, unless
+    its `gzip_proxied` allows it: then `false` helps. A client's own Via passes on in any case."""
     trailers: Literal["negotiate", "pass", "drop"] = "negotiate"
     """Fields behind a chunked body. `negotiate`: a request's pass on, an answer's to clients that sent `TE: trailers`
     (RFC 9110). `pass`: both always. `drop`: neither, as nginx does, and targets are not told of such clients."""
@@ -291,7 +293,7 @@ class Service(Section):
     mirror: MirrorTo | None = None
     """A share of the requests is copied to another pool."""
     rollout: Rollout = Field(default_factory=Rollout)
-    """What a switch must satisfy, and how it is watched."""
+    """The conditions of a switch, and how it is watched."""
 
     def first_active(self) -> str:
         """The pool that serves at the first start."""

@@ -1,4 +1,4 @@
-"""What may stand where: the sections of the model by their path in the file, for errors, reference and schema."""
+"""The allowed sections by their path in the file, for errors, reference and schema."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def inner(annotation: Any) -> tuple[str, Any]:
 
 
 def at(path: tuple[str | int, ...]) -> tuple[str, Any] | None:
-    """What stands at a path of the long form; None: nothing may."""
+    """The section at a path of the long form; None: nothing may."""
     kind: str = "section"
     what: Any = Config
     for step in path:

@@ -4,7 +4,7 @@ Durations carry their unit (`250ms`, `2s`, `1m30s`), because a bare number has m
 reads seconds, HAProxy milliseconds. Sizes may be bare bytes or `64KiB`; shares are percents. Values inside the program
 are plain numbers: seconds, bytes, a share of 1. Arithmetic is decimal, so that what is written is what is read.
 
-What it does not do: bounds. Each field states its own.
+Outside its scope: bounds. Each field states its own.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def format_percent(share: float) -> str:
 
 
 def parse_statuses(text: str) -> Ranges:
-    """Inclusive ranges, in order, without those that another one covers."""
+    """Inclusive ranges, in order, without ranges that another one covers."""
     ranges: list[tuple[int, int]] = []
     for part in text.split(","):
         match = _STATUS.fullmatch(part.strip())

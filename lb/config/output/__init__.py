@@ -1,1 +1,1 @@
-"""What is made of the model: the reference page, the JSON Schema, the text of a configuration."""
+"""Output made of the model: the reference page, the JSON Schema, the text of a configuration."""

@@ -20,7 +20,7 @@ from lb.config.model.section import Section
 from lb.config.model.structure import inner
 from lb.config.output.schema import default_of
 
-#: What a field takes, by the function that reads or checks it; the more telling ones last.
+#: The kind of a field, by the function that reads or checks it; the more telling ones last.
 _KINDS: dict[str, str] = {
     "read_text": "text",
     "read_flag": "true or false",
@@ -66,8 +66,8 @@ This page is made from the model that reads the file (`python -m lb.config.outpu
 backends: [http://127.0.0.1:5001, http://127.0.0.1:5002]
 ```
 
-It means one service `default` with one pool `default`, a route `/`, a listener on `0.0.0.0:8080`, the admin port on
-`127.0.0.1:9900`, round robin, and a TCP readiness check. `readiness`, `liveness` and `balance` may stand beside
+It means one service `default` with one pool `default`, a route `/`, round robin, and a TCP readiness check. The listener
+is `0.0.0.0:8080`, the admin port `127.0.0.1:9900`. `readiness`, `liveness` and `balance` may stand beside
 `backends` and belong to that service; everything that is not about a service may as well. Anything more takes the long
 form:
 
@@ -101,7 +101,7 @@ routes:
 | name | letters, digits, `.`, `_`, `-`; at most 63 | `none` is taken |
 
 - `${NAME}` and `${NAME:-default}` read the environment, inside any value, quoted or not; `$$` is a dollar sign. A
-  variable that is not set and has no default is an error. What a variable holds can never change the structure of the
+  variable that is not set and has no default is an error. The value of a variable can never change the structure of the
   file.
 - An unknown key is an error, and so is a key that is given twice, or has no value. All errors of a file are reported at
   once, each with its line and column.
@@ -113,9 +113,8 @@ routes:
 ## What a reload changes
 
 `lb reload` (or SIGHUP, or `watch: true`) reads the file again. An invalid one changes nothing. Targets whose address is
-unchanged keep their health, connections and counters, and under another name their health, drains and connections; removed
-ones drain. `admin`, `workers` and `state_dir` are read
-at the start only; `lb plan` says so.
+unchanged keep their health, connections and counters. Under another name they keep health, drains and connections.
+Removed targets drain. `admin`, `workers` and `state_dir` are read at the start only; `lb plan` says so.
 """  # noqa: E501 - the rows of a table
 
 

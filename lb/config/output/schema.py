@@ -1,6 +1,6 @@
 """The JSON Schema of the file, for editors: completion, the reference under the cursor, red lines while typing.
 
-Made from the model. It accepts every file that `load` accepts, so it is looser where JSON Schema cannot follow: any
+Made from the model. It accepts every file that `load` accepts, so it is looser where JSON Schema cannot follow. Any
 value may be a text with a `${…}` in it, and names are not looked up.
 """
 

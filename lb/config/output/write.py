@@ -1,4 +1,4 @@
-"""A `Config` → the text of a file that loads as the same configuration. What was left out stays left out."""
+"""A `Config` → the text of a file that loads as the same configuration. Fields that were left out stay left out."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """`${NAME}` and `${NAME:-default}` in scalars. Pure: the environment is an argument.
 
 They are replaced after YAML has found the scalars, so that no value can change the structure of the file. But inside
-[ ] and { } YAML would read the braces of `${NAME}` itself. So each reference is veiled before YAML sees the text: every
-character of it becomes one of the private-use area, which keeps lines and columns as they are, and back afterwards.
+brackets and braces YAML would read the braces of `${NAME}` itself. So each reference is veiled before YAML sees the
+text. Every character of it becomes one of the private-use area, which keeps lines and columns as they are, and back
+afterwards.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-#: What a file must not hold itself, as it could not be told from a veiled reference.
+#: Characters that a file must not hold itself, as they could not be told from a veiled reference.
 HIDDEN = re.compile("[\ue000-\ue07f]")
 _VEIL = {code: chr(0xE000 + code) for code in range(0x20, 0x7F)}
 _UNVEIL = {0xE000 + code: chr(code) for code in range(0x20, 0x7F)}
@@ -34,7 +35,7 @@ def veil(text: str) -> str:
 
 
 def unveil(veiled: str) -> str:
-    """What `veil` hid."""
+    """The text that `veil` hid."""
     return veiled.translate(_UNVEIL)
 
 

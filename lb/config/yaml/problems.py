@@ -1,4 +1,4 @@
-"""What is wrong with a file, each with its place, and how that is shown to a person in 80 columns."""
+"""Errors of a file, each with its place, and how they are shown to a person in 80 columns."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """The text of a file → a tree of nodes that know their place. YAML as people mean it, and nothing beyond.
 
-Built from PyYAML's events, not its nodes: so a scalar keeps the text it has in the file (see `reading`), keys that
-come twice are seen, and depth and size are bounded while reading (PyYAML's own composer overflows the C stack on ten
-thousand opening brackets).
+Built from PyYAML's events, not its nodes. So a scalar keeps the text it has in the file (see `coerce`), and keys that
+come twice are seen. Depth and size are bounded while reading. PyYAML's own composer overflows the C stack on ten
+thousand opening brackets.
 
-- References to the environment are replaced (`environment`). What they leave counts as plain text, so that
+- References to the environment are replaced (`environment`). The result counts as plain text, so that
   `workers: "${WORKERS}"` is a number.
 - Anchors, aliases and `<<` merges work; how much they may expand to is bounded. Tags are refused, but for `!!str`.
 - A key without a value is an error: it is more often forgotten than meant.
@@ -51,7 +51,7 @@ def read(text: str, name: str, environ: Mapping[str, str]) -> Source:
         raise ConfigError([*source.problems, source.problem(error.place, str(error))]) from None
     except yaml.YAMLError as error:
         broken = explain(source, error)
-        # What was found in the same line before YAML gave up mostly follows from the same slip.
+        # Errors in the same line before YAML gave up mostly follow from the same slip.
         raise ConfigError([*(one for one in source.problems if one.line != broken.line), broken]) from None
     if builder.root is None or (builder.root.plain and builder.root.text in NULLS):
         message = "the file is empty"
@@ -211,7 +211,7 @@ class _Builder:
                 self._fault(node.place, "`<<` takes a mapping, or a list of mappings", "Write `<<: *name`.")
                 continue
             for key, entry in node.entries.items():
-                # What stands in the mapping itself wins, and of several merges the first one.
+                # A key in the mapping itself wins, and of several merges the first one.
                 if key not in into.entries:
                     into.entries[key] = Entry(entry.place, entry.node, merged=True)
                     into.size += entry.node.size + 1

@@ -1,4 +1,4 @@
-"""What PyYAML says of a text that is not YAML, in words for people who never read its grammar."""
+"""PyYAML's errors on a text that is not YAML, in words for people without its grammar."""
 
 from __future__ import annotations
 

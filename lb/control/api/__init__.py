@@ -1,1 +1,1 @@
-"""The admin API over HTTP: endpoints, who may ask, how answers and refusals are written."""
+"""The admin API over HTTP: endpoints, access control, how answers and refusals are written."""

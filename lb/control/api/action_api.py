@@ -1,6 +1,6 @@
-"""What the admin API is told to do with services and targets, and what that would come to.
+"""The admin API's orders on services and targets, and their previews.
 
-What an order needs is read first, then the revision that it is based on is compared. It is compared again when the
+An order's arguments are read first, then the revision that it is based on is compared. It is compared again when the
 order's turn to change something has come.
 """
 

@@ -1,7 +1,7 @@
 """The admin port: status, explanations, events, metrics, and orders, over HTTP.
 
 `ENDPOINTS` is the whole of it: routes and the OpenAPI document are made from it. Errors are problem documents
-(`problems`); who may ask at all is `guard`'s to say. Orders may carry If-Match with the ETag that they are based on.
+(`problems`); access is decided in `guard`. Orders may carry If-Match with the ETag that they are based on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BODY_LIMIT = 4 << 20
 SECURED: web.AppKey[bool] = web.AppKey("secured", bool)
 SPEC: web.AppKey[dict[openapi.Examples, Body]] = web.AppKey("spec", dict)
 
-#: On every answer, unless a page says otherwise: nothing of it is to be guessed at, run, framed or loaded by others.
+#: On every answer, unless a page says otherwise: other sites must not guess at it, run it, frame it or load it.
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -74,7 +74,7 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 async def spec(request: web.Request) -> web.Response:
-    """With names of what runs as examples, for those who may know them."""
+    """With names of the running configuration as examples, for clients that may know them."""
     examples = openapi.EXAMPLES
     if request[KNOWN]:
         examples = openapi.examples_of(request.app[OPERATIONS].names()) or examples
@@ -127,7 +127,7 @@ _OPEN = frozenset((*HEALTH, "/openapi.json"))
 
 
 def _is_open(request: web.Request) -> bool:
-    """What needs no token: it says nothing about what runs."""
+    """The document that needs no token: it says nothing about the running configuration."""
     if pages.is_page(request.method, request.path):
         return True
     return request.path in _OPEN or request.path.startswith("/problems/")

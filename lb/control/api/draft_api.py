@@ -1,7 +1,7 @@
 """The part of the admin API that the configuration page is made of: a text is looked at, changed, compared, merged.
 
 Nothing here changes what runs; that is `PUT /api/v1/config`. Each answer depends on the text that was sent and on what
-runs, so the page holds all the state. What takes long for a long text runs in a thread.
+runs, so the page holds all the state. Work that takes long for a long text runs in a thread.
 """
 
 from __future__ import annotations

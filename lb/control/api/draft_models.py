@@ -1,4 +1,4 @@
-"""What the configuration page and the API say to each other about a text that is being written."""
+"""The messages between the configuration page and the API about a text that is being written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CheckFiguresView(View):
     """How fast one kind of check notices trouble."""
 
     kind: Literal["readiness", "liveness"]
-    """What it decides."""
+    """The decision that the check is for."""
     protocol: str
     """How it asks."""
     targets: list[str]
@@ -48,7 +48,7 @@ class CheckFiguresView(View):
 
 
 class ServiceFiguresView(View):
-    """What a service's checks come to."""
+    """The figures of a service's checks."""
 
     name: str
     """The service."""
@@ -64,12 +64,12 @@ class Draft(Validation):
     difference: list[DifferenceLine]
     """From the text that runs to this one."""
     settings: dict[str, Any] | None = None
-    """What it says, in the long form, also if it is not valid; scalars are the texts that are written. Null: it cannot
+    """Its settings, in the long form, also if it is not valid; scalars are the texts that are written. Null: it cannot
     be read at all."""
     unreadable: str = ""
     """Why not."""
     services: list[ServiceFiguresView] = Field(default_factory=list)
-    """What its checks come to; empty when it is not valid."""
+    """The figures of its checks; empty when it is not valid."""
 
 
 class SettingChange(ConfigDraft):
@@ -80,7 +80,7 @@ class SettingChange(ConfigDraft):
     )
     """Where it is in the long form; entries of lists are numbers from 0, the number behind the last one appends."""
     value: Any = Field(default=None, examples=["5s"])
-    """What it becomes; null takes it out, so that its default counts."""
+    """The new value; null takes it out, so that its default counts."""
 
 
 class MergeRequest(ConfigDraft):
@@ -94,6 +94,6 @@ class MergedText(View):
     """Two people's changes in one text."""
 
     text: str
-    """What runs, with the other changes made in it."""
+    """The running text, with the other changes made in it."""
     conflicts: int
     """Places that both have changed: the text's change stands, what runs is in comments above it."""

@@ -1,4 +1,4 @@
-"""What one operation of the admin API is: its address, what it takes, what it answers, and who carries it out.
+"""One operation of the admin API: its address, its arguments, its answers, and the function that carries it out.
 
 The routes and the OpenAPI document are both made from these values, so that neither can say what the other does not do.
 """
@@ -35,7 +35,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What comes back when it was not refused."""
+    """The answer when it was not refused."""
 
     text: str
     model: type[BaseModel] | None = None

@@ -1,10 +1,10 @@
-"""Who may ask: a Host that is ours, pages of our own, and a token where one is set.
+"""Access control: a Host that is ours, pages of our own, and a token where one is set.
 
 A page of another site can make its visitor's browser send requests here. It cannot read this port's answers unless it
-makes its own name resolve to us (DNS rebinding): so a Host must be an IP address, `localhost`, or a name that was
-allowed. It can send orders whose answers it does not see (CSRF): so an Origin must be this port itself, `null` is
-none, and what browsers say in Sec-Fetch-Site must be that this port's own page asks, or the user. Other sites may link
-to our pages, and no more: not frame them, nor load anything else.
+makes its own name resolve to us (DNS rebinding). So a Host must be an IP address, `localhost`, or a name that was
+allowed. It can send orders whose answers it does not see (CSRF). So an Origin must be this port itself, and `null` is
+none. Sec-Fetch-Site of browsers must say that this port's own page asks, or the user. Other sites may link to our
+pages, and no more: not frame them, nor load anything else.
 
 No answer allows another origin (no CORS headers), so nothing that needs a preflight is ever sent.
 """
@@ -30,7 +30,8 @@ KNOWN = "known"
 
 
 def guard(token: str, allowed_hosts: Collection[str], is_open: Callable[[web.Request], bool]) -> Middleware:
-    """Refuses who may not ask. `is_open` tells what is answered without a token: pages that hold nothing secret."""
+    """Refuses clients without access. `is_open` tells what is answered without a token: pages that hold nothing
+    secret."""
     expected = hashlib.sha256(token.encode()).digest()
     names = frozenset({"localhost", *(name.lower().rstrip(".") for name in allowed_hosts)})
 

@@ -36,7 +36,7 @@ _UNQUOTED = re.compile(r"[0-9]{1,15}")
 
 
 async def body(request: web.Request, model: type[M]) -> M:
-    """What the body says. No body at all stands for `{}`."""
+    """The body's value. No body at all stands for `{}`."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Rejected(problems.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
     try:
@@ -89,14 +89,14 @@ def whole(name: str, text: str, least: int, most: int) -> int:
 
 
 def actor(request: web.Request) -> str:
-    """Who asks, for the events: what the client calls itself, and from where."""
+    """The actor, for the events: the client's name for itself, and its address."""
     name = request.headers.get("X-LB-Actor", "")[:64]
     where = request.remote or "a local socket"
     return f"{name} ({where})" if name.isprintable() and name else f"admin API ({where})"
 
 
 def bases(request: web.Request) -> tuple[Base, ...] | None:
-    """What an order says it is based on; None: on whatever there is."""
+    """The revision that an order is based on; None: on whatever there is."""
     if "If-Match" not in request.headers:
         return None
     text = ", ".join(request.headers.getall("If-Match")).strip()

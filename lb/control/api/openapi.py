@@ -30,7 +30,7 @@ stand as they are, or as `%2F`.
 * Who asks is told in the events: `X-LB-Actor` may carry a name.
 """
 
-#: What any operation of the API may be answered with.
+#: Answers that any operation of the API may give.
 ALWAYS = (
     problems.BAD_REQUEST,
     problems.FOREIGN_ORIGIN,
@@ -48,7 +48,7 @@ TAGS = {
     "switching": "Which pool gets a service's traffic.",
     "targets": "One target.",
     "configuration": "The file, and the program itself.",
-    "health": "Whether lb itself is well, for those who watch it.",
+    "health": "Whether lb itself is well, for monitoring.",
 }
 
 
@@ -133,7 +133,7 @@ def document(endpoints: Iterable[Endpoint], version: str, secured: bool, example
 
 
 class _Schemas:
-    """The models' schemas: those of answers as they are written, those of bodies as they are read."""
+    """The models' schemas: of answers as they are written, of bodies as they are read."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         wanted: dict[tuple[type[BaseModel], Mode], None] = {(Problem, "serialization"): None}

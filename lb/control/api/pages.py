@@ -1,12 +1,12 @@
 """The pages for a browser: files of this package, served from memory.
 
 They hold no secrets, so they load without the token; what they show comes from the API, which wants it. A strict
-Content-Security-Policy lets nothing in that is not from this port, no inline script or style, no frame around the
-page; trusted types make it impossible to turn data into markup. An HTML file `x.html` is the page `/x` (`index` is
-`/`), everything else is `/static/NAME`. Answers carry an ETag of their content and are asked about each time
-(`no-cache`), so that an upgrade of lb shows at once.
+Content-Security-Policy lets nothing in that is not from this port, no inline script or style, no frame around the page.
+Trusted types make it impossible to turn data into markup. An HTML file `x.html` is the page `/x` (`index` is `/`),
+everything else is `/static/NAME`. Answers carry an ETag of their content and are asked about each time (`no-cache`), so
+that an upgrade of lb shows at once.
 
-What it does not do: it knows nothing of what the pages show, and reads no file before its first request.
+Outside its scope: it knows nothing of the pages' contents, and reads no file before its first request.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def routes() -> list[web.RouteDef]:
 
 
 async def serve(request: web.Request) -> web.Response:
-    """One of the files."""
+    """A file of the pages."""
     sent = page(request.path)
     zipped = "gzip" in request.headers.get("Accept-Encoding", "")
     # The zipped form is another sequence of bytes, so its strong ETag is another one.

@@ -1,8 +1,8 @@
 """Every kind of refusal the admin API knows, and how one becomes a problem document (RFC 9457).
 
 Operations raise `Refused` with a constant of `core.refusals`; the port itself raises `Rejected` with a kind. A kind's
-`type`, an address on this port, is made of its title. What a kind means and what to do about it is here, for
-`/problems/…`, the OpenAPI document and the docs. HTTP statuses of refusals are here alone.
+`type`, an address on this port, is made of its title. The meaning of a kind and its remedy are here, for `/problems/…`,
+the OpenAPI document and the docs. HTTP statuses of refusals are here alone.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def problem(error: Refused | Rejected) -> Problem:
 
 
 def of_status(status: int, detail: str) -> Rejected:
-    """What the HTTP server refused, as one of our kinds."""
+    """A refusal of the HTTP server, as one of our kinds."""
     return Rejected(BY_STATUS.get(status, BAD_REQUEST if status < 500 else INTERNAL_ERROR), detail)
 
 

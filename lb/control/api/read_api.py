@@ -1,4 +1,4 @@
-"""What the admin API tells: status, services, targets, explanations, events and the history of probes."""
+"""The admin API's reading side: status, services, targets, explanations, events and the history of probes."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The status as many dashboards ask for it: made once, sent to all who are content with one that is a second old.
+"""The status as many dashboards ask for it: made once, sent to all clients that accept one that is a second old.
 
-A client says so as HTTP has it, with `Cache-Control: max-age=N` in its request (RFC 9111, 5.2.1.1). Everybody else,
-such as `lb status` and a dashboard after an order of its own, gets one that was made for them. Those who come while
-one is being made wait for it. When something has happened since, even those who would take an older one get a new one:
-dashboards hear of it at once and come for it together.
+A client says so as HTTP has it, with `Cache-Control: max-age=N` in its request (RFC 9111, 5.2.1.1). Every other client,
+such as `lb status` and a dashboard after an order of its own, gets one that was made for it. Requests that come while
+one is being made wait for it. When something has happened since, a client that would take an older one gets a new one
+too. Dashboards hear of it at once and come for it together.
 
-What it does not do: it asks nobody by itself, so that a status nobody looks at costs nothing.
+Outside its scope: it asks no worker by itself, so that a status without readers costs nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class StatusCache:
         self._making = asyncio.Lock()
 
     async def status(self, request: web.Request) -> Body:
-        """One that is as new as the request wants it."""
+        """A status that is as new as the request wants it."""
         match = _MAX_AGE.search(request.headers.get("Cache-Control", ""))
         now = monotonic()
         oldest = now - int(match[1]) if match else now

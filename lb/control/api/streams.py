@@ -1,7 +1,7 @@
 """Events as a list, or as a stream (server-sent events) that a client can take up where it was cut.
 
-A stream begins with what the client has missed. What is no longer known is said in a note, with the id of the last
-event that is missing: when the ring has gone on, and when the numbers began anew because the state was lost. A comment
+A stream begins with what the client has missed. A note says which events are lost, with the id of the last one that is
+missing. That happens when the ring has gone on, and when the numbers began anew because the state was lost. A comment
 every few seconds shows that the connection lives. A client that does not read is let go, and comes again.
 """
 
@@ -45,7 +45,7 @@ class Choice:
     subject: str = ""
 
     def of(self, events: Iterable[Event]) -> list[Event]:
-        """Those of `events` that are wanted."""
+        """The wanted events of `events`."""
         found = [event for event in events if self.wants(event)]
         return found[-self.limit :] if self.limit is not None else found
 
@@ -57,12 +57,12 @@ class Choice:
 
 
 def known(log: EventLog, choice: Choice) -> list[Event]:
-    """What has happened, oldest first."""
+    """The past events, oldest first."""
     return choice.of(log.since(choice.since or 0.0, choice.after or 0))
 
 
 async def stream(request: web.Request, log: EventLog, choice: Choice) -> web.StreamResponse:
-    """What the client has missed, then what happens, for as long as it listens."""
+    """The events that the client has missed, then new ones, for as long as it listens."""
     streams = request.app[OPEN]
     if len(streams) >= MOST:
         raise Rejected(problems.TOO_MANY_STREAMS, f"{MOST} event streams are open")

@@ -1,4 +1,4 @@
-"""What operations have found, as the API says it."""
+"""The results of operations, in the API's form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lb.control.operations import Previewed, Reloaded, Validated
 
 
 def preview(found: Previewed) -> Preview:
-    """What an order would do."""
+    """The effects of an order."""
     return Preview(
         allowed=found.allowed,
         lines=[each.text for each in found.changes],
@@ -23,7 +23,7 @@ def preview(found: Previewed) -> Preview:
 
 
 def validation(found: Validated) -> Validation:
-    """What a configuration text would do."""
+    """The effects of a configuration text."""
     return Validation(
         ok=found.plan is not None,
         problems=[config_problem(each) for each in found.problems],
@@ -36,7 +36,7 @@ def validation(found: Validated) -> Validation:
 
 
 def reloaded(found: Reloaded) -> ReloadResult:
-    """What a reload has changed."""
+    """The changes of a reload."""
     return ReloadResult(
         changed=bool(found.changes),
         lines=found.lines,
