@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from lb.control.jsonl import JsonLines
 from lb.control.models import Event
@@ -20,6 +21,27 @@ from lb.control.models import Event
 RING = 5000
 #: Events that may wait for a slow listener; more, and it is let go.
 LISTENER_LIMIT = 1000
+
+#: Subjects that are no service, no pool and no target.
+GENERAL = frozenset({"lb", "all"})
+
+
+class Place(NamedTuple):
+    """What an event has happened to."""
+
+    service: str = ""
+    pool: str = ""
+    target: str = ""  # the whole id
+
+
+NOWHERE = Place()
+
+
+def place_of(id: str) -> Place:
+    """The parts of `service`, `service/pool` or `service/pool/address`; no name has a slash in it."""
+    service, _, rest = id.partition("/")
+    pool, _, address = rest.partition("/")
+    return Place(service, pool, id if address else "")
 
 
 class EventLog:
@@ -37,18 +59,41 @@ class EventLog:
         """Why events cannot be written; empty: they are."""
         return self._file.trouble if self._file is not None else ""
 
-    def add(self, kind: str, subject: str, text: str, *, actor: str = "", before: str = "", after: str = "") -> Event:
-        """Something happened."""
-        event = Event(
-            id=self._next,
-            at=time.time(),
-            kind=kind,
-            subject=subject,
-            text=text,
-            actor=actor,
-            before=before,
-            after=after,
+    def add(
+        self,
+        kind: str,
+        subject: str,
+        text: str,
+        *,
+        actor: str = "",
+        before: str = "",
+        after: str = "",
+        place: Place = NOWHERE,
+        cause: str = "",
+        change_unsaid: bool = False,
+    ) -> Event:
+        """Something happened. `place`: the parts of `subject`, where that is a service, a pool or a target."""
+        return self._append(
+            Event(
+                id=self._next,
+                at=time.time(),
+                kind=kind,
+                subject=subject,
+                text=text,
+                actor=actor,
+                before=before,
+                after=after,
+                cause=cause,
+                change_unsaid=change_unsaid,
+                **place._asdict(),
+            )
         )
+
+    def repeat(self, event: Event) -> Event:
+        """Add an event of another log, under the next number."""
+        return self._append(event.model_copy(update={"id": self._next}))
+
+    def _append(self, event: Event) -> Event:
         self._next += 1
         self._ring.append(event)
         self._write(event)
@@ -91,10 +136,17 @@ class EventLog:
             return
         for line in self._file.lines():
             with suppress(ValueError):
-                self._ring.append(Event.model_validate_json(line))
+                self._ring.append(_placed(Event.model_validate_json(line)))
         if self._ring:
             self._next = max(event.id for event in self._ring) + 1
 
     def _write(self, event: Event) -> None:
         if self._file is not None:
             self._file.append(event.model_dump_json(exclude_defaults=True).encode() + b"\n")
+
+
+def _placed(event: Event) -> Event:
+    """An event as a present lb writes it: earlier ones did not write its place."""
+    if event.service or event.subject in GENERAL:
+        return event
+    return event.model_copy(update=place_of(event.subject)._asdict())

@@ -319,6 +319,8 @@ class Explanation(View):
     """The kind of the subject."""
     summary: str
     """The answer in one sentence."""
+    predicate: str
+    """`summary` without `subject` in front, such as `gets traffic: ready for 12 s`."""
     lines: list[str]
     """The reasons, in order: counters against thresholds, what has to happen next and when."""
     probes: list[ProbeView] = Field(default_factory=list)
@@ -335,9 +337,10 @@ class Event(View):
     at: float
     """Unix time."""
     kind: str
-    """transition | switch | drain | weight | reload | worker | rollout | note"""
+    """transition | liveness | address | switch | rollout | drain | weight | handover | reload | start | stop |
+    upgrade | worker | state | note"""
     subject: str
-    """The service, pool or target it happened to."""
+    """The service, pool or target that the event is about; `lb` and `all` (all targets): about no single one."""
     text: str
     """An event, and why it happened."""
     actor: str = ""
@@ -346,6 +349,19 @@ class Event(View):
     """The former value."""
     after: str = ""
     """The new value."""
+    service: str = ""
+    """The service that the event is about, or lies in; empty: about no single service."""
+    pool: str = ""
+    """The pool, if the event is about one or lies in one."""
+    target: str = ""
+    """The target's id, if the event is about one target."""
+    cause: str = ""
+    """The reason, for programs. A target's state: the kind of the probe's failure (`refused`, `timeout`, `status` …),
+    `passed`, `ejected`, `readmitted`, `drain`, `emptied`, `undrain`, `drain_hint`, `overloaded`, `flapping`.
+    A suspicion: `own_fault`, `shared`, `trial`. Liveness: `liveness_dead`, `liveness_alive`, `liveness_held`,
+    `liveness_restart`, `liveness_restarted`. Empty: the kind says enough."""
+    change_unsaid: bool = False
+    """Whether `text` leaves out the change from `before` to `after`."""
 
 
 class SwitchRequest(Wanted):

@@ -16,10 +16,11 @@ from lb.core.liveness import Liveness, being_restarted
 
 
 class Explained(NamedTuple):
-    """The answer in one sentence, and the reasons."""
+    """The answer in one sentence, and the reasons. `predicate`: the sentence without the subject."""
 
     summary: str
     lines: list[str]
+    predicate: str
 
 
 def explain(
@@ -43,9 +44,9 @@ def explain(
     state = shown(health, now)
     spread = not in_rotation(health) and bool(weight)
     gets = "gets traffic" if (in_rotation(health) and not idle) or spread else "gets no traffic"
-    summary = f"{name} {gets}: {state.replace('_', ' ')} for {span(now - shown_since(health, now))}"
+    predicate = f"{gets}: {state.replace('_', ' ')} for {span(now - shown_since(health, now))}"
     if in_rotation(health) and idle:
-        summary += f", but {idle}"
+        predicate += f", but {idle}"
     lines = [
         *_panic(spread),
         *_replaced(until, now),
@@ -59,7 +60,7 @@ def explain(
         *_life(life, now),
         *_pace(spec),
     ]
-    return Explained(summary, lines)
+    return Explained(f"{name} {predicate}", lines, predicate)
 
 
 def span(seconds: float) -> str:

@@ -92,6 +92,10 @@ ANSWERED = frozenset({"refused", "reset", "status", "header", "body", "garbage",
 #: Kinds in which nothing was heard: the target, the network between, or we ourselves.
 SILENT = frozenset({"timeout", "unreachable", "dns", "local"})
 FAILURES = ANSWERED | SILENT
+#: Causes of what a step says, besides a kind of failure.
+CAUSES = frozenset(
+    {"passed", "flapping", "overloaded", "ejected", "readmitted", "drain", "emptied", "undrain", "drain_hint"}
+)
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------
@@ -227,6 +231,7 @@ class Effect(NamedTuple):
     kind: Literal["enter", "leave", "reweigh", "probe", "say"]
     text: str = ""
     at: float = 0.0  # "probe": when the next probe is wanted
+    cause: str = ""  # "say": one of `CAUSES`, or the kind of the verdict that failed; for programs
 
 
 # --- steps -----------------------------------------------------------------------------------------------------------
@@ -265,17 +270,17 @@ def step(health: Health, event: Event, now: float, rules: Rules) -> tuple[Health
             after = health
             if health.admin == "normal":
                 after = replace(health, admin="draining", admin_since=now)
-                effects.append(Effect("say", "draining: takes no new requests"))
+                effects.append(Effect("say", "draining: takes no new requests", cause="drain"))
         case Emptied():
             after = health
             if health.admin == "draining":
                 after = replace(health, admin="drained", admin_since=now)
-                effects.append(Effect("say", "drained: its last request has ended"))
+                effects.append(Effect("say", "drained: its last request has ended", cause="emptied"))
         case Undrain():
             after = health
             if health.admin != "normal":
                 after = replace(health, admin="normal", admin_since=now)
-                effects.append(Effect("say", f"undrained: its probes say {health.probe}"))
+                effects.append(Effect("say", f"undrained: its probes say {health.probe}", cause="undrain"))
     was, is_ = in_rotation(health), in_rotation(after)
     if is_ and not was:
         after = replace(after, rotation_since=now, warm_at=now + rules.slow_start.window)
@@ -318,7 +323,8 @@ def _probe_axis(
         since = health.doubt_since if health.doubt else now
         if now - since < rules.patience:
             if doubt == "overloaded" and health.doubt != doubt:  # what concerns many is said once for all
-                effects.append(Effect("say", f"overloaded: {verdict.text}, but it goes on answering clients"))
+                text = f"overloaded: {verdict.text}, but it goes on answering clients"
+                effects.append(Effect("say", text, cause="overloaded"))
             relief = max(0.1, health.relief / 2) if doubt == "overloaded" else health.relief
             return replace(health, checked=now, text=verdict.text, doubt=doubt, doubt_since=since, relief=relief)
         # Patience is over: the doubt is kept on record, so that it does not begin anew, and the failure counts.
@@ -336,10 +342,12 @@ def _passed(health: Health, verdict: Verdict, now: float, rules: Rules, effects:
         needed = rules.rise if ever else 1
         if streak >= needed and now >= health.held_until:
             probe, since, ever = "ready", now, True
-            effects.append(Effect("say", f"ready: {streak} of {needed} probes passed in a row; {verdict.text}"))
+            text = f"ready: {streak} of {needed} probes passed in a row; {verdict.text}"
+            effects.append(Effect("say", text, cause="passed"))
     hint = 1.0 if verdict.weight_hint is None else verdict.weight_hint
     if verdict.drain_hint != health.asks_drain:
-        effects.append(Effect("say", "asks to be drained" if verdict.drain_hint else "no longer asks to be drained"))
+        text = "asks to be drained" if verdict.drain_hint else "no longer asks to be drained"
+        effects.append(Effect("say", text, cause="drain_hint"))
     return replace(
         health,
         probe=probe,
@@ -361,7 +369,8 @@ def _failed(health: Health, verdict: Verdict, now: float, rules: Rules, effects:
     streak = health.streak - 1 if health.streak < 0 else -1
     if health.probe == "unready" or rules.fall <= 0 or -streak < rules.fall:
         return replace(health, streak=streak, checked=now, text=verdict.text)
-    effects.append(Effect("say", f"unready: {-streak} of {rules.fall} probes failed in a row; {verdict.text}"))
+    text = f"unready: {-streak} of {rules.fall} probes failed in a row; {verdict.text}"
+    effects.append(Effect("say", text, cause=verdict.kind))
     penalty, held = health.penalty, health.held_until
     damping = rules.damping
     if damping.flaps and health.probe == "ready":
@@ -369,7 +378,7 @@ def _failed(health: Health, verdict: Verdict, now: float, rules: Rules, effects:
         if penalty >= damping.flaps:
             hold = min(damping.max_hold, damping.hold * 2.0 ** min(64, math.floor(penalty) - damping.flaps))
             held = now + hold
-            effects.append(Effect("say", f"flapping: held out for {hold:.0f} s at least"))
+            effects.append(Effect("say", f"flapping: held out for {hold:.0f} s at least", cause="flapping"))
     return replace(
         health,
         probe="unready",
@@ -388,7 +397,7 @@ def _ejected(health: Health, reason: str, quick: bool, now: float, rules: Rules,
     times = times_ejected(health, now, rules) + 1
     base = rules.ejection.connect_base if quick else rules.ejection.base
     until = max(health.ejected_until, now + min(rules.ejection.longest, base * times))
-    effects.append(Effect("say", f"ejected for {until - now:.0f} s: {reason}"))
+    effects.append(Effect("say", f"ejected for {until - now:.0f} s: {reason}", cause="ejected"))
     effects.append(Effect("probe", at=until))
     began = health.ejected_at if health.ejected_until else now
     return replace(health, ejected_until=until, ejected_at=began, ejections=times, ejected_for=reason, returned_at=0.0)
@@ -408,7 +417,7 @@ def _ejection_after_probe(health: Health, verdict: Verdict, now: float, effects:
 
 
 def _readmitted(health: Health, now: float, reason: str, effects: list[Effect]) -> Health:
-    effects.append(Effect("say", f"ejection ended: {reason}"))
+    effects.append(Effect("say", f"ejection ended: {reason}", cause="readmitted"))
     return replace(health, ejected_until=0.0, returned_at=now)
 
 

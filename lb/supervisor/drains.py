@@ -91,7 +91,9 @@ class Drains:
         if without is not None:
             self._monitor.feed(target.id, Drain())
             text = f"{'stops soon, and drains' if returns else 'drains'}{without}"
-            self._events.emit("drain", text, target.id, actor=actor, before="in service", after="drained")
+            self._events.emit(
+                "drain", text, target.id, actor=actor, before="in service", after="drained", change_unsaid=True
+            )
             await self._rotations.enforce(target.service)
         return await self.state(target)
 
@@ -115,7 +117,9 @@ class Drains:
             self._told_safe.pop(target.id, None)
             self._monitor.feed(target.id, Undrain())
             text = f"is no longer drained{forced}"
-            self._events.emit("drain", text, target.id, actor=actor, before="drained", after="in service")
+            self._events.emit(
+                "drain", text, target.id, actor=actor, before="drained", after="in service", change_unsaid=True
+            )
             await self._rotations.enforce(target.service)
 
     async def prestop(self, target: Target, wait: float, actor: str) -> DrainState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from lb.control.events import EventLog
+from lb.control.events import NOWHERE, EventLog, place_of
 
 logger = logging.getLogger("lb")
 
@@ -17,14 +17,36 @@ class Events:
         self.log = EventLog()
 
     def emit(
-        self, kind: str, text: str, subject: str = "lb", *, actor: str = "", before: str = "", after: str = ""
+        self,
+        kind: str,
+        text: str,
+        place: str = "",
+        *,
+        general: str = "lb",
+        cause: str = "",
+        actor: str = "",
+        before: str = "",
+        after: str = "",
+        change_unsaid: bool = False,
     ) -> None:
-        """Add an event, and log it. `subject`: a service, a pool or a target by its id; `lb` for everything else."""
-        self.log.add(kind, subject, text, actor=actor, before=before, after=after)
+        """Add an event, and log it. `place`: a service, a pool or a target by its id; empty: the event's subject is
+        `general`, which is `lb` or `all`. The other arguments are those of `lb.control.models.Event`."""
+        subject = place or general
+        self.log.add(
+            kind,
+            subject,
+            text,
+            actor=actor,
+            before=before,
+            after=after,
+            place=place_of(place) if place else NOWHERE,
+            cause=cause,
+            change_unsaid=change_unsaid,
+        )
         fields = {"kind": kind, "subject": subject, "text": text, "actor": actor, "before": before, "after": after}
         logger.info(
             "%s%s%s",
-            f"{subject}: " if subject != "lb" else "",
+            f"{subject}: " if place or general != "lb" else "",
             text,
             f" (by {actor})" if actor else "",
             extra={"fields": {name: value for name, value in fields.items() if value}},
@@ -35,4 +57,4 @@ class Events:
         early = self.log.since()
         self.log = EventLog(directory)
         for event in early:
-            self.log.add(event.kind, event.subject, event.text)
+            self.log.repeat(event)

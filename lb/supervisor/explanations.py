@@ -91,6 +91,7 @@ class Explanations:
             subject=target.id,
             kind="target",
             summary=found.summary,
+            predicate=found.predicate,
             lines=[*found.lines, *self._resolved(target)],
             probes=[probe_view(each) for each in reversed(seen[-10:])],
             runs=[run_view(run) for run in reversed(self._probe_history.of(target.id))],
@@ -145,13 +146,14 @@ class Explanations:
             lines.append(f"last rollout, {span(time.time() - last.at)} ago: {last.text}")
         taken_over = given.get(rotation.fallback, 0) > dict(rotation.shares).get(rotation.fallback, 0)
         if not is_served(rotation):
-            summary = f"{service.name} has no target that can serve: clients get 503"
+            predicate = "has no target that can serve: clients get 503"
         elif taken_over:
             instead = " and ".join(pool for pool, parts in rotation.shares if parts)
-            summary = f"{service.name} is served by its fallback {rotation.fallback}: no target of {instead} can serve"
+            predicate = f"is served by its fallback {rotation.fallback}: no target of {instead} can serve"
         else:
-            summary = f"{service.name} is served"
-        return Explanation(subject=service.name, kind="service", summary=summary, lines=lines)
+            predicate = "is served"
+        summary = f"{service.name} {predicate}"
+        return Explanation(subject=service.name, kind="service", summary=summary, predicate=predicate, lines=lines)
 
 
 def _explain_request(record: RequestRecord) -> Explanation:
@@ -169,5 +171,6 @@ def _explain_request(record: RequestRecord) -> Explanation:
         lines.append(f"answered {record.code} after {record.seconds * 1000:.1f} ms{reason}")
     else:
         lines.append(f"refused before it was understood, with {record.code}{reason} ({record.refused})")
-    summary = f"{record.id} ended with {record.code}{reason}"
-    return Explanation(subject=record.id, kind="request", summary=summary, lines=lines)
+    predicate = f"ended with {record.code}{reason}"
+    summary = f"{record.id} {predicate}"
+    return Explanation(subject=record.id, kind="request", summary=summary, predicate=predicate, lines=lines)

@@ -56,11 +56,12 @@ class Findings:
         # The lifecycle's texts are for people; the other effects repeat the probe's finding.
         said = [effect.text for effect in effects if effect.kind == "say"] or [effect.text for effect in effects]
         text = "; ".join(dict.fromkeys(filter(None, said))).removeprefix(f"{after}: ") or new.text
+        cause = next((effect.cause for effect in effects if effect.cause), "")
         if before != after:
             self._counters.transitions[id, after] += 1
-            self._events.emit("transition", f"{before} → {after}: {text}", id, before=before, after=after)
+            self._events.emit("transition", f"{before} → {after}: {text}", id, cause=cause, before=before, after=after)
         elif any(effect.kind == "say" for effect in effects):
-            self._events.emit("note", text, id)
+            self._events.emit("note", text, id, cause=cause)
         if bears_on_rotation(old, new):
             self._rotations.touch((target.service,))
 
@@ -88,7 +89,9 @@ class Findings:
 
     def noticed(self, notice: Notice) -> None:
         """The monitor's findings on many failures at once, a changed check, a target that is not alive."""
-        self._events.emit("liveness" if notice.cause.startswith("liveness") else "note", notice.text, notice.scope)
+        kind = "liveness" if notice.cause.startswith("liveness") else "note"
+        place = "" if notice.scope == "all" else notice.scope
+        self._events.emit(kind, notice.text, place, general="all", cause=notice.cause)
 
     def reported(self, report: Report) -> None:
         """A worker's newest counters."""

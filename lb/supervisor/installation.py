@@ -270,7 +270,10 @@ class Installation:
         self._put(Candidate(state.config, state.text, state.file_world), plan)
         self.watch_targets()
         for (service, pool), text in over.items():
-            self._events.emit("handover", text, f"{service}/{pool}", before="replaced targets", after="new targets")
+            place = f"{service}/{pool}"
+            self._events.emit(
+                "handover", text, place, before="replaced targets", after="new targets", change_unsaid=True
+            )
         self._tell_workers()
         return over
 

@@ -258,6 +258,7 @@ class Reloads:
                 actor=actor,
                 before=f"configuration {digest(installed.before.encode())}",
                 after=f"configuration {digest(installed.after.encode())}",
+                change_unsaid=installed.before != installed.after,
             )
             self._handovers.tell()
         return Reloaded(installed.changes, installed.forced)

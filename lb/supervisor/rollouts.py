@@ -465,7 +465,15 @@ class Rollouts:
             self._rotations.flush()
         for effect in effects:
             kind = "switch" if before.active != after.active else "rollout"
-            self._events.emit(kind, effect.text, name, actor=actor, before=_spelled(before), after=_spelled(after))
+            self._events.emit(
+                kind,
+                effect.text,
+                name,
+                actor=actor,
+                before=_spelled(before),
+                after=_spelled(after),
+                change_unsaid=after.shares != before.shares and bool(after.shares),
+            )
             if effect.kind == "rollback":
                 self._count(name, "rolled_back")
             elif effect.kind == "freeze":

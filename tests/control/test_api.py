@@ -243,6 +243,8 @@ def test_a_rollout_under_way_is_described_and_foreseen(own: Api) -> None:
     ):
         schema = {"$ref": f"#/components/schemas/{name}", "components": said["components"]}
         jsonschema.validate(own.ask("GET", path).json, schema, jsonschema.Draft202012Validator)
+    explained = own.ask("GET", "/api/v1/explain/greeting").json
+    assert (explained["summary"], explained["predicate"]) == ("greeting is served", "is served")
     rollout = own.ask("GET", "/api/v1/services/greeting").json["rollout"]
     assert (rollout["from"], rollout["to"], rollout["share"], rollout["phase"]) == ("blue", "green", 5, "stepping")
 
@@ -282,6 +284,14 @@ def test_every_order_is_told_with_who_when_before_and_after(own: Api) -> None:
         assert event["at"] > began
         assert event["before"] == (before or event["after"]), event
         assert event["after"] == (after or event["after"]) != "", event
+        assert event["change_unsaid"] == (kind == "drain"), event
+        assert event["service"] == ("" if kind == "reload" else "greeting")
+        assert event["target"] == (id if id in path else "")
+    assert {event["cause"] for event in own.events("?kind=transition") if event["after"] == "drained"} <= {"emptied"}
+    assert {event["cause"] for event in own.events("?kind=transition") if event["after"] == "ready"} == {
+        "passed",
+        "undrain",
+    }
     own.ask("POST", "/api/v1/services/greeting/switch", {"to": "red"}, {"X-LB-Actor": "bob"})
     refused = own.events("?kind=switch")[-1]
     assert refused["text"].startswith("to red refused: 0 of 1")

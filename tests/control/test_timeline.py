@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lb.control import jsonl
-from lb.control.events import EventLog
+from lb.control.events import EventLog, Place, place_of
 
 
 def texts(log: EventLog) -> list[str]:
@@ -23,6 +23,30 @@ def test_events_outlive_an_end_and_their_numbers_go_on(tmp_path: Path):
     assert texts(third) == ["blue → green", "übrigens\n"]
     assert [event.id for event in third.since()] == [1, 2]
     assert third.since()[0].actor == "anna"
+
+
+def test_an_event_names_its_place_in_parts():
+    assert place_of("app") == Place("app")
+    assert place_of("app/blue") == Place("app", "blue")
+    assert place_of("app/blue/10.0.0.1:80") == Place("app", "blue", "app/blue/10.0.0.1:80")
+    assert place_of("app/blue/unix:/run/a.sock") == Place("app", "blue", "app/blue/unix:/run/a.sock")
+
+
+def test_events_of_an_earlier_lb_get_the_parts_of_their_place(tmp_path: Path):
+    lines = [f'{{"id": {id}, "at": 1, "kind": "note", "subject": "{subject}", "text": "x"}}'
+             for id, subject in enumerate(("app/blue/10.0.0.1:80", "lb", "all"), 1)]  # fmt: skip
+    (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
+    found = [Place(event.service, event.pool, event.target) for event in EventLog(tmp_path).since()]
+    assert found == [Place("app", "blue", "app/blue/10.0.0.1:80"), Place(), Place()]
+
+
+def test_an_event_that_is_repeated_keeps_all_but_its_number(tmp_path: Path):
+    early = EventLog()
+    event = early.add("switch", "app", "x", actor="anna", before="blue", after="green", place=Place("app"), cause="c")
+    log = EventLog(tmp_path)
+    log.add("note", "lb", "first")
+    log.repeat(event)
+    assert EventLog(tmp_path).since()[-1] == event.model_copy(update={"id": 2})
 
 
 def test_the_file_is_bounded(tmp_path: Path, monkeypatch):

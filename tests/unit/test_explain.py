@@ -35,6 +35,7 @@ FAIL = Verdict(False, 0.004, "HTTP 503, expected 200-299", "status")
 
 def say(health: Health, now: float = 100.0, rules: Rules = RULES, spec: CheckSpec = SPEC, **more) -> str:
     found = explain("app/blue/b1:1", health, rules, spec, now, **more)
+    assert found.summary == f"app/blue/b1:1 {found.predicate}"
     return "\n".join([found.summary, *found.lines])
 
 

@@ -421,6 +421,29 @@ def test_effects_of_entering_and_leaving():
     assert effects(after(READY, FAIL, FAIL, FAIL), Drain()) == ["say"]
 
 
+def test_what_a_step_says_has_a_cause_that_programs_can_compare():
+    drained = after(READY, Drain())
+    asks = Verdict(True, 0.0, "HTTP 200", "passed", None, True)
+    busy = Probed(SILENCE, "overloaded")
+    damped = replace(RULES, damping=Damping(flaps=1))
+    for health, event, rules, causes in [
+        (NEW, PASS, RULES, ["passed"]),
+        (after(READY, FAIL, FAIL), FAIL, RULES, ["status"]),
+        (after(READY, FAIL, FAIL), Probed(SILENCE), RULES, ["timeout"]),
+        (after(READY, FAIL, FAIL), FAIL, damped, ["status", "flapping"]),
+        (READY, busy, RULES, ["overloaded"]),
+        (READY, Probed(asks), RULES, ["drain_hint"]),
+        (READY, Eject("5 errors in a row"), RULES, ["ejected"]),
+        (after(READY, Eject("5 errors in a row")), Readmit(), RULES, ["readmitted"]),
+        (READY, Drain(), RULES, ["drain"]),
+        (drained, Emptied(), RULES, ["emptied"]),
+        (drained, Undrain(), RULES, ["undrain"]),
+    ]:
+        said = [effect for effect in step(health, event, 1000.0, rules)[1] if effect.kind == "say"]
+        assert [effect.cause for effect in said] == causes
+        assert set(causes) <= lifecycle.CAUSES | lifecycle.FAILURES
+
+
 def test_agent_words_weigh_and_drain():
     half = Probed(Verdict(True, 0.0, "HTTP 200", "passed", 0.5))
     health = after(READY, half)
