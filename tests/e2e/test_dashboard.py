@@ -159,7 +159,7 @@ def test_the_overview_shows_services_pools_targets_and_figures(
     )
     label = page.until(lambda: page.window.run("return document.querySelector('.chart').getAttribute('aria-label')"))
     assert label.startswith("Requests/s: ")
-    page.shows(".right .timeline", "starting → ready")
+    page.shows(".right .timeline", "2 targets starting → ready")
     page.fine_for_everybody()
 
 

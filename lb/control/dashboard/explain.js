@@ -4,7 +4,7 @@ import { Problem, call, inPath } from "./api.js";
 import { probeStrip, runBand } from "./charts.js";
 import { keyed, make, say, show } from "./dom.js";
 import { announce } from "./shell.js";
-import { STATE_WORDS, clock, latency, percent, rate, span } from "./words.js";
+import { STATE_WORDS, capital, clock, latency, percent, rate, span } from "./words.js";
 
 const HISTORY_EVERY = 10; // seconds between two looks at the earlier probes
 const RUNS = 30; // of them that are shown
@@ -92,8 +92,7 @@ export class ExplainView {
     this.final = found.kind === "request"; // nothing more will happen to it
     say(this.title, found.subject);
     // The title says the name already.
-    const words = found.summary.startsWith(`${found.subject} `) ? found.summary.slice(found.subject.length + 1) : found.summary;
-    say(this.summary, words.charAt(0).toUpperCase() + words.slice(1));
+    say(this.summary, capital(found.predicate));
     keyed(this.lines, found.lines.map((text, index) => ({ text, index })), (line) => line.index, () => make("li"), (node, line) => say(node, line.text));
     show(this.lines.parentNode, found.lines.length > 0);
     const now = this.page.now();

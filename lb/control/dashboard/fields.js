@@ -1,6 +1,7 @@
 // Fields of a form, made from the JSON Schema of the file: label, input, help, default, and what is wrong with the value.
 
 import { attribute, make, say, show } from "./dom.js";
+import { capital } from "./words.js";
 
 const PAUSE = 350; // milliseconds of quiet after which what is typed is taken
 const UNITS = { duration: "ms, s, m, h", size: "KiB, MiB", percent: "%" };
@@ -170,10 +171,6 @@ export function labelOf(key) {
 /** Text with `code` in it, as nodes. */
 export function words(text) {
   return text.split(/`([^`]*)`/).map((part, at) => (at % 2 ? make("code", {}, part) : part));
-}
-
-function capital(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /** The first sentence, and the others. */

@@ -11,10 +11,12 @@ const TOGETHER = 5; // seconds between two events that may be told as one
 const LOOK_BACK = 6; // lines above that it may join
 const KINDS = {
   transition: "State", switch: "Switch", rollout: "Rollout", drain: "Drain", weight: "Weight", liveness: "Liveness",
-  reload: "Reload", start: "Start", stop: "Stop", upgrade: "Upgrade", worker: "Worker", state: "State file", note: "Note",
+  address: "Address", handover: "Handover", reload: "Reload", start: "Start", stop: "Stop", upgrade: "Upgrade", worker: "Worker", state: "State file", note: "Note",
 };
 /** Kinds of which many targets of a pool may tell the same at once. */
 const FOLDED = new Set(["transition", "liveness"]);
+/** Causes that are told one by one all the same: how a restart went is of one target alone. */
+const SINGLE = new Set(["liveness_restart", "liveness_restarted"]);
 /** Kinds that are read out when they come in; states of single targets would be too many. */
 const SPOKEN = new Set(["switch", "rollout", "reload"]);
 
@@ -59,7 +61,7 @@ export class Events {
         if (this.#events.length && event.id <= this.#events[0].id) return;
         this.#events.unshift(event);
         if (this.#events.length > KEPT) this.#events.length = KEPT;
-        if (SPOKEN.has(event.kind)) this.announce(`${event.subject}: ${event.text}`);
+        if (SPOKEN.has(event.kind)) this.announce(event.service ? `${event.subject}: ${event.text}` : event.text);
         this.onNews();
         this.#changed();
       },
@@ -129,21 +131,21 @@ export class TimelineView {
     keyed(this.list, shown, ({ event }) => event.id, ({ event }) => this.#item(event), (item, { event, same }) => {
       if (item.same === same) return;
       item.same = same;
-      const place = event.subject.split("/").slice(0, 2).join("/");
-      item.lastChild.replaceChildren(make("b", {}, place), ` ${many(same, "target")} ${event.text}`);
+      item.lastChild.replaceChildren(make("b", {}, `${event.service}/${event.pool}`), ` ${many(same, "target")} ${event.text}`);
     });
   }
 
   #item(event) {
     const known = this.page.knows(event.subject);
-    const subject = known
+    // What befell no service alone is about lb: that needs no saying.
+    const subject = !event.service ? "" : known
       ? make("button", { type: "button", class: "plain name", onclick: () => this.page.explain(event.subject), title: "Explain" }, event.subject)
       : make("b", {}, event.subject);
-    const change = !this.short && event.before && event.after && event.before !== event.after && !event.text.includes(event.after)
+    const change = !this.short && event.change_unsaid
       ? make("span", { class: "muted" }, ` (${event.before} → ${event.after})`) : null;
     const when = make("time", { datetime: new Date(event.at * 1000).toISOString() }, clock(event.at));
     const item = make("li", {}, when, make("span", { class: `tag kind-${event.kind}` }, KINDS[event.kind] || event.kind),
-      make("span", { class: "what" }, ...(event.text.startsWith(`${event.subject} `) && !known ? [event.text] : [subject, " ", event.text]), change,
+      make("span", { class: "what" }, subject, subject && " ", event.text, change,
         event.actor && make("span", { class: "muted" }, ` — ${event.actor}`)));
     item.same = 1;
     attribute(item, "data-id", event.id);
@@ -158,21 +160,20 @@ export class TimelineView {
 function folded(events, limit) {
   const groups = [];
   for (const event of events) {
-    const place = event.subject.split("/").slice(0, 2).join("/");
-    const near = FOLDED.has(event.kind) && groups.slice(-LOOK_BACK).find((group) => group.place === place
-      && group.event.kind === event.kind && group.event.at - event.at < TOGETHER && alike(group.event.text, event.text));
+    const near = FOLDED.has(event.kind) && event.cause && !SINGLE.has(event.cause)
+      && groups.slice(-LOOK_BACK).find((group) => group.event.at - event.at < TOGETHER && alike(group.event, event));
     if (near) {
       near.event = event;
       near.same += 1;
     } else {
       if (groups.length === limit) break;
-      groups.push({ event, same: 1, place });
+      groups.push({ event, same: 1 });
     }
   }
   return groups;
 }
 
-/** Whether two texts say the same, of whatever address. */
+/** Whether the same befell two targets of a pool, for the same cause. */
 function alike(one, other) {
-  return one === other || one.replace(/[\d.:[\]]+/g, "#") === other.replace(/[\d.:[\]]+/g, "#");
+  return ["kind", "service", "pool", "before", "after", "cause"].every((field) => one[field] === other[field]);
 }

@@ -68,6 +68,10 @@ export function clock(at) {
   return then.toDateString() === new Date().toDateString() ? time : `${then.toLocaleDateString("en-CA")} ${time}`;
 }
 
+export function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
 /** The last part of a target's id. */
 export function shortName(id) {
   return id.split("/").slice(2).join("/");
