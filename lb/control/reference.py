@@ -68,6 +68,10 @@ An answer to a change means that every worker serves by it.
 its operator (`actor`: the value of `X-LB-Actor`, and the address), its time, and the values `before` and `after`.
 `since`, `after`, `limit`, `kind` and `subject` choose.
 
+`text` is for people. Programs compare `kind`, `service`, `pool`, `target`, `before`, `after` and `cause`. For example,
+`cause` tells a target that refused (`refused`) from one that was too slow (`timeout`). Two events are alike when all
+these fields but `target` are equal. An explanation's `predicate` is its `summary` without the subject.
+
 With `Accept: text/event-stream` the same comes as server-sent events, as it happens. A client that comes again with
 `Last-Event-ID`, as browsers do, misses nothing; if events are not known any more, a note says which. A comment comes
 every 15 seconds when nothing else does. A client that does not read is let go after 10 seconds, or when 1000 events
