@@ -53,9 +53,9 @@ def escaped(raw: bytes) -> str:
     return quoted(raw)[1:-1]
 
 
-#: The record of a recent request without a JSON line: id, start (monotonic), seconds, status, method, whole path,
-#: peer, and the id of its target (empty: the proxy answered by itself). A plain tuple of values that exist anyhow, as a
-#: worker without an access log makes one for each request.
+#: The record of a recent request without a JSON line. Its values are id, start (monotonic), seconds, status, method,
+#: whole path, peer, and the id of its target (empty: the proxy answered by itself). A plain tuple of values that exist
+#: anyhow, as a worker without an access log makes one for each request.
 Brief = tuple[bytes, float, float, int, bytes, bytes, bytes, str]
 
 
@@ -215,7 +215,7 @@ class Log(Observer):
 
     @staticmethod
     def _fragment_of(exchange: Ended) -> bytes:
-        """What follows from the connection and the header fields alone: the end of a line."""
+        """The end of a line: the values that depend on the connection and the header fields alone."""
         head = exchange.head
         text = (
             f',"client":"{exchange.peer.decode()}","host":{quoted(head.host)},"protocol":"HTTP/1.{head.minor}",'

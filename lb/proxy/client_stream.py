@@ -5,7 +5,7 @@ hands over heads and pieces of payload. The stream decides how they are written,
 another request.
 
 The classes here are interfaces: what raises `NotImplementedError` is overridden by each stream. They are plain base
-classes, as a class that is called on the way of each request and is to be compiled can be no `Protocol`.
+classes. A class that is called for each request and is to be compiled can be no `Protocol`.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ class ClientStream:
         raise NotImplementedError
 
     def framed_request(self, stream: TargetStream, begin: bool) -> bytes | None:
-        """The request's body, which is chunked, as it came: all of it so far (`begin`), or what is new since the last
-        call of the same stream. Without the last chunk. None: the stream has to frame the payload by itself.
+        """The chunks of the request's body as they came: all of it so far (`begin`), or the bytes since the last call
+        of the same stream. Without the last chunk. None: the stream has to frame the payload by itself.
 
         A target's stream asks as it is sent the request (`begin`), and, if it got bytes then, with each further piece.
         The chunks pass as they came then, which the exchange, whose pieces are payload, sees nothing of.

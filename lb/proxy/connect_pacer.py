@@ -1,10 +1,11 @@
 """ConnectPacer: connections to targets are begun a few per turn of the event loop.
 
 A thousand requests that come at once find no idle connection. A thousand connections begun at once would keep the
-worker from its answers for a good while, and overflow the target's listen queue (nginx's holds 511, many a server's
-128). A connection that does not fit waits a second until its SYN is sent again. So only the first few begin at once.
-The others follow in the next turns, unless their requests have got another connection by then (`Lane.hand_over`). The
-loop turns a hundred times while a connection to another machine is made, so that only a busy worker delays a request.
+worker from its answers for a good while. They would also overflow the target's listen queue (nginx's holds 511, many a
+server's 128). A connection that does not fit waits a second until its SYN is sent again. So only the first few begin at
+once. The remaining ones follow in the next turns, unless their requests have got another connection by then
+(`Lane.hand_over`). The loop turns a hundred times while a connection to another machine is made, so that only a busy
+worker delays a request.
 """
 
 from __future__ import annotations

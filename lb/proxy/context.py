@@ -107,7 +107,7 @@ class Context:
         return self.id_front + HEX_PAIRS[self.id_next & 0xFF]
 
     def begin_ids(self) -> None:
-        """Write out what the next ids, of those that differ in two digits alone, have in common."""
+        """Write out the common part of the next ids, which differ in two digits alone."""
         self.id_front = b"%b%06x" % (self._id_prefix, self.id_next >> 8)
 
     def refresh(self, now: float) -> None:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Final
 
 SIZE: Final = 4096
-#: Requests begun; requests over; log lines that the writing thread is done with; lines that it never had to write;
-#: whether there is a log; and lines that the writing thread has begun to write. Until it is done with them, nobody can
-#: say whether the file has them.
+#: The counters are requests begun, requests over, log lines that the writing thread is done with, and lines that it
+#: never had to write. Then come whether there is a log, and lines that the writing thread has begun to write. Until the
+#: thread is done with them, it is unknown whether the file has them.
 BEGUN: Final = 0
 OVER: Final = 1
 WRITTEN: Final = 2

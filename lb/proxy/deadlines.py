@@ -2,7 +2,7 @@
 
 Ten times a second it takes the time, closes what is over its deadline, retires idle connections, ends drains and hands
 the log on. A pass over 10,000 connections costs about a millisecond. Where there are many targets, a pass looks at a
-part of them, and at each once a second: a request never relies on it (`Lane.lease` looks for itself).
+part of them, and at each once a second. A request never relies on it (`Lane.lease` looks for itself).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Sweeper:
                 exchange = client.exchange
                 if exchange is not None and (exchange.deadline <= now or exchange.ends_at <= now):
                     exchange.on_deadline(now)
-            except Exception as error:  # one client must not keep the others' deadlines from passing
+            except Exception as error:  # one client must not keep other clients' deadlines from passing
                 context.loop.call_exception_handler({"message": "a client's deadline failed", "exception": error})
                 client.transport.abort()
         for copy in list(live.copies):

@@ -1,9 +1,9 @@
 """Exchange: one request, from its head to the last byte of its answer.
 
-It knows its two sides (a `ClientStream`, a `TargetStream`), what is served (`LiveConfig`: routes, services with their
-pools, lanes by lease) and the worker's `Context` (clock, timers, ids, counters, observers). It knows no socket, no
-worker and no other client. It is the only place that knows of retries. Read from top to bottom, this file is what the
-proxy does:
+It knows its two sides (a `ClientStream`, a `TargetStream`) and `LiveConfig` (routes, services with their pools, lanes
+by lease). It also knows the worker's `Context` (clock, timers, ids, counters, observers). It knows no socket, no worker
+and no other client. It is the only place that knows of retries. Read from top to bottom, this file is what the proxy
+does:
 
     1 begin         start()                        route, its steps, pool, lane; or an answer of our own
     2 connected     on_connected()                 head and first body piece go out in one write
@@ -67,8 +67,8 @@ EVIDENCE_TIME: Final = 0.2
 EVIDENCE_TURNS: Final = 4
 
 _BUCKETS: Final = BUCKETS
-#: The buckets of what takes less than the fifth bound, all of whose bounds are multiples of the first one: an index is
-#: found sooner than by comparing.
+#: The buckets of requests that take less than the fifth bound. All of their bounds are multiples of the first one, so
+#: an index is found sooner than by comparing.
 _FIRST: Final = 1.0 / BUCKETS[0]
 _SHORT: Final = BUCKETS[4]
 _SHORT_BUCKETS: Final = [
@@ -359,7 +359,7 @@ class Exchange(Ended):
         return self.choose_of(_below(limit, self.pool.members))
 
     def choose_of(self, free: Iterable[Lane]) -> Lane | None:
-        """One of these lanes of its pool that may be asked: one that was not tried; any, once all of the pool were."""
+        """A lane of its pool out of these that may be asked: one that was not tried; any, once all of the pool were."""
         tried = self.tried
         if tried and not all(lane in tried for lane in self.pool.members):
             return next((lane for lane in free if lane not in tried), None)
@@ -1026,7 +1026,7 @@ class Exchange(Ended):
 
 
 def _below(limit: int, lanes: Iterable[Lane]) -> Iterator[Lane]:
-    """Those with fewer connections in use."""
+    """The lanes with fewer connections in use."""
     for lane in lanes:
         if lane.active < limit:
             yield lane

@@ -1,7 +1,7 @@
 """Lane: one worker's live side of a target: idle connections, requests in flight, tallies.
 
 A lane outlives snapshots as long as its target's address is the same. Idle connections are a stack: the freshest is
-taken first, so that the rest can grow old and be retired. Its top is kept apart: of a thousand targets nearly each has
+taken first, so that the rest can grow old and be retired. Its top is kept apart. Of a thousand targets nearly each has
 one idle connection, and a list for that would be two more places in memory to fetch.
 """
 
@@ -276,7 +276,7 @@ class Lane:
         return [*self.older, self.freshest] if self.freshest is not None else []
 
     def forget(self, upstream: TargetStream) -> bool:
-        """Take a connection out of the idle ones; False: it is none of them."""
+        """Take a connection out of the idle ones; False: it is not idle."""
         idle = self.idle
         if upstream not in idle:
             return False
@@ -338,7 +338,7 @@ class Lane:
                 self.prune()
                 return
             self.connector.ask(self)  # it came later, and an earlier waiter got the connection that was opened for it
-        self.pools.wake(self)  # with this target all may be cooling, and then those that were before are back
+        self.pools.wake(self)  # with this target all may be cooling, and then the former lanes are back
 
     def needs_another(self) -> bool:
         """Whether there are more waiters than connections being opened."""

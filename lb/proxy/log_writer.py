@@ -1,7 +1,7 @@
 """Writes the access log: a thread of its own, to which the loop hands lines in batches.
 
 A reader that is too slow costs log lines (they are counted), never requests. Lines go out whole: in one write to a
-file, in pieces of at most PIPE_BUF bytes to a pipe, so that workers that share one do not tear each other's lines.
+file, in pieces of at most PIPE_BUF bytes to a pipe. So workers that share one do not tear each other's lines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _IOV_MAX: Final = 1024
 
 
 class _Batch(NamedTuple):
-    """What goes to the writing thread at a time."""
+    """Lines that go to the writing thread at a time."""
 
     pieces: list[bytes]
     lines: int
@@ -89,7 +89,7 @@ class LogWriter:
         return "stdout" if self._path == "-" else self._path
 
     def _opened(self, before: int) -> int:
-        """A descriptor of the file, opened anew. Where that fails `before` stays open: after a rotation lines go on to
+        """A descriptor of the file, opened anew. Where that fails `before` stays open. After a rotation lines go on to
         the file that was moved away, rather than nowhere; it is tried again with the next lines."""
         if self._path == "-":
             return 1

@@ -1,7 +1,7 @@
 """Observers: called for each exchange that has ended, from one place and in one order.
 
 `Context.observers` is the one tuple of them: the access log, and, where a service has one, its adaptive limit and its
-mirror. `Exchange` calls `ended` of each and knows none of them. An observer that a worker does not need is not in the
+mirror. `Exchange` calls `ended` of each and imports no observer. An observer that a worker does not need is not in the
 tuple, and costs nothing. The counters (`stats`) are told first, by a call of their own.
 """
 
@@ -21,7 +21,7 @@ class Copy(Protocol):
 
 
 class Ended(Requester):
-    """What an observer sees of an exchange that has ended; times are monotonic, in seconds.
+    """An observer's view of an exchange that has ended; times are monotonic, in seconds.
 
     A base class of `Exchange`, whose attributes a compiled observer reads like its own.
     """

@@ -67,7 +67,7 @@ class DataPlane:
         self.incarnation = time.time_ns()
         self._leaving: list[Lane] = []  # lanes of removed targets, until their last request is over
         self._removed: dict[str, TargetTally] = {}  # what was counted for removed targets, by pool
-        self._moving: set[str] = set()  # those of them that may have changed since the last report
+        self._moving: set[str] = set()  # ids of `_removed` that may have changed since the last report
         self._folded: list[str] = []  # targets removed since the last report
         self._folded_pools: list[tuple[str, str]] = []  # pools removed since then
         self._files: dict[str, bytes] = {}  # contents of the targets' TLS files, by digest
@@ -197,7 +197,7 @@ class DataPlane:
         self._folded.append(lane.id)
 
     def _fold_places(self) -> None:
-        """Fold the counts of removed pools and services, present and future, into those of all removed ones."""
+        """Fold the counts of removed pools and services, present and future, into the sum of all removed ones."""
         layout = {name: service.pools for name, service in self.services.items()}
         for key in list(self.stats.pools):
             standing = counted_under(*key, layout)
@@ -226,7 +226,7 @@ class DataPlane:
             self._folded.append(id)
 
     def _under_way(self) -> Iterator[Exchange]:
-        """All requests that have not ended: of clients, also those that have become tunnels, and mirrored ones."""
+        """All requests that have not ended: requests of clients, also after they became tunnels, and mirrored ones."""
         yield from (client.exchange for client in self.clients if client.exchange is not None)
         yield from self.live.copies
 
@@ -236,7 +236,7 @@ class DataPlane:
         self._follow(rotation.version)
 
     def change(self, targets: Targets) -> None:
-        """Take targets that are new or other than before, and give up those that are gone, as `apply` does.
+        """Take new and changed targets, and give up removed ones, as `apply` does.
 
         Pools that are not there are passed over: the snapshot that has them could not be installed.
         """
@@ -454,8 +454,8 @@ def _layout_of(services: dict[str, LiveService]) -> Layout:
 
 
 def _with_rules_in_common(services: Iterable[Service]) -> Iterator[Service]:
-    """The services, with one object for all equal rules: of a thousand services each request looks at another one's,
-    and what is shared stays in the processor's cache."""
+    """The services, with one object for all equal rules. Of a thousand services each request looks at another one's,
+    and a shared object stays in the processor's cache."""
     shared: dict[object, Any] = {}
     for service in services:
         balance, retries, timeouts, breaker = (

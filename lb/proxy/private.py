@@ -1,9 +1,9 @@
-"""Private connections: those to targets that authenticate a connection instead of each request (NTLM, Negotiate).
+"""Private connections: connections to targets that authenticate a connection instead of each request (NTLM, Negotiate).
 
 After such a login every request on the connection is that user's (RFC 4559 section 6 warns proxies of it). So a
-connection that carried one serves only the client connection that it was made for; that client's next requests
-ride it, as the login takes several of them. It ends with its client. An answer that merely offers such a login also
-keeps its connection for that client until its next request; if that does not log in, the connection is shared again.
+connection that carried one serves only the client connection that it was made for. That client's next requests ride it,
+as the login takes several of them. It ends with its client. An answer that merely offers such a login also keeps its
+connection for that client until its next request. If that does not log in, the connection is shared again.
 
 nginx does so with `ntlm`, HAProxy by marking the connection private (haproxy/haproxy#581 is what happens else).
 """
@@ -44,8 +44,8 @@ class PrivateConnections(PrivateStreams):
         self._idle.append((lane, upstream))
 
     def find(self, pools: Sequence[Collection[Lane]], tried: Collection[Lane]) -> tuple[Lane, TargetStream, int] | None:
-        """The connection that serves a request of the first of these pools that has one: its lane, itself, and which
-        of the pools that is. None: there is none. A pool is the lanes in rotation; those in `tried` have failed it."""
+        """The connection that serves a request of the first of these pools that has one: its lane, itself, and which of
+        the pools that is. None: there is none. A pool is the lanes in rotation; lanes in `tried` have failed it."""
         now = monotonic()
         for number, members in enumerate(pools):
             for lane, upstream in reversed(self._idle):

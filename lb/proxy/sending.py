@@ -1,8 +1,8 @@
 """Sending: whether a peer still takes what was written to it.
 
 A transport says once that its write buffer is full (`pause_writing`), and `close()` waits for that buffer without any
-bound. So a connection whose buffer is full, and one that is to close, is put into `DataPlane.sending` with a `Sending`;
-the sweeper looks at it until the buffer is empty or the connection is gone. What counts is progress, as for nginx's
+bound. So a connection whose buffer is full, and one that is to close, is put into `DataPlane.sending` with a `Sending`.
+The sweeper looks at it until the buffer is empty or the connection is gone. Progress counts, as for nginx's
 `send_timeout`: a peer that takes a little at a time is served, and one that takes nothing is cut off. The kernel knows
 best: it counts what the peer has acknowledged while megabytes still wait in its own buffer.
 """
@@ -17,7 +17,7 @@ from lb.proxy.tcp import delivery, unacknowledged
 #: Seconds that a closing connection may last without progress, after the peer has acknowledged all bytes.
 CLOSE_TIME = 5.0
 #: Looks per limit. A look costs two system calls. A peer that takes nothing is cut off by a quarter of the limit late
-#: at most: an eighth until the first look, before which nothing is known, and one until the last.
+#: at most. An eighth passes until the first look, before which nothing is known, and another eighth until the last.
 LOOKS: Final = 8
 #: Seconds between two looks at most, where there is no limit: a tunnel's idle time asks for the last progress too.
 LONGEST: Final = 60.0

@@ -3,7 +3,7 @@
 Each pool has a queue of its own. A pool whose targets hang fills its own queue and delays no other pool's requests.
 
 `LiveService` is rebuilt with each snapshot and `rotate`d by each `Rotation`; counters outlive both. `LiveConfig` holds
-those in force, and the routes to them.
+the services in force, and the routes to them.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class LivePool:
         self.service = service
         self.name = name
         self.counts = counts
-        self.lanes: dict[str, Lane] = {}  # of all its targets, by id; `rules.pools` has those of the last snapshot
+        self.lanes: dict[str, Lane] = {}  # of all its targets, by id; `rules.pools` has the pools of the last snapshot
         self.weights: tuple[tuple[Lane, float], ...] = ()
         self.members: list[Lane] = []
         self.cooling: dict[Lane, float] = {}  # lane → until when it is left out
@@ -127,8 +127,8 @@ class LivePool:
     def wake(self) -> None:
         """A connection or a target has become free: let the waiting requests try, in their order, while there is room.
 
-        A request that may not use that room keeps its place, and later requests are tried: it has tried that target
-        before, or its client is logged in at another target.
+        A request that may not use that room keeps its place, and later requests are tried. Either it has tried that
+        target before, or its client is logged in at another target.
 
         A request that tries may end, and the end of a request wakes the queue. That inner call returns at once,
         because this loop goes on with the next request anyway.
@@ -165,7 +165,7 @@ class LivePool:
                 exchange.leave_queue()
 
     def enter(self, exchange: Exchange) -> bool:
-        """Let a request wait. The one that `wake` let try keeps its place. False: the queue is full."""
+        """Let a request wait. The request that `wake` let try keeps its place. False: the queue is full."""
         if exchange is self.trying:
             return True
         if len(self.waiting) >= self.service.rules.breaker.pending:
@@ -249,13 +249,13 @@ class LiveService:
         self.bounded = bool(rules.breaker.requests or rules.breaker.adaptive)
         self.mirror: Mirroring | None = None
         self.mirrored: dict[str, int] = {}  # outcome → copies
-        self.copies: set[Exchange] = set()  # those under way
+        self.copies: set[Exchange] = set()  # mirrored copies under way
         self.omit = (0 if rules.via else OMIT_VIA) + (OMIT_TRAILERS if rules.trailers == "drop" else 0)
         self.plain = not rules.previews and not rules.sticky.by
         self.version = 0
 
     def follow(self, rules: Service) -> None:
-        """Go by these rules. Those that each request asks for are at hand, which saves it the way to them."""
+        """Go by these rules. Objects that each request asks for are at hand, which saves it the way to them."""
         self.rules = rules
         self.connections = rules.breaker.connections
         self.response_time = rules.timeouts.response
@@ -366,9 +366,9 @@ class LiveService:
         return service.other_pool(exchange, pool) or pool
 
     def other_pool(self, exchange: Exchange, pool: LivePool) -> LivePool | None:
-        """The pool for a request that every target of `pool` has failed: during a rollout the other one that shares
-        the traffic, else the fallback, where it has a target that has not been tried. A preview has none: a tester
-        must see that the pool fails."""
+        """The pool for a request that every target of `pool` has failed. During a rollout it is the other one that
+        shares the traffic, else the fallback, where it has a target that has not been tried. A preview has none: a
+        tester must see that the pool fails."""
         if self.preview_of(exchange.head) is not None:
             return None
         for name, _ in self.shares:
@@ -420,12 +420,12 @@ class Step:
     __slots__ = ()
 
     def before(self, exchange: Exchange) -> Reply | None:
-        """What to answer with; None: go on."""
+        """The reply to answer with; None: go on."""
         raise NotImplementedError
 
 
 class LiveRoute:
-    """A route with its service and its steps at hand. `rare_steps` are those for heads with rare fields: Upgrade,
+    """A route with its service and its steps at hand. `rare_steps` are the steps for heads with rare fields: Upgrade,
     Expect, Max-Forwards, or a login of the connection."""
 
     __slots__ = ("max_body", "rare_steps", "service", "steps", "total")

@@ -1,7 +1,7 @@
 """Stats: one worker's counters of requests and connections, and its records of eventful requests.
 
-They are plain integers on objects that are at hand anyway; `DataPlane.report` adds them up. What is counted per target
-is on its `Lane`, and moves with a `Lease`.
+They are plain integers on objects that are at hand anyway; `DataPlane.report` adds them up. Counters per target are on
+its `Lane`, and move with a `Lease`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RECORDS: Final = 500
 
 
 class PoolCounts:
-    """What counts the requests of one pool. The tally's own fields, which reports carry, are behind by what
+    """The counters for the requests of one pool. The tally's own fields, which reports carry, are behind by what
     `settled` has yet to add: two stores for a request instead of four."""
 
     __slots__ = ("buckets", "seconds", "tally")
@@ -123,7 +123,7 @@ class Stats:
     # --- per pool ---------------------------------------------------------------------------------------------------
 
     def pool_counts(self, service: str, pool: str) -> PoolCounts:
-        """What counts the requests of a pool; it outlives snapshots."""
+        """The counters for the requests of a pool; they outlive snapshots."""
         counts = self.pools.get((service, pool))
         if counts is None:
             counts = self.pools[service, pool] = PoolCounts(service, pool)

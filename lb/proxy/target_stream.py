@@ -1,6 +1,6 @@
 """The target's side of an exchange, as narrow as the exchange and the lane see it.
 
-`Upstream` is a `TargetStream`, and tests have others. It calls back a `Requester`, which the exchange is.
+`Upstream` is a `TargetStream`, and tests have further ones. It calls back a `Requester`, which the exchange is.
 `TargetStream` is an interface: each stream overrides what raises `NotImplementedError` here (see `client_stream`).
 """
 
@@ -50,7 +50,7 @@ class TargetStream:
     retired: bool  # it takes no request after this one, whatever the answer says
     reusable: bool
     pooled: bool  # it was kept for the next request without having served one
-    private: int  # whom it may serve: SHARED, OFFERED or AUTHENTICATED
+    private: int  # the clients it may serve: SHARED, OFFERED or AUTHENTICATED
     blocked: bool  # its write buffer is full
 
     # --- of the exchange --------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class TargetStream:
 
 
 class Requester:
-    """What a lane and a target's stream ask and tell of the request that they serve. An interface, as the stream is."""
+    """The request that a lane and a target's stream serve, as they see it. An interface, as the stream is."""
 
     __slots__ = ("head", "request_id")
 
@@ -131,7 +131,7 @@ class Requester:
 
     @property
     def is_copy(self) -> bool:
-        """Whether it is a mirrored copy, which counts for nothing: a target that refuses it has failed nobody."""
+        """Whether it is a mirrored copy, which counts for nothing: a target that refuses it has failed no client."""
         raise NotImplementedError
 
     @property
@@ -203,5 +203,5 @@ class Requester:
         raise NotImplementedError
 
     def keep_private(self, upstream: TargetStream) -> None:
-        """The connection may serve nobody but this client."""
+        """The connection may serve no client but this one."""
         raise NotImplementedError

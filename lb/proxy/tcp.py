@@ -34,8 +34,8 @@ def delivery(sock: socket.socket) -> Delivery | None:
 
 
 def unacknowledged(sock: socket.socket) -> int:
-    """Bytes in the kernel's send buffer: those that the peer's kernel has not acknowledged, or a Unix socket's peer
-    not read. 0 where the kernel does not tell."""
+    """Bytes in the kernel's send buffer that the peer's kernel has not acknowledged, or a Unix socket's peer not read.
+    0 where the kernel does not tell."""
     try:
         answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
     except (OSError, ValueError):

@@ -1,8 +1,9 @@
 """Tunnel: after a 101 the client's and the target's connection are one pipe, with backpressure and an idle limit.
 
-A WebSocket tunnel that has to go (its target is drained, the worker stops) is ended with a close frame 1001 to both
-sides, put between two frames; any other tunnel is closed when its time is over. A side that takes nothing of what the
-other one sends, for as long as an answer or a request's body might wait for it, ends the tunnel (nginx does the same).
+A WebSocket tunnel has to go when its target is drained or the worker stops. It is ended with a close frame 1001 to both
+sides, put between two frames. Any other tunnel is closed when its time is over. A side may take nothing of what the
+other one sends for as long as an answer or a request's body might wait for it. Then the tunnel ends (nginx does the
+same).
 """
 
 from __future__ import annotations

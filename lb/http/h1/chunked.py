@@ -1,10 +1,9 @@
 """Chunked bodies (RFC 9112 section 7.1), read strictly and forwarded with or without their framing.
 
 The scanner follows the framing to the body's end. It refuses framing that two parsers could read differently. Refused
-are a size with a sign, spaces, `0x` or more than 15 digits; a line that ends without CR; and data that is not followed
-by CRLF. Chunk extensions have no meaning beyond this hop (section 7.1.1): they are bounded and dropped. A trailer
-section is checked as a whole. Fields that may not stand in it are removed, and the rest is forwarded when the caller
-wants trailers.
+are a size with a sign, spaces, `0x` or more than 15 digits, a line without CR, and data without CRLF behind it. Chunk
+extensions have no meaning beyond this hop (section 7.1.1): they are bounded and dropped. A trailer section is checked
+as a whole. Fields that may not stand in it are removed, and the rest is forwarded when the caller wants trailers.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Requests of one connection are answered in order: what a client sends ahead (pipelining) is held, bounded, until its
 turn. No request begins while the client has yet to take earlier answers: the connection, not the exchange, remembers
-that its transport is full. A request that is refused is answered and the connection closed, with a lingering read so
-that the client sees the answer and not a reset. Every close has a bounded end (`sending`), and a connection counts
-until its transport is gone.
+that its transport is full. A request that is refused is answered and the connection closed. A lingering read makes the
+client see the answer and not a reset. Every close has a bounded end (`sending`), and a connection counts until its
+transport is gone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lb.proxy.services import LiveConfig
     from lb.proxy.target_stream import TargetStream
 
-# What is read next. BLOCKED: nothing, for the client has to take its earlier answers first.
+# The part that is read next. BLOCKED: nothing, for the client has to take its earlier answers first.
 PROXY_HEADER: Final = 0
 HEAD: Final = 1
 BODY: Final = 2
@@ -51,8 +51,8 @@ CLOSED: Final = 7
 
 #: Bytes of pipelined requests held while an earlier one is answered.
 PIPELINE_LIMIT: Final = 65536
-#: A connection that is to close reads on, for the client to see the answer: so many seconds in all, and no longer than
-#: that without a byte (nginx: lingering_time 30s, lingering_timeout 5s).
+#: A connection that is to close reads on, for the client to see the answer. It reads so many seconds in all, and no
+#: longer than that without a byte (nginx: lingering_time 30s, lingering_timeout 5s).
 LINGER_TIME = 30.0
 LINGER_QUIET = 5.0
 #: The same, in all, for clients over a limit, and for all clients while the worker drains.
@@ -140,7 +140,7 @@ class Downstream(AnswerWriter):
         self._lingers_until = 0.0
 
     def _follow(self, listener: Listener) -> None:
-        """Go by these rules. Those that each request asks for are at hand."""
+        """Go by these rules. Objects that each request asks for are at hand."""
         self.listener = listener
         self._idle_timeout = listener.idle_timeout
         self._requests_limit = listener.requests_per_connection
@@ -317,7 +317,8 @@ class Downstream(AnswerWriter):
             position = len(data)  # the same request once more, alone
         else:
             if data[0] == 0x0D and not self._blank and data[:2] == b"\r\n":
-                # RFC 9112 section 2.2: an empty line before the request line is ignored. One is, in whatever pieces.
+                # RFC 9112 section 2.2: an empty line before the request line is ignored. A single one is, in whatever
+                # pieces.
                 self._blank = True
                 data = data[2:]
                 if not data:
@@ -685,7 +686,7 @@ class Downstream(AnswerWriter):
             exchange.client_too_slow(timer)
         elif timer == "half_close" and exchange is not None:
             if exchange.bytes_out == self._seen_out and not self.blocked:
-                exchange.client_lost()  # no answer, or none that goes on: nobody waits for it any longer
+                exchange.client_lost()  # no answer, or a stalled one: the client counts as gone
             else:
                 self._seen_out = exchange.bytes_out
                 self.deadline = self.context.now + self.listener.half_close
@@ -704,8 +705,8 @@ class Downstream(AnswerWriter):
             self._close_now()
 
     def _has_arrived(self) -> bool:
-        """Whether the next request's first bytes wait in the kernel. The loop runs its timers before it reads: after
-        it has stood still, a request that came in time seems late, and closing the connection would reset it.
+        """Whether the next request's first bytes wait in the kernel. The loop runs its timers before it reads. After it
+        has stood still, a request that came in time seems late, and closing the connection would reset it.
         """
         if self.state != HEAD or self._held or self._paused:
             return False
@@ -723,7 +724,7 @@ class Downstream(AnswerWriter):
 
     def drain(self) -> None:
         """The worker is to stop. A request under way, or the next one if it comes soon, is answered with Connection:
-        close; a client that sends none is let go. (Closing at once would cut those whose request is on its way.)
+        close; a client that sends none is let go. (Closing at once would cut clients whose request is on its way.)
         """
         if self.state == HEAD and self.exchange is None and not self._held:
             self.timer = "idle"

@@ -2,7 +2,7 @@
 
 It reads heads with `http.h1.parse`, follows the body's framing, and tells the exchange it serves. It decides nothing
 about retries. Bytes or an end of file on an idle connection close it: they belong to no request. Whether its reading is
-paused and whether its write buffer is full are facts of the connection: it is read from again before it serves another
+paused and whether its write buffer is full are facts of the connection. It is read from again before it serves another
 request, and serves none while bytes of the last one wait.
 """
 
@@ -506,9 +506,9 @@ class Upstream(TargetStream):
         """Whether the request provably never reached the target, so that it may be sent elsewhere.
 
         Proof one: not a byte of it left this machine. Proof two: the target's end of file acknowledges none of it, so
-        it was sent before the request came in (a FIN carries an ACK; what comes after it meets a closed socket).
-        Nothing else proves anything: the kernel resets a connection that is closed with unread bytes, but also for
-        SO_LINGER 0, and an event loop may have read a request that its application never looks at. Then it takes the
+        it was sent before the request came in. A FIN carries an ACK; bytes that come after it meet a closed socket.
+        Nothing else proves anything. The kernel resets a connection that is closed with unread bytes, but also for
+        SO_LINGER 0. And an event loop may have read a request that its application never looks at. Then it takes the
         target's habits to tell (`core.keepalive`).
         """
         if self.lane.target.tls is not None:

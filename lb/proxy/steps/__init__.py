@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def steps_of(route: Route, service: LiveService) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-    """The steps of a route: for requests without rare fields, and for those with one."""
+    """The steps of a route: for requests without rare fields, and for requests with one."""
     first: tuple[Step, ...] = (BodyLimit(route.max_body),) if route.max_body else ()
     last: tuple[Step, ...] = (Overload(),) if service.bounded else ()
     return (*first, *last), (*first, MaxForwards(), WebSocketHandshake(), *last)

@@ -1,6 +1,6 @@
 """Refuses a request whose body is longer than the route's `max_body`, as far as its head and first piece tell.
 
-What comes of the body later is counted by the exchange.
+Bytes of the body that come later are counted by the exchange.
 """
 
 from __future__ import annotations
