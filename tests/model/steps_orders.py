@@ -41,7 +41,7 @@ async def order(world: World, carried_out: Coroutine[Any, Any, Any], after: Call
     from lb.core.refusals import Refusal, Refused
 
     world.orders += 1
-    turns, shared = world.turns, world.all_shares()
+    turns, ejections, shared = world.turns, world.ejections, world.all_shares()
     world.events_before = max((event.id for event in world.supervisor.events.log.since()), default=0)
     try:
         answer = await world.within(carried_out)
@@ -59,6 +59,7 @@ async def order(world: World, carried_out: Coroutine[Any, Any, Any], after: Call
         await world.settle()
         world.barrier()
         world.turned_within_the_order = world.turns != turns
+        world.ejected_within_the_order = world.ejections != ejections
         world.order_over()
 
 
@@ -72,7 +73,7 @@ def compare(world: World, preview: Any, answer: Any, what: str) -> None:
     refused = isinstance(answer, Refused) and not unconfirmed
     if refused and world.traffic_moved:
         return  # what was foreseen was about other shares
-    if preview.allowed == refused and not world.turned_within_the_order:
+    if preview.allowed == refused and not (world.turned_within_the_order or world.ejected_within_the_order):
         came = answer.detail if refused else "carried out"
         world.violate("4 dry run", f"{what}: foreseen {'allowed' if preview.allowed else 'refused'}, came: {came}")
 
@@ -90,7 +91,8 @@ def judge_outcome(
         shares = world.services()[name].shares
         world.violate("5 gates", f"{what}: nobody can serve now, and it was not said: {shares}, {told}")
         return
-    if preview is not None and not any(change.kind == "unserved" for change in preview.changes):
+    unforeseen = preview is not None and not any(change.kind == "unserved" for change in preview.changes)
+    if unforeseen and not world.ejected_within_the_order:
         foreseen = [change.text for change in preview.changes]
         world.violate("4 dry run", f"{what}: nobody can serve now, and the dry run did not say so: {foreseen}")
     texts = [event.text for event in world.supervisor.events.log.since(after=world.events_before)]

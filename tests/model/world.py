@@ -128,7 +128,9 @@ class World:
         self.numbers = 0
         self.turns = 0  # how often a target has become ready or unready
         self.events_before = 0  # id of the newest event before the last order
+        self.ejections = 0
         self.turned_within_the_order = False  # …while the last order was carried out
+        self.ejected_within_the_order = False  # …as well: its dry run could not foresee it, its gate can
         self.traffic_moved = False  # …by lb itself, before the last order was refused
         self.orders = 0  # under way: what they change may be in force already
         self.waiting: list[Track] = []  # requests that ended while an order was under way
@@ -662,6 +664,7 @@ class World:
 
     def ejects(self, address: str, reason: str) -> None:
         """A target is ejected for its traffic: it takes as many clients' requests as the file says."""
+        self.ejections += 1
         plan = next((s for s in self.plan.services.values() if s.pool_of(address)), None)
         places = self._places(frozenset((address,)))
         tries = sum(self.tries[place] for place in places)
