@@ -1,5 +1,6 @@
 """Every code block is carried out, in order, as a reader would; every link, command and name leads somewhere."""
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ PAGES = [*CARRIED_OUT, REPO / "CHANGELOG.md", REPO / "benchmarks" / "README.md"]
 LONGEST = ("docs/guides/health-checks.md", "docs/tutorial.md", "docs/guides/blue-green.md")
 #: Readers at a time: what they do is mostly waiting.
 READERS = 2
-LINK = re.compile(r"(?<!`)!?\[[^\]\n]*\]\((?P<to>[^)\s]+)\)")
+LINK = re.compile(r"(?<!`)!?\[[^\]]*\]\((?P<to>[^)\s]+)\)")
 INLINE = re.compile(r"`(?P<text>(?:lb|make) [^`\n]+)`")
 
 
@@ -188,6 +189,35 @@ def test_the_architecture_page_names_what_exists() -> None:
     layers = re.findall(r"^(lb/\w+) ", page, re.M)
     packages = sorted(str(init.parent.relative_to(REPO)) for init in (REPO / "lb").glob("*/__init__.py"))
     assert sorted([*layers, "lb/demo"]) == packages
+
+
+def test_the_look_ups_of_the_architecture_page_lead_to_functions() -> None:
+    page = (REPO / "docs" / "architecture.md").read_text()
+    section = page.partition("## Where is ...?\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| where (.+?) \| (.+) \|$", section, re.M)
+    assert len(rows) >= 7
+    for question, reading in rows:
+        file, names = "", 0
+        for path, name in re.findall(r"`(lb/[\w/]+\.py)`|`([\w.]+)\(\)`", reading):
+            file = path or file
+            if name:
+                names += 1
+                assert name in functions(REPO / file), f"{question}: {file} has no {name}()"
+        assert names, f"{question}: no function is named"
+
+
+def functions(path: Path) -> set[str]:
+    """The functions of a module, and its classes' methods as `Class.method`."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    body = ast.parse(path.read_text()).body
+    methods = {
+        f"{one.name}.{m.name}"
+        for one in body
+        if isinstance(one, ast.ClassDef)
+        for m in one.body
+        if isinstance(m, kinds)
+    }
+    return {one.name for one in body if isinstance(one, kinds)} | methods
 
 
 def test_a_console_block_is_a_dialogue() -> None:
