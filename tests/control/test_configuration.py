@@ -47,6 +47,7 @@ def test_a_draft_with_errors_still_fills_the_forms(guarded: Api) -> None:
     assert problem["path"] == "services.greeting.readiness.timeout"
     assert text.splitlines()[problem["line"] - 1].strip().startswith("readiness:")
     assert problem["hint"]
+    assert problem["hints"] == problem["hint"].splitlines()
     assert wrong["settings"]["services"]["greeting"]["readiness"]["timeout"] == "5"
     assert wrong["services"] == []
     broken = draft(guarded, "services: {greeting: [\n")
@@ -65,6 +66,16 @@ def test_a_setting_is_edited_in_its_place(guarded: Api) -> None:
     assert edit(guarded, text, path, "2s").json["text"] == text.replace("interval: 200ms", "interval: 2s")
     assert edit(guarded, text, path, None).json["text"] == text.replace("interval: 200ms, ", "")
     assert running(guarded) == text
+
+
+def test_an_edit_says_when_the_short_form_was_written_out(guarded: Api) -> None:
+    text = "backends: [http://127.0.0.1:5001]\n"
+    room = edit(guarded, text, ["services", "default", "readiness"], "/health").json
+    assert (room["text"].startswith("backends:"), room["written_out"]) == (True, False)
+    none = edit(guarded, text, ["services", "default", "outlier", "consecutive_errors"], 7).json
+    assert (none["text"].startswith("services:"), none["written_out"]) == (True, True)
+    again = edit(guarded, none["text"], ["services", "default", "readiness"], "/health").json
+    assert again["written_out"] is False
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,20 @@ def test_the_schema_is_one() -> None:
     assert "title" not in json.dumps(SCHEMA["$defs"])
 
 
+def test_texts_with_a_unit_say_their_kind() -> None:
+    """Forms show the units, and take no pattern apart."""
+    kinds = {"2s": "duration", "64KiB": "size", "20%": "percent", "${NAME}": "reference"}
+    seen = set()
+    for section in SCHEMA["$defs"].values():
+        for said in section.get("properties", {}).values():
+            for option in said.get("anyOf", [said]):
+                fits = {kind for text, kind in kinds.items() if re.search(option.get("pattern", "$^"), text)}
+                if len(fits) == 1 and "pattern" in option:
+                    assert option.get("x-kind") == min(fits), option
+                    seen |= fits
+    assert seen == set(kinds.values())
+
+
 def files() -> list[str]:
     """The demo's, and every one that the tests of loading and resolving have."""
     here = Path(__file__).parent

@@ -50,8 +50,9 @@ class Bounds:
         return f"{self.least:g} or more" if self.most is None else f"{self.least:g} to {self.most:g}"
 
 
-def _schema(pattern: str, *more: dict[str, Any], examples: list[Any]) -> WithJsonSchema:
-    text = {"type": "string", "pattern": f"^(?:{pattern})$"}
+def _schema(pattern: str, *more: dict[str, Any], examples: list[Any], kind: str = "") -> WithJsonSchema:
+    """`kind`: `duration`, `size` or `percent`, so that forms show its units. Validators ignore the keyword `x-kind`."""
+    text = {"type": "string", "pattern": f"^(?:{pattern})$", **({"x-kind": kind} if kind else {})}
     return WithJsonSchema({"anyOf": [text, *more], "examples": examples} if more else {**text, "examples": examples})
 
 
@@ -61,7 +62,7 @@ Number = Annotated[float, BeforeValidator(coerce.read_number)]
 Text = Annotated[str, BeforeValidator(coerce.read_text, json_schema_input_type=str | int | float | bool)]
 Word = Annotated[str, BeforeValidator(coerce.read_text)]
 
-_DURATION_SCHEMA = _schema(units.DURATION_PATTERN, {"const": 0}, examples=["250ms", "2s", "1m"])
+_DURATION_SCHEMA = _schema(units.DURATION_PATTERN, {"const": 0}, examples=["250ms", "2s", "1m"], kind="duration")
 _WRITE_DURATION = PlainSerializer(units.format_duration, return_type=str)
 #: Seconds; 0 is allowed and means what the field says.
 Duration = Annotated[float, BeforeValidator(coerce.read_duration), _WRITE_DURATION, _DURATION_SCHEMA]
@@ -74,14 +75,14 @@ Size = Annotated[
     BeforeValidator(coerce.read_size),
     Bounds(0),
     PlainSerializer(units.format_size, return_type=str),
-    _schema(units.SIZE_PATTERN, {"type": "integer", "minimum": 0}, examples=["64KiB", "10MiB"]),
+    _schema(units.SIZE_PATTERN, {"type": "integer", "minimum": 0}, examples=["64KiB", "10MiB"], kind="size"),
 ]
 Percent = Annotated[
     float,
     BeforeValidator(coerce.read_percent),
     AfterValidator(coerce.at_most_all),
     PlainSerializer(units.format_percent, return_type=str),
-    _schema(units.PERCENT_PATTERN, {"const": 0}, examples=["20%"]),
+    _schema(units.PERCENT_PATTERN, {"const": 0}, examples=["20%"], kind="percent"),
 ]
 _ONE_STATUS = {"type": "string", "pattern": f"^(?:{units.STATUS_PATTERN})$"}
 _STATUS_NUMBER = {"type": "integer", "minimum": 100, "maximum": 599}
@@ -105,7 +106,7 @@ MinReady = Annotated[
     Quorum,
     BeforeValidator(coerce.read_quorum),
     PlainSerializer(coerce.write_quorum),
-    _schema(units.PERCENT_PATTERN, {"type": "integer", "minimum": 1}, examples=["100%", 2]),
+    _schema(units.PERCENT_PATTERN, {"type": "integer", "minimum": 1}, examples=["100%", 2], kind="percent"),
 ]
 
 Name = Annotated[

@@ -17,7 +17,12 @@ from lb.config.model.section import Section
 from lb.config.model.services import Pool, Service
 
 TITLE = "lb configuration"
-_REFERENCE = {"type": "string", "pattern": r"\$\{", "description": "A value with a reference to the environment."}
+_REFERENCE = {
+    "type": "string",
+    "pattern": r"\$\{",
+    "x-kind": "reference",
+    "description": "A value with a reference to the environment.",
+}
 _SCALARS = ("string", "integer", "number", "boolean")
 
 

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from lb.config.check.figures import CheckFigures, figures
 from lb.config.edit.in_place import REMOVE
-from lb.config.edit.long_form import change, settings
+from lb.config.edit.long_form import change, is_short, settings
 from lb.config.edit.textdiff import difference, merge
 from lb.config.edit.yaml_cst import Unwritable
 from lb.config.load import load_text
@@ -24,6 +24,7 @@ from lb.config.resolve import resolve
 from lb.config.yaml.problems import ConfigError
 from lb.control.api import problems
 from lb.control.api.draft_models import (
+    ChangedText,
     CheckFiguresView,
     DifferenceLine,
     Draft,
@@ -36,7 +37,7 @@ from lb.control.api.endpoint import Answer, Endpoint
 from lb.control.api.http import OPERATIONS, Body, body, query, send, view
 from lb.control.api.problems import Rejected
 from lb.control.api.views import validation
-from lb.control.models import ConfigDraft, ConfigText, Validation
+from lb.control.models import ConfigDraft, Validation
 from lb.core.detection import formula
 
 #: Targets of one kind of check that are named.
@@ -57,10 +58,16 @@ async def edit(request: web.Request) -> web.Response:
     wanted = await _wanted(request, SettingChange)
     value = REMOVE if wanted.value is None else wanted.value
     try:
-        text = await asyncio.to_thread(change, wanted.text, tuple(wanted.path), value)
+        changed = await asyncio.to_thread(_changed, wanted, value)
     except Unwritable as error:
         raise Rejected(problems.CANNOT_BE_CHANGED, str(error)) from None
-    return view(request, ConfigText(text=text))
+    return view(request, changed)
+
+
+def _changed(wanted: SettingChange, value: object) -> ChangedText:
+    """Raises `Unwritable`."""
+    text = change(wanted.text, tuple(wanted.path), value)
+    return ChangedText(text=text, written_out=is_short(wanted.text) and not is_short(text))
 
 
 async def merged(request: web.Request) -> web.Response:
@@ -148,7 +155,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "POST", "/api/v1/config/edit", edit, "editDraft", "configuration",
         "Change one setting of a configuration text where it stands",
-        {200: Answer("The text with the change: comments, order and quotes of the rest as they were.", ConfigText)},
+        {200: Answer("The text with the change: comments, order and quotes of the rest as they were.", ChangedText)},
         "Nothing is applied, and what runs does not matter. Shorthands are written out where they have no room for the "
         "setting. What an alias or a merge brings in is refused.",
         takes=SettingChange, refusals=(problems.CANNOT_BE_CHANGED,),

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lb.control.models import ConfigDraft, Validation, View
+from lb.control.models import ConfigDraft, ConfigText, Validation, View
 
 _EXAMPLE = "backends: [http://127.0.0.1:5001]\n"
 
@@ -81,6 +81,13 @@ class SettingChange(ConfigDraft):
     """Where it is in the long form; entries of lists are numbers from 0, the number behind the last one appends."""
     value: Any = Field(default=None, examples=["5s"])
     """The new value; null takes it out, so that its default counts."""
+
+
+class ChangedText(ConfigText):
+    """The text of a configuration file in which one setting was changed."""
+
+    written_out: bool = False
+    """Whether the short form had no room for the setting, and its service is written out now."""
 
 
 class MergeRequest(ConfigDraft):

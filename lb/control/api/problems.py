@@ -245,6 +245,7 @@ def config_problem(found: FileProblem) -> ConfigProblem:
         column=found.column,
         message=found.message,
         hint=found.hint,
+        hints=found.hint.splitlines(),
         quote=found.quote,
         width=found.width,
         path=found.path,

@@ -10,6 +10,7 @@ export class Problem extends Error {
   constructor(status, document) {
     super(document.detail || document.title || `HTTP ${status}`);
     this.status = status;
+    this.type = document.type || "";
     this.title = document.title || `HTTP ${status}`;
     this.detail = document.detail || "";
     this.reasons = document.reasons || [];

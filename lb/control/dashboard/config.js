@@ -156,7 +156,7 @@ async function change(path, value) {
         if (!wanted.has(key)) wanted.set(key, [place, to]); // somebody types as well: once more, on that
         continue;
       }
-      if (/^backends\s*:/m.test(text) && !/^backends\s*:/m.test(answer.text)) {
+      if (answer.written_out) {
         toast("The short form has no room for this: the file is written out as a service. Undo brings the short form back");
       }
       removed = to === null ? { key, before: text, after: answer.text } : {};
@@ -220,7 +220,7 @@ function atCaret(line, column) {
   caret = [line, column];
   say(byId("place"), `line ${line}, column ${column}`);
   const here = [...(draft?.problems || []), ...(draft?.warnings || [])].filter((each) => each.line === line);
-  say(byId("at-caret"), draftOf === editor.text ? here.map((each) => `${each.message}. ${each.hint.split("\n")[0]}`.trim()).join(" · ") : "");
+  say(byId("at-caret"), draftOf === editor.text ? here.map((each) => `${each.message}. ${each.hints[0] ?? ""}`.trim()).join(" · ") : "");
 }
 
 function problems(found) {
@@ -464,7 +464,7 @@ function put(text, force) {
         return { answer };
       } catch (error) {
         if (error instanceof Problem && error.status === 412) return { conflict: error.message };
-        if (error instanceof Problem && error.title === "The file was edited" && !force) return { edited: true };
+        if (error instanceof Problem && error.type === "/problems/the-file-was-edited" && !force) return { edited: true };
         if (error instanceof Problem && error.status === 422) soon(0);
         throw error;
       }
