@@ -5,6 +5,7 @@ Orders on one target are judged by two rotations of its service: the one now, an
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,11 +57,18 @@ def of_target(kind: Kind, target: Target, text: str, *, field: str = "", old: st
     )
 
 
-def without_it(target: Target, now: Rotation, then: Rotation) -> tuple[Consequence, ...]:
-    """Which targets or pools get the requests of a target that is taken out; nothing where it gets none."""
+def without_it(target: Target, now: Rotation, then: Rotation, able: Collection[str]) -> tuple[Consequence, ...]:
+    """Which targets or pools get the requests of a target that is taken out; nothing where it gets none.
+
+    `able`: the ids of the pool's targets that can serve.
+    """
     before, after = _members(now, target.pool), _members(then, target.pool)
     if not before.get(target.id):
         return ()
+    if after and not any(id in able for id in after):  # the pool is in panic, and set to `spread`
+        rest = f"{len(after)} targets get" if len(after) > 1 else f"{next(iter(after))} gets"
+        text = f"no other target of {target.pool} is ready: by `panic: spread`, {rest} its share all the same"
+        return (_of_pool("short", target, text),)
     if after:
         rest = f"the other {len(after)} ready targets" if len(after) > 1 else f"{next(iter(after))} alone"
         return (_of_pool("instead", target, f"{rest} of {target.pool} get its share"),)

@@ -167,7 +167,9 @@ class Drains:
     def without_it(self, target: Target, wanted: TargetDesired) -> Sequence[Consequence]:
         """Which targets get the requests of a target that these wishes take out."""
         rotations = self._rotations
-        return without_it(target, rotations.current[target.service], rotations.with_wishes(target, wanted))
+        pool = pool_of(service_of(self._state, target.service), target.pool)
+        able = {each.id for each in pool.targets if rotations.can_serve(each)}
+        return without_it(target, rotations.current[target.service], rotations.with_wishes(target, wanted), able)
 
     def counted(self, target: Target, wanted: TargetDesired) -> Sequence[Consequence]:
         """The path of a pool's requests when a target that cannot serve counts by these wishes."""

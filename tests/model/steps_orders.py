@@ -91,7 +91,7 @@ def judge_outcome(
         shares = world.services()[name].shares
         world.violate("5 gates", f"{what}: nobody can serve now, and it was not said: {shares}, {told}")
         return
-    unforeseen = preview is not None and not any(change.kind == "unserved" for change in preview.changes)
+    unforeseen = preview is not None and not any(change.kind in ("unserved", "short") for change in preview.changes)
     if unforeseen and not world.ejected_within_the_order:
         foreseen = [change.text for change in preview.changes]
         world.violate("4 dry run", f"{what}: nobody can serve now, and the dry run did not say so: {foreseen}")

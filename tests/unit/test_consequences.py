@@ -35,9 +35,21 @@ A, B, C = "s/blue/one:1", "s/blue/two:1", "s/blue/three:1"
     ],
 )
 def test_a_target_that_is_taken_out(now: Rotation, then: Rotation, kind: str, text: str) -> None:
-    found = without_it(ONE, now, then)
+    found = without_it(ONE, now, then, able={A, B, C})
     assert [each.kind for each in found] == ([kind] if kind else [])
     assert all(text in each.text and (each.service, each.pool) == ("s", "blue") for each in found)
+
+
+@pytest.mark.parametrize(
+    ("then", "text"),
+    [
+        (rotation((B,)), f"no other target of blue is ready: by `panic: spread`, {B} gets its share all the same"),
+        (rotation((B, C)), "is ready: by `panic: spread`, 2 targets get its share all the same"),
+    ],
+)
+def test_targets_that_get_requests_by_panic_alone_are_not_called_ready(then: Rotation, text: str) -> None:
+    (found,) = without_it(ONE, rotation((A, B, C)), then, able={A})
+    assert (found.kind, text in found.text) == ("short", True)
 
 
 @pytest.mark.parametrize(
