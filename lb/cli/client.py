@@ -62,7 +62,7 @@ class Refusal(Failure):
 
 
 class Unreachable(Failure):
-    """Nobody answered, or nobody who could be understood; `why` is the reason in a few words."""
+    """No answer came, or none that could be understood; `why` is the reason in a few words."""
 
     def __init__(self, message: str, why: str) -> None:
         super().__init__(message)

@@ -27,7 +27,7 @@ GENERAL = frozenset({"lb", "all"})
 
 
 class Place(NamedTuple):
-    """What an event has happened to."""
+    """The subject of an event."""
 
     service: str = ""
     pool: str = ""

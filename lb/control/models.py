@@ -545,7 +545,7 @@ class ConfigProblem(View):
     hint: str = ""
     """The allowed values, the probable meaning, or the remedy."""
     hints: list[str] = Field(default_factory=list)
-    """`hint` line by line: the first says what to do, the others are examples or more of it."""
+    """`hint` line by line: the first says what to do, the further ones are examples or more of it."""
     quote: str = ""
     """The offending line as it stands in the file."""
     width: int = 1

@@ -116,8 +116,8 @@ class ClientStream:
         raise NotImplementedError
 
     def framed_request(self, stream: TargetStream, begin: bool) -> bytes | None:
-        """The chunks of the request's body as they came: all of it so far (`begin`), or the bytes since the last call
-        of the same stream. Without the last chunk. None: the stream has to frame the payload by itself.
+        """The chunks of the request's body as they came: all of it so far (`begin`), or the bytes since the stream's
+        last call. Without the last chunk. None: the stream has to frame the payload by itself.
 
         A target's stream asks as it is sent the request (`begin`), and, if it got bytes then, with each further piece.
         The chunks pass as they came then, which the exchange, whose pieces are payload, sees nothing of.

@@ -35,7 +35,7 @@ def delivery(sock: socket.socket) -> Delivery | None:
 
 def unacknowledged(sock: socket.socket) -> int:
     """Bytes in the kernel's send buffer that the peer's kernel has not acknowledged, or a Unix socket's peer not read.
-    0 where the kernel does not tell."""
+    It is 0 where unknown."""
     try:
         answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
     except (OSError, ValueError):

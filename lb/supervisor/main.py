@@ -699,7 +699,8 @@ def run(
         try:
             await supervisor.run(announce)
         finally:
-            # The loop takes its handlers away when it closes; what comes after that waits for the end, or for the shim.
+            # The loop takes its handlers away when it closes; a signal after that waits for the end, or for the pid
+            # proxy.
             signal.pthread_sigmask(signal.SIG_BLOCK, early_signals.HANDLED)
         return supervisor
 

@@ -46,7 +46,7 @@ from lb.supervisor.totals import Counters
 
 #: The environment variable that tells a successor of its predecessor.
 VARIABLE = "LB_PREDECESSOR"
-#: The environment variable of processes whose ancestor will be a shim.
+#: The environment variable of processes whose ancestor will be a pid proxy.
 SHIM = "LB_SHIM"
 #: Seconds that a successor has by default to be ready: a start takes about one, its first probes perhaps five.
 READY_WITHIN = 30.0
@@ -289,7 +289,7 @@ def step_aside(successor: int, lock: Path) -> None:
         return
     if os.environ.get(SHIM):
         return
-    # A signal that comes while the shim starts waits for it.
+    # A signal that comes while the pid proxy starts waits for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
     os.execv(sys.executable, [sys.executable, "-m", "lb.supervisor.os.pid_proxy", str(successor), str(lock)])
 
