@@ -19,7 +19,7 @@ Kind = Literal[
     "compared",  # a pool's answers are compared with another pool's
     "watched",  # a pool is watched for a time
     "ended",  # a release ends
-    "finishing",  # what is under way there may finish; `old`: how many, of a target
+    "finishing",  # requests under way there may finish; `old`: how many, of a target
     "instead",  # the targets, or the pools, that get the requests of a target or pool that has left
     "unserved",  # clients get 503
     "short",  # fewer targets than wanted can serve
@@ -38,7 +38,7 @@ class Consequence:
     service: str = ""
     pool: str = ""
     target: str = ""  # its id
-    field: str = ""  # what changes of it: share, weight, in_flight, tunnels
+    field: str = ""  # the changed value: share, weight, in_flight, tunnels
     old: str = ""
     new: str = ""
 

@@ -67,7 +67,7 @@ class Desired:
 def under_configuration(
     desired: Desired, services: Iterable[Service], actives: Mapping[str, str], at: float = 0.0
 ) -> tuple[Desired, Renames]:
-    """The wishes in line with a (new) configuration, and what has another name in it.
+    """The wishes in line with a (new) configuration, and the renamed parts.
 
     `actives`: service → `active:` of the file; `at`: Unix time.
     """
@@ -93,7 +93,8 @@ def under_names(
 
 
 def renamed(desired: Desired, renames: Renames) -> Desired:
-    """The same wishes under the names of a new configuration; what has no new name is left for `reconcile` to drop.
+    """The same wishes under the names of a new configuration; a part without a new name is left for `reconcile` to
+    drop.
 
     A target that succeeds several is drained if one of them is: that costs an undrain, the contrary costs requests.
     """

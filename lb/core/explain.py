@@ -128,7 +128,7 @@ def _last_probe(health: Health, seen: Sequence[Seen], now: float) -> list[str]:
 
 
 def _last_failure(seen: Sequence[Seen], now: float) -> list[str]:
-    """The newest failure, unless it was the last probe, and what its answer's body says."""
+    """The newest failure, unless it was the last probe, and the text of its answer's body."""
     failed = next((each for each in reversed(seen) if not each.verdict.ok and not each.verdict.ignored), None)
     if failed is None:
         return []

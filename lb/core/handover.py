@@ -117,7 +117,7 @@ def successors(
 
 
 def why_over(handover: Handover, able: Sequence[str], now: float) -> str:
-    """Why a handover is over, for people; empty: it is not. `able`: what `successors` found."""
+    """Why a handover is over, for people; empty: it is not. `able`: the result of `successors`."""
     if able:
         new_ones = f"{able[0]} can serve" if len(able) == 1 else f"{len(able)} new targets can serve"
         return f"{new_ones} after {span(now - handover.since)}: the replaced targets take no more requests"

@@ -64,8 +64,8 @@ class IdleLimit:
         self.safe_for = TRUST  # seconds: an idle connection up to this age may carry a request that is not idempotent
         self._last = (-inf, 0.0)  # when the last connection was closed, and its age
         self._since = -inf  # when the first of the connections that were closed together was
-        self._kept = (inf, 0.0, 0.0)  # what was known before that
-        self._believed = (inf, 0.0, 0.0)  # what was known a moment ago: it counts when the target turns out to be dead
+        self._kept = (inf, 0.0, 0.0)  # the habit before that
+        self._believed = (inf, 0.0, 0.0)  # the habit of a moment ago: it counts when the target turns out to be dead
         self._believed_at = -inf
         self._refused = -inf  # when it last refused a connection
         self._ended = -inf  # when the target was last seen to close all at once
@@ -99,7 +99,7 @@ class IdleLimit:
             self._derive(configured)
 
     def refused(self, now: float, configured: float) -> None:
-        """The target refused a connection: what it closed a moment ago, it closed because it died."""
+        """The target refused a connection: connections that it closed a moment ago were closed because it died."""
         if now - self._believed_at <= BEFORE_REFUSAL:
             self._now, self._longest, self.survived = self._believed
             self._derive(configured)

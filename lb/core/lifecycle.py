@@ -1,4 +1,4 @@
-"""A target's life: what probes, ejections and operators make of it. Pure; `now` is seconds of one monotonic clock.
+"""A target's life: its health by probes, ejections and operators. Pure; `now` is seconds of one monotonic clock.
 
 Three small machines, not one chain, because none may overwrite what another knows: undraining a target that failed
 meanwhile must find it unready. HAProxy (operational and administrative state) and Envoy (two health flags) keep axes
@@ -75,7 +75,7 @@ class Verdict(NamedTuple):
     weight_hint: float | None = None  # share of its weight that the target asks for; None: it said nothing
     drain_hint: bool = False  # the target asks for no new requests
     ignored: bool = False  # neither pass nor failure (ignore_1xx, our own stall): changes nothing
-    got: str = ""  # what came back, for `lb probe`: the answer's first lines, a command's output
+    got: str = ""  # the answer, for `lb probe`: its first lines, or a command's output
     excerpt: str = ""  # of a failure: how the answer's body begins, printable. Never on the disk, and no header in it
 
 
@@ -219,7 +219,7 @@ class Emptied(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """Time has passed: what ends by time alone may end."""
+    """Time has passed: states that end by time alone may end."""
 
 
 Event = Probed | Eject | Readmit | Drain | Undrain | Emptied | Tick
@@ -294,9 +294,9 @@ def step(health: Health, event: Event, now: float, rules: Rules) -> tuple[Health
 
 
 def under_rules(health: Health, now: float, rules: Rules) -> Health:
-    """`health` after its rules have changed: what is under way by time goes on by the new ones.
+    """`health` after its rules have changed: states under way go on by the new ones.
 
-    A warm-up ends when the new window says; one that is over is not begun again. No ejection and no hold lasts longer
+    A warm-up ends when the new window says; a finished one is not begun again. No ejection and no hold lasts longer
     than the new rules allow from now on, and without damping nothing is held.
     """
     damping = rules.damping
@@ -322,7 +322,7 @@ def _probe_axis(
     if doubt and health.probe == "ready":  # a doubt keeps a verdict; it never gives one
         since = health.doubt_since if health.doubt else now
         if now - since < rules.patience:
-            if doubt == "overloaded" and health.doubt != doubt:  # what concerns many is said once for all
+            if doubt == "overloaded" and health.doubt != doubt:  # a cause that many targets share is said once for all
                 text = f"overloaded: {verdict.text}, but it goes on answering clients"
                 effects.append(Effect("say", text, cause="overloaded"))
             relief = max(0.1, health.relief / 2) if doubt == "overloaded" else health.relief

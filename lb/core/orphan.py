@@ -11,7 +11,7 @@ from dataclasses import dataclass
 SAY_EVERY = 60.0
 #: Seconds beyond the bound that a worker waits for a supervisor that has come for it and still starts.
 START_TIME = 60.0
-#: Seconds at least between two looks: what rounding leaves of a time is too short to move a clock.
+#: Seconds at least between two looks: the rounding rest of a time is too short to move a clock.
 PAUSE = 0.01
 
 

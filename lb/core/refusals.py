@@ -1,4 +1,4 @@
-"""Why an operation is refused: a constant for each kind, what happened this time, and what is in the way.
+"""Why an operation is refused: a constant for each kind, this time's details, and the obstacles.
 
 The meaning of each kind to a client, and its HTTP status, is in `lb/control/api/problems.py`.
 """

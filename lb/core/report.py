@@ -47,7 +47,7 @@ class TargetTally(msgspec.Struct, array_like=True, gc=False):
         return total
 
     def add(self, other: TargetTally, gauges: bool = True) -> None:
-        """Add another one's counters; with `gauges`, what it has open now as well."""
+        """Add another one's counters; with `gauges`, its open connections and requests as well."""
         codes = self.codes
         for code, count in other.codes.items():
             codes[code] = codes.get(code, 0) + count
@@ -98,7 +98,7 @@ def counted_under(service: str, pool: str, pools: Mapping[str, Collection[str]])
 
 @dataclass(slots=True)
 class PoolTally:
-    """One worker's view of the requests that a pool answered (or failed to): what the clients saw."""
+    """One worker's view of the requests that a pool answered (or failed to), as the clients saw them."""
 
     service: str  # "none": no route matched
     pool: str  # "none": answered before a pool was chosen
@@ -138,9 +138,9 @@ class RequestRecord:
     code: int
     seconds: float
     reason: str  # why the proxy answered by itself or cut; empty: the target's answer passed on
-    tries: list[str] = field(default_factory=list)  # "target: what happened", in order
+    tries: list[str] = field(default_factory=list)  # "target: result", in order
     host: str = ""  # of a refused request alone, as far as it could be read
-    refused: str = ""  # what was wrong with a request that was refused before it was understood
+    refused: str = ""  # the error in a request that was refused before it was understood
 
 
 @dataclass(slots=True)

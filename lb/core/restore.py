@@ -162,7 +162,7 @@ def under_name(alike: Sequence[Kept], target: str, moved: bool) -> Kept:
     """The kept part of `target`, which had another name: the same question was asked of its address.
 
     Of several the one that found it ill is believed, then the newest. Unless it was `moved`, it is another place of
-    that address, and what traffic has made of the first one is not its own.
+    that address, and verdicts from the first one's traffic are not its own.
     """
     best = min(alike, key=lambda kept: (kept.checked == 0.0, kept.ready, -kept.checked, kept.target))
     if moved:

@@ -1,4 +1,4 @@
-"""A release from its first step to its end: which share the new pool has, what is watched, and when it is taken back.
+"""A release from its first step to its end: the share of the new pool, the watch, and the way back.
 
                  pass               pass                  time is over
     stepping ──────────▶ stepping ──────────▶ baking ──────────────────────▶ done
@@ -153,13 +153,13 @@ class Rollout:
     plan: Plan
     phase: Phase
     step: int = 0  # index in `plan.steps`
-    baseline: Tally = NOTHING  # what the old pool did before it lost its traffic
+    baseline: Tally = NOTHING  # the old pool's answers before it lost its traffic
     ready_floor: float = 1.0  # share of the new pool that was ready at the beginning
     failed: bool = False  # the analysis found it bad
     announced: bool = False  # when it is over: the pool that lost its traffic was seen drained, and that was told
     reason: str = ""  # why it was frozen or rolled back, or how it ended
     measure: Measure | None = None
-    outlook: str = ""  # what the analysis says now
+    outlook: str = ""  # the present result of the analysis
     needed: int = 0  # requests still needed before it can say more
     held: bool = False  # the step's time is over and it waits for data
 
@@ -285,7 +285,7 @@ def _findings(rollout: Rollout, measure: Measure, sample: Sample, mark: Mark) ->
         yield _enough(new, old, limits.min_requests, names)
         yield errors(new, old, limits.error_rate, alpha, names)
         yield latency(new, old, limits.latency, alpha, names)
-        # Trouble that begins late in a long step; what is unclear in a window holds nothing up.
+        # Trouble that begins late in a long step; an unclear window holds nothing up.
         if more_errors(*long, limits.error_rate, alpha / windows):
             yield errors(*long, limits.error_rate, alpha / windows, names)
         bound = latency_limit(long[1], limits.latency) if long[1].requests else None
@@ -348,7 +348,7 @@ def _enough(new: Tally, old: Tally, wanted: int, names: tuple[str, str]) -> Find
 
 
 def _too_few_ready(rollout: Rollout, sample: Sample) -> bool:
-    """Fewer than wanted, and fewer than of the old pool: what befalls both speaks against neither."""
+    """Fewer than wanted, and fewer than of the old pool: trouble of both speaks against neither."""
     new = _ready(sample.new_ready, sample.new_total)
     floor = min(rollout.plan.thresholds.ready, rollout.ready_floor)
     return new < floor and new < _ready(sample.old_ready, sample.old_total)
@@ -409,7 +409,7 @@ def resume(rollout: Rollout, *, can_go_back: bool = True) -> Next:
 
 
 def renamed(rollout: Rollout, old: str, new: str) -> Rollout:
-    """Pool `old` has another name now; what is measured begins anew."""
+    """Pool `old` has another name now; its measurements begin anew."""
     plan = rollout.plan
     plan = replace(plan, old=new if plan.old == old else plan.old, new=new if plan.new == old else plan.new)
     return replace(rollout, plan=plan, measure=None, outlook="", needed=0, held=False)
@@ -430,7 +430,7 @@ def _freeze(rollout: Rollout, text: str) -> Next:
     return frozen, (Effect("freeze", text),)
 
 
-# --- what is desired, and what is kept -------------------------------------------------------------------------------
+# --- desired and kept state ------------------------------------------------------------------------------------------
 
 
 def traffic(rollout: Rollout, before: ServiceDesired, at: float) -> ServiceDesired:

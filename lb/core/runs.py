@@ -31,8 +31,8 @@ class Run(msgspec.Struct, omit_defaults=True):
 
     target: str
     check: str  # readiness | liveness
-    kind: str  # "passed", "ignored", "mixed", or what sort of failure it was (`lifecycle.FAILURES`)
-    text: str  # what the last of them found
+    kind: str  # "passed", "ignored", "mixed", or the kind of failure (`lifecycle.FAILURES`)
+    text: str  # the text of the last of them
     first: float  # when the first of them began
     last: float  # …and the last
     low: float  # seconds that the fastest took…
@@ -41,7 +41,7 @@ class Run(msgspec.Struct, omit_defaults=True):
     failed: int = 0
     ignored: int = 0
     doubt: str = ""  # why the failures were not counted
-    was: str = ""  # no probes: the target had this id until now, and what came before is its own
+    was: str = ""  # no probes: the target had this id until now, and former runs are its own
 
     @property
     def count(self) -> int:

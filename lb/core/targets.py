@@ -44,8 +44,8 @@ class Target:
     port: int
     weight: int = 1  # 0: takes no traffic
     tls: TlsClient | None = None
-    #: The IP addresses that a host name stands for, the first to be tried first. Workers look no name up: what they are
-    #: told has them, what follows from the file has not.
+    #: The IP addresses that a host name stands for, the first to be tried first. Workers look no name up: targets in a
+    #: message have addresses, targets from the file have none.
     addresses: tuple[str, ...] = ()
 
 
@@ -60,7 +60,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """The balancing policy of a service and, for hashing, what is hashed."""
+    """The balancing policy of a service and, for hashing, its input."""
 
     policy: str = "round_robin"  # round_robin | least_request | random_two | peak_ewma | ring | maglev
     key: str = "client"  # client | path | header:NAME | cookie:NAME
@@ -96,7 +96,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """Bounds of one worker towards a service: what is over them waits in the queue or is shed with 503."""
+    """Bounds of one worker towards a service: requests over them wait in the queue or are shed with 503."""
 
     connections: int = 1024  # to one target
     pending: int = 1024  # requests waiting for a target, in each pool
@@ -158,7 +158,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """An address that accepts clients, and what it lets them do."""
+    """An address that accepts clients, and the limits for them."""
 
     bind: str  # as configured: host:port, [v6]:port or unix:/path; names the listener
     tls: TlsServer | None = None

@@ -4,8 +4,8 @@
 hands over heads and pieces of payload. The stream decides how they are written, and whether the connection serves
 another request.
 
-The classes here are interfaces: what raises `NotImplementedError` is overridden by each stream. They are plain base
-classes. A class that is called for each request and is to be compiled can be no `Protocol`.
+The classes here are interfaces: a method that raises `NotImplementedError` is overridden by each stream. They are plain
+base classes. A class that is called for each request and is to be compiled can be no `Protocol`.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class Context:
         self.log: Log | None = None
         self.read_deferral = ReadDeferral(loop)
         self.reply_heads: dict[bytes, ResponseHead] = {}  # see `Upstream`
-        self.last_reply: ResponseHead | None = None  # of these, the one that was met last, and how it came
+        self.last_reply: ResponseHead | None = None  # of these, the last one met, and how it came
         self.last_reply_raw = b""
         self.sending: dict[Sender, Sending] = {}  # connections whose peer has yet to take bytes, or the close
         self.tunnels: set[OpenTunnel] = set()

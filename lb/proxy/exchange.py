@@ -429,7 +429,7 @@ class Exchange(Ended):
                 lease.leave_unused(upstream, self.connected_at)
                 self.lease, self.pool, self.phase = None, pool, NEW
                 self._next_lane()
-                former.wake()  # what waits there may ride the connection
+                former.wake()  # the first waiter may ride the connection
                 return
         self._send(upstream)
 

@@ -50,7 +50,7 @@ class Ended(Requester):
     answered_by_proxy: bool  # lb answered by itself
     was_cut: bool  # the answer began, and was cut off
     attempt: int  # tries after the first
-    attempt_log: Sequence[str]  # what became of each try that failed
+    attempt_log: Sequence[str]  # the result of each try that failed
     bucket: int  # of the histogram, for the seconds it took
     bytes_in: int
     bytes_out: int

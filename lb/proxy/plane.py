@@ -66,7 +66,7 @@ class DataPlane:
         self.live = LiveConfig(self.context)
         self.incarnation = time.time_ns()
         self._leaving: list[Lane] = []  # lanes of removed targets, until their last request is over
-        self._removed: dict[str, TargetTally] = {}  # what was counted for removed targets, by pool
+        self._removed: dict[str, TargetTally] = {}  # counts of removed targets, by pool
         self._moving: set[str] = set()  # ids of `_removed` that may have changed since the last report
         self._folded: list[str] = []  # targets removed since the last report
         self._folded_pools: list[tuple[str, str]] = []  # pools removed since then
@@ -296,7 +296,7 @@ class DataPlane:
                 lane.drain(lane.id in draining, now)
 
     def downstream(self, listener: Listener) -> Callable[[], asyncio.Protocol]:
-        """The protocol factory of a listener. (A `Downstream` has not the base class: one that is compiled cannot.)"""
+        """The protocol factory of a listener. (A `Downstream` has not the base class: a compiled class cannot.)"""
         return lambda: cast("asyncio.Protocol", Downstream(self.live, self.front, listener))
 
     def recall(self, request_id: str) -> None:

@@ -1,10 +1,10 @@
 """Sending: whether a peer still takes what was written to it.
 
 A transport says once that its write buffer is full (`pause_writing`), and `close()` waits for that buffer without any
-bound. So a connection whose buffer is full, and one that is to close, is put into `DataPlane.sending` with a `Sending`.
-The sweeper looks at it until the buffer is empty or the connection is gone. Progress counts, as for nginx's
-`send_timeout`: a peer that takes a little at a time is served, and one that takes nothing is cut off. The kernel knows
-best: it counts what the peer has acknowledged while megabytes still wait in its own buffer.
+bound. So a connection whose buffer is full, or that is to close, is put into `DataPlane.sending` with a `Sending`. The
+sweeper looks at it until the buffer is empty or the connection is gone. Progress counts, as for nginx's `send_timeout`:
+a peer that takes a little at a time is served, and one that takes nothing is cut off. The kernel knows best: it counts
+what the peer has acknowledged while megabytes still wait in its own buffer.
 """
 
 from __future__ import annotations

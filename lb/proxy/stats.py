@@ -138,7 +138,8 @@ class Stats:
         return {key: counts.settled() for key, counts in self.pools.items()}
 
     def fold(self, key: tuple[str, str], into: tuple[str, str]) -> tuple[PoolCounts, PoolCounts]:
-        """A pool is gone: count what was counted for it under another name. Returns what counted it, and what does."""
+        """A pool is gone: count what was counted for it under another name. Returns the former counters, and the
+        present ones."""
         counts, total = self.pools.pop(key), self.pool_counts(*into)
         total.settled().add(counts.settled())
         return counts, total

@@ -156,7 +156,7 @@ class Requester:
         raise NotImplementedError
 
     def on_failure(self, failure: Failure) -> None:
-        """No connection could be opened, or the one that served the request has failed it."""
+        """No connection could be opened, or the request's connection has failed it."""
         raise NotImplementedError
 
     # --- of the stream ----------------------------------------------------------------------------------------------
@@ -174,8 +174,8 @@ class Requester:
         raise NotImplementedError
 
     def on_response(self, head: ResponseHead, piece: bytes, done: bool, framing: int = 0) -> None:
-        """The answer's head, and what came of its body in the same read. `done`: that was all of it. `framing`: so many
-        bytes of `piece` are the framing of chunks (a splice)."""
+        """The answer's head, and the bytes of its body from the same read. `done`: that was all of it. `framing`: so
+        many bytes of `piece` are the framing of chunks (a splice)."""
         raise NotImplementedError
 
     def on_response_body(self, piece: bytes, done: bool, framing: int = 0) -> None:
@@ -187,7 +187,7 @@ class Requester:
         raise NotImplementedError
 
     def on_upgrade(self, head: ResponseHead, rest: bytes) -> None:
-        """A 101, and what came behind it."""
+        """A 101, and the bytes behind it."""
         raise NotImplementedError
 
     def upstream_blocked(self) -> None:

@@ -1,1 +1,1 @@
-"""The program that decides: desired state, health, workers, and what operators ask for."""
+"""The program that decides: desired state, health, workers, and operators' orders."""

@@ -1,4 +1,4 @@
-"""Waiting until the workers serve by a change: what an order's answer stands for."""
+"""Waiting until the workers serve by a change: the meaning of an order's answer."""
 
 from __future__ import annotations
 

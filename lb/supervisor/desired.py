@@ -19,7 +19,7 @@ from lb.supervisor.events import Events
 from lb.supervisor.state import State
 
 Decided = TypeVar("Decided")
-#: Returns the new value, or the same object when nothing is to change, and what it has decided. May raise.
+#: Returns the new value, or the same object when nothing is to change, and its decision. May raise.
 Change = Callable[[Desired], tuple[Desired, Decided]]
 
 
@@ -39,7 +39,7 @@ class Store(Protocol):
     """
 
     def load(self) -> tuple[Desired | None, str]:
-        """(the newest good value, what was wrong with a newer one); None when there is no value at all."""
+        """(the newest good value, the fault of a newer one); None when there is no value at all."""
 
     def save(self, desired: Desired) -> None:
         """Replace the value. Raises `CannotSave`."""
@@ -81,8 +81,8 @@ class DesiredState:
         `change` is asked again when the value is in the store. A slow disk takes seconds, in which a target that its
         gate counted on may have been ejected.
 
-        Raises `OtherVersion` when the version is not the expected one, `Refused` while changes are blocked, and what
-        `change` raises; then nothing has changed.
+        Raises `OtherVersion` when the version is not the expected one, `Refused` while changes are blocked, and the
+        exceptions of `change`; then nothing has changed.
         """
         async with self._turn:
             if expected_version is not None and expected_version != self.current.version:

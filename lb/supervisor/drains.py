@@ -237,12 +237,12 @@ class Drains:
         return self._desired.current.targets.get(target.id, TargetDesired())
 
     def without(self, target: Target, force: bool) -> str:
-        """Refuse to take a target out when too few would be left; with `force`, what the event adds about that."""
+        """Refuse to take a target out when too few would be left; with `force`, the event's addition about that."""
         return _unless(force, lambda: self._check_enough_left(target))
 
     def counting(self, target: Target, wanted: TargetDesired, force: bool) -> str:
-        """Refuse wishes by which a target that cannot serve counts, when that brings its pool into panic; with
-        `force`, what the event adds about that."""
+        """Refuse wishes by which a target that cannot serve counts, when that brings its pool into panic; with `force`,
+        the event's addition about that."""
         return _unless(force, lambda: self._check_no_panic(target, wanted))
 
     def _gate_of_undrain(self, target: Target, force: bool) -> str:
@@ -332,7 +332,7 @@ def _undrained(wished: TargetDesired) -> TargetDesired:
 
 
 def _unless(force: bool, check: Callable[[], None]) -> str:
-    """Let `check` refuse an order; with `force`, what the event adds about that."""
+    """Let `check` refuse an order; with `force`, the event's addition about that."""
     try:
         check()
     except Refused as refused:

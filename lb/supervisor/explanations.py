@@ -1,4 +1,4 @@
-"""Explains services, targets and requests: why each is as it is, and what would change it."""
+"""Explains services, targets and requests: the reason for the state of each, and the conditions for a change."""
 
 from __future__ import annotations
 

@@ -45,11 +45,11 @@ TOGETHER = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A configuration, and what would be in force with it."""
+    """A configuration, and the state that would be in force with it."""
 
     config: Config
     text: str
-    file_world: World  # what follows from the file alone
+    file_world: World  # the results of the file alone
 
 
 @dataclass(frozen=True, slots=True)

@@ -282,7 +282,7 @@ class Supervisor:
             except (CannotListen, StateTaken, Failed) as error:
                 raise CannotStart(str(error)) from None
             gc.collect()
-            gc.freeze()  # what was made at start stays: only what probes leave behind is looked through, and rarely
+            gc.freeze()  # objects made at start stay: only leftovers of probes are looked through, and rarely
             gc.set_threshold(20_000, 20, 10)
             announce(self)
             systemd.notify("READY=1", f"STATUS=serves {self.state.path}", f"MAINPID={os.getpid()}")
@@ -347,7 +347,7 @@ class Supervisor:
             raise CannotStart(f"state_dir {self.store.directory}: {error.strerror or error}") from None
 
     async def _begin(self, predecessor: Predecessor | None, orphans: OrphanedWorkers) -> HandoverState | None:
-        """Everything up to workers that serve; what a predecessor leaves, when there is one."""
+        """Everything up to workers that serve; with a predecessor, the state that it hands over."""
         complaint = self.desired.load()
         await self.installation.begin()
         if predecessor is None:
@@ -424,8 +424,8 @@ class Supervisor:
         await self._take_over("")
 
     async def _take_over(self, complaint: str) -> None:
-        """From here on what happens is written down: no other supervisor does any more. `complaint`: what was wrong
-        with the desired state on the disk."""
+        """From here on what happens is written down: no other supervisor does any more. `complaint`: the fault of the
+        desired state on the disk."""
         self.events.open(self.store.directory)
         self.probe_history.open(self.store.directory)
         if complaint:

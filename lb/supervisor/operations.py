@@ -208,7 +208,7 @@ class LiveOperations:
         return _previewed(lambda force: self._rollouts.preview_roll_back(service, force), force)
 
     def _gate(self, service: Service, pool: Pool, force: bool) -> str:
-        """Refuse a switch to a pool that cannot serve; with `force`, what the event adds about that."""
+        """Refuse a switch to a pool that cannot serve; with `force`, the event's addition about that."""
         detail = self._shortfall(service, pool)
         if detail and not force:
             raise Refused(Refusal.NOT_READY, detail, self._rotations.unable(pool))
@@ -349,7 +349,7 @@ class LiveOperations:
 
 
 def _somebody_was_faster(what: str, changes: list[Event]) -> Refused:
-    """`changes`: what may have been the faster order, the newest last."""
+    """`changes`: orders that may have been faster, the newest last."""
     if changes:
         by = f" (by {changes[-1].actor})" if changes[-1].actor else ""
         what += f"; the last change: {changes[-1].subject}: {changes[-1].text}{by}"

@@ -86,7 +86,7 @@ class Rates:
         total = Traffic()
         if len(self._samples) >= 2:
             for name, pool in self._samples[-1].pools:
-                if name == service and pool != REMOVED:  # what comes there was counted before
+                if name == service and pool != REMOVED:  # counts folded into it were counted before
                     part = self.of_pool(name, pool)
                     total.requests += part.requests
                     total.errors += part.errors

@@ -82,13 +82,13 @@ class Installed(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A file that was read, and what it comes to."""
+    """A file that was read, and its world."""
 
     text: str
     config: Config
     plan: Plan  # against what runs
     world: World
-    restart: list[str]  # what only a restart brings about
+    restart: list[str]  # changes that only a restart brings about
 
 
 class Reloads:
@@ -219,7 +219,7 @@ class Reloads:
 
     async def _install(self, read: Read, force: bool, put: Callable[[], None] = lambda: None) -> Installed:
         """Put what was read in force, unless it is refused. `put` makes the text the file, when nothing else can fail;
-        what it raises refuses the configuration as well."""
+        its exception refuses the configuration as well."""
         changes = read.plan.changes
         before = self._state.text
         forced = ""

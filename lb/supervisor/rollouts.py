@@ -305,7 +305,7 @@ class Rollouts:
             name = place[0]
             task = self._announcing.pop(was, None)
             if task is not None:
-                task.cancel()  # what it waits for has another name
+                task.cancel()  # the awaited pool has another name
             rollout = self._current(name)  # not one that an earlier configuration has ended
             if rollout is not None:
                 self._rollouts[name] = renamed(rollout, pool, place[1])
@@ -431,7 +431,7 @@ class Rollouts:
             self._measure_from_now(name, rollout)
 
     def _measure_from_now(self, name: str, rollout: Rollout) -> None:
-        """Every worker has confirmed: what comes from now on counts."""
+        """Every worker has confirmed: answers count from now on."""
         sample = self._sample(self._service(name), rollout, self._totals.sums())
         self._rollouts[name], _ = advance(rollout, sample, monotonic())
 

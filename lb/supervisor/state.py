@@ -20,7 +20,7 @@ class State:
     path: Path  # the configuration file
     text: str  # of the configuration in force; the file may have been edited since
     config: Config
-    file_world: World  # what follows from the file alone
+    file_world: World  # the results of the file alone
     world: World  # `file_world` with the replaced targets that go on serving
     tls_paths: list[str]
     targets: Mapping[str, Target] = field(default_factory=dict)  # by target id

@@ -85,7 +85,7 @@ class FileStore:
             self._lock = None
 
     def load(self) -> tuple[Desired | None, str]:
-        """(the newest good state, what was wrong with a newer one); None when there is none at all.
+        """(the newest good state, the fault of a newer one); None when there is none at all.
 
         A damaged file is put aside, so that it is there to be looked at and never becomes the last good one.
         """

@@ -1,4 +1,4 @@
-"""Exact sums over workers: what the living report, and what the dead had reported last.
+"""Exact sums over workers: the reports of the living, and the last reports of the dead.
 
 A worker's reports are cumulative since its start, so that its newest one is all that has to be kept. When a worker is
 gone its counters are added to a base, and its gauges (requests in flight, open connections) are dropped.

@@ -2,7 +2,7 @@
 
 After a death the workers serve on by themselves. A new `lb run` with the same state directory connects to the Unix
 socket of each of them (`process.fd_handover`). It listens with workers of its own on their sockets. When these workers
-serve, it adopts the old ones: they drain and end, and what they report still counts.
+serve, it adopts the old ones: they drain and end, and their reports still count.
 
 In an upgrade the old supervisor (the predecessor) lives. It starts the new one with the command line that it was
 itself started with, and both talk over a socket pair:

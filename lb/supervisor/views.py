@@ -178,7 +178,7 @@ class Views:
         return found
 
     def weight_in_force(self, target: Target) -> float:
-        """The file's weight, or the one that an operator has set."""
+        """The file's weight, or an operator's."""
         override = self._desired.current.targets.get(target.id)
         return override.weight if override is not None and override.weight is not None else target.weight
 
@@ -245,7 +245,7 @@ def _last_rollout(last: LastRollout | None) -> LastRolloutView | None:
 
 
 def _runs(health: Health, history: Sequence[Seen]) -> bool:
-    """Whether the target answers, ready or not; one that hangs may still run."""
+    """Whether the target answers, ready or not; a target that hangs may still run."""
     return history[-1].verdict.kind not in NOBODY if history else health.probe == "ready"
 
 

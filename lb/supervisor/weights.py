@@ -40,7 +40,7 @@ class Weights:
         await self._rotations.enforce(target.service)
 
     def _gate(self, target: Target, new: TargetDesired, weight: int, force: bool) -> str:
-        """Refuse a weight that leaves its pool too few targets; with `force`, what the event adds about that."""
+        """Refuse a weight that leaves its pool too few targets; with `force`, the event's addition about that."""
         return self._drains.counting(target, new, force) if weight else self._drains.without(target, force)
 
     def preview(self, target: Target, weight: int, force: bool) -> list[Consequence]:

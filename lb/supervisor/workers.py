@@ -68,13 +68,13 @@ LOOK_EVERY = 0.25
 SILENT_AFTER = 1.5
 #: Seconds that a new worker has to serve before it is given up.
 SERVE_WITHIN = 15.0
-#: Seconds before a slot's worker is recycled again: one that is born too large must not be replaced for ever.
+#: Seconds before a slot's worker is recycled again: a worker that is born too large must not be replaced for ever.
 RECYCLE_EVERY = 60.0
 #: Seconds before the next replacement of a worker that is behind. They grow while no replacement can install the
 #: snapshot.
 REPLACEMENT_BACKOFF = (1.0, 2.0, 5.0, 15.0, 60.0)
 #: glibc gives memory back to the kernel, and takes it anew, with nearly every piece of a large answer. That is half the
-#: cost of such an answer. With a margin it does so rarely; what is set in the environment already stays.
+#: cost of such an answer. With a margin it does so rarely; a setting in the environment stays.
 MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_TOP_PAD_": str(1 << 20)}
 #: Seconds at most for reading what a worker that has ended had sent: its socket is closed, so nothing more is coming.
 READ_TO_END = 5.0
@@ -101,7 +101,7 @@ class WorkerProcess:
         self.fd_channel: socket.socket | None = None
         self.incarnation = 0
         self.applied = 0
-        self.behind: Behind | None = None  # what it could not install; it confirms nothing until it can
+        self.behind: Behind | None = None  # the snapshot it could not install; it confirms nothing until it can
         self.polled = 0
         self.heard = time.monotonic()
         self.served_since = 0.0  # 0: it does not serve yet
@@ -115,7 +115,7 @@ class WorkerProcess:
             self.channel.send(message)
 
     def hand(self, key: fd_handover.ListenerKey, sock: socket.socket, spare: bool = False) -> None:
-        """Give it a socket to listen on, or to keep; one that takes none hangs, and will be found out."""
+        """Give it a socket to listen on, or to keep; a worker that takes none hangs, and will be found out."""
         if self.fd_channel is not None:
             with suppress(OSError):
                 fd_handover.hand(self.fd_channel, key, sock, spare)
@@ -259,7 +259,7 @@ class Workers:
     # --- telling ----------------------------------------------------------------------------------------------------
 
     def apply(self, snapshot: Snapshot) -> None:
-        """A new snapshot for all: where it differs by targets alone, what has changed of them."""
+        """A new snapshot for all: where it differs by targets alone, only the changed ones."""
         changes = target_changes(self._whole(), snapshot)
         self._take(snapshot)
         if changes is None:
@@ -436,7 +436,8 @@ class Workers:
         elif isinstance(message, Hello):
             worker.incarnation = message.incarnation
             if message.version != VERSION and worker.process is None:
-                # An upgrade's: what it has under way is not to be lost. It knows how to drain without being talked to.
+                # An upgrade's: its requests under way are not to be lost. It knows how to drain without being talked
+                # to.
                 self._tell_people(
                     f"{_named(worker)} of the lb before speaks version {message.version} of the channel, this one "
                     f"{VERSION}: it drains by itself, and what it counts from now on is not known"
@@ -620,7 +621,7 @@ class Workers:
             await asyncio.sleep(LOOK_EVERY)
             now = time.monotonic()
             if now - looked > 4 * LOOK_EVERY:
-                # It was the supervisor that stood still: what workers said meanwhile has yet to be read.
+                # It was the supervisor that stood still: workers' messages of that time have yet to be read.
                 for worker in self._processes:
                     worker.heard = now
             looked = now

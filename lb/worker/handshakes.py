@@ -56,7 +56,7 @@ class HandshakeFailures:
         """A handshake with `peer` on the listener `bind` has failed."""
         reason = reason_of(error)
         self._count(reason)
-        if reason == CLOSED:  # what balancers' TCP checks and port scans do all day
+        if reason == CLOSED:  # balancers' TCP checks and port scans do it all day
             return
         now = self._clock()
         before, unsaid = self._said.get((bind, reason), (-SAID_EVERY, 0))

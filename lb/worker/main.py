@@ -65,8 +65,8 @@ HANDSHAKE_TIME = 10.0
 SHUTDOWN_TIME = 600.0
 #: Connections that wait to be accepted (the kernel caps it at net.core.somaxconn). The loop sets it anew on a socket.
 BACKLOG = 4096
-#: Allocations less frees before a collection of the youngest generation. The hot path makes no cycles: what is
-#: collected are leftovers of connections, and rarely (measured: 700, the default, costs 2 % of a request).
+#: Allocations less frees before a collection of the youngest generation. The hot path makes no cycles: leftovers of
+#: connections are collected, and rarely (measured: 700, the default, costs 2 % of a request).
 GC_THRESHOLD = 20_000
 #: Seconds at most that a worker that ends waits for its supervisor to take the last report.
 LAST_REPORT = 5.0
@@ -298,7 +298,7 @@ class Worker:
             self._confirm()
             return
         self._opening = True
-        self._take_sockets()  # what was sent before the snapshot has arrived before it
+        self._take_sockets()  # messages sent before the snapshot have arrived before it
         wanted = {listener.bind: listener for listener in snapshot.listeners}
         gone = self._listeners.keys() - wanted.keys()
         self._listeners, self._tls_files = wanted, dict(snapshot.files)

@@ -108,12 +108,12 @@ class BlockedCycle(Generic[L]):
         self._behind += (sum([count - 1 for count in in_flight if count > 1]) - self._behind) / SMOOTH
         if self._behind <= BEHIND * self._in_flight:
             return False
-        self._behind = 0.0  # what the longer one does is to be seen afresh
+        self._behind = 0.0  # the longer stretch is measured anew
         self._width = min(len(self._parts), self._width + 1 + self._width // 4)
         return True
 
     def _width_for_flight(self) -> int:
-        """Parts that the next stretch has: what is in flight needs its room, and a long one gets shorter by and by."""
+        """Parts that the next stretch has: requests in flight need its room, and a long one gets shorter by and by."""
         room = ROOM if self._laps >= SMOOTH else AMPLE  # one lap says nothing about what further ones would meet
         needed = min(len(self._parts), ceil(room * self._in_flight / PART))
         return max(SHORTEST, needed, self._width - 1)

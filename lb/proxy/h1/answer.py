@@ -1,4 +1,4 @@
-"""An answer on its way to an HTTP/1 client: what is added to the head, how the body is framed, what keeps alive.
+"""An answer on its way to an HTTP/1 client: the additions to the head, the framing of the body, keep-alive.
 
 A response's length decides its framing for the client (RFC 9112 section 6.3): Content-Length passes as it is; a body
 without a length goes in chunks to HTTP/1.1 and until the close to HTTP/1.0.
@@ -24,7 +24,7 @@ class AnswerWriter(ClientStream):
 
     def __init__(self) -> None:
         self.exchange: Exchange | None = None  # the request under way
-        self.keep_alive = False  # what the answer under way says of the connection
+        self.keep_alive = False  # the answer under way says that the connection stays open
         self.until_close = False  # the end of the connection is the answer's end
         self._rechunk = False  # pieces of the body get the framing of chunks
         self._spliced: ResponseHead | None = None  # the response whose pieces have it already

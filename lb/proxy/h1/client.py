@@ -1,10 +1,10 @@
 """Downstream: a client's connection: reads requests, hands each to an exchange, and starts the next when it is over.
 
-Requests of one connection are answered in order: what a client sends ahead (pipelining) is held, bounded, until its
-turn. No request begins while the client has yet to take earlier answers: the connection, not the exchange, remembers
-that its transport is full. A request that is refused is answered and the connection closed. A lingering read makes the
-client see the answer and not a reset. Every close has a bounded end (`sending`), and a connection counts until its
-transport is gone.
+Requests of one connection are answered in order: bytes sent ahead (pipelining) are held, bounded, until their turn. No
+request begins while the client has yet to take earlier answers: the connection, not the exchange, remembers that its
+transport is full. A request that is refused is answered and the connection closed. A lingering read makes the client
+see the answer and not a reset. Every close has a bounded end (`sending`), and a connection counts until its transport
+is gone.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ LINGER_QUIET = 5.0
 LINGER_SHORT: Final = 2.0
 #: Clients over a limit that get an answer at one time; more are closed without one. Descriptors are kept free for them.
 TURNED_AWAY = 32
-#: Bytes of an answer that wait in the transport before the target's reading stops: what uvloop has for plain TCP
-#: (for TLS: 512 KiB).
+#: Bytes of an answer that wait in the transport before the target's reading stops: uvloop's default for plain TCP (for
+#: TLS: 512 KiB).
 WRITE_BUFFER: Final = 65536
 #: Seconds that a client's next request may take to come while the worker drains.
 DRAIN_IDLE: Final = 0.5
@@ -129,7 +129,7 @@ class Downstream(AnswerWriter):
         self._blank = False  # an empty line has come before the request that is awaited
         self._paused = False
         self._reading = False
-        self._raw = b""  # the last head as it came, and what it means: clients repeat themselves
+        self._raw = b""  # the last head as it came, and its meaning: clients repeat themselves
         self._head: RequestHead | None = None
         self._block_at = 0  # where in `_raw` the header block begins
         self._body_remaining = 0
@@ -279,7 +279,7 @@ class Downstream(AnswerWriter):
         elif self.state == BLOCKED:
             self.done(True)
             if self.half_closed and self.state == HEAD:
-                self._close(self.listener.send_timeout)  # what is held is no whole request, and no more will come
+                self._close(self.listener.send_timeout)  # the held bytes are no whole request, and no more will come
 
     def on_stalled(self) -> None:
         """The client has acknowledged no written bytes for too long."""
@@ -384,7 +384,7 @@ class Downstream(AnswerWriter):
         head = read_request(raw, line_end, fields, self._line_limit)
         if not head.minor or head.host is not fields.host:
             if last is not None and fields is last.fields:
-                # HTTP/1.0 or an absolute-form target: what is remembered of the fields was for another kind.
+                # HTTP/1.0 or an absolute-form target: the cached fields were for another kind.
                 fields = head.fields = self._parse_fields(block, None)
             fields.log_fragment = b""
             if not head.minor and fields.upgrade:

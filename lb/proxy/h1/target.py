@@ -452,7 +452,7 @@ class Upstream(TargetStream):
         """Read what came before a reset, and is in the kernel still: the target's early answer to an upload.
 
         A write that fails first ends the transport, which then reads no more. Its descriptor is closed after
-        `connection_lost`. Of TLS the kernel has records, and what decrypts them is gone.
+        `connection_lost`. Of TLS the kernel has records, and the keys for them are gone.
         """
         if self.lane.target.tls is not None:
             return

@@ -1,4 +1,4 @@
-"""Steps of a route: what is decided of a request before it goes to a target, one file each.
+"""Steps of a route: decisions on a request before it goes to a target, one file each.
 
 A step has `before(exchange)`, which returns a `Reply` to answer with, or None to go on (`services.Step`). A route has
 the steps that its settings ask for, in one tuple; a route without any pays nothing. Steps about rare fields of a head

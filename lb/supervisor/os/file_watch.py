@@ -37,7 +37,7 @@ class FileWatch:
         self._seen = self._look()
 
     def seen(self) -> None:
-        """The file was just read for another reason: what it is now is no news."""
+        """The file was just read for another reason: its present text is no news."""
         self._seen = self._look()
 
     async def run(self) -> None:
