@@ -14,7 +14,7 @@ class Quorum:
     count: int = 0
 
     def needed(self, total: int) -> int:
-        """Of a pool of `total` targets; at least 1, and at most `total`."""
+        """Of a pool of `total` targets: at least 1, at most `total`, and 0 of an empty pool."""
         if total <= 0:
             return 0
         wanted = self.count or math.ceil(round(self.share * total, 9))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 class Refusal(Enum):
     """The kinds of refusal of operations."""
 
-    # The named object does not exist, or the name is ambiguous.
+    # The named object does not exist, or the order is invalid or incomplete.
     NO_SUCH_SERVICE = auto()
     NO_SUCH_POOL = auto()
     NO_SUCH_TARGET = auto()

@@ -5,9 +5,9 @@ a dead target would have been detected. Every other target is probed before it g
 
 An ejection says itself how long it is fresh: until its time is over, and then, where there are probes, until one has
 passed. So it holds for as long, given the same question and address; a restart is no way around it. Three more values
-are kept with it, because a bound on restarts must not begin anew with each lb. These are the number of ejections in a
-row, the penalty of a flapping target, and the times at which a dead one was restarted. A target that damping holds out
-is held out on, whatever its verdict.
+are kept with it: the ejections in a row, a flapping target's penalty, and the times at which a dead one was restarted.
+A bound on restarts must not begin anew with each lb. A target that damping holds out is held out on, whatever its
+verdict.
 
 A changed check that has passed nowhere yet stays on trial: the former check is kept, and decides after a restart as
 before. Else the restart would turn a mistyped check, which the reload survived, into an outage.
