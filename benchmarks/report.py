@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import subprocess
-import sysconfig
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from benchmarks.pace import SLOW
 from benchmarks.processes import MissingError, binary
 from benchmarks.rounds import Measured, Ratio, Round, ratio
 from benchmarks.scenarios import SCENARIOS, Scenario
+from lb import build_form
 
 Results = dict[str, dict[str, Measured]]  # scenario → server → rounds
 
@@ -152,9 +152,6 @@ def _notes(measured: dict[str, Measured], labels: list[str]) -> list[str]:
 def machine() -> dict[str, str]:
     """What it was measured on, and with what."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    flags = sysconfig.get_config_var("PY_CORE_CFLAGS") or ""
-    options = sysconfig.get_config_var("CONFIG_ARGS") or ""
-    tuned = "--enable-optimizations" in options or "profile-use" in flags or "-flto" in flags
     versions = {
         "nginx": ("nginx", "-v", r"nginx/(\S+)"),
         "haproxy": ("haproxy", "-v", r"version (\S+)"),
@@ -173,7 +170,8 @@ def machine() -> dict[str, str]:
         "processor": f"{os.cpu_count()} × {model[1] if model else platform.processor()}",
         "kernel": platform.release(),
         "congestion control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
-        "python": f"{platform.python_version()}{' (profile-guided)' if tuned else ''}",
+        "python": f"{platform.python_version()}{'' if build_form.is_optimised() else ' (built without optimisation)'}",
+        "lb": build_form.form(),
         "load average": " ".join(f"{load:.1f}" for load in os.getloadavg()),
         **found,
     }

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from lb import build_form
 from tests.support.eventually import eventually
 from tests.support.terminal import Running, environment, lb
 
@@ -110,6 +111,15 @@ def in_terminal(words: list[str], running: Running, until: str, **env: str) -> t
 
 
 # --- status ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_form_that_runs_is_said(running: Running) -> None:
+    form = build_form.form()
+    assert running.json("status")["form"] == form
+    assert running.lb("--version").stdout.endswith(f", {form}\n")
+    with urllib.request.urlopen(f"{running.admin}/metrics", timeout=5) as answer:
+        assert re.search(rf'^lb_build_info{{.*form="{form}".*}} 1', answer.read().decode(), re.M)
+    assert running.printed().count("built without optimisation") == (not build_form.is_optimised())
 
 
 def test_status_tells_all_in_80_columns(running: Running) -> None:
