@@ -86,6 +86,10 @@ def judge_outcome(
         return
     if world.turned_within_the_order:
         return  # the checks took the last target away, while workers had yet to confirm
+    if world.ejected_within_the_order and any(
+        t.can_serve for pool in world.services()[name].pools.values() for t in pool
+    ):
+        return  # an ejection leaves one target, which may be too few by `panic_threshold`
     if not force:
         told = "; ".join(f"{pool}: {targets}" for pool, targets in world.services()[name].pools.items())
         shares = world.services()[name].shares

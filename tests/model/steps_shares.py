@@ -14,6 +14,8 @@ from tests.model.world import World
 
 #: Requests, one after the other on one connection.
 REQUESTS = 40
+#: Seconds after which a target that refused a connection has its turns again.
+COOL_DOWN = 1.1
 #: Turns that a target may have more or less than its share: round robin spreads turns evenly, and weights may change
 #: once meanwhile.
 TURNS = 3
@@ -51,6 +53,8 @@ async def _enter_anew(world: World, service: ServicePlan, dice: random.Random) -
 
 async def _count(world: World, service: ServicePlan) -> str:
     """Ask, and hold who answered against weights and slow starts."""
+    if world.unreachable:
+        await asyncio.sleep(COOL_DOWN)
     shares = [pool for pool, parts in world.shares(service).items() if parts]
     if len(shares) != 1 or "balance" in service.settings:
         return "not by turns of one pool"
