@@ -522,6 +522,8 @@ class ConfigDraft(Wanted):
 
     text: str = Field(max_length=4 << 20, examples=["backends: [http://127.0.0.1:5001, http://127.0.0.1:5002]\n"])
     """YAML."""
+    written_out: bool = False
+    """Has no effect: with it, the answer of `POST /api/v1/config/edit` can be sent on as it is."""
 
 
 class ConfigOrder(ConfigDraft):

@@ -78,6 +78,13 @@ def test_an_edit_says_when_the_short_form_was_written_out(guarded: Api) -> None:
     assert again["written_out"] is False
 
 
+def test_the_answer_of_an_edit_can_be_sent_on_as_it_is(guarded: Api) -> None:
+    """Scripts do so: an answer that gains a field must not break them."""
+    answer = edit(guarded, running(guarded), ["services", "greeting", "readiness", "interval"], "2s").json
+    assert guarded.ask("POST", "/api/v1/config/draft", answer).status == 200
+    assert guarded.ask("POST", "/api/v1/config/validate", answer).status == 200
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
