@@ -16,7 +16,7 @@ from lb.config.resolve import World, resolve
 from lb.config.tls_values import clients, paths_of, servers, with_settings
 from lb.config.yaml.problems import ConfigError, Problem
 from lb.core.targets import TlsClient, TlsServer
-from lb.net import tls as contexts
+from lb.net.tls import contexts
 
 #: Bytes of one file that are read at most. The largest bundles of authorities have a quarter of a MiB.
 LARGEST = 4 << 20

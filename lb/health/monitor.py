@@ -64,7 +64,7 @@ from lb.health.probes.inline import PendingProbe
 from lb.health.probes.turns import Turns
 from lb.health.schedule import Schedule
 from lb.net.resolver import LookUp, Resolver, is_name
-from lb.net.tls import Contents
+from lb.net.tls.contexts import Contents
 
 Kind = Literal["readiness", "liveness"]
 #: A watch's part: `former` is a readiness check that was replaced and decides until the new one has passed.

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from lb.core.retry import CONNECT, REFUSED, RESET, TIMEOUT, UNREACHABLE, Failure
-from lb.net.tls import HTTP1, Contexts
+from lb.net.tls.contexts import HTTP1, Contexts
 from lb.proxy.connect_pacer import ConnectPacer
 from lb.proxy.h1.target import Upstream
 

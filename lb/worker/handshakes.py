@@ -13,7 +13,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from lb.net.tls import in_words, openssl_reason
+from lb.net.tls.contexts import in_words, openssl_reason
 
 if TYPE_CHECKING:
     import socket

@@ -40,7 +40,7 @@ import uvloop
 from lb.core import orphan
 from lb.core.report import Alarm, Report
 from lb.core.targets import Listener, Rotation, Snapshot, Targets
-from lb.net.tls import server_context
+from lb.net.tls.contexts import server_context
 from lb.process import descriptors, fd_handover
 from lb.process.channel import VERSION, Applied, Behind, Channel, Command, Hello, Message, Poll, Polled, WorkerError
 from lb.process.fd_handover import HandoverSocket, ListenerKey

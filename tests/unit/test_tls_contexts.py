@@ -21,7 +21,7 @@ from lb.config.tls_files import check_renewed, load_world
 from lb.config.tls_values import tls_paths, with_tls
 from lb.config.yaml.problems import ConfigError
 from lb.core.targets import TlsClient
-from lb.net.tls import Contexts, client_context, server_context
+from lb.net.tls.contexts import Contexts, client_context, server_context
 
 
 class Folder:
@@ -191,7 +191,7 @@ async def test_a_context_that_cannot_be_built_is_an_error_each_time_and_tried_ag
 async def test_the_loop_goes_on_while_a_context_is_built(contexts: Contexts, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
-    from lb.net import tls as module
+    from lb.net.tls import contexts as module
 
     go = threading.Event()
     build = module.client_context

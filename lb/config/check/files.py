@@ -58,14 +58,14 @@ def _pair(at: Path, cert_file: str, key_file: str) -> Iterator[Finding]:
         key, message, hint = fault
         yield (*at, key), message, hint
         return
-    from lb.net import tls  # slow to import (asyncio, ssl), and most files name no certificate
+    from lb.net.tls import contexts  # slow to import (asyncio, ssl), and most files name no certificate
 
-    reason = tls.pair_error(cert_file, key_file)
+    reason = contexts.pair_error(cert_file, key_file)
     if reason == "KEY_VALUES_MISMATCH":
         yield (*at, "key_file"), f"{key_file} is not the key of {cert_file}", "Give the pair that belongs together."
     elif reason:
         hint = "Both must be PEM files; the key must have no passphrase."
-        yield (*at, "cert_file"), f"{cert_file} and {key_file} cannot be used: {tls.in_words(reason)}", hint
+        yield (*at, "cert_file"), f"{cert_file} and {key_file} cannot be used: {contexts.in_words(reason)}", hint
 
 
 def _authorities(at: Path, file: str | None) -> Iterator[Finding]:
@@ -75,11 +75,11 @@ def _authorities(at: Path, file: str | None) -> Iterator[Finding]:
     if unread:
         yield from unread
         return
-    from lb.net import tls
+    from lb.net.tls import contexts
 
-    reason = tls.authorities_error(file)
+    reason = contexts.authorities_error(file)
     if reason:
-        yield at, f"{file} holds no certificates: {tls.in_words(reason)}", "It must be a PEM file."
+        yield at, f"{file} holds no certificates: {contexts.in_words(reason)}", "It must be a PEM file."
 
 
 def _token(at: Path, file: str) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from lb.core.lifecycle import Verdict
 from lb.core.targets import Target
 from lb.health.probes.connection import ProbeTransport
 from lb.net.resolver import Resolver, is_name
-from lb.net.tls import Contexts
+from lb.net.tls.contexts import Contexts
 
 P = TypeVar("P", bound=asyncio.Protocol)
 

@@ -23,7 +23,7 @@ from lb.health.probes.answer import Answer, Wanted, judge
 from lb.health.probes.dial import Dialer, failure, place_of, spell, spell_at, unprepared
 from lb.health.probes.inline import InlineProbe, OnVerdict, PendingProbe
 from lb.net.resolver import literal
-from lb.net.tls import HTTP1
+from lb.net.tls.contexts import HTTP1
 
 #: Seconds that a pattern may take on the event loop. Ordinary patterns take microseconds.
 AT_ONCE = 0.005
