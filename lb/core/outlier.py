@@ -158,12 +158,11 @@ class Ejector:
 
     def tally(self, worker: tuple[int, int], tally: TargetTally, now: float) -> None:
         """A worker's newest counters of one target. `worker` is its number and its incarnation."""
-        heard = self._of(tally.target, worker)
-        workers = self._heard[tally.target]
-        if len(workers) > 1:  # a worker's replacement counts from 0, so that its predecessor's counts are dropped
-            for former in [key for key in workers if key[0] == worker[0] and key[1] < worker[1]]:
-                del workers[former]
-        failed = tally.connect_failures + tally.resets + tally.timeouts + tally.server_errors
+        failed = _failures(tally)
+        heard = self._heard.get(tally.target, {}).get(worker)
+        if heard is None:
+            heard = self._of(tally.target, worker)
+            heard.floor = max(0, tally.streak - failed)  # counted under a former name, which this lb never knew
         ok_more, failed_more = tally.successes - heard.ok, failed - heard.failed
         if ok_more or failed_more:
             window = self._windows.get(tally.target)
@@ -178,11 +177,24 @@ class Ejector:
         heard.connects = tally.connect_failures
         heard.streak = tally.streak
 
-    def alarm(self, alarm: Alarm) -> None:
+    def inherit(self, worker: tuple[int, int], tally: TargetTally) -> None:
+        """A worker's counters of one target from before this supervisor heard of it: only what follows is evidence.
+
+        The supervisor before this one has judged them. A worker that has just started has none.
+        """
+        heard = self._of(tally.target, worker)
+        heard.ok, heard.failed, heard.seconds = tally.successes, _failures(tally), tally.seconds
+        heard.connects = heard.connects_floor = tally.connect_failures
+        heard.streak = heard.floor = tally.streak
+
+    def gone(self, worker: tuple[int, int]) -> None:
+        """A worker has ended: its failures in a row, which no success can end any more, are dropped."""
+        for workers in self._heard.values():
+            workers.pop(worker, None)
+
+    def alarm(self, worker: tuple[int, int], alarm: Alarm) -> None:
         """A worker just saw a target fail, ahead of its next report."""
-        workers = self._heard.get(alarm.target, {})
-        newest = max((key for key in workers if key[0] == alarm.worker), default=(alarm.worker, 0))
-        heard = self._of(alarm.target, newest)
+        heard = self._of(alarm.target, worker)
         if alarm.streak < heard.streak:
             heard.floor = 0  # it succeeded in between
         heard.streak = alarm.streak
@@ -366,6 +378,10 @@ def median_without(ordered: Sequence[float], value: float) -> float:
     place = bisect_left(ordered, value)
     low, high = (len(ordered) - 2) // 2, (len(ordered) - 1) // 2
     return (ordered[low + (low >= place)] + ordered[high + (high >= place)]) / 2
+
+
+def _failures(tally: TargetTally) -> int:
+    return tally.connect_failures + tally.resets + tally.timeouts + tally.server_errors
 
 
 def _failed_of(sums: tuple[int, int, float]) -> tuple[int, int]:

@@ -19,6 +19,7 @@ class Ejections:
         self._ejectors: dict[tuple[str, str], Ejector] = {}
         self._members: dict[tuple[str, str], list[Target]] = {}
         self._pools: dict[str, tuple[str, str]] = {}  # target id → service and pool
+        self._workers: set[tuple[int, int]] = set()  # number and incarnation of the workers that have reported
 
     def configure(
         self, targets: Mapping[str, Target], rules: Mapping[str, ServiceRules], renames: Renames = NONE
@@ -39,18 +40,33 @@ class Ejections:
             ejector.forget(targets)
 
     def report(self, report: Report, now: float) -> None:
-        """A worker's newest counters."""
+        """A worker's newest counters.
+
+        Its first report is a full one, and has all that it has counted under another supervisor.
+        """
         worker = (report.worker, report.incarnation)
+        known = worker in self._workers
+        self._workers.add(worker)
         for tally in report.targets:
             pool = self._pools.get(tally.target)
-            if pool is not None:
+            if pool is None:
+                continue
+            if known:
                 self._ejectors[pool].tally(worker, tally, now)
+            else:
+                self._ejectors[pool].inherit(worker, tally)
 
-    def alarm(self, alarm: Alarm) -> None:
-        """An alarm: a worker's message that could not wait for its report."""
+    def alarm(self, alarm: Alarm, incarnation: int) -> None:
+        """An alarm: a worker's message that could not wait for its report. `incarnation`: of that worker."""
         pool = self._pools.get(alarm.target)
         if pool is not None:
-            self._ejectors[pool].alarm(alarm)
+            self._ejectors[pool].alarm((alarm.worker, incarnation), alarm)
+
+    def gone(self, worker: int, incarnation: int) -> None:
+        """A worker has ended."""
+        self._workers.discard((worker, incarnation))
+        for ejector in self._ejectors.values():
+            ejector.gone((worker, incarnation))
 
     def sweep(self, health: Callable[[str], Health], able: Callable[[Target], bool], now: float) -> Iterator[Suspect]:
         """The targets to eject now. `able`: whether a target can serve."""

@@ -100,10 +100,10 @@ class Findings:
             if tally.target in self._state.targets:
                 self._monitor.observe(report.worker, tally.target, tally.in_flight, tally.successes)
 
-    def alarmed(self, alarm: Alarm) -> None:
-        """An alarm: a worker's message that could not wait for its report."""
+    def alarmed(self, alarm: Alarm, incarnation: int) -> None:
+        """An alarm: a worker's message that could not wait for its report. `incarnation`: of that worker."""
         if alarm.target in self._state.targets:
-            self._ejections.alarm(alarm)
+            self._ejections.alarm(alarm, incarnation)
             if alarm.kind != "5xx":  # a probe can see it as well: do not wait for the next one
                 self._monitor.nudge(alarm.target)
 

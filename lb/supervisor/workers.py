@@ -165,8 +165,9 @@ class Workers:
         totals: Totals,
         *,
         directory: Path | None = None,
-        on_alarm: Callable[[Alarm], None] = lambda alarm: None,
+        on_alarm: Callable[[Alarm, int], None] = lambda alarm, incarnation: None,
         on_report: Callable[[Report], None] = lambda report: None,
+        on_gone: Callable[[int, int], None] = lambda worker, incarnation: None,
         tell: Callable[[str], None] = log.warning,
         on_hopeless: Callable[[], None] = lambda: None,
         guard: Guard | None = None,
@@ -181,6 +182,7 @@ class Workers:
         self.drain = 30.0  # seconds that what is under way may take in a worker that was recycled
         self._on_alarm = on_alarm
         self._on_report = on_report
+        self._on_gone = on_gone
         self._tell_people = tell
         self._on_hopeless = on_hopeless
         self._guard = guard or Guard(tell)
@@ -430,7 +432,7 @@ class Workers:
         elif isinstance(message, Polled):
             worker.polled = message.number
         elif isinstance(message, Alarm):
-            self._on_alarm(message)
+            self._on_alarm(message, worker.incarnation)
         elif isinstance(message, WorkerError):
             self._tell_people(message.text)
         elif isinstance(message, Hello):
@@ -529,6 +531,7 @@ class Workers:
         self._processes.remove(worker)
         left = worker.left()
         self.totals.gone(worker.incarnation, left)
+        self._on_gone(worker.number, worker.incarnation)
         worker.close()
         if self.directory is not None:
             fd_handover.forget(self.directory, worker.pid)

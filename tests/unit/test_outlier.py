@@ -12,8 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from lb.core.lifecycle import Health
 from lb.core.outlier import Ejector, Outlier, Window, by_chance, median_without, success_rate_limit
-from lb.core.report import Alarm, TargetTally
+from lb.core.report import Alarm, Report, TargetTally
+from lb.core.rotation import ServiceRules
+from lb.core.targets import Target
+from lb.supervisor.ejections import Ejections
 
 W1, W2 = (1, 100), (2, 200)
 
@@ -106,7 +110,7 @@ def test_workers_are_not_added_up():
 
 def test_an_alarm_ejects_before_the_next_report():
     pool = Pool(5)
-    pool.ejector.alarm(Alarm(1, "t0", "refused", 5, "refused the connection"))
+    pool.ejector.alarm(W1, Alarm(1, "t0", "refused", 5, "refused the connection"))
     (found,) = pool.ejector.sweep(pool.states, pool.now)
     assert found.target == "t0"
     assert found.reason == "5 requests in a row failed (last: refused the connection)"
@@ -115,10 +119,10 @@ def test_an_alarm_ejects_before_the_next_report():
 def test_alarms_of_a_new_streak_count_anew():
     pool = Pool(5)
     for streak in (1, 5):
-        pool.ejector.alarm(Alarm(1, "t0", "5xx", streak, "HTTP 500"))
+        pool.ejector.alarm(W1, Alarm(1, "t0", "5xx", streak, "HTTP 500"))
     assert pool.ejector.sweep(pool.states, pool.now)
     for streak in (1, 5):  # after a success, of which no report has told yet
-        pool.ejector.alarm(Alarm(1, "t0", "5xx", streak, "HTTP 500"))
+        pool.ejector.alarm(W1, Alarm(1, "t0", "5xx", streak, "HTTP 500"))
     assert pool.ejector.sweep(pool.states, pool.now)
 
 
@@ -167,6 +171,103 @@ def test_a_worker_that_restarts_counts_from_nought():
     heir = TargetTally("t0", server_errors=1, streak=1)
     pool.ejector.tally((1, 101), heir, pool.now)
     assert pool.ejector.sweep(pool.states, pool.now) == []
+
+
+def test_failures_in_a_row_end_with_their_worker():
+    """No success can end them any more, and they would eject the target at its next failure."""
+    pool = Pool(5)
+    pool.fail("t0", 5)
+    pool.report()
+    pool.ejector.gone(W1)
+    pool.ejector.tally((1, 101), TargetTally("t0"), pool.now)
+    assert pool.ejector.sweep(pool.states, pool.now) == []
+
+
+def test_a_worker_that_drains_beside_its_replacement_is_counted_once():
+    """Each report of either used to drop what was known of the other one, whose whole life then counted again."""
+    pool = Pool(5)
+    for target in pool.ids:
+        pool.fail(target, 40)
+        pool.ok(target, 60)
+    pool.report()
+    pool.now += 20.0  # all of it has left the window
+    for success in range(1, 5):
+        pool.ejector.tally((1, 101), TargetTally("t0", successes=success), pool.now)
+        pool.ok("t0", 10)
+        for target in pool.ids[1:]:
+            pool.ok(target, 30)
+        pool.report()
+    assert pool.ejector.sweep(pool.states, pool.now) == []
+
+
+# --- workers of another supervisor -----------------------------------------------------------------------------------
+
+
+def tells(ejections: Ejections, *tallies: TargetTally, now: float = 1000.0, incarnation: int = 100) -> list[str]:
+    """The targets that are ejected after a worker's report."""
+    ejections.report(Report(1, incarnation, 1, 1, list(tallies)), now)
+    return [found.target for found in ejections.sweep(lambda id: Health("ready", ever_ready=True), lambda _: True, now)]
+
+
+def ejections(*names: str) -> Ejections:
+    """The ejections of one pool."""
+    targets = {name: Target(name, "app", "blue", name, 8000) for name in names}
+    rules = {"app": ServiceRules()}
+    found = Ejections()
+    found.configure(targets, rules)
+    return found
+
+
+def test_a_supervisor_inherits_the_failures_that_its_predecessor_has_judged():
+    """After an upgrade or a restart, workers report all that they have ever counted (model, seeds 80031 and 80087)."""
+    successor = ejections("a", "b", "c")
+    assert tells(successor, TargetTally("a", server_errors=5, streak=5), TargetTally("b", successes=60)) == []
+    assert tells(successor, TargetTally("a", server_errors=9, streak=9), now=1001.0) == []
+    assert tells(successor, TargetTally("a", server_errors=10, streak=10), now=1002.0) == ["a"]
+
+
+def test_a_supervisor_inherits_no_window():
+    successor = ejections("a", "b", "c")
+    assert tells(successor, TargetTally("a", server_errors=400, successes=600), TargetTally("b", successes=900)) == []
+    assert tells(successor, TargetTally("a", server_errors=400, successes=601), now=1001.0) == []
+    found = tells(
+        successor,
+        TargetTally("a", server_errors=440, successes=601),
+        TargetTally("b", successes=990),
+        now=1002.0,
+    )
+    assert found == ["a"]
+
+
+def test_connections_that_failed_under_the_former_supervisor_are_no_row():
+    successor = ejections("a", "b", "c")
+    assert tells(successor, TargetTally("a", connect_failures=3, streak=3)) == []
+    assert tells(successor, TargetTally("a", connect_failures=5, streak=5), now=1001.0) == []
+    assert tells(successor, TargetTally("a", connect_failures=6, streak=6), now=1002.0) == ["a"]
+
+
+def test_a_target_that_a_known_worker_reports_first_is_judged_by_all_that_it_has_counted():
+    """A target that a reload has added, and that refuses its first requests."""
+    found = ejections("a", "b", "c")
+    assert tells(found) == []
+    assert tells(found, TargetTally("a", server_errors=5, streak=5)) == ["a"]
+
+
+def test_failures_in_a_row_under_a_name_that_this_supervisor_never_knew_are_no_evidence():
+    """A target that was renamed while lb was down: its worker counts anew, its failures in a row go on."""
+    found = ejections("a", "b", "c")
+    assert tells(found) == []
+    assert tells(found, TargetTally("a", server_errors=1, streak=6)) == []
+    assert tells(found, TargetTally("a", server_errors=5, streak=10), now=1001.0) == ["a"]
+
+
+def test_an_alarm_of_a_worker_that_drains_says_nothing_of_its_replacement():
+    found = ejections("a", "b", "c")
+    assert tells(found, TargetTally("a", server_errors=9, streak=9)) == []
+    assert tells(found, incarnation=101) == []
+    assert tells(found, TargetTally("a", server_errors=1, streak=1), incarnation=101) == []
+    found.alarm(Alarm(1, "a", "5xx", 10, "HTTP 500"), 100)
+    assert tells(found) == []
 
 
 # --- bounds ----------------------------------------------------------------------------------------------------------
