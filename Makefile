@@ -9,6 +9,9 @@ FILE   ?= backends.yaml
 TESTS  ?= tests
 ARGS   ?=
 
+# Tests start `lb` more than a thousand times: without kept bytecode each start compiles every source anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run test unit compiled test-compiled lint check types model model-e2e bench docs lock clean env dev-env bench-env
 
@@ -94,10 +97,10 @@ define install
 	@touch $@
 endef
 
-$(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
+$(VENV)/.run: requirements.lock pyproject.toml build_backend/backend.py | $(BIN)/python
 	$(call install,requirements.lock)
 
-$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(BIN)/python
+$(VENV)/.dev: requirements-dev.lock pyproject.toml build_backend/backend.py | $(BIN)/python
 	$(call install,requirements-dev.lock)
 
 $(VENV)/.bench: requirements-bench.lock $(VENV)/.dev

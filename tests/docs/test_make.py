@@ -33,6 +33,7 @@ def clone(tmp_path: Path) -> Path:
     """The files that make looks at, in a directory of their own."""
     for name in ("Makefile", "pyproject.toml", *LOCKS):
         shutil.copy(REPO / name, tmp_path / name)
+    shutil.copytree(REPO / "build_backend", tmp_path / "build_backend")
     return tmp_path
 
 
@@ -86,6 +87,15 @@ def test_an_environment_whose_python_is_gone_is_made_anew(clone: Path) -> None:
     (clone / ".venv/bin/python").symlink_to("/nowhere/python3")
     done = make(clone, "run", "--dry-run")
     assert "-m venv --clear .venv" in done.stdout and "--require-hashes" in done.stdout
+
+
+def test_bytecode_is_kept_whatever_the_environment_says(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests start `lb` more than a thousand times, and compiling its sources is a third of a start."""
+    environment_of(clone)
+    script(clone / ".venv/bin/lb", f'echo "kept: ${{PYTHONDONTWRITEBYTECODE-yes}}" >> {clone}/asked')
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert make(clone, "run").returncode == 0
+    assert asked(clone)[-1] == "kept: yes"
 
 
 def test_make_alone_lists_what_there_is(clone: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +93,22 @@ def test_only_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert not set(REQUIREMENTS) & set(backend.get_requires_for_build_wheel())
     monkeypatch.setenv("LB_COMPILE", "1")
     assert set(REQUIREMENTS) <= set(backend.get_requires_for_build_wheel())
+
+
+def test_an_editable_installation_is_a_path_and_no_import_hook(tmp_path: Path) -> None:
+    (tmp_path / "lb").mkdir()
+    (tmp_path / "lb" / "__init__.py").touch()
+    for name in ("build_backend", "setup.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "backend"\nbackend-path = ["build_backend"]\n'
+        '[project]\nname = "lb"\nversion = "1"\n[tool.setuptools]\npackages = ["lb"]\n'
+    )
+    code = "import sys; sys.path.insert(0, 'build_backend'); import backend; print(backend.build_editable('.'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    with zipfile.ZipFile(tmp_path / done.stdout.splitlines()[-1]) as wheel:
+        files = {name: wheel.read(name).decode() for name in wheel.namelist() if "dist-info" not in name}
+    assert list(files.values()) == [f"{tmp_path}\n"] and next(iter(files)).endswith(".pth")
 
 
 @pytest.mark.parametrize(
