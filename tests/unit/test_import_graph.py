@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Folders that have no circle, and are to stay so.
-LAYERED = ("worker", "supervisor", "control", "config", "health")
+LAYERED = ("worker", "supervisor", "control", "config", "health", "issuing")
 #: A request waits in the queue of a pool, the queue holds requests, and a mirrored copy is a request.
 CIRCLE = ["exchange", "mirror", "services"]
 
