@@ -2,7 +2,7 @@
 
 Changes follow one another. Each is a function that is applied to the newest value when its turn has come. The change's
 conditions are checked there, as another order may have come in between. The store is written in a thread of its own,
-since a flush to the disk may take seconds.
+since a flush to the disk may take seconds. So a change is asked again once it is written: see `_replace`.
 """
 
 from __future__ import annotations
@@ -78,9 +78,6 @@ class DesiredState:
     async def commit(self, change: Change[Decided], expected_version: int | None = None) -> Decided:
         """Carry out an order: the version grows by one. Returns what `change` has decided.
 
-        `change` is asked again when the value is in the store. A slow disk takes seconds, in which a target that its
-        gate counted on may have been ejected.
-
         Raises `OtherVersion` when the version is not the expected one, `Refused` while changes are blocked, and the
         exceptions of `change`; then nothing has changed.
         """
@@ -88,31 +85,29 @@ class DesiredState:
             if expected_version is not None and expected_version != self.current.version:
                 raise OtherVersion
             wanted, decided = change(self.current)
-            if wanted is not self.current:
-                if self._state.blocked_by:
-                    raise Refused(Refusal.NOT_NOW, self._state.blocked_by)
-                saved = replace(wanted, version=self.current.version + 1)
-                await self._save(saved)
-                try:
-                    again, anew = change(self.current)
-                except BaseException:
-                    await self._save(self.current)
-                    raise
-                self.current = saved
-                if again == wanted:
-                    return anew  # by what gates say now
-            return decided
+            if wanted is self.current:
+                return decided
+            if self._state.blocked_by:
+                raise Refused(Refusal.NOT_NOW, self._state.blocked_by)
+            return await self._replace(replace(wanted, version=self.current.version + 1), decided, change)
 
-    async def amend(self, change: Change[Decided], *, new_version: bool = False) -> Decided:
+    async def amend(
+        self, change: Change[Decided], conclude: Callable[[], None] | None = None, *, new_version: bool = False
+    ) -> Decided:
         """Change what is no operator's order; returns what `change` has decided, and raises what it raises.
 
         The version stays, so that no order is refused for it. `new_version`: orders based on the former value no
         longer fit. While changes are blocked, the new value stays in memory: `retry` saves it after that.
+
+        `conclude` is called last, right before the new value is in force. When it raises, nothing has changed either.
         """
         async with self._turn:
             wanted, decided = change(self.current)
             if wanted is not self.current:
-                await self._replace(wanted, self.current.version + new_version)
+                wanted = replace(wanted, version=self.current.version + new_version)
+                return await self._replace(wanted, decided, change, conclude)
+            if conclude is not None:
+                conclude()
             return decided
 
     async def retry(self) -> None:
@@ -134,16 +129,37 @@ class DesiredState:
         """Wait for what is being written. Blocks."""
         self._thread.shutdown()
 
-    async def _replace(self, wanted: Desired, version: int) -> None:
-        wanted = replace(wanted, version=version)
-        await self._save(wanted)
-        self.current = wanted
+    async def _replace(
+        self,
+        written: Desired,
+        decided: Decided,
+        change: Change[Decided],
+        conclude: Callable[[], None] | None = None,
+    ) -> Decided:
+        """Write the value that `change` asks for, and put it in force. Returns the newest decision on it.
 
-    async def _save(self, desired: Desired) -> None:
-        """Write a value; trouble is told once."""
+        `change` is asked again when the value is in the store. A slow disk takes seconds, in which a target that its
+        gate counted on may have been ejected.
+        """
+        waited = await self._save(written)
+        try:
+            if waited:
+                again, anew = change(self.current)
+                if replace(again, version=written.version) == written:
+                    decided = anew  # by what gates say now
+            if conclude is not None:
+                conclude()
+        except BaseException:
+            await self._save(self.current)
+            raise
+        self.current = written
+        return decided
+
+    async def _save(self, desired: Desired) -> bool:
+        """Write a value; trouble is told once. Returns whether the store was asked, which takes time."""
         self._saved = False  # also when this is cancelled: then the store may have either value
         if not self._owned or self._state.blocked_by:
-            return
+            return False
         before = self.trouble
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._store.save, desired)
@@ -155,6 +171,7 @@ class DesiredState:
             self._saved, self.trouble = True, ""
             if before:
                 self._events.emit("state", "the desired state can be written again, and is")
+        return True
 
 
 def _nothing() -> None:

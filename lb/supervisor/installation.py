@@ -123,21 +123,28 @@ class Installation:
         self._put(Candidate(state.config, state.text, state.file_world), await self._desired.amend(change))
 
     async def install(
-        self, candidate: Candidate, accept: Callable[[Plan], Mapping[str, list[socket]]], *, new_version: bool
+        self,
+        candidate: Candidate,
+        judge: Callable[[Plan], None],
+        prepare: Callable[[], Mapping[str, list[socket]]],
+        *,
+        new_version: bool,
     ) -> None:
         """Put a new configuration in force and tell the workers; `confirm` waits for them.
 
-        `accept` looks at what would be in force, and returns the sockets of the binds that are new. The state of that
-        moment does not change before the configuration is in force. An exception of `accept` is passed on, and then
-        nothing has changed. `new_version`: the configuration differs from the one before, so that orders based on that
-        no longer fit.
+        `judge` looks at what would be in force, before the new state is written and again after that. `prepare` returns
+        the sockets of the binds that are new. It is called once, right before the configuration is in force. An
+        exception of either is passed on, and then nothing has changed. `new_version`: the configuration differs from
+        the one before, so that orders based on that no longer fit.
         """
+        opened: dict[str, list[socket]] = {}
 
-        def change(current: Desired) -> tuple[Desired, tuple[Plan, Mapping[str, list[socket]]]]:
+        def change(current: Desired) -> tuple[Desired, Plan]:
             plan = self._plan(candidate.file_world, current, self._handovers.under_way)
-            return plan.desired, (plan, accept(plan))
+            judge(plan)
+            return plan.desired, plan
 
-        plan, opened = await self._desired.amend(change, new_version=new_version)
+        plan = await self._desired.amend(change, lambda: opened.update(prepare()), new_version=new_version)
         self._put(candidate, plan)
         wanted = {listener.bind for listener in candidate.file_world.snapshot.listeners}
         for bind in set(self._workers.sockets) - wanted:

@@ -2,8 +2,9 @@
 
 One reload follows another. The file is resolved once, to a world; the world is compared with the one that runs, judged
 and installed. Work that does not depend on the event loop (parsing, validation, the difference) runs in a thread. So a
-file with a thousand services delays no probe. New listeners are opened before anything changes, so that an address in
-use refuses the whole reload.
+file with a thousand services delays no probe. New listeners are opened before anything is in force, so that an address
+in use refuses the whole reload. What the reload leaves to serve is judged before the new state is written and once more
+after that, as a target may be ejected while a slow disk takes its time.
 
 `replace` does the same for a text that is not in the file yet. The file is written last, when nothing can fail any more
 but the writing itself.
@@ -224,9 +225,11 @@ class Reloads:
         before = self._state.text
         forced = ""
 
-        def accept(plan: InForce) -> dict[str, list[socket.socket]]:
+        def judge(plan: InForce) -> None:
             nonlocal forced
             forced = self._check_served(plan, force)
+
+        def prepare() -> dict[str, list[socket.socket]]:
             opened = self._open_new(read.world)
             try:
                 put()
@@ -236,7 +239,7 @@ class Reloads:
             return opened
 
         candidate = Candidate(read.config, read.text, read.world)
-        await self._installation.install(candidate, accept, new_version=bool(changes))
+        await self._installation.install(candidate, judge, prepare, new_version=bool(changes))
         self.needs_restart = read.restart
         self.ok, self.error = True, ""
         self.loaded_at = time.time()

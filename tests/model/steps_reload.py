@@ -84,7 +84,8 @@ async def _reload(world: World, plan: Plan, dice: random.Random) -> str:
     answer = await order(world, operations.reload(force, "model"))
     world.on_reload = None
     refused = isinstance(answer, Refused) and answer.refusal is Refusal.NO_TARGET_COULD_SERVE
-    if not force and foreseen != refused:
+    meanwhile = world.turned_within_the_order or world.ejected_within_the_order
+    if not force and foreseen != refused and not meanwhile:
         world.violate("4 dry run", f"reload: foreseen {'refused' if foreseen else 'allowed'}, came: {answer}")
     if refused:
         world.file.write_text(world.plan.text())

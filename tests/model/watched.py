@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,12 +119,14 @@ class Watched(Supervisor):
             self.model.on_change()
         return decided
 
-    async def _on_amend(self, change: Change[Any], *, new_version: bool = False) -> Any:
+    async def _on_amend(
+        self, change: Change[Any], conclude: Callable[[], None] | None = None, *, new_version: bool = False
+    ) -> Any:
         def watched(current: Desired) -> tuple[Desired, Any]:
             self._services_before = self.model.services() if self.counts and self.model.on_reload is not None else {}
             return change(current)
 
-        return await self._amend(watched, new_version=new_version)
+        return await self._amend(watched, conclude, new_version=new_version)
 
     def _on_take(self, found: Mapping[Place, Handover], names: Renames) -> None:
         self._take(found, names)

@@ -89,6 +89,56 @@ async def test_an_order_is_refused_for_what_changed_while_it_was_written(parts: 
     assert parts.desired.current == Desired(7) == parts.saved
 
 
+async def test_an_amendment_is_refused_for_what_changed_while_it_was_written(parts: Parts) -> None:
+    """A reload takes a target away, and the only other one was ejected (model, seed 80063)."""
+    ejected = concluded = False
+
+    def gated(current: Desired) -> tuple[Desired, int]:
+        if ejected:
+            raise ValueError("0 ready targets")
+        return drain(current)
+
+    def conclude() -> None:
+        nonlocal concluded
+        concluded = True
+
+    await parts.desired.own()
+    parts.store.go.clear()
+    amending = asyncio.ensure_future(parts.desired.amend(gated, conclude))
+    await asyncio.sleep(0.01)
+    ejected = True
+    parts.store.go.set()
+    with pytest.raises(ValueError, match="0 ready targets"):
+        await amending
+    assert parts.desired.current == Desired(7) == parts.saved
+    assert not concluded
+
+
+@pytest.mark.parametrize("owned", [True, False])
+async def test_an_amendment_is_concluded_once_when_it_is_written(parts: Parts, owned: bool) -> None:
+    if owned:
+        await parts.desired.own()
+    seen: list[tuple[int, int]] = []
+    saved_before = len(parts.store.values)
+    await parts.desired.amend(
+        drain, lambda: seen.append((len(parts.store.values) - saved_before, len(parts.desired.current.targets)))
+    )
+    assert seen == [(int(owned), 0)], "written, where there is a store, and not yet in force"
+    assert len(parts.desired.current.targets) == 1
+
+
+async def test_an_amendment_whose_conclusion_fails_changes_nothing(parts: Parts) -> None:
+    """The address of a new listener is in use, or the file cannot be replaced."""
+
+    def conclude() -> None:
+        raise OSError("address in use")
+
+    await parts.desired.own()
+    with pytest.raises(OSError, match="address in use"):
+        await parts.desired.amend(drain, conclude)
+    assert parts.desired.current == Desired(7) == parts.saved
+
+
 async def test_what_an_order_has_decided_is_what_was_so_after_the_writing(parts: Parts) -> None:
     forced = ""
 

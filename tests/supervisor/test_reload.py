@@ -14,7 +14,10 @@ from lb.cli.plan import plan
 from lb.config.load import load
 from lb.config.model.config import Config
 from lb.config.resolve import World, resolve
+from lb.core.desired import Desired
+from lb.core.lifecycle import Eject
 from lb.supervisor.main import Supervisor
+from lb.supervisor.reloads import CutsOff
 
 OLD = """\
 listeners: [127.0.0.1:0]
@@ -26,6 +29,7 @@ services:
     active: blue
 """
 NEW = OLD.replace(", 127.0.0.1:2]", ", {url: 127.0.0.1:4, weight: 2}]").replace("state_dir: state", "state_dir: other")
+UNPROBED = OLD.replace("    active: blue\n", "    active: blue\n    readiness: {protocol: none}\n")
 
 
 @pytest.fixture
@@ -89,3 +93,27 @@ async def test_plan_dry_run_and_reload_say_the_same(supervisor: Supervisor, file
     done = (await supervisor.reloads.reload("test")).lines
     assert done == dry.lines() == planned.output.splitlines()[:-2]
     assert done[0].startswith("+ s/blue/127.0.0.1:4: ") and done[-1].startswith("! state_dir: ")
+
+
+async def test_a_reload_is_refused_for_an_ejection_while_it_was_written(
+    supervisor: Supervisor, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a target away; the only other one is ejected while the disk takes its time (model, seed 80063)."""
+    file.write_text(UNPROBED)
+    await supervisor.reloads.reload("test")
+    await supervisor.desired.own()
+    save, writes = supervisor.store.save, []
+
+    def eject(desired: Desired) -> None:
+        save(desired)
+        if not writes:
+            loop.call_soon_threadsafe(supervisor.monitor.feed, "s/blue/127.0.0.1:2", Eject("5 in a row failed"))
+        writes.append(desired)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(supervisor.store, "save", eject)
+    file.write_text(UNPROBED.replace("127.0.0.1:1, ", ""))
+    with pytest.raises(CutsOff, match="0 of 1 targets of blue are ready"):
+        await supervisor.reloads.reload("test")
+    assert "s/blue/127.0.0.1:1" in supervisor.state.targets
+    assert writes[-1] == supervisor.desired.current

@@ -30,7 +30,7 @@ class Installation:
     async def resolve_unprobed(self, world: object) -> None:
         await self.go.wait()
 
-    async def install(self, candidate: Any, accept: Callable[..., object], *, new_version: bool) -> None:
+    async def install(self, candidate: Any, *_: Callable[..., object], new_version: bool) -> None:
         self.state.text = candidate.text
 
     async def confirm(self) -> None:
