@@ -6,11 +6,11 @@ targets (`core.rotation`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from lb.config.model import config as model
-from lb.config.model.addresses import parse_target
+from lb.config.model.addresses import parse_bind, parse_target
 from lb.config.model.merging import liveness_of, readiness_of
 from lb.core.checks import Checks, CheckSpec, Expect, OnFailure
 from lb.core.detection import Detection, detection
@@ -36,6 +36,7 @@ from lb.core.targets import (
     TlsClient,
     TlsServer,
 )
+from lb.http.hsts import value as hsts_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def resolve(config: model.Config, version: int) -> World:
     return World(
         snapshot=Snapshot(
             version=version,
-            listeners=tuple(_listener(listener) for listener in config.listeners),
+            listeners=tuple(_listener(listener, config.listeners) for listener in config.listeners),
             services=services,
             routes=tuple(
                 Route(route.service, route.host, route.path, route.max_body, route.timeout)
@@ -154,8 +155,8 @@ def target_id(service: str, pool: str, url: str) -> str:
 # --- listeners -------------------------------------------------------------------------------------------------------
 
 
-def _listener(listener: model.Listener) -> Listener:
-    tls = listener.tls
+def _listener(listener: model.Listener, all_of_them: Sequence[model.Listener]) -> Listener:
+    tls, hsts = listener.tls, listener.hsts
     timeouts, limits = listener.timeouts, listener.limits
     return Listener(
         bind=listener.bind,
@@ -172,7 +173,26 @@ def _listener(listener: model.Listener) -> Listener:
         connections=limits.connections,
         connections_per_client=limits.connections_per_client,
         requests_per_connection=limits.requests_per_connection,
+        redirect=_redirect(listener, all_of_them),
+        hsts=hsts_value(int(hsts.max_age), hsts.include_subdomains, hsts.preload) if hsts else "",
     )
+
+
+def _redirect(listener: model.Listener, all_of_them: Sequence[model.Listener]) -> str:
+    """The bind whose port a redirect goes to; empty: the listener does not redirect."""
+    if listener.redirect is None:
+        return ""
+    if listener.redirect.to_port is not None:
+        return f":{listener.redirect.to_port}"
+    return next((each.bind for each in https_listeners(listener, all_of_them)), ":443")
+
+
+def https_listeners(listener: model.Listener, all_of_them: Sequence[model.Listener]) -> list[model.Listener]:
+    """The listeners with TLS that a redirect may go to, the best one first: at the same address, then in the order of
+    the file."""
+    host = parse_bind(listener.bind).host
+    secure = [each for each in all_of_them if each.tls is not None and not parse_bind(each.bind).unix]
+    return sorted(secure, key=lambda each: parse_bind(each.bind).host != host)
 
 
 # --- services --------------------------------------------------------------------------------------------------------

@@ -174,6 +174,10 @@ class Listener:
     connections: int = 20000  # per worker
     connections_per_client: int = 0
     requests_per_connection: int = 0
+    #: Each request is answered with its https URL, at the port of this bind; port 0 means the port that the system
+    #: chose for the listener of that name. Empty: requests are served.
+    redirect: str = ""
+    hsts: str = ""  # the value of Strict-Transport-Security in answers; empty: none is added
 
 
 @dataclass(frozen=True, slots=True)

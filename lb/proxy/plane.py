@@ -33,11 +33,12 @@ from lb.proxy.crash_counters import LOGGED
 from lb.proxy.deadlines import Sweeper
 from lb.proxy.front import Front
 from lb.proxy.h1.client import Downstream
+from lb.proxy.h1.strict_client import StrictDownstream
 from lb.proxy.lane import Lane
 from lb.proxy.observers import Limits, Mirrors
 from lb.proxy.services import LiveConfig, LivePool, LiveRoute, LiveService
 from lb.proxy.stats import Stats
-from lb.proxy.steps import steps_of
+from lb.proxy.steps import steps_of, steps_of_redirect
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
@@ -297,7 +298,17 @@ class DataPlane:
 
     def downstream(self, listener: Listener) -> Callable[[], asyncio.Protocol]:
         """The protocol factory of a listener. (A `Downstream` has not the base class: a compiled class cannot.)"""
-        return lambda: cast("asyncio.Protocol", Downstream(self.live, self.front, listener))
+        live = self._redirecting(listener) if listener.redirect else self.live
+        if listener.hsts:
+            return lambda: cast("asyncio.Protocol", StrictDownstream(live, self.front, listener))
+        return lambda: cast("asyncio.Protocol", Downstream(live, self.front, listener))
+
+    def _redirecting(self, listener: Listener) -> LiveConfig:
+        """The configuration of a listener that redirects: one route for all requests, which goes to no service."""
+        live = LiveConfig(self.context)
+        port = int(listener.redirect.rpartition(":")[2])
+        live.only_route = LiveRoute(LiveService(live, Service("none", ())), 0, 0.0, steps_of_redirect(port))
+        return live
 
     def recall(self, request_id: str) -> None:
         """Send the record of a successful request with the next report, for `explain`.

@@ -83,6 +83,11 @@ class _Open:
         self.acceptor = acceptor
 
 
+def _turned(former: Listener, new: Listener) -> bool:
+    """Whether a listener serves requests no more, but redirects them, or the other way round."""
+    return bool(former.redirect) != bool(new.redirect)
+
+
 class Worker:
     """One worker process."""
 
@@ -301,6 +306,7 @@ class Worker:
         self._take_sockets()  # messages sent before the snapshot have arrived before it
         wanted = {listener.bind: listener for listener in snapshot.listeners}
         gone = self._listeners.keys() - wanted.keys()
+        turned = {bind for bind, known in self._listeners.items() if bind in wanted and _turned(known, wanted[bind])}
         self._listeners, self._tls_files = wanted, dict(snapshot.files)
         self._orphan_bound = snapshot.orphan
         self.plane.front.removed_binds = frozenset((self.plane.front.removed_binds | gone) - wanted.keys())
@@ -310,7 +316,7 @@ class Worker:
         for bind in gone:
             self._handshakes.forget(bind)
         for client in list(self.plane.clients):
-            if client.listener.bind in gone:
+            if client.listener.bind in gone or client.listener.bind in turned:
                 client.close_after_next()
         self._changed.set()
 
@@ -430,7 +436,8 @@ class Worker:
             if former is not None:
                 former.server.close()
                 del self._open[key]
-            factory = self.plane.downstream(replace(listener, connections=min(listener.connections, bound)))
+            rules = replace(listener, connections=min(listener.connections, bound), redirect=self._redirect(listener))
+            factory = self.plane.downstream(rules)
             failed = partial(self._handshakes.note, listener.bind)
             acceptor = Acceptor(self.loop, sock, factory, options, self._go, failed, self._shaking_hands)
             # A duplicate is handed over: the server closes what it is given, and the socket may be wanted again.
@@ -446,6 +453,13 @@ class Worker:
                 self._open[key] = _Open(listener, server, acceptor)
             else:  # it was closed meanwhile
                 server.close()
+
+    def _redirect(self, listener: Listener) -> str:
+        """The listener's redirect, with the port that the system chose where the file has port 0."""
+        if not listener.redirect.endswith(":0"):
+            return listener.redirect
+        sock = next((sock for key, sock in self.sockets.items() if key[0] == listener.redirect), None)
+        return f":{sock.getsockname()[1]}" if sock is not None else ":443"
 
     async def _tls_options(self, listener: Listener) -> dict[str, Any]:
         if listener.tls is None:

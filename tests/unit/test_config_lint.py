@@ -233,3 +233,18 @@ routes: [{service: a}, {service: b, path: /b}]
     assert [(one.line, one.message) for one in warnings(text)] == [
         (1, "one failed probe takes out a target, be it a lost packet")
     ]
+
+
+@pytest.mark.parametrize(
+    ("hsts", "count"),
+    [
+        ("{}", 0),
+        ("{preload: true, include_subdomains: true}", 0),
+        ("{preload: true, include_subdomains: true, max_age: 364d}", 1),
+        ("{preload: true}", 1),
+    ],
+)
+def test_a_policy_that_the_preload_list_would_refuse(hsts: str, count: int) -> None:
+    listener = f"{{bind: '0.0.0.0:8443', tls: {{cert_file: c.pem, key_file: k.pem}}, hsts: {hsts}}}"
+    found = warnings(GOOD.replace("0.0.0.0:8080", listener))
+    assert [one.code for one in found] == ["hsts-preload"] * count

@@ -32,6 +32,7 @@ class Known:
 
 def errors(config: Config, known: Known) -> Iterator[Finding]:
     yield from _addresses(config)
+    yield from _schemes(config)
     for name, service in config.services.items():
         at: Path = ("services", name)
         pools = known.services.get(name, ()) or tuple(service.pools)
@@ -78,6 +79,30 @@ def _addresses(config: Config) -> Iterator[Finding]:
                 ("listeners", index, "bind"),
                 f"{listener.bind} is the admin port's address ({config.admin.bind}) as well",
                 "Give one of them another port.",
+            )
+
+
+def _schemes(config: Config) -> Iterator[Finding]:
+    goal = any(listener.tls is not None and not parse_bind(listener.bind).unix for listener in config.listeners)
+    for index, listener in enumerate(config.listeners):
+        at: Path = ("listeners", index)
+        if listener.redirect is not None and listener.tls is not None:
+            yield (
+                (*at, "redirect"),
+                f"{listener.bind} speaks https, and would redirect its clients to where they are",
+                "Remove `redirect` here; it belongs to the listener without `tls`.",
+            )
+        elif listener.redirect is not None and listener.redirect.to_port is None and not goal:
+            yield (
+                (*at, "redirect"),
+                "redirect: https has no port to go to: no listener with a port has `tls`",
+                "Add such a listener, or write `redirect: {to_port: 443}`.",
+            )
+        if listener.hsts is not None and listener.tls is None:
+            yield (
+                (*at, "hsts"),
+                f"hsts is set, but {listener.bind} speaks plain HTTP, where browsers ignore it (RFC 6797)",
+                "Move it to the listener with `tls`.",
             )
 
 

@@ -30,6 +30,8 @@ LONG_IDLE = 75.0
 BALANCER_IDLE = 60.0
 #: Seconds below which a timeout measures the network and the scheduler, not the target.
 SHORTEST = lint_checks.SHORTEST
+#: Seconds that a policy must hold for the list of hosts which browsers are shipped with (hstspreload.org).
+PRELOADED = 31536000.0
 #: Hosts and networks that mean every client.
 EVERYBODY = ("0.0.0.0/0", "::/0")
 HASHED = ("ring", "maglev")
@@ -39,8 +41,8 @@ CODES = frozenset(
     access-log-unwritable asset-fallback-not-sticky
     bake-too-short blind-check certificate-early certificate-ends-soon certificate-expired
     certificate-lacks-name check-asks-outside check-of-another-host drain-too-short expect-no-success fall-1
-    fallback-active fallback-unreleased fast-interval-slow file-too-open forwarded-open idle-too-long idle-too-short
-    key-unused
+    fallback-active fallback-unreleased fast-interval-slow file-too-open forwarded-open hsts-preload idle-too-long
+    idle-too-short key-unused
     liveness-asks-outside liveness-asks-readiness liveness-before-readiness min-ready-too-many mirror-active
     never-restarted no-check no-check-of-its-own no-grace no-jitter no-route no-weight panic-spread
     panic-threshold per-try-unreachable port-0 preview-twice probed-too-often proxy-protocol-open response-unreachable
@@ -91,6 +93,14 @@ def _doors(config: Config) -> Iterator[Warned]:
                     "anybody may claim any client address by a PROXY header",
                     "Name the networks of the proxies in front.",
                 )
+        hsts = listener.hsts
+        if hsts is not None and hsts.preload and not (hsts.include_subdomains and hsts.max_age >= PRELOADED):
+            yield (
+                "hsts-preload",
+                ("listeners", index, "hsts", "preload"),
+                "the list of preloaded hosts takes none without include_subdomains and a max_age of 365d",
+                "Write `include_subdomains: true` and `max_age: 365d`, or `preload: false`.",
+            )
         if config.trusted_proxies and listener.timeouts.idle <= BALANCER_IDLE:
             yield (
                 "idle-too-short",

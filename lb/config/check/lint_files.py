@@ -25,7 +25,7 @@ def warnings(config: Config, now: float) -> Iterator[Warned]:
     plain = False
     for index, listener in enumerate(config.listeners):
         if listener.tls is None:
-            plain = True
+            plain = plain or listener.redirect is None
             continue
         at: Path = ("listeners", index, "tls")
         yield from _dates((*at, "cert_file"), listener.tls.cert_file, now)

@@ -50,7 +50,7 @@ _NOT_HERE = {
     **dict.fromkeys(("add_header", "add_headers", "set_header", "request_headers", "response_headers"), _CHANGES),
     **dict.fromkeys(("proxy_set_header", "header_up", "header_down", "remove_header", "headers"), _CHANGES),
     **dict.fromkeys(("middlewares", "middleware", "plugins", "filters", "http_filters", "modules"), _STEPS),
-    **dict.fromkeys(("redirect", "redirects", "rate_limit", "ratelimit", "limit_req", "throttle"), _STEPS),
+    **dict.fromkeys(("redirects", "rate_limit", "ratelimit", "limit_req", "throttle"), _STEPS),
     **dict.fromkeys(("auth", "basic_auth", "basicauth", "forward_auth", "jwt", "auth_request", "cors"), _STEPS),
     **dict.fromkeys(("compress", "compression", "gzip", "encode", "cache", "proxy_cache"), _STEPS),
     **dict.fromkeys(("acme", "letsencrypt", "cert_resolver", "certificates"), "A listener has one certificate, from "

@@ -28,7 +28,16 @@ from lb.config.model.fields import (
     TargetUrl,
     Whole,
 )
-from lb.config.model.listeners import Admin, AnyListener, Listener, ListenerLimits, ListenerTimeouts, ServerTls
+from lb.config.model.listeners import (
+    Admin,
+    AnyListener,
+    Hsts,
+    Listener,
+    ListenerLimits,
+    ListenerTimeouts,
+    Redirect,
+    ServerTls,
+)
 from lb.config.model.releases import Analysis, Bake, MirrorTo, Preview, Rollout, Sticky
 from lb.config.model.section import Section
 from lb.config.model.services import (
@@ -46,9 +55,9 @@ from lb.config.model.services import (
 
 __all__ = [
     "AccessLog", "Admin", "Analysis", "Bake", "Balance", "Breaker", "Canary", "Check", "ClientTls", "Config",
-    "Damping", "Expect", "Hook", "Listener", "ListenerLimits", "ListenerTimeouts", "Liveness", "Log", "MirrorTo",
-    "OnFailure", "Outlier", "Pool", "Preview", "Readiness", "Retries", "Rollout", "Route", "ServerTls", "Service",
-    "SlowStart", "Sticky", "Target", "Timeouts", "WorkerLimits",
+    "Damping", "Expect", "Hook", "Hsts", "Listener", "ListenerLimits", "ListenerTimeouts", "Liveness", "Log",
+    "MirrorTo", "OnFailure", "Outlier", "Pool", "Preview", "Readiness", "Redirect", "Retries", "Rollout", "Route",
+    "ServerTls", "Service", "SlowStart", "Sticky", "Target", "Timeouts", "WorkerLimits",
 ]  # fmt: skip
 
 #: Keys of the short form: `backends`, and what may stand beside it of the one service that it means.

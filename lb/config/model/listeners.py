@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from lb.config.model.fields import Bind, Bounds, Duration, FilePath, Network, Period, Size, Whole, Word
+from lb.config.model.fields import Bind, Bounds, Duration, FilePath, Flag, Network, Period, Size, Whole, Word
 from lb.config.model.section import Section
 
 
@@ -58,6 +58,33 @@ class ListenerLimits(Section):
     """Requests until a kept-alive connection is closed; 0: no limit. nginx: 1000."""
 
 
+class Redirect(Section):
+    """Where a listener sends its clients instead of serving them."""
+
+    scheme: Literal["https"] = "https"
+    """The scheme of the new URL. The only one is `https`."""
+    to_port: Annotated[Whole, Bounds(1, 65535)] | None = None
+    """The port of the new URL; 443 stays out of it. Left out: the port of the first listener with `tls`, of one at the
+    same address before others. Where clients reach that at another port, as behind a container's port mapping, write
+    theirs."""
+
+
+def redirect_from_text(value: Any) -> Any:
+    return {"scheme": value} if isinstance(value, str) else value
+
+
+class Hsts(Section):
+    """HTTP Strict Transport Security (RFC 6797): browsers come to this host by https alone."""
+
+    max_age: Duration = 31536000.0
+    """How long browsers keep to it after each answer. `0s`: they forget it at once."""
+    include_subdomains: Flag = False
+    """For all names below this host, too: each of them must be served by https."""
+    preload: Flag = False
+    """Say that the host may be put on the list that browsers are shipped with. Leaving that list takes months. It
+    wants `include_subdomains` and a `max_age` of 365d or more."""
+
+
 class Listener(Section):
     """An address that accepts clients."""
 
@@ -66,6 +93,15 @@ class Listener(Section):
     printed and shown in status."""
     tls: ServerTls | None = None
     """Speak HTTPS. Left out: plain HTTP."""
+    redirect: (
+        Annotated[Redirect, BeforeValidator(redirect_from_text, json_schema_input_type=Literal["https"] | Redirect)]
+        | None
+    ) = None
+    """`https`: answer each request with its https URL, and serve none. Status 308: method, path and query stay as they
+    are. Left out: serve."""
+    hsts: Hsts | None = None
+    """Add Strict-Transport-Security to all answers to requests for a host name. Only with `tls`. A target's own field
+    stays. Left out: add none."""
     proxy_protocol: list[Network] = Field(default_factory=list)
     """Networks whose connections open with a PROXY protocol header (version 1 or 2), from which the client's address
     is taken. Connections from elsewhere must not send one."""

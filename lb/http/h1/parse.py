@@ -318,6 +318,13 @@ def host_name(host: bytes) -> bytes:
     return name.removesuffix(b".")
 
 
+def without_port(host: bytes) -> bytes:
+    """The host as it is spelt, without its port."""
+    if host[:1] == b"[":
+        return host[: host.find(b"]") + 1]
+    return host.partition(b":")[0]
+
+
 class _Line:
     """A field line of a request, checked."""
 

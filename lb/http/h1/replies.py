@@ -8,6 +8,7 @@ from lb.http.message import LENGTH, NONE, ResponseFields, ResponseHead
 
 REASONS: Final[dict[int, bytes]] = {
     200: b"OK",
+    308: b"Permanent Redirect",
     400: b"Bad Request",
     403: b"Forbidden",
     404: b"Not Found",

@@ -3,6 +3,8 @@
 A step has `before(exchange)`, which returns a `Reply` to answer with, or None to go on (`services.Step`). A route has
 the steps that its settings ask for, in one tuple; a route without any pays nothing. Steps about rare fields of a head
 are asked only where the head has such a field.
+
+A listener that redirects to https has steps, too: its requests take no route, and its last step answers them all.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lb.proxy.steps.body_limit import BodyLimit
+from lb.proxy.steps.https_redirect import HttpsRedirect
 from lb.proxy.steps.max_forwards import MaxForwards
 from lb.proxy.steps.overload import Overload
 from lb.proxy.steps.websocket import WebSocketHandshake
@@ -24,3 +27,9 @@ def steps_of(route: Route, service: LiveService) -> tuple[tuple[Step, ...], tupl
     first: tuple[Step, ...] = (BodyLimit(route.max_body),) if route.max_body else ()
     last: tuple[Step, ...] = (Overload(),) if service.bounded else ()
     return (*first, *last), (*first, MaxForwards(), WebSocketHandshake(), *last)
+
+
+def steps_of_redirect(port: int) -> tuple[Step, ...]:
+    """The steps of a listener that redirects to https. What has to be answered without TLS comes before the redirect:
+    the challenges of a certificate authority, which asks at port 80."""
+    return (HttpsRedirect(port),)
