@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from lb.control.event import Event
 from lb.control.jsonl import JsonLines
-from lb.control.models import Event
 
 #: Events kept in memory.
 RING = 5000

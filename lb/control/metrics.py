@@ -7,7 +7,6 @@ configuration, by the status codes, by the reasons that the code knows.
 from __future__ import annotations
 
 import platform
-from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -18,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 import lb
 from lb import build_form
+from lb.control.histogram import Histogram
 from lb.core.background import LOOPS
 from lb.core.report import BUCKETS, PoolTally, TargetTally
 
@@ -160,19 +160,6 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
 _NONE = ("none", "none", "none")
 #: The results of reading the configuration.
 RELOADS = ("ok", "failed", "unconfirmed")
-
-
-@dataclass(slots=True)
-class Histogram:
-    """Counts by bucket (not cumulative) and their sum, seconds."""
-
-    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
-    seconds: float = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """Count one duration."""
-        self.buckets[bisect_left(BUCKETS, seconds)] += 1
-        self.seconds += seconds
 
 
 class ProcessFigures(NamedTuple):

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from lb.build_form import Form
 from lb.config.model.units import DURATION_PATTERN
+from lb.control.view import View, Wanted
 from lb.core.consequences import Kind as Consequence
 
 #: Largest number of an event: what a browser's number holds exactly.
 LAST_ID = 2**53 - 1
 
 State = Literal["starting", "ready", "slow_start", "unready", "ejected", "draining", "drained"]
-
-
-class View(BaseModel):
-    """Something the API says."""
-
-    model_config = ConfigDict(extra="forbid", defer_build=True, use_attribute_docstrings=True, populate_by_name=True)
-
-
-class Wanted(BaseModel):
-    """Something the API is told. Values are taken as they are: `"5"` is no number, and 1 is not `true`."""
-
-    model_config = ConfigDict(extra="forbid", defer_build=True, use_attribute_docstrings=True, strict=True)
 
 
 Duration = Annotated[str, Field(pattern=f"^{DURATION_PATTERN}$", max_length=40)]
@@ -327,41 +316,6 @@ class Explanation(View):
     """The last probes, newest first."""
     runs: list[RunView] = Field(default_factory=list)
     """All probes in the history, folded into runs, newest first; runs from before a restart as well."""
-
-
-class Event(View):
-    """Something that happened."""
-
-    id: int
-    """Grows by one with each event."""
-    at: float
-    """Unix time."""
-    kind: str
-    """transition | liveness | address | switch | rollout | drain | weight | handover | reload | start | stop |
-    upgrade | worker | state | note"""
-    subject: str
-    """The service, pool or target that the event is about; `lb` and `all` (all targets): about no single one."""
-    text: str
-    """An event, and why it happened."""
-    actor: str = ""
-    """The operator's name; empty: lb itself."""
-    before: str = ""
-    """The former value."""
-    after: str = ""
-    """The new value."""
-    service: str = ""
-    """The service that the event is about, or lies in; empty: about no single service."""
-    pool: str = ""
-    """The pool, if the event is about one or lies in one."""
-    target: str = ""
-    """The target's id, if the event is about one target."""
-    cause: str = ""
-    """The reason, for programs. A target's state: the kind of the probe's failure (`refused`, `timeout`, `status` …),
-    `passed`, `ejected`, `readmitted`, `drain`, `emptied`, `undrain`, `drain_hint`, `overloaded`, `flapping`.
-    A suspicion: `own_fault`, `shared`, `trial`. Liveness: `liveness_dead`, `liveness_alive`, `liveness_held`,
-    `liveness_restart`, `liveness_restarted`. Empty: the kind says enough."""
-    change_unsaid: bool = False
-    """Whether `text` leaves out the change from `before` to `after`."""
 
 
 class SwitchRequest(Wanted):

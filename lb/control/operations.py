@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lb.config.changes import Change, Plan
 from lb.config.yaml.problems import ConfigError, Problem
 from lb.control.events import EventLog
-from lb.control.models import (
-    ConfigOrder,
-    ConfigText,
-    DrainState,
-    Explanation,
-    ProbeResult,
-    RunView,
-    ServiceView,
-    Status,
-    SwitchRequest,
-    TargetView,
-    UpgradeResult,
-    WeightRequest,
-)
 from lb.core.consequences import Consequence
 from lb.core.refusals import Obstacle, Refusal, Refused
+
+if TYPE_CHECKING:
+    from lb.control.models import (
+        ConfigOrder,
+        ConfigText,
+        DrainState,
+        Explanation,
+        ProbeResult,
+        RunView,
+        ServiceView,
+        Status,
+        SwitchRequest,
+        TargetView,
+        UpgradeResult,
+        WeightRequest,
+    )
 
 
 class InvalidFile(Refused):

@@ -1,17 +1,21 @@
-"""The admin port: opened first, so that a taken address is known before anything has started; served last."""
+"""The admin port: opened first, so that a taken address is known before anything has started; served last.
+
+The server and the API are a third of the imports of a start. They are imported when the workers serve already.
+"""
 
 from __future__ import annotations
 
 import logging
 import socket
 from pathlib import Path
-
-from aiohttp import web
+from typing import TYPE_CHECKING
 
 from lb.config.model.config import Admin
-from lb.control.api import app
 from lb.control.operations import Operations
 from lb.supervisor.sockets import CannotListen, bound_name, listen_once, why
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 #: Seconds that requests under way have when the port closes. Event streams never end by themselves.
 GRACE = 1.0
@@ -38,6 +42,10 @@ class AdminPort:
 
     async def serve(self, operations: Operations, admin: Admin, token: str) -> None:
         """Let requests in."""
+        from aiohttp import web
+
+        from lb.control.api import app
+
         application = app.build(operations, token=token, allowed_hosts=(*admin.allowed_hosts, name_in(admin.bind)))
         # An error in an answer is reported by the API; a request that cannot be read is its client's affair.
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
@@ -55,6 +63,8 @@ class AdminPort:
         """Accept again."""
         assert self._runner is not None
         assert self.sock is not None
+        from aiohttp import web
+
         self._site = web.SockSite(self._runner, self.sock.dup())  # the site closes what it is given
         await self._site.start()
 
@@ -66,6 +76,11 @@ class AdminPort:
         if self.sock is not None:
             self.sock.close()
             self.sock = None
+
+
+def import_server() -> None:
+    """Import what `serve` needs. It takes 0.2 s, so a thread does it."""
+    import lb.control.api.app  # noqa: F401
 
 
 def name_in(bind: str) -> str:

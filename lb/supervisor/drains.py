@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lb.config.model.units import format_duration
-from lb.control.models import DrainState
 from lb.core.consequences import Consequence, counted, of_target, without_it
 from lb.core.desired import Desired, TargetDesired
 from lb.core.lifecycle import Drain, Emptied, Seen, Undrain
@@ -38,6 +38,9 @@ from lb.supervisor.rotations import Rotations
 from lb.supervisor.state import State
 from lb.supervisor.totals import Counters, Totals
 from lb.supervisor.workers import Workers
+
+if TYPE_CHECKING:
+    from lb.control.models import DrainState
 
 #: Seconds between two looks at targets that drain.
 LOOK_EVERY = 0.25
@@ -203,6 +206,8 @@ class Drains:
         return known
 
     def _drain_state(self, target: Target, sums: Counters, answered: bool) -> DrainState:
+        from lb.control.models import DrainState
+
         tally = sums.targets.get(target.id, TargetTally(target.id))
         draining = self.wished(target).draining
         left = tally.in_flight + tally.tunnels

@@ -30,7 +30,7 @@ class Events:
         change_unsaid: bool = False,
     ) -> None:
         """Add an event, and log it. `place`: a service, a pool or a target by its id; empty: the event's subject is
-        `general`, which is `lb` or `all`. The other arguments are fields of `lb.control.models.Event`."""
+        `general`, which is `lb` or `all`. The other arguments are fields of `lb.control.event.Event`."""
         subject = place or general
         self.log.add(
             kind,

@@ -17,7 +17,7 @@ from lb.supervisor.events import Events
 from lb.supervisor.health_counters import HealthCounters
 from lb.supervisor.rotations import Rotations
 from lb.supervisor.state import State
-from lb.supervisor.views import unix
+from lb.supervisor.unix_time import unix
 
 #: Seconds between two looks at what workers report about failing targets.
 SWEEP_EVERY = 0.5

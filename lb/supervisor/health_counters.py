@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container
 
-from lb.control.metrics import Histogram
+from lb.control.histogram import Histogram
 
 
 class HealthCounters:

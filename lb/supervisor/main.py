@@ -19,9 +19,9 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -38,18 +38,15 @@ from lb.health.verdict_store import VerdictStore
 from lb.process.channel import Command
 from lb.process.descriptors import connections, keep_from_children, raise_limit
 from lb.process.guard import Guard
-from lb.supervisor.admin_port import AdminPort, read_token
+from lb.supervisor.admin_port import AdminPort, import_server, read_token
 from lb.supervisor.desired import DesiredState
 from lb.supervisor.drains import Drains
 from lb.supervisor.ejections import Ejections
 from lb.supervisor.events import Events
-from lb.supervisor.explanations import Explanations
 from lb.supervisor.findings import Findings
 from lb.supervisor.handovers import Handovers
 from lb.supervisor.health_counters import HealthCounters
 from lb.supervisor.installation import Installation
-from lb.supervisor.metrics import Metrics
-from lb.supervisor.operations import LiveOperations
 from lb.supervisor.os import reaper, systemd
 from lb.supervisor.os.file_watch import FileWatch
 from lb.supervisor.rates import Rates
@@ -72,9 +69,12 @@ from lb.supervisor.upgrade import (
     pass_on,
     step_aside,
 )
-from lb.supervisor.views import Views
 from lb.supervisor.weights import Weights
 from lb.supervisor.workers import Workers
+
+if TYPE_CHECKING:
+    from lb.supervisor.operations import LiveOperations
+    from lb.supervisor.views import Views
 
 log = logging.getLogger("lb")
 
@@ -207,7 +207,21 @@ class Supervisor:
             self.file_watch,
             read,
         )
-        self.views = Views(
+        self._given: list[socket.socket] = []  # by systemd
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self._over = asyncio.Event()  # a stop signal came, or a successor has taken over
+        self._started = False
+        self._early: list[int] = []  # signals that came before
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._watching: asyncio.Task[None] | None = None
+
+    @cached_property
+    def views(self) -> Views:
+        """The admin port's view of everything."""
+        from lb.supervisor.views import Views
+
+        return Views(
             self.state,
             self.desired,
             self.rotations,
@@ -221,7 +235,15 @@ class Supervisor:
             self.handovers,
             self.admin,
         )
-        self.operations = LiveOperations(
+
+    @cached_property
+    def operations(self) -> LiveOperations:
+        """The questions and orders of the admin port."""
+        from lb.supervisor.explanations import Explanations
+        from lb.supervisor.metrics import Metrics
+        from lb.supervisor.operations import LiveOperations
+
+        return LiveOperations(
             self.state,
             self.desired,
             self.workers,
@@ -261,14 +283,6 @@ class Supervisor:
             ),
             self.upgrade,
         )
-        self._given: list[socket.socket] = []  # by systemd
-        self._stop = asyncio.Event()
-        self._stop_now = asyncio.Event()
-        self._over = asyncio.Event()  # a stop signal came, or a successor has taken over
-        self._started = False
-        self._early: list[int] = []  # signals that came before
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._watching: asyncio.Task[None] | None = None
 
     # --- start ------------------------------------------------------------------------------------------------------
 
@@ -386,6 +400,7 @@ class Supervisor:
         if orphans.workers:
             await self._first_verdicts()
         await self._start_workers()
+        await asyncio.to_thread(_import_admin_side)
         handover_state = None
         if predecessor is not None:
             handover_state = await predecessor.hand_over(self.views.readyz()[0])
@@ -676,6 +691,16 @@ class Supervisor:
     def _write_down(self) -> None:
         self._verdict_store.write(self.monitor.keep())
         self.probe_history.flush()
+
+
+def _import_admin_side() -> None:
+    """Import what only the admin port needs: the workers serve meanwhile."""
+    import lb.supervisor.explanations
+    import lb.supervisor.metrics
+    import lb.supervisor.operations
+    import lb.supervisor.views  # noqa: F401
+
+    import_server()
 
 
 def _under(path: Path, name: str | Path) -> Path:

@@ -19,12 +19,12 @@ from lb.config.model.config import Config
 from lb.config.resolve import World
 from lb.config.tls_files import load_world
 from lb.config.yaml.problems import ConfigError
+from lb.control.event import Event
 from lb.control.events import EventLog
 from lb.control.models import (
     ConfigOrder,
     ConfigText,
     DrainState,
-    Event,
     Explanation,
     ProbeResult,
     RunView,

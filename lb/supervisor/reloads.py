@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lb.config.changes import Change, Plan
 from lb.config.diff import diff, needs_restart
@@ -28,7 +28,6 @@ from lb.config.model.config import Config
 from lb.config.resolve import World
 from lb.config.tls_files import check_renewed, load_world
 from lb.config.yaml.problems import ConfigError
-from lb.control.models import ConfigOrder
 from lb.control.operations import Reloaded
 from lb.core.digest import digest
 from lb.core.refusals import Refused
@@ -45,6 +44,9 @@ from lb.supervisor.os.file_watch import FileWatch
 from lb.supervisor.sockets import CannotListen, open_listener
 from lb.supervisor.state import State
 from lb.supervisor.workers import Workers
+
+if TYPE_CHECKING:
+    from lb.control.models import ConfigOrder
 
 log = logging.getLogger("lb")
 

@@ -17,11 +17,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lb.config.model.units import Unreadable, format_duration, parse_duration
 from lb.config.resolve import release_plan
-from lb.control.models import SwitchRequest
 from lb.core.analysis import Tally
 from lb.core.consequences import Consequence, Kind
 from lb.core.desired import Desired, ServiceDesired
@@ -59,6 +58,9 @@ from lb.supervisor.rotations import Rotations
 from lb.supervisor.state import State
 from lb.supervisor.totals import Counters, Totals
 from lb.supervisor.workers import Workers
+
+if TYPE_CHECKING:
+    from lb.control.models import SwitchRequest
 
 #: Seconds between two samples.
 SAMPLE_EVERY = 0.5

@@ -40,6 +40,7 @@ from lb.supervisor.rollouts import Rollouts
 from lb.supervisor.rotations import Rotations
 from lb.supervisor.state import State
 from lb.supervisor.totals import Counters
+from lb.supervisor.unix_time import unix
 from lb.supervisor.workers import Workers
 
 #: Failures that mean that no process is at the address.
@@ -229,11 +230,6 @@ class Views:
         if until:
             return f"replaced: it serves until a new target can, for {span(until - time.monotonic())} at most; {reason}"
         return reason
-
-
-def unix(monotonic: float) -> float:
-    """A monotonic time as Unix time."""
-    return time.time() - time.monotonic() + monotonic
 
 
 def _last_rollout(last: LastRollout | None) -> LastRolloutView | None:

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lb.control.models import ConfigDraft, ConfigText, Validation, View
+from lb.control.models import ConfigDraft, ConfigText, Validation
+from lb.control.view import View
 
 _EXAMPLE = "backends: [http://127.0.0.1:5001]\n"
 

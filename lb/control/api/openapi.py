@@ -11,7 +11,8 @@ from pydantic.json_schema import models_json_schema
 from lb.control.api import problems
 from lb.control.api.endpoint import JSON, Answer, Endpoint, Parameter
 from lb.control.api.problems import KINDS, Kind, Rejected
-from lb.control.models import Event, Problem
+from lb.control.event import Event
+from lb.control.models import Problem
 
 Json = dict[str, Any]
 Mode = Literal["validation", "serialization"]

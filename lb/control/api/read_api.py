@@ -8,7 +8,8 @@ from lb.control.api import problems, streams
 from lb.control.api.endpoint import Answer, Endpoint, Parameter
 from lb.control.api.http import OPERATIONS, Body, as_json, number, query, send, view, whole
 from lb.control.api.status_cache import STATUS_CACHE
-from lb.control.models import LAST_ID, Event, Explanation, RunView, ServiceView, Status, TargetView
+from lb.control.event import Event
+from lb.control.models import LAST_ID, Explanation, RunView, ServiceView, Status, TargetView
 
 EVENT_QUERY = (
     Parameter("since", "Only what happened at this Unix time or later.", {"type": "number", "minimum": 0}, 0),

@@ -17,8 +17,8 @@ from aiohttp import web
 
 from lb.control.api import problems
 from lb.control.api.problems import Rejected
+from lb.control.event import Event
 from lb.control.events import EventLog
-from lb.control.models import Event
 
 #: Seconds between two signs of life.
 HEARTBEAT = 15.0

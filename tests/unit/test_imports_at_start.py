@@ -1,0 +1,29 @@
+"""The modules that a program imports before it serves, or answers: a start is mostly imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+#: What only the admin port needs. The supervisor imports it in a thread, once its workers serve.
+ADMIN_SIDE = ("aiohttp", "prometheus_client", "lb.control.models", "lb.control.api", "lb.supervisor.operations")
+
+
+def imported(code: str) -> set[str]:
+    """The modules that are imported when `code` has run in a Python of its own."""
+    code += "\nimport sys\nprint('modules', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("module", ADMIN_SIDE)
+def test_workers_do_not_wait_until_the_admin_side_is_imported(module: str, before_workers: set[str]) -> None:
+    assert "lb.supervisor.workers" in before_workers
+    assert module not in before_workers
+
+
+@pytest.fixture(scope="module")
+def before_workers() -> set[str]:
+    return imported("import lb.cli.run, lb.supervisor.main")
