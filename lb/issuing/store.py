@@ -3,6 +3,7 @@
     acme/accounts/HOST-HASH/account.json, key.pem
     acme/certificates/NAME-HASH/certificate.pem   key and chain in one file: a pair can never be half of one
     acme/certificates/NAME-HASH/order.json        an order under way, with the key it is for
+    acme/certificates/NAME-HASH/staging.json      an order under way at the staging authority
     acme/certificates/NAME-HASH/state.json        failures, next attempt, renewal window
 
 All functions block and raise `OSError`. A file that cannot be read as what it should be is taken as missing: it is
@@ -114,6 +115,11 @@ class Store:
         found = self._decoded(self._account(directory) / "account.json", Account)
         return found if found is not None and found.directory == directory else None
 
+    def drop_account(self, directory: str) -> None:
+        """The authority does not know it any more. Its key stays, since orders may be bound to it."""
+        with suppress(FileNotFoundError):
+            (self._account(directory) / "account.json").unlink()
+
     def save_account(self, account: Account) -> None:
         self._write(self._account(account.directory) / "account.json", msgspec.json.encode(account))
 
@@ -139,15 +145,18 @@ class Store:
     def save_certificate(self, id: str, pem: bytes) -> None:
         self._write(self.certificate_path(id), pem)
 
-    def order(self, id: str) -> OrderRecord | None:
-        return self._decoded(self._certificate(id) / "order.json", OrderRecord)
+    def order(self, id: str, staging: bool = False) -> OrderRecord | None:
+        return self._decoded(self._order(id, staging), OrderRecord)
 
-    def save_order(self, id: str, record: OrderRecord) -> None:
-        self._write(self._certificate(id) / "order.json", msgspec.json.encode(record))
+    def save_order(self, id: str, record: OrderRecord, staging: bool = False) -> None:
+        self._write(self._order(id, staging), msgspec.json.encode(record))
 
-    def drop_order(self, id: str) -> None:
+    def drop_order(self, id: str, staging: bool = False) -> None:
         with suppress(FileNotFoundError):
-            (self._certificate(id) / "order.json").unlink()
+            self._order(id, staging).unlink()
+
+    def _order(self, id: str, staging: bool) -> Path:
+        return self._certificate(id) / ("staging.json" if staging else "order.json")
 
     def state(self, id: str) -> NameState:
         return self._decoded(self._certificate(id) / "state.json", NameState) or NameState()
@@ -177,8 +186,8 @@ class Store:
 
 def certificate_id(names: Sequence[str], directory: str, profile: str = "") -> str:
     """The folder of a certificate: the same names at the same authority have the same one, in whatever order."""
-    wanted = "\n".join([directory, profile, *sorted(names)])
-    return f"{names[0].replace('*', '_')[:150]}-{_hash(wanted)}"
+    ordered = sorted(names)
+    return f"{ordered[0].replace('*', '_')[:150]}-{_hash(chr(10).join([directory, profile, *ordered]))}"
 
 
 def _hash(text: str) -> str:

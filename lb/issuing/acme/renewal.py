@@ -56,11 +56,11 @@ def asked(known: Ari, certificate: str, info: RenewalInfo, retry_after: float, n
     return Ari(certificate, start, end, chosen, again, info.explanation_url)
 
 
-def unanswered(known: Ari, certificate: str, now: float) -> Ari:
-    """The authority could not be asked, or its answer was none: the window known before stays in force."""
+def unanswered(known: Ari, certificate: str, now: float, again: float = ASK_AGAIN) -> Ari:
+    """There is no answer: the window before stays in force. `again`: seconds to the next question."""
     if known.certificate != certificate:
         known = Ari(certificate)
-    return msgspec.structs.replace(known, ask_at=now + ASK_AGAIN)
+    return msgspec.structs.replace(known, ask_at=now + again)
 
 
 def _seconds(moment: datetime) -> float:
