@@ -18,6 +18,7 @@ from lb.cli.client import DEFAULT_ADMIN, Failure
 from lb.cli.terminal import Ink, colours
 
 if TYPE_CHECKING:
+    from lb.config.load import Served
     from lb.config.model.config import Config
     from lb.demo.start import Demo
     from lb.supervisor.main import Supervisor
@@ -62,10 +63,11 @@ def serve(path: Path, config: Config, workers: int | None, demo: Demo | None) ->
             for line in greeting(started, demo, Ink(colours(sys.stderr)), log_file):
                 print(line, file=sys.stderr, flush=True)
 
-    def read(again: Path) -> Config:
-        from lb.config.load import load
+    def read(again: Path, served: Served) -> Config:
+        from lb.config.load import load_again
 
-        return demo.follow(load(again)) if demo is not None else load(again)
+        config = load_again(again, served)
+        return demo.follow(config) if demo is not None else config
 
     return supervisor.run(path, config, workers=workers, announce=announce, read=read, upgradable=demo is None)
 

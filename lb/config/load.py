@@ -8,7 +8,7 @@ file.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
@@ -25,6 +25,10 @@ from lb.config.yaml.tree import MISSING, Path, Source
 _ROUNDS = 12
 
 
+#: Certificates of listeners, as files of certificate and key.
+Served = Collection[tuple[str, str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A valid file: its values, and its text with places for `lint`."""
@@ -38,9 +42,16 @@ class Loaded:
         return _placed(self.source, finding, self.short)
 
 
-def load(path: FilePath, environ: Mapping[str, str] = os.environ, *, check_files: bool = True) -> Config:
+def load(
+    path: FilePath, environ: Mapping[str, str] = os.environ, *, check_files: bool = True, served: Served = ()
+) -> Config:
     """The configuration in `path`; raises `ConfigError` with all that is wrong."""
-    return load_with_source(path, environ, check_files=check_files).config
+    return load_with_source(path, environ, check_files=check_files, served=served).config
+
+
+def load_again(path: FilePath, served: Served) -> Config:
+    """As `load`, for a running lb: certificates that are served already are no errors when their files are broken."""
+    return load(path, served=served)
 
 
 def load_text(
@@ -50,14 +61,17 @@ def load_text(
     *,
     base: str = "",
     check_files: bool = False,
+    served: Served = (),
 ) -> Config:
     """The configuration in `text`. Relative paths in it begin at `base`."""
-    return examine(text, name, environ, base=base, check_files=check_files).config
+    return examine(text, name, environ, base=base, check_files=check_files, served=served).config
 
 
-def load_with_source(path: FilePath, environ: Mapping[str, str] = os.environ, *, check_files: bool = True) -> Loaded:
+def load_with_source(
+    path: FilePath, environ: Mapping[str, str] = os.environ, *, check_files: bool = True, served: Served = ()
+) -> Loaded:
     text = read_text(path)
-    return examine(text, str(path), environ, base=str(path.resolve().parent), check_files=check_files)
+    return examine(text, str(path), environ, base=str(path.resolve().parent), check_files=check_files, served=served)
 
 
 def read_text(path: FilePath) -> str:
@@ -82,8 +96,19 @@ def read_text(path: FilePath) -> str:
         raise ConfigError([Problem(name, line, column, message, hint="Save the file as UTF-8.")]) from None
 
 
-def examine(text: str, name: str, environ: Mapping[str, str], *, base: str = "", check_files: bool = False) -> Loaded:
-    """The values and places of `text`; raises `ConfigError` with all that is wrong."""
+def examine(
+    text: str,
+    name: str,
+    environ: Mapping[str, str],
+    *,
+    base: str = "",
+    check_files: bool = False,
+    served: Served = (),
+) -> Loaded:
+    """The values and places of `text`; raises `ConfigError` with all that is wrong.
+
+    `served`: the certificates of listeners that are served already, as files of certificate and key. Each may be broken
+    on the disk: it is served on as it was."""
     source = read(text, name, environ)
     problems = list(source.problems)
     if source.root.entries is None:
@@ -103,7 +128,7 @@ def examine(text: str, name: str, environ: Mapping[str, str], *, base: str = "",
         raise ConfigError(_distinct(problems))
     assert config is not None
     if check_files:
-        problems = [_placed(source, finding, short) for finding in files.errors(config)]
+        problems = [_placed(source, finding, short) for finding in files.errors(config, served)]
         if problems:
             raise ConfigError(_distinct(problems))
     return Loaded(config, source, short)

@@ -7,8 +7,12 @@ from dataclasses import replace
 
 from lb.config.changes import Change, of_some
 from lb.config.resolve import World
-from lb.config.tls_values import paths_of
-from lb.core.targets import TlsClient, TlsServer
+from lb.config.tls_values import paths_of, plain
+from lb.core.certificates import TlsServer
+from lb.core.targets import TlsClient
+
+#: Files that one sentence names; of more it names two.
+MOST_NAMES = 6
 
 
 def renewed(before: World, after: World) -> Iterator[Change]:
@@ -16,11 +20,9 @@ def renewed(before: World, after: World) -> Iterator[Change]:
     old = {listener.bind: listener.tls for listener in before.snapshot.listeners}
     for listener in after.snapshot.listeners:
         was = old.get(listener.bind)
-        if listener.tls is not None and was is not None and _only_contents(was, listener.tls):
-            files = ", ".join(_changed(was, listener.tls))
-            yield Change(
-                "change", f"listener {listener.bind}", f"{files} renewed, for new connections", "listener", field="tls"
-            )
+        if listener.tls is not None and was is not None and was != listener.tls and plain(was) == plain(listener.tls):
+            for text in _of_listener(was, listener.tls):
+                yield Change("change", f"listener {listener.bind}", text, "listener", field="tls")
     groups: dict[tuple[str, str], list[str]] = {}
     for id, target in after.targets.items():
         former = before.targets.get(id)
@@ -41,11 +43,38 @@ def _renewed_of_checks(before: World, after: World, id: str) -> Iterator[str]:
             yield from _changed(was.tls, now.tls)
 
 
-def _only_contents(old: TlsClient | TlsServer, new: TlsClient | TlsServer) -> bool:
+def _of_listener(was: TlsServer, now: TlsServer) -> Iterator[str]:
+    """What has changed of a listener's files, in sentences."""
+    old = {(each.cert_file, each.key_file): each for each in was.certificates}
+    new = {(each.cert_file, each.key_file): each for each in now.certificates}
+    files = [
+        path
+        for pair, each in new.items()
+        if pair in old
+        for path, before, after in zip(pair, old[pair].digests, each.digests, strict=False)
+        if before != after
+    ]
+    paths = (now.client.ca_file, now.client.crl_file)
+    pairs = zip(paths, was.client.digests, now.client.digests, strict=False)
+    files += [path for path, before, after in pairs if before != after]
+    if files:
+        yield f"{_some(list(dict.fromkeys(files)))} renewed, for new connections"
+    if added := [cert for cert, key in new if (cert, key) not in old]:
+        yield f"{_some(added)} added, for new connections"
+    if gone := [cert for cert, key in old if (cert, key) not in new]:
+        yield f"{_some(gone)} is gone, for new connections" if len(gone) == 1 else f"{_some(gone)} are gone"
+
+
+def _some(names: list[str]) -> str:
+    """The first names of a list, and how many there are beside."""
+    return ", ".join(names) if len(names) <= MOST_NAMES else f"{', '.join(names[:2])} and {len(names) - 2} more"
+
+
+def _only_contents(old: TlsClient, new: TlsClient) -> bool:
     return old != new and replace(old, digests=()) == replace(new, digests=())
 
 
-def _changed(old: TlsClient | TlsServer, new: TlsClient | TlsServer) -> list[str]:
+def _changed(old: TlsClient, new: TlsClient) -> list[str]:
     """The files whose contents differ."""
     names = [name or "the system's authorities" for name in paths_of(new)]
     pairs = zip(names, old.digests, new.digests, strict=False)

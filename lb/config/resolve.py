@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from lb.config.model import config as model
 from lb.config.model.addresses import parse_bind, parse_target
 from lb.config.model.merging import liveness_of, readiness_of
+from lb.core.certificates import OFF, ClientAuth, Source, TlsServer
 from lb.core.checks import Checks, CheckSpec, Expect, OnFailure
 from lb.core.detection import Detection, detection
 from lb.core.lifecycle import Damping, Ejection, Rules, SlowStart
@@ -34,7 +35,6 @@ from lb.core.targets import (
     Target,
     Timeouts,
     TlsClient,
-    TlsServer,
 )
 from lb.http.hsts import value as hsts_value
 
@@ -46,6 +46,16 @@ class Endpoint:
     target: Target
     checks: Checks
     replaced: bool = False  # the file no longer has it: it serves until the new ones can
+
+
+@dataclass(frozen=True, slots=True)
+class UnusablePair:
+    """A certificate of a listener, as it is on the disk, that cannot be served."""
+
+    cert_file: str
+    key_file: str
+    reason: str
+    kept: bool  # the certificate that was there before is served on
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,7 @@ class World:
     targets: dict[str, Target]  # by id
     config: model.Config  # admin, state_dir, workers, drain and other plain settings are read from here
     files: dict[str, bytes] = field(default_factory=dict, repr=False)  # TLS files by digest, see `tls_files`
+    unusable: tuple[UnusablePair, ...] = ()  # certificates on the disk that are not served
 
     def actives(self) -> dict[str, str]:
         """Service → the pool that is active by the file."""
@@ -160,7 +171,7 @@ def _listener(listener: model.Listener, all_of_them: Sequence[model.Listener]) -
     timeouts, limits = listener.timeouts, listener.limits
     return Listener(
         bind=listener.bind,
-        tls=TlsServer(tls.cert_file, tls.key_file, tls.client_ca_file or "") if tls else None,
+        tls=_server_tls(tls) if tls else None,
         proxy_protocol=tuple(listener.proxy_protocol),
         header_timeout=timeouts.header,
         body_timeout=timeouts.body,
@@ -193,6 +204,29 @@ def https_listeners(listener: model.Listener, all_of_them: Sequence[model.Listen
     host = parse_bind(listener.bind).host
     secure = [each for each in all_of_them if each.tls is not None and not parse_bind(each.bind).unix]
     return sorted(secure, key=lambda each: parse_bind(each.bind).host != host)
+
+
+def _server_tls(tls: model.ServerTls) -> TlsServer:
+    client = tls.client_auth()
+    asks = client.mode != OFF
+    return TlsServer(
+        sources=tuple(_source(source) for source in tls.sources()),
+        default=tls.default,
+        strict_sni=tls.strict_sni,
+        min_version=tls.min_version,
+        client=ClientAuth(client.mode, client.ca_file or "", client.crl_file or "") if asks else ClientAuth(),
+    )
+
+
+def _source(source: model.CertificateSource) -> Source:
+    return Source(
+        cert_file=source.cert_file or "",
+        key_file=source.key_file or "",
+        directory=source.directory or "",
+        acme=source.acme or "",
+        internal=source.authority == "internal",
+        names=tuple(source.names),
+    )
 
 
 # --- services --------------------------------------------------------------------------------------------------------

@@ -2,41 +2,64 @@
 
 A certificate or authority that is renewed in place leaves the text of the configuration as it was. So the contents are
 read with each load, digests of them become part of the resolved values, and a reload sees what was renewed.
+
+A listener's certificate that is broken on the disk takes no other one along: the certificate that was served before is
+kept, and the fault is part of the world.
 """
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import ssl
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from lb.config.certificate_sources import directory_of, list_directory
+from lb.config.check import certificates
 from lb.config.model.config import Config
-from lb.config.resolve import World, resolve
-from lb.config.tls_values import clients, paths_of, servers, with_settings
+from lb.config.resolve import UnusablePair, World, resolve
+from lb.config.tls_values import clients, digests, servers, with_settings
 from lb.config.yaml.problems import ConfigError, Problem
-from lb.core.targets import TlsClient, TlsServer
+from lb.core.certificates import Certificate, ClientAuth, Policy, Source, TlsServer
+from lb.core.targets import TlsClient
 from lb.net.tls import contexts
 
 #: Bytes of one file that are read at most. The largest bundles of authorities have a quarter of a MiB.
 LARGEST = 4 << 20
 
 
-def load_world(config: Config) -> World:
+def load_world(config: Config, former: World | None = None) -> World:
     """The world of `config`, with the contents of its TLS files as they are now. Blocks.
 
     A file that cannot be read is left to be opened when it is needed: loading has refused it already, or it has gone
-    since.
+    since. Of a listener's certificates, the ones of `former` stay where the new ones cannot be used.
     """
-    reading = _Reading()
-    return replace(with_settings(resolve(config, 0), reading.client, reading.server), files=reading.files)
+    reading = _Reading(config.state_dir, former)
+    world = with_settings(resolve(config, 0), reading.client, reading.server)
+    return replace(world, files=reading.files, unusable=tuple(reading.unusable))
+
+
+def with_certificates_read_again(world: World) -> World:
+    """The same world with listeners' certificates, authorities and lists as they are on the disk now. Blocks."""
+    reading = _Reading(world.config.state_dir, world)
+    renewed = with_settings(world, lambda tls: tls, reading.server)
+    files = {**world.files, **reading.files}
+    used = digests(renewed)
+    kept = {digest: data for digest, data in files.items() if digest in used}
+    return replace(renewed, files=kept, unusable=tuple(reading.unusable))
 
 
 def check_renewed(before: World, after: World, file: str) -> None:
     """Raise `ConfigError` where contents that are new cannot be used: they may have changed since they were checked."""
     try:
+        known = {each for server in servers(before) for each in server.certificates}
         for server in servers(after) - servers(before):
-            contexts.server_context(server, after.files)
+            for certificate in set(server.certificates) - known:
+                contexts.server_context((certificate,), Policy(), after.files)
+            contexts.server_context((), server.policy(), after.files)
         for client in clients(after) - clients(before):
             contexts.client_context(client, (), after.files)
     except (OSError, ValueError) as error:
@@ -48,10 +71,20 @@ def check_renewed(before: World, after: World, file: str) -> None:
 class _Reading:
     """One reading of all files: each is read once, however many settings name it."""
 
-    def __init__(self) -> None:
+    def __init__(self, state_dir: str, former: World | None) -> None:
         self.files: dict[str, bytes] = {}  # by digest
+        self.unusable: list[UnusablePair] = []
+        self._state_dir = state_dir
+        self._now = time.time()
         self._digests: dict[str, str] = {}  # by path
         self._clients: dict[TlsClient, TlsClient] = {}
+        self._certificates: dict[tuple[str, str], Certificate | None] = {}
+        self._former_files = former.files if former is not None else {}
+        self._former: dict[tuple[str, str], Certificate] = {
+            (each.cert_file, each.key_file): each
+            for server in (servers(former) if former is not None else ())
+            for each in server.certificates
+        }
 
     def client(self, tls: TlsClient) -> TlsClient:
         known = self._clients.get(tls)
@@ -62,8 +95,95 @@ class _Reading:
         return known
 
     def server(self, tls: TlsServer) -> TlsServer:
-        digests = tuple(self._digest(path) for path in paths_of(tls))
-        return replace(tls, digests=digests)
+        found = [each for position, source in enumerate(tls.sources) for each in self._of_source(position, source)]
+        return replace(tls, certificates=tuple(dict.fromkeys(found)), client=self._client_auth(tls.client))
+
+    def _client_auth(self, client: ClientAuth) -> ClientAuth:
+        if not client.ca_file:
+            return client
+        return replace(client, digests=(self._digest(client.ca_file), self._digest(client.crl_file)))
+
+    def _of_source(self, position: int, source: Source) -> Iterator[Certificate]:
+        directory = directory_of(source, self._state_dir)
+        for pair in self._pairs(directory) if directory else [(source.cert_file, source.key_file)]:
+            if pair not in self._certificates:
+                self._certificates[pair] = self._certificate(*pair, required=not directory)
+            certificate = self._certificates[pair]
+            if certificate is not None:
+                yield replace(certificate, source=position)
+
+    def _pairs(self, directory: str) -> list[tuple[str, str]]:
+        """A directory's pairs, and pairs that it had and of which one file is gone."""
+        try:
+            pairs = list(list_directory(directory).pairs)
+        except FileNotFoundError:
+            pairs = []  # certificates that lb gets by itself have no directory before the first one
+        except OSError as error:
+            reason = f"the directory cannot be read: {error.strerror or error}"
+            self.unusable.append(UnusablePair(directory, directory, reason, True))
+            return [pair for pair in self._former if str(Path(pair[0]).parent) == directory]
+        halves = [
+            pair
+            for pair in self._former
+            if str(Path(pair[0]).parent) == directory
+            and pair not in pairs
+            and Path(pair[0]).exists() != Path(pair[1]).exists()
+        ]
+        return sorted({*pairs, *halves})
+
+    def _certificate(self, cert_file: str, key_file: str, required: bool) -> Certificate | None:
+        """The certificate of a pair; the former one where the pair cannot be used; None: it has none.
+
+        `required`: without a former one, the pair is left to be opened when it is needed."""
+        former = self._former.get((cert_file, key_file))
+        read = (self._digest(cert_file), self._digest(key_file))
+        if former is not None and read == former.digests and all(read):
+            return former
+        leaf = certificates.parse(self.files[read[0]]) if read[0] else None
+        pair = Certificate(cert_file, key_file, digests=read if all(read) else ())
+        if leaf is not None:
+            pair = replace(
+                pair,
+                names=leaf.names,
+                algorithm=leaf.algorithm,
+                not_before=leaf.not_before,
+                not_after=leaf.not_after,
+            )
+        reason = self._fault(pair) or self._worse(pair, former)
+        if not reason:
+            return pair
+        kept = former is not None and all(digest in self._former_files for digest in former.digests)
+        self.unusable.append(UnusablePair(cert_file, key_file, reason, kept))
+        if former is not None and kept:
+            self.files |= {digest: self._former_files[digest] for digest in former.digests}
+            return former
+        return pair if required else None
+
+    def _fault(self, pair: Certificate) -> str:
+        """Why a pair cannot be served; empty: it can."""
+        if not pair.digests:
+            missing = [path for path in (pair.cert_file, pair.key_file) if not self._digest(path)]
+            return f"{' and '.join(missing)} cannot be read"
+        cert, key = (self.files[digest] for digest in pair.digests)
+        fault = certificates.contents_fault(pair.cert_file, pair.key_file, cert, key)
+        if fault is not None:
+            return fault[1]
+        try:
+            contexts.server_context((pair,), Policy(), self.files)
+        except (OSError, ValueError) as error:
+            reason = contexts.openssl_reason(error)
+            if reason == "KEY_VALUES_MISMATCH":
+                return f"{pair.key_file} is not the key of {pair.cert_file}"
+            return f"{pair.cert_file} and {pair.key_file} cannot be used: {contexts.in_words(reason)}"
+        return "" if pair.not_after else f"{pair.cert_file} cannot be read as a certificate"
+
+    def _worse(self, pair: Certificate, former: Certificate | None) -> str:
+        """Why a pair is worse than the one that is served: that one is valid now, and this one is not."""
+        if former is None or pair.is_valid(self._now) or not former.is_valid(self._now):
+            return ""
+        if pair.not_before > self._now:
+            return f"the certificate in {pair.cert_file} is not valid before {_moment(pair.not_before)}"
+        return f"the certificate in {pair.cert_file} ended at {_moment(pair.not_after)}"
 
     def _digest(self, path: str) -> str:
         if not path:
@@ -79,6 +199,10 @@ class _Reading:
             if digest:
                 self.files[digest] = data
         return self._digests[path]
+
+
+def _moment(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _stamp_of_system() -> str:

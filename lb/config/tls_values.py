@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from lb.config.certificate_sources import directory_of
 from lb.config.resolve import World
+from lb.core.certificates import TlsServer, digests_of
 from lb.core.checks import Checks, CheckSpec
-from lb.core.targets import Service, Snapshot, Target, TlsClient, TlsServer
+from lb.core.targets import Service, Snapshot, Target, TlsClient
 
 
 def clients(world: World) -> set[TlsClient]:
@@ -21,22 +23,38 @@ def servers(world: World) -> set[TlsServer]:
     return {listener.tls for listener in world.snapshot.listeners if listener.tls is not None}
 
 
-def paths_of(tls: TlsClient | TlsServer) -> tuple[str, str, str]:
+def paths_of(tls: TlsClient) -> tuple[str, str, str]:
     """Of the authorities, the certificate and the key; empty: none is named."""
-    ca = tls.ca_file if isinstance(tls, TlsClient) else tls.client_ca_file
-    return ca, tls.cert_file, tls.key_file
+    return tls.ca_file, tls.cert_file, tls.key_file
 
 
 def tls_paths(world: World) -> list[str]:
-    """Every TLS file that the configuration names."""
-    settings: list[TlsClient | TlsServer] = [*clients(world), *servers(world)]
-    return sorted({path for tls in settings for path in paths_of(tls) if path})
+    """Every TLS file that targets and checks name."""
+    return sorted({path for tls in clients(world) for path in paths_of(tls) if path})
+
+
+def server_paths(world: World) -> list[str]:
+    """Every TLS file of listeners, and the directories that have certificates for them."""
+    found: set[str] = set()
+    for tls in servers(world):
+        found.update((tls.client.ca_file, tls.client.crl_file))
+        for source in tls.sources:
+            found.update((source.cert_file, source.key_file, directory_of(source, world.config.state_dir)))
+        found.update(path for each in tls.certificates for path in (each.cert_file, each.key_file))
+    return sorted(found - {""})
+
+
+def served_certificates(world: World) -> frozenset[tuple[str, str]]:
+    """The pairs of files whose certificates the world's listeners serve."""
+    return frozenset(
+        (each.cert_file, each.key_file) for tls in servers(world) for each in tls.certificates if each.not_after
+    )
 
 
 def digests(world: World) -> set[str]:
     """Of the contents of all TLS files that the world uses."""
-    settings: list[TlsClient | TlsServer] = [*clients(world), *servers(world)]
-    return {digest for tls in settings for digest in tls.digests}
+    found = {digest for tls in clients(world) for digest in tls.digests}
+    return found.union(*(digests_of(tls) for tls in servers(world)))
 
 
 def with_tls(snapshot: Snapshot, tls_of: Callable[[Target], TlsClient | None]) -> Snapshot:
@@ -81,6 +99,11 @@ def with_settings(
 
 def without_contents(world: World) -> World:
     """The world by the names of TLS files alone, whatever the files hold."""
-    if not any(tls.digests for tls in clients(world)) and not any(tls.digests for tls in servers(world)):
+    if not any(tls.digests for tls in clients(world)) and not any(map(digests_of, servers(world))):
         return world
-    return with_settings(world, lambda tls: replace(tls, digests=()), lambda tls: replace(tls, digests=()))
+    return with_settings(world, lambda tls: replace(tls, digests=()), plain)
+
+
+def plain(tls: TlsServer) -> TlsServer:
+    """A listener's TLS by the names of its files alone."""
+    return replace(tls, certificates=(), client=replace(tls.client, digests=()))

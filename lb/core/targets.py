@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lb.core.certificates import TlsServer
+
 
 @dataclass(frozen=True, slots=True)
 class TlsClient:
@@ -21,16 +23,6 @@ class TlsClient:
     key_file: str = ""
     #: Of the contents of the three files, in this order: a file that is renewed in place makes another value.
     digests: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TlsServer:
-    """A listener's certificate; `client_ca_file` asks clients for one of theirs."""
-
-    cert_file: str
-    key_file: str
-    client_ca_file: str = ""
-    digests: tuple[str, ...] = ()  # of the contents of authorities, certificate, key
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +228,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The changes to the targets of a snapshot, where nothing else has changed: its cost does not grow with the
-    snapshot.
+    """The changes to the targets of a snapshot and to listeners' certificates, where nothing else has changed: its cost
+    does not grow with the snapshot.
 
     Each part is a whole value, so that a repeated one harms nothing. All of it is in force in one step, between two
     requests.
@@ -247,4 +239,5 @@ class Targets:
     changed: tuple[Target, ...] = ()  # each new, or with other settings or addresses; it names its service and pool
     removed: tuple[str, ...] = ()  # ids
     rotations: tuple[Rotation, ...] = ()  # rotations that have changed as well
-    files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)  # contents that no target before has needed
+    files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)  # contents that nothing before has needed
+    listeners: tuple[Listener, ...] = ()  # listeners whose certificates have changed, and nothing else of them

@@ -13,6 +13,7 @@ from lb.config.model.config import Config
 from lb.config.resolve import World
 from lb.config.tls_values import tls_paths, with_tls
 from lb.control.probe_history import ProbeHistory
+from lb.core.certificates import digests_of
 from lb.core.desired import Desired, under_configuration, under_names
 from lb.core.handover import Handover
 from lb.core.lifecycle import Drain
@@ -293,5 +294,5 @@ class Installation:
 def _digests(snapshot: Snapshot) -> set[str]:
     """Of all TLS files that the snapshot's listeners and targets need."""
     clients = {target.tls for service in snapshot.services for pool in service.pools for target in pool.targets}
-    settings = [*clients, *(listener.tls for listener in snapshot.listeners)]
-    return {digest for tls in settings if tls is not None for digest in tls.digests}
+    found = {digest for tls in clients if tls is not None for digest in tls.digests}
+    return found.union(*(digests_of(listener.tls) for listener in snapshot.listeners if listener.tls is not None))

@@ -27,7 +27,7 @@ import uvloop
 
 import lb
 from lb import build_form, early_signals
-from lb.config.load import load
+from lb.config.load import Served, load_again
 from lb.config.model.config import Config
 from lb.config.tls_files import load_world
 from lb.config.tls_values import tls_paths
@@ -105,7 +105,7 @@ class Supervisor:
         path: Path,
         config: Config,
         workers: int,
-        read: Callable[[Path], Config] = load,
+        read: Callable[[Path, Served], Config] = load_again,
         upgradable: bool = True,
     ) -> None:
         world = load_world(config)
@@ -714,7 +714,7 @@ def run(
     *,
     workers: int | None,
     announce: Callable[[Supervisor], None],
-    read: Callable[[Path], Config] = load,
+    read: Callable[[Path, Served], Config] = load_again,
     upgradable: bool = True,
 ) -> int:
     """Serve `config`, which `read` made of `path` (and will again at each reload), until a signal; the exit code."""

@@ -339,7 +339,7 @@ class LiveOperations:
                 loaded = examine(text, str(path), os.environ, base=str(path.resolve().parent))
             except ConfigError as error:
                 return Validated(problems=tuple(error.problems)), None
-            world = load_world(loaded.config)
+            world = load_world(loaded.config, self._state.world)
             plan = diff(self._state.file_world, world)
             return Validated(plan, warnings=tuple(lint(loaded, world=world))), world
 

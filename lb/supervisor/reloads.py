@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lb.config.changes import Change, Plan
 from lb.config.diff import diff, needs_restart
-from lb.config.load import load_text, read_text
+from lb.config.load import Served, load_text, read_text
 from lb.config.model.config import Config
 from lb.config.resolve import World
 from lb.config.tls_files import check_renewed, load_world
+from lb.config.tls_values import served_certificates
 from lb.config.yaml.problems import ConfigError
 from lb.control.operations import Reloaded
 from lb.core.digest import digest
@@ -107,7 +108,7 @@ class Reloads:
         handovers: Handovers,
         installation: Installation,
         file_watch: FileWatch,
-        read: Callable[[Path], Config],
+        read: Callable[[Path, Served], Config],
     ) -> None:
         self._state = state
         self._desired = desired
@@ -161,7 +162,8 @@ class Reloads:
                 raise Edited(f"{path} was edited since it was loaded")
             try:
                 base = str(path.resolve().parent)
-                await asyncio.to_thread(load_text, text, str(path), base=base, check_files=True)
+                served = served_certificates(self._state.world)
+                await asyncio.to_thread(load_text, text, str(path), base=base, check_files=True, served=served)
                 with await asyncio.to_thread(Replacement, path, text) as replacement:
                     read = await asyncio.to_thread(self._read, replacement.path)
                     await self._installation.resolve_unprobed(read.world)
@@ -214,8 +216,9 @@ class Reloads:
 
     def _read(self, path: Path) -> Read:
         text = text_of(path)
-        config = self._load(path)
-        world = load_world(config)
+        former = self._state.world
+        config = self._load(path, served_certificates(former))
+        world = load_world(config, former)
         check_renewed(self._state.world, world, str(path))
         restart = [str(change) for change in needs_restart(self._at_start, config)]
         return Read(text, config, diff(self._state.file_world, world), world, restart)

@@ -38,9 +38,10 @@ from typing import Any
 import uvloop
 
 from lb.core import orphan
+from lb.core.certificates import digests_of
 from lb.core.report import Alarm, Report
 from lb.core.targets import Listener, Rotation, Snapshot, Targets
-from lb.net.tls.contexts import server_context
+from lb.net.tls.store import CertificateStore, front_context
 from lb.process import descriptors, fd_handover
 from lb.process.channel import VERSION, Applied, Behind, Channel, Command, Hello, Message, Poll, Polled, WorkerError
 from lb.process.fd_handover import HandoverSocket, ListenerKey
@@ -92,7 +93,12 @@ class Worker:
     """One worker process."""
 
     def __init__(
-        self, number: int, loop: asyncio.AbstractEventLoop, directory: Path | None, crash_counters: int = -1
+        self,
+        number: int,
+        loop: asyncio.AbstractEventLoop,
+        directory: Path | None,
+        crash_counters: int = -1,
+        certificates: CertificateStore | None = None,
     ) -> None:
         self.number = number
         self.loop = loop
@@ -115,6 +121,7 @@ class Worker:
         self._orphaned: asyncio.Task[None] | None = None  # runs while there is no supervisor
         self._listeners: dict[str, Listener] = {}  # as the newest snapshot has them
         self._tls_files: dict[str, bytes] = {}  # their contents, by digest
+        self._certificates = certificates or CertificateStore()
         self._open: dict[ListenerKey, _Open] = {}
         self._shaking_hands: set[socket.socket] = set()  # clients whose TLS handshake is under way
         self._changed = asyncio.Event()
@@ -132,6 +139,7 @@ class Worker:
         self._keep_running("worker_reports", self._report)
         await self.done.wait()
         self.plane.close()
+        self._certificates.close()
         self._send_report()
         if self._handover_socket is not None:
             self.loop.remove_reader(self._handover_socket.sock)
@@ -258,6 +266,7 @@ class Worker:
                 self.plane.rotate(message)
             else:
                 self.plane.change(message)
+                self._take_certificates(message)
                 self._try_again_to_listen()
             if not self._opening:
                 self._confirm()
@@ -315,6 +324,7 @@ class Worker:
             self._leave(key)
         for bind in gone:
             self._handshakes.forget(bind)
+            self._certificates.forget(bind)
         for client in list(self.plane.clients):
             if client.listener.bind in gone or client.listener.bind in turned:
                 client.close_after_next()
@@ -340,6 +350,15 @@ class Worker:
             else:
                 kept[key] = sock
             self._changed.set()
+
+    def _take_certificates(self, message: Targets) -> None:
+        """Listeners have other certificates: they are in force when their contexts are built."""
+        if not message.listeners:
+            return
+        self._listeners |= {each.bind: each for each in message.listeners if each.bind in self._listeners}
+        used = set().union(*(digests_of(each.tls) for each in self._listeners.values() if each.tls is not None))
+        files = {**self._tls_files, **dict(message.files)}
+        self._tls_files = {digest: data for digest, data in files.items() if digest in used}
 
     def _try_again_to_listen(self) -> None:
         """Have listeners opened that could not be, as a snapshot has. The contents that their files lacked may be there
@@ -426,6 +445,10 @@ class Worker:
                 continue
             former = self._open.get(key)
             try:
+                await self._install_certificates(listener)
+                if former is not None and _served_alike(former.listener, listener):
+                    former.listener = listener  # its handshakes ask the store
+                    continue
                 options = await self._tls_options(listener)
             except (OSError, ssl.SSLError) as error:
                 kept = "the former certificate stays in use" if former is not None else "it is not served"
@@ -461,10 +484,15 @@ class Worker:
         sock = next((sock for key, sock in self.sockets.items() if key[0] == listener.redirect), None)
         return f":{sock.getsockname()[1]}" if sock is not None else ":443"
 
+    async def _install_certificates(self, listener: Listener) -> None:
+        if listener.tls is not None and not self._certificates.holds(listener.bind, listener.tls):
+            await self._certificates.install(listener.bind, listener.tls, self._tls_files)
+
     async def _tls_options(self, listener: Listener) -> dict[str, Any]:
         if listener.tls is None:
             return {}
-        context = await asyncio.to_thread(server_context, listener.tls, self._tls_files)
+        policy, store = listener.tls.policy(), self._certificates
+        context = await asyncio.to_thread(front_context, store, listener.bind, policy, self._tls_files)
         return {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIME, "ssl_shutdown_timeout": SHUTDOWN_TIME}
 
     # --- the end ----------------------------------------------------------------------------------------------------
@@ -515,6 +543,13 @@ class Worker:
         report = self.plane.report(full, part, parts)
         report.restarts, report.errors = dict(self._guard.restarts), self._guard.errors
         return report
+
+
+def _served_alike(former: Listener, listener: Listener) -> bool:
+    """Whether two versions of a listener differ by their certificates alone."""
+    if former.tls is None or listener.tls is None or former.tls.policy() != listener.tls.policy():
+        return former == listener
+    return replace(former, tls=None) == replace(listener, tls=None)
 
 
 def say(text: str) -> None:

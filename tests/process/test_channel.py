@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lb.core.certificates import Certificate, TlsServer
 from lb.core.report import BUCKETS, Alarm, PoolTally, Report, RequestRecord, TargetTally
 from lb.core.targets import (
     AccessLog,
@@ -21,7 +22,6 @@ from lb.core.targets import (
     Snapshot,
     Target,
     Targets,
-    TlsServer,
 )
 from lb.process import channel as module
 from lb.process.channel import Applied, Channel, Command, Hello, Message, Poll, Polled, WorkerError, pack
@@ -29,7 +29,13 @@ from tests.support.eventually_async import eventually
 
 SNAPSHOT = Snapshot(
     7,
-    listeners=(Listener("127.0.0.1:0", tls=TlsServer("a", "b"), proxy_protocol=("10.0.0.0/8",)),),
+    listeners=(
+        Listener(
+            "127.0.0.1:0",
+            tls=TlsServer(certificates=(Certificate("a", "b", names=("c",)),)),
+            proxy_protocol=("10.0.0.0/8",),
+        ),
+    ),
     services=(Service("greeting", (Pool("blue", (Target("greeting/blue/a:1", "greeting", "blue", "a", 1),)),)),),
     routes=(Route("greeting", max_body=5),),
     rotations=(Rotation("greeting", 6, (("blue", 100),), (("blue", (("greeting/blue/a:1", 1.5),)),)),),

@@ -211,7 +211,7 @@ async def test_the_supervisor_takes_a_file_that_it_could_not_read_at_first_and_c
     text = "watch: true\nlisteners: ['127.0.0.1:0']\nadmin: {bind: 127.0.0.1:0}\nbackends: ['127.0.0.1:9']\ndrain: 0s\n"
     path.write_text(text)
 
-    def read(path: Path) -> Config:
+    def read(path: Path, served: object) -> Config:
         nonlocal reads
         reads += 1
         if reads == 1:

@@ -14,8 +14,9 @@ from typing import Any, Self
 
 import uvloop
 
+from lb.core.certificates import TlsServer
 from lb.core.report import Alarm
-from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot, Target, TlsServer
+from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot, Target
 from lb.proxy.plane import DataPlane
 from lb.worker.main import SHUTDOWN_TIME
 
@@ -138,7 +139,7 @@ class Front:
         self._listener = listener or Listener("test")
         self._options: dict[str, Any] = {}
         if tls is not None:
-            self._listener = replace(self._listener, tls=TlsServer("", ""))
+            self._listener = replace(self._listener, tls=TlsServer())
             self._options = {"ssl": tls, "ssl_shutdown_timeout": SHUTDOWN_TIME}
         self._unix = unix
         self._service = service

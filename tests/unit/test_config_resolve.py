@@ -7,6 +7,7 @@ import dataclasses
 from lb.config.load import load_text
 from lb.config.model.config import Rollout
 from lb.config.resolve import World, release_plan, resolve
+from lb.core.certificates import ClientAuth, Source, TlsServer
 from lb.core.checks import CheckSpec, Expect, OnFailure
 from lb.core.lifecycle import Damping, Ejection, SlowStart
 from lb.core.outlier import Outlier
@@ -27,7 +28,6 @@ from lb.core.targets import (
     Target,
     Timeouts,
     TlsClient,
-    TlsServer,
 )  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def test_every_option_arrives() -> None:
     assert snapshot.listeners == (
         Listener(
             "127.0.0.1:0",
-            TlsServer("/c", "/k", "/ca"),
+            TlsServer((Source("/c", "/k"),), client=ClientAuth("required", "/ca")),
             ("10.0.0.0/8",),
             1.0,
             2.0,

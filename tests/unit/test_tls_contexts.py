@@ -90,7 +90,7 @@ def test_a_context_is_made_from_what_was_read_not_from_what_is_on_the_disk_now(f
     for name in ("ca.pem", "cert.pem", "key.pem"):
         (folder.path / name).write_text("broken")
     assert authorities(client_context(tls, (), world.files)) == before
-    server_context(listener.tls, world.files)
+    server_context(listener.tls.certificates, listener.tls.policy(), world.files)
 
 
 def test_nothing_that_was_not_renewed_is_said_to_be(folder: Folder) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import trustme
 
-from lb.core.targets import Listener, Snapshot, TlsServer
+from lb.core.certificates import Certificate, TlsServer
+from lb.core.targets import Listener, Snapshot
 from lb.process import fd_handover
 from lb.process.channel import Applied, Channel, Command, Message
 from lb.worker.main import Worker
@@ -89,7 +90,7 @@ async def draining(folder: Path, within: float) -> AsyncIterator[Draining]:
     loop = asyncio.get_running_loop()
     issued = AUTHORITY.issue_cert("localhost")
     issued.private_key_and_cert_chain_pem.write_to_path(folder / "own.pem")
-    tls = TlsServer(str(folder / "own.pem"), str(folder / "own.pem"))
+    tls = TlsServer(certificates=(Certificate(str(folder / "own.pem"), str(folder / "own.pem")),))
     messages: list[Message] = []
     ours, theirs = socket.socketpair()
     our_fds, their_fds = fd_handover.pair()

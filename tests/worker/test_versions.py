@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from lb.core.certificates import Certificate, TlsServer
 from lb.core.report import Report
-from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot, Target, Targets, TlsServer
+from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot, Target, Targets
+from lb.net.tls.store import CertificateStore
 from lb.process import descriptors, fd_handover
 from lb.process.channel import Applied, Behind, Channel, Message, Poll, Polled, pack
-from lb.worker import main as worker_main
 from lb.worker.main import Worker
 from tests.support.eventually_async import eventually
 
@@ -25,8 +26,10 @@ BIND = "127.0.0.1:0"
 class Inside:
     """A worker without a process, and its supervisor's end of the wire."""
 
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
+    def __init__(self) -> None:
+        self.worker = Worker(0, asyncio.get_running_loop(), None, certificates=CertificateStore(self._build))
+        self.tried: list[Sequence[Certificate]] = []
+        self.refuses = True  # no context can be built
         self.sent: list[Message] = []
         self._polls = 0
         self._told: list[Message] = []
@@ -44,6 +47,12 @@ class Inside:
         await self._running
         self._channel.close()
         self._fd_channel.close()
+
+    def _build(self, certificates: Sequence[Certificate], policy: object, contents: object) -> ssl.SSLContext:
+        self.tried.append(certificates)
+        if self.refuses:
+            raise OSError("no descriptor is left")
+        return ssl.create_default_context()
 
     def _on_message(self, message: Message) -> None:
         if isinstance(message, Applied | Behind):
@@ -79,7 +88,7 @@ class Inside:
 
 @pytest.fixture
 async def inside() -> AsyncIterator[Inside]:
-    made = Inside(Worker(0, asyncio.get_running_loop(), None))
+    made = Inside()
     await made.start()
     yield made
     await made.stop()
@@ -116,23 +125,18 @@ async def test_a_snapshot_is_confirmed_when_its_listeners_are_open(inside: Insid
 
 
 async def test_changed_targets_are_confirmed_when_a_listener_that_could_not_be_opened_was_tried_again(
-    inside: Inside, monkeypatch: pytest.MonkeyPatch
+    inside: Inside,
 ) -> None:
-    tried: list[TlsServer] = []
-
-    def refused(tls: TlsServer, contents: object) -> object:
-        tried.append(tls)
-        raise OSError("no descriptor is left")
-
-    monkeypatch.setattr(worker_main, "server_context", refused)
     with socket.create_server(("127.0.0.1", 0)) as given:
         inside.give(given)
-        await inside.hear(replace(snapshot(1), listeners=(Listener(BIND, TlsServer("a", "b")),)))
+        await inside.hear(
+            replace(snapshot(1), listeners=(Listener(BIND, TlsServer(certificates=(Certificate("a", "b"),))),))
+        )
         await eventually(lambda: inside.sent == [Applied(1)])
-        assert len(tried) == 1
+        assert len(inside.tried) == 1
         assert await inside.hear(rotation(2)) == [Applied(1), Applied(2)], "it has nothing to do with listeners"
-        assert len(tried) == 1
-        monkeypatch.setattr(worker_main, "server_context", lambda tls, contents: ssl.create_default_context())
+        assert len(inside.tried) == 1
+        inside.refuses = False
         assert await inside.hear(targets(3)) == [Applied(1), Applied(2)], "it is not open yet"
         await eventually(lambda: inside.sent[2:] == [Applied(3)])
         async with asyncio.timeout(20.0):

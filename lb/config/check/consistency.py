@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from lb.config.check import listener_tls
 from lb.config.check.messages import did_you_mean, joined, listed
 from lb.config.model.addresses import Address, parse_bind, parse_target
 from lb.config.model.checks import Check, ClientTls, Hook, Liveness, OnFailure
@@ -33,6 +34,9 @@ class Known:
 def errors(config: Config, known: Known) -> Iterator[Finding]:
     yield from _addresses(config)
     yield from _schemes(config)
+    for index, listener in enumerate(config.listeners):
+        if listener.tls is not None:
+            yield from listener_tls.errors(("listeners", index, "tls"), listener.tls)
     for name, service in config.services.items():
         at: Path = ("services", name)
         pools = known.services.get(name, ()) or tuple(service.pools)

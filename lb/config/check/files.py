@@ -5,25 +5,26 @@ Looked at while loading, so that a reload with a wrong certificate is refused wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path as FilePath
 
+from lb.config.certificate_sources import list_directory
 from lb.config.check import certificates
 from lb.config.check.consistency import Finding
 from lb.config.model.checks import ClientTls
 from lb.config.model.config import Config
+from lb.config.model.listeners import ServerTls
 from lb.config.model.merging import merged_checks
 from lb.config.yaml.tree import Path
 
 SHORTEST_TOKEN = 16
 
 
-def errors(config: Config) -> Iterator[Finding]:
+def errors(config: Config, served: Collection[tuple[str, str]] = ()) -> Iterator[Finding]:
+    """`served`: certificates of listeners, as files of certificate and key, that are served on when they are broken."""
     for index, listener in enumerate(config.listeners):
         if listener.tls is not None:
-            at: Path = ("listeners", index, "tls")
-            yield from _pair(at, listener.tls.cert_file, listener.tls.key_file)
-            yield from _authorities((*at, "client_ca_file"), listener.tls.client_ca_file)
+            yield from _listener(("listeners", index, "tls"), listener.tls, served)
     if config.admin.token_file is not None:
         yield from _token(("admin", "token_file"), config.admin.token_file)
     for name, service in config.services.items():
@@ -37,6 +38,43 @@ def errors(config: Config) -> Iterator[Finding]:
         for path, check in merged_checks(place, service):
             if check.tls is not None and "tls" in check.model_fields_set:
                 yield from _client((*path, "tls"), check.tls)
+
+
+def _listener(at: Path, tls: ServerTls, served: Collection[tuple[str, str]]) -> Iterator[Finding]:
+    for position, source in enumerate(tls.sources()):
+        path = (*at, *tls.source_path(position))
+        if source.cert_file is not None and source.key_file is not None:
+            if (source.cert_file, source.key_file) not in served:
+                yield from _pair(path, source.cert_file, source.key_file)
+        elif source.directory is not None:
+            try:
+                list_directory(source.directory)
+            except OSError as error:
+                if not any(FilePath(cert).parent == FilePath(source.directory) for cert, _ in served):
+                    reason = (error.strerror or str(error)).lower()
+                    message = f"certificates cannot be read from {source.directory}: {reason}"
+                    yield (*path, "directory"), message, "Relative paths begin at this file's folder."
+    yield from _authorities((*at, "client_ca_file"), tls.client_ca_file)
+    if tls.client is not None and tls.client.mode != "off":
+        yield from _authorities((*at, "client", "ca_file"), tls.client.ca_file)
+        if tls.client.crl_file is not None:
+            yield from _lists((*at, "client", "crl_file"), tls.client.crl_file)
+
+
+def _lists(at: Path, file: str) -> Iterator[Finding]:
+    unread = list(_unreadable(at, file, "the revocation lists"))
+    if unread:
+        yield from unread
+        return
+    if b"BEGIN X509 CRL" not in FilePath(file).read_bytes():
+        hint = f"Write it as PEM: openssl crl -inform DER -in {file} -out FILE"
+        yield at, f"{file} holds no revocation list in PEM form", hint
+        return
+    from lb.net.tls import contexts
+
+    reason = contexts.authorities_error(file)
+    if reason:
+        yield at, f"{file} holds no revocation list: {contexts.in_words(reason)}", "It must be a PEM file."
 
 
 def _client(at: Path, settings: ClientTls) -> Iterator[Finding]:

@@ -40,7 +40,8 @@ CODES = frozenset(
     """
     access-log-unwritable asset-fallback-not-sticky
     bake-too-short blind-check certificate-early certificate-ends-soon certificate-expired
-    certificate-lacks-name check-asks-outside check-of-another-host drain-too-short expect-no-success fall-1
+    certificate-chain certificate-lacks-name certificate-no-default certificate-none certificate-stray certificate-twice
+    certificate-unusable check-asks-outside check-of-another-host drain-too-short expect-no-success fall-1
     fallback-active fallback-unreleased fast-interval-slow file-too-open forwarded-open hsts-preload idle-too-long
     idle-too-short key-unused
     liveness-asks-outside liveness-asks-readiness liveness-before-readiness min-ready-too-many mirror-active

@@ -53,8 +53,7 @@ _NOT_HERE = {
     **dict.fromkeys(("redirects", "rate_limit", "ratelimit", "limit_req", "throttle"), _STEPS),
     **dict.fromkeys(("auth", "basic_auth", "basicauth", "forward_auth", "jwt", "auth_request", "cors"), _STEPS),
     **dict.fromkeys(("compress", "compression", "gzip", "encode", "cache", "proxy_cache"), _STEPS),
-    **dict.fromkeys(("acme", "letsencrypt", "cert_resolver", "certificates"), "A listener has one certificate, from "
-                    "files: `tls: {cert_file: …, key_file: …}`."),
+    **dict.fromkeys(("letsencrypt", "cert_resolver"), "Certificates of a listener are below its `tls: certificates:`."),
 }  # fmt: skip
 
 

@@ -38,7 +38,7 @@ _SHORTHANDS = {
     "slow_start": "window",
 }
 #: The meaning of a text in a list.
-_ITEMS = {"targets": "url", "backends": "url", "listeners": "bind"}
+_ITEMS = {"targets": "url", "backends": "url", "listeners": "bind", "certificates": "authority"}
 
 
 def settings(text: str) -> dict[str, Any]:

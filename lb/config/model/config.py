@@ -31,6 +31,8 @@ from lb.config.model.fields import (
 from lb.config.model.listeners import (
     Admin,
     AnyListener,
+    CertificateSource,
+    ClientAuth,
     Hsts,
     Listener,
     ListenerLimits,
@@ -54,10 +56,11 @@ from lb.config.model.services import (
 )
 
 __all__ = [
-    "AccessLog", "Admin", "Analysis", "Bake", "Balance", "Breaker", "Canary", "Check", "ClientTls", "Config",
-    "Damping", "Expect", "Hook", "Hsts", "Listener", "ListenerLimits", "ListenerTimeouts", "Liveness", "Log",
-    "MirrorTo", "OnFailure", "Outlier", "Pool", "Preview", "Readiness", "Redirect", "Retries", "Rollout", "Route",
-    "ServerTls", "Service", "SlowStart", "Sticky", "Target", "Timeouts", "WorkerLimits",
+    "AccessLog", "Admin", "Analysis", "Bake", "Balance", "Breaker", "Canary", "CertificateSource", "Check",
+    "ClientAuth", "ClientTls", "Config", "Damping", "Expect", "Hook", "Hsts", "Listener", "ListenerLimits",
+    "ListenerTimeouts", "Liveness", "Log", "MirrorTo", "OnFailure", "Outlier", "Pool", "Preview", "Readiness",
+    "Redirect", "Retries", "Rollout", "Route", "ServerTls", "Service", "SlowStart", "Sticky", "Target", "Timeouts",
+    "WorkerLimits",
 ]  # fmt: skip
 
 #: Keys of the short form: `backends`, and what may stand beside it of the one service that it means.

@@ -6,19 +6,107 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from lb.config.model.fields import Bind, Bounds, Duration, FilePath, Flag, Network, Period, Size, Whole, Word
+from lb.config.model.fields import (
+    Bind,
+    Bounds,
+    Duration,
+    FilePath,
+    Flag,
+    Network,
+    Period,
+    Reference,
+    RouteHost,
+    Size,
+    Whole,
+    Word,
+)
 from lb.config.model.section import Section
 
 
-class ServerTls(Section):
-    """A listener's certificate. TLS 1.2 and 1.3; the files are read at start and at each reload."""
+class CertificateSource(Section):
+    """Where certificates come from: one of `cert_file` with `key_file`, `directory`, `acme` and `authority`."""
 
-    cert_file: FilePath
-    """PEM file with the certificate, followed by the intermediate ones. Relative paths begin at this file's folder."""
-    key_file: FilePath
+    cert_file: FilePath | None = None
+    """PEM file with a certificate, followed by the intermediate ones."""
+    key_file: FilePath | None = None
+    """PEM file with its private key, without a passphrase."""
+    directory: FilePath | None = None
+    """Directory of pairs: each `NAME.pem` or `NAME.crt` with its `NAME.key`, in the order of their names. Hidden files
+    do not count; a file without its partner is a finding of `lb check`."""
+    acme: Reference | None = None
+    """Certificates for `names` from an ACME server: the name of an entry of `acme`."""
+    authority: Literal["internal"] | None = None
+    """`internal`: certificates for `names` from lb's own local authority, which is kept in `state_dir`. The word alone
+    may stand here: `certificates: [internal]`."""
+    names: list[RouteHost] = Field(default_factory=list)
+    """Host names that certificates are asked for. With `internal`, left out: every host that a route names, and
+    `localhost`."""
+
+
+def source_from_text(value: Any) -> Any:
+    return {"authority": value} if isinstance(value, str) else value
+
+
+#: A source, or the word for the local authority alone.
+AnySource = Annotated[
+    CertificateSource, BeforeValidator(source_from_text, json_schema_input_type=Literal["internal"] | CertificateSource)
+]
+
+
+class ClientAuth(Section):
+    """Certificates of clients (mutual TLS). A client whose certificate is wrong gets no connection."""
+
+    mode: Literal["off", "optional", "required"] = "required"
+    """`required`: a client must show a certificate. `optional`: it may; a wrong one is refused as well. `off`: it is
+    not asked."""
+    ca_file: FilePath | None = None
+    """PEM file with the authorities whose certificates are accepted. A file that cannot be read accepts nobody."""
+    crl_file: FilePath | None = None
+    """PEM file with revocation lists, one for each authority of a chain. A chain without its list is refused."""
+
+
+class ServerTls(Section):
+    """How a listener speaks TLS 1.2 and 1.3. Its certificates are chosen by the host that a client names (SNI)."""
+
+    cert_file: FilePath | None = None
+    """PEM file with the certificate, followed by the intermediate ones. Relative paths begin at this file's folder. A
+    shorthand for one entry of `certificates`."""
+    key_file: FilePath | None = None
     """PEM file with the private key, without a passphrase."""
+    certificates: list[AnySource] = Field(default_factory=list)
+    """Any number of certificates. One that names the host exactly comes before a wildcard, which stands for one label.
+    RSA and ECDSA certificates of one name are both used. Of two that are otherwise alike, the one that ends last is
+    used. Changed files are taken in by themselves, `lb reload` does it at once."""
+    default: RouteHost = ""
+    """The name whose certificate clients get that name no host, or one without a certificate. Left out: the first
+    certificate."""
+    strict_sni: Flag = False
+    """Refuse clients that name a host without a certificate (alert 112, `unrecognized_name`). Without `default`,
+    clients that name no host are refused as well."""
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    """Least version of TLS."""
+    client: ClientAuth | None = None
+    """Certificates of clients. Left out: clients are not asked."""
     client_ca_file: FilePath | None = None
-    """Clients must present a certificate that one of these authorities signed. Left out: clients need none."""
+    """Shorthand for `client: {mode: required, ca_file: FILE}`."""
+
+    def sources(self) -> list[CertificateSource]:
+        """The sources of certificates, with the pair that stands beside them first."""
+        if self.cert_file is None and self.key_file is None:
+            return self.certificates
+        return [CertificateSource(cert_file=self.cert_file, key_file=self.key_file), *self.certificates]
+
+    def source_path(self, position: int) -> tuple[str | int, ...]:
+        """Where a source of `sources` stands."""
+        if self.cert_file is None and self.key_file is None:
+            return ("certificates", position)
+        return ("certificates", position - 1) if position else ()
+
+    def client_auth(self) -> ClientAuth:
+        """How clients are asked, defaults and shorthand filled in."""
+        if self.client_ca_file is not None:
+            return ClientAuth(mode="required", ca_file=self.client_ca_file)
+        return self.client or ClientAuth(mode="off")
 
 
 class ListenerTimeouts(Section):

@@ -13,16 +13,19 @@ import errno
 import os
 import ssl
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from lb.core.targets import TlsClient, TlsServer
+from lb.core.certificates import OFF, REQUIRED, Certificate, ClientAuth, Policy
+from lb.core.targets import TlsClient
 
-#: Contents of files, by the digest that `TlsClient` and `TlsServer` carry.
+#: Contents of files, by the digest that TLS settings carry.
 Contents = Mapping[str, bytes]
 #: The protocols that are offered by ALPN, to clients, and to targets by requests and probes alike: a target may refuse
 #: anything else.
 HTTP1 = ("http/1.1",)
+#: The least version, as the configuration names it.
+MINIMUM = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 #: A context's settings, and the protocols that it offers by ALPN.
 Key = tuple[TlsClient, tuple[str, ...]]
 
@@ -47,17 +50,39 @@ def client_context(tls: TlsClient, alpn: tuple[str, ...] = (), contents: Content
     return context
 
 
-def server_context(tls: TlsServer, contents: Contents | None = None) -> ssl.SSLContext:
-    """A listener's context. Blocks; raises `OSError` (`ssl.SSLError`) where a file cannot be used."""
+def server_context(
+    certificates: Sequence[Certificate], policy: Policy, contents: Contents | None = None
+) -> ssl.SSLContext:
+    """The context of handshakes that show one of these certificates: OpenSSL takes the one that the client can verify.
+
+    Each has a key of another algorithm. Blocks; raises `OSError` (`ssl.SSLError`) where a file cannot be used."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    ca, cert, key = _digests(tls.digests)
-    with contextlib.ExitStack() as files:
-        _enter_pair(context, files, (tls.cert_file, cert), (tls.key_file, key), contents)
-        if tls.client_ca_file:
-            context.load_verify_locations(files.enter_context(_file(tls.client_ca_file, ca, contents)))
-            context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols(list(HTTP1))
+    context.minimum_version = MINIMUM[policy.min_version]
+    for each in certificates:
+        cert, key = each.digests or ("", "")
+        with contextlib.ExitStack() as files:
+            _enter_pair(context, files, (each.cert_file, cert), (each.key_file, key), contents)
+    _ask_clients(context, policy.client, contents)
+    context.set_alpn_protocols(list(policy.alpn))
     return context
+
+
+def _ask_clients(context: ssl.SSLContext, client: ClientAuth, contents: Contents | None) -> None:
+    """Have clients show a certificate. Without authorities that can be read, nobody may come in: this raises."""
+    if client.mode == OFF:
+        return
+    context.verify_mode = ssl.CERT_REQUIRED if client.mode == REQUIRED else ssl.CERT_OPTIONAL
+    ca, crl = client.digests or ("", "")
+    with _file(client.ca_file, ca, contents) as path:
+        context.load_verify_locations(path)
+    if client.crl_file:
+        # Every issuer of a chain needs a list: a missing list refuses its certificates, an empty one none of them.
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+        with _file(client.crl_file, crl, contents) as path:
+            context.load_verify_locations(path)
+    # A resumed session is not verified again, so a client that was revoked meanwhile would stay in.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
 
 
 def pair_error(cert_file: str, key_file: str) -> str:

@@ -1,0 +1,118 @@
+"""The certificates that a process serves: a context for every choice, built in a thread, and exchanged in one step.
+
+A worker has one store. It holds each listener's certificates as they are now; a handshake asks for a name's context and
+gets it from two dictionaries. New certificates are built beside the ones in use, and only what has changed is built. So
+a hundred names cost the loop nothing, and a renewed certificate costs one context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from lb.core.certificates import Certificate, CertificateTable, Choice, Policy, TlsServer
+from lb.net.tls.contexts import Contents, server_context
+
+#: What makes a context: the certificates' contents, and what a handshake demands.
+_Key = tuple[tuple[Certificate, ...], Policy]
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What a handshake gets."""
+
+    context: ssl.SSLContext
+    choice: Choice
+    policy: Policy
+
+
+class _Installed:
+    """The certificates of one listener."""
+
+    __slots__ = ("contexts", "policy", "table", "tls")
+
+    def __init__(
+        self, tls: TlsServer, policy: Policy, table: CertificateTable, contexts: Mapping[_Key, ssl.SSLContext]
+    ) -> None:
+        self.tls = tls
+        self.policy = policy
+        self.table = table
+        self.contexts = contexts
+
+
+class CertificateStore:
+    """The certificates of one process's listeners, by bind."""
+
+    def __init__(
+        self,
+        build: Callable[[Sequence[Certificate], Policy, Contents | None], ssl.SSLContext] = server_context,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._build = build
+        self._wall = wall
+        self._installed: dict[str, _Installed] = {}
+        self._thread: ThreadPoolExecutor | None = None
+
+    def holds(self, bind: str, tls: TlsServer) -> bool:
+        """Whether handshakes of a listener go by these settings."""
+        installed = self._installed.get(bind)
+        return installed is not None and installed.tls == tls
+
+    async def install(self, bind: str, tls: TlsServer, contents: Contents) -> None:
+        """Have a listener's handshakes go by these settings, once all contexts are built.
+
+        Raises `OSError` where a file cannot be used; then the former settings stay. Where two calls for one listener
+        overlap, the later call's settings are the ones that stay."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "lb-certificates")
+        table, policy = CertificateTable(tls, self._wall()), tls.policy()
+        built = {key: context for each in self._installed.values() for key, context in each.contexts.items()}
+        wanted = [(chosen, policy) for chosen in table.choices()]
+        loop = asyncio.get_running_loop()
+        contexts = await loop.run_in_executor(self._thread, self._all, wanted, built, contents)
+        self._installed[bind] = _Installed(tls, policy, table, contexts)
+
+    def _all(
+        self, wanted: Sequence[_Key], built: Mapping[_Key, ssl.SSLContext], contents: Contents
+    ) -> dict[_Key, ssl.SSLContext]:
+        """In the thread: the context of each key; contexts that are in use already are shared."""
+        return {key: built.get(key) or self._build(*key, contents) for key in wanted}
+
+    def select(self, bind: str, server_name: str | None) -> Selected | None:
+        """What a handshake on a listener gets; None: it is refused with the alert `unrecognized_name` (112)."""
+        installed = self._installed.get(bind)
+        choice = installed.table.choose(server_name) if installed is not None else None
+        if installed is None or choice is None:
+            return None
+        context = installed.contexts[choice.certificates, installed.policy]
+        return Selected(context, choice, installed.policy)
+
+    def forget(self, bind: str) -> None:
+        """The listener is gone."""
+        self._installed.pop(bind, None)
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def front_context(store: CertificateStore, bind: str, policy: Policy, contents: Contents) -> ssl.SSLContext:
+    """The context that a listener's handshakes begin with: the host that a client names exchanges it for another one.
+
+    That moves the certificate and the protocols offered. How clients are verified, and the least version, stay as this
+    context has them. Blocks; raises `OSError` where a file cannot be used."""
+
+    def on_server_name(handshake: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
+        selected = store.select(bind, name)
+        if selected is None:
+            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        handshake.context = selected.context
+        return None
+
+    context = server_context((), policy, contents)
+    context.sni_callback = on_server_name
+    return context

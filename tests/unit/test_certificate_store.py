@@ -1,0 +1,280 @@
+"""The store of a worker's certificates: real handshakes by name, contexts that are shared, exchanged in one step."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from lb.config.check import certificates as contents_of
+from lb.core.certificates import Certificate, ClientAuth, Policy, TlsServer
+from lb.net.tls.contexts import server_context
+from lb.net.tls.store import CertificateStore, front_context
+from tests.support.certificates import Authority, Issued
+
+BIND = "127.0.0.1:443"
+AUTHORITY = Authority()
+
+
+class Files:
+    """Contents by digest."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, bytes] = {}
+
+    def put(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()[:32]
+        self.contents[digest] = data
+        return digest
+
+    def certificate(self, issued: Issued) -> Certificate:
+        leaf = contents_of.parse(issued.cert_pem)
+        assert leaf is not None
+        digests = (self.put(issued.cert_pem), self.put(issued.key_pem))
+        name = leaf.names[0] if leaf.names else ""
+        return Certificate(
+            f"{name}.pem", f"{name}.key", 0, leaf.names, leaf.algorithm, leaf.not_before, leaf.not_after, digests
+        )
+
+
+@pytest.fixture
+def files() -> Files:
+    return Files()
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[CertificateStore]:
+    made = CertificateStore()
+    yield made
+    made.close()
+
+
+def shake(
+    server: ssl.SSLContext, name: str | None, change: Callable[[ssl.SSLContext], object] = lambda context: None
+) -> tuple[bytes, ssl.SSLObject]:
+    """A handshake in memory: the certificate that the client got. Raises `ssl.SSLError`, the client's or the
+    server's."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    change(client)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asking = client.wrap_bio(to_client, to_server, server_hostname=name)
+    answering = server.wrap_bio(to_server, to_client, server_side=True)
+    open_sides = [asking, answering]
+    for _ in range(10):
+        for side in list(open_sides):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            open_sides.remove(side)
+    assert not open_sides
+    answering.write(b"x")
+    assert asking.read(1) == b"x"
+    certificate = asking.getpeercert(binary_form=True)
+    assert certificate is not None
+    return certificate, answering
+
+
+def names_of(der: bytes) -> list[str]:
+    certificate = x509.load_der_x509_certificate(der)
+    return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
+        x509.DNSName
+    )
+
+
+async def test_each_name_gets_its_certificate(store: CertificateStore, files: Files) -> None:
+    issued = [AUTHORITY.issue(name) for name in ("*.example.org", "a.example.org", "other.test")]
+    tls = TlsServer(certificates=tuple(map(files.certificate, issued)), default="other.test")
+    await store.install(BIND, tls, files.contents)
+    front = front_context(store, BIND, tls.policy(), files.contents)
+    for asked, served in (
+        ("a.example.org", "a.example.org"),
+        ("A.EXAMPLE.org", "a.example.org"),
+        ("b.example.org", "*.example.org"),
+        ("unknown.test", "other.test"),
+        (None, "other.test"),
+    ):
+        got, _ = shake(front, asked)
+        assert names_of(got) == [served], asked
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_strict_listener_answers_an_unknown_name_with_an_alert(
+    store: CertificateStore, files: Files, version: ssl.TLSVersion
+) -> None:
+    tls = TlsServer(certificates=(files.certificate(AUTHORITY.issue("a.test")),), strict_sni=True)
+    await store.install(BIND, tls, files.contents)
+    front = front_context(store, BIND, tls.policy(), files.contents)
+
+    def only(client: ssl.SSLContext) -> None:
+        client.minimum_version = client.maximum_version = version
+
+    shake(front, "a.test", only)
+    for asked in ("b.test", None):
+        with pytest.raises(ssl.SSLError) as refused:
+            shake(front, asked, only)
+        assert refused.value.reason in ("CALLBACK_FAILED", "TLSV1_UNRECOGNIZED_NAME")
+
+
+async def test_a_client_gets_the_key_that_it_can_verify(store: CertificateStore, files: Files) -> None:
+    ecdsa, rsa = AUTHORITY.issue("a.test"), AUTHORITY.issue("a.test", algorithm="rsa")
+    tls = TlsServer(certificates=(files.certificate(rsa), files.certificate(ecdsa)))
+    await store.install(BIND, tls, files.contents)
+    selected = store.select(BIND, "a.test")
+    assert selected is not None
+
+    def only(ciphers: str) -> Callable[[ssl.SSLContext], object]:
+        def change(client: ssl.SSLContext) -> None:
+            client.maximum_version = ssl.TLSVersion.TLSv1_2
+            client.set_ciphers(ciphers)
+
+        return change
+
+    for ciphers, issued in (("ECDHE+ECDSA", ecdsa), ("ECDHE+aRSA", rsa)):
+        got, _ = shake(selected.context, "a.test", only(ciphers))
+        assert got == issued.certificate.public_bytes(Encoding.DER)
+    got, _ = shake(selected.context, "a.test")
+    assert got == ecdsa.certificate.public_bytes(Encoding.DER), "cheaper, and every client of TLS 1.3 can verify it"
+
+
+async def test_contexts_are_built_once_and_shared(files: Files) -> None:
+    built: list[Sequence[Certificate]] = []
+
+    def build(certificates: Sequence[Certificate], policy: Policy, contents: object) -> ssl.SSLContext:
+        built.append(certificates)
+        return server_context(certificates, policy, files.contents)
+
+    store = CertificateStore(build)
+    certificates = [files.certificate(AUTHORITY.issue(f"{number}.test")) for number in range(5)]
+    tls = TlsServer(certificates=tuple(certificates))
+    await store.install(BIND, tls, files.contents)
+    await store.install("127.0.0.1:444", tls, files.contents)
+    assert len(built) == 5
+    before = store.select(BIND, "1.test")
+    renewed = files.certificate(AUTHORITY.issue("2.test"))
+    await store.install(
+        BIND, replace(tls, certificates=(*certificates[:2], renewed, *certificates[3:])), files.contents
+    )
+    assert built[5:] == [(renewed,)]
+    after = store.select(BIND, "1.test")
+    assert before is not None and after is not None and before.context is after.context
+    store.close()
+
+
+async def test_what_cannot_be_built_leaves_the_former_certificates(store: CertificateStore, files: Files) -> None:
+    tls = TlsServer(certificates=(files.certificate(AUTHORITY.issue("a.test")),))
+    await store.install(BIND, tls, files.contents)
+    broken = replace(tls.certificates[0], digests=(tls.certificates[0].digests[0], files.put(b"noise")))
+    with pytest.raises(OSError, match="PEM"):
+        await store.install(BIND, replace(tls, certificates=(broken,)), files.contents)
+    assert store.holds(BIND, tls)
+    selected = store.select(BIND, "a.test")
+    assert selected is not None
+    shake(selected.context, "a.test")
+    store.forget(BIND)
+    assert store.select(BIND, "a.test") is None
+
+
+async def test_the_loop_goes_on_while_contexts_are_built(files: Files) -> None:
+    import threading
+
+    go = threading.Event()
+
+    def slow(certificates: Sequence[Certificate], policy: Policy, contents: object) -> ssl.SSLContext:
+        assert go.wait(10)
+        return server_context(certificates, policy, files.contents)
+
+    store = CertificateStore(slow)
+    tls = TlsServer(certificates=(files.certificate(AUTHORITY.issue("a.test")),))
+    installing = asyncio.ensure_future(store.install(BIND, tls, files.contents))
+    await asyncio.sleep(0.01)
+    assert not installing.done() and store.select(BIND, "a.test") is None
+    go.set()
+    await installing
+    assert store.select(BIND, "a.test") is not None
+    store.close()
+
+
+async def test_the_least_version_is_kept(files: Files, store: CertificateStore) -> None:
+    tls = TlsServer(certificates=(files.certificate(AUTHORITY.issue("a.test")),), min_version="1.3")
+    await store.install(BIND, tls, files.contents)
+    selected = store.select(BIND, "a.test")
+    assert selected is not None
+    _, server = shake(selected.context, "a.test")
+    assert server.version() == "TLSv1.3"
+    for context in (selected.context, front_context(store, BIND, tls.policy(), files.contents)):
+        with pytest.raises(ssl.SSLError):
+            shake(context, "a.test", lambda client: setattr(client, "maximum_version", ssl.TLSVersion.TLSv1_2))
+
+
+@pytest.mark.parametrize("mode", ["required", "optional"])
+async def test_clients_are_verified(
+    mode: str, store: CertificateStore, files: Files, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("clients")
+    stranger, good = Authority("Stranger").issue(client=True, subject="stranger"), AUTHORITY.issue(client=True)
+    revoked, expired = AUTHORITY.issue(client=True), AUTHORITY.issue(client=True, ends=-60.0)
+    named = {"stranger": stranger, "good": good, "revoked": revoked, "expired": expired}
+    for name, issued in named.items():
+        issued.write(folder, name)
+    lists = AUTHORITY.revocations(revoked)
+    client = ClientAuth(mode, "ca.pem", "crl.pem", (files.put(AUTHORITY.pem), files.put(lists)))
+    tls = TlsServer(certificates=(files.certificate(AUTHORITY.issue("a.test")),), client=client)
+    await store.install(BIND, tls, files.contents)
+    selected = store.select(BIND, "a.test")
+    assert selected is not None
+
+    def showing(name: str) -> Callable[[ssl.SSLContext], object]:
+        return lambda context: context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
+
+    _, server = shake(selected.context, "a.test", showing("good"))
+    assert server.getpeercert(binary_form=True) == good.certificate.public_bytes(Encoding.DER)
+    reasons = {}
+    for name in ("stranger", "revoked", "expired"):
+        with pytest.raises(ssl.SSLCertVerificationError) as refused:
+            shake(selected.context, "a.test", showing(name))
+        reasons[name] = refused.value.verify_message
+    assert len(set(reasons.values())) == 3, reasons
+    if mode == "optional":
+        _, server = shake(selected.context, "a.test")
+        assert server.getpeercert(binary_form=True) is None
+    else:
+        with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN_A_CERTIFICATE"):
+            shake(selected.context, "a.test")
+
+
+@pytest.mark.parametrize("broken", ["ca", "crl", "no list of the authority"])
+async def test_authorities_that_cannot_be_read_accept_nobody(
+    broken: str, store: CertificateStore, files: Files, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("clients")
+    AUTHORITY.issue(client=True).write(folder, "good")
+    lists = Authority("Another").revocations() if broken == "no list of the authority" else AUTHORITY.revocations()
+    ca, crl = files.put(AUTHORITY.pem), files.put(lists)
+    if broken == "ca":
+        ca = files.put(b"noise")
+    elif broken == "crl":
+        crl = files.put(b"noise")
+    client = ClientAuth("required", "ca.pem", "crl.pem", (ca, crl))
+    tls = TlsServer(certificates=(files.certificate(AUTHORITY.issue("a.test")),), client=client)
+    if broken != "no list of the authority":
+        with pytest.raises(OSError, match=r"NO_CERTIFICATE|PEM|NO_START"):
+            await store.install(BIND, tls, files.contents)
+        assert store.select(BIND, "a.test") is None
+        return
+    await store.install(BIND, tls, files.contents)
+    selected = store.select(BIND, "a.test")
+    assert selected is not None
+    with pytest.raises(ssl.SSLCertVerificationError, match="CRL"):
+        shake(
+            selected.context,
+            "a.test",
+            lambda context: context.load_cert_chain(folder / "good.pem", folder / "good.key"),
+        )
