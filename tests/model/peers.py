@@ -194,6 +194,8 @@ class _Conversation(asyncio.Protocol):
         do = dict(part.split("=") for part in wanted[1].decode().split(",")) if wanted and wanted[1] else {}
         if "first" in do and self._arrival.earlier == 0:
             do["status"] = do["first"]
+        if "once" in do and self._arrival.earlier:
+            do.pop("hints", None)  # only the first target sends interim answers
         self._arrival.fails = self.backend.mood != "well" or do.get("status", "")[:1] == "5"
 
         def answer() -> None:

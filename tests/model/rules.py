@@ -33,6 +33,7 @@ THEMES = {
     "slow": 50,
     "look": 100,
     "names": 35,
+    "crossings": 50,
 }
 
 
@@ -139,6 +140,7 @@ def leave_out(names: Iterable[str]) -> None:
 def load_all() -> None:
     """Import the files of steps."""
     from tests.model import (  # noqa: F401
+        steps_crossings,
         steps_health,
         steps_names,
         steps_orders,

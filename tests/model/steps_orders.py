@@ -99,7 +99,9 @@ def judge_outcome(
     if unforeseen and not world.ejected_within_the_order:
         foreseen = [change.text for change in preview.changes]
         world.violate("4 dry run", f"{what}: nobody can serve now, and the dry run did not say so: {foreseen}")
-    texts = [event.text for event in world.supervisor.events.log.since(after=world.events_before)]
+    kinds = ("reload",) if what.startswith("reload") else ()  # its own event, as no other one is its answer
+    events = world.supervisor.events.log.since(after=world.events_before)
+    texts = [event.text for event in events if not kinds or event.kind in kinds]
     if not any(SAID.search(text) for text in texts):
         world.violate("5 forced", f"{what}: nobody can serve now, and the event does not say so: {texts}")
 

@@ -21,8 +21,10 @@ def plan_to_edit(world: World, dice: random.Random) -> tuple[Plan, ServicePlan]:
     return plan, dice.choice(list(plan.services.values()))
 
 
-async def reload(world: World, plan: Plan, dice: random.Random) -> str:
-    """Make a plan the file, and reload it: unless it is forced, no service is left without anybody who can serve."""
+async def reload(world: World, plan: Plan, dice: random.Random, force: bool | None = None) -> str:
+    """Make a plan the file, and reload it: unless it is forced, no service is left without anybody who can serve.
+
+    `force`: None leaves it to the dice."""
     await background(world, dice)
     ill = dice.choice(in_file(world)) if dice.random() < 0.25 else None
     if ill is not None and ill.ready == "pass":
@@ -30,7 +32,7 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
         if dice.random() < 0.5:
             await asyncio.sleep(0.7)
     try:
-        return await _reload(world, plan, dice)
+        return await _reload(world, plan, dice.random() < 0.2 if force is None else force)
     finally:
         if ill is not None:
             await background(world, dice)
@@ -38,12 +40,11 @@ async def reload(world: World, plan: Plan, dice: random.Random) -> str:
             ill.ready = "pass"
 
 
-async def _reload(world: World, plan: Plan, dice: random.Random) -> str:
+async def _reload(world: World, plan: Plan, force: bool) -> str:
     from lb.core.refusals import Refusal, Refused
 
     text = plan.text()
     world.file.write_text(text)
-    force = dice.random() < 0.2
     await world.settle()
     served = {name for name in plan.services if serves(world, name)}
     operations = world.supervisor.operations

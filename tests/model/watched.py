@@ -113,10 +113,12 @@ class Watched(Supervisor):
         self._changed(id, old, new, effects)
 
     async def _on_commit(self, change: Change[Any], expected_version: int | None = None) -> Any:
-        before = self.desired.current
+        before, shares = self.desired.current, self.model.all_shares()
         decided = await self._commit(change, expected_version)
         if self.counts and self.desired.current is not before:
             self.model.on_change()
+            for name in self.model.plan.services if not self.model.orders else ():
+                self.model.stepped(name, shares[name])
         return decided
 
     async def _on_amend(

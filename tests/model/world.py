@@ -652,7 +652,8 @@ class World:
         """A request that a target has answered well is tried no more; what arrives then is a copy, and its pool had
         none of the request before. The copy itself may be tried again."""
         answered = next((i for i, each in enumerate(track.arrivals) if each.answered and not each.fails), None)
-        if answered is None or "first" in track.wish.do or track.wish.do.get("status") or track.excuses & BROKEN_OFF:
+        elsewhere = track.wish.do.get("first") == "404"  # an asset may be asked for in another pool
+        if answered is None or elsewhere or track.wish.do.get("status") or track.excuses & BROKEN_OFF:
             return
         for plan in self.plan.services.values():
             for pool, targets in plan.pools.items():
@@ -672,9 +673,24 @@ class World:
             least = min(int(plan.setting("outlier", "consecutive_failures", default=5)), 5)
             if tries < least:
                 self.violate("2 a copy is no request", f"{address} is ejected after {tries} tries: {reason}")
+        if plan is not None and not self._has_another(plan, address):
+            self.violate("3 never the last one", f"{address} is ejected, and no other target of its pool can serve")
         for place in places:
             self.tries[place] = 0
             self.unreachable.discard(place)
+
+    def _has_another(self, plan: ServicePlan, address: str) -> bool:
+        """Whether another target of the pool may serve."""
+        targets = self.services()[plan.name].pools[plan.pool_of(address)]
+        return any(t.ready is not False and t.weight > 0 and not t.out for t in targets if t.address != address)
+
+    def stepped(self, service: str, before: dict[str, int]) -> None:
+        """`lb` has moved traffic by itself: nobody gets more of it who cannot serve."""
+        for pool, parts in self.shares(self.plan.services[service]).items():
+            targets = self.services()[service].pools[pool]
+            able = [t for t in targets if t.ready is not False and t.weight > 0 and t.drained is not True]
+            if parts > before.get(pool, 0) > 0 and not able:
+                self.violate("5 steps", f"{pool} of {service} gets {parts} %, and no target of it can serve: {targets}")
 
     def _judge_late(self, track: Track, arrival: Arrival) -> None:
         excused = track.excuses & {"client", "worker", "restart"}
