@@ -18,6 +18,11 @@ LENGTH: Final = 1
 CHUNKED: Final = 2
 UNTIL_CLOSE: Final = 3
 
+#: `RequestHead.minor` of a request that came over HTTP/2. As for HTTP/1.1, its client knows trailers and 1xx answers.
+HTTP2: Final = 2
+#: The protocol as logs name it, by `RequestHead.minor`.
+PROTOCOLS: Final = (b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2.0")
+
 
 class RequestFields:
     """A request's header block, parsed."""
@@ -108,9 +113,14 @@ class RequestHead:
         self.method = method
         self.target = target  # origin-form (or "*"), byte for byte as sent
         self.path = path  # `target` without the query
-        self.minor = minor  # HTTP/1.`minor`: 0 or 1
+        self.minor = minor  # HTTP/1.`minor`: 0 or 1; or HTTP2
         self.host = host  # the value of Host for the target; b"" when an HTTP/1.0 client sent none
         self.fields = fields
+
+    @property
+    def protocol(self) -> bytes:
+        """The protocol as logs name it."""
+        return PROTOCOLS[self.minor]
 
     @property
     def idempotent(self) -> bool:
@@ -152,7 +162,7 @@ class ResponseFields:
 class ResponseHead:
     """One response's status line and fields, checked by `h1.parse.read_response`."""
 
-    __slots__ = ("fields", "framing", "front", "line", "minor", "plain", "reusable", "status")
+    __slots__ = ("block", "fields", "framing", "front", "line", "minor", "plain", "reusable", "status")
 
     def __init__(self, status: int, minor: int, line: bytes, framing: int, fields: ResponseFields) -> None:
         self.status = status
@@ -161,6 +171,7 @@ class ResponseHead:
         self.framing = framing
         self.fields = fields
         self.front = line + fields.forwarded_lines
+        self.block = b""  # the same as a header block of HTTP/2, once one was needed
         self.reusable = minor == 1 and not fields.close
         #: For an HTTP/1.1 client that keeps its connection, only the request id is added.
         self.plain = fields.has_date and not (

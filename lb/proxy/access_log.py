@@ -218,7 +218,7 @@ class Log(Observer):
         """The end of a line: the values that depend on the connection and the header fields alone."""
         head = exchange.head
         text = (
-            f',"client":"{exchange.peer.decode()}","host":{quoted(head.host)},"protocol":"HTTP/1.{head.minor}",'
+            f',"client":"{exchange.peer.decode()}","host":{quoted(head.host)},"protocol":"{head.protocol.decode()}",'
             f'"user_agent":{quoted(head.fields.user_agent)}'
         )
         return text.encode() + _END
@@ -267,7 +267,7 @@ class Log(Observer):
     def _combined(self, exchange: Ended, status: int) -> None:
         head = exchange.head
         fields = head.fields
-        request = quoted(head.method + b" " + head.target + b" HTTP/1.%d" % head.minor)
+        request = quoted(b" ".join((head.method, head.target, head.protocol)))
         self._add(
             f"{exchange.peer.decode()} - - [{self._stamp.decode()}] {request} {status} {exchange.bytes_out} "
             f"{quoted(fields.value(b'referer') or b'-')} {quoted(fields.user_agent or b'-')}\n"

@@ -261,7 +261,7 @@ def _unusual_target(method: bytes, target: bytes, host: bytes, fields: RequestFi
         raise RequestError(400, "bad_target", "the request target is neither a path nor an http(s) URL")
     secure, authority, rest = match.groups()
     check_host(authority)
-    if fields.host is not None and not _same_host(fields.host, authority, b"443" if secure else b"80"):
+    if fields.host is not None and not same_host(fields.host, authority, b"443" if secure else b"80"):
         # RFC 9112 section 3.2.2 would let the authority win; a target that reads Host instead would be misled.
         raise RequestError(400, "bad_host", "the Host field differs from the host in the request target")
     host = authority.removesuffix(b":")  # RFC 3986 section 6.2.3: an empty port is no port
@@ -270,7 +270,7 @@ def _unusual_target(method: bytes, target: bytes, host: bytes, fields: RequestFi
     return (b"/" + rest if rest[0] == 0x3F else rest), host
 
 
-def _same_host(one: bytes, other: bytes, default: bytes) -> bool:
+def same_host(one: bytes, other: bytes, default: bytes) -> bool:
     """Whether both name the same host and port (RFC 9110 section 4.2.3: in any case; an empty port is `default`)."""
     return _host_and_port(one, default) == _host_and_port(other, default)
 

@@ -18,18 +18,19 @@ from lb.http.message import RequestFields, RequestHead
 #: The bytes between the target of a request line and the value of Host.
 HTTP11_HOST: Final = b" HTTP/1.1\r\nHost: "
 _REQUEST_ID: Final = b"X-Request-Id: "
-_VIA_11: Final = b"Via: 1.1 lb\r\n" + _REQUEST_ID
-_VIA_10: Final = b"Via: 1.0 lb\r\n" + _REQUEST_ID
+#: By `RequestHead.minor`; all of one length.
+_VIA: Final = tuple([b"Via: " + version + b" lb\r\n" + _REQUEST_ID for version in (b"1.0", b"1.1", b"2.0")])
+_VIA_11: Final = _VIA[1]
 
 
 def request_lines(
-    fields: RequestFields, peer: bytes, proto: bytes, trusted: bool, last: RequestFields | None = None
+    fields: RequestFields, peer: bytes, proto: bytes, trusted: bool, last: RequestFields | None = None, minor: int = 1
 ) -> bytes:
     """The bytes that a target gets between the value of Host and the value of X-Request-Id.
 
     `peer` is the client's address ("192.0.2.1", "2001:db8::1" or "unix"), and `proto` is http or https. With `trusted`
     the peer's forwarding fields are extended, otherwise replaced. `last` are the fields of the request before, if it
-    came on the same connection.
+    came on the same connection. `minor` is the head's.
     """
     if trusted and fields.claims:
         fields.forwarded_lines = [*fields.forwarded_lines, *fields.claims]
@@ -49,7 +50,7 @@ def request_lines(
     if last is not None and not trusted and last.host == fields.host:
         fields.forwarding_lines = last.forwarding_lines
     else:
-        fields.forwarding_lines = _forwarding_lines(fields, peer, proto, trusted)
+        fields.forwarding_lines = _forwarding_lines(fields, peer, proto, trusted) + _VIA[minor]
     lines.append(fields.forwarding_lines)
     return b"".join(lines)
 
@@ -66,7 +67,6 @@ def _forwarding_lines(fields: RequestFields, peer: bytes, proto: bytes, trusted:
     if host:
         lines.append(b"X-Forwarded-Host: " + host + b"\r\n")
     lines.append(b"Forwarded: " + forwarded + b"\r\n")
-    lines.append(_VIA_11)
     return b"".join(lines)
 
 
@@ -92,7 +92,7 @@ def _rare_lines(head: RequestHead, omit: int) -> bytes:
         lines = lines.replace(b"\r\nTE: trailers\r\n", b"\r\n", 1)
         lines = lines.replace(b"\r\nConnection: TE\r\n", b"\r\n", 1)
         lines = lines.replace(b"\r\nConnection: TE, Upgrade\r\n", b"\r\nConnection: Upgrade\r\n", 1)
-    via = _REQUEST_ID if omit & OMIT_VIA else _VIA_11 if head.minor else _VIA_10
+    via = _REQUEST_ID if omit & OMIT_VIA else _VIA[head.minor]
     expect = b"Expect: 100-continue\r\n" if fields.expect_continue and head.minor else b""
     hops = b"Max-Forwards: %d\r\n" % _remaining_hops(head) if fields.max_forwards >= 0 else b""
     return lines + expect + hops + via

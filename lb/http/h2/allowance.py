@@ -1,0 +1,60 @@
+"""Allowance: how much useless work a client may cause on one connection before it is sent away.
+
+Frames that cost lb work, and the client nearly none, cost points: streams that are reset, PING, SETTINGS, empty DATA,
+priorities, tiny windows. Points come back with time, and with useful work: answers that the client takes. So the
+bound holds for each kind of flood and for their mixtures, and a busy client earns what its habits cost.
+
+Resets that a client provokes (MadeYouReset, CVE-2025-8671) cost what its own do (rapid reset, CVE-2023-44487).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Points that a connection begins with, and the most it may have.
+POINTS: Final = 1000.0
+#: Points that come back in a second.
+PER_SECOND: Final = 50.0
+#: Points for an answer that the client has been sent whole, and for a frame of its body that no small window has cut.
+ANSWER_EARNS: Final = 5.0
+FRAME_EARNS: Final = 1.0
+
+#: What it costs. A browser that leaves a page resets at most all its streams: 100 × 5 is half of the points.
+RESET: Final = 5.0
+REFUSED: Final = 5.0
+SETTINGS: Final = 5.0
+EMPTY_DATA: Final = 2.0
+PING: Final = 2.0
+PRIORITY: Final = 1.0
+UNKNOWN: Final = 1.0
+SMALL_WINDOW: Final = 1.0
+
+#: A window update below this is a small one.
+SMALL: Final = 1024
+
+
+class Allowance:
+    """One connection's points. `points` to begin with: fewer for an address that was sent away of late."""
+
+    __slots__ = ("_at", "_points")
+
+    def __init__(self, now: float, points: float = POINTS) -> None:
+        self._points = points
+        self._at = now
+
+    def spend(self, cost: float) -> bool:
+        """Take points. False: there are no more."""
+        self._points -= cost
+        return self._points >= 0.0
+
+    def earn(self, points: float) -> None:
+        """The client has taken something."""
+        total = self._points + points
+        self._points = total if total < POINTS else POINTS
+
+    def pass_time(self, now: float, writable: bool) -> None:
+        """Give points back for the time since the last call. None come back while the client does not read: the
+        answers to its frames would pile up."""
+        if writable:
+            self.earn((now - self._at) * PER_SECOND)
+        self._at = now

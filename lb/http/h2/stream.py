@@ -1,0 +1,99 @@
+"""Stream: one request of an HTTP/2 connection and its answer, as the connection sees them."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from lb.core.native import mypyc_attr
+
+if TYPE_CHECKING:
+    from lb.http.message import RequestHead
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class StreamUser:
+    """What a stream's events are for. Each method is overridden."""
+
+    __slots__ = ()
+
+    def on_body(self, piece: bytes, end: bool) -> None:
+        """More of the request's body, and with `end` its end."""
+        raise NotImplementedError
+
+    def on_trailers(self, lines: bytes) -> None:
+        """The request's trailer fields, as whole lines of HTTP/1: its end."""
+        raise NotImplementedError
+
+    def on_reset(self, reason: str) -> None:
+        """The stream is over before its end: the client has reset it (`reason` is empty), or lb has, for a fault of the
+        client's."""
+        raise NotImplementedError
+
+    def on_room(self) -> None:
+        """Of what was to be sent, little waits any more."""
+        raise NotImplementedError
+
+
+class HeaderBlock:
+    """A header block's fields, and the request heads that have been made of it: equal blocks share them."""
+
+    __slots__ = ("fields", "open", "too_large", "whole")
+
+    def __init__(self, fields: list[tuple[bytes, bytes]], too_large: bool) -> None:
+        self.fields = fields
+        self.too_large = too_large  # over a limit: it has no fields
+        self.whole: RequestHead | None = None  # of a request without a body
+        self.open: RequestHead | None = None  # of a request with one
+
+
+class Stream:
+    """One stream. `id` is 0 once it is over."""
+
+    __slots__ = (
+        "ended",
+        "finish",
+        "held",
+        "id",
+        "length",
+        "moved_at",
+        "offset",
+        "pending",
+        "pending_size",
+        "reading",
+        "receive_window",
+        "received",
+        "send_window",
+        "trailer_block",
+        "trailers",
+        "uncredited",
+        "unreturned",
+        "user",
+    )
+
+    def __init__(self, id: int, ended: bool, send_window: int, receive_window: int) -> None:
+        self.id = id
+        self.user: StreamUser | None = None  # nobody yet: what comes is held
+        # The request.
+        self.ended = ended  # the client has sent its end
+        self.length = -1  # Content-Length
+        self.received = 0  # octets of the body
+        self.held: list[bytes] = []  # of it, until there is a user
+        self.trailers = b""  # likewise
+        self.receive_window = receive_window  # octets that the client may send
+        self.reading = False  # what comes is passed on: its window is given back
+        self.uncredited = 0  # octets that have come while it was not: neither window has got them back
+        self.unreturned = 0  # octets to be given back to the stream's window with the next update
+        # The answer.
+        self.send_window = send_window
+        self.pending: deque[bytes] = deque()  # pieces of the body that wait for a window, or for the transport
+        self.offset = 0  # octets of the first one that are sent
+        self.pending_size = 0
+        self.finish = False  # the end follows what is pending
+        self.trailer_block = b""  # …with these
+        self.moved_at = 0.0  # when the client last took something of what is pending
+
+    @property
+    def waits(self) -> bool:
+        """Whether something of the answer is yet to be sent."""
+        return self.pending_size > 0 or self.finish
