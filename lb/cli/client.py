@@ -21,32 +21,14 @@ from urllib.parse import quote, urlsplit
 
 import click
 
+from lb.cli.failure import DEFAULT_ADMIN, Failure, Json
 from lb.cli.terminal import aside, say, working
 
-DEFAULT_ADMIN = "http://127.0.0.1:9900"
 TIMEOUT = 10.0  # seconds for an answer; commands that wait longer ask again instead
 #: Seconds for the answer to an order: a switch may wait for a hook, a reload for names.
 ORDER_TIMEOUT = 300.0
 
-Json = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Failure(click.ClickException):
-    """Refused or failed: the reason goes to stderr, the exit code is 1. `more` is what --json says beside it."""
-
-    exit_code = 1
-
-    def __init__(self, message: str, **more: Any) -> None:
-        super().__init__(message)
-        self.more = more
-
-    def document(self) -> Json:
-        """The output of --json."""
-        return {"title": "Failed", "detail": self.message, **self.more}
-
-    def show(self, file: Any = None) -> None:
-        aside(f"lb: {self.message}")
 
 
 class Refusal(Failure):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from lb.cli.client import Client, Failure
+from lb.cli.client import Client
+from lb.cli.failure import Failure
 
 BASH = """\
 _lb_completion() {
@@ -68,7 +69,7 @@ def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
     """Services, pools or targets of the running lb, by the parameter's name; nothing when it does not answer fast."""
     import os
 
-    from lb.cli.client import DEFAULT_ADMIN
+    from lb.cli.failure import DEFAULT_ADMIN
 
     # A group's own options are in its context, options of a word before this one in this command's.
     given = {**(ctx.parent.params if ctx.parent is not None else {}), **{k: v for k, v in ctx.params.items() if v}}

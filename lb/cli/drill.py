@@ -21,7 +21,8 @@ from pathlib import Path
 import click
 import yaml
 
-from lb.cli.client import Failure, json_option
+from lb.cli.client import json_option
+from lb.cli.failure import Failure
 from lb.cli.stage import Load, Stage, free_port, running
 from lb.cli.terminal import Ink, colours, span
 from lb.cli.verdicts import Result, judge, report

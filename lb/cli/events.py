@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from lb.cli.client import Client, Json, Unreachable, admin_options, json_option
+from lb.cli.client import Client, Unreachable, admin_options, json_option
+from lb.cli.failure import Json
 from lb.cli.terminal import Ink, aside, colours, span, wrapped
 
 #: The look of an event's kind.

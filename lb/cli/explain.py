@@ -10,8 +10,6 @@ import click
 
 from lb.cli.client import (
     Client,
-    Failure,
-    Json,
     Refusal,
     admin_options,
     did_you_mean,
@@ -21,6 +19,7 @@ from lb.cli.client import (
     target_ids,
 )
 from lb.cli.completion import names
+from lb.cli.failure import Failure, Json
 from lb.cli.terminal import Ink, age, colours, columns, shorten, span, width, wrapped
 
 #: Runs of probes that are shown.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from lb.cli.client import Failure
+from lb.cli.failure import Failure
 
 
 @click.group(name="import", epilog="\b\nExample:\n  lb import marathon app.json > backends.yaml")

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lb.cli.client import Client, Failure, admin_options
+from lb.cli.client import Client, admin_options
 from lb.cli.client import told as why
+from lb.cli.failure import Failure
 from lb.cli.terminal import Ink, aside, colours
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import json
 
 import click
 
-from lb.cli.client import Client, Json, admin_options, json_option
+from lb.cli.client import Client, admin_options, json_option
+from lb.cli.failure import Json
 from lb.cli.terminal import wrapped
 
 

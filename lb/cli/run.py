@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lb.cli.client import DEFAULT_ADMIN, Failure
+from lb.cli.failure import DEFAULT_ADMIN, Failure
 from lb.cli.terminal import Ink, colours
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import aiohttp
 
-from lb.cli.client import Client, Failure, Json
+from lb.cli.client import Client
+from lb.cli.failure import Failure, Json
 from lb.cli.terminal import span
 
 #: Seconds between two looks at the states.

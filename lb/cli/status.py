@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lb.cli.client import Client, Failure, Json, Unreachable, admin_options, did_you_mean, json_option
+from lb.cli.client import Client, Unreachable, admin_options, did_you_mean, json_option
 from lb.cli.completion import names
+from lb.cli.failure import Failure, Json
 from lb.cli.terminal import Ink, age, colours, columns, count, flowing, percent, span, width
 
 if TYPE_CHECKING:

@@ -10,8 +10,6 @@ import click
 
 from lb.cli.client import (
     Client,
-    Failure,
-    Json,
     Refusal,
     Unreachable,
     admin_options,
@@ -23,6 +21,7 @@ from lb.cli.client import (
 )
 from lb.cli.completion import names
 from lb.cli.events import PATIENCE, duration, listed
+from lb.cli.failure import Failure, Json
 from lb.cli.terminal import Ticker, age, say, wrapped
 
 #: Seconds between two looks at a rollout that is waited for.

@@ -9,8 +9,6 @@ import click
 
 from lb.cli.client import (
     Client,
-    Failure,
-    Json,
     Unreachable,
     admin_options,
     dry_run_option,
@@ -20,6 +18,7 @@ from lb.cli.client import (
 )
 from lb.cli.completion import names
 from lb.cli.events import PATIENCE, seconds
+from lb.cli.failure import Failure, Json
 from lb.cli.terminal import Ink, Ticker, aside, colours, say, span
 
 #: Seconds between two looks at a drain that is waited for, and between two lines about it where no terminal is.

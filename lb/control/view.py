@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+
+from lb.config.model.described import Described
 
 
-class View(BaseModel):
+class View(Described):
     """Something the API says."""
 
-    model_config = ConfigDict(extra="forbid", defer_build=True, use_attribute_docstrings=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", defer_build=True, populate_by_name=True)
 
 
-class Wanted(BaseModel):
+class Wanted(Described):
     """Something the API is told. Values are taken as they are: `"5"` is no number, and 1 is not `true`."""
 
-    model_config = ConfigDict(extra="forbid", defer_build=True, use_attribute_docstrings=True, strict=True)
+    model_config = ConfigDict(extra="forbid", defer_build=True, strict=True)

@@ -296,9 +296,9 @@ class Supervisor:
                 await self._start(predecessor)
             except (CannotListen, StateTaken, Failed) as error:
                 raise CannotStart(str(error)) from None
-            gc.collect()
             gc.freeze()  # objects made at start stay: only leftovers of probes are looked through, and rarely
             gc.set_threshold(20_000, 20, 10)
+            gc.enable()
             announce(self)
             systemd.notify("READY=1", f"STATUS=serves {self.state.path}", f"MAINPID={os.getpid()}")
             self._started = True

@@ -11,15 +11,17 @@ time (`core.orphan`). A worker whose supervisor has not sent `settle` ends with 
 
 from __future__ import annotations
 
+import gc
+
 from lb import early_signals
 
 if __name__ == "__main__":
     early_signals.hold()  # before anything large is imported: a log rotation may signal every process at any time
+    gc.disable()  # until it serves: imports make what stays
 
 import asyncio
 import contextlib
 import faulthandler
-import gc
 import json
 import os
 import select
@@ -430,9 +432,9 @@ class Worker:
             self._confirm()
             if first:
                 first = False
-                gc.collect()
                 gc.freeze()
                 gc.set_threshold(GC_THRESHOLD, 20, 100)
+                gc.enable()
 
     async def _listen(self) -> None:
         """Accept on new sockets, and with new settings where the settings, or a certificate's file, have changed."""

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from lb.cli.client import Client, Failure, Refusal, Unreachable, did_you_mean, in_path, match_target, who
+from lb.cli.client import (
+    Client,
+    Refusal,
+    Unreachable,
+    did_you_mean,
+    in_path,
+    match_target,
+    who,
+)
+from lb.cli.failure import Failure
 
 IDS = [
     "greeting/blue/127.0.0.1:5001",

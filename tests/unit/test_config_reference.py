@@ -12,6 +12,7 @@ import yaml
 
 from lb.config.load import load_text
 from lb.config.model.config import Config
+from lb.config.model.described import descriptions
 from lb.config.model.section import Section
 from lb.config.model.structure import inner
 from lb.config.output.reference import page
@@ -42,8 +43,9 @@ def test_every_option_is_documented() -> None:
     text = page()
     for section in all_sections():
         assert section.__doc__, section
-        for name, field in section.model_fields.items():
-            assert field.description and field.description.rstrip().endswith((".", "?", ")")), (section, name)
+        texts = descriptions(section)
+        for name in section.model_fields:
+            assert texts[name].endswith((".", "?", ")")), (section, name)
             assert f"| `{name}` |" in text, (section, name)
 
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+#: What only commands that ask an admin port need.
+CLIENT_SIDE = ("http.client", "email.parser")
 #: What only the admin port needs. The supervisor imports it in a thread, once its workers serve.
 ADMIN_SIDE = ("aiohttp", "prometheus_client", "lb.control.models", "lb.control.api", "lb.supervisor.operations")
 
@@ -22,6 +24,16 @@ def imported(code: str) -> set[str]:
 def test_workers_do_not_wait_until_the_admin_side_is_imported(module: str, before_workers: set[str]) -> None:
     assert "lb.supervisor.workers" in before_workers
     assert module not in before_workers
+
+
+@pytest.mark.parametrize("module", CLIENT_SIDE)
+def test_a_start_brings_in_no_client_of_the_admin_port(module: str, before_workers: set[str]) -> None:
+    assert module not in before_workers
+
+
+def test_models_read_the_texts_of_their_fields_when_they_are_wanted() -> None:
+    code = "import inspect; inspect.findsource = None; import lb.config.load, lb.control.models"
+    assert "lb.control.models" in imported(code)
 
 
 @pytest.fixture(scope="module")

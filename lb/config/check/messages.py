@@ -9,6 +9,7 @@ from typing import Any
 from lb.config.model import structure
 from lb.config.model.coerce import Scalar
 from lb.config.model.config import Config, Service, origin
+from lb.config.model.described import descriptions
 from lb.config.model.section import Section
 from lb.config.yaml.problems import Problem
 from lb.config.yaml.tree import Node, Path, Source
@@ -191,7 +192,7 @@ def _needed(path: Path) -> str:
     found = structure.at(path[:-1])
     if found is None or found[0] != "section":
         return ""
-    description = found[1].model_fields[path[-1]].description or ""
+    description = descriptions(found[1]).get(str(path[-1]), "")
     first = re.split(r"(?<=[.:])\s", description.replace("\n", " "))[0]
     return f"{path[-1]}: {first}" if first else ""
 

@@ -5,10 +5,12 @@ The text under a field is its reference: `reference` makes the page from it and 
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+
+from lb.config.model.described import Described
 
 
-class Section(BaseModel):
+class Section(Described):
     """A mapping of the file."""
 
-    model_config = ConfigDict(extra="forbid", defer_build=True, strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", defer_build=True, strict=True, frozen=True)

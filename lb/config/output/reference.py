@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from lb.config.model import coerce
 from lb.config.model.config import Config
+from lb.config.model.described import descriptions
 from lb.config.model.fields import Bounds
 from lb.config.model.section import Section
 from lb.config.model.structure import inner
@@ -127,7 +128,7 @@ def page() -> str:
         text = " ".join((section.__doc__ or "").split())
         rows = ["| key | takes | default | |", "| --- | --- | --- | --- |"]
         rows += [
-            f"| `{name}` | {_takes(field, homes)} | {_default(field)} | {_meaning(field)} |"
+            f"| `{name}` | {_takes(field, homes)} | {_default(field)} | {_meaning(section, name)} |"
             for name, field in section.model_fields.items()
         ]
         parts.append("\n\n".join((title, text, "\n".join(rows))) + "\n")
@@ -205,8 +206,8 @@ def _default(field: FieldInfo) -> str:
     return f"`{written}`"
 
 
-def _meaning(field: FieldInfo) -> str:
-    return " ".join((field.description or "").split()).replace("|", "\\|")
+def _meaning(section: type[Section], name: str) -> str:
+    return " ".join(descriptions(section).get(name, "").split()).replace("|", "\\|")
 
 
 if __name__ == "__main__":

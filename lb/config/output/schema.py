@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from lb.config.model.config import SHORT, Config
+from lb.config.model.described import descriptions
 from lb.config.model.section import Section
 from lb.config.model.services import Pool, Service
 
@@ -33,12 +34,12 @@ def schema() -> dict[str, Any]:
     definitions = document.pop("$defs")
     properties = document["properties"]
     targets = definitions["Pool"]["properties"]["targets"]
-    short = Pool.model_fields["targets"].description
+    short = descriptions(Pool)["targets"]
     properties["backends"] = {**targets, "description": f"The short form: the targets of one service. {short}"}
     for key in SHORT[1:]:
         properties[key] = {
             **definitions["Service"]["properties"][key],
-            "description": f"Beside `backends`: {Service.model_fields[key].description}",
+            "description": f"Beside `backends`: {descriptions(Service)[key]}",
         }
     document.pop("required", None)
     return {
