@@ -1,9 +1,9 @@
 """The messages between the supervisor and a worker, and the wire for them.
 
-Down go states (`Snapshot`, `Rotation`, `Targets`) and orders; up go reports, alarms and confirmations. Every message is
-whole state or a mergeable delta, so that a lost or repeated one harms nothing. A frame is its length (4 bytes), the
-kind (1 byte) and the value as MessagePack. Bytes that wait for a slow reader are bounded: a worker that does not read
-counts as hung, and its channel is closed.
+Down go states (`Snapshot`, `Rotation`, `Targets`, `Challenges`) and orders; up go reports, alarms and confirmations.
+Every message is whole state or a mergeable delta, so that a lost or repeated one harms nothing. A frame is its length
+(4 bytes), the kind (1 byte) and the value as MessagePack. Bytes that wait for a slow reader are bounded: a worker that
+does not read counts as hung, and its channel is closed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import msgspec
 
+from lb.core.challenges import Challenges
 from lb.core.report import Alarm, Report
 from lb.core.targets import Rotation, Snapshot, Targets
 
@@ -91,13 +92,26 @@ class WorkerError:
 
 
 Message = (
-    Snapshot | Rotation | Targets | Poll | Command | Hello | Polled | Applied | Behind | Report | Alarm | WorkerError
+    Snapshot
+    | Rotation
+    | Targets
+    | Challenges
+    | Poll
+    | Command
+    | Hello
+    | Polled
+    | Applied
+    | Behind
+    | Report
+    | Alarm
+    | WorkerError
 )
 
 _KINDS: dict[bytes, type[Any]] = {
     b"S": Snapshot,
     b"R": Rotation,
     b"t": Targets,
+    b"c": Challenges,
     b"P": Poll,
     b"O": Command,
     b"H": Hello,

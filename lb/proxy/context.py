@@ -49,6 +49,7 @@ class Context:
         "_date_second",
         "_id_prefix",
         "alarm",
+        "challenges",
         "date",
         "id_front",
         "id_next",
@@ -81,6 +82,7 @@ class Context:
         self.alarm = alarm  # called at once with failures that the supervisor has to get before a report
         self.rng = random.Random(seed)
         self.stats = stats
+        self.challenges: dict[bytes, bytes] = {}  # by path, what a certificate authority expects there
         self.observers: tuple[Observer, ...] = ()
         self.log: Log | None = None
         self.read_deferral = ReadDeferral(loop)

@@ -154,7 +154,8 @@ class Exchange(Ended):
         lines.
         """
         live = self.live
-        stats = self.context.stats
+        context = self.context
+        stats = context.stats
         stats.begun += 1
         stats.crash_counters[BEGUN] = stats.begun
         head = self.head
@@ -165,6 +166,8 @@ class Exchange(Ended):
             self.body_bytes = self.bytes_in = len(piece)
         if trailers:
             self.trailers = trailers
+        if context.challenges and self._meets_challenge():
+            return
         if live.only_route is not None:
             route = live.only_route
         else:
@@ -190,6 +193,14 @@ class Exchange(Ended):
         if service.mirror is not None and done:
             service.mirror.consider(self)
         self._next_lane()
+
+    def _meets_challenge(self) -> bool:
+        """Answer a certificate authority, before any redirect or route. A path that it did not name passes on."""
+        text = self.context.challenges.get(self.head.path)
+        if text is None or self.head.method not in (b"GET", b"HEAD"):
+            return False
+        self.answer_with(Reply(200, "acme_challenge", "", payload=text))
+        return True
 
     @property
     def lane(self) -> Lane | None:
@@ -912,7 +923,7 @@ class Exchange(Ended):
             date=self.context.date,
         )
         self.bytes_out = len(payload)
-        if client is not self.mirror_client:
+        if client is not self.mirror_client and not reply.payload:
             self.context.stats.reject(reply.reason)
         client.send_head(response, payload, True, reply.last)
         self._finish(monotonic())

@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
+from lb.core.challenges import PATH, Challenges
 from lb.core.renames import Layout, Renames, layout_of, renames, split_id
 from lb.core.report import (
     REMOVED,
@@ -265,6 +266,11 @@ class DataPlane:
         for rotation in targets.rotations:
             self._rotate(rotation)
         self._follow(targets.version)
+
+    def challenge(self, challenges: Challenges) -> None:
+        """Take the answers to challenges of certificate authorities."""
+        self.context.challenges = {f"{PATH}{token}".encode(): text.encode() for token, text in challenges.tokens}
+        self._follow(challenges.version)
 
     def _follow(self, version: int) -> None:
         """New requests are served by this version, unless what it builds upon is missing."""

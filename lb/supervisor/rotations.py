@@ -75,6 +75,12 @@ class Rotations:
         self._told = self.version
         return replace(snapshot, version=self.version, rotations=tuple(self.current.values()))
 
+    def next_version(self) -> int:
+        """A version for a message that is told beside rotations."""
+        self.version += 1
+        self._told = self.version
+        return self.version
+
     def touch(self, names: Iterable[str]) -> None:
         """Something changed for these services; it is worked out at the end of this turn of the loop."""
         self._dirty.update(name for name in names if name in self._services)

@@ -32,6 +32,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lb.core.challenges import Challenges
 from lb.core.report import Alarm, Report
 from lb.core.target_changes import target_changes, with_targets
 from lb.core.targets import Rotation, Snapshot, Targets
@@ -191,6 +192,7 @@ class Workers:
         self._snapshot = Snapshot(0)
         self._version = 0  # of the snapshot, or of the newest change of its targets
         self._rotations: dict[str, Rotation] = {}
+        self._challenges: Challenges | None = None  # the newest; None: there never were any
         self._changed = asyncio.Event()
         self._polls = 0
         self._settled = False
@@ -255,7 +257,7 @@ class Workers:
             lambda: self._on_end(None, worker, None),
         )
         if self._snapshot.version:  # not in a start that ends before there is one
-            worker.say(self._whole())
+            self._say_all(worker)
         worker.say(Command("drain", self.drain))
 
     # --- telling ----------------------------------------------------------------------------------------------------
@@ -287,6 +289,11 @@ class Workers:
         """A new rotation of one service for all."""
         self._rotations[rotation.service] = rotation
         self._tell(rotation)
+
+    def challenge(self, challenges: Challenges) -> None:
+        """The answers to challenges of certificate authorities, for all."""
+        self._challenges = challenges
+        self._tell(challenges)
 
     def send_command(self, command: Command) -> None:
         """An order for all."""
@@ -387,6 +394,12 @@ class Workers:
         except TimeoutError:
             return False
         return True
+
+    def _say_all(self, worker: WorkerProcess) -> None:
+        """Everything that a worker serves by. An empty message on challenges counts: its version is waited for."""
+        worker.say(self._whole())
+        if self._challenges is not None:
+            worker.say(self._challenges)
 
     def _take(self, snapshot: Snapshot) -> None:
         self._snapshot, self._version = snapshot, snapshot.version
@@ -512,7 +525,7 @@ class Workers:
             self._go(self._await_end(slot, worker, process))
             raise
         self._equip(worker, self.sockets)
-        worker.say(self._whole())
+        self._say_all(worker)
         if self._settled:
             worker.say(Command("settle"))
         self._go(self._await_end(slot, worker, process))

@@ -41,6 +41,7 @@ import uvloop
 
 from lb.core import orphan
 from lb.core.certificates import digests_of
+from lb.core.challenges import Challenges
 from lb.core.report import Alarm, Report
 from lb.core.targets import Listener, Rotation, Snapshot, Targets
 from lb.net.tls.store import CertificateStore, front_context
@@ -263,9 +264,11 @@ class Worker:
     def _act(self, message: Message) -> None:
         if isinstance(message, Snapshot):
             self._apply(message)
-        elif isinstance(message, Rotation | Targets):
+        elif isinstance(message, Rotation | Targets | Challenges):
             if isinstance(message, Rotation):
                 self.plane.rotate(message)
+            elif isinstance(message, Challenges):
+                self.plane.challenge(message)
             else:
                 self.plane.change(message)
                 self._take_certificates(message)

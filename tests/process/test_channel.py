@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lb.core.certificates import Certificate, TlsServer
+from lb.core.challenges import Challenges
 from lb.core.report import BUCKETS, Alarm, PoolTally, Report, RequestRecord, TargetTally
 from lb.core.targets import (
     AccessLog,
@@ -56,6 +57,7 @@ MESSAGES: list[Message] = [
     Targets(
         9, (Target("s/a/1", "s", "a", "h", 1, addresses=("::1",)),), ("s/a/2",), SNAPSHOT.rotations, (("d", b"x"),)
     ),
+    Challenges(10, (("token", "token.thumb"),), (("a.example.org", b"PEM"),)),
     Poll(1),
     Polled(1),
     Command("drain", 2.5),

@@ -39,6 +39,7 @@ class Reply(NamedTuple):
     """An answer that lb gives itself, as a value.
 
     `reason` is the label of `lb_rejected_total`. `extra` are whole lines of the head. `last` ends the connection.
+    `payload` is sent as it is, instead of a text for people; then the request was not refused.
     """
 
     status: int
@@ -46,6 +47,7 @@ class Reply(NamedTuple):
     text: str
     extra: bytes = b""
     last: bool = False
+    payload: bytes = b""
 
 
 def response_of(
@@ -53,7 +55,7 @@ def response_of(
 ) -> tuple[ResponseHead, bytes]:
     """Head and payload of a reply. `head_only` is for HEAD: same length, no body. `retry_after` is in seconds, 0 omits
     it."""
-    payload = _payload(reply.status, reply.text, request_id)
+    payload = reply.payload or _payload(reply.status, reply.text, request_id)
     fields = ResponseFields()
     fields.length = len(payload)
     fields.has_date = fields.has_request_id = True
