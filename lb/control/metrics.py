@@ -19,7 +19,7 @@ import lb
 from lb import build_form
 from lb.control.histogram import Histogram
 from lb.core.background import LOOPS
-from lb.core.report import BUCKETS, PoolTally, TargetTally
+from lb.core.report import BUCKETS, HandshakeTally, PoolTally, TargetTally
 
 STATES = ("starting", "ready", "slow_start", "unready", "ejected", "draining", "drained")
 
@@ -112,6 +112,17 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "lb_downstream_accepted_total": ("counter", (), "Client connections accepted."),
     "lb_upstream_connections": ("gauge", ("service", "state"), "Connections to targets by state (idle, active)."),
     "lb_rejected_total": ("counter", ("reason",), "Answers of the proxy's own and connections turned away, by reason."),
+    "lb_tls_handshakes_total": (
+        "counter",
+        ("listener", "version", "result"),
+        "TLS handshakes by result: ok, or why they failed. `version` is none where none was agreed upon.",
+    ),
+    "lb_tls_handshake_duration_seconds": (
+        "histogram",
+        ("listener",),
+        "Time of successful TLS handshakes, from the accept to their end.",
+    ),
+    "lb_tls_resumptions_total": ("counter", ("listener",), "Successful TLS handshakes that resumed a session."),
     "lb_access_log_lines_lost_total": (
         "counter",
         (),
@@ -189,6 +200,7 @@ class Figures:
     retries: Mapping[str, Mapping[str, int]]
     mirrored: Mapping[str, Mapping[str, int]]
     rejected: Mapping[str, int]
+    handshakes: Mapping[str, HandshakeTally]  # by listener
     transitions: Mapping[tuple[str, str], int]  # (target id, state) → count
     probes: Mapping[tuple[str, str, str], int]  # (target id, kind, result) → count
     probe_seconds: Mapping[tuple[str, str], Histogram]  # (service, kind)
@@ -264,6 +276,12 @@ class _Collector:
         yield _counter("lb_downstream_accepted_total", {(): f.accepted})
         yield _gauge("lb_upstream_connections", self._connections())
         yield _counter("lb_rejected_total", {(reason,): count for reason, count in f.rejected.items()})
+        yield _counter("lb_tls_handshakes_total", self._handshakes())
+        handshakes = _histogram("lb_tls_handshake_duration_seconds")
+        for listener, seen_there in sorted(f.handshakes.items()):
+            _add(handshakes, (listener,), seen_there.buckets, seen_there.seconds)
+        yield handshakes
+        yield _counter("lb_tls_resumptions_total", {(name,): tally.resumed for name, tally in f.handshakes.items()})
         yield _counter("lb_access_log_lines_lost_total", {(): f.log_lines_lost})
         yield _gauge("lb_access_log_writable", {(): f.log_writable})
         yield _counter("lb_requests_lost_total", {(): f.requests_lost})
@@ -294,6 +312,14 @@ class _Collector:
         for (service, pool), error in product(self._figures.shares, OWN_ERRORS):
             values.setdefault((service, pool, "none", error), 0)
         return _counter("lb_requests_total", values)
+
+    def _handshakes(self) -> dict[tuple[str, ...], float]:
+        return {
+            (listener, version, result): count
+            for listener, tally in self._figures.handshakes.items()
+            for version, results in tally.results.items()
+            for result, count in results.items()
+        }
 
     def _failures(self) -> dict[tuple[str, ...], float]:
         values: dict[tuple[str, ...], float] = {}

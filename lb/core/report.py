@@ -124,6 +124,36 @@ def empty_pool_tally(service: str, pool: str) -> PoolTally:
 
 
 @dataclass(slots=True)
+class HandshakeTally:
+    """One worker's TLS handshakes on one listener."""
+
+    listener: str
+    results: dict[str, dict[str, int]] = field(default_factory=dict)  # TLS version, or "none" → result → handshakes
+    resumed: int = 0  # of the successful ones
+    buckets: list[int] = field(default_factory=list)  # of the successful ones: from the accept to the end
+    seconds: float = 0.0
+
+    def count(self, version: str, result: str, number: int = 1) -> None:
+        """Count handshakes with the same result."""
+        results = self.results.setdefault(version, {})
+        results[result] = results.get(result, 0) + number
+
+    def add(self, other: HandshakeTally) -> None:
+        """Add another one's counters."""
+        for version, results in other.results.items():
+            for result, number in results.items():
+                self.count(version, result, number)
+        self.resumed += other.resumed
+        self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
+        self.seconds += other.seconds
+
+
+def empty_handshake_tally(listener: str) -> HandshakeTally:
+    """The counters of a listener without a handshake."""
+    return HandshakeTally(listener, buckets=[0] * (len(BUCKETS) + 1))
+
+
+@dataclass(slots=True)
 class RequestRecord:
     """One request of the recent past that `explain REQUEST-ID` can tell about (failed, retried or sampled)."""
 
@@ -165,6 +195,7 @@ class Report:
     folded_pools: list[tuple[str, str]] = field(default_factory=list)  # (service, pool): `counted_under` since then
     restarts: dict[str, int] = field(default_factory=dict)  # background loops that failed: label → times
     errors: int = 0  # in callbacks and tasks that nothing waited for
+    handshakes: list[HandshakeTally] = field(default_factory=list)  # of all TLS listeners
     log_trouble: str = ""  # why the access log cannot be opened or written; empty: it can
 
 

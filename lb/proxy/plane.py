@@ -381,6 +381,7 @@ class DataPlane:
             report.pools.extend(tally for (_, pool), tally in self.stats.pool_tallies().items() if pool == REMOVED)
         report.retries = {name: dict(service.retried) for name, service in self.services.items() if service.retried}
         report.rejected = dict(self.stats.rejected)
+        report.handshakes = list(self.stats.handshakes.values())
         report.downstream = len(self.clients)
         report.in_flight = self.stats.begun - self.stats.over
         report.accepted = self.stats.accepted

@@ -6,11 +6,19 @@ its `Lane`, and move with a `Lease`.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from operator import add
 from typing import Final
 
-from lb.core.report import PoolTally, RequestRecord, empty_pool_tally
+from lb.core.report import (
+    BUCKETS,
+    HandshakeTally,
+    PoolTally,
+    RequestRecord,
+    empty_handshake_tally,
+    empty_pool_tally,
+)
 from lb.http.h1.excerpt import Excerpt
 from lb.http.h1.parse import RequestError
 from lb.proxy.access_log import PATH, escaped
@@ -57,10 +65,22 @@ class Stats:
         self.records: deque[RequestRecord] = deque(maxlen=RECORDS)  # for the next report
         self.wall_offset = 0.0  # Unix time less monotonic time
         self.pools: dict[tuple[str, str], PoolCounts] = {}
+        self.handshakes: dict[str, HandshakeTally] = {}  # by listener
 
     def reject(self, reason: str) -> None:
         """Count an answer of our own, or a connection turned away."""
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+    def handshake(self, listener: str, version: str, result: str, seconds: float, resumed: bool) -> None:
+        """Count a TLS handshake that is over. `version` is empty where it has failed."""
+        tally = self.handshakes.get(listener)
+        if tally is None:
+            tally = self.handshakes[listener] = empty_handshake_tally(listener)
+        tally.count(version or "none", result)
+        if version:
+            tally.buckets[bisect_left(BUCKETS, seconds)] += 1
+            tally.seconds += seconds
+            tally.resumed += resumed
 
     def eventful(self, exchange: Ended, tally: PoolTally, seconds: float) -> None:
         """Count what is rare for its pool, and keep a request that failed, was retried or was answered by the proxy

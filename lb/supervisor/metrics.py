@@ -97,6 +97,7 @@ class Metrics:
                 retries=sums.retries,
                 mirrored=sums.mirrored,
                 rejected=sums.rejected,
+                handshakes=sums.handshakes,
                 transitions={key: n for key, n in counters.transitions.items() if key[0] in targets},
                 probes={key: n for key, n in counters.probes.items() if key[0] in targets},
                 probe_seconds=deepcopy(self._counters.probe_seconds),

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 
 from lb.core.renames import split_id
 from lb.core.report import (
+    HandshakeTally,
     PoolTally,
     Report,
     RequestRecord,
     TargetTally,
     counted_under,
+    empty_handshake_tally,
     empty_pool_tally,
     empty_tally,
     removed_id,
@@ -35,6 +37,7 @@ class Counters:
     pools: dict[tuple[str, str], PoolTally] = field(default_factory=dict)
     retries: dict[str, dict[str, int]] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
+    handshakes: dict[str, HandshakeTally] = field(default_factory=dict)  # by listener
     mirrored: dict[str, dict[str, int]] = field(default_factory=dict)
     downstream: int = 0
     in_flight: int = 0
@@ -57,6 +60,7 @@ class Counters:
             self.pools[pool.service, pool.pool] = pool
         self.retries = report.retries
         self.rejected = report.rejected
+        self.handshakes = {tally.listener: tally for tally in report.handshakes}
         self.mirrored = report.mirrored
         self.downstream = report.downstream
         self.in_flight = report.in_flight
@@ -80,6 +84,8 @@ class Counters:
         _add_nested(self.mirrored, other.mirrored)
         for reason, count in other.rejected.items():
             self.rejected[reason] = self.rejected.get(reason, 0) + count
+        for listener, handshakes in other.handshakes.items():
+            self.handshakes.setdefault(listener, empty_handshake_tally(listener)).add(handshakes)
         for label, count in other.restarts.items():
             self.restarts[label] = self.restarts.get(label, 0) + count
         self.errors += other.errors

@@ -8,7 +8,6 @@ long ago, the acceptor therefore accepts the next connections of the queue as we
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections.abc import Callable, Coroutine
 from time import monotonic
@@ -19,30 +18,24 @@ from typing import Any
 LONG_AGO = 0.001
 #: So many are accepted at once; the rest at the loop's next look (HAProxy's tune.maxaccept: 64).
 AT_ONCE = 64
-_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Acceptor:
-    """The protocol factory of one listening socket. `options` are for TLS; `go` starts a task and keeps it. `failed` is
-    called with the client's address and the error when its TLS handshake fails. `under_way` are the clients that have
-    been accepted and have no connection of the data plane yet: their TLS handshake is under way."""
+    """The protocol factory of one listening socket. `go` starts a task and keeps it. `under_way` are the connections
+    that have been accepted and that the loop has yet to take over."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
         factory: Callable[[], asyncio.Protocol],
-        options: dict[str, Any],
         go: Callable[[Coroutine[Any, Any, None]], object],
-        failed: Callable[[str, OSError], None] | None = None,
         under_way: set[socket.socket] | None = None,
     ) -> None:
         self._loop = loop
         self._sock = sock
         self._factory = factory
-        self._options = options
         self._go = go
-        self._failed = failed
         self._under_way: set[socket.socket] = set() if under_way is None else under_way
         self._last = 0.0
 
@@ -54,33 +47,23 @@ class Acceptor:
         self._last = now
         return self._factory()
 
-    def let_in_some(self) -> bool:
-        """Accept some of the queue. False: the system has no descriptor or memory for them."""
-        return self.let_in(AT_ONCE)
-
-    def let_in(self, most: float, queue: socket.socket | None = None) -> bool:
-        """Accept up to `most` connections of the queue, or of another queue of the same address.
-
-        False: the system has no descriptor or memory for them.
-        """
+    def let_in(self, most: float, queue: socket.socket | None = None) -> None:
+        """Accept up to `most` connections of the queue, or of another queue of the same address."""
         queue = queue or self._sock
         while most > 0:
             most -= 1
             try:
-                connection, address = queue.accept()
-            except OSError as error:  # the queue is empty, or there is no descriptor
-                return error.errno not in _SHORT
+                connection, _ = queue.accept()
+            except OSError:  # the queue is empty, or there is no descriptor
+                return
             connection.setblocking(False)
             self._under_way.add(connection)
-            self._go(self._welcome(connection, address))
-        return True
+            self._go(self._welcome(connection))
 
-    async def _welcome(self, connection: socket.socket, address: Any) -> None:
+    async def _welcome(self, connection: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._factory, connection, **self._options)
-        except OSError as error:
+            await self._loop.connect_accepted_socket(self._factory, connection)
+        except OSError:
             connection.close()
-            if self._options and self._failed is not None:
-                self._failed(address[0] if isinstance(address, tuple) else "unix", error)
         finally:
             self._under_way.discard(connection)

@@ -44,15 +44,21 @@ from lb.core.certificates import digests_of
 from lb.core.challenges import Challenges
 from lb.core.report import Alarm, Report
 from lb.core.targets import Listener, Rotation, Snapshot, Targets
-from lb.net.tls.store import CertificateStore, front_context
+from lb.net.tls.admission import Admission
+from lb.net.tls.client_hello import ClientHello
+from lb.net.tls.selection import UNRECOGNIZED_NAME, Alert, Select, Selected
+from lb.net.tls.session import Buffers
+from lb.net.tls.store import CertificateStore
+from lb.net.tls.transport import TlsListener
 from lb.process import descriptors, fd_handover
 from lb.process.channel import VERSION, Applied, Behind, Channel, Command, Hello, Message, Poll, Polled, WorkerError
 from lb.process.fd_handover import HandoverSocket, ListenerKey
 from lb.process.guard import Guard
 from lb.proxy.crash_counters import cells as crash_counters_of
+from lb.proxy.front import in_networks
 from lb.proxy.plane import DataPlane
 from lb.worker.acceptor import Acceptor
-from lb.worker.handshakes import HandshakeFailures, TlsServer
+from lb.worker.handshakes import Handshakes
 
 #: Seconds between two reports; one goes even when nothing has changed, as a sign of life.
 REPORT_EVERY = 0.25
@@ -62,11 +68,6 @@ AT_ONCE = 50
 PART_EVERY = 0.05
 MOST_PATIENT = 4
 PATIENCE = 200
-#: Seconds that a TLS handshake may take.
-HANDSHAKE_TIME = 10.0
-#: Seconds that the end of a TLS connection may take in all. Its bound is `proxy.sending`, which sees progress: at
-#: uvloop's own bound, 30 s, a slow reader would lose the end of its answer.
-SHUTDOWN_TIME = 600.0
 #: Connections that wait to be accepted (the kernel caps it at net.core.somaxconn). The loop sets it anew on a socket.
 BACKLOG = 4096
 #: Allocations less frees before a collection of the youngest generation. The hot path makes no cycles: leftovers of
@@ -81,7 +82,7 @@ OWN_DRAIN = 60.0
 class _Open:
     """One socket that is listened on, by which rules."""
 
-    def __init__(self, listener: Listener, server: asyncio.AbstractServer | TlsServer, acceptor: Acceptor) -> None:
+    def __init__(self, listener: Listener, server: asyncio.AbstractServer, acceptor: Acceptor) -> None:
         self.listener = listener
         self.server = server
         self.acceptor = acceptor
@@ -108,7 +109,9 @@ class Worker:
         self.plane = DataPlane(
             worker=number, loop=loop, alarm=self._send, crash_counters=crash_counters_of(crash_counters)
         )
-        self._handshakes = HandshakeFailures(self.plane.stats.reject, lambda text: say(f"worker {number}: {text}"))
+        self._handshakes = Handshakes(self.plane.stats, lambda text: say(f"worker {number}: {text}"))
+        self._admission = Admission(loop)
+        self._tls_buffers = Buffers()
         self._crash_counters = crash_counters
         self._guard = Guard(self._tell)
         self.sockets: dict[ListenerKey, socket.socket] = {}
@@ -126,7 +129,7 @@ class Worker:
         self._tls_files: dict[str, bytes] = {}  # their contents, by digest
         self._certificates = certificates or CertificateStore()
         self._open: dict[ListenerKey, _Open] = {}
-        self._shaking_hands: set[socket.socket] = set()  # clients whose TLS handshake is under way
+        self._accepted: set[socket.socket] = set()  # connections that the loop has yet to take over
         self._changed = asyncio.Event()
         self._opening = False  # a snapshot's listeners are yet to be opened
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -141,6 +144,7 @@ class Worker:
         self._keep_running("worker_listeners", self._follow)
         self._keep_running("worker_reports", self._report)
         await self.done.wait()
+        self._admission.close()
         self.plane.close()
         self._certificates.close()
         self._send_report()
@@ -454,7 +458,7 @@ class Worker:
                 if former is not None and _served_alike(former.listener, listener):
                     former.listener = listener  # its handshakes ask the store
                     continue
-                options = await self._tls_options(listener)
+                select = self._select_for(listener)
             except (OSError, ssl.SSLError) as error:
                 kept = "the former certificate stays in use" if former is not None else "it is not served"
                 self._send(WorkerError(f"worker {self.number}: listener {listener.bind}: {error}; {kept}"))
@@ -465,15 +469,11 @@ class Worker:
                 former.server.close()
                 del self._open[key]
             rules = replace(listener, connections=min(listener.connections, bound), redirect=self._redirect(listener))
-            factory = self.plane.downstream(rules)
-            failed = partial(self._handshakes.note, listener.bind)
-            acceptor = Acceptor(self.loop, sock, factory, options, self._go, failed, self._shaking_hands)
+            acceptor = Acceptor(self.loop, sock, self._factory(rules, select), self._go, self._accepted)
             # A duplicate is handed over: the server closes what it is given, and the socket may be wanted again.
             copy = sock.dup()
-            server: asyncio.AbstractServer | TlsServer
-            if options:
-                server = TlsServer(self.loop, copy, acceptor, BACKLOG)
-            elif sock.family == socket.AF_UNIX:
+            server: asyncio.AbstractServer
+            if sock.family == socket.AF_UNIX:
                 server = await self.loop.create_unix_server(acceptor, sock=copy, backlog=BACKLOG)
             else:
                 server = await self.loop.create_server(acceptor, sock=copy, backlog=BACKLOG)
@@ -493,12 +493,33 @@ class Worker:
         if listener.tls is not None and not self._certificates.holds(listener.bind, listener.tls):
             await self._certificates.install(listener.bind, listener.tls, self._tls_files)
 
-    async def _tls_options(self, listener: Listener) -> dict[str, Any]:
+    def _select_for(self, listener: Listener) -> Select | None:
+        """The decision by a ClientHello; None: the listener has no TLS."""
         if listener.tls is None:
-            return {}
-        policy, store = listener.tls.policy(), self._certificates
-        context = await asyncio.to_thread(front_context, store, listener.bind, policy, self._tls_files)
-        return {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIME, "ssl_shutdown_timeout": SHUTDOWN_TIME}
+            return None
+        store, bind = self._certificates, listener.bind
+
+        def select(hello: ClientHello) -> Selected | Alert:
+            selected = store.select(bind, hello.server_name)
+            if selected is None:
+                return Alert(UNRECOGNIZED_NAME, "unrecognized_name")
+            return Selected(selected.context, selected.choice.matched, selected.policy)
+
+        return select
+
+    def _factory(self, listener: Listener, select: Select | None) -> Callable[[], asyncio.Protocol]:
+        if select is None:
+            return self.plane.downstream(listener)
+        networks = listener.proxy_protocol
+        return TlsListener(
+            self.loop,
+            select,
+            self.plane.downstream(replace(listener, proxy_protocol=())),  # it comes before the ClientHello
+            self._admission,
+            self._tls_buffers,
+            partial(self._handshakes.ended, listener.bind),
+            partial(in_networks, networks) if networks else None,
+        )
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -513,7 +534,7 @@ class Worker:
 
     async def _stop_when_idle(self, until: float) -> None:
         await asyncio.sleep(0)  # clients accepted last
-        while time.monotonic() < until and (self._shaking_hands or not self.plane.idle()):  # noqa: ASYNC110
+        while time.monotonic() < until and (self._accepted or self._admission or not self.plane.idle()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         self.done.set()
 

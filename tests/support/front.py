@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import Any, Self
 
@@ -17,8 +18,12 @@ import uvloop
 from lb.core.certificates import TlsServer
 from lb.core.report import Alarm
 from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot, Target
+from lb.net.tls.admission import Admission
+from lb.net.tls.selection import Selected
+from lb.net.tls.session import Buffers
+from lb.net.tls.transport import TlsListener
 from lb.proxy.plane import DataPlane
-from lb.worker.main import SHUTDOWN_TIME
+from lb.worker.handshakes import Handshakes
 
 #: Answers one connection: it gets the reader, the writer and the origin, and returns when it is done with it.
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter, "Origin"], Coroutine[Any, Any, None]]
@@ -137,10 +142,9 @@ class Front:
         self.alarms: list[Alarm] = []
         self.origins = [Origin() for _ in range(origins)]
         self._listener = listener or Listener("test")
-        self._options: dict[str, Any] = {}
+        self._tls = tls
         if tls is not None:
             self._listener = replace(self._listener, tls=TlsServer())
-            self._options = {"ssl": tls, "ssl_shutdown_timeout": SHUTDOWN_TIME}
         self._unix = unix
         self._service = service
         self._ports = ports  # targets that are there already, instead of origins
@@ -174,10 +178,12 @@ class Front:
         self.version = 0
         self.apply()
         factory = self.plane.downstream(self._listener)
+        if self._tls is not None:
+            factory = self._over_tls(self._tls, factory)
         if self._unix:
-            server = await self.loop.create_unix_server(factory, self._unix, **self._options)
+            server = await self.loop.create_unix_server(factory, self._unix)
         else:
-            server = await self.loop.create_server(factory, "127.0.0.1", 0, **self._options)
+            server = await self.loop.create_server(factory, "127.0.0.1", 0)
             self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
@@ -185,6 +191,13 @@ class Front:
         self.plane.close()
         for origin in self.origins:
             await origin.stop()
+
+    def _over_tls(
+        self, context: ssl.SSLContext, factory: Callable[[], asyncio.Protocol]
+    ) -> Callable[[], asyncio.Protocol]:
+        self.admission = Admission(self.loop)
+        ended = partial(Handshakes(self.plane.stats, lambda text: None).ended, "test")
+        return TlsListener(self.loop, lambda hello: Selected(context), factory, self.admission, Buffers(), ended)
 
     def apply(self, **changes: Any) -> None:
         """Take a (changed) snapshot; call on the loop's thread."""

@@ -14,10 +14,10 @@ from lb.net.tls.client_hello import (
     MALFORMED,
     NOT_TLS,
     PLAIN_HTTP,
+    RECORDS,
     TLS_1_2,
     TLS_1_3,
     TOO_LARGE,
-    WIRE_LIMIT,
     ClientHello,
     HelloError,
     fold,
@@ -206,7 +206,7 @@ def test_what_could_be_read_in_two_ways_is_refused(extensions: list[tuple[int, b
         (records(message() + b"\x0b"), MALFORMED),
         (records(message(ciphers=b"\x13")), MALFORMED),
         (records(b"\x01" + (HELLO_LIMIT + 1).to_bytes(3, "big")), TOO_LARGE),
-        (b"\x16\x03\x01\x00\x04\x01\x00\x60\x00" + b"\x16\x03\x01\x00\x01x" * (WIRE_LIMIT // 6), TOO_LARGE),
+        (b"\x16\x03\x01\x00\x04\x01\x00\x60\x00" + b"\x16\x03\x01\x00\x01x" * RECORDS, TOO_LARGE),
     ],
 )
 def test_what_is_no_client_hello_has_a_reason(data: bytes, reason: str) -> None:

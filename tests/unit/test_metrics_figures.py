@@ -14,8 +14,8 @@ ID = "s/blue/h:1"
 
 
 def lines(**more: Any) -> list[str]:
-    mappings = """targets places pools states trials shares active stages retries mirrored rejected transitions probes
-        probe_seconds switches rollouts reloads weights alive processes"""
+    mappings = """targets places pools states trials shares active stages retries mirrored rejected handshakes
+        transitions probes probe_seconds switches rollouts reloads weights alive processes"""
     nothing: dict[str, Any] = {name: {} for name in mappings.split()}
     usual = {**nothing, "able": (), "probes_late": 0.0, "places": {ID: ("s", "blue", "h:1")}}
     return exposition(Figures(**{**usual, **more})).decode().splitlines()

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import socket
 import ssl
+import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import pytest
 import trustme
 import uvloop
 
+from lb.core.certificates import TlsServer
 from lb.core.targets import Listener
+from lb.net.tls.admission import Admission
+from lb.net.tls.selection import UNRECOGNIZED_NAME, Alert, Select, Selected
+from lb.net.tls.session import Buffers
+from lb.net.tls.transport import TIMEOUT, Outcome, TlsListener
+from lb.proxy.observers import Ended, Observer
 from lb.proxy.plane import DataPlane
+from lb.proxy.stats import Stats
 from lb.worker import handshakes
-from lb.worker.acceptor import Acceptor
-from lb.worker.handshakes import HandshakeFailures, TlsServer
-from tests.support.front import status_of
+from lb.worker.handshakes import Handshakes
+from tests.support.front import read_all, status_of
 
 AUTHORITY = trustme.CA()
 
@@ -31,7 +38,9 @@ class Desk:
         self,
         client_certificates: bool = False,
         handshake_time: float = 5.0,
-        door: Callable[[socket.socket], Any] = lambda sock: sock,
+        select: Select | None = None,
+        limit: int = 100,
+        proxies: Callable[[bytes], bool] | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.loop = loop
@@ -44,18 +53,29 @@ class Desk:
             context.verify_mode = ssl.CERT_REQUIRED
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.address = self.sock.getsockname()
-        failures = HandshakeFailures(self.plane.stats.reject, self.said.append)
-        options = {"ssl": context, "ssl_handshake_timeout": handshake_time}
-        factory = self.plane.downstream(Listener("test"))
-        acceptor = Acceptor(
+        self.admission = Admission(loop, limit, handshake_time)
+        self._listener = TlsListener(
             loop,
-            door(self.sock),
-            factory,
-            options,
-            asyncio.ensure_future,
-            lambda peer, e: failures.note("test", peer, e),
+            select or (lambda hello: Selected(context)),
+            self.plane.downstream(Listener("test", tls=TlsServer())),
+            self.admission,
+            Buffers(),
+            partial(Handshakes(self.plane.stats, self.said.append).ended, "test"),
+            proxies,
         )
-        self.server = TlsServer(loop, self.sock.dup(), acceptor, 128)
+
+    async def open(self) -> Self:
+        self.server = await self.loop.create_server(self._listener, sock=self.sock, backlog=1000)
+        return self
+
+    def results(self) -> dict[str, int]:
+        """Handshakes by result, whatever their version."""
+        found: dict[str, int] = {}
+        for tally in self.plane.stats.handshakes.values():
+            for results in tally.results.values():
+                for result, count in results.items():
+                    found[result] = found.get(result, 0) + count
+        return found
 
     async def meet(self, client: Callable[[socket.socket], Any]) -> Any:
         """Let a (blocking) client have its way in a thread."""
@@ -73,14 +93,13 @@ class Desk:
 
     def close(self) -> None:
         self.server.close()
-        self.sock.close()
+        self.admission.close()
         self.plane.close()
 
 
-def plain(sock: socket.socket) -> None:
-    sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    with contextlib.suppress(OSError):
-        sock.recv(1000)
+def plain(sock: socket.socket) -> bytes:
+    sock.sendall(b"GET /a?b HTTP/1.1\r\nHost: www.example.org:8443\r\n\r\n")
+    return read_all(sock)
 
 
 def noise(sock: socket.socket) -> None:
@@ -116,7 +135,11 @@ def waits(sock: socket.socket) -> None:
     ("client", "reason", "words"),
     [
         (plain, "tls_plain_http", "listener test: 127.0.0.1 sent plain HTTP, but this listener speaks TLS"),
-        (noise, "tls_handshake", "listener test: the TLS handshake with 127.0.0.1 failed: wrong version number"),
+        (
+            noise,
+            "tls_handshake",
+            "listener test: the TLS handshake with 127.0.0.1 failed: the connection does not begin",
+        ),
         (distrusts, "tls_handshake", "failed: tlsv1 alert unknown ca"),
         (leaves, "tls_closed", ""),
         (waits, "tls_timeout", "listener test: 127.0.0.1 did not finish its TLS handshake in time"),
@@ -124,7 +147,7 @@ def waits(sock: socket.socket) -> None:
 )
 def test_a_handshake_that_fails_is_counted_and_said(client: Any, reason: str, words: str) -> None:
     async def run() -> list[str]:
-        desk = Desk(handshake_time=0.2 if client is waits else 5.0)
+        desk = await Desk(handshake_time=0.2 if client is waits else 5.0).open()
         try:
             for turn in range(1, 4):
                 await desk.meet(client)
@@ -141,7 +164,7 @@ def test_a_handshake_that_fails_is_counted_and_said(client: Any, reason: str, wo
 
 def test_a_client_without_the_certificate_it_needs_is_counted() -> None:
     async def run() -> None:
-        desk = Desk(client_certificates=True)
+        desk = await Desk(client_certificates=True).open()
         try:
             assert await desk.meet(trusts) == 0
             await desk.counted(tls_handshake=1)
@@ -152,66 +175,157 @@ def test_a_client_without_the_certificate_it_needs_is_counted() -> None:
     uvloop.run(run())
 
 
-def test_a_server_that_is_closed_twice_is_closed() -> None:
-    """A worker that drains closes it before it empties the queue, and again with the socket."""
-
-    async def run() -> None:
-        desk = Desk()
-        desk.server.close()
-        desk.close()
-
-    uvloop.run(run())
-
-
 def test_what_was_not_said_is_said_later() -> None:
     now = 100.0
-    counted: list[str] = []
-    said: list[str] = []
-    failures = HandshakeFailures(counted.append, said.append, lambda: now)
+    stats, said = Stats(), list[str]()
+    failures = Handshakes(stats, said.append, lambda: now)
     for _ in range(5):
-        failures.note("a", "192.0.2.1", ssl.SSLError(1, "x"))
-    failures.note("b", "192.0.2.1", ConnectionAbortedError())
+        failures.ended("a", Outcome("192.0.2.1", "no_shared_cipher", "x", 0.1))
+    failures.ended("b", Outcome("192.0.2.1", TIMEOUT, "", 0.1))
     now += handshakes.SAID_EVERY
-    failures.note("a", "192.0.2.1", ssl.SSLError(1, "x"))
-    assert len(counted) == 7
+    failures.ended("a", Outcome("192.0.2.1", "no_shared_cipher", "x", 0.1))
+    assert stats.rejected == {"tls_handshake": 6, "tls_timeout": 1}
     assert len(said) == 3
     assert said[-1].endswith("(4 more such failures before this one)")
 
 
-def test_without_descriptors_accepting_pauses_and_goes_on() -> None:
-    """The socket stays readable: to look at it again and again would take the whole processor."""
-
-    class Full:
-        def __init__(self, sock: socket.socket) -> None:
-            self.sock = sock
-            self.looked = 0
-            self.full = True
-
-        def accept(self) -> tuple[socket.socket, Any]:
-            self.looked += 1
-            if self.full:
-                raise OSError(errno.EMFILE, "Too many open files")
-            return self.sock.accept()
-
+def test_plain_http_is_told_the_https_url() -> None:
     async def run() -> None:
-        doors: list[Full] = []
-
-        def door(sock: socket.socket) -> Full:
-            doors.append(Full(sock))
-            return doors[0]
-
-        desk = Desk(door=door)
-        [full] = doors
+        desk = await Desk().open()
         try:
-            client = asyncio.ensure_future(desk.meet(trusts))
-            while not full.looked:  # noqa: ASYNC110 - nothing tells
-                await asyncio.sleep(0.01)
-            for _ in range(200):
-                await asyncio.sleep(0)
-            assert full.looked < 20
-            full.full = False
-            assert await client == 404
+            answer = await desk.meet(plain)
+            assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert b"Content-Type: text/plain" in answer
+            assert b"use https://www.example.org:8443/a?b\n" in answer
+            assert desk.results() == {"plain_http": 1}
         finally:
             desk.close()
 
     uvloop.run(run())
+
+
+def test_a_large_plain_request_gets_its_answer_and_no_reset() -> None:
+    def upload(sock: socket.socket) -> bytes:
+        with contextlib.suppress(OSError):
+            sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n" + bytes(3_000_000))
+        return read_all(sock)
+
+    async def run() -> None:
+        desk = await Desk().open()
+        try:
+            answer = await desk.meet(upload)
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            assert answer.endswith(b"use https://a/\n")
+        finally:
+            desk.close()
+
+    uvloop.run(run())
+
+
+def test_an_alert_and_nothing_else_refuses_a_name() -> None:
+    async def run() -> None:
+        desk = await Desk(select=lambda hello: Alert(UNRECOGNIZED_NAME, "unrecognized_name")).open()
+        try:
+
+            def client(sock: socket.socket) -> bytes:
+                sock.sendall(client_hello("www.example.org"))
+                return read_all(sock)
+
+            assert await desk.meet(client) == b"\x15\x03\x03\x00\x02\x02\x70"
+            assert desk.results() == {"unrecognized_name": 1}
+            assert "for www.example.org failed: unrecognized name" in desk.said[0]
+        finally:
+            desk.close()
+
+    uvloop.run(run())
+
+
+def test_newcomers_that_never_finish_give_way_to_clients_that_do() -> None:
+    """The oldest that waits for its client is given up."""
+
+    async def run() -> None:
+        desk = await Desk(limit=20, handshake_time=30.0).open()
+        half = [socket.create_connection(desk.address, timeout=10) for _ in range(60)]
+        try:
+            for sock in half:
+                with contextlib.suppress(OSError):
+                    sock.sendall(client_hello("localhost")[:100])
+            for _ in range(5):
+                assert await desk.meet(trusts) == 404
+            assert desk.results()["ok"] == 5
+            assert desk.results()["overload"] >= 40
+            assert 0 < len(desk.admission) < 20
+        finally:
+            for sock in half:
+                sock.close()
+            desk.close()
+
+    uvloop.run(run())
+
+
+def test_one_byte_a_second_is_not_waited_for_longer_than_silence() -> None:
+    def drips(sock: socket.socket) -> float:
+        began = time.monotonic()
+        with contextlib.suppress(OSError):
+            for byte in client_hello("localhost"):
+                sock.sendall(bytes((byte,)))
+                time.sleep(0.02)
+            raise AssertionError("it was never cut off")
+        return time.monotonic() - began
+
+    async def run() -> None:
+        desk = await Desk(handshake_time=0.5).open()
+        try:
+            assert await desk.meet(drips) < 3.0
+            assert desk.results() == {"timeout": 1}
+        finally:
+            desk.close()
+
+    uvloop.run(run())
+
+
+def test_the_proxy_header_comes_before_the_client_hello() -> None:
+    header = b"PROXY TCP4 192.0.2.7 192.0.2.1 1234 443\r\n"
+
+    def through(sock: socket.socket, pieces: tuple[bytes, ...] = (header,)) -> int:
+        for piece in pieces:
+            sock.sendall(piece)
+            time.sleep(0.05)
+        return trusts(sock)
+
+    async def run() -> None:
+        desk = await Desk(proxies=lambda peer: peer == b"127.0.0.1").open()
+        peers: list[bytes] = []
+        desk.plane.context.observers = (Peers(peers),)
+        try:
+            assert await desk.meet(through) == 404
+            assert await desk.meet(lambda sock: through(sock, (header[:9], header[9:]))) == 404
+            assert peers == [b"192.0.2.7", b"192.0.2.7"]
+            assert await desk.meet(trusts) == 0, "a listener that wants a header is not spoken to without"
+            assert desk.results() == {"ok": 2, "bad_proxy_header": 1}
+        finally:
+            desk.close()
+        desk = await Desk(proxies=lambda peer: False).open()
+        try:
+            assert await desk.meet(through) == 0
+            assert desk.plane.stats.rejected == {"proxy_protocol_untrusted": 1}
+        finally:
+            desk.close()
+
+    uvloop.run(run())
+
+
+class Peers(Observer):
+    def __init__(self, peers: list[bytes]) -> None:
+        self._peers = peers
+
+    def ended(self, exchange: Ended, seconds: float) -> None:
+        self._peers.append(exchange.peer)
+
+
+def client_hello(name: str) -> bytes:
+    outgoing = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()

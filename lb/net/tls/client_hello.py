@@ -16,8 +16,10 @@ from typing import Final
 
 #: Bytes of a ClientHello. One with a post-quantum key share has 2 KiB (OpenSSL's limit is 128 KiB).
 HELLO_LIMIT: Final = 32768
-#: Bytes in all that may come before the ClientHello is whole: many small records have a header each.
-WIRE_LIMIT: Final = 2 * HELLO_LIMIT
+#: Records that it may be cut into: each is looked at again when more bytes come. OpenSSL's smallest fragment has 512.
+RECORDS: Final = 64
+#: Bytes in all before it is whole.
+WIRE_LIMIT: Final = HELLO_LIMIT + 4 + 5 * RECORDS
 #: Bytes that decide whether a connection speaks plain HTTP. The longest registered method has 17 (UPDATEREDIRECTREF).
 HTTP_BEGINS: Final = 40
 
@@ -126,11 +128,12 @@ def _message(data: bytes) -> bytes | None:
         if len(data) < at + 5:
             # A record that is no handshake is refused by its first byte.
             if at < len(data) and data[at] != _HANDSHAKE:
-                raise _malformed("another kind of record within the ClientHello")
-            _refuse_too_large(data)
+                raise _malformed("another kind of record within the ClientHello", 10)
             return None
         if data[at] != _HANDSHAKE or data[at + 1] != 3:
-            raise _malformed("another kind of record within the ClientHello")
+            raise _malformed("another kind of record within the ClientHello", 10)
+        if len(fragments) == RECORDS:
+            raise HelloError(TOO_LARGE, f"a ClientHello in more than {RECORDS} records", 50)
         length = data[at + 3] << 8 | data[at + 4]
         if not 0 < length <= _RECORD_LIMIT:
             raise _malformed("a record of an impossible size")
@@ -147,16 +150,10 @@ def _message(data: bytes) -> bytes | None:
             if expected > 4 + HELLO_LIMIT:
                 raise HelloError(TOO_LARGE, f"a ClientHello of {expected - 4} bytes; {HELLO_LIMIT} are the most", 50)
         if len(fragment) < length and (expected < 0 or size < expected):
-            _refuse_too_large(data)
             return None
     if size > expected:
         raise _malformed("bytes behind the ClientHello", 10)
     return b"".join(fragments)[4:]
-
-
-def _refuse_too_large(data: bytes) -> None:
-    if len(data) > WIRE_LIMIT:
-        raise HelloError(TOO_LARGE, "a ClientHello in too many small records", 50)
 
 
 def _malformed(detail: str, alert: int = 50) -> HelloError:

@@ -98,21 +98,3 @@ class CertificateStore:
     def close(self) -> None:
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
-
-
-def front_context(store: CertificateStore, bind: str, policy: Policy, contents: Contents) -> ssl.SSLContext:
-    """The context that a listener's handshakes begin with: the host that a client names exchanges it for another one.
-
-    That moves the certificate and the protocols offered. How clients are verified, and the least version, stay as this
-    context has them. Blocks; raises `OSError` where a file cannot be used."""
-
-    def on_server_name(handshake: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
-        selected = store.select(bind, name)
-        if selected is None:
-            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
-        handshake.context = selected.context
-        return None
-
-    context = server_context((), policy, contents)
-    context.sni_callback = on_server_name
-    return context

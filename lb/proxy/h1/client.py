@@ -59,9 +59,6 @@ LINGER_QUIET = 5.0
 LINGER_SHORT: Final = 2.0
 #: Clients over a limit that get an answer at one time; more are closed without one. Descriptors are kept free for them.
 TURNED_AWAY = 32
-#: Bytes of an answer that wait in the transport before the target's reading stops: uvloop's default for plain TCP (for
-#: TLS: 512 KiB).
-WRITE_BUFFER: Final = 65536
 #: Seconds that a client's next request may take to come while the worker drains.
 DRAIN_IDLE: Final = 0.5
 #: The same for a client's first request: clients retry when an old connection ends, and fail when a new one does.
@@ -154,8 +151,6 @@ class Downstream(AnswerWriter):
         context, front = self.context, self.front
         listener = self.listener
         context.stats.accepted += 1
-        if listener.tls is not None:
-            transport.set_write_buffer_limits(WRITE_BUFFER)
         peername = transport.get_extra_info("peername")
         self.peer = _address(peername)
         self.deadline = context.now + listener.header_timeout
@@ -636,10 +631,6 @@ class Downstream(AnswerWriter):
             self._close(self.listener.send_timeout)
             return
         self._held = b""
-        if not transport.can_write_eof():
-            # TLS: the transport itself reads on until the client closes too, and says nothing of what it reads.
-            self._close(self.listener.send_timeout, long)
-            return
         self.state = LINGER
         self.timer = "linger"
         self._lingers_until = now + long
