@@ -1,20 +1,20 @@
 """The pairs of files that a source of certificates consists of.
 
 A directory's pairs are `NAME.pem` or `NAME.crt` with `NAME.key`. Hidden files do not count: Kubernetes keeps the
-versions of a ConfigMap in them, and tools their unfinished files. Certificates of ACME accounts and of lb's own
-authority are directories below `state_dir`, which the supervisor writes.
+versions of a ConfigMap in them, and tools their unfinished files.
+
+Certificates that lb has ordered from an ACME authority, or issued by its own one, are below `state_dir`, where the
+supervisor writes them. There is one for each name, so that a name that fails takes no other one along. Key and chain
+are in one file: it is replaced whole, and a pair is never half of one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lb.core.certificates import Source
-
-#: Where certificates that lb has got by itself are, below `state_dir`.
-STORED = "certificates"
 _CERTIFICATES = (".pem", ".crt")
 
 
@@ -26,13 +26,31 @@ class Listing:
     strays: tuple[tuple[str, str], ...] = ()  # file, and why
 
 
-def directory_of(source: Source, state_dir: str) -> str:
-    """The directory of a source's pairs; empty: it is one pair."""
-    if source.acme:
-        return str(Path(state_dir) / STORED / "acme" / source.acme)
-    if source.internal:
-        return str(Path(state_dir) / STORED / "internal")
-    return source.directory
+def certificate_id(names: Sequence[str], directory: str, profile: str = "") -> str:
+    """The name of an ordered certificate's folder: the same for the same names at the same authority, in any order."""
+    ordered = sorted(names)
+    wanted = "\n".join([directory, profile, *ordered])
+    return f"{_part(ordered[0])}-{hashlib.sha256(wanted.encode()).hexdigest()[:10]}"
+
+
+def acme_folder(state_dir: str, id: str) -> Path:
+    """The folder of an ordered certificate."""
+    return Path(state_dir) / "acme" / "certificates" / id
+
+
+def acme_file(state_dir: str, id: str) -> Path:
+    """The file of an ordered certificate, with its key."""
+    return acme_folder(state_dir, id) / "certificate.pem"
+
+
+def internal_file(state_dir: str, name: str) -> Path:
+    """The file of a certificate of lb's own authority, with its key."""
+    return Path(state_dir) / "internal" / f"{_part(name)}.pem"
+
+
+def _part(name: str) -> str:
+    """A host name as a part of a path."""
+    return name.replace("*", "_").replace("/", "_")[:150]
 
 
 def list_directory(directory: str) -> Listing:

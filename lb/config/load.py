@@ -150,9 +150,11 @@ def _both_forms(source: Source) -> list[Problem]:
 
 
 def _names(source: Source, short: bool) -> Known:
-    """Services and pools as they stand in the file, whether their definitions are right or not."""
+    """Names as they stand in the file, whether their definitions are right or not."""
+    authorities = source.root.child("acme")
+    acme = tuple((authorities.entries if authorities else None) or ())
     if short:
-        return Known({DEFAULT: (DEFAULT,)})
+        return Known({DEFAULT: (DEFAULT,)}, acme)
     services = source.root.child("services")
     names: dict[str, tuple[str, ...]] = {}
     for name, entry in ((services.entries if services else None) or {}).items():
@@ -165,7 +167,7 @@ def _names(source: Source, short: bool) -> Known:
             or pool_entries[pool].node.items is not None
             or pool_entries[pool].node.entries is not None
         )
-    return Known(names)
+    return Known(names, acme)
 
 
 def _validated(source: Source, base: str, short: bool) -> tuple[Config | None, list[Path], list[Problem]]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path as FilePath
 
+from lb.config.certificate_sources import acme_file, certificate_id, internal_file
 from lb.config.model import config as model
 from lb.config.model.addresses import parse_bind, parse_target
 from lb.config.model.merging import liveness_of, readiness_of
@@ -37,6 +39,9 @@ from lb.core.targets import (
     TlsClient,
 )
 from lb.http.hsts import value as hsts_value
+
+#: The name of this machine, whose internal certificate is for its loopback addresses as well.
+LOCALHOST = "localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,7 @@ def resolve(config: model.Config, version: int) -> World:
     return World(
         snapshot=Snapshot(
             version=version,
-            listeners=tuple(_listener(listener, config.listeners) for listener in config.listeners),
+            listeners=tuple(_listener(listener, config) for listener in config.listeners),
             services=services,
             routes=tuple(
                 Route(route.service, route.host, route.path, route.max_body, route.timeout)
@@ -166,12 +171,12 @@ def target_id(service: str, pool: str, url: str) -> str:
 # --- listeners -------------------------------------------------------------------------------------------------------
 
 
-def _listener(listener: model.Listener, all_of_them: Sequence[model.Listener]) -> Listener:
+def _listener(listener: model.Listener, config: model.Config) -> Listener:
     tls, hsts = listener.tls, listener.hsts
     timeouts, limits = listener.timeouts, listener.limits
     return Listener(
         bind=listener.bind,
-        tls=_server_tls(tls) if tls else None,
+        tls=_server_tls(tls, config) if tls else None,
         proxy_protocol=tuple(listener.proxy_protocol),
         header_timeout=timeouts.header,
         body_timeout=timeouts.body,
@@ -184,7 +189,7 @@ def _listener(listener: model.Listener, all_of_them: Sequence[model.Listener]) -
         connections=limits.connections,
         connections_per_client=limits.connections_per_client,
         requests_per_connection=limits.requests_per_connection,
-        redirect=_redirect(listener, all_of_them),
+        redirect=_redirect(listener, config.listeners),
         hsts=hsts_value(int(hsts.max_age), hsts.include_subdomains, hsts.preload) if hsts else "",
     )
 
@@ -206,11 +211,11 @@ def https_listeners(listener: model.Listener, all_of_them: Sequence[model.Listen
     return sorted(secure, key=lambda each: parse_bind(each.bind).host != host)
 
 
-def _server_tls(tls: model.ServerTls) -> TlsServer:
+def _server_tls(tls: model.ServerTls, config: model.Config) -> TlsServer:
     client = tls.client_auth()
     asks = client.mode != OFF
     return TlsServer(
-        sources=tuple(_source(source) for source in tls.sources()),
+        sources=tuple(_source(source, config) for source in tls.sources()),
         default=tls.default,
         strict_sni=tls.strict_sni,
         min_version=tls.min_version,
@@ -218,15 +223,30 @@ def _server_tls(tls: model.ServerTls) -> TlsServer:
     )
 
 
-def _source(source: model.CertificateSource) -> Source:
+def _source(source: model.CertificateSource, config: model.Config) -> Source:
+    names = tuple(source.names)
+    stored: Iterable[FilePath] = ()
+    if source.acme is not None and source.acme in config.acme:
+        entry = config.acme[source.acme]
+        ids = (certificate_id((name,), entry.directory, entry.profile) for name in names)
+        stored = (acme_file(config.state_dir, id) for id in ids)
+    elif source.authority is not None:
+        names = names or internal_names(config)
+        stored = (internal_file(config.state_dir, name) for name in names)
     return Source(
         cert_file=source.cert_file or "",
         key_file=source.key_file or "",
         directory=source.directory or "",
         acme=source.acme or "",
         internal=source.authority == "internal",
-        names=tuple(source.names),
+        names=names,
+        stored=tuple(map(str, stored)),
     )
+
+
+def internal_names(config: model.Config) -> tuple[str, ...]:
+    """The names that lb's own authority vouches for where the file names none: this machine, and the routes' hosts."""
+    return tuple(dict.fromkeys((LOCALHOST, *(route.host for route in config.routes if route.host))))
 
 
 # --- services --------------------------------------------------------------------------------------------------------

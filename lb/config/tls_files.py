@@ -13,11 +13,11 @@ import datetime
 import hashlib
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from lb.config.certificate_sources import directory_of, list_directory
+from lb.config.certificate_sources import list_directory
 from lb.config.check import certificates
 from lb.config.model.config import Config
 from lb.config.resolve import UnusablePair, World, resolve
@@ -29,22 +29,25 @@ from lb.net.tls import contexts
 
 #: Bytes of one file that are read at most. The largest bundles of authorities have a quarter of a MiB.
 LARGEST = 4 << 20
+#: Contents of files that lb keeps in memory, by path: the disk may not have taken them.
+Held = Mapping[str, bytes]
+NONE_HELD: Held = {}
 
 
-def load_world(config: Config, former: World | None = None) -> World:
+def load_world(config: Config, former: World | None = None, held: Held = NONE_HELD) -> World:
     """The world of `config`, with the contents of its TLS files as they are now. Blocks.
 
     A file that cannot be read is left to be opened when it is needed: loading has refused it already, or it has gone
     since. Of a listener's certificates, the ones of `former` stay where the new ones cannot be used.
     """
-    reading = _Reading(config.state_dir, former)
+    reading = _Reading(former, held)
     world = with_settings(resolve(config, 0), reading.client, reading.server)
     return replace(world, files=reading.files, unusable=tuple(reading.unusable))
 
 
-def with_certificates_read_again(world: World) -> World:
+def with_certificates_read_again(world: World, held: Held = NONE_HELD) -> World:
     """The same world with listeners' certificates, authorities and lists as they are on the disk now. Blocks."""
-    reading = _Reading(world.config.state_dir, world)
+    reading = _Reading(world, held)
     renewed = with_settings(world, lambda tls: tls, reading.server)
     files = {**world.files, **reading.files}
     used = digests(renewed)
@@ -71,10 +74,10 @@ def check_renewed(before: World, after: World, file: str) -> None:
 class _Reading:
     """One reading of all files: each is read once, however many settings name it."""
 
-    def __init__(self, state_dir: str, former: World | None) -> None:
+    def __init__(self, former: World | None, held: Held) -> None:
         self.files: dict[str, bytes] = {}  # by digest
         self.unusable: list[UnusablePair] = []
-        self._state_dir = state_dir
+        self._held = held
         self._now = time.time()
         self._digests: dict[str, str] = {}  # by path
         self._clients: dict[TlsClient, TlsClient] = {}
@@ -104,15 +107,22 @@ class _Reading:
         return replace(client, digests=(self._digest(client.ca_file), self._digest(client.crl_file)))
 
     def _of_source(self, position: int, source: Source) -> Iterator[Certificate]:
-        directory = directory_of(source, self._state_dir)
-        for pair in self._pairs(directory) if directory else [(source.cert_file, source.key_file)]:
+        for pair in self._pairs(source):
             if pair not in self._certificates:
-                self._certificates[pair] = self._certificate(*pair, required=not directory)
+                self._certificates[pair] = self._certificate(*pair, required=bool(source.cert_file))
             certificate = self._certificates[pair]
             if certificate is not None:
                 yield replace(certificate, source=position)
 
-    def _pairs(self, directory: str) -> list[tuple[str, str]]:
+    def _pairs(self, source: Source) -> list[tuple[str, str]]:
+        if source.directory:
+            return self._listed(source.directory)
+        if source.cert_file:
+            return [(source.cert_file, source.key_file)]
+        # Certificates that lb gets by itself have no file before the first one.
+        return [(path, path) for path in source.stored if self._digest(path) or (path, path) in self._former]
+
+    def _listed(self, directory: str) -> list[tuple[str, str]]:
         """A directory's pairs, and pairs that it had and of which one file is gone."""
         try:
             pairs = list(list_directory(directory).pairs)
@@ -189,16 +199,21 @@ class _Reading:
         if not path:
             return ""
         if path not in self._digests:
-            try:
-                with Path(path).open("rb") as stream:
-                    data = stream.read(LARGEST + 1)
-            except OSError:
-                data = b""
+            data = self._held.get(path) or _contents(path)
             digest = hashlib.sha256(data).hexdigest()[:32] if data and len(data) <= LARGEST else ""
             self._digests[path] = digest
             if digest:
                 self.files[digest] = data
         return self._digests[path]
+
+
+def _contents(path: str) -> bytes:
+    """Empty: the file cannot be read."""
+    try:
+        with Path(path).open("rb") as stream:
+            return stream.read(LARGEST + 1)
+    except OSError:
+        return b""
 
 
 def _moment(seconds: float) -> str:

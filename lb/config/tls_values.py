@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from lb.config.certificate_sources import directory_of
 from lb.config.resolve import World
 from lb.core.certificates import TlsServer, digests_of
 from lb.core.checks import Checks, CheckSpec
@@ -39,7 +38,7 @@ def server_paths(world: World) -> list[str]:
     for tls in servers(world):
         found.update((tls.client.ca_file, tls.client.crl_file))
         for source in tls.sources:
-            found.update((source.cert_file, source.key_file, directory_of(source, world.config.state_dir)))
+            found.update((source.cert_file, source.key_file, source.directory, *source.stored))
         found.update(path for each in tls.certificates for path in (each.cert_file, each.key_file))
     return sorted(found - {""})
 

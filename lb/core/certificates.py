@@ -33,6 +33,7 @@ class Source:
     acme: str = ""  # the account's name
     internal: bool = False
     names: tuple[str, ...] = ()  # what to ask the ACME server or the authority for
+    stored: tuple[str, ...] = ()  # for each name, the file in which lb keeps the certificate with its key
 
     def __str__(self) -> str:
         if self.acme:
@@ -120,6 +121,8 @@ class CertificateTable:
 
     def __init__(self, tls: TlsServer, now: float) -> None:
         self._strict = tls.strict_sni
+        # A name that lb has ordered a certificate for must not get another name's meanwhile: browsers would warn.
+        self._ordered = {folded(name) for source in tls.sources for name in source.names}
         by_name: dict[str, list[Certificate]] = {}
         for certificate in tls.certificates:
             for name in certificate.names:
@@ -143,7 +146,7 @@ class CertificateTable:
         if not name:
             return self._default
         found = self._matching(name)
-        return found if found is not None or self._strict else self._default
+        return found if found is not None or self._strict or name in self._ordered else self._default
 
     def _matching(self, name: str) -> Choice | None:
         exact = self._by_name.get(name)

@@ -71,7 +71,7 @@ class Authority:
 class Wanted:
     """A certificate that the configuration asks for."""
 
-    id: str  # its folder, see `store.certificate_id`
+    id: str  # its folder, see `config.certificate_sources`
     names: tuple[str, ...]
     authority: Authority
 

@@ -16,13 +16,14 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from lb.config.certificate_sources import acme_file, acme_folder
 from lb.issuing.acme.material import Facts, Unusable, facts
 from lb.issuing.acme.order import OrderRecord
 from lb.issuing.acme.renewal import Ari
@@ -74,6 +75,7 @@ class Store:
 
     def __init__(self, state_dir: Path, complain: Callable[[str], None] = lambda text: None) -> None:
         self.folder = state_dir / "acme"
+        self._state_dir = str(state_dir)
         self._complain = complain
         self._lock = -1
 
@@ -130,7 +132,7 @@ class Store:
     # --- certificates -----------------------------------------------------------------------------------------------
 
     def certificate_path(self, id: str) -> Path:
-        return self._certificate(id) / "certificate.pem"
+        return acme_file(self._state_dir, id)
 
     def certificate(self, id: str) -> Stored | None:
         data = _read(self.certificate_path(id))
@@ -165,7 +167,7 @@ class Store:
         self._write(self._certificate(id) / "state.json", msgspec.json.encode(state))
 
     def _certificate(self, id: str) -> Path:
-        return self.folder / "certificates" / id
+        return acme_folder(self._state_dir, id)
 
     # --- files ------------------------------------------------------------------------------------------------------
 
@@ -182,12 +184,6 @@ class Store:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._complain(f"{path} cannot be read, and is not used: {error}")
             return None
-
-
-def certificate_id(names: Sequence[str], directory: str, profile: str = "") -> str:
-    """The folder of a certificate: the same names at the same authority have the same one, in whatever order."""
-    ordered = sorted(names)
-    return f"{ordered[0].replace('*', '_')[:150]}-{_hash(chr(10).join([directory, profile, *ordered]))}"
 
 
 def _hash(text: str) -> str:

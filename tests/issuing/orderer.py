@@ -18,9 +18,10 @@ from typing import Any
 
 from aiohttp import web
 
+from lb.config.certificate_sources import certificate_id
 from lb.issuing.acme.attempt import Proof
 from lb.issuing.renewals import Authority, Renewals, Wanted
-from lb.issuing.store import Store, certificate_id
+from lb.issuing.store import Store
 
 
 class KilledStore(Store):

@@ -16,10 +16,11 @@ import pytest
 from aiohttp import web
 from cryptography import x509
 
+from lb.config.certificate_sources import certificate_id
 from lb.issuing.acme.attempt import Proof
 from lb.issuing.acme.material import challenge_certificate
 from lb.issuing.renewals import Authority, Renewals, Wanted
-from lb.issuing.store import Store, certificate_id
+from lb.issuing.store import Store
 from tests.support.eventually_async import eventually
 from tests.support.pebble import Pebble, needs_pebble
 from tests.support.ports import free_ports

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from lb.config.certificate_sources import certificate_id
 from lb.issuing import renewals
 from lb.issuing.acme import client
 from lb.issuing.acme.attempt import Proof
 from lb.issuing.acme.backoff import MINUTE
 from lb.issuing.renewals import Authority, Fate, Renewals, Wanted
-from lb.issuing.store import Store, certificate_id
+from lb.issuing.store import Store
 from tests.support.acme_authority import AcmeAuthority, Fault, problem
 from tests.support.eventually_async import eventually
 

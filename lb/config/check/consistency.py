@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from lb.config.check import listener_tls
+from lb.config.check import acme, listener_tls
 from lb.config.check.messages import did_you_mean, joined, listed
 from lb.config.model.addresses import Address, parse_bind, parse_target
 from lb.config.model.checks import Check, ClientTls, Hook, Liveness, OnFailure
@@ -26,9 +26,10 @@ Finding = tuple[Path, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Names that the file defines: service → its pools."""
+    """Names that the file defines: service → its pools, and certificate authorities."""
 
     services: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    acme: tuple[str, ...] = ()
 
 
 def errors(config: Config, known: Known) -> Iterator[Finding]:
@@ -37,6 +38,7 @@ def errors(config: Config, known: Known) -> Iterator[Finding]:
     for index, listener in enumerate(config.listeners):
         if listener.tls is not None:
             yield from listener_tls.errors(("listeners", index, "tls"), listener.tls)
+    yield from acme.errors(config, known.acme)
     for name, service in config.services.items():
         at: Path = ("services", name)
         pools = known.services.get(name, ()) or tuple(service.pools)

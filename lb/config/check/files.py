@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path as FilePath
 
 from lb.config.certificate_sources import list_directory
-from lb.config.check import certificates
+from lb.config.check import acme, certificates
 from lb.config.check.consistency import Finding
 from lb.config.model.checks import ClientTls
 from lb.config.model.config import Config
@@ -25,6 +25,8 @@ def errors(config: Config, served: Collection[tuple[str, str]] = ()) -> Iterator
     for index, listener in enumerate(config.listeners):
         if listener.tls is not None:
             yield from _listener(("listeners", index, "tls"), listener.tls, served)
+    if config.acme:
+        yield from acme.file_errors(config)
     if config.admin.token_file is not None:
         yield from _token(("admin", "token_file"), config.admin.token_file)
     for name, service in config.services.items():

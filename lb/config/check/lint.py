@@ -38,7 +38,7 @@ HASHED = ("ring", "maglev")
 #: The codes of all warnings, which `lb check --ignore` takes.
 CODES = frozenset(
     """
-    access-log-unwritable asset-fallback-not-sticky
+    access-log-unwritable acme-port acme-unused asset-fallback-not-sticky
     bake-too-short blind-check certificate-early certificate-ends-soon certificate-expired
     certificate-chain certificate-lacks-name certificate-no-default certificate-none certificate-stray certificate-twice
     certificate-unusable check-asks-outside check-of-another-host drain-too-short expect-no-success fall-1

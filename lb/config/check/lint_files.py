@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 
-from lb.config.check import lint_certificates
+from lb.config.check import acme, lint_certificates
 from lb.config.check.file_modes import mode
 from lb.config.check.lint_checks import Warned
 from lb.config.model.checks import ClientTls
@@ -20,6 +20,7 @@ from lb.config.yaml.tree import Path
 def warnings(config: Config, now: float) -> Iterator[Warned]:
     """All warnings about certificates, keys and tokens."""
     yield from lint_certificates.warnings(config, now)
+    yield from acme.warnings(config)
     yield from access_log_warnings(config)
     if config.admin.token_file is not None:
         yield from mode(("admin", "token_file"), config.admin.token_file, "the token")

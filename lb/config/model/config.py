@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from lb.config.model.acme import Acme, ExternalAccount
 from lb.config.model.checks import AnyReadiness, Check, ClientTls, Expect, Hook, Liveness, OnFailure, Readiness
 from lb.config.model.fields import (
     Bounds,
@@ -56,11 +57,11 @@ from lb.config.model.services import (
 )
 
 __all__ = [
-    "AccessLog", "Admin", "Analysis", "Bake", "Balance", "Breaker", "Canary", "CertificateSource", "Check",
-    "ClientAuth", "ClientTls", "Config", "Damping", "Expect", "Hook", "Hsts", "Listener", "ListenerLimits",
-    "ListenerTimeouts", "Liveness", "Log", "MirrorTo", "OnFailure", "Outlier", "Pool", "Preview", "Readiness",
-    "Redirect", "Retries", "Rollout", "Route", "ServerTls", "Service", "SlowStart", "Sticky", "Target", "Timeouts",
-    "WorkerLimits",
+    "AccessLog", "Acme", "Admin", "Analysis", "Bake", "Balance", "Breaker", "Canary", "CertificateSource", "Check",
+    "ClientAuth", "ClientTls", "Config", "Damping", "Expect", "ExternalAccount", "Hook", "Hsts", "Listener",
+    "ListenerLimits", "ListenerTimeouts", "Liveness", "Log", "MirrorTo", "OnFailure", "Outlier", "Pool", "Preview",
+    "Readiness", "Redirect", "Retries", "Rollout", "Route", "ServerTls", "Service", "SlowStart", "Sticky", "Target",
+    "Timeouts", "WorkerLimits",
 ]  # fmt: skip
 
 #: Keys of the short form: `backends`, and what may stand beside it of the one service that it means.
@@ -141,6 +142,9 @@ class Config(Section):
     """Addresses that accept clients: mappings, or bind addresses alone. Left out: `0.0.0.0:8080`."""
     admin: Admin = Field(default_factory=Admin)
     """The admin port: dashboard, API, metrics."""
+    acme: dict[Name, Acme] = Field(default_factory=dict)
+    """Authorities that lb orders certificates from by itself, by a name that `certificates` of a listener takes them
+    by: `{acme: NAME, names: [HOST]}`."""
     services: Annotated[dict[Name, Service], Field(min_length=1)]
     """Services that clients may ask for: each has pools of targets."""
     routes: list[Route] = Field(default_factory=list)
