@@ -40,12 +40,13 @@ from typing import Any
 import uvloop
 
 from lb.core import orphan
-from lb.core.certificates import digests_of
+from lb.core.certificates import digests_of, folded
 from lb.core.challenges import Challenges
 from lb.core.report import Alarm, Report
 from lb.core.targets import Listener, Rotation, Snapshot, Targets
 from lb.net.tls.admission import Admission
 from lb.net.tls.client_hello import ClientHello
+from lb.net.tls.contexts import ACME_ALPN, challenge_context
 from lb.net.tls.selection import UNRECOGNIZED_NAME, Alert, Select, Selected
 from lb.net.tls.session import Buffers
 from lb.net.tls.store import CertificateStore
@@ -75,6 +76,8 @@ BACKLOG = 4096
 GC_THRESHOLD = 20_000
 #: Seconds at most that a worker that ends waits for its supervisor to take the last report.
 LAST_REPORT = 5.0
+#: The whole of the protocols that a certificate authority offers when it asks for the answer to a challenge.
+_CHALLENGE = (ACME_ALPN,)
 #: Seconds that requests may go on when a worker ends by itself, as no supervisor gives it a time.
 OWN_DRAIN = 60.0
 
@@ -130,6 +133,7 @@ class Worker:
         self._certificates = certificates or CertificateStore()
         self._open: dict[ListenerKey, _Open] = {}
         self._accepted: set[socket.socket] = set()  # connections that the loop has yet to take over
+        self._challenges: dict[str, ssl.SSLContext] = {}  # by name, for handshakes of certificate authorities
         self._changed = asyncio.Event()
         self._opening = False  # a snapshot's listeners are yet to be opened
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -272,6 +276,7 @@ class Worker:
             if isinstance(message, Rotation):
                 self.plane.rotate(message)
             elif isinstance(message, Challenges):
+                self._challenges = {folded(name): challenge_context(pem) for name, pem in message.certificates}
                 self.plane.challenge(message)
             else:
                 self.plane.change(message)
@@ -500,6 +505,8 @@ class Worker:
         store, bind = self._certificates, listener.bind
 
         def select(hello: ClientHello) -> Selected | Alert:
+            if hello.alpn == _CHALLENGE and (challenge := self._challenges.get(hello.server_name)) is not None:
+                return Selected(challenge, hello.server_name, serves=False)
             selected = store.select(bind, hello.server_name)
             if selected is None:
                 return Alert(UNRECOGNIZED_NAME, "unrecognized_name")

@@ -127,7 +127,7 @@ class Origin:
 
 class Front:
     """One data plane with one listener, in a thread. `tls` is the server's context, if clients are to speak TLS;
-    `unix` the path of a socket to listen on instead of a port."""
+    `unix` the path of a socket to listen on instead of a port. Without `serves`, handshakes are all that TLS is for."""
 
     def __init__(
         self,
@@ -137,6 +137,7 @@ class Front:
         *,
         tls: ssl.SSLContext | None = None,
         unix: str = "",
+        serves: bool = True,
         **service: Any,
     ) -> None:
         self.alarms: list[Alarm] = []
@@ -146,6 +147,7 @@ class Front:
         if tls is not None:
             self._listener = replace(self._listener, tls=TlsServer())
         self._unix = unix
+        self._serves = serves
         self._service = service
         self._ports = ports  # targets that are there already, instead of origins
         self._ready = threading.Event()
@@ -197,7 +199,9 @@ class Front:
     ) -> Callable[[], asyncio.Protocol]:
         self.admission = Admission(self.loop)
         ended = partial(Handshakes(self.plane.stats, lambda text: None).ended, "test")
-        return TlsListener(self.loop, lambda hello: Selected(context), factory, self.admission, Buffers(), ended)
+        return TlsListener(
+            self.loop, lambda hello: Selected(context, serves=self._serves), factory, self.admission, Buffers(), ended
+        )
 
     def apply(self, **changes: Any) -> None:
         """Take a (changed) snapshot; call on the loop's thread."""

@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
 
+from lb.issuing.acme.material import ACME_IDENTIFIER, challenge_certificate
+from lb.net.tls.contexts import challenge_context
 from tests.support.eventually import eventually
 from tests.support.front import Front, Origin, read_all, read_answer, read_request, status_of
 from tests.wire.peers import server_context, sized, speak_tls
@@ -298,3 +301,23 @@ def test_nothing_is_left_when_the_clients_are_gone(front: Front) -> None:
                 sock.close()
     eventually(lambda: not front.call(lambda: front.plane.clients or front.admission), 10.0)
     eventually(front.at_rest)
+
+
+def test_a_handshake_that_answers_a_challenge_carries_no_request() -> None:
+    """Its context asks for no client certificate, whatever the listener demands."""
+    pem = challenge_certificate("localhost", "token.thumbprint")
+    with Front(tls=challenge_context(pem), serves=False) as front:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols(["acme-tls/1"])
+        with (
+            socket.create_connection(("127.0.0.1", front.port), 5) as sock,
+            context.wrap_socket(sock, server_hostname="localhost") as tls,
+        ):
+            assert tls.selected_alpn_protocol() == "acme-tls/1"
+            certificate = x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"")
+            assert certificate.extensions.get_extension_for_oid(ACME_IDENTIFIER).critical
+            with contextlib.suppress(OSError):  # the connection may be closed before this is sent
+                tls.sendall(GET)
+                assert tls.recv(1000) == b""
+        assert front.origin.requests == []

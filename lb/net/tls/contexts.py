@@ -24,6 +24,8 @@ Contents = Mapping[str, bytes]
 #: The protocols that are offered by ALPN, to clients, and to targets by requests and probes alike: a target may refuse
 #: anything else.
 HTTP1 = ("http/1.1",)
+#: The protocol by which a certificate authority asks for the answer to a challenge (RFC 8737).
+ACME_ALPN = "acme-tls/1"
 #: The least version, as the configuration names it.
 MINIMUM = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 #: A context's settings, and the protocols that it offers by ALPN.
@@ -83,6 +85,17 @@ def _ask_clients(context: ssl.SSLContext, client: ClientAuth, contents: Contents
     # A resumed session is not verified again, so a client that was revoked meanwhile would stay in.
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
+
+
+def challenge_context(pem: bytes) -> ssl.SSLContext:
+    """The context that answers a TLS-ALPN-01 challenge (RFC 8737), from key and certificate. Raises `OSError`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with _in_memory() as (descriptor, name):
+        with open(descriptor, "wb", closefd=False) as stream:
+            stream.write(pem)
+        context.load_cert_chain(name)
+    context.set_alpn_protocols([ACME_ALPN])
+    return context
 
 
 def pair_error(cert_file: str, key_file: str) -> str:

@@ -280,6 +280,9 @@ class TlsTransport:
         shared.admission.leave(self)
         known = self._established = session.established()
         shared.ended(Outcome(self._peer(), OK, "", shared.admission.clock() - self._began, known, session.name))
+        if self._selected is not None and not self._selected.serves:
+            self._farewell(b"")  # no request may ride on a handshake that asked for no client certificate
+            return
         inner = self._inner = shared.factory()
         rest, session.rest = session.rest, b""
         inner.connection_made(cast("asyncio.Transport", self))
