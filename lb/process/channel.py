@@ -1,9 +1,9 @@
 """The messages between the supervisor and a worker, and the wire for them.
 
-Down go states (`Snapshot`, `Rotation`, `Targets`, `Challenges`) and orders; up go reports, alarms and confirmations.
-Every message is whole state or a mergeable delta, so that a lost or repeated one harms nothing. A frame is its length
-(4 bytes), the kind (1 byte) and the value as MessagePack. Bytes that wait for a slow reader are bounded: a worker that
-does not read counts as hung, and its channel is closed.
+Down go states (`Snapshot`, `Rotation`, `Targets`, `Challenges`, `TicketSecret`) and orders; up go reports, alarms and
+confirmations. Every message is whole state or a mergeable delta, so that a lost or repeated one harms nothing. A frame
+is its length (4 bytes), the kind (1 byte) and the value as MessagePack. Bytes that wait for a slow reader are bounded:
+a worker that does not read counts as hung, and its channel is closed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import msgspec
@@ -85,6 +85,13 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
+class TicketSecret:
+    """The secret from which all workers make the keys of TLS session tickets (`net.tls.ticket_keys`)."""
+
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerError:
     """An error that a worker reports. The worker goes on."""
 
@@ -96,6 +103,7 @@ Message = (
     | Rotation
     | Targets
     | Challenges
+    | TicketSecret
     | Poll
     | Command
     | Hello
@@ -112,6 +120,7 @@ _KINDS: dict[bytes, type[Any]] = {
     b"R": Rotation,
     b"t": Targets,
     b"c": Challenges,
+    b"k": TicketSecret,
     b"P": Poll,
     b"O": Command,
     b"H": Hello,

@@ -36,6 +36,7 @@ from lb.core.challenges import Challenges
 from lb.core.report import Alarm, Report
 from lb.core.target_changes import target_changes, with_targets
 from lb.core.targets import Rotation, Snapshot, Targets
+from lb.net.tls import ticket_keys
 from lb.process import fd_handover
 from lb.process.channel import (
     VERSION,
@@ -47,6 +48,7 @@ from lb.process.channel import (
     Message,
     Poll,
     Polled,
+    TicketSecret,
     WorkerError,
     pack,
 )
@@ -193,6 +195,8 @@ class Workers:
         self._version = 0  # of the snapshot, or of the newest change of its targets
         self._rotations: dict[str, Rotation] = {}
         self._challenges: Challenges | None = None  # the newest; None: there never were any
+        self._ticket_secret = TicketSecret(os.urandom(ticket_keys.SECRET))
+        self._tickets_renewed = time.monotonic()
         self._changed = asyncio.Event()
         self._polls = 0
         self._settled = False
@@ -294,6 +298,13 @@ class Workers:
         """The answers to challenges of certificate authorities, for all."""
         self._challenges = challenges
         self._tell(challenges)
+
+    def _renew_tickets(self, now: float) -> None:
+        """Give the workers a new secret for session tickets, when the present one is old."""
+        if now - self._tickets_renewed >= ticket_keys.LIFETIME:
+            self._tickets_renewed = now
+            self._ticket_secret = TicketSecret(os.urandom(ticket_keys.SECRET))
+            self._tell(self._ticket_secret, [worker for worker in self._processes if not worker.leaving])
 
     def send_command(self, command: Command) -> None:
         """An order for all."""
@@ -397,6 +408,8 @@ class Workers:
 
     def _say_all(self, worker: WorkerProcess) -> None:
         """Everything that a worker serves by. An empty message on challenges counts: its version is waited for."""
+        if not worker.leaving:  # else it does no more handshakes
+            worker.say(self._ticket_secret)
         worker.say(self._whole())
         if self._challenges is not None:
             worker.say(self._challenges)
@@ -652,6 +665,7 @@ class Workers:
                     self._kill(worker, trace=True)
             for slot in self._slots:
                 self._look_at(slot, now)
+            self._renew_tickets(now)
             self._wake()  # a worker that has been silent for too long is no longer waited for
 
     def _look_at(self, slot: Slot, now: float) -> None:

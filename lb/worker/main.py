@@ -52,7 +52,19 @@ from lb.net.tls.session import Buffers
 from lb.net.tls.store import CertificateStore
 from lb.net.tls.transport import TlsListener
 from lb.process import descriptors, fd_handover
-from lb.process.channel import VERSION, Applied, Behind, Channel, Command, Hello, Message, Poll, Polled, WorkerError
+from lb.process.channel import (
+    VERSION,
+    Applied,
+    Behind,
+    Channel,
+    Command,
+    Hello,
+    Message,
+    Poll,
+    Polled,
+    TicketSecret,
+    WorkerError,
+)
 from lb.process.fd_handover import HandoverSocket, ListenerKey
 from lb.process.guard import Guard
 from lb.proxy.crash_counters import cells as crash_counters_of
@@ -284,6 +296,8 @@ class Worker:
                 self._try_again_to_listen()
             if not self._opening:
                 self._confirm()
+        elif isinstance(message, TicketSecret):
+            self._certificates.use_ticket_secret(message.secret)
         elif isinstance(message, Poll):
             self._send_report()
             self._send(Polled(message.number))

@@ -25,7 +25,7 @@ from lb.core.targets import (
     Targets,
 )
 from lb.process import channel as module
-from lb.process.channel import Applied, Channel, Command, Hello, Message, Poll, Polled, WorkerError, pack
+from lb.process.channel import Applied, Channel, Command, Hello, Message, Poll, Polled, TicketSecret, WorkerError, pack
 from tests.support.eventually_async import eventually
 
 SNAPSHOT = Snapshot(
@@ -66,6 +66,7 @@ MESSAGES: list[Message] = [
     REPORT,
     Alarm(1, "t", "refused", 3, "no"),
     WorkerError("why"),
+    TicketSecret(b"s" * 32),
 ]
 
 

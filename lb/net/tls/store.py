@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from lb.core.certificates import Certificate, CertificateTable, Choice, Policy, TlsServer
+from lb.core.certificates import OFF, Certificate, CertificateTable, Choice, Policy, TlsServer
+from lb.net.tls import ticket_keys
 from lb.net.tls.contexts import Contents, server_context
 
 #: What makes a context: the certificates' contents, and what a handshake demands.
@@ -56,6 +57,7 @@ class CertificateStore:
         self._wall = wall
         self._installed: dict[str, _Installed] = {}
         self._thread: ThreadPoolExecutor | None = None
+        self._ticket_secret = b""  # empty: each context has keys of its own
 
     def holds(self, bind: str, tls: TlsServer) -> bool:
         """Whether handshakes of a listener go by these settings."""
@@ -74,6 +76,7 @@ class CertificateStore:
         wanted = [(chosen, policy) for chosen in table.choices()]
         loop = asyncio.get_running_loop()
         contexts = await loop.run_in_executor(self._thread, self._all, wanted, built, contents)
+        self._use_ticket_keys(contexts.values(), policy)
         self._installed[bind] = _Installed(tls, policy, table, contexts)
 
     def _all(
@@ -90,6 +93,19 @@ class CertificateStore:
             return None
         context = installed.contexts[choice.certificates, installed.policy]
         return Selected(context, choice, installed.policy)
+
+    def use_ticket_secret(self, secret: bytes) -> None:
+        """From now on clients resume their sessions with whatever process has the same secret."""
+        self._ticket_secret = secret
+        for installed in self._installed.values():
+            self._use_ticket_keys(installed.contexts.values(), installed.policy)
+
+    def _use_ticket_keys(self, contexts: Iterable[ssl.SSLContext], policy: Policy) -> None:
+        """On the loop's thread: no handshake uses a context meanwhile."""
+        if self._ticket_secret and policy.client.mode == OFF:
+            keys = ticket_keys.derive(self._ticket_secret, repr(policy))
+            for context in contexts:
+                ticket_keys.install(context, keys)
 
     def forget(self, bind: str) -> None:
         """The listener is gone."""
