@@ -8,6 +8,7 @@ from __future__ import annotations
 #: Label → the loop's name for people. Loops of workers come last.
 LOOPS = {
     "announcements": "the announcement that a pool is drained",
+    "certificates": "the watch on certificates' files",
     "drains": "the loop of drains",
     "handovers": "the loop of handovers",
     "rates": "the sampling of rates",

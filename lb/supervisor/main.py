@@ -30,7 +30,7 @@ from lb import build_form, early_signals
 from lb.config.load import Served, load_again
 from lb.config.model.config import Config
 from lb.config.tls_files import load_world
-from lb.config.tls_values import tls_paths
+from lb.config.tls_values import server_paths, tls_paths
 from lb.control.probe_history import ProbeHistory
 from lb.core.refusals import Refusal, Refused
 from lb.health.monitor import Monitor
@@ -39,6 +39,8 @@ from lb.process.channel import Command
 from lb.process.descriptors import connections, keep_from_children, raise_limit
 from lb.process.guard import Guard
 from lb.supervisor.admin_port import AdminPort, import_server, read_token
+from lb.supervisor.certificate_watch import CertificateWatch
+from lb.supervisor.certificates import Certificates
 from lb.supervisor.desired import DesiredState
 from lb.supervisor.drains import Drains
 from lb.supervisor.ejections import Ejections
@@ -50,7 +52,7 @@ from lb.supervisor.installation import Installation
 from lb.supervisor.os import reaper, systemd
 from lb.supervisor.os.file_watch import FileWatch
 from lb.supervisor.rates import Rates
-from lb.supervisor.reloads import Reloads, text_of
+from lb.supervisor.reloads import NotNow, Reloads, text_of
 from lb.supervisor.rollouts import Rollouts
 from lb.supervisor.rotations import Rotations
 from lb.supervisor.sockets import CannotListen, is_at, open_listener, remove_left_over
@@ -82,6 +84,8 @@ log = logging.getLogger("lb")
 REMEMBER_EVERY = 1.0
 #: Seconds between two samples for rates.
 SAMPLE_EVERY = 1.0
+#: Seconds within which a certificate's second file has to follow its first one.
+HALF_WRITTEN = 2.0
 #: Seconds at most that a successor waits for the first verdicts before its workers serve beside the old ones.
 FIRST_VERDICTS = 5.0
 
@@ -195,6 +199,7 @@ class Supervisor:
             self.handovers,
             self._watch_file,
         )
+        self.certificate_watch = CertificateWatch(lambda: server_paths(self.state.file_world), self._read_certificates)
         self.file_watch = FileWatch(path, lambda: self.reloads.quietly("watch"), more=lambda: self.state.tls_paths)
         self.reloads = Reloads(
             self.state,
@@ -207,6 +212,8 @@ class Supervisor:
             self.file_watch,
             read,
         )
+        self.certificates = Certificates(self.events)
+        self.reloads.on_read = self.certificates.told
         self._given: list[socket.socket] = []  # by systemd
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -239,10 +246,12 @@ class Supervisor:
     @cached_property
     def operations(self) -> LiveOperations:
         """The questions and orders of the admin port."""
+        from lb.supervisor.certificate_views import CertificateViews
         from lb.supervisor.explanations import Explanations
         from lb.supervisor.metrics import Metrics
         from lb.supervisor.operations import LiveOperations
 
+        certificate_views = CertificateViews(self.state, self.certificates)
         return LiveOperations(
             self.state,
             self.desired,
@@ -267,6 +276,7 @@ class Supervisor:
                 self.probe_history,
                 self.rollouts,
                 self.handovers,
+                certificate_views,
             ),
             Metrics(
                 self.state,
@@ -280,7 +290,9 @@ class Supervisor:
                 self.reloads,
                 self.guard,
                 self.views,
+                certificate_views,
             ),
+            certificate_views,
             self.upgrade,
         )
 
@@ -465,6 +477,7 @@ class Supervisor:
             ("rollouts", self.rollouts.run),
             ("drains", self.drains.run),
             ("handovers", self.installation.run),
+            ("certificates", self.certificate_watch.run),
         ):
             self._keep_running(label, body)
         if systemd.watchdog():
@@ -480,6 +493,7 @@ class Supervisor:
         if orphans.ended:
             text += f"; {len(orphans.ended)} of them hung and were killed"
         self.events.emit("start", text)
+        self.reloads.judge(self.state.file_world)
         if not build_form.is_optimised():
             log.info("Python %s was built without optimisation: requests cost more", platform.python_version())
         if connections() < FEW_CONNECTIONS:
@@ -506,6 +520,11 @@ class Supervisor:
         found = [sock for sock in self._given if is_at(sock, bind)]
         self._given = [sock for sock in self._given if sock not in found]
         return found
+
+    async def _read_certificates(self) -> None:
+        """A file of a certificate has changed. Half a pair has this long to become a whole one."""
+        with contextlib.suppress(NotNow, Refused):  # the next look comes again; a refusal was told
+            await self.reloads.read_certificates("watch", HALF_WRITTEN)
 
     def _watch_file(self, wanted: bool) -> None:
         if wanted and self._watching is None:
