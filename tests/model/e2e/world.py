@@ -481,6 +481,11 @@ class RealWorld(World):
         super().violate(invariant, text)
         self.note(f"violation: {invariant}: {text}")
 
+    def _judge(self, track: Track) -> None:
+        if "load" in track.excuses:
+            track.excuses.add("backend")  # targets live in the driver, and stood still with it
+        super()._judge(track)
+
     def _judge_503(self, track: Track, answer: Answer, told: str) -> None:
         # What has ended for its client has not ended yet for lb, and a copy has no client.
         track.rivals += 3
