@@ -12,6 +12,8 @@ LOOPS = {
     "drains": "the loop of drains",
     "handovers": "the loop of handovers",
     "rates": "the sampling of rates",
+    "issuing": "the loop that has new certificates served",
+    "orders": "the loop that orders certificates",
     "reaper": "the reaper of ended child processes",
     "rollouts": "the loop of rollouts",
     "sweep": "the sweep for failing targets",

@@ -29,6 +29,7 @@ import lb
 from lb import build_form, early_signals
 from lb.config.load import Served, load_again
 from lb.config.model.config import Config
+from lb.config.resolve import World
 from lb.config.tls_files import load_world
 from lb.config.tls_values import server_paths, tls_paths
 from lb.control.probe_history import ProbeHistory
@@ -49,6 +50,7 @@ from lb.supervisor.findings import Findings
 from lb.supervisor.handovers import Handovers
 from lb.supervisor.health_counters import HealthCounters
 from lb.supervisor.installation import Installation
+from lb.supervisor.issuing import Issuing
 from lb.supervisor.os import reaper, systemd
 from lb.supervisor.os.file_watch import FileWatch
 from lb.supervisor.rates import Rates
@@ -112,12 +114,14 @@ class Supervisor:
         read: Callable[[Path, Served], Config] = load_again,
         upgradable: bool = True,
     ) -> None:
-        world = load_world(config)
-        text, paths = text_of(path), tls_paths(world)
-        self.state = State(path=path, text=text, config=config, file_world=world, world=world, tls_paths=paths)
         self.upgradable = upgradable
         self.store = FileStore(_under(path, config.state_dir))
         self.events = Events()
+        self.issuing = Issuing(self.store.directory, self.events, lambda: (self.workers, self.rotations))
+        self.issuing.configure(config)
+        world = load_world(config, held=self.issuing.held(config))
+        text, paths = text_of(path), tls_paths(world)
+        self.state = State(path=path, text=text, config=config, file_world=world, world=world, tls_paths=paths)
         self.desired = DesiredState(self.store, self.state, self.events)
         self.probe_history = ProbeHistory()
         self.totals = Totals()
@@ -213,7 +217,8 @@ class Supervisor:
             read,
         )
         self.certificates = Certificates(self.events)
-        self.reloads.on_read = self.certificates.told
+        self.reloads.on_read = self._on_read
+        self.reloads.held = self.issuing.held
         self._given: list[socket.socket] = []  # by systemd
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -478,6 +483,8 @@ class Supervisor:
             ("drains", self.drains.run),
             ("handovers", self.installation.run),
             ("certificates", self.certificate_watch.run),
+            ("orders", self.issuing.order),
+            ("issuing", partial(self.issuing.take_in, self._take_in)),
         ):
             self._keep_running(label, body)
         if systemd.watchdog():
@@ -520,6 +527,21 @@ class Supervisor:
         found = [sock for sock in self._given if is_at(sock, bind)]
         self._given = [sock for sock in self._given if sock not in found]
         return found
+
+    def _on_read(self, world: World) -> None:
+        """A world is in force."""
+        self.certificates.told(world)
+        self.issuing.configure(world.config)
+
+    async def _take_in(self) -> bool:
+        """Certificates that lb has got by itself are to be served; whether they are."""
+        try:
+            await self.reloads.read_certificates("issuing")
+        except NotNow:
+            return False
+        except Refused:
+            pass  # they are in force, and a worker that has not confirmed them was told of
+        return True
 
     async def _read_certificates(self) -> None:
         """A file of a certificate has changed. Half a pair has this long to become a whole one."""

@@ -131,7 +131,8 @@ class Reloads:
         self.loaded_at = time.time()
         self.counts: Counter[str] = Counter()
         self.needs_restart: list[str] = []  # differences between the file and what was read at the start alone
-        self.held: Callable[[], Held] = lambda: NONE_HELD  # certificates that lb has got and the disk has not taken
+        # The contents of certificates that lb has got by itself. It is called in a thread, and may issue some.
+        self.held: Callable[[Config], Held] = lambda config: NONE_HELD
         self.on_read: Callable[[World], None] = lambda world: None  # is told each world that is in force
 
     async def reload(self, actor: str, force: bool = False, marks: Collection[str] | None = None) -> Reloaded:
@@ -167,7 +168,7 @@ class Reloads:
             former = self._state.file_world
             until = time.monotonic() + patience
             while True:
-                world = await asyncio.to_thread(with_certificates_read_again, former, self.held())
+                world = await asyncio.to_thread(self._again, former)
                 if set(world.unusable) <= set(former.unusable) or time.monotonic() >= until:
                     break
                 await asyncio.sleep(READ_AGAIN)
@@ -181,6 +182,9 @@ class Reloads:
                 await self._confirm(Installed(changes, "", self._state.text, self._state.text), actor)
             elif world.unusable:
                 self.counts["partial"] += 1
+
+    def _again(self, former: World) -> World:
+        return with_certificates_read_again(former, self.held(former.config))
 
     def judge(self, world: World) -> None:
         """Whether all of what was read is in force, and what is not."""
@@ -256,7 +260,7 @@ class Reloads:
         text = text_of(path)
         former = self._state.world
         config = self._load(path, served_certificates(former))
-        world = load_world(config, former, self.held())
+        world = load_world(config, former, self.held(config))
         check_renewed(self._state.world, world, str(path))
         restart = [str(change) for change in needs_restart(self._at_start, config)]
         return Read(text, config, diff(self._state.file_world, world), world, restart)
