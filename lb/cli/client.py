@@ -14,7 +14,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -72,7 +72,7 @@ def line_of(reason: object) -> str:
 class Client:
     """One admin port. `where` is its URL as given, for messages."""
 
-    def __init__(self, where: str, token_file: str = "", timeout: float = TIMEOUT) -> None:
+    def __init__(self, where: str, token_file: str = "", timeout: float = TIMEOUT, ca_file: str = "") -> None:
         self.where = where if "://" in where else f"http://{where}"
         url = urlsplit(self.where)
         try:
@@ -86,6 +86,7 @@ class Client:
         self.prefix = url.path.rstrip("/")
         self.timeout = timeout
         self.quiet = False  # no progress on stderr
+        self.ca_file = ca_file
         self.token_file = token_file
         self.token = self._read_token(token_file) if token_file else ""
 
@@ -196,13 +197,25 @@ class Client:
         }
 
     def _connect(self, timeout: float) -> http.client.HTTPConnection:
-        kind = http.client.HTTPSConnection if self.tls else http.client.HTTPConnection
-        connection = kind(self.host, self.port, timeout=timeout)
+        connection: http.client.HTTPConnection
+        if self.tls:
+            connection = http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=self._context())
+        else:
+            connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         try:
             connection.connect()
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from None
         return connection
+
+    def _context(self) -> ssl.SSLContext:
+        try:
+            return ssl.create_default_context(cafile=self.ca_file or None)
+        except OSError as error:  # an `SSLError` as well
+            why = getattr(error, "reason", None) or error.strerror or str(error)
+            raise Failure(
+                f"cannot use the certificates in {self.ca_file}: {str(why).lower()}; it must be a PEM file."
+            ) from None
 
     # --- what went wrong, and what to do about it -----------------------------------------------------------------
 
@@ -213,10 +226,10 @@ class Client:
         )
         if isinstance(error, ssl.SSLCertVerificationError):
             why = f"its certificate is not trusted ({error.verify_message})"
-            advice = "SSL_CERT_FILE=FILE names the certificates to trust."
+            advice = "--ca-file FILE or LB_ADMIN_CA=FILE names the authorities to trust."
         elif isinstance(error, ssl.SSLError):
             why = "it does not speak TLS"
-            advice = f"lb's admin port speaks plain HTTP: try --admin {self._other_scheme()}."
+            advice = f"An admin port without `tls` speaks plain HTTP: try --admin {self._other_scheme()}."
         elif isinstance(error, socket.gaierror):
             why = f"no such host ({self.host})"
         elif isinstance(error, TimeoutError):
@@ -252,6 +265,8 @@ class Client:
                 else "This admin port wants a token: give the file that holds it with --token-file FILE\n"
                 "  or LB_TOKEN_FILE=FILE; it is the `admin: token_file:` of the configuration."
             )
+        elif answer.status == 403 and problem.get("type") == "/problems/role-needed":
+            advice = "Give the file of a token that has it with --token-file FILE or LB_TOKEN_FILE=FILE."
         return Refusal(answer.status, problem, advice)
 
     def _stranger(self, answer: http.client.HTTPResponse, path: str) -> Unreachable:
@@ -345,18 +360,27 @@ def in_path(name: str) -> str:
     return quote(name, safe="/:@!$&'()*+,;=~")
 
 
+def client_of(given: Mapping[str, Any], timeout: float = TIMEOUT) -> Client:
+    """The client by the options `admin`, `token_file` and `ca_file`, as far as they are given, then by the
+    environment."""
+    where = given.get("admin") or os.environ.get("LB_ADMIN") or DEFAULT_ADMIN
+    token = given.get("token_file") or os.environ.get("LB_TOKEN_FILE") or ""
+    return Client(where, token, timeout, given.get("ca_file") or os.environ.get("LB_ADMIN_CA") or "")
+
+
 def admin_options(function: F) -> F:
-    """Gives a command `--admin` and `--token-file`, and a `Client` as its first argument."""
+    """Gives a command `--admin`, `--token-file` and `--ca-file`, and a `Client` as its first argument."""
 
     @click.option("--admin", metavar="URL", help=f"Admin port ($LB_ADMIN; default {DEFAULT_ADMIN}).")
     @click.option("--token-file", metavar="FILE", help="File with the admin token ($LB_TOKEN_FILE).")
+    @click.option("--ca-file", metavar="FILE", help="Authorities of its certificate ($LB_ADMIN_CA).")
     @click.pass_context
     @functools.wraps(function)
-    def with_client(ctx: click.Context, /, *args: Any, admin: str | None, token_file: str | None, **kw: Any) -> Any:
-        given = ctx.obj or {}
-        where = admin or given.get("admin") or os.environ.get("LB_ADMIN") or DEFAULT_ADMIN
-        token = token_file or given.get("token_file") or os.environ.get("LB_TOKEN_FILE") or ""
-        client = Client(where, token)
+    def with_client(
+        ctx: click.Context, /, *args: Any, admin: str | None, token_file: str | None, ca_file: str | None, **kw: Any
+    ) -> Any:
+        own = {"admin": admin, "token_file": token_file, "ca_file": ca_file}
+        client = client_of({key: value or (ctx.obj or {}).get(key) for key, value in own.items()})
         client.quiet = bool(kw.get("as_json"))
         return function(client, *args, **kw)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from lb.cli.client import Client
+from lb.cli.client import client_of
 from lb.cli.failure import Failure
 
 BASH = """\
@@ -67,16 +67,10 @@ def completion(shell: str) -> None:
 
 def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Services, pools or targets of the running lb, by the parameter's name; nothing when it does not answer fast."""
-    import os
-
-    from lb.cli.failure import DEFAULT_ADMIN
-
     # A group's own options are in its context, options of a word before this one in this command's.
     given = {**(ctx.parent.params if ctx.parent is not None else {}), **{k: v for k, v in ctx.params.items() if v}}
-    where = given.get("admin") or os.environ.get("LB_ADMIN") or DEFAULT_ADMIN
-    token_file = given.get("token_file") or os.environ.get("LB_TOKEN_FILE") or ""
     try:
-        services = Client(where, token_file, timeout=0.5).get("/api/v1/status")["services"]
+        services = client_of(given, timeout=0.5).get("/api/v1/status")["services"]
     except Failure:
         return []
     known = [service["name"] for service in services]

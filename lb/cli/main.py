@@ -31,7 +31,6 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Look": {
         "status": ("lb.cli.status:status", "Services, pools and targets at a glance."),
         "explain": ("lb.cli.explain:explain", "Why something is, or is not, getting traffic."),
-        "certificates": ("lb.cli.certificates:certificates", "What certificate each name gets, why, and until when."),
         "events": ("lb.cli.events:events", "What happened: state changes, switches, reloads."),
         "probe": ("lb.cli.target:probe", "Probe a target now; show asked, got and expected."),
     },
@@ -137,14 +136,15 @@ def show_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> 
 @click.group(cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--admin", metavar="URL", help="Admin port of the running lb ($LB_ADMIN).")
 @click.option("--token-file", metavar="FILE", help="File with the admin token ($LB_TOKEN_FILE).")
+@click.option("--ca-file", metavar="FILE", help="Authorities of its certificate ($LB_ADMIN_CA).")
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=show_version, help="Show it.")
 @click.pass_context
-def group(ctx: click.Context, admin: str | None, token_file: str | None) -> None:
+def group(ctx: click.Context, admin: str | None, token_file: str | None, ca_file: str | None) -> None:
     """The health-aware front door: traffic only ever reaches a backend that is
     ready, and a release can be switched, watched and rolled back without losing
     one request.
     """
-    ctx.obj = {"admin": admin, "token_file": token_file}
+    ctx.obj = {"admin": admin, "token_file": token_file, "ca_file": ca_file}
 
 
 def main() -> None:

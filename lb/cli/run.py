@@ -114,7 +114,7 @@ def greeting(started: Supervisor, demo: Demo | None, ink: Ink, log_file: str = "
     """The addresses that listen, and the next steps. `log_file`: where a demo's access log goes instead of the
     terminal."""
     listeners = [f"{'https' if tls else 'http'}://{reachable(address)}" for address, tls in listening(started)]
-    admin = f"http://{reachable(started.admin_address)}"
+    admin = f"{'https' if started.admin.tls else 'http'}://{reachable(started.admin_address)}"
     lines = [
         f"{ink('lb', 'bold')} serves {', '.join(listeners)}",
         f"   admin   {admin}  (dashboard, /metrics, /api/v1/status)",

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from lb.config.changes import Change, Kind, Plan, counted, of_pool, of_some, of_target
-from lb.config.model.config import Config
+from lb.config.model.config import Admin, Config
 from lb.config.model.services import Service
 from lb.config.model.units import format_duration
 from lb.config.renewed import renewed
@@ -25,7 +25,7 @@ from lb.core.targets import Listener, Target
 #: The parts that outlive another name.
 KEPT = "health, drains and connections are kept"
 #: Settings that are read at the start alone.
-AT_START = ("admin", "workers", "state_dir")
+AT_START = ("admin.bind", "workers", "state_dir")
 
 
 def diff(old: World, new: World) -> Plan:
@@ -193,7 +193,9 @@ def _settings(old: Config, new: Config) -> Iterator[Change]:
     leave_out = {"services", "listeners", "routes"}
     before = old.model_dump(mode="json", exclude=leave_out)
     after = new.model_dump(mode="json", exclude=leave_out)
-    yield from _values("", before, after)
+    for change in _values("", before, after):
+        kept = change.kind != "restart" and _is_kept(change.subject, old.admin, new.admin)
+        yield replace(change, kind="restart", text=f"{change.text}; needs a restart") if kept else change
     routes = [[(route.host, route.path) for route in config.route_list()] for config in (old, new)]
     for host, path in routes[1]:
         if (host, path) not in routes[0]:
@@ -209,6 +211,13 @@ def _settings(old: Config, new: Config) -> Iterator[Change]:
             yield Change("change", f"route {route.host}{route.path}", text, "route")
 
 
+def _is_kept(path: str, old: Admin, new: Admin) -> bool:
+    """Whether the admin port stays as it is until a restart: no reload opens it to everybody, or takes its TLS away."""
+    if path in ("admin.token_file", "admin.tokens"):
+        return old.secured and not new.secured
+    return path == "admin.tls" and (old.tls is None) != (new.tls is None)
+
+
 def _values(path: str, old: Any, new: Any, service: str = "") -> Iterator[Change]:
     """Leaves that differ, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
@@ -220,7 +229,7 @@ def _values(path: str, old: Any, new: Any, service: str = "") -> Iterator[Change
             text = "is new" if old is None else "is gone" if new is None else "has changed"
             yield Change("change", path, text, service=service, field=field)
             return
-        kind: Kind = "restart" if path.partition(".")[0] in AT_START else "change"
+        kind: Kind = "restart" if path in AT_START else "change"
         secret = ".headers." in path or path.endswith((".webhook", ".command"))  # this goes to the log
         values = ("", "") if secret else (_written(old), _written(new))
         said = "has changed" if secret else " → ".join(values)

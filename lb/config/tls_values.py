@@ -28,8 +28,11 @@ def paths_of(tls: TlsClient) -> tuple[str, str, str]:
 
 
 def tls_paths(world: World) -> list[str]:
-    """Every TLS file that targets and checks name."""
-    return sorted({path for tls in clients(world) for path in paths_of(tls) if path})
+    """Every TLS file that targets and checks name, and the files of the admin port."""
+    admin = world.config.admin
+    own = [file for _, file in admin.token_files()]
+    own += [admin.tls.cert_file, admin.tls.key_file] if admin.tls is not None else []
+    return sorted({path for path in (*own, *(path for tls in clients(world) for path in paths_of(tls))) if path})
 
 
 def server_paths(world: World) -> list[str]:

@@ -9,6 +9,7 @@ from lb.control.api.openapi import TAGS
 from lb.control.api.problems import KINDS
 from lb.control.metrics import METRICS, STATES
 from lb.core.report import BUCKETS
+from lb.core.roles import ROLES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = DOCS / "metrics.md"
@@ -34,9 +35,13 @@ no escaping in a path.
 
 ## Who may ask
 
-- **Token.** With `admin: token_file:` every request needs `Authorization: Bearer TOKEN`. Exempt are paths that tell
-  nothing about the configuration: `/livez`, `/readyz`, `/openapi.json`, `/problems/…` and the files of the pages. A
-  bind that is not loopback needs a token. Tokens are compared in constant time.
+- **Token.** With `admin: token_file:` or `admin: tokens:` every request needs `Authorization: Bearer TOKEN`. Exempt are
+  paths that tell nothing about the configuration: `/livez`, `/readyz`, `/openapi.json`, `/problems/…` and the files of
+  the pages. A bind that is not loopback needs a token. Tokens are compared in constant time.
+- **Roles.** The token of `token_file` allows everything. Each of `tokens` has a name and roles, and an operation needs
+  one of the roles in its row below; else it is refused with 403, and the answer names the roles. None includes another
+  one. A reload takes files that were replaced: the former tokens count no more, and their event streams end.
+- **TLS.** With `admin: tls:` the port speaks HTTPS. A reload takes a certificate that was renewed, for new connections.
 - **Host.** The `Host` header must be there once. It must be an IP address, `localhost`, the name in `admin: bind:`, or
   one of `admin: allowed_hosts:`. A site that lets its own name resolve to this machine (DNS rebinding) gets 421.
 - **Pages of other sites.** An `Origin` must be this port itself (`null` is not). A browser that says in
@@ -65,8 +70,8 @@ An answer to a change means that every worker serves by it.
 ## Events
 
 `GET /api/v1/events` lists the newest 5000 events: state changes, switches, drains, reloads. Each order's event has
-its operator (`actor`: the value of `X-LB-Actor`, and the address), its time, and the values `before` and `after`.
-`since`, `after`, `limit`, `kind` and `subject` choose.
+its operator (`actor`: the token's name, the value of `X-LB-Actor`, and the address), its time, and the values `before`
+and `after`. `since`, `after`, `limit`, `kind` and `subject` choose.
 
 `text` is for people. Programs compare `kind`, `service`, `pool`, `target`, `before`, `after` and `cause`. For example,
 `cause` tells a target that refused (`refused`) from one that was too slow (`timeout`). Two events are alike when all
@@ -122,14 +127,17 @@ def page() -> str:
 
 def api_page() -> str:
     """The whole page about the admin API."""
-    lines = [API_BEGINNING, "## Operations", ""]
+    lines = [API_BEGINNING, "## Operations", "", "| role | allows |", "| --- | --- |"]
+    lines += [*(f"| `{role}` | {text} |" for role, text in ROLES.items()), ""]
     for tag, text in TAGS.items():
-        lines += [f"**{tag.capitalize()}.** {text}", "", "| request | does | answers |", "| --- | --- | --- |"]
+        lines += [f"**{tag.capitalize()}.** {text}", "", "| request | does | role | answers |"]
+        lines.append("| --- | --- | --- | --- |")
         for endpoint in ENDPOINTS:
             if endpoint.tag == tag:
                 refused = {kind.status for kind in endpoint.refusals}
                 codes = ", ".join(map(str, sorted({*endpoint.answers, *refused})))
-                lines.append(f"| `{endpoint.method} {endpoint.path}` | {endpoint.summary} | {codes} |")
+                roles = " or ".join(endpoint.roles) or "–"
+                lines.append(f"| `{endpoint.method} {endpoint.path}` | {endpoint.summary} | {roles} | {codes} |")
         lines.append("")
     lines += [
         "Any operation may also be answered with 400, 401, 403, 421 and 500. An operation with a body adds 408, 413,",

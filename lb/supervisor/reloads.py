@@ -25,9 +25,8 @@ from lb.config.changes import Change, Plan
 from lb.config.diff import diff, needs_restart
 from lb.config.load import Served, load_text, read_text
 from lb.config.model.config import Config
-from lb.config.renewed import renewed
 from lb.config.resolve import World
-from lb.config.tls_files import NONE_HELD, Held, check_renewed, load_world, with_certificates_read_again
+from lb.config.tls_files import check_renewed, load_world
 from lb.config.tls_values import served_certificates
 from lb.config.yaml.problems import ConfigError
 from lb.control.operations import Reloaded
@@ -36,6 +35,7 @@ from lb.core.refusals import Refused
 from lb.core.reload_gate import CutOff, Situation, cut_off, described
 from lb.health.monitor import Monitor
 from lb.net.atomic_file import Replacement
+from lb.supervisor.admin_port import AdminPort, Credentials, read_credentials
 from lb.supervisor.desired import DesiredState
 from lb.supervisor.events import Events
 from lb.supervisor.handovers import Handovers
@@ -73,10 +73,6 @@ class CutsOff(Exception):  # noqa: N818 - it says what happened
         self.found = found
 
 
-#: Seconds between two readings of a pair that may be half written.
-READ_AGAIN = 0.2
-#: Certificates that cannot be used which one event names.
-MOST_NAMED = 3
 #: Why a configuration is refused.
 REFUSALS = (ConfigError, CannotListen, CutsOff)
 
@@ -98,6 +94,7 @@ class Read(NamedTuple):
     plan: Plan  # against what runs
     world: World
     restart: list[str]  # changes that only a restart brings about
+    credentials: Credentials  # of the admin port
 
 
 class Reloads:
@@ -114,6 +111,7 @@ class Reloads:
         installation: Installation,
         file_watch: FileWatch,
         read: Callable[[Path, Served], Config],
+        admin: AdminPort,
     ) -> None:
         self._state = state
         self._desired = desired
@@ -124,6 +122,7 @@ class Reloads:
         self._installation = installation
         self._file_watch = file_watch
         self._load = read
+        self._admin = admin
         self._lock = asyncio.Lock()
         self._at_start = state.config
         self.ok = True
@@ -131,9 +130,6 @@ class Reloads:
         self.loaded_at = time.time()
         self.counts: Counter[str] = Counter()
         self.needs_restart: list[str] = []  # differences between the file and what was read at the start alone
-        # The contents of certificates that lb has got by itself. It is called in a thread, and may issue some.
-        self.held: Callable[[Config], Held] = lambda config: NONE_HELD
-        self.on_read: Callable[[World], None] = lambda world: None  # is told each world that is in force
 
     async def reload(self, actor: str, force: bool = False, marks: Collection[str] | None = None) -> Reloaded:
         """Read the file again and do what it says. Raises `ConfigError`, `CannotListen`, `NotNow` or, unless `force`,
@@ -157,40 +153,6 @@ class Reloads:
             finally:
                 systemd.notify("READY=1")
             return await self._confirm(installed, actor)
-
-    async def read_certificates(self, actor: str, patience: float = 0.0) -> None:
-        """Read the files of listeners' certificates again, and nothing else. What is broken keeps its former contents.
-
-        `patience`: seconds for which a pair that is newly broken is read again, because it may be half written. Raises
-        `NotNow`, and `Refused` when a worker has not confirmed it."""
-        async with self._lock:
-            self._check_free()
-            former = self._state.file_world
-            until = time.monotonic() + patience
-            while True:
-                world = await asyncio.to_thread(self._again, former)
-                if set(world.unusable) <= set(former.unusable) or time.monotonic() >= until:
-                    break
-                await asyncio.sleep(READ_AGAIN)
-            if world.snapshot == former.snapshot and world.unusable == former.unusable:
-                return
-            changes = tuple(renewed(former, world))
-            candidate = Candidate(self._state.config, self._state.text, world)
-            await self._installation.install(candidate, lambda plan: None, dict, new_version=False)
-            self.judge(world)
-            if changes:
-                await self._confirm(Installed(changes, "", self._state.text, self._state.text), actor)
-            elif world.unusable:
-                self.counts["partial"] += 1
-
-    def _again(self, former: World) -> World:
-        return with_certificates_read_again(former, self.held(former.config))
-
-    def judge(self, world: World) -> None:
-        """Whether all of what was read is in force, and what is not."""
-        self.on_read(world)
-        self.ok = not world.unusable
-        self.error = "; ".join(map(str, world.unusable))
 
     async def replace(self, wanted: ConfigOrder, actor: str, marks: Collection[str] | None = None) -> Reloaded:
         """Make a text the file, and do what it says. Raises like `reload`, and `Edited` when the file differs from the
@@ -260,15 +222,16 @@ class Reloads:
         text = text_of(path)
         former = self._state.world
         config = self._load(path, served_certificates(former))
-        world = load_world(config, former, self.held(config))
+        world = load_world(config, former)
         check_renewed(self._state.world, world, str(path))
         restart = [str(change) for change in needs_restart(self._at_start, config)]
-        return Read(text, config, diff(self._state.file_world, world), world, restart)
+        credentials = read_credentials(config.admin, path.resolve().parent)
+        return Read(text, config, diff(self._state.file_world, world), world, restart, credentials)
 
     async def _install(self, read: Read, force: bool, put: Callable[[], None] = lambda: None) -> Installed:
         """Put what was read in force, unless it is refused. `put` makes the text the file, when nothing else can fail;
         its exception refuses the configuration as well."""
-        changes = read.plan.changes
+        changes = (*read.plan.changes, *self._admin.renewed(read.credentials))
         before = self._state.text
         forced = ""
 
@@ -287,25 +250,24 @@ class Reloads:
 
         candidate = Candidate(read.config, read.text, read.world)
         await self._installation.install(candidate, judge, prepare, new_version=bool(changes))
+        await self._admin.use(read.credentials)
         self.needs_restart = read.restart
-        self.judge(read.world)
+        self.ok, self.error = True, ""
         self.loaded_at = time.time()
         return Installed(changes, forced, before, read.text)
 
     async def _confirm(self, installed: Installed, actor: str) -> Reloaded:
         """Wait for the workers, and tell what has changed."""
         result = "unconfirmed"
-        unusable = self._state.file_world.unusable
         try:
             await self._installation.confirm()
-            result = "partial" if unusable else "ok"
+            result = "ok"
         finally:
             self.counts[result] += 1
             forced = installed.forced
             self._events.emit(
                 "reload",
                 ("; ".join(map(str, installed.changes)) or "nothing has changed")
-                + (f"; partial: {'; '.join(map(str, unusable[:MOST_NAMED]))}" if unusable else "")
                 + (f" (forced: {forced})" if forced else ""),
                 actor=actor,
                 before=f"configuration {digest(installed.before.encode())}",
@@ -313,7 +275,7 @@ class Reloads:
                 change_unsaid=installed.before != installed.after,
             )
             self._handovers.tell()
-        return Reloaded(installed.changes, installed.forced, unusable=unusable)
+        return Reloaded(installed.changes, installed.forced)
 
     def _open_new(self, world: World) -> dict[str, list[socket.socket]]:
         workers = self._workers

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
+from lb.control.access import Access
 from lb.control.api import openapi, pages, problems
 from lb.control.api.app import ENDPOINTS, build
 from lb.control.api.problems import BY_REFUSAL, BY_STATUS, KINDS, Kind
@@ -59,7 +60,7 @@ def test_every_reference_leads_somewhere() -> None:
 
 def test_every_route_is_in_the_document_and_the_reverse() -> None:
     routes = set()
-    for route in build(cast("Operations", None)).router.routes():
+    for route in build(cast("Operations", None), Access()).router.routes():
         path = route.resource.canonical if route.resource is not None else ""
         if path not in pages.pages() and route.method != "HEAD":
             routes.add((route.method.lower(), path))

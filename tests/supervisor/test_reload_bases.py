@@ -14,6 +14,7 @@ from lb.config.load import load
 from lb.config.tls_files import load_world
 from lb.control.models import ConfigOrder
 from lb.core.digest import digest
+from lb.supervisor.admin_port import AdminPort
 from lb.supervisor.reloads import OtherText, Reloaded, Reloads
 from lb.supervisor.state import State
 
@@ -55,6 +56,7 @@ def parts(tmp_path: Path) -> tuple[Reloads, Installation]:
         cast("Any", installation),
         cast("Any", nothing),
         load,
+        AdminPort(),
     )
     return reloads, installation
 

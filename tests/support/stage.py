@@ -100,7 +100,7 @@ class Lb:
             if self.process.poll() is not None:
                 raise RuntimeError(f"lb ended with {self.process.returncode}:\n{self.errors.read_text()}")
             text = self.errors.read_text()
-            admin = re.search(r"admin +(http://\S+)", text)
+            admin = re.search(r"admin +(https?://\S+)", text)
             clients = re.search(r"serves (https?://[^\s,]+)", text)
             if admin and clients:
                 self.admin, self.url = admin[1], clients[1]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from lb.config.check import acme, listener_tls
-from lb.config.check.messages import did_you_mean, joined, listed
+from lb.config.check.messages import did_you_mean, dotted, joined, listed
 from lb.config.model.addresses import Address, parse_bind, parse_target
 from lb.config.model.checks import Check, ClientTls, Hook, Liveness, OnFailure
 from lb.config.model.config import Config
@@ -73,12 +73,13 @@ def _addresses(config: Config) -> Iterator[Finding]:
     admin = parse_bind(config.admin.bind)
     if admin.unix:
         yield ("admin", "bind"), "the admin port cannot be a Unix socket", "Use a loopback address: 127.0.0.1:9900."
-    elif not admin.loopback and config.admin.token_file is None:
+    elif not admin.loopback and not config.admin.secured:
         yield (
             ("admin", "bind"),
             f"{config.admin.bind} can be reached from other machines, so the admin port needs a token",
             "Add `token_file: FILE` beside it, or bind to 127.0.0.1.",
         )
+    yield from _tokens(config)
     for index, listener in enumerate(config.listeners):
         if _overlap(parse_bind(listener.bind), admin):
             yield (
@@ -86,6 +87,23 @@ def _addresses(config: Config) -> Iterator[Finding]:
                 f"{listener.bind} is the admin port's address ({config.admin.bind}) as well",
                 "Give one of them another port.",
             )
+
+
+def _tokens(config: Config) -> Iterator[Finding]:
+    names: dict[str, int] = {}
+    files: dict[str, Path] = {}
+    if config.admin.token_file is not None:
+        files[config.admin.token_file] = ("token_file",)
+    for index, token in enumerate(config.admin.tokens):
+        at: Path = ("admin", "tokens", index)
+        if token.name in names:
+            first = f"tokens[{names[token.name]}]"
+            yield (*at, "name"), f"{first} has the name {token.name} already", "Events must tell the two apart."
+        names.setdefault(token.name, index)
+        if token.token_file in files:
+            other = dotted(files[token.token_file])
+            yield (*at, "token_file"), f"{token.token_file} holds the token of {other} already", "Make another one."
+        files.setdefault(token.token_file, ("tokens", index))
 
 
 def _schemes(config: Config) -> Iterator[Finding]:

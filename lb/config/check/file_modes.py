@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 
 from lb.config.check.lint_checks import Warned
+from lb.config.model.config import Config
 from lb.config.yaml.tree import Path
 
 
@@ -22,6 +23,14 @@ def mode(at: Path, file: str, what: str) -> Iterator[Warned]:
             f"{what} in {file} has mode {bits:04o}: other users of this machine may {_verb(bits)} it",
             f"chmod 600 {file}",
         )
+
+
+def modes_of_admin(config: Config) -> Iterator[Warned]:
+    """Warnings about tokens and the key of the admin port that other users of this machine may read."""
+    for at, file in config.admin.token_files():
+        yield from mode(("admin", *at), file, "the token")
+    if config.admin.tls is not None:
+        yield from mode(("admin", "tls", "key_file"), config.admin.tls.key_file, "the key")
 
 
 def _verb(bits: int) -> str:

@@ -5,6 +5,7 @@ Looked at while loading, so that a reload with a wrong certificate is refused wh
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator
 from pathlib import Path as FilePath
 
@@ -27,8 +28,9 @@ def errors(config: Config, served: Collection[tuple[str, str]] = ()) -> Iterator
             yield from _listener(("listeners", index, "tls"), listener.tls, served)
     if config.acme:
         yield from acme.file_errors(config)
-    if config.admin.token_file is not None:
-        yield from _token(("admin", "token_file"), config.admin.token_file)
+    if config.admin.tls is not None:
+        yield from _pair(("admin", "tls"), config.admin.tls.cert_file, config.admin.tls.key_file)
+    yield from _tokens(config)
     for name, service in config.services.items():
         place: Path = ("services", name)
         if service.tls is not None:
@@ -120,6 +122,20 @@ def _authorities(at: Path, file: str | None) -> Iterator[Finding]:
     reason = contexts.authorities_error(file)
     if reason:
         yield at, f"{file} holds no certificates: {contexts.in_words(reason)}", "It must be a PEM file."
+
+
+def _tokens(config: Config) -> Iterator[Finding]:
+    seen: dict[str, str] = {}  # token → file
+    for place, file in config.admin.token_files():
+        at: Path = ("admin", *place)
+        wrong = list(_token(at, file))
+        yield from wrong
+        if wrong:
+            continue
+        with contextlib.suppress(OSError):
+            other = seen.setdefault(FilePath(file).read_text().strip(), file)
+            if other != file:
+                yield at, f"{file} holds the same token as {other}", "Each token belongs to one name: make another one."
 
 
 def _token(at: Path, file: str) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from itertools import chain
 from lb.config.check import lint_checks, lint_files
 from lb.config.check.lint_checks import Warned
 from lb.config.load import Loaded
-from lb.config.model.addresses import parse_target
+from lb.config.model.addresses import parse_bind, parse_target
 from lb.config.model.config import Config
 from lb.config.model.merging import readiness_of
 from lb.config.model.services import Pool, Service
@@ -38,7 +38,7 @@ HASHED = ("ring", "maglev")
 #: The codes of all warnings, which `lb check --ignore` takes.
 CODES = frozenset(
     """
-    access-log-unwritable acme-port acme-unused asset-fallback-not-sticky
+    access-log-unwritable acme-port acme-unused admin-in-clear asset-fallback-not-sticky
     bake-too-short blind-check certificate-early certificate-ends-soon certificate-expired
     certificate-chain certificate-lacks-name certificate-no-default certificate-none certificate-stray certificate-twice
     certificate-unusable check-asks-outside check-of-another-host drain-too-short expect-no-success fall-1
@@ -118,6 +118,14 @@ def _doors(config: Config) -> Iterator[Warned]:
                 "anybody may forge X-Forwarded-For",
                 "Name the networks of the proxies in front.",
             )
+    admin = config.admin
+    if admin.secured and admin.tls is None and not parse_bind(admin.bind).loopback:
+        yield (
+            "admin-in-clear",
+            ("admin", "bind"),
+            f"tokens for {admin.bind} cross the network in clear: whoever listens there has them",
+            "Add `tls: {cert_file: …, key_file: …}` beside it.",
+        )
     if "state_dir" in config.model_fields_set and config.state_dir.startswith(("/tmp/", "/run/")):
         yield (
             "state-lost",

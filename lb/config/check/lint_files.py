@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 
 from lb.config.check import acme, lint_certificates
-from lb.config.check.file_modes import mode
+from lb.config.check.file_modes import mode, modes_of_admin
 from lb.config.check.lint_checks import Warned
 from lb.config.model.checks import ClientTls
 from lb.config.model.config import Config
@@ -22,8 +22,9 @@ def warnings(config: Config, now: float) -> Iterator[Warned]:
     yield from lint_certificates.warnings(config, now)
     yield from acme.warnings(config)
     yield from access_log_warnings(config)
-    if config.admin.token_file is not None:
-        yield from mode(("admin", "token_file"), config.admin.token_file, "the token")
+    if config.admin.tls is not None:
+        yield from lint_certificates.dates(("admin", "tls", "cert_file"), config.admin.tls.cert_file, now)
+    yield from modes_of_admin(config)
     for name, service in config.services.items():
         yield from _client(("services", name, "tls"), service.tls, now)
         for pool_name, pool in service.pools.items():

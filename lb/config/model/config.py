@@ -31,6 +31,7 @@ from lb.config.model.fields import (
 )
 from lb.config.model.listeners import (
     Admin,
+    AdminTls,
     AnyListener,
     CertificateSource,
     ClientAuth,
@@ -40,6 +41,7 @@ from lb.config.model.listeners import (
     ListenerTimeouts,
     Redirect,
     ServerTls,
+    Token,
 )
 from lb.config.model.releases import Analysis, Bake, MirrorTo, Preview, Rollout, Sticky
 from lb.config.model.section import Section
@@ -57,11 +59,11 @@ from lb.config.model.services import (
 )
 
 __all__ = [
-    "AccessLog", "Acme", "Admin", "Analysis", "Bake", "Balance", "Breaker", "Canary", "CertificateSource", "Check",
-    "ClientAuth", "ClientTls", "Config", "Damping", "Expect", "ExternalAccount", "Hook", "Hsts", "Listener",
+    "AccessLog", "Acme", "Admin", "AdminTls", "Analysis", "Bake", "Balance", "Breaker", "Canary", "CertificateSource",
+    "Check", "ClientAuth", "ClientTls", "Config", "Damping", "Expect", "ExternalAccount", "Hook", "Hsts", "Listener",
     "ListenerLimits", "ListenerTimeouts", "Liveness", "Log", "MirrorTo", "OnFailure", "Outlier", "Pool", "Preview",
     "Readiness", "Redirect", "Retries", "Rollout", "Route", "ServerTls", "Service", "SlowStart", "Sticky", "Target",
-    "Timeouts", "WorkerLimits",
+    "Timeouts", "Token", "WorkerLimits",
 ]  # fmt: skip
 
 #: Keys of the short form: `backends`, and what may stand beside it of the one service that it means.
@@ -177,7 +179,7 @@ class Config(Section):
     """Folder for persisted switches, drains and events. **A relative path begins at this file's folder**, not where
     `lb` is started."""
     watch: Flag = False
-    """Reload when the file, or a TLS file that it names, changes, as `lb reload` would."""
+    """Reload when the file, or a certificate, key or token that it names, changes, as `lb reload` would."""
 
     @model_validator(mode="before")
     @classmethod

@@ -12,6 +12,7 @@ from lb.config.model.fields import (
     Duration,
     FilePath,
     Flag,
+    Name,
     Network,
     Period,
     Reference,
@@ -207,15 +208,63 @@ def listener_from_text(value: Any) -> Any:
 AnyListener = Annotated[Listener, BeforeValidator(listener_from_text, json_schema_input_type=str | Listener)]
 
 
+Role = Literal["read", "drain", "operate", "configure"]
+
+
+def roles_from_text(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class Token(Section):
+    """A token of the admin port, with a name for the events and the roles that its holder needs."""
+
+    name: Name
+    """What events call its holder."""
+    roles: Annotated[
+        list[Role], BeforeValidator(roles_from_text, json_schema_input_type=Role | list[Role]), Field(min_length=1)
+    ]
+    """`read`: status, explanations, events, probes, metrics, and previews of orders. `drain`: drain and undrain
+    targets, and `prestop`. `operate`: switches, rollbacks, weights, drains, probes at once. `configure`: the text of
+    the configuration, reloads and upgrades. None includes another one."""
+    token_file: FilePath
+    """File that holds the token, as `admin: token_file:` is. No other token may have the same content."""
+
+
+class AdminTls(Section):
+    """The admin port's certificate. A reload takes one that was renewed in place."""
+
+    cert_file: FilePath
+    """PEM file with the certificate, followed by the intermediate ones. Relative paths begin at this file's folder."""
+    key_file: FilePath
+    """PEM file with the private key, without a passphrase."""
+
+
 class Admin(Section):
     """The admin port: dashboard, API, metrics. It carries no clients' traffic."""
 
     bind: Bind = "127.0.0.1:9900"
-    """Where it listens. Anything but a loopback address needs `token_file`."""
+    """Where it listens. Anything but a loopback address needs `token_file` or `tokens`."""
+    tls: AdminTls | None = None
+    """Speak HTTPS. Left out: plain HTTP."""
     token_file: FilePath | None = None
-    """File that holds the token (surrounding white space does not count). Requests must then send
-    `Authorization: Bearer TOKEN`; the command line takes the same file as `--token-file`. Left out: no token, which
-    is possible on loopback only."""
+    """File that holds a token which allows everything (surrounding white space does not count). Requests must then send
+    `Authorization: Bearer TOKEN`; the command line takes the same file as `--token-file`. Without it, and without
+    `tokens`, no token is needed, which is possible on loopback only."""
+    tokens: list[Token] = Field(default_factory=list)
+    """Tokens that allow less: for Prometheus, for a container's preStop hook, for a deployment."""
     allowed_hosts: list[Word] = Field(default_factory=list)
     """Names that the Host header may have besides IP addresses, `localhost` and the name in `bind`. A page of another
     site cannot reach the admin port by rebinding its own name (DNS rebinding)."""
+
+    @property
+    def secured(self) -> bool:
+        """Whether requests need a token."""
+        return self.token_file is not None or bool(self.tokens)
+
+    def token_files(self) -> list[tuple[tuple[str | int, ...], str]]:
+        """The files with tokens, and where each is named."""
+        named: list[tuple[tuple[str | int, ...], str]] = []
+        if self.token_file is not None:
+            named.append((("token_file",), self.token_file))
+        named += [(("tokens", index, "token_file"), token.token_file) for index, token in enumerate(self.tokens)]
+        return named

@@ -9,7 +9,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from lb.control.api import problems
-from lb.control.api.endpoint import Answer, Endpoint, Parameter
+from lb.control.api.endpoint import DRAINING, OPERATING, PREVIEWING, PREVIEWING_DRAIN, Answer, Endpoint, Parameter
 from lb.control.api.http import OPERATIONS, actor, as_seen, body, number, query, view
 from lb.control.api.problems import Rejected
 from lb.control.api.views import preview
@@ -142,7 +142,7 @@ async def probe(request: web.Request) -> web.Response:
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
-        "POST", "/api/v1/services/{name}/switch", switch, "switchService", "switching",
+        "POST", "/api/v1/services/{name}/switch", switch, "switchService", OPERATING, "switching",
         "Send a service's traffic to another pool, at once or in steps",
         {200: Answer("How the service stands now; every worker has confirmed it.", ServiceView)},
         takes=SwitchRequest, changes=True,
@@ -150,16 +150,17 @@ ENDPOINTS: tuple[Endpoint, ...] = (
                   problems.SERVICE_HAS_CHANGED, problems.PRE_HOOK_FAILED, *BUSY),
     ),
     Endpoint(
-        "POST", "/api/v1/services/{name}/switch/preview", preview_switch, "previewSwitch", "switching",
+        "POST", "/api/v1/services/{name}/switch/preview", preview_switch, "previewSwitch", PREVIEWING, "switching",
         "What a switch would do", PREVIEW, takes=SwitchRequest,
         refusals=(problems.NO_SUCH_POOL,),
     ),
     Endpoint(
-        "POST", "/api/v1/services/{name}/rollback/preview", preview_rollback, "previewRollback", "switching",
+        "POST", "/api/v1/services/{name}/rollback/preview", preview_rollback, "previewRollback", PREVIEWING,
+        "switching",
         "What a rollback would do", PREVIEW, takes=RollbackRequest, takes_nothing_too=True,
     ),
     Endpoint(
-        "POST", "/api/v1/services/{name}/rollback", rollback, "rollBackService", "switching",
+        "POST", "/api/v1/services/{name}/rollback", rollback, "rollBackService", OPERATING, "switching",
         "Back to the previous pool, at once",
         {200: Answer("How the service stands now; every worker has confirmed it.", ServiceView)},
         "One target there that can serve is enough: this is the way out. A rollout under way ends.",
@@ -167,47 +168,52 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         changes=True, refusals=(problems.NOTHING_TO_ROLL_BACK_TO, problems.NOT_READY, *BUSY),
     ),
     Endpoint(
-        "GET", "/api/v1/targets/{id}/drain", drain_state, "getDrain", "targets", "How far a drain has come", DRAINS,
+        "GET", "/api/v1/targets/{id}/drain", drain_state, "getDrain", PREVIEWING_DRAIN,
+        "targets", "How far a drain has come", DRAINS,
     ),
     Endpoint(
-        "POST", "/api/v1/targets/{id}/drain", drain, "drainTarget", "targets", "No new requests for a target", DRAINS,
+        "POST", "/api/v1/targets/{id}/drain", drain, "drainTarget", DRAINING,
+        "targets", "No new requests for a target", DRAINS,
         "It stays drained until it is undrained, also across restarts of lb.",
         takes=DrainRequest, takes_nothing_too=True, changes=True, refusals=(problems.TOO_FEW_LEFT, *BUSY),
     ),
     Endpoint(
-        "POST", "/api/v1/targets/{id}/drain/preview", preview_drain, "previewDrain", "targets",
+        "POST", "/api/v1/targets/{id}/drain/preview", preview_drain, "previewDrain", PREVIEWING_DRAIN, "targets",
         "What a drain would do", PREVIEW, takes=DrainRequest, takes_nothing_too=True,
     ),
     Endpoint(
-        "POST", "/api/v1/targets/{id}/undrain", undrain, "undrainTarget", "targets", "Take a drain back",
+        "POST", "/api/v1/targets/{id}/undrain", undrain, "undrainTarget", DRAINING, "targets", "Take a drain back",
         {200: Answer("The target, which gets requests again if it is ready.", TargetView)},
         takes=UndrainRequest, takes_nothing_too=True, changes=True, refusals=(problems.TOO_FEW_LEFT, *BUSY),
     ),
     Endpoint(
-        "POST", "/api/v1/targets/{id}/undrain/preview", preview_undrain, "previewUndrain", "targets",
+        "POST", "/api/v1/targets/{id}/undrain/preview", preview_undrain, "previewUndrain", PREVIEWING_DRAIN, "targets",
         "What the end of a drain would do", PREVIEW, takes=UndrainRequest, takes_nothing_too=True,
     ),
     Endpoint(
-        "PUT", "/api/v1/targets/{id}/weight", weight, "weighTarget", "targets", "Give a target more or less traffic",
+        "PUT", "/api/v1/targets/{id}/weight", weight, "weighTarget", OPERATING,
+        "targets", "Give a target more or less traffic",
         {200: Answer("The target with its new weight.", TargetView)},
         "The weight of the file counts again when it is set to that, or when the file's is changed.",
         takes=WeightRequest, changes=True, refusals=(problems.TOO_FEW_LEFT, *BUSY),
     ),
     Endpoint(
-        "POST", "/api/v1/targets/{id}/weight/preview", preview_weight, "previewWeight", "targets",
+        "POST", "/api/v1/targets/{id}/weight/preview", preview_weight, "previewWeight", PREVIEWING, "targets",
         "What another weight would do", PREVIEW, takes=WeightRequest,
     ),
     Endpoint(
-        "POST", "/api/v1/targets/{id}/probe", probe, "probeTarget", "targets", "Probe a target now",
+        "POST", "/api/v1/targets/{id}/probe", probe, "probeTarget", OPERATING, "targets", "Probe a target now",
         {200: Answer("What was asked, got and expected.", ProbeResult)}, refusals=(problems.NOT_PROBED,),
     ),
     Endpoint(
-        "GET", "/api/v1/prestop", prestop, "prestop", "targets", "For a container that is about to stop", DRAINS,
+        "GET", "/api/v1/prestop", prestop, "prestop", DRAINING,
+        "targets", "For a container that is about to stop", DRAINS,
         PRESTOP_ABOUT, query=PRESTOP_QUERY, acts=True,
         refusals=(problems.NO_SUCH_TARGET, problems.AMBIGUOUS_TARGET, *BUSY),
     ),
     Endpoint(
-        "POST", "/api/v1/prestop", prestop, "postPrestop", "targets", "For a container that is about to stop", DRAINS,
+        "POST", "/api/v1/prestop", prestop, "postPrestop", DRAINING,
+        "targets", "For a container that is about to stop", DRAINS,
         PRESTOP_ABOUT, query=PRESTOP_QUERY, acts=True,
         refusals=(problems.NO_SUCH_TARGET, problems.AMBIGUOUS_TARGET, *BUSY),
     ),

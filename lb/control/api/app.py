@@ -13,18 +13,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 import lb
-from lb.control.api import (
-    action_api,
-    certificate_api,
-    draft_api,
-    openapi,
-    pages,
-    problems,
-    process_api,
-    read_api,
-    streams,
-)
-from lb.control.api.endpoint import TEXT, Answer, Endpoint
+from lb.control.access import Access
+from lb.control.api import action_api, draft_api, openapi, pages, problems, process_api, read_api, streams
+from lb.control.api.endpoint import LOOKING, NO_ROLE, TEXT, Answer, Endpoint
 from lb.control.api.guard import HEALTH, KNOWN, guard
 from lb.control.api.http import OPERATIONS, Body, problem, send
 from lb.control.api.problems import Rejected
@@ -37,8 +28,9 @@ log = logging.getLogger("lb.admin")
 #: Bytes of a request's body.
 BODY_LIMIT = 4 << 20
 
-SECURED: web.AppKey[bool] = web.AppKey("secured", bool)
-SPEC: web.AppKey[dict[openapi.Examples, Body]] = web.AppKey("spec", dict)
+ACCESS: web.AppKey[Access] = web.AppKey("access", Access)
+ROUTES: web.AppKey[dict[web.AbstractRoute, Endpoint]] = web.AppKey("routes", dict)
+SPEC: web.AppKey[dict[tuple[openapi.Examples, bool], Body]] = web.AppKey("spec", dict)
 
 #: On every answer, unless a page says otherwise: other sites must not guess at it, run it, frame it or load it.
 HEADERS = {
@@ -49,19 +41,21 @@ HEADERS = {
 }
 
 
-def build(operations: Operations, *, token: str = "", allowed_hosts: tuple[str, ...] = ()) -> web.Application:
+def build(operations: Operations, access: Access) -> web.Application:
     """The application of the admin port."""
-    app = web.Application(middlewares=[_problems, guard(token, allowed_hosts, _is_open)], client_max_size=BODY_LIMIT)
+    middlewares = [_problems, guard(access, _endpoint_of, _is_open)]
+    app = web.Application(middlewares=middlewares, client_max_size=BODY_LIMIT)
     app[OPERATIONS] = operations
-    app[SECURED] = bool(token)
+    app[ACCESS] = access
+    app[ROUTES] = {}
     app[SPEC] = {}
     app[streams.OPEN] = set()
     app[STATUS_CACHE] = StatusCache()
     app.add_routes(pages.routes())
     for endpoint in ENDPOINTS:
-        app.router.add_route(endpoint.method, endpoint.route, endpoint.run)
-        if endpoint.method == "GET" and not endpoint.acts:
-            app.router.add_route("HEAD", endpoint.route, endpoint.run)
+        methods = ("GET", "HEAD") if endpoint.method == "GET" and not endpoint.acts else (endpoint.method,)
+        for method in methods:
+            app[ROUTES][app.router.add_route(method, endpoint.route, endpoint.run)] = endpoint
     app.on_response_prepare.append(_add_headers)
     return app
 
@@ -88,12 +82,12 @@ async def spec(request: web.Request) -> web.Response:
     examples = openapi.EXAMPLES
     if request[KNOWN]:
         examples = openapi.examples_of(request.app[OPERATIONS].names()) or examples
-    kept = request.app[SPEC]
-    if examples not in kept:
-        said = openapi.document(ENDPOINTS, lb.__version__, request.app[SECURED], examples)
+    kept, key = request.app[SPEC], (examples, request.app[ACCESS].secured)
+    if key not in kept:
+        said = openapi.document(ENDPOINTS, lb.__version__, key[1], examples)
         kept.clear()
-        kept[examples] = Body(json.dumps(said, ensure_ascii=False).encode())
-    return send(request, kept[examples])
+        kept[key] = Body(json.dumps(said, ensure_ascii=False).encode())
+    return send(request, kept[key])
 
 
 async def problem_kind(request: web.Request) -> web.Response:
@@ -107,34 +101,37 @@ async def problem_kind(request: web.Request) -> web.Response:
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *read_api.ENDPOINTS,
-    *certificate_api.ENDPOINTS,
     *action_api.ENDPOINTS,
     *process_api.ENDPOINTS,
     *draft_api.ENDPOINTS,
     Endpoint(
-        "GET", "/livez", livez, "livez", "health", "Whether lb is alive",
+        "GET", "/livez", livez, "livez", NO_ROLE, "health", "Whether lb is alive",
         {200: Answer("It is.", media=TEXT)}, open=True,
     ),
     Endpoint(
-        "GET", "/readyz", readyz, "readyz", "health", "Whether lb can serve",
+        "GET", "/readyz", readyz, "readyz", NO_ROLE, "health", "Whether lb can serve",
         {200: Answer("It can.", media=TEXT), 503: Answer("It drains, or no service has a ready target.", media=TEXT)},
         open=True,
     ),
     Endpoint(
-        "GET", "/metrics", metrics, "metrics", "health", "Figures for Prometheus",
+        "GET", "/metrics", metrics, "metrics", LOOKING, "health", "Figures for Prometheus",
         {200: Answer("The text format.", media=TEXT)},
     ),
     Endpoint(
-        "GET", "/openapi.json", spec, "getDescription", "health", "This description",
+        "GET", "/openapi.json", spec, "getDescription", NO_ROLE, "health", "This description",
         {200: Answer("OpenAPI 3.1.")}, open=True,
     ),
     Endpoint(
-        "GET", "/problems/{kind}", problem_kind, "getProblemKind", "health", "What a kind of problem means",
+        "GET", "/problems/{kind}", problem_kind, "getProblemKind", NO_ROLE, "health", "What a kind of problem means",
         {200: Answer("In plain text.", media=TEXT)}, open=True, refusals=(problems.NOT_FOUND,),
     ),
 )  # fmt: skip
 
 _OPEN = frozenset((*HEALTH, "/openapi.json"))
+
+
+def _endpoint_of(request: web.Request) -> Endpoint | None:
+    return request.app[ROUTES].get(request.match_info.route)
 
 
 def _is_open(request: web.Request) -> bool:

@@ -33,7 +33,7 @@ from lb.control.api.draft_models import (
     ServiceFiguresView,
     SettingChange,
 )
-from lb.control.api.endpoint import Answer, Endpoint
+from lb.control.api.endpoint import CONFIGURING, LOOKING, Answer, Endpoint
 from lb.control.api.http import OPERATIONS, Body, body, query, send, view
 from lb.control.api.problems import Rejected
 from lb.control.api.views import validation
@@ -144,16 +144,16 @@ def _check(kind: str, found: CheckFigures) -> CheckFiguresView:
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
-        "GET", "/api/v1/config/schema", described, "getConfigSchema", "configuration",
+        "GET", "/api/v1/config/schema", described, "getConfigSchema", (*LOOKING, *CONFIGURING), "configuration",
         "The JSON Schema of a configuration file", {200: Answer("Draft 2020-12, as `lb schema` prints it.")},
     ),
     Endpoint(
-        "POST", "/api/v1/config/draft", draft, "lookAtDraft", "configuration",
+        "POST", "/api/v1/config/draft", draft, "lookAtDraft", CONFIGURING, "configuration",
         "All about a configuration text: errors, difference, settings, detection times",
         {200: Answer("What it says and would do. Nothing was changed.", Draft)}, takes=ConfigDraft,
     ),
     Endpoint(
-        "POST", "/api/v1/config/edit", edit, "editDraft", "configuration",
+        "POST", "/api/v1/config/edit", edit, "editDraft", CONFIGURING, "configuration",
         "Change one setting of a configuration text where it stands",
         {200: Answer("The text with the change: comments, order and quotes of the rest as they were.", ChangedText)},
         "Nothing is applied, and what runs does not matter. Shorthands are written out where they have no room for the "
@@ -161,7 +161,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         takes=SettingChange, refusals=(problems.CANNOT_BE_CHANGED,),
     ),
     Endpoint(
-        "POST", "/api/v1/config/merge", merged, "mergeDraft", "configuration",
+        "POST", "/api/v1/config/merge", merged, "mergeDraft", CONFIGURING, "configuration",
         "Bring changes of an older configuration together with what runs now",
         {200: Answer("The text with both. Nothing was changed.", MergedText)}, takes=MergeRequest,
     ),

@@ -13,11 +13,22 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from lb.control.api.problems import Kind
+from lb.core.roles import CONFIGURE, DRAIN, OPERATE, READ
 
 Run = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 #: A target's id at the end of an address, which does not end in the name of something that can be done with it.
 WHOLE_ID = "{id:(?!.*/(?:drain|undrain|weight|probe)(?:/preview)?$).+}"
+
+#: Roles of operations: what looks, and what an operator may do as well as a container that stops.
+LOOKING = (READ,)
+DRAINING = (DRAIN, OPERATE)
+OPERATING = (OPERATE,)
+CONFIGURING = (CONFIGURE,)
+#: The same for what only tells what an order would do.
+PREVIEWING_DRAIN = (READ, *DRAINING)
+PREVIEWING = (READ, *OPERATING)
+NO_ROLE = ()
 
 JSON = "application/json"
 TEXT = "text/plain"
@@ -52,6 +63,7 @@ class Endpoint:
     path: str
     run: Run
     id: str
+    roles: tuple[str, ...]  # a token needs one of these
     tag: str
     summary: str
     answers: dict[int, Answer]
@@ -63,7 +75,7 @@ class Endpoint:
     changes: bool = False  # takes If-Match
     base_needed: bool = False  # and does not go without
     acts: bool = False  # does something all the same
-    open: bool = False  # answers without a token
+    open: bool = False  # answers without a token; it has no roles
     headers: tuple[Parameter, ...] = ()
 
     @property

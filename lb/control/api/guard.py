@@ -1,4 +1,4 @@
-"""Access control: a Host that is ours, pages of our own, and a token where one is set.
+"""Access control: a Host that is ours, pages of our own, and a token with a role of the operation where any is set.
 
 A page of another site can make its visitor's browser send requests here. It cannot read this port's answers unless it
 makes its own name resolve to us (DNS rebinding). So a Host must be an IP address, `localhost`, or a name that was
@@ -11,43 +11,63 @@ No answer allows another origin (no CORS headers), so nothing that needs a prefl
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import ipaddress
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from lb.control.access import Access, digest
 from lb.control.api import problems
+from lb.control.api.endpoint import Endpoint
+from lb.control.api.http import HOLDER, MAY_GO_ON
 from lb.control.api.problems import Rejected
+from lb.core.roles import READ, ROLES
 
 #: Answered without a token, and without a Host: what probes of lb itself may not know.
 HEALTH = ("/livez", "/readyz")
-#: In a request: whether it may know everything, as it came with the token, or none is needed.
+#: In a request: whether it may know everything, as it came with a token that may read, or none is needed.
 KNOWN = "known"
 
 
-def guard(token: str, allowed_hosts: Collection[str], is_open: Callable[[web.Request], bool]) -> Middleware:
-    """Refuses clients without access. `is_open` tells what is answered without a token: pages that hold nothing
-    secret."""
-    expected = hashlib.sha256(token.encode()).digest()
-    names = frozenset({"localhost", *(name.lower().rstrip(".") for name in allowed_hosts)})
+def guard(
+    access: Access, endpoint_of: Callable[[web.Request], Endpoint | None], is_open: Callable[[web.Request], bool]
+) -> Middleware:
+    """Refuses clients without access. `endpoint_of` names the operation, if there is one at this address. `is_open`
+    tells what is answered without a token: pages that hold nothing secret."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        _check_host(request, names)
+        _check_host(request, access.names)
         _check_site(request)
-        request[KNOWN] = not token or hmac.compare_digest(_token_of(request), expected)
-        if not request[KNOWN] and not is_open(request):
-            raise Rejected(problems.TOKEN_NEEDED, "send Authorization: Bearer with the token of token_file")
+        given = _token_of(request)
+        holder = access.holder(given)
+        request[MAY_GO_ON] = lambda: access.holder(given) == holder
+        request[KNOWN] = holder is not None and holder.may((READ,))
+        request[HOLDER] = holder.name if holder is not None else ""
+        if not is_open(request):
+            endpoint = endpoint_of(request)
+            if holder is None:
+                role = f", which has the role {_any(endpoint.roles)}" if endpoint is not None else ""
+                raise Rejected(problems.TOKEN_NEEDED, f"send Authorization: Bearer with a token of the file{role}")
+            if endpoint is not None and not holder.may(endpoint.roles):
+                which = f"the token {holder.name}" if holder.name else "this token"
+                has = " and ".join(role for role in ROLES if role in holder.roles)
+                raise Rejected(
+                    problems.ROLE_NEEDED,
+                    f"{request.method} {request.path[:200]} needs the role {_any(endpoint.roles)}; {which} has {has}",
+                )
         return await handler(request)
 
     return check
 
 
-def _check_host(request: web.Request, names: frozenset[str]) -> None:
+def _any(roles: Iterable[str]) -> str:
+    return " or ".join(roles)
+
+
+def _check_host(request: web.Request, names: Collection[str]) -> None:
     hosts = request.headers.getall(hdrs.HOST, [])
     if len(hosts) > 1:
         raise Rejected(problems.BAD_REQUEST, "the Host header is there more than once")
@@ -88,7 +108,7 @@ def _token_of(request: web.Request) -> bytes:
     given = request.headers.getall(hdrs.AUTHORIZATION, [])
     scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
     known = token.strip() if scheme.lower() == "bearer" else ""
-    return hashlib.sha256(known.encode("utf-8", "surrogateescape")).digest()
+    return digest(known.encode("utf-8", "surrogateescape"))
 
 
 def is_ours(host: str, names: Collection[str]) -> bool:

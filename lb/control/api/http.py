@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from aiohttp import web
@@ -19,6 +19,12 @@ from lb.core.digest import digest
 from lb.core.refusals import Obstacle, Refused
 
 OPERATIONS: web.AppKey[Operations] = web.AppKey("operations", Operations)
+
+#: In a request: the name of the token that it came with; empty: the token has none, or none is needed.
+HOLDER = "holder"
+
+#: In a request: a function that says whether its token still counts.
+MAY_GO_ON = "may_go_on"
 
 #: Seconds that a body may take to come.
 BODY_TIME = 20.0
@@ -88,11 +94,22 @@ def whole(name: str, text: str, least: int, most: int) -> int:
     return int(text)
 
 
+def may_go_on(request: web.Request) -> bool:
+    """Whether an answer that goes on may do so: the token that it was asked with still counts."""
+    still: Callable[[], bool] | None = request.get(MAY_GO_ON)
+    return still is None or still()
+
+
 def actor(request: web.Request) -> str:
-    """The actor, for the events: the client's name for itself, and its address."""
-    name = request.headers.get("X-LB-Actor", "")[:64]
+    """The actor, for the events: the token's name, the client's name for itself, and its address.
+
+    A client's own name cannot pass as a token's: a token's name is first, and ends with a colon.
+    """
+    name = request.headers.get("X-LB-Actor", "")[:64].replace(":", "")
     where = request.remote or "a local socket"
-    return f"{name} ({where})" if name.isprintable() and name else f"admin API ({where})"
+    said = name if name.isprintable() and name else "admin API"
+    holder = request.get(HOLDER, "")
+    return f"{holder}: {said} ({where})" if holder else f"{said} ({where})"
 
 
 def bases(request: web.Request) -> tuple[Base, ...] | None:

@@ -13,6 +13,7 @@ from lb.control.api.endpoint import JSON, Answer, Endpoint, Parameter
 from lb.control.api.problems import KINDS, Kind, Rejected
 from lb.control.event import Event
 from lb.control.models import Problem
+from lb.core.roles import ROLES
 
 Json = dict[str, Any]
 Mode = Literal["validation", "serialization"]
@@ -30,6 +31,12 @@ answer is 412, and nothing happens. Without `If-Match` the order stands as it is
 stand as they are, or as `%2F`.
 * Who asks is told in the events: `X-LB-Actor` may carry a name.
 """
+
+TOKENS = """\
+The content of `admin: token_file:`, which allows everything, or of a file in `admin: tokens:`, which allows what its \
+roles do. Where none is set, none is needed. `security` lists the roles of each operation, of which a token needs one.
+
+""" + "\n".join(f"* `{role}`: {text}." for role, text in ROLES.items())
 
 #: Answers that any operation of the API may give.
 ALWAYS = (
@@ -123,7 +130,7 @@ def document(endpoints: Iterable[Endpoint], version: str, secured: bool, example
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The content of `admin: token_file:`. Where none is set, none is needed.",
+                    "description": TOKENS,
                 }
             },
         },
@@ -179,8 +186,10 @@ def _operation(endpoint: Endpoint, schemas: _Schemas, secured: bool, in_path: di
     if endpoint.method == "GET" and any(answer.model for answer in endpoint.answers.values()):
         said["responses"]["304"] = {"description": "Nothing has changed since the answer that If-None-Match names."}
     said["responses"] |= _refused(endpoint, schemas, secured)
-    if endpoint.open and secured:
-        said["security"] = []
+    if endpoint.roles:
+        said["x-lb-roles"] = list(endpoint.roles)
+    if secured:
+        said["security"] = [{"token": [role]} for role in endpoint.roles]
     return said
 
 
@@ -218,7 +227,7 @@ def kinds(endpoint: Endpoint, secured: bool = True) -> list[Kind]:
     """The kinds of refusal that an operation may be answered with."""
     found = [*ALWAYS, *endpoint.refusals]
     if secured and not endpoint.open:
-        found.append(problems.TOKEN_NEEDED)
+        found += (problems.TOKEN_NEEDED, problems.ROLE_NEEDED)
     if endpoint.strict:
         found += WITH_QUERY
     if endpoint.takes is not None:

@@ -52,7 +52,14 @@ def _kind(status: int, title: str, text: str, refusal: Refusal | None = None) ->
 BAD_REQUEST = _kind(400, "Bad request", "The request cannot be read, or its Host header is missing or there twice.")
 BAD_PARAMETER = _kind(400, "Bad parameter", "A parameter of the query is unknown, given twice, or not what it may be.")
 BAD_IF_MATCH = _kind(400, "Bad If-Match", "If-Match must be an ETag of an earlier answer, or `*`.")
-TOKEN_NEEDED = _kind(401, "Token needed", "Send `Authorization: Bearer TOKEN` with the token of `admin: token_file:`.")
+TOKEN_NEEDED = _kind(
+    401,
+    "Token needed",
+    "Send `Authorization: Bearer TOKEN` with the token of `admin: token_file:`, or one of `admin: tokens:`.",
+)
+ROLE_NEEDED = _kind(
+    403, "Role needed", "The token lacks a role that this operation needs: `admin: tokens:` says what each one may do."
+)
 FOREIGN_ORIGIN = _kind(403, "Foreign origin", "A page of another site sent this; only this port's own pages may.")
 FOREIGN_PAGE = _kind(403, "Foreign page", "A page of another site asked for this, as its Sec-Fetch-Site header says.")
 TOKEN_NEEDED_FOR_COMMANDS = _kind(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from lb.control.api import problems
-from lb.control.api.endpoint import Answer, Endpoint
+from lb.control.api.endpoint import CONFIGURING, Answer, Endpoint
 from lb.control.api.http import OPERATIONS, Body, actor, as_json, body, config_as_seen, query, send, view
 from lb.control.api.problems import Rejected
 from lb.control.api.views import reloaded, validation
@@ -67,11 +67,12 @@ RELOADING = (
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
-        "GET", "/api/v1/config", config, "getConfig", "configuration", "The text of the configuration that runs",
+        "GET", "/api/v1/config", config, "getConfig", CONFIGURING,
+        "configuration", "The text of the configuration that runs",
         {200: Answer("As it was loaded; the file may have been edited since.", ConfigText)},
     ),
     Endpoint(
-        "PUT", "/api/v1/config", configure, "replaceConfig", "configuration",
+        "PUT", "/api/v1/config", configure, "replaceConfig", CONFIGURING, "configuration",
         "Make a text the configuration",
         {200: Answer("What has changed; every worker has confirmed it.", ReloadResult)},
         "The text is taken whole or not at all: it is validated, new addresses are opened, then the file is replaced "
@@ -84,19 +85,19 @@ ENDPOINTS: tuple[Endpoint, ...] = (
                   problems.FILE_NOT_WRITTEN, *RELOADING),
     ),
     Endpoint(
-        "POST", "/api/v1/config/validate", validate, "validateConfig", "configuration",
+        "POST", "/api/v1/config/validate", validate, "validateConfig", CONFIGURING, "configuration",
         "What a configuration text would do, or all that is wrong with it",
         {200: Answer("Its errors, or what it would change. Nothing was changed.", Validation)}, takes=ConfigDraft,
     ),
     Endpoint(
-        "POST", "/api/v1/reload", reload, "reload", "configuration", "Read the file again",
+        "POST", "/api/v1/reload", reload, "reload", CONFIGURING, "configuration", "Read the file again",
         {200: Answer("What has changed; every worker has confirmed it.", ReloadResult)},
         "The file is taken whole or not at all. `If-Match` takes the ETag of `GET /api/v1/config`.",
         takes=ReloadRequest, takes_nothing_too=True, changes=True,
         refusals=RELOADING,
     ),
     Endpoint(
-        "POST", "/api/v1/upgrade", upgrade, "upgrade", "configuration",
+        "POST", "/api/v1/upgrade", upgrade, "upgrade", CONFIGURING, "configuration",
         "Put the installed code in the place of the running one",
         {200: Answer("The new lb serves; this one only ends what is under way.", UpgradeResult)},
         takes=UpgradeRequest, takes_nothing_too=True, acts=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from lb.control.api import problems, streams
-from lb.control.api.endpoint import Answer, Endpoint, Parameter
+from lb.control.api.endpoint import LOOKING, Answer, Endpoint, Parameter
 from lb.control.api.http import OPERATIONS, Body, as_json, number, query, send, view, whole
 from lb.control.api.status_cache import STATUS_CACHE
 from lb.control.event import Event
@@ -90,27 +90,28 @@ async def probes(request: web.Request) -> web.Response:
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
-        "GET", "/api/v1/status", status, "getStatus", "looking", "Everything at a glance",
+        "GET", "/api/v1/status", status, "getStatus", LOOKING, "looking", "Everything at a glance",
         {200: Answer("All of it.", Status)},
     ),
     Endpoint(
-        "GET", "/api/v1/services", services, "listServices", "looking", "All services",
+        "GET", "/api/v1/services", services, "listServices", LOOKING, "looking", "All services",
         {200: Answer("In the order of the file.", ServiceView, many=True)},
     ),
     Endpoint(
-        "GET", "/api/v1/services/{name}", service, "getService", "looking", "One service with its pools",
+        "GET", "/api/v1/services/{name}", service, "getService", LOOKING, "looking", "One service with its pools",
         {200: Answer("The service.", ServiceView)},
     ),
     Endpoint(
-        "GET", "/api/v1/targets/{id}", target, "getTarget", "looking", "One target",
+        "GET", "/api/v1/targets/{id}", target, "getTarget", LOOKING, "looking", "One target",
         {200: Answer("The target.", TargetView)},
     ),
     Endpoint(
-        "GET", "/api/v1/explain/{subject}", explain, "explain", "looking", "Why it is or is not getting traffic",
+        "GET", "/api/v1/explain/{subject}", explain, "explain", LOOKING,
+        "looking", "Why it is or is not getting traffic",
         {200: Answer("The reasons, and what has to happen next.", Explanation)},
     ),
     Endpoint(
-        "GET", "/api/v1/events", events, "listEvents", "looking", "The timeline, as a list or as a stream",
+        "GET", "/api/v1/events", events, "listEvents", LOOKING, "looking", "The timeline, as a list or as a stream",
         {200: Answer("Oldest first.", Event, many=True, also="text/event-stream")},
         "With `Accept: text/event-stream` the answer goes on for as long as the client listens. It begins with what "
         "`since`, `after` or `Last-Event-ID` ask for, otherwise with what happens next. Each event has its `id` and, "
@@ -118,7 +119,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         query=EVENT_QUERY, headers=(LAST_EVENT,), refusals=(problems.TOO_MANY_STREAMS,),
     ),
     Endpoint(
-        "GET", "/api/v1/probes", probes, "listProbes", "looking", "The history of probes, folded into runs",
+        "GET", "/api/v1/probes", probes, "listProbes", LOOKING, "looking", "The history of probes, folded into runs",
         {200: Answer("In the order in which they began.", RunView, many=True)},
         "A run is a stretch of probes of one check that found the same. They outlive restarts of lb.", query=RUN_QUERY,
     ),

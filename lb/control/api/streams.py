@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from lb.control.api import problems
+from lb.control.api.http import may_go_on
 from lb.control.api.problems import Rejected
 from lb.control.event import Event
 from lb.control.events import EventLog
@@ -93,7 +94,7 @@ async def _follow(
     request: web.Request, response: web.StreamResponse, queue: asyncio.Queue[Event | None], choice: Choice, told: int
 ) -> None:
     silent = 0.0
-    while request.transport is not None:  # else the client has gone
+    while request.transport is not None and may_go_on(request):  # else the client has gone, or its token has
         wait = min(LOOK_EVERY, HEARTBEAT)
         try:
             async with asyncio.timeout(wait):
