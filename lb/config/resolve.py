@@ -220,6 +220,7 @@ def _server_tls(tls: model.ServerTls, config: model.Config) -> TlsServer:
         strict_sni=tls.strict_sni,
         min_version=tls.min_version,
         client=ClientAuth(client.mode, client.ca_file or "", client.crl_file or "") if asks else ClientAuth(),
+        client_fields=tuple(client.fields.items()) if asks else (),
     )
 
 

@@ -86,6 +86,7 @@ class TlsServer:
     strict_sni: bool = False  # clients that name an unknown host are refused
     min_version: str = "1.2"
     client: ClientAuth = ClientAuth()
+    client_fields: tuple[tuple[str, str], ...] = ()  # names of fields with a client's identity → kind of their values
     certificates: tuple[Certificate, ...] = ()  # the contents of the sources, in their order
 
     def policy(self) -> Policy:

@@ -26,6 +26,8 @@ class Connection(Protocol):
 
     def close_after_next(self) -> None: ...
 
+    def read_anew(self) -> None: ...
+
 
 class Front:
     """The client connections of one worker, and their shared state."""

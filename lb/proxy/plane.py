@@ -27,6 +27,7 @@ from lb.core.report import (
 )
 from lb.core.routing import RouteTable
 from lb.core.targets import Listener, Rotation, Route, Service, Snapshot, Target, Targets
+from lb.http.h1.parse import own
 from lb.proxy.access_log import RECENT, Brief, Log, Recent, find_brief
 from lb.proxy.connect import Connector
 from lb.proxy.context import Context
@@ -155,6 +156,10 @@ class DataPlane:
         catch_all = len(snapshot.routes) == 1 and snapshot.routes[0].path == "/" and not snapshot.routes[0].host
         live.only_route = live.routes[0] if catch_all else None
         self.front.trust(snapshot.trusted_proxies)
+        fields = (name for listener in snapshot.listeners if listener.tls for name, _ in listener.tls.client_fields)
+        if own(name.encode() for name in fields):
+            for client in self.clients:
+                client.read_anew()
         self._use_log(snapshot)
         self.applied, self.behind = max(self.applied, snapshot.version), 0
         for exchange in waiting:

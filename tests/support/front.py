@@ -144,7 +144,7 @@ class Front:
         self.origins = [Origin() for _ in range(origins)]
         self._listener = listener or Listener("test")
         self._tls = tls
-        if tls is not None:
+        if tls is not None and self._listener.tls is None:
             self._listener = replace(self._listener, tls=TlsServer())
         self._unix = unix
         self._serves = serves
@@ -214,16 +214,16 @@ class Front:
         targets = tuple(replace(target, addresses=addresses.get(target.id, ())) for target in self.targets)
         service = Service("s", (Pool("p", targets),), **options)
         weights = (("p", tuple((target.id, 1.0) for target in self.targets)),)
-        self.plane.apply(
-            Snapshot(
-                version=self.version,
-                services=(service,),
-                routes=(Route("s", **route),),
-                rotations=(Rotation("s", self.version, (("p", 100),), weights),),
-                trusted_proxies=trusted,
-                access_log=log,
-            )
+        self.snapshot = Snapshot(
+            version=self.version,
+            listeners=(self._listener,),
+            services=(service,),
+            routes=(Route("s", **route),),
+            rotations=(Rotation("s", self.version, (("p", 100),), weights),),
+            trusted_proxies=trusted,
+            access_log=log,
         )
+        self.plane.apply(self.snapshot)
 
     def call(self, function: Callable[[], Any]) -> Any:
         """Run something on the loop's thread."""

@@ -27,7 +27,14 @@ from lb.proxy.lane import Lane, Lease
 from lb.proxy.services import LiveService
 
 #: Modules that the compiled ones may import of lb beside one another: of values, or of what is no part of a request.
-VALUES = {"lb.core.native", "lb.core.renames", "lb.core.report", "lb.core.targets", "lb.proxy.log_writer"}
+VALUES = {
+    "lb.core.native",
+    "lb.core.renames",
+    "lb.core.report",
+    "lb.core.targets",
+    "lb.net.tls.identity",
+    "lb.proxy.log_writer",
+}
 
 
 def trees() -> Iterator[tuple[str, ast.Module]]:

@@ -30,6 +30,8 @@ from lb.core.targets import (
     TlsClient,
 )  # fmt: skip
 
+RFC_9440 = (("Client-Cert", "certificate"), ("Client-Cert-Chain", "chain"))
+
 
 def world(text: str) -> World:
     return resolve(load_text(text), 7)
@@ -148,7 +150,7 @@ def test_every_option_arrives() -> None:
     assert snapshot.listeners == (
         Listener(
             "127.0.0.1:0",
-            TlsServer((Source("/c", "/k"),), client=ClientAuth("required", "/ca")),
+            TlsServer((Source("/c", "/k"),), client=ClientAuth("required", "/ca"), client_fields=RFC_9440),
             ("10.0.0.0/8",),
             1.0,
             2.0,

@@ -12,6 +12,7 @@ from lb.config.model.fields import (
     Duration,
     FilePath,
     Flag,
+    HeaderName,
     Name,
     Network,
     Period,
@@ -54,6 +55,14 @@ AnySource = Annotated[
 ]
 
 
+#: What a field may tell of a client's certificate.
+Identity = Literal["certificate", "chain", "subject", "issuer", "serial", "fingerprint", "names", "verified"]
+
+
+def _rfc_9440() -> dict[str, Identity]:
+    return {"Client-Cert": "certificate", "Client-Cert-Chain": "chain"}
+
+
 class ClientAuth(Section):
     """Certificates of clients (mutual TLS). A client whose certificate is wrong gets no connection."""
 
@@ -64,6 +73,10 @@ class ClientAuth(Section):
     """PEM file with the authorities whose certificates are accepted. A file that cannot be read accepts nobody."""
     crl_file: FilePath | None = None
     """PEM file with revocation lists, one for each authority of a chain. A chain without its list is refused."""
+    fields: dict[HeaderName, Identity] = Field(default_factory=_rfc_9440)
+    """Fields by which targets are told who the client is. Values: `certificate` and `chain` as RFC 9440 writes them,
+    `subject`, `issuer`, `serial`, `fingerprint` (SHA-256), `names`, or `verified` (`success`, or `none` without a
+    certificate). lb removes these fields from all requests, in every spelling, before it sets them."""
 
 
 class ServerTls(Section):

@@ -10,6 +10,7 @@ Refusals are exceptions, because they are rare: `RequestError` for requests, `Ba
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Final
@@ -125,11 +126,17 @@ _RESPONSE_KINDS: Final[dict[bytes, int]] = {
 #: Fields by which proxies describe the client to targets, besides the fields that lb writes. Targets believe them, so
 #: lb forwards them from trusted proxies alone. Every name that begins with X-Forwarded- is one of them.
 CLAIMS: Final = frozenset(
-    b"""cf-connecting-ip client-ip fastly-client-ip front-end-https proxy-client-ip true-client-ip wl-proxy-client-ip
-    x-client-ip x-cluster-client-ip x-forwarded x-original-forwarded-for x-original-host x-original-proto x-real-ip
-    x-remote-addr x-remote-ip x-scheme x-url-scheme""".split()
+    b"""cf-connecting-ip client-cert client-cert-chain client-ip fastly-client-ip front-end-https
+    proxy-client-ip true-client-ip wl-proxy-client-ip x-client-ip x-cluster-client-ip x-forwarded
+    x-original-forwarded-for x-original-host x-original-proto x-real-ip x-remote-addr x-remote-ip x-scheme
+    x-url-scheme""".split()
 )
-_CLAIM_PREFIX: Final = b"x-forwarded-"
+#: Beginnings of further such names; the last ones are of fields with a client's certificate, as peers have them.
+_CLAIM_PREFIXES: Final = (b"x-forwarded-", b"x-ssl-", b"ssl-client-", b"x-client-cert")
+#: Claims about a client's certificate: a listener that verifies clients writes them alone, whoever sends them.
+_IDENTITY: Final = (b"client-cert", b"x-forwarded-client-cert", b"x-forwarded-tls-client-cert", *_CLAIM_PREFIXES[1:])
+#: Fields that the configuration has lb write: no client sets them, not even a trusted proxy.
+_own_fields: set[bytes] = set()
 
 #: Fields that `Connection` may not remove: without them the message would have another meaning or another sender
 #: (RFC 9110 section 7.6.1: "connection options … MUST NOT" name end-to-end fields).
@@ -161,7 +168,7 @@ def _usual_spelling(lower: bytes) -> bytes:
 
 def _request_kind(lower: bytes) -> int:
     kind = _REQUEST_KINDS.get(lower, KEEP)
-    return CLAIM if kind == KEEP and (lower in CLAIMS or lower.startswith(_CLAIM_PREFIX)) else kind
+    return CLAIM if kind == KEEP and (lower in CLAIMS or lower.startswith(_CLAIM_PREFIXES)) else kind
 
 
 @lru_cache(maxsize=4096)
@@ -169,16 +176,38 @@ def request_field(name: bytes) -> int:
     """The kind of a request field as spelt by the client. Cached, because real clients use few spellings."""
     lower = name.lower()
     usual = _usual_spelling(lower)
-    if usual != lower and _request_kind(usual) != KEEP:
+    if usual in _own_fields or (usual != lower and _request_kind(usual) != KEEP):
         return HOP
     return _request_kind(lower)
+
+
+def own(names: Iterable[bytes]) -> bool:
+    """From now on these fields, in every spelling, are removed from requests: lb writes them itself.
+
+    Returns whether that has changed. Heads that were read before have to be read again then."""
+    wanted = {_usual_spelling(name.lower()) for name in names}
+    if wanted == _own_fields:
+        return False
+    _own_fields.clear()
+    _own_fields.update(wanted)
+    request_field.cache_clear()
+    may_be_trailer.cache_clear()
+    _lines.clear()
+    return True
+
+
+def is_identity(line: bytes) -> bool:
+    """Whether a field line tells of a client's certificate."""
+    return line.lower().startswith(_IDENTITY)
 
 
 @lru_cache(maxsize=4096)
 def may_be_trailer(name: bytes) -> bool:
     """Whether a field, as spelt by the sender, may stand in a trailer section."""
     usual = _usual_spelling(name.lower())
-    return usual not in TRAILER_FORBIDDEN and _request_kind(usual) != CLAIM and usual not in _REQUEST_KINDS
+    return not (
+        usual in TRAILER_FORBIDDEN or usual in _own_fields or usual in _REQUEST_KINDS or _request_kind(usual) == CLAIM
+    )
 
 
 @lru_cache(maxsize=4096)

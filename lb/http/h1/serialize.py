@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from lb.http.forwarded import extend, node
+from lb.http.h1.parse import is_identity
 from lb.http.message import RequestFields, RequestHead
 
 #: The bytes between the target of a request line and the value of Host.
@@ -24,16 +25,24 @@ _VIA_11: Final = _VIA[1]
 
 
 def request_lines(
-    fields: RequestFields, peer: bytes, proto: bytes, trusted: bool, last: RequestFields | None = None, minor: int = 1
+    fields: RequestFields,
+    peer: bytes,
+    proto: bytes,
+    trusted: bool,
+    last: RequestFields | None = None,
+    minor: int = 1,
+    identity: bytes | None = None,
 ) -> bytes:
     """The bytes that a target gets between the value of Host and the value of X-Request-Id.
 
     `peer` is the client's address ("192.0.2.1", "2001:db8::1" or "unix"), and `proto` is http or https. With `trusted`
     the peer's forwarding fields are extended, otherwise replaced. `last` are the fields of the request before, if it
-    came on the same connection. `minor` is the head's.
+    came on the same connection. `minor` is the head's. `identity` are the lines about the client's certificate, where
+    the listener verifies clients: they replace whatever a trusted proxy says of one.
     """
     if trusted and fields.claims:
-        fields.forwarded_lines = [*fields.forwarded_lines, *fields.claims]
+        claims = fields.claims if identity is None else [line for line in fields.claims if not is_identity(line)]
+        fields.forwarded_lines = [*fields.forwarded_lines, *claims]
         fields.claims = []
     lines = [b"\r\n", *fields.forwarded_lines]
     if fields.chunked:
@@ -50,7 +59,7 @@ def request_lines(
     if last is not None and not trusted and last.host == fields.host:
         fields.forwarding_lines = last.forwarding_lines
     else:
-        fields.forwarding_lines = _forwarding_lines(fields, peer, proto, trusted) + _VIA[minor]
+        fields.forwarding_lines = _forwarding_lines(fields, peer, proto, trusted) + (identity or b"") + _VIA[minor]
     lines.append(fields.forwarding_lines)
     return b"".join(lines)
 

@@ -27,6 +27,7 @@ from lb.http.h1.parse import RequestError, check_partial, read_request, read_req
 from lb.http.h1.replies import reply
 from lb.http.h1.serialize import request_lines
 from lb.http.message import RequestFields, RequestHead, ResponseHead
+from lb.net.tls.identity import identity_of
 from lb.proxy.exchange import Exchange
 from lb.proxy.front import in_networks
 from lb.proxy.h1.answer import AnswerWriter
@@ -96,6 +97,7 @@ class Downstream(AnswerWriter):
         "deadline",
         "front",
         "half_closed",
+        "identity",
         "listener",
         "live",
         "proto",
@@ -114,6 +116,7 @@ class Downstream(AnswerWriter):
         self.peer = b"unknown"
         self.proto = b"https" if listener.tls else b"http"
         self.trusted = False
+        self.identity: bytes | None = None  # lines about the client's certificate, where the listener verifies clients
         self.client_key = b""  # counted under this address; b"": not counted
         self.state = HEAD
         self.private = None  # made when the first connection is kept for this client
@@ -165,6 +168,8 @@ class Downstream(AnswerWriter):
             self._turn_away("connections", "this worker serves as many connections as it may")
             return
         front.clients.add(self)
+        if listener.tls is not None:
+            self.identity = identity_of(listener.tls, transport.get_extra_info("ssl_object"))
         if listener.bind in front.removed_binds:
             self.close_after_next()
         if front.draining:  # it waited in the queue, or its TLS handshake was under way
@@ -224,6 +229,10 @@ class Downstream(AnswerWriter):
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_lost()
+
+    def read_anew(self) -> None:
+        """Fields have another meaning from now on: what was made of the last head is not used again."""
+        self._raw, self._head = b"", None
 
     def unregister(self) -> None:
         self.state = CLOSED
@@ -385,7 +394,7 @@ class Downstream(AnswerWriter):
             if not head.minor and fields.upgrade:
                 # RFC 9110 section 7.8: an Upgrade of HTTP/1.0 is ignored.
                 fields.upgrade = b""
-                fields.cached_lines = request_lines(fields, self.peer, self.proto, self.trusted)
+                fields.cached_lines = request_lines(fields, self.peer, self.proto, self.trusted, identity=self.identity)
         elif len(raw) <= MEMO_LIMIT:
             self._raw, self._head, self._block_at = raw, head, line_end + 2
         return head
@@ -394,7 +403,7 @@ class Downstream(AnswerWriter):
         """The fields of a header block. Parts that equal the last block's are reused."""
         fields = read_request_fields(block, self._block_limit, self._count_limit)
         before = last.fields if last is not None else None
-        fields.cached_lines = request_lines(fields, self.peer, self.proto, self.trusted, before)
+        fields.cached_lines = request_lines(fields, self.peer, self.proto, self.trusted, before, identity=self.identity)
         if before is not None and before.user_agent == fields.user_agent and before.host == fields.host:
             fields.log_fragment = before.log_fragment
         return fields
