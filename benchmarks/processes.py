@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ from pathlib import Path
 
 #: The proxy has the first processor to itself; the origin and the load share the second.
 PROXY_CPU, LOAD_CPU = 0, (os.cpu_count() or 1) - 1
+#: For clients that do not care who serves them.
+ANY_CERTIFICATE = ssl._create_unverified_context()
 #: Linux's clock id of a process's CPU time is made of its pid and these bits (CPUCLOCK_SCHED).
 _CPU_CLOCK = 2
 
@@ -33,10 +36,11 @@ class Server:
     port: int
     process: subprocess.Popen[bytes]
     serving: Callable[[], list[int]]  # process ids that carry traffic
+    tls: bool = False
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def cpu_seconds(self) -> float:
         """User and system time of the processes that carry traffic."""
@@ -133,7 +137,7 @@ def await_answer(url: str, process: subprocess.Popen[bytes], within: float = 30.
     """Wait until `url` answers 200; seconds."""
     until = time.monotonic() + within
     while True:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1) as response:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1, context=ANY_CERTIFICATE) as response:
             if response.status == 200:
                 return
         if process.poll() is not None:

@@ -17,7 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.origin import ANSWER, TEMPORARY, UP
-from benchmarks.processes import PROXY_CPU, Server, await_answer, binary, children, free_port, start, stop
+from benchmarks.processes import (
+    ANY_CERTIFICATE,
+    PROXY_CPU,
+    Server,
+    await_answer,
+    binary,
+    children,
+    free_port,
+    start,
+    stop,
+)
 
 #: Connections that each proxy accepts: what the limit of open files leaves, each taking one to a target as well.
 CONNECTIONS = min(20000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - 600)
@@ -35,6 +45,7 @@ class Setup:
     routes: int = 1  # more than one (lb and nginx): so many routes /s-N/ to the one pool
     checks: str = ""  # interval of each target's health check, as "1s"; "": none
     websocket: bool = False
+    certificate: str = ""  # a file with a key and its certificate: clients speak TLS 1.3 (lb and nginx)
     features: str = ""  # lb: further lines of each service
     readiness: str = "none"  # lb: the check's protocol when there are no `checks`
     python: str = sys.executable  # lb's interpreter
@@ -104,10 +115,17 @@ def nginx(setup: Setup) -> Server:
         f"http {{ {log if setup.log else 'access_log off;'} keepalive_requests 100000000; client_max_body_size 0;"
         f"proxy_max_temp_file_size 0; {TEMPORARY.format(folder)}"
         f"map $http_upgrade $upgrade_or_not {{ default upgrade; '' ''; }} {pools}"
-        f"server {{ listen 127.0.0.1:{port} reuseport backlog=8192; {settings} {routes} }} }}"
+        f"server {{ listen 127.0.0.1:{port} {'ssl ' if setup.certificate else ''}reuseport backlog=8192;"
+        f" {_nginx_tls(setup.certificate)} {settings} {routes} }} }}"
     )
     process = start([binary("nginx"), "-c", str(config)], setup.cpus, folder, f"nginx-{port}")
-    return _up(Server("nginx", port, process, lambda: children(process.pid)), folder)
+    return _up(Server("nginx", port, process, lambda: children(process.pid), bool(setup.certificate)), folder)
+
+
+def _nginx_tls(certificate: str) -> str:
+    if not certificate:
+        return ""
+    return f"ssl_certificate {certificate}; ssl_certificate_key {certificate}; ssl_protocols TLSv1.3;"
 
 
 # --- HAProxy ---------------------------------------------------------------------------------------------------------
@@ -322,7 +340,7 @@ def lb(setup: Setup) -> Server:
     config = folder / f"lb-{port}.yaml"
     config.write_text(
         f"""
-listeners: [127.0.0.1:{port}]
+listeners: [{_lb_listener(port, setup.certificate)}]
 admin: {{bind: 127.0.0.1:0}}
 state_dir: {folder}/lb-{port}.state
 access_log: {f"{{path: {folder}/lb-{port}.log}}" if setup.log else "off"}
@@ -334,14 +352,21 @@ routes:{routes}
     command = [setup.python, "-m", "lb", "run", str(config), "--workers", str(setup.workers)]
     environ = {"PYTHONPATH": str(setup.checkout)}
     process = start(command, setup.cpus, folder, f"lb-{port}", environ)
-    return _up(Server("lb", port, process, lambda: children(process.pid)), folder)
+    return _up(Server("lb", port, process, lambda: children(process.pid), bool(setup.certificate)), folder)
+
+
+def _lb_listener(port: int, certificate: str) -> str:
+    if not certificate:
+        return f"127.0.0.1:{port}"
+    return f"{{bind: '127.0.0.1:{port}', tls: {{cert_file: {certificate}, key_file: {certificate}}}}}"
 
 
 def _up(server: Server, folder: Path) -> Server:
     """The server, once it passes the origin's answer on, whatever host is asked for; what it said, if it does not."""
     try:
         await_answer(f"{server.url}/", server.process)
-        with urllib.request.urlopen(urllib.request.Request(server.url, headers={"Host": "bench"}), timeout=5) as answer:
+        request = urllib.request.Request(server.url, headers={"Host": "bench"})
+        with urllib.request.urlopen(request, timeout=5, context=ANY_CERTIFICATE) as answer:
             if answer.read().decode() not in (ANSWER, UP):
                 raise RuntimeError(f"{server.name} answers by itself")
     except (RuntimeError, OSError) as error:

@@ -32,12 +32,13 @@ Examples:
   lb explain greeting
   lb explain 127.0.0.1:5001
   lb explain 4f1c0a9be2d300000017     (the X-Request-Id of an answer)
+  lb explain www.example.org
 
 Of requests that failed, were tried again or were answered by lb itself, the
 last 5,000 are known; of all others, the last two or three thousand of each
 worker."""
 )
-@click.argument("subject", metavar="SERVICE|TARGET|REQUEST-ID", shell_complete=names)
+@click.argument("subject", metavar="SERVICE|TARGET|REQUEST-ID|HOST", shell_complete=names)
 @admin_options
 @json_option
 def explain(client: Client, subject: str, as_json: bool) -> None:
@@ -45,6 +46,7 @@ def explain(client: Client, subject: str, as_json: bool) -> None:
 
     The last probes with their errors, counters against thresholds, what has to
     happen next and when. For a request: where it went, what was tried and why.
+    For a host name: which certificate it gets, and which routes it takes.
     """
     answer = asked(client, subject)
     if as_json:

@@ -31,6 +31,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Look": {
         "status": ("lb.cli.status:status", "Services, pools and targets at a glance."),
         "explain": ("lb.cli.explain:explain", "Why something is, or is not, getting traffic."),
+        "certificates": ("lb.cli.certificates:certificates", "What certificate each name gets, why, and until when."),
         "events": ("lb.cli.events:events", "What happened: state changes, switches, reloads."),
         "probe": ("lb.cli.target:probe", "Probe a target now; show asked, got and expected."),
     },

@@ -30,15 +30,18 @@ def reload(client: Client, force: bool, as_json: bool) -> None:
     errors are listed and the exit code is 1. The same if a service that is
     served now would have no target that can serve, unless --force. The exit
     code is also 1 when a worker has not confirmed the new configuration: the
-    worker is named, and will be replaced.
+    worker is named, and will be replaced. And it is 1 when a certificate
+    could not be taken: all others are, and the former one is served on.
     """
     answer = client.post("/api/v1/reload", {"force": force}, doing="reading the file again")
     if as_json:
         click.echo(json.dumps(answer, indent=2))
-        return
-    for line in told(answer):
-        for part in wrapped(line, "  "):
-            click.echo(part)
+    else:
+        for line in told(answer):
+            for part in wrapped(line, "  "):
+                click.echo(part)
+    if answer.get("unusable"):
+        raise SystemExit(1)
 
 
 def told(answer: Json) -> list[str]:
@@ -46,4 +49,10 @@ def told(answer: Json) -> list[str]:
     lines = ["Reloaded.", *(f"  {line}" for line in answer["lines"])] if answer["changed"] else ["Nothing to change."]
     if answer["forced"]:
         lines.append(f"Forced: {answer['forced']}")
-    return lines + [f"Warning: {text}" for text in answer["warnings"]]
+    lines += [f"Warning: {text}" for text in answer["warnings"]]
+    unusable = answer.get("unusable", [])
+    if unusable:
+        count = f"{len(unusable)} certificate{'s' * (len(unusable) != 1)}"
+        lines.append(f"Partial: {count} could not be taken, and everything else was:")
+        lines += [f"  {each['told']}" for each in unusable]
+    return lines

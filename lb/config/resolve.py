@@ -55,12 +55,16 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class UnusablePair:
-    """A certificate of a listener, as it is on the disk, that cannot be served."""
+    """A certificate of a listener that cannot be served as it is on the disk; or authorities of its clients, or a
+    directory."""
 
     cert_file: str
     key_file: str
     reason: str
-    kept: bool  # the certificate that was there before is served on
+    kept: bool  # what was read before is in force still
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {'the former one stays in force' if self.kept else 'it is not served'}"
 
 
 @dataclass(frozen=True, slots=True)

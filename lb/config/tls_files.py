@@ -23,7 +23,7 @@ from lb.config.model.config import Config
 from lb.config.resolve import UnusablePair, World, resolve
 from lb.config.tls_values import clients, digests, servers, with_settings
 from lb.config.yaml.problems import ConfigError, Problem
-from lb.core.certificates import Certificate, ClientAuth, Policy, Source, TlsServer
+from lb.core.certificates import REQUIRED, Certificate, ClientAuth, Policy, Source, TlsServer
 from lb.core.targets import TlsClient
 from lb.net.tls import contexts
 
@@ -83,10 +83,10 @@ class _Reading:
         self._clients: dict[TlsClient, TlsClient] = {}
         self._certificates: dict[tuple[str, str], Certificate | None] = {}
         self._former_files = former.files if former is not None else {}
+        formers = servers(former) if former is not None else set()
+        self._former_clients = {(each.client.ca_file, each.client.crl_file): each.client for each in formers}
         self._former: dict[tuple[str, str], Certificate] = {
-            (each.cert_file, each.key_file): each
-            for server in (servers(former) if former is not None else ())
-            for each in server.certificates
+            (each.cert_file, each.key_file): each for server in formers for each in server.certificates
         }
 
     def client(self, tls: TlsClient) -> TlsClient:
@@ -104,7 +104,34 @@ class _Reading:
     def _client_auth(self, client: ClientAuth) -> ClientAuth:
         if not client.ca_file:
             return client
-        return replace(client, digests=(self._digest(client.ca_file), self._digest(client.crl_file)))
+        read = replace(client, digests=(self._digest(client.ca_file), self._digest(client.crl_file)))
+        former = self._former_clients.get((client.ca_file, client.crl_file))
+        if former is None or former.digests == read.digests or not former.digests[0]:
+            return read
+        reason = self._authorities_fault(read)
+        if not reason:
+            return read
+        # Nobody comes in by what cannot be read; whoever came in by the former authorities still does.
+        self._unusable(UnusablePair(client.ca_file, client.crl_file, reason, True))
+        self.files |= {digest: self._former_files[digest] for digest in former.digests if digest in self._former_files}
+        return replace(client, digests=former.digests)
+
+    def _authorities_fault(self, client: ClientAuth) -> str:
+        """Why clients cannot be verified by these authorities and lists; empty: they can."""
+        named = zip((client.ca_file, client.crl_file), client.digests, strict=True)
+        missing = [path for path, digest in named if path and not digest]
+        if missing:
+            return f"{' and '.join(missing)} cannot be read"
+        try:
+            contexts.server_context((), Policy(client=replace(client, mode=REQUIRED)), self.files)
+        except (OSError, ValueError) as error:
+            files = " and ".join(filter(None, (client.ca_file, client.crl_file)))
+            return f"{files} cannot be used: {contexts.in_words(contexts.openssl_reason(error))}"
+        return ""
+
+    def _unusable(self, pair: UnusablePair) -> None:
+        if pair not in self.unusable:
+            self.unusable.append(pair)
 
     def _of_source(self, position: int, source: Source) -> Iterator[Certificate]:
         for pair in self._pairs(source):
@@ -126,12 +153,13 @@ class _Reading:
         """A directory's pairs, and pairs that it had and of which one file is gone."""
         try:
             pairs = list(list_directory(directory).pairs)
-        except FileNotFoundError:
-            pairs = []  # certificates that lb gets by itself have no directory before the first one
         except OSError as error:
-            reason = f"the directory cannot be read: {error.strerror or error}"
-            self.unusable.append(UnusablePair(directory, directory, reason, True))
-            return [pair for pair in self._former if str(Path(pair[0]).parent) == directory]
+            kept = [pair for pair in self._former if str(Path(pair[0]).parent) == directory]
+            # Certificates that lb gets by itself have no directory before the first one.
+            if kept or not isinstance(error, FileNotFoundError):
+                reason = f"the directory {directory} cannot be read: {(error.strerror or str(error)).lower()}"
+                self._unusable(UnusablePair(directory, "", reason, bool(kept)))
+            return kept
         halves = [
             pair
             for pair in self._former
@@ -163,7 +191,7 @@ class _Reading:
         if not reason:
             return pair
         kept = former is not None and all(digest in self._former_files for digest in former.digests)
-        self.unusable.append(UnusablePair(cert_file, key_file, reason, kept))
+        self._unusable(UnusablePair(cert_file, key_file, reason, kept))
         if former is not None and kept:
             self.files |= {digest: self._former_files[digest] for digest in former.digests}
             return former

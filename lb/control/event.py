@@ -14,7 +14,7 @@ class Event(View):
     """Unix time."""
     kind: str
     """transition | liveness | address | switch | rollout | drain | weight | handover | reload | start | stop |
-    upgrade | worker | state | note"""
+    upgrade | worker | state | certificate | note"""
     subject: str
     """The service, pool or target that the event is about; `lb` and `all` (all targets): about no single one."""
     text: str

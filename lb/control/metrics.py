@@ -142,7 +142,18 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "lb_config_reloads_total": (
         "counter",
         ("result",),
-        "Readings of the configuration by result (ok, failed, unconfirmed: in force, but a worker did not confirm it).",
+        "Readings of the configuration by result (ok; partial: some certificates could not be taken; failed; "
+        "unconfirmed: in force, but a worker did not confirm it).",
+    ),
+    "lb_tls_certificate_not_after_seconds": (
+        "gauge",
+        ("name",),
+        "Unix time at which the certificate of a host name ends; of several, the first end.",
+    ),
+    "lb_tls_certificates_unusable": (
+        "gauge",
+        (),
+        "Certificates that are broken on the disk, so that the former one is served, or none.",
     ),
     "lb_worker_restarts_total": ("counter", (), "Workers that had to be replaced."),
     "lb_background_restarts_total": (
@@ -170,7 +181,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
 
 _NONE = ("none", "none", "none")
 #: The results of reading the configuration.
-RELOADS = ("ok", "failed", "unconfirmed")
+RELOADS = ("ok", "partial", "failed", "unconfirmed")
 
 
 class ProcessFigures(NamedTuple):
@@ -220,6 +231,8 @@ class Figures:
     errors: Mapping[str, int] = field(default_factory=dict)  # supervisor | worker → exceptions that nothing caught
     workers: int = 0
     state_writable: bool = True
+    certificates: Mapping[str, float] = field(default_factory=dict)  # host name → Unix time of its certificate's end
+    certificates_unusable: int = 0
 
 
 def exposition(figures: Figures) -> bytes:
@@ -286,6 +299,8 @@ class _Collector:
         yield _gauge("lb_access_log_writable", {(): f.log_writable})
         yield _counter("lb_requests_lost_total", {(): f.requests_lost})
         yield _gauge("lb_config_last_reload_successful", {(): f.reload_ok})
+        yield _gauge("lb_tls_certificate_not_after_seconds", {(name,): at for name, at in f.certificates.items()})
+        yield _gauge("lb_tls_certificates_unusable", {(): f.certificates_unusable})
         yield _counter("lb_config_reloads_total", {(result,): f.reloads.get(result, 0) for result in RELOADS})
         yield _counter("lb_worker_restarts_total", {(): f.worker_restarts})
         yield _counter("lb_background_restarts_total", {(label,): f.restarts.get(label, 0) for label in LOOPS})

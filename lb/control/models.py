@@ -304,7 +304,7 @@ class Explanation(View):
 
     subject: str
     """The subject of the question."""
-    kind: Literal["service", "target", "request"]
+    kind: Literal["service", "target", "request", "host"]
     """The kind of the subject."""
     summary: str
     """The answer in one sentence."""
@@ -435,6 +435,21 @@ class ReloadRequest(Wanted):
     """Even if a service that is served now has no target that can serve then."""
 
 
+class UnusableCertificate(View):
+    """A certificate that cannot be served as it is on the disk; or authorities of clients, or a directory."""
+
+    cert_file: str
+    """The file of the certificate."""
+    key_file: str
+    """The file of its key."""
+    reason: str
+    """The fault."""
+    kept: bool
+    """Whether what was read before is in force still."""
+    told: str
+    """All of this in one sentence."""
+
+
 class ReloadResult(View):
     """The changes of a reload."""
 
@@ -448,6 +463,8 @@ class ReloadResult(View):
     """Which services have no target that can serve now, if that was forced."""
     warnings: list[str] = Field(default_factory=list)
     """The settings that do not work as the file says: an access log that cannot be written."""
+    unusable: list[UnusableCertificate] = Field(default_factory=list)
+    """Certificates that could not be taken. Everything else is in force: the reload was partial."""
 
 
 class UpgradeRequest(Wanted):

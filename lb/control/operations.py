@@ -6,7 +6,9 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lb.config.changes import Change, Plan
+from lb.config.resolve import UnusablePair
 from lb.config.yaml.problems import ConfigError, Problem
+from lb.control.certificate_models import NameView
 from lb.control.events import EventLog
 from lb.core.consequences import Consequence
 from lb.core.refusals import Obstacle, Refusal, Refused
@@ -72,6 +74,7 @@ class Reloaded(NamedTuple):
     changes: tuple[Change, ...]
     forced: str = ""  # empty: nothing had to be
     warnings: tuple[str, ...] = ()  # what will not work as the file says
+    unusable: tuple[UnusablePair, ...] = ()  # certificates that could not be taken: the reload was partial
 
     @property
     def lines(self) -> list[str]:
@@ -118,6 +121,12 @@ class Operations(Protocol):
 
     def runs(self, since: float, subject: str) -> list[RunView]:
         """The probes of what `subject` names (empty: everything) since then, folded into runs, oldest first."""
+
+    def certificates(self) -> list[NameView]:
+        """What each name of a listener's certificates gets."""
+
+    def certificates_of(self, name: str) -> list[NameView]:
+        """What a host name gets from each listener with TLS."""
 
     async def metrics(self) -> bytes: ...
 

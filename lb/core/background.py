@@ -8,9 +8,12 @@ from __future__ import annotations
 #: Label → the loop's name for people. Loops of workers come last.
 LOOPS = {
     "announcements": "the announcement that a pool is drained",
+    "certificates": "the watch on certificates' files",
     "drains": "the loop of drains",
     "handovers": "the loop of handovers",
     "rates": "the sampling of rates",
+    "issuing": "the loop that has new certificates served",
+    "orders": "the loop that orders certificates",
     "reaper": "the reaper of ended child processes",
     "rollouts": "the loop of rollouts",
     "sweep": "the sweep for failing targets",

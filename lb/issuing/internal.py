@@ -73,7 +73,12 @@ class InternalAuthority:
         self._wall = wall
         self._root: Root | None = None
         self._root_stored = False
-        self._held: dict[str, bytes] = {}  # by path: certificates that the disk has not taken
+        self._held: dict[str, bytes] = {}  # by name: certificates that the disk has not taken
+
+    @property
+    def in_memory(self) -> frozenset[str]:
+        """Names whose certificates the disk has not taken."""
+        return frozenset(self._held)
 
     @property
     def root_file(self) -> Path:
@@ -88,35 +93,34 @@ class InternalAuthority:
         return self._root
 
     def ensure(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Have a certificate for each name; renew what is due. Returns the ones that are in memory alone, by path."""
-        wanted = {str(internal_file(self._state_dir, name)): name for name in names}
-        self._held = {path: pem for path, pem in self._held.items() if path in wanted}
+        """Key and certificate for each name, by name. Issues what is missing, and renews what is due."""
+        wanted = dict.fromkeys(names)
+        self._held = {name: pem for name, pem in self._held.items() if name in wanted}
         if not wanted:
             return {}
         trouble, self.trouble = self.trouble, ""
         root = self.root()
         if not self._root_stored:
             self._store_root(root)
-        for path, name in wanted.items():
-            pem = self._held.get(path) or _read(Path(path))
-            if pem is not None and self._serves(pem, name, root):
-                if path not in self._held:
-                    continue
-            else:
-                pem = self._issue(name, root)
-            self._held[path] = pem
-            if self._root_stored and self._write(Path(path), pem):
-                del self._held[path]
+        found = {name: self._certificate(name, root) for name in wanted}
         if self.trouble and self.trouble != trouble:
             self._tell(f"{self.folder}: {self.trouble}; the internal authority's certificates are in memory alone")
-        return dict(self._held)
+        return found
+
+    def _certificate(self, name: str, root: Root) -> bytes:
+        path = internal_file(self._state_dir, name)
+        pem = self._held.get(name) or _read(path)
+        if pem is None or not self._serves(pem, name, root):
+            pem = self._held[name] = self._issue(name, root)
+        if name in self._held and self._root_stored and self._write(path, pem):
+            del self._held[name]
+        return pem
 
     def renew(self, name: str) -> None:
         """Have the next `ensure` issue a new certificate for a name."""
-        path = internal_file(self._state_dir, name)
-        self._held.pop(str(path), None)
+        self._held.pop(name, None)
         with suppress(OSError):
-            path.unlink()
+            internal_file(self._state_dir, name).unlink()
 
     # --- the root ---------------------------------------------------------------------------------------------------
 

@@ -221,6 +221,12 @@ class Log(Observer):
             f',"client":"{exchange.peer.decode()}","host":{quoted(head.host)},"protocol":"{head.protocol.decode()}",'
             f'"user_agent":{quoted(head.fields.user_agent)}'
         )
+        if exchange.tls is not None:
+            known = exchange.tls
+            text += (
+                f',"tls_version":"{known.version}","tls_cipher":"{known.cipher}","tls_name":"{known.server_name}",'
+                f'"tls_resumed":{"true" if known.resumed else "false"}'
+            )
         return text.encode() + _END
 
     @staticmethod

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from lb.http.message import ResponseHead
+    from lb.net.tls.session import Established
     from lb.proxy.lane import Lane
     from lb.proxy.target_stream import TargetStream
 
@@ -52,13 +53,14 @@ class PrivateStreams:
 class ClientStream:
     """The client of an exchange, and the way for its answer. A subclass sets all of the attributes."""
 
-    __slots__ = ("blocked", "peer", "private", "transport", "trusted")
+    __slots__ = ("blocked", "peer", "private", "tls", "transport", "trusted")
 
     peer: bytes  # its address
     trusted: bool  # its forwarding fields and its request id are believed
     transport: asyncio.Transport  # for a tunnel
     private: PrivateStreams | None  # its own connections to targets; None: it has none
     blocked: bool  # it takes no more for now
+    tls: Established | None  # what its TLS handshake came to; None: it speaks without TLS
 
     @property
     def send_timeout(self) -> float:

@@ -42,6 +42,7 @@ from lb.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from lb.core.limiter import GradientLimiter
+    from lb.net.tls.session import Established
     from lb.proxy.client_stream import ClientStream, PrivateStreams
     from lb.proxy.lane import Lane, Lease
     from lb.proxy.mirror import MirrorClient
@@ -219,6 +220,10 @@ class Exchange(Ended):
     @property
     def peer(self) -> bytes:
         return self.client.peer
+
+    @property
+    def tls(self) -> Established | None:
+        return self.client.tls
 
     @property
     def service_name(self) -> str:

@@ -89,6 +89,7 @@ class MirrorClient(ClientStream):
         self.transport = None  # type: ignore[assignment]  # a copy becomes no tunnel
         self.private = None
         self.blocked = False
+        self.tls = original.client.tls
         self.exchange: Exchange | None = None
         self._mirroring = mirroring
         self._original = original

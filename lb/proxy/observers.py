@@ -8,10 +8,13 @@ tuple, and costs nothing. The counters (`stats`) are told first, by a call of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lb.core.limiter import GradientLimiter
 from lb.proxy.target_stream import Requester
+
+if TYPE_CHECKING:
+    from lb.net.tls.session import Established
 
 
 class Copy(Protocol):
@@ -59,6 +62,11 @@ class Ended(Requester):
     @property
     def peer(self) -> bytes:
         """The address of its client."""
+        raise NotImplementedError
+
+    @property
+    def tls(self) -> Established | None:
+        """What its client's TLS handshake came to; None: there was none."""
         raise NotImplementedError
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from lb.control.certificate_models import NameView, RouteView
 from lb.control.models import Explanation
 from lb.control.probe_history import ProbeHistory
 from lb.core.explain import explain, span, trial_text
@@ -13,6 +14,7 @@ from lb.core.rotation import given_shares, is_served, rules_of
 from lb.core.targets import Service, Target
 from lb.health.monitor import Monitor
 from lb.process.channel import Command
+from lb.supervisor.certificate_views import CertificateViews
 from lb.supervisor.desired import DesiredState
 from lb.supervisor.handovers import Handovers
 from lb.supervisor.lookup import service_of, target_of
@@ -41,6 +43,7 @@ class Explanations:
         probe_history: ProbeHistory,
         rollouts: Rollouts,
         handovers: Handovers,
+        certificates: CertificateViews,
     ) -> None:
         self._state = state
         self._desired = desired
@@ -51,14 +54,17 @@ class Explanations:
         self._probe_history = probe_history
         self._rollouts = rollouts
         self._handovers = handovers
+        self._certificates = certificates
 
     async def of(self, subject: str) -> Explanation:
-        """Explain a service, a target or a request by its id. Raises `Refused`."""
+        """Explain a service, a target, a request by its id, or a host name. Raises `Refused`."""
         if any(service.name == subject for service in self._state.world.snapshot.services):
             return self._explain_service(service_of(self._state, subject))
         try:
             return self._explain_target(target_of(self._state, subject))
         except Refused as unknown:
+            if self._certificates.knows(subject):
+                return _explain_host(subject, self._certificates.of_name(subject), self._certificates.routes(subject))
             record = self._totals.records.get(subject)
             if record is None:  # the workers keep what went well themselves: it is asked for too rarely to be sent
                 self._workers.send_command(Command("recall", subject=subject))
@@ -174,3 +180,34 @@ def _explain_request(record: RequestRecord) -> Explanation:
     predicate = f"ended with {record.code}{reason}"
     summary = f"{record.id} {predicate}"
     return Explanation(subject=record.id, kind="request", summary=summary, predicate=predicate, lines=lines)
+
+
+def _explain_host(name: str, found: list[NameView], routes: list[RouteView]) -> Explanation:
+    """Which certificate a host name gets, and which routes its requests take."""
+    lines = []
+    for each in found:
+        files = " and ".join(f"{one.file} ({one.algorithm})" for one in each.certificates)
+        lines.append(f"At {each.listener}, {each.why}{f': {files}' if files else ''}.")
+        lines += [f"The chain in {one.file}: {one.chain_fault}." for one in each.certificates if one.chain_fault]
+        lines += [
+            f"{one.file} cannot be taken as it is on the disk: {one.failure}; the former one is served."
+            for one in each.certificates
+            if one.kept
+        ]
+        if each.client_certificates != "off":
+            lines.append(f"At {each.listener}, clients' certificates are {each.client_certificates}.")
+    lines += [f"Requests for {each.path} go to {each.service}." for each in routes]
+    if not routes:
+        lines.append("No route takes its requests: they get 404.")
+    ends = min((each.not_after for each in found if each.not_after is not None), default=None)
+    refused = bool(found) and all(each.reason == "refused" for each in found)
+    if refused:
+        predicate = "is refused: no certificate covers it"
+    elif not found:
+        predicate = "is served without TLS"
+    else:
+        predicate = "is served"
+        if ends is not None:
+            left = ends - time.time()
+            predicate += f", and its certificate {'ends in' if left > 0 else 'ended before'} {span(abs(left))}"
+    return Explanation(subject=name, kind="host", summary=f"{name} {predicate}", predicate=predicate, lines=lines)

@@ -30,8 +30,9 @@ from lb import build_form, early_signals
 from lb.config.check.file_modes import modes_of_admin
 from lb.config.load import Served, load_again
 from lb.config.model.config import Config
+from lb.config.resolve import World
 from lb.config.tls_files import load_world
-from lb.config.tls_values import tls_paths
+from lb.config.tls_values import server_paths, tls_paths
 from lb.control.probe_history import ProbeHistory
 from lb.core.refusals import Refusal, Refused
 from lb.health.monitor import Monitor
@@ -40,6 +41,8 @@ from lb.process.channel import Command
 from lb.process.descriptors import connections, keep_from_children, raise_limit
 from lb.process.guard import Guard
 from lb.supervisor.admin_port import AdminPort, import_server, read_credentials
+from lb.supervisor.certificate_watch import CertificateWatch
+from lb.supervisor.certificates import Certificates
 from lb.supervisor.desired import DesiredState
 from lb.supervisor.drains import Drains
 from lb.supervisor.ejections import Ejections
@@ -48,10 +51,11 @@ from lb.supervisor.findings import Findings
 from lb.supervisor.handovers import Handovers
 from lb.supervisor.health_counters import HealthCounters
 from lb.supervisor.installation import Installation
+from lb.supervisor.issuing import Issuing
 from lb.supervisor.os import reaper, systemd
 from lb.supervisor.os.file_watch import FileWatch
 from lb.supervisor.rates import Rates
-from lb.supervisor.reloads import Reloads, text_of
+from lb.supervisor.reloads import NotNow, Reloads, text_of
 from lb.supervisor.rollouts import Rollouts
 from lb.supervisor.rotations import Rotations
 from lb.supervisor.sockets import CannotListen, is_at, open_listener, remove_left_over
@@ -83,6 +87,8 @@ log = logging.getLogger("lb")
 REMEMBER_EVERY = 1.0
 #: Seconds between two samples for rates.
 SAMPLE_EVERY = 1.0
+#: Seconds within which a certificate's second file has to follow its first one.
+HALF_WRITTEN = 2.0
 #: Seconds at most that a successor waits for the first verdicts before its workers serve beside the old ones.
 FIRST_VERDICTS = 5.0
 
@@ -109,12 +115,14 @@ class Supervisor:
         read: Callable[[Path, Served], Config] = load_again,
         upgradable: bool = True,
     ) -> None:
-        world = load_world(config)
-        text, paths = text_of(path), tls_paths(world)
-        self.state = State(path=path, text=text, config=config, file_world=world, world=world, tls_paths=paths)
         self.upgradable = upgradable
         self.store = FileStore(_under(path, config.state_dir))
         self.events = Events()
+        self.issuing = Issuing(self.store.directory, self.events, lambda: (self.workers, self.rotations))
+        self.issuing.configure(config)
+        world = load_world(config, held=self.issuing.held(config))
+        text, paths = text_of(path), tls_paths(world)
+        self.state = State(path=path, text=text, config=config, file_world=world, world=world, tls_paths=paths)
         self.desired = DesiredState(self.store, self.state, self.events)
         self.probe_history = ProbeHistory()
         self.totals = Totals()
@@ -196,6 +204,7 @@ class Supervisor:
             self.handovers,
             self._watch_file,
         )
+        self.certificate_watch = CertificateWatch(lambda: server_paths(self.state.file_world), self._read_certificates)
         self.file_watch = FileWatch(path, lambda: self.reloads.quietly("watch"), more=lambda: self.state.tls_paths)
         self.reloads = Reloads(
             self.state,
@@ -209,6 +218,9 @@ class Supervisor:
             read,
             self.admin,
         )
+        self.certificates = Certificates(self.events)
+        self.reloads.on_read = self._on_read
+        self.reloads.held = self.issuing.held
         self._given: list[socket.socket] = []  # by systemd
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -241,10 +253,12 @@ class Supervisor:
     @cached_property
     def operations(self) -> LiveOperations:
         """The questions and orders of the admin port."""
+        from lb.supervisor.certificate_views import CertificateViews
         from lb.supervisor.explanations import Explanations
         from lb.supervisor.metrics import Metrics
         from lb.supervisor.operations import LiveOperations
 
+        certificate_views = CertificateViews(self.state, self.certificates)
         return LiveOperations(
             self.state,
             self.desired,
@@ -269,6 +283,7 @@ class Supervisor:
                 self.probe_history,
                 self.rollouts,
                 self.handovers,
+                certificate_views,
             ),
             Metrics(
                 self.state,
@@ -282,7 +297,9 @@ class Supervisor:
                 self.reloads,
                 self.guard,
                 self.views,
+                certificate_views,
             ),
+            certificate_views,
             self.upgrade,
         )
 
@@ -469,6 +486,9 @@ class Supervisor:
             ("rollouts", self.rollouts.run),
             ("drains", self.drains.run),
             ("handovers", self.installation.run),
+            ("certificates", self.certificate_watch.run),
+            ("orders", self.issuing.order),
+            ("issuing", partial(self.issuing.take_in, self._take_in)),
         ):
             self._keep_running(label, body)
         if systemd.watchdog():
@@ -484,6 +504,7 @@ class Supervisor:
         if orphans.ended:
             text += f"; {len(orphans.ended)} of them hung and were killed"
         self.events.emit("start", text)
+        self.reloads.judge(self.state.file_world)
         if not build_form.is_optimised():
             log.info("Python %s was built without optimisation: requests cost more", platform.python_version())
         if connections() < FEW_CONNECTIONS:
@@ -510,6 +531,26 @@ class Supervisor:
         found = [sock for sock in self._given if is_at(sock, bind)]
         self._given = [sock for sock in self._given if sock not in found]
         return found
+
+    def _on_read(self, world: World) -> None:
+        """A world is in force."""
+        self.certificates.told(world)
+        self.issuing.configure(world.config)
+
+    async def _take_in(self) -> bool:
+        """Certificates that lb has got by itself are to be served; whether they are."""
+        try:
+            await self.reloads.read_certificates("issuing")
+        except NotNow:
+            return False
+        except Refused:
+            pass  # they are in force, and a worker that has not confirmed them was told of
+        return True
+
+    async def _read_certificates(self) -> None:
+        """A file of a certificate has changed. Half a pair has this long to become a whole one."""
+        with contextlib.suppress(NotNow, Refused):  # the next look comes again; a refusal was told
+            await self.reloads.read_certificates("watch", HALF_WRITTEN)
 
     def _watch_file(self, wanted: bool) -> None:
         if wanted and self._watching is None:

@@ -15,6 +15,7 @@ from lb.core.report import empty_tally
 from lb.core.rotation import given_shares
 from lb.health.monitor import Monitor
 from lb.process.guard import Guard
+from lb.supervisor.certificate_views import CertificateViews
 from lb.supervisor.desired import DesiredState
 from lb.supervisor.health_counters import HealthCounters
 from lb.supervisor.os.processes import figures as process_figures
@@ -43,6 +44,7 @@ class Metrics:
         reloads: Reloads,
         guard: Guard,
         views: Views,
+        certificates: CertificateViews,
     ) -> None:
         self._state = state
         self._desired = desired
@@ -55,6 +57,7 @@ class Metrics:
         self._reloads = reloads
         self._guard = guard
         self._views = views
+        self._certificates = certificates
 
     async def exposition(self) -> bytes:
         """The page of /metrics."""
@@ -112,6 +115,8 @@ class Metrics:
                 log_writable=not sums.log_trouble,
                 requests_lost=sums.lost,
                 reload_ok=self._reloads.ok and not self._workers.behind,
+                certificates=self._certificates.ends(),
+                certificates_unusable=len(self._certificates.unusable()),
                 worker_restarts=self._workers.restarts,
                 restarts=self._guard.restarts + Counter(sums.restarts),
                 errors={"supervisor": self._guard.errors, "worker": sums.errors},

@@ -19,6 +19,7 @@ from lb.config.model.config import Config
 from lb.config.resolve import World
 from lb.config.tls_files import load_world
 from lb.config.yaml.problems import ConfigError
+from lb.control.certificate_models import NameView
 from lb.control.event import Event
 from lb.control.events import EventLog
 from lb.control.models import (
@@ -42,6 +43,7 @@ from lb.core.digest import digest
 from lb.core.refusals import Obstacle, Refusal, Refused
 from lb.core.targets import Pool, Service
 from lb.health.monitor import Monitor
+from lb.supervisor.certificate_views import CertificateViews
 from lb.supervisor.desired import DesiredState, OtherVersion
 from lb.supervisor.drains import Drains
 from lb.supervisor.events import Events
@@ -82,6 +84,7 @@ class LiveOperations:
         views: Views,
         explanations: Explanations,
         metrics: Metrics,
+        certificates: CertificateViews,
         upgrade: Callable[[str, float], Awaitable[int]],
     ) -> None:
         self._state = state
@@ -99,6 +102,7 @@ class LiveOperations:
         self._views = views
         self._explanations = explanations
         self._metrics = metrics
+        self._certificates = certificates
         self._upgrade = upgrade
 
     @property
@@ -160,6 +164,12 @@ class LiveOperations:
     async def target(self, id: str) -> TargetView:
         sums = await self._sums()
         return self._views.target(target_of(self._state, id), sums)
+
+    def certificates(self) -> list[NameView]:
+        return self._certificates.names()
+
+    def certificates_of(self, name: str) -> list[NameView]:
+        return self._certificates.of_name(name)
 
     def readyz(self) -> tuple[bool, str]:
         return self._views.readyz()

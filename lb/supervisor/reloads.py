@@ -25,8 +25,9 @@ from lb.config.changes import Change, Plan
 from lb.config.diff import diff, needs_restart
 from lb.config.load import Served, load_text, read_text
 from lb.config.model.config import Config
+from lb.config.renewed import renewed
 from lb.config.resolve import World
-from lb.config.tls_files import check_renewed, load_world
+from lb.config.tls_files import NONE_HELD, Held, check_renewed, load_world, with_certificates_read_again
 from lb.config.tls_values import served_certificates
 from lb.config.yaml.problems import ConfigError
 from lb.control.operations import Reloaded
@@ -73,6 +74,10 @@ class CutsOff(Exception):  # noqa: N818 - it says what happened
         self.found = found
 
 
+#: Seconds between two readings of a pair that may be half written.
+READ_AGAIN = 0.2
+#: Certificates that cannot be used which one event names.
+MOST_NAMED = 3
 #: Why a configuration is refused.
 REFUSALS = (ConfigError, CannotListen, CutsOff)
 
@@ -130,6 +135,9 @@ class Reloads:
         self.loaded_at = time.time()
         self.counts: Counter[str] = Counter()
         self.needs_restart: list[str] = []  # differences between the file and what was read at the start alone
+        # The contents of certificates that lb has got by itself. It is called in a thread, and may issue some.
+        self.held: Callable[[Config], Held] = lambda config: NONE_HELD
+        self.on_read: Callable[[World], None] = lambda world: None  # is told each world that is in force
 
     async def reload(self, actor: str, force: bool = False, marks: Collection[str] | None = None) -> Reloaded:
         """Read the file again and do what it says. Raises `ConfigError`, `CannotListen`, `NotNow` or, unless `force`,
@@ -153,6 +161,40 @@ class Reloads:
             finally:
                 systemd.notify("READY=1")
             return await self._confirm(installed, actor)
+
+    async def read_certificates(self, actor: str, patience: float = 0.0) -> None:
+        """Read the files of listeners' certificates again, and nothing else. What is broken keeps its former contents.
+
+        `patience`: seconds for which a pair that is newly broken is read again, because it may be half written. Raises
+        `NotNow`, and `Refused` when a worker has not confirmed it."""
+        async with self._lock:
+            self._check_free()
+            former = self._state.file_world
+            until = time.monotonic() + patience
+            while True:
+                world = await asyncio.to_thread(self._again, former)
+                if set(world.unusable) <= set(former.unusable) or time.monotonic() >= until:
+                    break
+                await asyncio.sleep(READ_AGAIN)
+            if world.snapshot == former.snapshot and world.unusable == former.unusable:
+                return
+            changes = tuple(renewed(former, world))
+            candidate = Candidate(self._state.config, self._state.text, world)
+            await self._installation.install(candidate, lambda plan: None, dict, new_version=False)
+            self.judge(world)
+            if changes:
+                await self._confirm(Installed(changes, "", self._state.text, self._state.text), actor)
+            elif world.unusable:
+                self.counts["partial"] += 1
+
+    def _again(self, former: World) -> World:
+        return with_certificates_read_again(former, self.held(former.config))
+
+    def judge(self, world: World) -> None:
+        """Whether all of what was read is in force, and what is not."""
+        self.on_read(world)
+        self.ok = not world.unusable
+        self.error = "; ".join(map(str, world.unusable))
 
     async def replace(self, wanted: ConfigOrder, actor: str, marks: Collection[str] | None = None) -> Reloaded:
         """Make a text the file, and do what it says. Raises like `reload`, and `Edited` when the file differs from the
@@ -222,7 +264,7 @@ class Reloads:
         text = text_of(path)
         former = self._state.world
         config = self._load(path, served_certificates(former))
-        world = load_world(config, former)
+        world = load_world(config, former, self.held(config))
         check_renewed(self._state.world, world, str(path))
         restart = [str(change) for change in needs_restart(self._at_start, config)]
         credentials = read_credentials(config.admin, path.resolve().parent)
@@ -252,22 +294,24 @@ class Reloads:
         await self._installation.install(candidate, judge, prepare, new_version=bool(changes))
         await self._admin.use(read.credentials)
         self.needs_restart = read.restart
-        self.ok, self.error = True, ""
+        self.judge(read.world)
         self.loaded_at = time.time()
         return Installed(changes, forced, before, read.text)
 
     async def _confirm(self, installed: Installed, actor: str) -> Reloaded:
         """Wait for the workers, and tell what has changed."""
         result = "unconfirmed"
+        unusable = self._state.file_world.unusable
         try:
             await self._installation.confirm()
-            result = "ok"
+            result = "partial" if unusable else "ok"
         finally:
             self.counts[result] += 1
             forced = installed.forced
             self._events.emit(
                 "reload",
                 ("; ".join(map(str, installed.changes)) or "nothing has changed")
+                + (f"; partial: {'; '.join(map(str, unusable[:MOST_NAMED]))}" if unusable else "")
                 + (f" (forced: {forced})" if forced else ""),
                 actor=actor,
                 before=f"configuration {digest(installed.before.encode())}",
@@ -275,7 +319,7 @@ class Reloads:
                 change_unsaid=installed.before != installed.after,
             )
             self._handovers.tell()
-        return Reloaded(installed.changes, installed.forced)
+        return Reloaded(installed.changes, installed.forced, unusable=unusable)
 
     def _open_new(self, world: World) -> dict[str, list[socket.socket]]:
         workers = self._workers

@@ -47,7 +47,9 @@ def shakes_hands(pem: Path, name: str, root: Path) -> bool:
 def test_its_certificates_are_trusted_by_its_root_alone(tmp_path: Path) -> None:
     told: list[str] = []
     authority = InternalAuthority(str(tmp_path), told.append)
-    assert authority.ensure(["localhost", "a.example.org", "*.b.example.org"]) == {}
+    names = ["localhost", "a.example.org", "*.b.example.org"]
+    assert list(authority.ensure(names)) == names
+    assert authority.in_memory == set()
     local, a, wild = (internal_file(str(tmp_path), n) for n in ("localhost", "a.example.org", "*.b.example.org"))
     assert names_of(local) == ["localhost", "127.0.0.1", "::1"]
     for pem, name in ((local, "localhost"), (local, "127.0.0.1"), (a, "a.example.org"), (wild, "x.b.example.org")):
@@ -103,7 +105,7 @@ def test_a_damaged_file_is_made_anew(name: str, tmp_path: Path) -> None:
     InternalAuthority(str(tmp_path)).ensure(["a.example.org"])
     (tmp_path / "internal" / name).write_bytes(b"damaged")
     authority = InternalAuthority(str(tmp_path))
-    assert authority.ensure(["a.example.org"]) == {}
+    authority.ensure(["a.example.org"])
     assert shakes_hands(internal_file(str(tmp_path), "a.example.org"), "a.example.org", authority.root_file)
 
 
@@ -128,10 +130,11 @@ def test_a_disk_that_takes_nothing_leaves_them_in_memory_until_it_does(
     with monkeypatch.context() as patch:
         patch.setattr(atomic_file, "write", full)
         held = authority.ensure(["a.example.org"])
-        assert list(held) == [str(internal_file(str(tmp_path), "a.example.org"))]
+        assert list(held) == ["a.example.org"] == list(authority.in_memory)
         assert authority.ensure(["a.example.org"]) == held  # the same one
     assert [text for text in told if "in memory alone" in text] == [told[-1]]
-    assert authority.ensure(["a.example.org"]) == {}
+    assert authority.ensure(["a.example.org"]) == held
+    assert authority.in_memory == set()
     assert internal_file(str(tmp_path), "a.example.org").read_bytes() in held.values()
 
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from lb.config.check import certificates as contents_of
 from lb.core.certificates import Certificate, ClientAuth, Policy, TlsServer
 from lb.net.tls.contexts import server_context
-from lb.net.tls.store import CertificateStore, front_context
+from lb.net.tls.store import CertificateStore
 from tests.support.certificates import Authority, Issued
 
 BIND = "127.0.0.1:443"
@@ -93,7 +93,6 @@ async def test_each_name_gets_its_certificate(store: CertificateStore, files: Fi
     issued = [AUTHORITY.issue(name) for name in ("*.example.org", "a.example.org", "other.test")]
     tls = TlsServer(certificates=tuple(map(files.certificate, issued)), default="other.test")
     await store.install(BIND, tls, files.contents)
-    front = front_context(store, BIND, tls.policy(), files.contents)
     for asked, served in (
         ("a.example.org", "a.example.org"),
         ("A.EXAMPLE.org", "a.example.org"),
@@ -101,26 +100,10 @@ async def test_each_name_gets_its_certificate(store: CertificateStore, files: Fi
         ("unknown.test", "other.test"),
         (None, "other.test"),
     ):
-        got, _ = shake(front, asked)
+        selected = store.select(BIND, asked)
+        assert selected is not None
+        got, _ = shake(selected.context, asked)
         assert names_of(got) == [served], asked
-
-
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_strict_listener_answers_an_unknown_name_with_an_alert(
-    store: CertificateStore, files: Files, version: ssl.TLSVersion
-) -> None:
-    tls = TlsServer(certificates=(files.certificate(AUTHORITY.issue("a.test")),), strict_sni=True)
-    await store.install(BIND, tls, files.contents)
-    front = front_context(store, BIND, tls.policy(), files.contents)
-
-    def only(client: ssl.SSLContext) -> None:
-        client.minimum_version = client.maximum_version = version
-
-    shake(front, "a.test", only)
-    for asked in ("b.test", None):
-        with pytest.raises(ssl.SSLError) as refused:
-            shake(front, asked, only)
-        assert refused.value.reason in ("CALLBACK_FAILED", "TLSV1_UNRECOGNIZED_NAME")
 
 
 async def test_a_client_gets_the_key_that_it_can_verify(store: CertificateStore, files: Files) -> None:
@@ -209,9 +192,8 @@ async def test_the_least_version_is_kept(files: Files, store: CertificateStore) 
     assert selected is not None
     _, server = shake(selected.context, "a.test")
     assert server.version() == "TLSv1.3"
-    for context in (selected.context, front_context(store, BIND, tls.policy(), files.contents)):
-        with pytest.raises(ssl.SSLError):
-            shake(context, "a.test", lambda client: setattr(client, "maximum_version", ssl.TLSVersion.TLSv1_2))
+    with pytest.raises(ssl.SSLError):
+        shake(selected.context, "a.test", lambda client: setattr(client, "maximum_version", ssl.TLSVersion.TLSv1_2))
 
 
 @pytest.mark.parametrize("mode", ["required", "optional"])

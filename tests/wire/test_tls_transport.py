@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import random
 import socket
 import ssl
@@ -17,6 +18,7 @@ import pytest
 import trustme
 from cryptography import x509
 
+from lb.core.targets import AccessLog
 from lb.issuing.acme.material import ACME_IDENTIFIER, challenge_certificate
 from lb.net.tls.contexts import challenge_context
 from tests.support.eventually import eventually
@@ -321,3 +323,22 @@ def test_a_handshake_that_answers_a_challenge_carries_no_request() -> None:
                 tls.sendall(GET)
                 assert tls.recv(1000) == b""
         assert front.origin.requests == []
+
+
+def test_the_access_log_names_version_cipher_name_and_resumption(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    with Front(tls=server_context(AUTHORITY), access_log=AccessLog("json", str(path))) as front:
+        context = ssl.create_default_context()
+        AUTHORITY.configure_trust(context)
+        session: ssl.SSLSession | None = None
+        for _ in range(2):
+            with context.wrap_socket(front.connect(), server_hostname="localhost", session=session) as sock:
+                sock.sendall(GET)
+                assert status_of(read_answer(sock)) == 200
+                session = sock.session
+        front.call(lambda: front.plane.log.flush())  # type: ignore[union-attr]
+        eventually(lambda: path.exists() and path.read_text().count("\n") == 2)
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    assert (first["tls_version"], first["tls_name"], first["tls_resumed"]) == ("TLSv1.3", "localhost", False)
+    assert first["tls_cipher"].startswith("TLS_")
+    assert second["tls_resumed"] is True

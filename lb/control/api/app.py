@@ -14,7 +14,17 @@ from aiohttp.typedefs import Handler
 
 import lb
 from lb.control.access import Access
-from lb.control.api import action_api, draft_api, openapi, pages, problems, process_api, read_api, streams
+from lb.control.api import (
+    action_api,
+    certificate_api,
+    draft_api,
+    openapi,
+    pages,
+    problems,
+    process_api,
+    read_api,
+    streams,
+)
 from lb.control.api.endpoint import LOOKING, NO_ROLE, TEXT, Answer, Endpoint
 from lb.control.api.guard import HEALTH, KNOWN, guard
 from lb.control.api.http import OPERATIONS, Body, problem, send
@@ -101,6 +111,7 @@ async def problem_kind(request: web.Request) -> web.Response:
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *read_api.ENDPOINTS,
+    *certificate_api.ENDPOINTS,
     *action_api.ENDPOINTS,
     *process_api.ENDPOINTS,
     *draft_api.ENDPOINTS,

@@ -7,7 +7,14 @@ from dataclasses import asdict
 
 from lb.config.changes import Change
 from lb.control.api.problems import config_problem, problem
-from lb.control.models import PlannedChange, Preview, PreviewedChange, ReloadResult, Validation
+from lb.control.models import (
+    PlannedChange,
+    Preview,
+    PreviewedChange,
+    ReloadResult,
+    UnusableCertificate,
+    Validation,
+)
 from lb.control.operations import Previewed, Reloaded, Validated
 
 
@@ -43,6 +50,7 @@ def reloaded(found: Reloaded) -> ReloadResult:
         changes=planned(found.changes),
         forced=found.forced,
         warnings=list(found.warnings),
+        unusable=[UnusableCertificate(**asdict(each), told=str(each)) for each in found.unusable],
     )
 
 

@@ -23,6 +23,7 @@ class AnswerWriter(ClientStream):
     __slots__ = ("_rechunk", "_spliced", "exchange", "keep_alive", "until_close")
 
     def __init__(self) -> None:
+        self.tls = None
         self.exchange: Exchange | None = None  # the request under way
         self.keep_alive = False  # the answer under way says that the connection stays open
         self.until_close = False  # the end of the connection is the answer's end

@@ -156,6 +156,8 @@ class Downstream(AnswerWriter):
         context.stats.accepted += 1
         peername = transport.get_extra_info("peername")
         self.peer = _address(peername)
+        if listener.tls is not None:
+            self.tls = transport.get_extra_info("tls")
         self.deadline = context.now + listener.header_timeout
         if listener.proxy_protocol and in_networks(listener.proxy_protocol, self.peer):
             self.state = PROXY_HEADER

@@ -17,7 +17,7 @@ LOOK_EVERY = 1.0
 
 
 #: Modification time (ns), size, inode, device of each file; None: it cannot be looked at.
-_Stamp = tuple[int, int, int, int] | None
+Stamp = tuple[int, int, int, int] | None
 
 
 class FileWatch:
@@ -57,13 +57,13 @@ class FileWatch:
                         raise
             before = now
 
-    def _look(self) -> dict[Path, _Stamp] | None:
+    def _look(self) -> dict[Path, Stamp] | None:
         """The stamps of all files; None while the file itself is not there."""
-        stamps = {path: _stamp(path) for path in (self._path, *map(Path, self._more()))}
+        stamps = {path: stamp(path) for path in (self._path, *map(Path, self._more()))}
         return stamps if stamps[self._path] is not None else None
 
 
-def _stamp(path: Path) -> _Stamp:
+def stamp(path: Path) -> Stamp:
     try:
         status = path.stat()
     except OSError:

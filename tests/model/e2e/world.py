@@ -359,10 +359,13 @@ class RealWorld(World):
         if len(every) == 1 and address.rpartition(":")[0] not in self.names:
             return every[0]
         since = max(*(each.since for each in every), self.named, *(until - 1.0 for until, _ in self.leaving))
-        every[0] = replace(every[0], passing=any(each.passing for each in every), since=since)
-        every[0].ever = any(each.ever for each in every)
-        every[0].troubled = max(each.troubled for each in every)
-        return every[0]
+        base = next((each for each in every if each.passing), every[0])  # whose checks fail asks for nothing
+        found = replace(base, passing=any(each.passing for each in every), since=since)
+        found.words_since = max(base.words_since, since)
+        found.last_words = next((each.words for each in every if each.words != base.words), base.last_words)
+        found.ever = any(each.ever for each in every)
+        found.troubled = max(each.troubled for each in every)
+        return found
 
     def _target(self, target: TargetPlan, plan: ServicePlan, replaced: bool) -> reference.Target:
         wished, _ = self._view
@@ -477,6 +480,11 @@ class RealWorld(World):
     def violate(self, invariant: str, text: str) -> None:
         super().violate(invariant, text)
         self.note(f"violation: {invariant}: {text}")
+
+    def _judge(self, track: Track) -> None:
+        if "load" in track.excuses:
+            track.excuses.add("backend")  # targets live in the driver, and stood still with it
+        super()._judge(track)
 
     def _judge_503(self, track: Track, answer: Answer, told: str) -> None:
         # What has ended for its client has not ended yet for lb, and a copy has no client.
