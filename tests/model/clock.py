@@ -27,8 +27,8 @@ from typing import Any
 WAITING = frozenset({"find_workers"})
 #: Turns after which a call of such a thread has waited for too long.
 PATIENCE = 1000
-#: Names of functions that flush to the disk, and the seconds that it takes.
-SLOW, LASTING = frozenset({"save"}), (0.0, 0.001, 0.02, 0.3)
+#: Names of functions that flush to the disk, and the seconds that it takes; a step may make the disk slow.
+SLOW, LASTING, SLOW_DISK = frozenset({"save"}), (0.0, 0.001, 0.02, 0.3), (0.3, 0.6)
 #: Looks at the selector within one moment of virtual time from which on the loop is taken to run in circles.
 CIRCLES = 100_000
 #: Unix time at the start: any, but always the same.
@@ -180,6 +180,7 @@ class Loop(asyncio.SelectorEventLoop):
 
     def __init__(self, rng: random.Random) -> None:
         self.looking = Selector(rng)
+        self.lasting = LASTING
         super().__init__(self.looking)
         self.on_signal_handler: Callable[[int, Callable[[], object]], None] = lambda number, handler: None
 
@@ -192,7 +193,7 @@ class Loop(asyncio.SelectorEventLoop):
         elif _name(func) in SLOW:
             done: asyncio.Future[Any] = self.create_future()
             _carry_out(done, func, args)
-            self.call_later(self.looking.rng.choice(LASTING), _pass_on, done, future)
+            self.call_later(self.looking.rng.choice(self.lasting), _pass_on, done, future)
         else:
             _carry_out(future, func, args)
         return future

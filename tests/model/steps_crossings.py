@@ -8,6 +8,7 @@ import random
 from typing import Any
 
 from tests.model import features, steps_health
+from tests.model.clock import LASTING, SLOW_DISK
 from tests.model.plan import ServicePlan, address_of
 from tests.model.rules import new_target, rule
 from tests.model.steps_orders import compare, ids, judge_outcome, order, serves
@@ -172,18 +173,23 @@ async def step_spare_of_weight_0(world: World, dice: random.Random) -> str:
 
 @rule(2, "crossings")
 async def step_rollout_to_nobody(world: World, dice: random.Random) -> str:
-    """Both pools of a rollout are drained by force: its next step has to wait."""
+    """Both pools of a rollout are drained by force, once it has seen enough: its next step has to wait."""
     from lb.control.models import SwitchRequest
 
-    service = await prepared(world, dice, 1, {"mirror": None, "panic_threshold": None})
+    analysis = {"min_requests": 1}
+    rollout = {"steps": [20, 60, 100], "step_time": "2s", "bake": "0s", "min_ready": 1, "analysis": analysis}
+    wanted = {"rollout": rollout, "mirror": None, "panic_threshold": None, "fallback": None, "breaker": None}
+    service = await prepared(world, dice, 1, {**wanted, "previews": None, "sticky": None})
     if service is None:
         return "not so"
     active = active_of(world, service)
     to = dice.choice([pool for pool in service.pools if pool != active])
     operations = world.supervisor.operations
-    wanted = SwitchRequest(to=to, force=True, bake="0s", steps=[20, 60, 100], step_time="2s")
-    await order(world, operations.switch(service.name, wanted, "model"))
+    await order(world, operations.switch(service.name, SwitchRequest(to=to, force=True), "model"))
     await asyncio.sleep(dice.choice((0.3, 1.0)))
+    for _ in range(20):
+        await ask(world, service, 2)
+        await world.settle()
     drained = [id for pool in (to, active) for id in ids(world, service, pool) if address_of(id) not in world.drained]
     for id in drained:
         await order(world, operations.drain(id, True, "model"), functools.partial(world.drained.add, address_of(id)))
@@ -271,7 +277,7 @@ async def step_reload_to_nobody(world: World, dice: random.Random) -> str:
 
 @rule(2, "crossings")
 async def step_order_beside_an_ejection(world: World, dice: random.Random) -> str:
-    """A target is drained, or taken out of the file, in the moment in which the only other one is ejected."""
+    """A target is drained, or taken out of the file, and the only other one is ejected while that is written."""
     outlier = {"consecutive_failures": 3, "base_ejection": "4s", "max_ejected": "100%", "connect_ejection": "2s"}
     wanted = {"outlier": outlier, "fallback": None, "mirror": None, "panic_threshold": None, "retries": None}
     service = await prepared(world, dice, 2, {**wanted, "breaker": None, "balance": None})
@@ -283,6 +289,7 @@ async def step_order_beside_an_ejection(world: World, dice: random.Random) -> st
         await ask(world, service, 1)
     await asyncio.sleep(dice.choice((1e-6, 0.1, 0.2, 0.3, 0.4)))
     address = address_of(other)
+    world.loop.lasting = SLOW_DISK
     if dice.random() < 0.6:
         before = serves(world, service.name)
         operations = world.supervisor.operations
@@ -299,6 +306,7 @@ async def step_order_beside_an_ejection(world: World, dice: random.Random) -> st
         targets = next(iter(plan.services.values())).pools[active_of(world, service)]
         targets[:] = [target for target in targets if target.address != address]
         said = await reload(world, plan, dice, force=False)
+    world.loop.lasting = LASTING
     make_bad(world, service, address_of(bad), "well")
     return said
 

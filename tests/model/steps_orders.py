@@ -86,14 +86,13 @@ def judge_outcome(
         return
     if world.turned_within_the_order:
         return  # the checks took the last target away, while workers had yet to confirm
-    if world.ejected_within_the_order and any(
-        t.can_serve for pool in world.services()[name].pools.values() for t in pool
-    ):
+    service = world.services()[name]
+    sharing = [pool for pool, parts in service.shares.items() if parts]
+    if world.ejected_within_the_order and any(t.can_serve for pool in sharing for t in service.pools[pool]):
         return  # an ejection leaves one target, which may be too few by `panic_threshold`
     if not force:
-        told = "; ".join(f"{pool}: {targets}" for pool, targets in world.services()[name].pools.items())
-        shares = world.services()[name].shares
-        world.violate("5 gates", f"{what}: nobody can serve now, and it was not said: {shares}, {told}")
+        told = "; ".join(f"{pool}: {targets}" for pool, targets in service.pools.items())
+        world.violate("5 gates", f"{what}: nobody can serve now, and it was not said: {service.shares}, {told}")
         return
     unforeseen = preview is not None and not any(change.kind in ("unserved", "short") for change in preview.changes)
     if unforeseen and not world.ejected_within_the_order:
