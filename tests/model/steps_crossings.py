@@ -7,7 +7,7 @@ import functools
 import random
 from typing import Any
 
-from tests.model import features, steps_health
+from tests.model import features, steps_health, steps_processes
 from tests.model.clock import LASTING, SLOW_DISK
 from tests.model.plan import ServicePlan, address_of
 from tests.model.rules import new_target, rule
@@ -333,3 +333,27 @@ async def step_answer_over_a_full_buffer(world: World, dice: random.Random) -> s
         client.close()
     await asyncio.sleep(0.5)
     return ""
+
+
+@rule(2, "crossings")
+async def step_judged_before_an_upgrade(world: World, dice: random.Random) -> str:
+    """A target was ejected for its failures and is back; another lb hears of them from workers that go on."""
+    outlier = {"consecutive_failures": 5, "base_ejection": "4s", "max_ejected": "100%", "connect_ejection": "2s"}
+    wanted = {"outlier": outlier, "fallback": None, "mirror": None, "panic_threshold": None, "retries": None}
+    service = await prepared(world, dice, 2, {**wanted, "breaker": None, "balance": None, "slow_start": None})
+    if service is None:
+        return "not so"
+    bad = address_of(dice.choice(ids(world, service, active_of(world, service))))
+    make_bad(world, service, bad, "500")
+    for _ in range(44):
+        await ask(world, service, 1)
+    await asyncio.sleep(1.2)
+    make_bad(world, service, bad, "well")
+    await asyncio.sleep(dice.choice((7.0, 12.0)))
+    await ask(world, service, dice.choice((0, 2)), delay="3")  # a worker that drains has something to report
+    successor = dice.choice((steps_processes.step_upgrade, steps_processes.step_kill_supervisor))
+    await successor(world, dice)
+    await asyncio.sleep(1.0)
+    await ask(world, service, 2)
+    await asyncio.sleep(4.0)
+    return f"{bad}, {successor.__name__}"
