@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 
 #: Folders all of whose modules are compiled.
-FOLDERS = ("lb/http", "lb/http/h1", "lb/core/balance", "lb/proxy/h1", "lb/proxy/steps")
+FOLDERS = ("lb/http", "lb/http/h1", "lb/http/h2", "lb/core/balance", "lb/proxy/h1", "lb/proxy/h2", "lb/proxy/steps")
 #: Folder → its modules that are compiled.
 MODULES = {
     "lb/core": "keepalive limiter patterns retry routing shares visibility",

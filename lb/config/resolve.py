@@ -178,9 +178,10 @@ def target_id(service: str, pool: str, url: str) -> str:
 def _listener(listener: model.Listener, config: model.Config) -> Listener:
     tls, hsts = listener.tls, listener.hsts
     timeouts, limits = listener.timeouts, listener.limits
+    protocols = tuple(dict.fromkeys(listener.protocols))
     return Listener(
         bind=listener.bind,
-        tls=_server_tls(tls, config) if tls else None,
+        tls=replace(_server_tls(tls, config), alpn=protocols) if tls else None,
         proxy_protocol=tuple(listener.proxy_protocol),
         header_timeout=timeouts.header,
         body_timeout=timeouts.body,
@@ -195,6 +196,8 @@ def _listener(listener: model.Listener, config: model.Config) -> Listener:
         requests_per_connection=limits.requests_per_connection,
         redirect=_redirect(listener, config.listeners),
         hsts=hsts_value(int(hsts.max_age), hsts.include_subdomains, hsts.preload) if hsts else "",
+        http1="http/1.1" in protocols,
+        http2="h2" in protocols or "h2c" in protocols,
     )
 
 

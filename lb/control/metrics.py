@@ -110,6 +110,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "lb_mirrored_total": ("counter", ("service", "outcome"), "Mirrored copies by what came of them."),
     "lb_downstream_connections": ("gauge", (), "Client connections open."),
     "lb_downstream_accepted_total": ("counter", (), "Client connections accepted."),
+    "lb_downstream_streams": ("gauge", ("protocol",), "Requests under way, by the protocol of the client."),
+    "lb_http2_refused_total": (
+        "counter",
+        ("reason",),
+        "Streams of HTTP/2 refused or reset for a fault of the client's, and connections ended so, by reason.",
+    ),
     "lb_upstream_connections": ("gauge", ("service", "state"), "Connections to targets by state (idle, active)."),
     "lb_rejected_total": ("counter", ("reason",), "Answers of the proxy's own and connections turned away, by reason."),
     "lb_tls_handshakes_total": (
@@ -220,6 +226,8 @@ class Figures:
     rollouts: Mapping[str, tuple[str, int]]  # service → (state, requests still needed), of releases under way
     reloads: Mapping[str, int]
     processes: Mapping[str, ProcessFigures]  # supervisor, or a worker's number
+    streams: Mapping[str, int] = field(default_factory=dict)  # protocol → requests under way
+    http2_refused: Mapping[str, int] = field(default_factory=dict)
     downstream: int = 0
     accepted: int = 0
     log_lines_lost: int = 0
@@ -287,6 +295,8 @@ class _Collector:
         yield _counter("lb_mirrored_total", _flat(f.mirrored))
         yield _gauge("lb_downstream_connections", {(): f.downstream})
         yield _counter("lb_downstream_accepted_total", {(): f.accepted})
+        yield _gauge("lb_downstream_streams", {(protocol,): count for protocol, count in f.streams.items()})
+        yield _counter("lb_http2_refused_total", {(reason,): count for reason, count in f.http2_refused.items()})
         yield _gauge("lb_upstream_connections", self._connections())
         yield _counter("lb_rejected_total", {(reason,): count for reason, count in f.rejected.items()})
         yield _counter("lb_tls_handshakes_total", self._handshakes())

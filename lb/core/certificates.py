@@ -88,9 +88,10 @@ class TlsServer:
     client: ClientAuth = ClientAuth()
     client_fields: tuple[tuple[str, str], ...] = ()  # names of fields with a client's identity → kind of their values
     certificates: tuple[Certificate, ...] = ()  # the contents of the sources, in their order
+    alpn: tuple[str, ...] = ("http/1.1",)  # the protocols to choose from, the preferred one first
 
     def policy(self) -> Policy:
-        return Policy(self.min_version, self.client)
+        return Policy(self.min_version, self.client, self.alpn)
 
 
 def digests_of(tls: TlsServer) -> set[str]:

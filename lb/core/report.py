@@ -187,6 +187,8 @@ class Report:
     rejected: dict[str, int] = field(default_factory=dict)  # reason → count
     downstream: int = 0  # client connections open now
     in_flight: int = 0
+    http2_streams: int = 0  # of the requests in flight, the ones of clients that speak HTTP/2
+    http2_refused: dict[str, int] = field(default_factory=dict)  # reason → count
     accepted: int = 0  # client connections so far
     log_lines_lost: int = 0
     mirrored: dict[str, dict[str, int]] = field(default_factory=dict)  # service → outcome → count

@@ -170,6 +170,8 @@ class Listener:
     #: chose for the listener of that name. Empty: requests are served.
     redirect: str = ""
     hsts: str = ""  # the value of Strict-Transport-Security in answers; empty: none is added
+    http1: bool = True  # clients may speak HTTP/1
+    http2: bool = False  # …and HTTP/2: as ALPN has chosen, or with prior knowledge
 
 
 @dataclass(frozen=True, slots=True)

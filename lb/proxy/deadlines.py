@@ -59,6 +59,12 @@ class Sweeper:
             except Exception as error:  # one client must not keep other clients' deadlines from passing
                 context.loop.call_exception_handler({"message": "a client's deadline failed", "exception": error})
                 client.transport.abort()
+        for connection in list(self._front.multiplexed):
+            try:
+                connection.on_tick(now)
+            except Exception as error:
+                context.loop.call_exception_handler({"message": "a client's deadline failed", "exception": error})
+                connection.transport.abort()
         for copy in list(live.copies):
             if copy.deadline <= now or copy.ends_at <= now:
                 copy.on_deadline(now)

@@ -181,8 +181,8 @@ class DataPlane:
         """Move requests under way to the new rules: bounds count them, drains find them, and ends wake the queues."""
         new_services = {old: new for new, old in names.services.items()}
         new_pools = {old: new for new, old in names.pools.items()}
-        for exchange in [*(client.exchange for client in self.clients), *self.live.copies]:
-            if exchange is None or old_services.get(exchange.service.name) is not exchange.service:
+        for exchange in self._under_way():
+            if old_services.get(exchange.service.name) is not exchange.service:
                 continue
             was = exchange.service.name
             service = self.services.get(new_services.get(was, was))
@@ -234,8 +234,8 @@ class DataPlane:
 
     def _under_way(self) -> Iterator[Exchange]:
         """All requests that have not ended: requests of clients, also after they became tunnels, and mirrored ones."""
-        yield from (client.exchange for client in self.clients if client.exchange is not None)
-        yield from self.live.copies
+        yield from self.front.exchanges()
+        yield from list(self.live.copies)
 
     def rotate(self, rotation: Rotation) -> None:
         """Take a new rotation of one service."""
@@ -339,10 +339,8 @@ class DataPlane:
         late.update(lane for lane in self._leaving if lane.drained_at <= now)
         over = {pool for pool in pools if 0.0 < pool.leaves_at <= now}
         if late or over:
-            for exchange in [*(client.exchange for client in self.clients), *self.live.copies]:
-                if exchange is not None and (
-                    exchange.lane in late or (exchange.pool in over and exchange.pool.is_left_by(exchange))
-                ):
+            for exchange in list(self._under_way()):
+                if exchange.lane in late or (exchange.pool in over and exchange.pool.is_left_by(exchange)):
                     exchange.cut_for_drain()
         for pool in over:
             pool.leaves_at = 0.0
@@ -388,6 +386,8 @@ class DataPlane:
         report.rejected = dict(self.stats.rejected)
         report.handshakes = list(self.stats.handshakes.values())
         report.downstream = len(self.clients)
+        report.http2_streams = sum([len(connection.exchanges()) for connection in self.front.multiplexed])
+        report.http2_refused = dict(self.stats.http2_refused)
         report.in_flight = self.stats.begun - self.stats.over
         report.accepted = self.stats.accepted
         report.log_lines_lost = self.log.lost if self.log is not None else 0
@@ -419,6 +419,8 @@ class DataPlane:
         """Cut the remaining requests and write the log."""
         self._sweeper.stop()
         self.connector.contexts.close()
+        for connection in list(self.front.multiplexed):
+            connection.cut()
         for client in list(self.clients):
             if client.exchange is not None:
                 client.exchange.cut_for_drain("the worker stopped before a target answered")

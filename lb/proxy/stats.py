@@ -62,6 +62,7 @@ class Stats:
         self.crash_counters = crash_counters if crash_counters is not None else cells()
         self.unsolicited_bytes = 0  # times that a target sent bytes that no request asked for
         self.rejected: dict[str, int] = {}  # reason → answers of lb itself, and connections turned away
+        self.http2_refused: dict[str, int] = {}  # reason → streams, or whole connections, at a fault of the client's
         self.records: deque[RequestRecord] = deque(maxlen=RECORDS)  # for the next report
         self.wall_offset = 0.0  # Unix time less monotonic time
         self.pools: dict[tuple[str, str], PoolCounts] = {}
@@ -81,6 +82,10 @@ class Stats:
             tally.buckets[bisect_left(BUCKETS, seconds)] += 1
             tally.seconds += seconds
             tally.resumed += resumed
+
+    def refuse_http2(self, reason: str) -> None:
+        """Count a stream of HTTP/2 that was refused or reset for a fault of the client's, or a connection ended so."""
+        self.http2_refused[reason] = self.http2_refused.get(reason, 0) + 1
 
     def eventful(self, exchange: Ended, tally: PoolTally, seconds: float) -> None:
         """Count what is rare for its pool, and keep a request that failed, was retried or was answered by the proxy

@@ -110,6 +110,8 @@ class Metrics:
                 reloads=dict(self._reloads.counts),
                 processes={name: found for name, found in used.items() if found is not None},
                 downstream=sums.downstream,
+                streams={"h2": sums.http2_streams, "http/1.1": max(sums.in_flight - sums.http2_streams, 0)},
+                http2_refused=sums.http2_refused,
                 accepted=sums.accepted,
                 log_lines_lost=sums.log_lines_lost,
                 log_writable=not sums.log_trouble,

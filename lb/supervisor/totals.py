@@ -39,8 +39,10 @@ class Counters:
     rejected: dict[str, int] = field(default_factory=dict)
     handshakes: dict[str, HandshakeTally] = field(default_factory=dict)  # by listener
     mirrored: dict[str, dict[str, int]] = field(default_factory=dict)
+    http2_refused: dict[str, int] = field(default_factory=dict)
     downstream: int = 0
     in_flight: int = 0
+    http2_streams: int = 0
     accepted: int = 0
     log_lines_lost: int = 0
     log_trouble: str = ""  # why a worker cannot open or write its access log
@@ -62,6 +64,8 @@ class Counters:
         self.rejected = report.rejected
         self.handshakes = {tally.listener: tally for tally in report.handshakes}
         self.mirrored = report.mirrored
+        self.http2_refused = report.http2_refused
+        self.http2_streams = report.http2_streams
         self.downstream = report.downstream
         self.in_flight = report.in_flight
         self.accepted = report.accepted
@@ -86,6 +90,8 @@ class Counters:
             self.rejected[reason] = self.rejected.get(reason, 0) + count
         for listener, handshakes in other.handshakes.items():
             self.handshakes.setdefault(listener, empty_handshake_tally(listener)).add(handshakes)
+        for reason, count in other.http2_refused.items():
+            self.http2_refused[reason] = self.http2_refused.get(reason, 0) + count
         for label, count in other.restarts.items():
             self.restarts[label] = self.restarts.get(label, 0) + count
         self.errors += other.errors
@@ -95,6 +101,7 @@ class Counters:
         if gauges:
             self.downstream += other.downstream
             self.in_flight += other.in_flight
+            self.http2_streams += other.http2_streams
             self.log_trouble = self.log_trouble or other.log_trouble
 
     def fold(self, known: Collection[str]) -> None:

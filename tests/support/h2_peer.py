@@ -19,7 +19,7 @@ from lb.http.h1.parse import RequestError
 from lb.http.h2.answer import lines_block
 from lb.http.h2.connection import Connection, ConnectionUser
 from lb.http.h2.hpack import encode_status
-from lb.http.h2.stream import Stream, StreamUser
+from lb.http.h2.stream import Stream
 from lb.http.message import RequestHead
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -86,7 +86,7 @@ def settings(**values: int) -> bytes:
     return SettingsFrame(0, settings={names[name]: value for name, value in values.items()}).serialize()
 
 
-class Request(StreamUser):
+class Request:
     """A request that lb's side has got."""
 
     def __init__(self, stream: Stream, head: RequestHead) -> None:
@@ -98,20 +98,6 @@ class Request(StreamUser):
         self.reset: str | None = None
         stream.user = self
         stream.held.clear()
-
-    def on_body(self, piece: bytes, end: bool) -> None:
-        self.body += piece
-        self.ended = end
-
-    def on_trailers(self, lines: bytes) -> None:
-        self.trailers = lines
-        self.ended = True
-
-    def on_reset(self, reason: str) -> None:
-        self.reset = reason
-
-    def on_room(self) -> None:
-        """Nothing more is to be sent."""
 
 
 class Server(ConnectionUser):
@@ -129,9 +115,30 @@ class Server(ConnectionUser):
         self.requests.append(Request(stream, head))
         self.connection.read_on(stream, True)
 
-    def on_unwelcome(self, stream: Stream, error: RequestError) -> None:
+    def on_unwelcome(self, stream: Stream, error: RequestError, fields: list[tuple[bytes, bytes]]) -> None:
         self.errors.append(error)
         self.connection.send_head(stream, encode_status(error.status), b"", True)
+
+    def on_body(self, stream: Stream, piece: bytes, end: bool) -> None:
+        request = self._of(stream)
+        request.body += piece
+        request.ended = end
+
+    def on_trailers(self, stream: Stream, lines: bytes) -> None:
+        request = self._of(stream)
+        request.trailers = lines
+        request.ended = True
+
+    def on_reset(self, stream: Stream, reason: str) -> None:
+        self._of(stream).reset = reason
+
+    def on_room(self, stream: Stream) -> None:
+        """Nothing more is to be sent."""
+
+    @staticmethod
+    def _of(stream: Stream) -> Request:
+        assert isinstance(stream.user, Request)
+        return stream.user
 
     def on_refused(self, reason: str) -> None:
         self.refused.append(reason)

@@ -72,6 +72,7 @@ listeners:
   - bind: 127.0.0.1:0
     tls: {cert_file: /c, key_file: /k, client_ca_file: /ca}
     hsts: {max_age: 1d}
+    protocols: [h2]
     proxy_protocol: [10.0.0.0/8]
     timeouts: {header: 1s, body: 2s, idle: 3s, send: 4s, half_close: 5s}
     limits: {request_line: 1KiB, header_block: 2KiB, header_count: 3, connections: 4, connections_per_client: 5,
@@ -150,7 +151,9 @@ def test_every_option_arrives() -> None:
     assert snapshot.listeners == (
         Listener(
             "127.0.0.1:0",
-            TlsServer((Source("/c", "/k"),), client=ClientAuth("required", "/ca"), client_fields=RFC_9440),
+            TlsServer(
+                (Source("/c", "/k"),), client=ClientAuth("required", "/ca"), alpn=("h2",), client_fields=RFC_9440
+            ),
             ("10.0.0.0/8",),
             1.0,
             2.0,
@@ -164,6 +167,8 @@ def test_every_option_arrives() -> None:
             5,
             6,
             hsts="max-age=86400",
+            http1=False,
+            http2=True,
         ),
     )
     assert snapshot.routes == (Route("s", "*.example.org", "/a", 2**20, 2.0),)

@@ -18,6 +18,8 @@ from lb.http.h1 import parse
 from lb.net.tls.contexts import server_context
 from tests.support.certificates import Authority
 from tests.support.front import Front
+from tests.support.h2_client import Client
+from tests.support.h2_peer import GET
 
 ROOT = Authority("Root")
 AUTHORITY = Authority("Intermediate", issuer=ROOT)
@@ -111,6 +113,39 @@ def test_a_verified_client_is_told_to_the_target_whatever_it_claims(folder: Path
     assert int(got["X-Client-Serial"], 16) == issued.certificate.serial_number
     assert got["X-Client-Verified"] == "success"
     assert "forged" not in got.values()
+
+
+def test_over_http_2_as_well(folder: Path) -> None:
+    AUTHORITY.issue("c.test", client=True).write(folder, "client")
+    listener, context = listening(folder, "required")
+    context.set_alpn_protocols(["h2"])
+    ours = asking(folder, "client")
+    ours.set_alpn_protocols(["h2"])
+    claims = [(name.lower(), "forged") for name in (*SPELLINGS, *OTHERS)]
+    with Front(listener=replace(listener, http2=True), tls=context) as front:
+        with Client(ours.wrap_socket(front.connect())) as client:
+            for stream in (1, 3, 5):
+                client.ask(stream, [*GET, *claims])
+                assert client.answer(stream)[0] == 200
+        for got in map(fields_of, front.origin.requests):
+            assert got["X-Client-Names"] == "DNS:c.test"
+            assert got["X-Client-Verified"] == "success"
+            assert "forged" not in got.values()
+
+
+def test_fields_of_another_listener_are_removed_over_http_2(folder: Path) -> None:
+    listener, _ = listening(folder, "required")
+    with Front(listener=Listener("h2c", http2=True)) as front, Client(front) as client:
+        fields = [*GET, ("x-client-subject", "forged")]
+        for stream in (1, 3, 5):
+            client.ask(stream, fields)
+            client.answer(stream)
+        assert b"forged" in front.origin.requests[-1]
+        snapshot = replace(front.snapshot, version=9, listeners=(*front.snapshot.listeners, listener))
+        front.call(lambda: front.plane.apply(snapshot))
+        client.ask(7, fields)
+        client.answer(7)
+        assert b"forged" not in front.origin.requests[-1]
 
 
 def test_a_client_without_a_certificate_has_no_identity(folder: Path) -> None:

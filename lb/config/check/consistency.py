@@ -15,6 +15,7 @@ from lb.config.check.messages import did_you_mean, dotted, joined, listed
 from lb.config.model.addresses import Address, parse_bind, parse_target
 from lb.config.model.checks import Check, ClientTls, Hook, Liveness, OnFailure
 from lb.config.model.config import Config
+from lb.config.model.listeners import Listener
 from lb.config.model.merging import MEANT_FOR, merged_checks
 from lb.config.model.services import Service
 from lb.config.model.units import format_duration
@@ -106,10 +107,21 @@ def _tokens(config: Config) -> Iterator[Finding]:
         files.setdefault(token.token_file, ("tokens", index))
 
 
+def _protocols(at: Path, listener: Listener) -> Iterator[Finding]:
+    path = (*at, "protocols")
+    if not listener.protocols:
+        yield path, f"{listener.bind} speaks no protocol", "Name one, or leave `protocols` out."
+    elif "h2" in listener.protocols and listener.tls is None:
+        yield path, f"h2 is HTTP/2 with TLS, and {listener.bind} has no `tls`", "Write `h2c`, or add `tls`."
+    elif "h2c" in listener.protocols and listener.tls is not None:
+        yield path, f"h2c is HTTP/2 without TLS, and {listener.bind} has `tls`", "Write `h2`."
+
+
 def _schemes(config: Config) -> Iterator[Finding]:
     goal = any(listener.tls is not None and not parse_bind(listener.bind).unix for listener in config.listeners)
     for index, listener in enumerate(config.listeners):
         at: Path = ("listeners", index)
+        yield from _protocols(at, listener)
         if listener.redirect is not None and listener.tls is not None:
             yield (
                 (*at, "redirect"),

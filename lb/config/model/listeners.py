@@ -187,6 +187,13 @@ class Hsts(Section):
     wants `include_subdomains` and a `max_age` of 365d or more."""
 
 
+Protocol = Literal["h2", "h2c", "http/1.1"]
+
+
+def _http1() -> list[Protocol]:
+    return ["http/1.1"]
+
+
 class Listener(Section):
     """An address that accepts clients."""
 
@@ -195,6 +202,10 @@ class Listener(Section):
     printed and shown in status."""
     tls: ServerTls | None = None
     """Speak HTTPS. Left out: plain HTTP."""
+    protocols: list[Protocol] = Field(default_factory=_http1)
+    """The protocols that clients may speak; where a client's TLS handshake lets lb choose (ALPN), the first one that
+    both have. `h2` is HTTP/2 with `tls`. `h2c` is HTTP/2 without, for clients that begin with it; there is no upgrade
+    from HTTP/1. Without `http/1.1` a client of HTTP/1 is refused."""
     redirect: (
         Annotated[Redirect, BeforeValidator(redirect_from_text, json_schema_input_type=Literal["https"] | Redirect)]
         | None

@@ -110,8 +110,25 @@ class ConnectionUser:
         """A new request. Its body, as far as there is one, is held until the stream has a user."""
         raise NotImplementedError
 
-    def on_unwelcome(self, stream: Stream, error: RequestError) -> None:
-        """A new request that is not forwarded, but answered."""
+    def on_unwelcome(self, stream: Stream, error: RequestError, fields: list[tuple[bytes, bytes]]) -> None:
+        """A new request that is not forwarded, but answered; `fields` are empty where they were too large."""
+        raise NotImplementedError
+
+    def on_body(self, stream: Stream, piece: bytes, end: bool) -> None:
+        """More of a request's body, and with `end` its end. The stream has a user, as in the three calls below."""
+        raise NotImplementedError
+
+    def on_trailers(self, stream: Stream, lines: bytes) -> None:
+        """A request's trailer fields, as whole lines of HTTP/1: its end."""
+        raise NotImplementedError
+
+    def on_reset(self, stream: Stream, reason: str) -> None:
+        """A stream is over before its end: the client has reset it (`reason` is empty), or lb has, for a fault of the
+        client's."""
+        raise NotImplementedError
+
+    def on_room(self, stream: Stream) -> None:
+        """Of the stream's answer, little waits any more."""
         raise NotImplementedError
 
     def on_refused(self, reason: str) -> None:
@@ -393,7 +410,7 @@ class Connection:
         except Malformed as error:
             self.refuse(stream, PROTOCOL_ERROR, str(error))
         except RequestError as error:
-            self._user.on_unwelcome(stream, error)
+            self._user.on_unwelcome(stream, error, block.fields)
             self.blame()
         else:
             stream.length = head.fields.length
@@ -429,9 +446,9 @@ class Connection:
         if stream.user is None:
             stream.trailers = lines
         elif lines:
-            stream.user.on_trailers(lines)
+            self._user.on_trailers(stream, lines)
         else:
-            stream.user.on_body(b"", True)
+            self._user.on_body(stream, b"", True)
 
     def _check_dependency(self, id: int, payload: bytes) -> None:
         if int.from_bytes(payload[:4], "big") & LARGEST == id:
@@ -444,6 +461,10 @@ class Connection:
             raise Fault(FRAME_SIZE_ERROR, "frame_size", "PRIORITY of a wrong size")
         self._check_dependency(id, payload)
         self._spend(costs.PRIORITY, "flood_priority")
+
+    def read_anew(self) -> None:
+        """Fields have another meaning from now on: forget what was made of earlier header blocks."""
+        self._blocks.clear()
 
     # --- bodies -----------------------------------------------------------------------------------------------------
 
@@ -485,12 +506,11 @@ class Connection:
         if not payload and not end:
             self._spend(costs.EMPTY_DATA, "flood_data")
         stream.ended = end
-        user = stream.user
-        if user is None:
+        if stream.user is None:
             if payload:
                 stream.held.append(payload)
         elif payload or end:
-            user.on_body(payload, end)
+            self._user.on_body(stream, payload, end)
         if stream.reading:
             self._credit(stream)
 
@@ -528,10 +548,9 @@ class Connection:
             raise Fault(PROTOCOL_ERROR, "protocol", "RST_STREAM on an idle stream")
         stream = self.streams.get(id)
         if stream is not None:
-            user = stream.user
             self._drop(stream)
-            if user is not None:
-                user.on_reset("")
+            if stream.user is not None:
+                self._user.on_reset(stream, "")
             self._spend(costs.RESET, "flood_reset")
 
     def _on_settings(self, flags: int, id: int, payload: bytes) -> None:
@@ -689,7 +708,7 @@ class Connection:
                 if stream.id and not stream.waits:
                     waiting.pop(id, None)
                 if stream.pending_size <= LOW_WATER and stream.user is not None and stream.id:
-                    stream.user.on_room()
+                    self._user.on_room(stream)
 
     def _send_some(self, stream: Stream, most: int) -> bool:
         """Send up to `most` octets of the stream's body, and its end if that is due. False: its window is shut."""
@@ -754,11 +773,10 @@ class Connection:
         """Reset the stream for a fault of the client's (RFC 9113 section 5.4.2), which costs what its own resets do."""
         if not stream.id:
             return
-        user = stream.user
         self.reset(stream, code)
         self._user.on_refused(_REASONS.get(code, "malformed"))
-        if user is not None:
-            user.on_reset(text)
+        if stream.user is not None:
+            self._user.on_reset(stream, text)
         self.blame()
 
     def blame(self) -> None:

@@ -29,7 +29,7 @@ STATIC: Final[list[tuple[bytes, bytes]]] = [
     (b":status", b"500"),
     (b"accept-charset", b""),
     (b"accept-encoding", b"gzip, deflate"),
-    *(
+    *[
         (name, b"")
         for name in b"""accept-language accept-ranges accept access-control-allow-origin age allow authorization
         cache-control content-disposition content-encoding content-language content-length content-location
@@ -37,7 +37,7 @@ STATIC: Final[list[tuple[bytes, bytes]]] = [
         if-range if-unmodified-since last-modified link location max-forwards proxy-authenticate proxy-authorization
         range referer refresh retry-after server set-cookie strict-transport-security transfer-encoding user-agent vary
         via www-authenticate""".split()
-    ),
+    ],
 ]
 _FIRST_DYNAMIC: Final = len(STATIC) + 1
 

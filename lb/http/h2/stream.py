@@ -5,34 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from lb.core.native import mypyc_attr
-
 if TYPE_CHECKING:
     from lb.http.message import RequestHead
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-class StreamUser:
-    """What a stream's events are for. Each method is overridden."""
-
-    __slots__ = ()
-
-    def on_body(self, piece: bytes, end: bool) -> None:
-        """More of the request's body, and with `end` its end."""
-        raise NotImplementedError
-
-    def on_trailers(self, lines: bytes) -> None:
-        """The request's trailer fields, as whole lines of HTTP/1: its end."""
-        raise NotImplementedError
-
-    def on_reset(self, reason: str) -> None:
-        """The stream is over before its end: the client has reset it (`reason` is empty), or lb has, for a fault of the
-        client's."""
-        raise NotImplementedError
-
-    def on_room(self) -> None:
-        """Of what was to be sent, little waits any more."""
-        raise NotImplementedError
 
 
 class HeaderBlock:
@@ -73,7 +47,7 @@ class Stream:
 
     def __init__(self, id: int, ended: bool, send_window: int, receive_window: int) -> None:
         self.id = id
-        self.user: StreamUser | None = None  # nobody yet: what comes is held
+        self.user: object | None = None  # whatever the connection's user has for it; None: what comes is held
         # The request.
         self.ended = ended  # the client has sent its end
         self.length = -1  # Content-Length

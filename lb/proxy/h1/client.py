@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import lru_cache
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from lb.core.targets import Listener
 from lb.http import proxy_protocol
@@ -26,11 +26,13 @@ from lb.http.h1.excerpt import excerpt
 from lb.http.h1.parse import RequestError, check_partial, read_request, read_request_fields
 from lb.http.h1.replies import reply
 from lb.http.h1.serialize import request_lines
+from lb.http.h2.frames import PREFACE_HEAD
 from lb.http.message import RequestFields, RequestHead, ResponseHead
 from lb.net.tls.identity import identity_of
 from lb.proxy.exchange import Exchange
 from lb.proxy.front import in_networks
 from lb.proxy.h1.answer import AnswerWriter
+from lb.proxy.h2.client import Http2Downstream, speaks_http2
 from lb.proxy.private import PrivateConnections
 from lb.proxy.sending import CLOSE_TIME, Sending
 
@@ -177,6 +179,8 @@ class Downstream(AnswerWriter):
         if front.draining:  # it waited in the queue, or its TLS handshake was under way
             self.drain()
         self._identify()
+        if listener.http2 and self.state == HEAD and (speaks_http2(transport) or not listener.http1):
+            self._become_http2(b"")
 
     def _identify(self) -> None:
         """Take the peer's address into account: trust, and the bound of connections per client."""
@@ -246,11 +250,7 @@ class Downstream(AnswerWriter):
         front.turned_away.discard(self)
         self.context.sending.pop(self, None)
         if self.client_key:
-            remaining = front.per_client.get(self.client_key, 1) - 1
-            if remaining:
-                front.per_client[self.client_key] = remaining
-            else:
-                front.per_client.pop(self.client_key, None)
+            front.leave(self.client_key)
             self.client_key = b""
 
     def become_tunnel(self) -> bytes:
@@ -307,7 +307,10 @@ class Downstream(AnswerWriter):
             while data and self.state == HEAD:
                 data = self._read_head(data)
         except RequestError as refusal:
-            self._refuse(refusal, data)
+            if self.listener.http2 and not self.served and data.startswith(PREFACE_HEAD):
+                self._become_http2(data)  # RFC 9113 section 3.3: prior knowledge
+            else:
+                self._refuse(refusal, data)
             data = b""
         finally:
             self._reading = False
@@ -369,6 +372,26 @@ class Downstream(AnswerWriter):
                 self.expect_body()
         exchange.start(piece, done, trailers)
         return data[position:]
+
+    def _become_http2(self, data: bytes) -> None:
+        """Hand the connection over to HTTP/2, which the client speaks; `data` has come so far."""
+        front, transport = self.front, self.transport
+        front.clients.discard(self)
+        self.state = CLOSED
+        key, self.client_key = self.client_key, b""
+        successor = Http2Downstream(
+            self.live,
+            front,
+            self.listener,
+            transport,
+            self.peer,
+            self.proto,
+            self.trusted,
+            key,
+            self.identity,
+        )
+        transport.set_protocol(cast("asyncio.Protocol", successor))
+        successor.start(data)
 
     def _hold_head(self, data: bytes) -> None:
         """The begin of a head. Raises `RequestError`."""
@@ -470,7 +493,9 @@ class Downstream(AnswerWriter):
         self.timer = "client_header"
         self._held = b""
         self._identify()
-        if data[length:]:
+        if not self.listener.http1 and self.state == HEAD:
+            self._become_http2(data[length:])
+        elif data[length:]:
             self.data_received(data[length:])
 
     @property

@@ -1,0 +1,241 @@
+"""Http2Stream: one stream of a client's connection as the client's side of an exchange.
+
+The connection writes for it, within the windows that the client gives. What those hold back is bounded: when enough of
+an answer waits, the target is read no more. The exchange may be over before its answer is sent; the rest goes out as
+the client takes it.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from lb.http.h2.answer import lines_block, request_id_field, response_block
+from lb.http.h2.connection import HIGH_WATER, Connection, ConnectionUser
+from lb.http.h2.frames import CANCEL, INTERNAL_ERROR
+from lb.http.h2.grpc import is_grpc, status_block
+from lb.http.h2.hpack import encode_field
+from lb.http.h2.stream import Stream
+from lb.http.hsts import is_for, with_policy
+from lb.http.message import ResponseHead
+from lb.proxy.client_stream import ClientStream
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from lb.core.targets import Listener
+    from lb.net.tls.session import Established
+    from lb.proxy.context import Context
+    from lb.proxy.exchange import Exchange
+    from lb.proxy.lane import Lane
+    from lb.proxy.target_stream import TargetStream
+
+#: Octets of all of a connection's answers that wait to be sent: from there on each target is read no more, and no
+#: further request begins.
+UNSENT_LIMIT: Final = 1 << 20
+
+
+class Policy:
+    """A listener's Strict-Transport-Security, and the last head that it was added to."""
+
+    __slots__ = ("_from", "_line", "_made")
+
+    def __init__(self, value: str) -> None:
+        self._line = b"Strict-Transport-Security: " + value.encode() + b"\r\n"
+        self._from: ResponseHead | None = None
+        self._made: ResponseHead | None = None
+
+    def apply(self, response: ResponseHead, host: bytes) -> ResponseHead:
+        """The head with the policy, where the host may have one."""
+        if not is_for(host):
+            return response
+        if self._made is None or self._from is not response:
+            self._from, self._made = response, with_policy(response, self._line)
+        return self._made
+
+
+class StreamOwner(ConnectionUser):
+    """A connection, as its streams see it. A subclass sets the attributes and overrides the methods."""
+
+    wire: Connection
+    context: Context
+    listener: Listener
+    transport: asyncio.Transport
+    peer: bytes
+    trusted: bool
+    tls: Established | None
+    policy: Policy | None
+
+    def flush(self) -> None:
+        """Write what is to be sent."""
+        raise NotImplementedError
+
+    def defer(self) -> None:
+        """Defer reading until the loop's next turn, because this turn has lasted too long."""
+        raise NotImplementedError
+
+
+class Http2Stream(ClientStream):
+    """A stream with a request under way, or with an answer that the client has yet to take."""
+
+    __slots__ = ("connection", "deadline", "exchange", "stream")
+
+    def __init__(self, connection: StreamOwner, stream: Stream) -> None:
+        self.connection = connection
+        self.stream = stream
+        self.peer = connection.peer
+        self.trusted = connection.trusted
+        self.transport = connection.transport
+        self.tls = connection.tls
+        self.private = None  # a login that holds for a connection means nothing where streams share it
+        self.blocked = False
+        self.exchange: Exchange | None = None
+        self.deadline = inf  # when the next piece of the body has to be there
+
+    @property
+    def send_timeout(self) -> float:
+        return self.connection.listener.send_timeout
+
+    # --- from the exchange ------------------------------------------------------------------------------------------
+
+    def splice(self, response: ResponseHead) -> bool:
+        return False
+
+    def send_interim(self, response: ResponseHead) -> bool:
+        self.connection.wire.send_interim(self.stream, response_block(response))
+        self.connection.flush()
+        return True
+
+    def send_head(self, response: ResponseHead, piece: bytes, end: bool, last: bool = False) -> None:
+        exchange, connection = self.exchange, self.connection
+        if exchange is None:
+            return
+        if exchange.answered_by_proxy and is_grpc(exchange.head.fields.value(b"content-type")):
+            # A client of gRPC reads lb's own answer in the trailers alone (PROTOCOL-HTTP2, "Trailers-Only").
+            block, piece, end = status_block(response.status, exchange.reason), b"", True
+        else:
+            if connection.policy is not None:
+                response = connection.policy.apply(response, exchange.head.host)
+            block = response.block or response_block(response)
+        fields = response.fields
+        if not fields.has_date:
+            block += encode_field(b"date", exchange.context.date)
+        if not fields.has_request_id or block is not response.block:
+            block += request_id_field(exchange.request_id)
+        connection.wire.send_head(self.stream, block, piece, end)
+        connection.flush()
+        if not end:
+            self._look()
+
+    def send_body(self, piece: bytes, end: bool) -> None:
+        self.connection.wire.send_body(self.stream, piece, end)
+        self.connection.flush()
+        if not end:
+            self._look()
+
+    def send_trailers(self, lines: bytes) -> None:
+        self.connection.wire.send_trailers(self.stream, lines_block(lines))
+        self.connection.flush()
+
+    def _look(self) -> None:
+        """Whether enough waits for the client."""
+        waits = self.stream.pending_size
+        enough = waits > HIGH_WATER or (waits and self.connection.wire.pending_size > UNSENT_LIMIT)
+        if enough and not self.blocked:
+            self.blocked = True
+            if self.exchange is not None:
+                self.exchange.client_blocked()
+
+    def reset(self) -> None:
+        exchange = self.exchange
+        code = CANCEL if exchange is not None and exchange.reason == "drain_cut" else INTERNAL_ERROR
+        self.connection.wire.reset(self.stream, code)
+        self.connection.flush()
+
+    def done(self, complete: bool) -> None:
+        self.exchange = None
+        self.deadline = inf
+        if not complete:
+            self.connection.wire.reset(self.stream, CANCEL)
+            self.connection.flush()
+        elif self.stream.id:
+            self.connection.wire.read_on(self.stream, True)  # what comes of the body is thrown away
+
+    def pause(self) -> None:
+        self.deadline = inf  # the client is not to blame
+        self.connection.wire.read_on(self.stream, False)
+
+    def resume(self) -> None:
+        if not self.stream.reading:
+            self.connection.wire.read_on(self.stream, True)
+            if not self.stream.ended:
+                self.expect_body()
+            self.connection.flush()
+
+    def expect_body(self) -> None:
+        self.deadline = self.connection.context.now + self.connection.listener.body_timeout
+
+    def defer_read(self) -> None:
+        self.connection.defer()
+
+    def keep_private(self, lane: Lane, upstream: TargetStream) -> None:
+        upstream.close()
+
+    def send_upgrade(self, response: ResponseHead) -> None:
+        """HTTP/2 has no upgrade (RFC 9113 section 8.6): no request asks for one, and the exchange refuses the 101."""
+
+    def become_tunnel(self) -> bytes:
+        raise AssertionError("a stream of HTTP/2 becomes no tunnel")
+
+    def unregister(self) -> None:
+        """The connection does that for itself."""
+
+    # --- from the connection ----------------------------------------------------------------------------------------
+
+    def on_body(self, piece: bytes, end: bool) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if end:
+            self.deadline = inf
+        elif self.stream.reading:
+            self.expect_body()
+        exchange.on_request_body(piece, end)
+
+    def on_trailers(self, lines: bytes) -> None:
+        exchange = self.exchange
+        if exchange is not None:
+            self.deadline = inf
+            exchange.on_request_body(b"", True, lines)
+
+    def on_reset(self, reason: str) -> None:
+        exchange = self.exchange
+        if exchange is not None:
+            if reason:
+                exchange.reason = "bad_framing"
+            exchange.client_lost()
+
+    def on_room(self) -> None:
+        if self.blocked:
+            self.blocked = False
+            if self.exchange is not None:
+                self.exchange.client_unblocked()
+
+    def on_tick(self, now: float) -> None:
+        """Called by the sweeper."""
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if self.deadline <= now:
+            self.deadline = inf
+            exchange.client_too_slow("client_body")
+        elif exchange.deadline <= now or exchange.ends_at <= now:
+            exchange.on_deadline(now)
+
+    def on_stalled(self) -> None:
+        """The client's windows have been shut for too long."""
+        self.connection.context.stats.reject("timeout_client_send")
+        if self.exchange is not None:
+            self.exchange.client_too_slow("client_send")
+        else:
+            self.connection.wire.reset(self.stream, CANCEL)
