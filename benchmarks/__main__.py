@@ -19,9 +19,14 @@ from benchmarks.report import Results
 from benchmarks.rounds import run
 from benchmarks.scenarios import SCENARIOS, STAGES, Run, find_capacity
 from benchmarks.servers import PEERS
+from lb import build_form
 
 QUICK = ("get-32", "get-256")
 MEMORY = "idle-10000"
+#: The program that a peer is, where it has another name than the peer; "": lb itself.
+NEEDS = {"lb": "", "interpreted": "", "relay": "haproxy"}
+#: All but the interpreted form, which is a peer of a compiled lb alone.
+ALL = tuple(peer for peer in PEERS if peer != "interpreted" or build_form.form() == "compiled")
 
 
 def main() -> int:
@@ -35,7 +40,7 @@ def main() -> int:
             report.picture(results, _folder(options.out) / "ratios.svg")
         return 0
     try:
-        for program in ("nginx", "wrk", *(peer for peer in options.peers if peer != "lb")):
+        for program in ("nginx", "wrk", *(NEEDS.get(peer, peer) for peer in options.peers if NEEDS.get(peer, peer))):
             binary(program)
     except MissingError as missing:
         print(f"benchmarks: {missing}", file=sys.stderr)
@@ -102,7 +107,7 @@ def _options() -> argparse.Namespace:
     )
     choices = [*SCENARIOS, MEMORY]
     parser.add_argument("--only", action="append", choices=choices, metavar="SCENARIO", help="again for more; else all")
-    parser.add_argument("--peers", type=_peers, default=tuple(PEERS), help=f"some of {','.join(PEERS)} (all)")
+    parser.add_argument("--peers", type=_peers, default=ALL, help=f"some of {','.join(PEERS)} (all)")
     parser.add_argument("--rounds", type=int, default=10, help="interleaved rounds (10), after one that warms up")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a round (1); some need 2")
     parser.add_argument("--no-log", action="store_true", help="access logs off everywhere; else JSON everywhere")

@@ -201,7 +201,14 @@ def load(path: Path) -> tuple[Results, dict[str, dict[str, int]]]:
 
 # --- picture ---------------------------------------------------------------------------------------------------------
 
-_COLOURS = {"lb": "#1f6feb", "haproxy": "#8b949e", "envoy": "#bf8700", "caddy": "#2da44e"}
+_COLOURS = {
+    "lb": "#1f6feb",
+    "interpreted": "#79b8ff",
+    "haproxy": "#8b949e",
+    "envoy": "#bf8700",
+    "caddy": "#2da44e",
+    "relay": "#d0d7de",
+}
 
 
 def picture(results: Results, path: Path) -> bool:

@@ -13,7 +13,7 @@ import resource
 import sys
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.origin import ANSWER, TEMPORARY, UP
@@ -181,6 +181,33 @@ frontend front
     )
     process = start([binary("haproxy"), "-f", str(config), "-db"], setup.cpus, folder, f"haproxy-{port}")
     return _up(Server("haproxy", port, process, lambda: [process.pid, *children(process.pid)]), folder)
+
+
+# --- a TCP relay -----------------------------------------------------------------------------------------------------
+
+
+def relay(setup: Setup) -> Server:
+    """HAProxy in TCP mode: it reads no request, so it shows what the kernel's part of a proxy costs."""
+    port, folder = free_port(), setup.folder
+    config = folder / f"relay-{port}.cfg"
+    servers = "".join(f"  server t{i} {target}\n" for i, target in enumerate(setup.targets))
+    config.write_text(
+        f"""
+global
+  nbthread {setup.workers}
+  maxconn {CONNECTIONS}
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+listen relay
+  bind 127.0.0.1:{port} backlog 8192
+  balance roundrobin
+{servers}"""
+    )
+    process = start([binary("haproxy"), "-f", str(config), "-db"], setup.cpus, folder, f"relay-{port}")
+    return _up(Server("relay", port, process, lambda: [process.pid, *children(process.pid)]), folder)
 
 
 # --- Caddy -----------------------------------------------------------------------------------------------------------
@@ -361,6 +388,13 @@ def _lb_listener(port: int, certificate: str) -> str:
     return f"{{bind: '127.0.0.1:{port}', tls: {{cert_file: {certificate}, key_file: {certificate}}}}}"
 
 
+def interpreted(setup: Setup) -> Server:
+    """The interpreted form of the same checkout, beside a compiled `lb`."""
+    here = setup.checkout
+    source = here.parents[1] if here.parts[-2:] == ("build", "compiled") else here
+    return replace(lb(replace(setup, checkout=source)), name="interpreted")
+
+
 def _up(server: Server, folder: Path) -> Server:
     """The server, once it passes the origin's answer on, whatever host is asked for; what it said, if it does not."""
     try:
@@ -382,4 +416,6 @@ PEERS: dict[str, Callable[[Setup], Server]] = {
     "haproxy": haproxy,
     "envoy": envoy,
     "caddy": caddy,
+    "relay": relay,
+    "interpreted": interpreted,
 }
