@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lb.cli.certificates import renewal
 from lb.cli.client import Client, Unreachable, admin_options, did_you_mean, json_option
 from lb.cli.completion import names
 from lb.cli.failure import Failure, Json
@@ -148,6 +149,9 @@ def picture(answer: Json, now: float, ink: Ink, everything: bool = False) -> lis
         lines.append(ink(f"! state cannot be written: {answer['state_trouble']}", "red"))
     if answer["access_log_trouble"]:
         lines.append(ink(f"! access log: {answer['access_log_trouble']}", "red"))
+    for each in answer.get("certificates", []):
+        text = f"! certificate {each['name']}: {'; '.join(renewal(each, now))}"
+        lines += [ink(line, "red") for line in textwrap.wrap(text, width(), subsequent_indent="  ")]
     for service in answer["services"]:
         lines += ["", *service_lines(service, now, ink, everything)]
     return lines

@@ -156,6 +156,16 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
         ("name",),
         "Unix time at which the certificate of a host name ends; of several, the first end.",
     ),
+    "lb_certificate_renewals_total": (
+        "counter",
+        ("name", "result"),
+        "Orders of certificates that lb gets from ACME authorities, by result (ok, failed).",
+    ),
+    "lb_certificate_failing": (
+        "gauge",
+        ("name",),
+        "1 if the last order of the name's certificate failed, or the first one has not come yet, else 0.",
+    ),
     "lb_tls_certificates_unusable": (
         "gauge",
         (),
@@ -241,6 +251,8 @@ class Figures:
     state_writable: bool = True
     certificates: Mapping[str, float] = field(default_factory=dict)  # host name → Unix time of its certificate's end
     certificates_unusable: int = 0
+    renewals: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (name, result) of orders
+    failing: Mapping[str, bool] = field(default_factory=dict)  # name → whether its certificate does not come
 
 
 def exposition(figures: Figures) -> bytes:
@@ -310,6 +322,8 @@ class _Collector:
         yield _counter("lb_requests_lost_total", {(): f.requests_lost})
         yield _gauge("lb_config_last_reload_successful", {(): f.reload_ok})
         yield _gauge("lb_tls_certificate_not_after_seconds", {(name,): at for name, at in f.certificates.items()})
+        yield _counter("lb_certificate_renewals_total", f.renewals)
+        yield _gauge("lb_certificate_failing", {(name,): failing for name, failing in f.failing.items()})
         yield _gauge("lb_tls_certificates_unusable", {(): f.certificates_unusable})
         yield _counter("lb_config_reloads_total", {(result,): f.reloads.get(result, 0) for result in RELOADS})
         yield _counter("lb_worker_restarts_total", {(): f.worker_restarts})

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from lb.build_form import Form
 from lb.config.model.units import DURATION_PATTERN
+from lb.control.certificate_models import RenewalView
 from lb.control.view import View, Wanted
 from lb.core.consequences import Kind as Consequence
 
@@ -256,6 +257,8 @@ class Status(View):
     """Why the desired state could not be written, if so."""
     access_log_trouble: str = ""
     """Why a worker cannot open or write its access log, if so."""
+    certificates: list[RenewalView] = Field(default_factory=list)
+    """Certificates that lb orders by itself and that fail to come, or have not come yet."""
     config: ConfigView
     """The configuration that runs."""
     listeners: list[ListenerView]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from lb.config.changes import Change, Plan
 from lb.config.resolve import UnusablePair
 from lb.config.yaml.problems import ConfigError, Problem
-from lb.control.certificate_models import NameView
+from lb.control.certificate_models import AuthorityView, NameView, RenewResult
 from lb.control.events import EventLog
 from lb.core.consequences import Consequence
 from lb.core.refusals import Obstacle, Refusal, Refused
@@ -127,6 +127,12 @@ class Operations(Protocol):
 
     def certificates_of(self, name: str) -> list[NameView]:
         """What a host name gets from each listener with TLS."""
+
+    def renew_certificate(self, name: str, actor: str) -> RenewResult:
+        """Have the certificate of a name renewed now."""
+
+    async def certificate_authority(self) -> AuthorityView:
+        """lb's own certificate authority."""
 
     async def metrics(self) -> bytes: ...
 

@@ -18,6 +18,7 @@ class Refusal(Enum):
     NO_SUCH_POOL = auto()
     NO_SUCH_TARGET = auto()
     AMBIGUOUS_TARGET = auto()
+    NO_SUCH_CERTIFICATE = auto()
     INVALID_REQUEST = auto()
     FILE_INVALID = auto()
     TOKEN_NEEDED_FOR_COMMANDS = auto()

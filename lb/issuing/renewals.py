@@ -331,12 +331,18 @@ class Renewals:
         directory = authority.staging if at_staging else authority.directory
         each.phase = "begin"
         try:
-            issued = await self._attempt(each, directory, at_staging)
+            try:
+                issued = await self._attempt(each, directory, at_staging)
+            except Failed as error:
+                if error.kind != "accountDoesNotExist":
+                    raise
+                # An authority that was set up anew knows neither the account nor its orders.
+                await self._forget_account(directory)
+                await self._drop_order(each, at_staging)
+                issued = await self._attempt(each, directory, at_staging)
         except Failed as error:
             if not error.keep:
                 await self._drop_order(each, at_staging)
-            if error.kind == "accountDoesNotExist":
-                await self._forget_account(directory)
             self._on_failure(each, error, at_staging)
             await self._save_state(each)
             return
@@ -483,10 +489,13 @@ class Renewals:
             except Nonsense as error:
                 raise Failed(f"the authority's answer is none: {error}", keep=True, judged=False) from None
             except Rejected as error:
-                if error.problem.kind == "accountDoesNotExist":
-                    await self._forget_account(directory)
-                text = f"no account at {directory}: {error}"
-                raise Failed(text, keep=True, judged=is_judgement(error), retry_after=error.retry_after) from None
+                raise Failed(
+                    f"no account at {directory}: {error}",
+                    keep=True,
+                    judged=is_judgement(error),
+                    retry_after=error.retry_after,
+                    kind=error.problem.kind,
+                ) from None
             account = Account(directory, url, authority.contact)
             self._accounts[directory] = account
             if await self._written(partial(self._store.save_account, account)):

@@ -9,10 +9,11 @@ from functools import lru_cache
 from lb.config.check import certificates as contents_of
 from lb.config.check.certificates import Chain
 from lb.config.resolve import UnusablePair
-from lb.control.certificate_models import CertificateView, LinkView, NameView, RouteView
+from lb.control.certificate_models import AuthorityView, CertificateView, LinkView, NameView, RenewalView, RouteView
 from lb.core.certificates import Certificate, CertificateTable, Choice, TlsServer, covers, folded
 from lb.core.refusals import Refusal, Refused
 from lb.supervisor.certificates import Certificates
+from lb.supervisor.issuing import Issuing
 from lb.supervisor.state import State
 
 _REASONS = {
@@ -26,9 +27,12 @@ _REASONS = {
 class CertificateViews:
     """The views of one supervisor's certificates."""
 
-    def __init__(self, state: State, certificates: Certificates, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, state: State, certificates: Certificates, issuing: Issuing, wall: Callable[[], float] = time.time
+    ) -> None:
         self._state = state
         self._certificates = certificates
+        self._issuing = issuing
         self._wall = wall
 
     def ends(self) -> dict[str, float]:
@@ -44,13 +48,30 @@ class CertificateViews:
         """What is broken on the disk now."""
         return [each for each, _ in self._certificates.broken.values()]
 
+    def renewals(self) -> dict[tuple[str, str], int]:
+        """Orders by name and result."""
+        known = {each.wanted.names[0] for each in self._issuing.fates()}
+        results = self._issuing.results()
+        return {(name, result): results.get((name, result), 0) for name in known for result in ("ok", "failed")}
+
+    def failing(self) -> dict[str, bool]:
+        """Name → whether its last order failed, or the first certificate has not come yet."""
+        return {
+            each.wanted.names[0]: bool(each.failures or each.waiting_since or each.in_memory)
+            for each in self._issuing.fates()
+        }
+
     def names(self) -> list[NameView]:
         """Every name that a listener has a certificate for, and the names that are waited for."""
-        return [
-            self._name_view(bind, tls, name, Choice(chosen, "wildcard" if name.startswith("*.") else "exact", name))
-            for bind, tls in self._listeners()
-            for name, chosen in CertificateTable(tls, self._wall()).names().items()
-        ]
+        found = []
+        for bind, tls in self._listeners():
+            chosen = CertificateTable(tls, self._wall()).names()
+            for name, certificates in chosen.items():
+                choice = Choice(certificates, "wildcard" if name.startswith("*.") else "exact", name)
+                found.append(self._name_view(bind, tls, name, choice))
+            ordered = dict.fromkeys(folded(name) for source in tls.sources if source.acme for name in source.names)
+            found += [self._name_view(bind, tls, name, None) for name in ordered if name not in chosen]
+        return found
 
     def of_name(self, name: str) -> list[NameView]:
         """What a host name gets, from each listener with TLS. Raises `Refused` where it is none."""
@@ -84,7 +105,11 @@ class CertificateViews:
         why = "no certificate has this name: it is refused with the alert unrecognized_name (112)"
         if choice is not None:
             why = _REASONS[reason].format(matched=choice.matched)
+        renewal = self._renewals().get(name)
+        if choice is None and renewal is not None:
+            why = f"its first certificate has not come from {renewal.authority} yet: it is refused with the alert 112"
         return NameView(
+            renewal=renewal,
             name=name,
             listener=bind,
             reason=reason,
@@ -93,6 +118,33 @@ class CertificateViews:
             certificates=certificates,
             client_certificates=tls.client.mode,
             routes=self.routes(name),
+        )
+
+    def _renewals(self) -> dict[str, RenewalView]:
+        return {folded(each.name): each for each in renewal_views(self._issuing)}
+
+    def renew(self, name: str) -> list[str]:
+        """Have a certificate renewed that lb gets by itself. Raises `Refused` where there is none."""
+        under_way = self._issuing.renew(folded(name), self._state.config)
+        if not under_way:
+            detail = f"lb gets no certificate for {name} by itself, neither by `acme` nor by `internal`"
+            raise Refused(Refusal.NO_SUCH_CERTIFICATE, detail)
+        return under_way
+
+    def authority(self) -> AuthorityView:
+        """lb's own authority. Raises `Refused` where it is not used. Blocks."""
+        found = self._issuing.root()
+        if found is None:
+            detail = "no listener takes certificates from the internal authority: `certificates: [internal]`"
+            raise Refused(Refusal.NO_SUCH_CERTIFICATE, detail)
+        root, file = found
+        certificate = root.certificate
+        return AuthorityView(
+            file=str(file),
+            subject=certificate.subject.rfc4514_string(),
+            not_after=certificate.not_valid_after_utc.timestamp(),
+            fingerprint=root.fingerprint(),
+            pem=root.pem().decode(),
         )
 
     def routes(self, name: str) -> list[RouteView]:
@@ -122,6 +174,28 @@ class CertificateViews:
             failed_at=failure[1] if failure is not None else None,
             kept=certificate.cert_file in self._certificates.broken,
         )
+
+
+def renewal_views(issuing: Issuing) -> list[RenewalView]:
+    """Every certificate that lb orders."""
+    return [
+        RenewalView(
+            name=each.wanted.names[0],
+            authority=each.wanted.authority.name,
+            not_after=each.not_after or None,
+            waiting_since=each.waiting_since or None,
+            next_attempt=each.next_attempt,
+            why=each.why,
+            under_way=each.under_way,
+            failures=each.failures,
+            failed_at=each.failed_at or None,
+            failure=each.failure,
+            in_memory=each.in_memory,
+            window_start=each.window[0] or None,
+            window_end=each.window[1] or None,
+        )
+        for each in issuing.fates()
+    ]
 
 
 @lru_cache(maxsize=1024)

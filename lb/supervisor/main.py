@@ -248,6 +248,7 @@ class Supervisor:
             self.reloads,
             self.handovers,
             self.admin,
+            self.issuing,
         )
 
     @cached_property
@@ -258,7 +259,7 @@ class Supervisor:
         from lb.supervisor.metrics import Metrics
         from lb.supervisor.operations import LiveOperations
 
-        certificate_views = CertificateViews(self.state, self.certificates)
+        certificate_views = CertificateViews(self.state, self.certificates, self.issuing)
         return LiveOperations(
             self.state,
             self.desired,

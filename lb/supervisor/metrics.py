@@ -119,6 +119,8 @@ class Metrics:
                 reload_ok=self._reloads.ok and not self._workers.behind,
                 certificates=self._certificates.ends(),
                 certificates_unusable=len(self._certificates.unusable()),
+                renewals=self._certificates.renewals(),
+                failing=self._certificates.failing(),
                 worker_restarts=self._workers.restarts,
                 restarts=self._guard.restarts + Counter(sums.restarts),
                 errors={"supervisor": self._guard.errors, "worker": sums.errors},

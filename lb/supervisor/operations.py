@@ -19,7 +19,7 @@ from lb.config.model.config import Config
 from lb.config.resolve import World
 from lb.config.tls_files import load_world
 from lb.config.yaml.problems import ConfigError
-from lb.control.certificate_models import NameView
+from lb.control.certificate_models import AuthorityView, NameView, RenewResult
 from lb.control.event import Event
 from lb.control.events import EventLog
 from lb.control.models import (
@@ -170,6 +170,14 @@ class LiveOperations:
 
     def certificates_of(self, name: str) -> list[NameView]:
         return self._certificates.of_name(name)
+
+    def renew_certificate(self, name: str, actor: str) -> RenewResult:
+        under_way = self._certificates.renew(name)
+        self._events.emit("certificate", "; ".join(under_way), actor=actor)
+        return RenewResult(under_way=under_way)
+
+    async def certificate_authority(self) -> AuthorityView:
+        return await asyncio.to_thread(self._certificates.authority)
 
     def readyz(self) -> tuple[bool, str]:
         return self._views.readyz()

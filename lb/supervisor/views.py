@@ -31,9 +31,11 @@ from lb.core.runs import Run, sentence
 from lb.core.targets import Pool, Service, Target
 from lb.health.monitor import Monitor
 from lb.supervisor.admin_port import AdminPort
+from lb.supervisor.certificate_views import renewal_views
 from lb.supervisor.desired import DesiredState
 from lb.supervisor.events import Events
 from lb.supervisor.handovers import Handovers
+from lb.supervisor.issuing import Issuing
 from lb.supervisor.rates import Rates, Traffic
 from lb.supervisor.reloads import Reloads
 from lb.supervisor.rollouts import Rollouts
@@ -64,6 +66,7 @@ class Views:
         reloads: Reloads,
         handovers: Handovers,
         admin: AdminPort,
+        issuing: Issuing,
     ) -> None:
         self._state = state
         self._desired = desired
@@ -77,6 +80,7 @@ class Views:
         self._reloads = reloads
         self._handovers = handovers
         self._admin = admin
+        self._issuing = issuing
 
     def readyz(self) -> tuple[bool, str]:
         """Whether clients can be served, and why not."""
@@ -105,6 +109,9 @@ class Views:
             downstream_connections=sums.downstream,
             state_trouble=self.state_trouble(),
             access_log_trouble=sums.log_trouble,
+            certificates=[
+                each for each in renewal_views(self._issuing) if each.failures or each.waiting_since is not None
+            ],
             config=ConfigView(
                 file=str(self._state.path),
                 loaded_at=self._reloads.loaded_at,
@@ -120,7 +127,12 @@ class Views:
 
     def state_trouble(self) -> str:
         """Why something of the state directory cannot be written; empty: all of it can."""
-        return self._desired.trouble or self._events.log.trouble or self._probe_history.trouble
+        return (
+            self._desired.trouble
+            or self._events.log.trouble
+            or self._probe_history.trouble
+            or (f"certificates: {self._issuing.trouble}" if self._issuing.trouble else "")
+        )
 
     def service(self, service: Service, sums: Counters) -> ServiceView:
         """One service with its pools."""

@@ -8,6 +8,8 @@ import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
@@ -15,7 +17,7 @@ from cryptography import x509
 from tests.support.eventually import eventually
 from tests.support.pebble import Pebble, needs_pebble
 from tests.support.ports import free_ports
-from tests.support.stage import Backend, Lb, Stage
+from tests.support.stage import Backend, Lb, Stage, ask
 
 pytestmark = needs_pebble
 
@@ -79,6 +81,11 @@ def serials(lb: Lb, name: str, port: int) -> set[int]:
     return {each.serial_number if each is not None else 0 for each in found}
 
 
+def renewal(lb: Lb, name: str) -> Any:
+    (entry,) = ask(f"{lb.admin}/api/v1/certificates/{name}").json
+    return entry["renewal"]
+
+
 @pytest.mark.parametrize("challenge", ["http-01", "tls-alpn-01"])
 def test_certificates_are_ordered_and_served_by_every_worker(
     challenge: str, stage: Stage, door: Door, backend: Backend
@@ -103,6 +110,63 @@ def ask_plain(port: int, path: str) -> bytes:
     with socket.create_connection(("127.0.0.1", port), 10) as sock:
         sock.sendall(f"GET {path} HTTP/1.1\r\nHost: a.example.org\r\nConnection: close\r\n\r\n".encode())
         return sock.recv(65536)
+
+
+def test_a_restart_without_the_authority_serves_what_is_stored(stage: Stage, door: Door, backend: Backend) -> None:
+    path = door.file(stage, backend, NAMES[:1])
+    lb = stage.start(path)
+    eventually(lambda: shown(lb, NAMES[0], door.https), 60, lb.errors.read_text())
+    (before,) = serials(lb, NAMES[0], door.https)
+    lb.stop()
+    door.pebble.stop()
+    lb = stage.start(door.file(stage, backend, (NAMES[0], "new.example.org")))
+    assert serials(lb, NAMES[0], door.https) == {before}
+    assert shown(lb, "new.example.org", door.https) is None
+    eventually(lambda: renewal(lb, "new.example.org")["failures"] == 1, 30)
+    told = renewal(lb, "new.example.org")
+    assert told["waiting_since"] > time.time() - 60
+    assert 0 < told["next_attempt"] - time.time() < 70
+    assert "Cannot connect" in told["failure"]
+    status = lb.cli("status").stdout
+    assert "! certificate new.example.org: waiting for pebble since" in status
+    assert "Cannot connect" in " ".join(status.split())
+    listed = lb.cli("certificates").stdout
+    assert "new.example.org" in listed
+    assert "refused" in listed
+    one = " ".join(lb.cli("certificates", "new.example.org").stdout.split())
+    assert "waiting for pebble since" in one
+    assert "next attempt in" in one
+    metrics = lb.metrics()
+    assert metrics['lb_certificate_renewals_total{name="new.example.org",result="failed"}'] == 1
+    assert metrics['lb_certificate_failing{name="new.example.org"}'] == 1
+    assert metrics['lb_certificate_failing{name="a.example.org"}'] == 0
+    door.pebble.start()
+    assert lb.cli("certificates", "renew", "new.example.org").returncode == 0
+    eventually(lambda: shown(lb, "new.example.org", door.https), 60, lb.errors.read_text())
+    assert lb.metrics()['lb_certificate_renewals_total{name="new.example.org",result="ok"}'] == 1
+    assert "waiting" not in lb.cli("status").stdout
+
+
+def test_an_operator_renews_a_name_and_connections_live_on(stage: Stage, door: Door, backend: Backend) -> None:
+    lb = stage.start(door.file(stage, backend, NAMES[:1]))
+    eventually(lambda: shown(lb, NAMES[0], door.https), 60, lb.errors.read_text())
+    (before,) = serials(lb, NAMES[0], door.https)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    address = urlsplit(f"https://127.0.0.1:{door.https}")
+    plain = socket.create_connection((address.hostname or "", address.port or 0), 10)
+    with context.wrap_socket(plain, server_hostname=NAMES[0]) as kept:
+        answer = lb.cli("certificates", "renew", NAMES[0])
+        assert answer.returncode == 0, answer.stderr
+        assert "is ordered anew" in answer.stdout
+        eventually(lambda: before not in serials(lb, NAMES[0], door.https), 60, lb.errors.read_text())
+        kept.sendall(b"GET / HTTP/1.1\r\nHost: a.example.org\r\n\r\n")
+        assert kept.recv(65536).startswith(b"HTTP/1.1 200")
+    other = lb.cli("certificates", "renew", "c.example.org")
+    assert other.returncode == 1
+    assert "lb gets no certificate for c.example.org" in " ".join(other.stderr.split())
+    events = lb.cli("events").stdout
+    assert "certificate for a.example.org renewed, valid until" in " ".join(events.split())
 
 
 @pytest.mark.slow

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from lb.control.api.endpoint import LOOKING, Answer, Endpoint
-from lb.control.api.http import OPERATIONS, Body, as_json, query, send
-from lb.control.certificate_models import NameView
+from lb.control.api import problems
+from lb.control.api.endpoint import LOOKING, OPERATING, Answer, Endpoint
+from lb.control.api.http import OPERATIONS, Body, actor, as_json, query, send, view
+from lb.control.certificate_models import AuthorityView, NameView, RenewResult
 
 
 async def certificates(request: web.Request) -> web.Response:
@@ -17,6 +18,17 @@ async def certificates(request: web.Request) -> web.Response:
 async def certificates_of(request: web.Request) -> web.Response:
     query(request, ())
     return _send(request, request.app[OPERATIONS].certificates_of(request.match_info["name"]))
+
+
+async def renew(request: web.Request) -> web.Response:
+    query(request, ())
+    found = request.app[OPERATIONS].renew_certificate(request.match_info["name"], actor(request))
+    return view(request, found, 202)
+
+
+async def authority(request: web.Request) -> web.Response:
+    query(request, ())
+    return view(request, await request.app[OPERATIONS].certificate_authority())
 
 
 def _send(request: web.Request, found: list[NameView]) -> web.Response:
@@ -33,5 +45,18 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "GET", "/api/v1/certificates/{name}", certificates_of, "getCertificate", LOOKING, "looking",
         "What one host name gets, and why",
         {200: Answer("One entry for each listener with TLS.", NameView, many=True)},
+    ),
+    Endpoint(
+        "POST", "/api/v1/certificates/{name}/renew", renew, "renewCertificate", OPERATING, "configuration",
+        "Renew a certificate that lb gets by itself",
+        {202: Answer("It is ordered, or issued.", RenewResult)},
+        "Let's Encrypt issues five certificates for the same names in seven days.",
+        refusals=(problems.NO_SUCH_CERTIFICATE,), acts=True,
+    ),
+    Endpoint(
+        "GET", "/api/v1/certificate-authority", authority, "getCertificateAuthority", LOOKING, "looking",
+        "lb's own certificate authority",
+        {200: Answer("Its certificate, for whoever is to trust it.", AuthorityView)},
+        refusals=(problems.NO_SUCH_CERTIFICATE,),
     ),
 )  # fmt: skip

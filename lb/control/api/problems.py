@@ -80,6 +80,12 @@ NO_SUCH_TARGET = _kind(
     "The configuration has no target of that name; an id is `service/pool/host:port`.",
     Refusal.NO_SUCH_TARGET,
 )
+NO_SUCH_CERTIFICATE = _kind(
+    404,
+    "No such certificate",
+    "lb gets no certificate of that name by itself: neither from an ACME authority nor from its own.",
+    Refusal.NO_SUCH_CERTIFICATE,
+)
 METHOD_NOT_ALLOWED = _kind(405, "Method not allowed", "The Allow header says what can be done with this address.")
 BODY_TOO_SLOW = _kind(408, "Body too slow", "The body did not come in time.")
 BODY_TOO_LARGE = _kind(413, "Body too large", "A body may have 4 MiB.")
