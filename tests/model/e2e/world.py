@@ -59,6 +59,7 @@ class Seen:
     last_words: str = ""  # those before
     troubled: float = -1e9  # when it last failed requests, or could have
     hurt: float = -1e9  # when its connections broke last
+    unsure: bool = False  # a name has moved, and its new address has passed, then failed: lb may use either
 
 
 @dataclass
@@ -345,13 +346,19 @@ class RealWorld(World):
         self.named = CLOCK.now
 
     def _forget_names(self) -> None:
-        gone = {address for until, address in self.leaving if until < CLOCK.now}
+        gone = {address for until, address in self.leaving if until < CLOCK.now and self._new_ones_pass()}
         if gone:
             self.leaving = [each for each in self.leaving if each[1] not in gone]
             self.names = {
                 host: [each for number, each in enumerate(found) if number == 0 or each not in gone]
                 for host, found in self.names.items()
             }
+
+    def _new_ones_pass(self) -> bool:
+        """Whether the newest addresses of all names have passed for long: until then the former ones may serve on."""
+        newest = {found[0] for found in self.names.values()}
+        seen = [self.seen[address] for address, backend in self.backends.items() if backend.host in newest]
+        return all(each.passing and each.since < CLOCK.now - LOOKED_UP for each in seen)
 
     def _seen_at(self, address: str) -> Seen:
         """What was seen of a target; one that is a name passes when one of its addresses does."""
@@ -363,6 +370,7 @@ class RealWorld(World):
         found = replace(base, passing=any(each.passing for each in every), since=since)
         found.words_since = max(base.words_since, since)
         found.last_words = next((each.words for each in every if each.words != base.words), base.last_words)
+        found.unsure = len(every) > 1 and every[0].ever and not every[0].passing
         found.ever = any(each.ever for each in every)
         found.troubled = max(each.troubled for each in every)
         return found
@@ -392,6 +400,8 @@ class RealWorld(World):
                 ready = None if ready else ready
                 share, drains = max(before[0], share), before[1] and drains
         if ready and plan.setting("outlier", "enabled", default=True) and now - each.troubled < EJECTED:
+            ready = None
+        if each.unsure:
             ready = None
         weight, configured = wished.overrides.get(address, (target.weight, target.weight))
         if configured != target.weight:
@@ -471,7 +481,7 @@ class RealWorld(World):
         before = len(self.violations)
         super().over(track, answer)
         self.judged += 1
-        self.certain += not track.starved and not track.excuses
+        self.certain += not track.starved and not track.excuses - {"accept"}  # that is always so here
         if len(self.violations) > before:
             arrivals = [f"{arrival.at:.3f} {arrival.backend}" for arrival in track.arrivals]
             began, excuses = f"{track.since:.3f}", sorted(track.excuses)
