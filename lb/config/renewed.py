@@ -54,9 +54,9 @@ def _of_listener(was: TlsServer, now: TlsServer) -> Iterator[str]:
         for path, before, after in zip(pair, old[pair].digests, each.digests, strict=False)
         if before != after
     ]
-    paths = (now.client.ca_file, now.client.crl_file)
-    pairs = zip(paths, was.client.digests, now.client.digests, strict=False)
-    files += [path for path, before, after in pairs if before != after]
+    for former, client in zip(was.clients(), now.clients(), strict=True):
+        pairs = zip((client.ca_file, client.crl_file), former.digests, client.digests, strict=False)
+        files += [path for path, before, after in pairs if before != after]
     if files:
         yield f"{_some(list(dict.fromkeys(files)))} renewed, for new connections"
     if added := [cert for cert, key in new if (cert, key) not in old]:

@@ -219,16 +219,22 @@ def https_listeners(listener: model.Listener, all_of_them: Sequence[model.Listen
 
 
 def _server_tls(tls: model.ServerTls, config: model.Config) -> TlsServer:
-    client = tls.client_auth()
-    asks = client.mode != OFF
+    clients = [tls.client_auth(), *(source.client for source in tls.sources() if source.client is not None)]
+    fields = {name: kind for client in clients if client.mode != OFF for name, kind in client.fields.items()}
     return TlsServer(
         sources=tuple(_source(source, config) for source in tls.sources()),
         default=tls.default,
         strict_sni=tls.strict_sni,
         min_version=tls.min_version,
-        client=ClientAuth(client.mode, client.ca_file or "", client.crl_file or "") if asks else ClientAuth(),
-        client_fields=tuple(client.fields.items()) if asks else (),
+        client=_client_auth(clients[0]),
+        client_fields=tuple(fields.items()),
     )
+
+
+def _client_auth(client: model.ClientAuth) -> ClientAuth:
+    if client.mode == OFF:
+        return ClientAuth()
+    return ClientAuth(client.mode, client.ca_file or "", client.crl_file or "")
 
 
 def _source(source: model.CertificateSource, config: model.Config) -> Source:
@@ -249,6 +255,8 @@ def _source(source: model.CertificateSource, config: model.Config) -> Source:
         internal=source.authority == "internal",
         names=names,
         stored=tuple(map(str, stored)),
+        min_version=source.min_version or "",
+        client=_client_auth(source.client) if source.client is not None else None,
     )
 
 

@@ -21,7 +21,7 @@ from lb.config.certificate_sources import list_directory
 from lb.config.check import certificates
 from lb.config.model.config import Config
 from lb.config.resolve import UnusablePair, World, resolve
-from lb.config.tls_values import clients, digests, servers, with_settings
+from lb.config.tls_values import clients, digests, servers, with_clients, with_settings
 from lb.config.yaml.problems import ConfigError, Problem
 from lb.core.certificates import REQUIRED, Certificate, ClientAuth, Policy, Source, TlsServer
 from lb.core.targets import TlsClient
@@ -62,7 +62,8 @@ def check_renewed(before: World, after: World, file: str) -> None:
         for server in servers(after) - servers(before):
             for certificate in set(server.certificates) - known:
                 contexts.server_context((certificate,), Policy(), after.files)
-            contexts.server_context((), server.policy(), after.files)
+            for verified in server.clients():
+                contexts.server_context((), Policy(client=verified), after.files)
         for client in clients(after) - clients(before):
             contexts.client_context(client, (), after.files)
     except (OSError, ValueError) as error:
@@ -84,7 +85,9 @@ class _Reading:
         self._certificates: dict[tuple[str, str], Certificate | None] = {}
         self._former_files = former.files if former is not None else {}
         formers = servers(former) if former is not None else set()
-        self._former_clients = {(each.client.ca_file, each.client.crl_file): each.client for each in formers}
+        self._former_clients = {
+            (client.ca_file, client.crl_file): client for each in formers for client in each.clients()
+        }
         self._former: dict[tuple[str, str], Certificate] = {
             (each.cert_file, each.key_file): each for server in formers for each in server.certificates
         }
@@ -99,7 +102,7 @@ class _Reading:
 
     def server(self, tls: TlsServer) -> TlsServer:
         found = [each for position, source in enumerate(tls.sources) for each in self._of_source(position, source)]
-        return replace(tls, certificates=tuple(dict.fromkeys(found)), client=self._client_auth(tls.client))
+        return with_clients(replace(tls, certificates=tuple(dict.fromkeys(found))), self._client_auth)
 
     def _client_auth(self, client: ClientAuth) -> ClientAuth:
         if not client.ca_file:

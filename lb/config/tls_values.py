@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lb.config.resolve import World
-from lb.core.certificates import TlsServer, digests_of
+from lb.core.certificates import ClientAuth, TlsServer, digests_of
 from lb.core.checks import Checks, CheckSpec
 from lb.core.targets import Service, Snapshot, Target, TlsClient
 
@@ -39,7 +39,7 @@ def server_paths(world: World) -> list[str]:
     """Every TLS file of listeners, and the directories that have certificates for them."""
     found: set[str] = set()
     for tls in servers(world):
-        found.update((tls.client.ca_file, tls.client.crl_file))
+        found.update(path for client in tls.clients() for path in (client.ca_file, client.crl_file))
         for source in tls.sources:
             found.update((source.cert_file, source.key_file, source.directory, *source.stored))
         found.update(path for each in tls.certificates for path in (each.cert_file, each.key_file))
@@ -108,4 +108,12 @@ def without_contents(world: World) -> World:
 
 def plain(tls: TlsServer) -> TlsServer:
     """A listener's TLS by the names of its files alone."""
-    return replace(tls, certificates=(), client=replace(tls.client, digests=()))
+    return with_clients(replace(tls, certificates=()), lambda client: replace(client, digests=()))
+
+
+def with_clients(tls: TlsServer, change: Callable[[ClientAuth], ClientAuth]) -> TlsServer:
+    """A listener's TLS with another verification of clients, its own and its sources'."""
+    sources = (
+        source if source.client is None else replace(source, client=change(source.client)) for source in tls.sources
+    )
+    return replace(tls, client=change(tls.client), sources=tuple(sources))

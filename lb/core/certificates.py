@@ -34,6 +34,8 @@ class Source:
     internal: bool = False
     names: tuple[str, ...] = ()  # what to ask the ACME server or the authority for
     stored: tuple[str, ...] = ()  # for each name, the file in which lb keeps the certificate with its key
+    min_version: str = ""  # empty: the listener's
+    client: ClientAuth | None = None  # None: the listener's
 
     def __str__(self) -> str:
         if self.acme:
@@ -91,12 +93,26 @@ class TlsServer:
     alpn: tuple[str, ...] = ("http/1.1",)  # the protocols to choose from, the preferred one first
 
     def policy(self) -> Policy:
+        """Of names whose source has no policy of its own."""
         return Policy(self.min_version, self.client, self.alpn)
+
+    def policy_of(self, certificate: Certificate) -> Policy:
+        """Of the names of a certificate."""
+        if certificate.source >= len(self.sources):
+            return self.policy()
+        source = self.sources[certificate.source]
+        client = self.client if source.client is None else source.client
+        return Policy(source.min_version or self.min_version, client, self.alpn)
+
+    def clients(self) -> list[ClientAuth]:
+        """How clients are verified: as the listener says, and as its sources do."""
+        return [self.client, *(source.client for source in self.sources if source.client is not None)]
 
 
 def digests_of(tls: TlsServer) -> set[str]:
     """Of the contents of a listener's TLS files."""
-    return {*tls.client.digests, *(digest for each in tls.certificates for digest in each.digests)} - {""}
+    found = {digest for each in tls.certificates for digest in each.digests}
+    return found.union(*(client.digests for client in tls.clients())) - {""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,7 @@ class Choice:
     certificates: tuple[Certificate, ...]
     reason: str  # EXACT | WILDCARD | DEFAULT | FIRST
     matched: str = ""  # the certificate's name that fits; empty: none does
+    policy: Policy = Policy()
 
 
 def folded(name: str) -> str:
@@ -129,18 +146,25 @@ class CertificateTable:
         for certificate in tls.certificates:
             for name in certificate.names:
                 by_name.setdefault(folded(name), []).append(certificate)
-        self._by_name = {name: preferred(found, now) for name, found in by_name.items()}
+        self._tls = tls
+        # Two policies for one name are an error of the file. Where they come later, by a renewed certificate, the name
+        # is refused: neither policy may stand for the other.
+        self._refused = {name for name, found in by_name.items() if len({tls.policy_of(each) for each in found}) > 1}
+        self._by_name = {name: preferred(found, now) for name, found in by_name.items() if name not in self._refused}
         self._default = self._named_default(tls)
 
     def _named_default(self, tls: TlsServer) -> Choice | None:
         if tls.default:
             found = self._matching(folded(tls.default))
-            return Choice(found.certificates, DEFAULT, found.matched) if found is not None else None
+            return Choice(found.certificates, DEFAULT, found.matched, found.policy) if found is not None else None
         if tls.strict_sni or not tls.certificates:
             return None
         first = tls.certificates[0]
         twins = next((each for each in self._by_name.values() if first in each), (first,))
-        return Choice(twins, FIRST)
+        return None if self._refused.intersection(map(folded, first.names)) else self._choice(twins, FIRST, "")
+
+    def _choice(self, certificates: tuple[Certificate, ...], reason: str, matched: str) -> Choice:
+        return Choice(certificates, reason, matched, self._tls.policy_of(certificates[0]))
 
     def choose(self, server_name: str | None) -> Choice | None:
         """What a client gets that asks for `server_name` (None: it names no host). None: it is refused."""
@@ -148,24 +172,32 @@ class CertificateTable:
         if not name:
             return self._default
         found = self._matching(name)
-        return found if found is not None or self._strict or name in self._ordered else self._default
+        refused = self._strict or name in self._ordered or not self._refused.isdisjoint((name, _wildcard(name)))
+        return found if found is not None or refused else self._default
 
     def _matching(self, name: str) -> Choice | None:
         exact = self._by_name.get(name)
         if exact is not None:
-            return Choice(exact, EXACT, name)
-        wildcard = f"*.{name.partition('.')[2]}"
-        found = self._by_name.get(wildcard) if "." in name else None
-        return Choice(found, WILDCARD, wildcard) if found is not None else None
+            return self._choice(exact, EXACT, name)
+        wildcard = _wildcard(name)
+        found = self._by_name.get(wildcard) if name not in self._refused else None
+        return self._choice(found, WILDCARD, wildcard) if found is not None else None
 
     def names(self) -> dict[str, tuple[Certificate, ...]]:
         """Every name that has a certificate, in the file's order, with the certificates that are chosen for it."""
         return self._by_name
 
-    def choices(self) -> Iterable[tuple[Certificate, ...]]:
-        """Every result that `choose` can have, each once."""
-        default = () if self._default is None else (self._default.certificates,)
-        return dict.fromkeys((*self._by_name.values(), *default))
+    def choices(self) -> Iterable[tuple[tuple[Certificate, ...], Policy]]:
+        """Every result that `choose` can have, each once, as certificates and policy."""
+        found = [(each, self._tls.policy_of(each[0])) for each in self._by_name.values()]
+        if self._default is not None:
+            found.append((self._default.certificates, self._default.policy))
+        return dict.fromkeys(found)
+
+
+def _wildcard(name: str) -> str:
+    """The wildcard that covers a name; empty: none can."""
+    return f"*.{name.partition('.')[2]}" if "." in name else ""
 
 
 def preferred(certificates: Sequence[Certificate], now: float) -> tuple[Certificate, ...]:

@@ -157,9 +157,9 @@ class DataPlane:
         live.only_route = live.routes[0] if catch_all else None
         self.front.trust(snapshot.trusted_proxies)
         fields = (name for listener in snapshot.listeners if listener.tls for name, _ in listener.tls.client_fields)
-        if own(name.encode() for name in fields):
-            for client in self.clients:
-                client.read_anew()
+        own(name.encode() for name in fields)
+        for client in self.clients:  # its last head was read by the fields and the certificates of before
+            client.read_anew()
         self._use_log(snapshot)
         self.applied, self.behind = max(self.applied, snapshot.version), 0
         for exchange in waiting:

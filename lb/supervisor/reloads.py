@@ -167,15 +167,17 @@ class Reloads:
 
         `patience`: seconds for which a pair that is newly broken is read again, because it may be half written. Raises
         `NotNow`, and `Refused` when a worker has not confirmed it."""
+        until = time.monotonic() + patience
+        while time.monotonic() < until:  # orders need not wait for this
+            former = self._state.file_world
+            world = await asyncio.to_thread(self._again, former)
+            if set(world.unusable) <= set(former.unusable):
+                break
+            await asyncio.sleep(READ_AGAIN)
         async with self._lock:
             self._check_free()
             former = self._state.file_world
-            until = time.monotonic() + patience
-            while True:
-                world = await asyncio.to_thread(self._again, former)
-                if set(world.unusable) <= set(former.unusable) or time.monotonic() >= until:
-                    break
-                await asyncio.sleep(READ_AGAIN)
+            world = await asyncio.to_thread(self._again, former)
             if world.snapshot == former.snapshot and world.unusable == former.unusable:
                 return
             changes = tuple(renewed(former, world))

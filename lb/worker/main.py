@@ -524,7 +524,8 @@ class Worker:
             selected = store.select(bind, hello.server_name)
             if selected is None:
                 return Alert(UNRECOGNIZED_NAME, "unrecognized_name")
-            return Selected(selected.context, selected.choice.matched, selected.policy)
+            may_ask = store.host_check(bind, selected.policy)
+            return Selected(selected.context, selected.choice.matched, selected.policy, may_ask)
 
         return select
 

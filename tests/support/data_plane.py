@@ -60,6 +60,9 @@ class Client(AnswerWriter):
     def send_timeout(self) -> float:
         return 60.0
 
+    def read_anew(self) -> None:
+        """It keeps no head."""
+
     def may_keep_alive(self, head: Any) -> bool:
         return not head.fields.close and bool(head.minor or head.fields.keep_alive)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lb.core.certificates import Certificate, CertificateTable, TlsServer, covers, folded
+from lb.core.certificates import Certificate, CertificateTable, ClientAuth, Source, TlsServer, covers, folded
 
 NOW = 1000.0
 
@@ -150,3 +150,34 @@ def test_any_choice(certificates: list[Certificate], name: str, spelled: object,
         assert sorted(each.not_after for each in again.certificates) == sorted(
             each.not_after for each in found.certificates
         )
+
+
+# --- policies --------------------------------------------------------------------------------------------------------
+
+ASKS = ClientAuth("required", "ca.pem")
+
+
+def with_sources(*certificates: Certificate, strict: bool = False) -> CertificateTable:
+    """The first certificate is of a source without clients' certificates, the second of one that requires them."""
+    sources = (Source(cert_file="open"), Source(cert_file="asks", client=ASKS))
+    placed = tuple(replace(each, source=at % 2) for at, each in enumerate(certificates))
+    return CertificateTable(TlsServer(sources=sources, strict_sni=strict, certificates=placed), NOW)
+
+
+def test_each_name_has_the_policy_of_its_source() -> None:
+    table = with_sources(certificate("a.test"), certificate("*.b.test"))
+    policies = {
+        name: choice.policy.client for name in ("a.test", "x.b.test", "c.test") if (choice := table.choose(name))
+    }
+    assert policies == {"a.test": ClientAuth(), "x.b.test": ASKS, "c.test": ClientAuth()}
+
+
+@pytest.mark.parametrize("name", ["a.test", "A.test."])
+def test_a_name_of_two_policies_is_refused(name: str) -> None:
+    """The file cannot say so; a renewed certificate with more names can. Neither policy may stand for the other."""
+    table = with_sources(certificate("a.test", "open.test"), certificate("a.test", "asks.test", algorithm="rsa"))
+    assert table.choose(name) is None
+    found = table.choose("open.test"), table.choose("asks.test")
+    assert [each.policy.client if each else None for each in found] == [ClientAuth(), ASKS]
+    by_wildcard = with_sources(certificate("*.a.test"), certificate("*.a.test", algorithm="rsa"))
+    assert by_wildcard.choose("x.a.test") is None

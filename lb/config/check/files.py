@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path as FilePath
 
 from lb.config.certificate_sources import list_directory
-from lb.config.check import acme, certificates
+from lb.config.check import acme, certificates, tls_policies
 from lb.config.check.consistency import Finding
 from lb.config.model.checks import ClientTls
 from lb.config.model.config import Config
-from lb.config.model.listeners import ServerTls
+from lb.config.model.listeners import ClientAuth, ServerTls
 from lb.config.model.merging import merged_checks
 from lb.config.yaml.tree import Path
 
@@ -58,11 +58,20 @@ def _listener(at: Path, tls: ServerTls, served: Collection[tuple[str, str]]) -> 
                     reason = (error.strerror or str(error)).lower()
                     message = f"certificates cannot be read from {source.directory}: {reason}"
                     yield (*path, "directory"), message, "Relative paths begin at this file's folder."
+        if source.client is not None:
+            yield from _clients((*path, "client"), source.client)
     yield from _authorities((*at, "client_ca_file"), tls.client_ca_file)
-    if tls.client is not None and tls.client.mode != "off":
-        yield from _authorities((*at, "client", "ca_file"), tls.client.ca_file)
-        if tls.client.crl_file is not None:
-            yield from _lists((*at, "client", "crl_file"), tls.client.crl_file)
+    if tls.client is not None:
+        yield from _clients((*at, "client"), tls.client)
+    yield from tls_policies.errors(at, tls)
+
+
+def _clients(at: Path, client: ClientAuth) -> Iterator[Finding]:
+    if client.mode == "off":
+        return
+    yield from _authorities((*at, "ca_file"), client.ca_file)
+    if client.crl_file is not None:
+        yield from _lists((*at, "crl_file"), client.crl_file)
 
 
 def _lists(at: Path, file: str) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lb.config.model.listeners import CertificateSource, ServerTls
+from lb.config.model.listeners import CertificateSource, ClientAuth, ServerTls
 from lb.config.yaml.tree import Path
 
 #: (path, message, hint) of an error.
@@ -23,9 +23,14 @@ def errors(at: Path, tls: ServerTls) -> Iterator[Finding]:
         if tls.client_ca_file is not None:
             message = "client and client_ca_file both say how clients are verified"
             yield (*at, "client_ca_file"), message, "Write `ca_file` below `client`, and remove this one."
-        elif tls.client.mode != "off" and tls.client.ca_file is None:
-            message = f"client: mode {tls.client.mode} needs the authorities that clients' certificates are from"
-            yield (*at, "client"), message, "Add `ca_file: FILE`."
+        else:
+            yield from _client((*at, "client"), tls.client)
+
+
+def _client(at: Path, client: ClientAuth) -> Iterator[Finding]:
+    if client.mode != "off" and client.ca_file is None:
+        message = f"client: mode {client.mode} needs the authorities that clients' certificates are from"
+        yield at, message, "Add `ca_file: FILE`."
 
 
 def _source(at: Path, source: CertificateSource) -> Iterator[Finding]:
@@ -49,5 +54,7 @@ def _source(at: Path, source: CertificateSource) -> Iterator[Finding]:
         yield at, f"a certificate needs both files; {missing!r} is missing", f"Add `{missing}: FILE`."
     if source.names and kinds[0] in ("cert_file", "directory"):
         yield (*at, "names"), "names: these certificates have their names in them", "Remove it."
+    if source.client is not None:
+        yield from _client((*at, "client"), source.client)
     if kinds == ["acme"] and not source.names:
         yield at, "names is missing: an ACME server is asked for certificates by name", "Add `names: [HOST]`."

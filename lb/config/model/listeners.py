@@ -24,37 +24,6 @@ from lb.config.model.fields import (
 )
 from lb.config.model.section import Section
 
-
-class CertificateSource(Section):
-    """Where certificates come from: one of `cert_file` with `key_file`, `directory`, `acme` and `authority`."""
-
-    cert_file: FilePath | None = None
-    """PEM file with a certificate, followed by the intermediate ones."""
-    key_file: FilePath | None = None
-    """PEM file with its private key, without a passphrase."""
-    directory: FilePath | None = None
-    """Directory of pairs: each `NAME.pem` or `NAME.crt` with its `NAME.key`, in the order of their names. Hidden files
-    do not count; a file without its partner is a finding of `lb check`."""
-    acme: Reference | None = None
-    """Certificates for `names` from an ACME server: the name of an entry of `acme`."""
-    authority: Literal["internal"] | None = None
-    """`internal`: certificates for `names` from lb's own local authority, which is kept in `state_dir`. The word alone
-    may stand here: `certificates: [internal]`."""
-    names: list[RouteHost] = Field(default_factory=list)
-    """Host names that certificates are asked for. With `internal`, left out: every host that a route names, and
-    `localhost`."""
-
-
-def source_from_text(value: Any) -> Any:
-    return {"authority": value} if isinstance(value, str) else value
-
-
-#: A source, or the word for the local authority alone.
-AnySource = Annotated[
-    CertificateSource, BeforeValidator(source_from_text, json_schema_input_type=Literal["internal"] | CertificateSource)
-]
-
-
 #: What a field may tell of a client's certificate.
 Identity = Literal["certificate", "chain", "subject", "issuer", "serial", "fingerprint", "names", "verified"]
 
@@ -77,6 +46,42 @@ class ClientAuth(Section):
     """Fields by which targets are told who the client is. Values: `certificate` and `chain` as RFC 9440 writes them,
     `subject`, `issuer`, `serial`, `fingerprint` (SHA-256), `names`, or `verified` (`success`, or `none` without a
     certificate). lb removes these fields from all requests, in every spelling, before it sets them."""
+
+
+class CertificateSource(Section):
+    """Where certificates come from: one of `cert_file` with `key_file`, `directory`, `acme` and `authority`."""
+
+    cert_file: FilePath | None = None
+    """PEM file with a certificate, followed by the intermediate ones."""
+    key_file: FilePath | None = None
+    """PEM file with its private key, without a passphrase."""
+    directory: FilePath | None = None
+    """Directory of pairs: each `NAME.pem` or `NAME.crt` with its `NAME.key`, in the order of their names. Hidden files
+    do not count; a file without its partner is a finding of `lb check`."""
+    acme: Reference | None = None
+    """Certificates for `names` from an ACME server: the name of an entry of `acme`."""
+    authority: Literal["internal"] | None = None
+    """`internal`: certificates for `names` from lb's own local authority, which is kept in `state_dir`. The word alone
+    may stand here: `certificates: [internal]`."""
+    names: list[RouteHost] = Field(default_factory=list)
+    """Host names that certificates are asked for. With `internal`, left out: every host that a route names, and
+    `localhost`."""
+    min_version: Literal["1.2", "1.3"] | None = None
+    """Least version of TLS for the names of these certificates. Left out: the listener's."""
+    client: ClientAuth | None = None
+    """Certificates of clients that ask for these names. Left out: the listener's. A name has one rule: two that differ
+    are an error, also where one is for a wildcard that covers the name. A request for a host of another rule than its
+    connection's gets 421."""
+
+
+def source_from_text(value: Any) -> Any:
+    return {"authority": value} if isinstance(value, str) else value
+
+
+#: A source, or the word for the local authority alone.
+AnySource = Annotated[
+    CertificateSource, BeforeValidator(source_from_text, json_schema_input_type=Literal["internal"] | CertificateSource)
+]
 
 
 class ServerTls(Section):

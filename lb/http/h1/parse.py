@@ -181,19 +181,16 @@ def request_field(name: bytes) -> int:
     return _request_kind(lower)
 
 
-def own(names: Iterable[bytes]) -> bool:
-    """From now on these fields, in every spelling, are removed from requests: lb writes them itself.
-
-    Returns whether that has changed. Heads that were read before have to be read again then."""
+def own(names: Iterable[bytes]) -> None:
+    """From now on these fields, in every spelling, are removed from requests: lb writes them itself."""
     wanted = {_usual_spelling(name.lower()) for name in names}
     if wanted == _own_fields:
-        return False
+        return
     _own_fields.clear()
     _own_fields.update(wanted)
     request_field.cache_clear()
     may_be_trailer.cache_clear()
     _lines.clear()
-    return True
 
 
 def is_identity(line: bytes) -> bool:
@@ -215,6 +212,11 @@ def response_field(name: bytes) -> tuple[int, bytes]:
     """(kind, lower-case name) of a response field as spelt by the target."""
     lower = name.lower()
     return _RESPONSE_KINDS.get(lower, KEEP), lower
+
+
+#: The reason of a request for a host that the connection's handshake does not stand for, and its text.
+MISDIRECTED: Final = "misdirected"
+MISDIRECTED_TEXT: Final = "this connection was opened by other rules for TLS than this host has; open another one"
 
 
 # --- requests --------------------------------------------------------------------------------------------------------

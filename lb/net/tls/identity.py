@@ -38,7 +38,7 @@ def identity_of(tls: TlsServer, handshake: ssl.SSLObject) -> bytes | None:
     """The lines that a connection's requests get; None: its listener does not verify clients.
 
     Without a certificate, only fields of the kind `verified` are written."""
-    if tls.client.mode == OFF:
+    if all(client.mode == OFF for client in tls.clients()):
         return None
     der = handshake.getpeercert(binary_form=True)
     lines = [f"{name}: {value}\r\n" for name, kind in tls.client_fields if (value := _value(kind, der, handshake))]

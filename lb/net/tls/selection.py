@@ -21,6 +21,7 @@ class Selected(NamedTuple):
     context: ssl.SSLContext
     name: str = ""  # of the certificate, for logs
     policy: object = None  # the rules for this connection's requests, as whoever selects knows them
+    may_ask: Callable[[bytes], bool] | None = None  # whether its requests may be for a host; None: for any
     serves: bool = True  # False: the handshake is all, and the connection ends with it
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -34,13 +34,10 @@ class Selected:
 class _Installed:
     """The certificates of one listener."""
 
-    __slots__ = ("contexts", "policy", "table", "tls")
+    __slots__ = ("contexts", "table", "tls")
 
-    def __init__(
-        self, tls: TlsServer, policy: Policy, table: CertificateTable, contexts: Mapping[_Key, ssl.SSLContext]
-    ) -> None:
+    def __init__(self, tls: TlsServer, table: CertificateTable, contexts: Mapping[_Key, ssl.SSLContext]) -> None:
         self.tls = tls
-        self.policy = policy
         self.table = table
         self.contexts = contexts
 
@@ -71,13 +68,13 @@ class CertificateStore:
         overlap, the later call's settings are the ones that stay."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "lb-certificates")
-        table, policy = CertificateTable(tls, self._wall()), tls.policy()
+        table = CertificateTable(tls, self._wall())
         built = {key: context for each in self._installed.values() for key, context in each.contexts.items()}
-        wanted = [(chosen, policy) for chosen in table.choices()]
+        wanted = list(table.choices())
         loop = asyncio.get_running_loop()
         contexts = await loop.run_in_executor(self._thread, self._all, wanted, built, contents)
-        self._use_ticket_keys(contexts.values(), policy)
-        self._installed[bind] = _Installed(tls, policy, table, contexts)
+        self._use_ticket_keys(contexts)
+        self._installed[bind] = _Installed(tls, table, contexts)
 
     def _all(
         self, wanted: Sequence[_Key], built: Mapping[_Key, ssl.SSLContext], contents: Contents
@@ -91,21 +88,37 @@ class CertificateStore:
         choice = installed.table.choose(server_name) if installed is not None else None
         if installed is None or choice is None:
             return None
-        context = installed.contexts[choice.certificates, installed.policy]
-        return Selected(context, choice, installed.policy)
+        return Selected(installed.contexts[choice.certificates, choice.policy], choice, choice.policy)
+
+    def host_check(self, bind: str, policy: Policy) -> Callable[[bytes], bool] | None:
+        """Whether a connection of this policy may ask for a host; None: it may ask for any.
+
+        A host of another policy has its own connections: what a handshake has shown says nothing about that policy. A
+        host that no certificate covers has none, and is left to the routes."""
+        installed = self._installed.get(bind)
+        if installed is None or len({each for _, each in installed.contexts}) < 2:
+            return None
+
+        def may_ask(host: bytes) -> bool:
+            current = self._installed.get(bind)
+            choice = current.table.choose(host.decode("latin-1")) if current is not None else None
+            return choice is None or choice.policy == policy
+
+        return may_ask
 
     def use_ticket_secret(self, secret: bytes) -> None:
         """From now on clients resume their sessions with whatever process has the same secret."""
         self._ticket_secret = secret
         for installed in self._installed.values():
-            self._use_ticket_keys(installed.contexts.values(), installed.policy)
+            self._use_ticket_keys(installed.contexts)
 
-    def _use_ticket_keys(self, contexts: Iterable[ssl.SSLContext], policy: Policy) -> None:
+    def _use_ticket_keys(self, contexts: Mapping[_Key, ssl.SSLContext]) -> None:
         """On the loop's thread: no handshake uses a context meanwhile."""
-        if self._ticket_secret and policy.client.mode == OFF:
-            keys = ticket_keys.derive(self._ticket_secret, repr(policy))
-            for context in contexts:
-                ticket_keys.install(context, keys)
+        if not self._ticket_secret:
+            return
+        for (_, policy), context in contexts.items():
+            if policy.client.mode == OFF:
+                ticket_keys.install(context, ticket_keys.derive(self._ticket_secret, repr(policy)))
 
     def forget(self, bind: str) -> None:
         """The listener is gone."""

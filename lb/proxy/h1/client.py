@@ -13,6 +13,7 @@ import asyncio
 import select
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from math import inf
@@ -23,7 +24,15 @@ from lb.core.targets import Listener
 from lb.http import proxy_protocol
 from lb.http.h1.chunked import BadChunk, ChunkedBody
 from lb.http.h1.excerpt import excerpt
-from lb.http.h1.parse import RequestError, check_partial, read_request, read_request_fields
+from lb.http.h1.parse import (
+    MISDIRECTED,
+    MISDIRECTED_TEXT,
+    RequestError,
+    check_partial,
+    host_name,
+    read_request,
+    read_request_fields,
+)
 from lb.http.h1.replies import reply
 from lb.http.h1.serialize import request_lines
 from lb.http.h2.frames import PREFACE_HEAD
@@ -102,6 +111,7 @@ class Downstream(AnswerWriter):
         "identity",
         "listener",
         "live",
+        "may_ask",
         "proto",
         "served",
         "state",
@@ -119,6 +129,7 @@ class Downstream(AnswerWriter):
         self.proto = b"https" if listener.tls else b"http"
         self.trusted = False
         self.identity: bytes | None = None  # lines about the client's certificate, where the listener verifies clients
+        self.may_ask: Callable[[bytes], bool] | None = None  # whether the handshake allows a host; None: it allows any
         self.client_key = b""  # counted under this address; b"": not counted
         self.state = HEAD
         self.private = None  # made when the first connection is kept for this client
@@ -173,6 +184,8 @@ class Downstream(AnswerWriter):
             return
         front.clients.add(self)
         if listener.tls is not None:
+            selected = transport.get_extra_info("selected")
+            self.may_ask = selected.may_ask if selected is not None else None
             self.identity = identity_of(listener.tls, transport.get_extra_info("ssl_object"))
         if listener.bind in front.removed_binds:
             self.close_after_next()
@@ -389,6 +402,7 @@ class Downstream(AnswerWriter):
             self.trusted,
             key,
             self.identity,
+            self.may_ask,
         )
         transport.set_protocol(cast("asyncio.Protocol", successor))
         successor.start(data)
@@ -411,6 +425,8 @@ class Downstream(AnswerWriter):
         else:
             fields = self._parse_fields(block, last)
         head = read_request(raw, line_end, fields, self._line_limit)
+        if self.may_ask is not None and not self.may_ask(host_name(head.host)):
+            raise RequestError(421, MISDIRECTED, MISDIRECTED_TEXT)
         if not head.minor or head.host is not fields.host:
             if last is not None and fields is last.fields:
                 # HTTP/1.0 or an absolute-form target: the cached fields were for another kind.

@@ -11,11 +11,13 @@ There is no timer and no task for a stream or a connection: the sweeper calls `o
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from lb.core.targets import Listener
 from lb.http.h1.excerpt import FIELD_LIMIT, METHOD_LIMIT, TARGET_LIMIT, Excerpt
+from lb.http.h1.parse import MISDIRECTED, MISDIRECTED_TEXT, RequestError, host_name
 from lb.http.h1.replies import Reply, response_of
 from lb.http.h1.serialize import request_lines
 from lb.http.h2.answer import response_block
@@ -27,7 +29,6 @@ from lb.proxy.h2.stream import UNSENT_LIMIT, Http2Stream, Policy, StreamOwner
 from lb.proxy.sending import CLOSE_TIME, Sending
 
 if TYPE_CHECKING:
-    from lb.http.h1.parse import RequestError
     from lb.http.h2.stream import Stream
     from lb.proxy.front import Front
     from lb.proxy.services import LiveConfig
@@ -42,8 +43,8 @@ LINGER_SHORT: Final = 1.0
 
 
 class Http2Downstream(StreamOwner):
-    """One client connection. `peer`, `proto`, `trusted` and `identity` are as for HTTP/1; `client_key`: it is counted
-    so."""
+    """One client connection. `peer`, `proto`, `trusted`, `identity`, `may_ask`: as for HTTP/1; `client_key`: it is
+    counted so."""
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Http2Downstream(StreamOwner):
         trusted: bool,
         client_key: bytes,
         identity: bytes | None,
+        may_ask: Callable[[bytes], bool] | None,
     ) -> None:
         self.live = live
         self.context = live.context
@@ -67,6 +69,7 @@ class Http2Downstream(StreamOwner):
         self.trusted = trusted
         self.client_key = client_key
         self.identity = identity
+        self.may_ask = may_ask
         self.tls = transport.get_extra_info("tls")
         self.policy = Policy(listener.hsts) if listener.hsts else None
         self.exchange: Exchange | None = None  # its streams have them
@@ -220,6 +223,12 @@ class Http2Downstream(StreamOwner):
     # --- from the wire ----------------------------------------------------------------------------------------------
 
     def on_request(self, stream: Stream, head: RequestHead) -> None:
+        may_ask = self.may_ask
+        if may_ask is not None and not may_ask(host_name(head.host)):
+            # The connection's other requests go on: this one belongs to another connection (RFC 9110 section 15.5.20).
+            error = RequestError(421, MISDIRECTED, MISDIRECTED_TEXT)
+            self.on_unwelcome(stream, error, [(b":method", head.method), (b":path", head.target)])
+            return
         self.deadline = inf
         self.timer = ""
         self._begun.append((stream, head))
