@@ -171,6 +171,7 @@ class RequestRecord:
     tries: list[str] = field(default_factory=list)  # "target: result", in order
     host: str = ""  # of a refused request alone, as far as it could be read
     refused: str = ""  # the error in a request that was refused before it was understood
+    protocol: str = ""  # of the client: HTTP/1.1, HTTP/2.0; empty: it could not be read
 
 
 @dataclass(slots=True)

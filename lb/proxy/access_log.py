@@ -13,6 +13,7 @@ from lb.core.renames import split_id
 from lb.core.report import RequestRecord
 from lb.core.targets import AccessLog
 from lb.http.h1.excerpt import Excerpt
+from lb.http.message import PROTOCOLS
 from lb.proxy.crash_counters import OVER, UNWRITTEN, WRITTEN
 from lb.proxy.log_writer import LogWriter
 from lb.proxy.observers import Ended, Observer
@@ -54,16 +55,16 @@ def escaped(raw: bytes) -> str:
 
 
 #: The record of a recent request without a JSON line. Its values are id, start (monotonic), seconds, status, method,
-#: whole path, peer, and the id of its target (empty: the proxy answered by itself). A plain tuple of values that exist
-#: anyhow, as a worker without an access log makes one for each request.
-Brief = tuple[bytes, float, float, int, bytes, bytes, bytes, str]
+#: whole path, `RequestHead.minor`, peer, and the id of its target (empty: the proxy answered by itself). A plain tuple
+#: of values that exist anyhow, as a worker without an access log makes one for each request.
+Brief = tuple[bytes, float, float, int, bytes, bytes, int, bytes, str]
 
 
 def brief(exchange: Ended, seconds: float) -> Brief:
     """The record of an exchange that has ended."""
     head = exchange.head
     who = exchange.peer, exchange.target_id
-    return (exchange.request_id, exchange.started, seconds, exchange.status, head.method, head.target, *who)
+    return (exchange.request_id, exchange.started, seconds, exchange.status, head.method, head.target, head.minor, *who)
 
 
 def find_brief(recent: Iterable[Brief], request_id: str, wall: float) -> RequestRecord | None:
@@ -72,7 +73,7 @@ def find_brief(recent: Iterable[Brief], request_id: str, wall: float) -> Request
     match = next((each for each in recent if each[0] == wanted), None)
     if match is None:
         return None
-    _, started, seconds, status, method, path, peer, target = match
+    _, started, seconds, status, method, path, minor, peer, target = match
     service, pool, _ = split_id(target) if target else ("none", "none", "")
     return RequestRecord(
         id=request_id,
@@ -86,6 +87,7 @@ def find_brief(recent: Iterable[Brief], request_id: str, wall: float) -> Request
         code=status,
         seconds=seconds,
         reason="",
+        protocol=PROTOCOLS[minor].decode(),
     )
 
 
@@ -104,6 +106,7 @@ def _record_of(line: dict[str, Any]) -> RequestRecord:
         seconds=line.get("seconds", 0.0),
         reason=line.get("reason", ""),
         tries=line.get("tries", []),
+        protocol=line.get("protocol", ""),
     )
 
 

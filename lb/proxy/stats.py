@@ -115,6 +115,7 @@ class Stats:
                 seconds=seconds,
                 reason=exchange.reason,
                 tries=list(exchange.attempt_log),
+                protocol=head.protocol.decode(),
             )
         )
 
@@ -142,6 +143,7 @@ class Stats:
                 reason=refusal.reason,
                 host=escaped(seen.host)[:PATH],
                 refused=refusal.detail,
+                protocol=escaped(seen.protocol),
             )
         )
 

@@ -165,7 +165,8 @@ class Explanations:
 def _explain_request(record: RequestRecord) -> Explanation:
     reason = f": {record.reason}" if record.reason else ""
     what = " ".join(part for part in (record.method, record.path, record.host and f"of host {record.host}") if part)
-    lines = [f"{what} from {record.client}" if what else f"from {record.client}"]
+    over = f" over {record.protocol}" if record.protocol else ""
+    lines = [f"{what} from {record.client}{over}" if what else f"from {record.client}{over}"]
     if record.target != "none":
         lines.append(f"service {record.service}, pool {record.pool}, target {record.target}")
     elif record.service != "none":

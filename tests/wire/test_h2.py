@@ -259,12 +259,16 @@ def test_a_refused_request_gets_an_answer_and_a_log_line(tmp_path: Path) -> None
         assert body.startswith(b"400 Bad Request: the Host field differs")
         client.ask(3, [(":method", "CONNECT"), (":authority", "a:443")])
         assert client.answer(3)[0] == 501
-        client.ask(5)
-        assert client.answer(5)[0] == 200
-        eventually(lambda: path.exists() and path.read_text().count("\n") == 3, within=5)
+        client.ask(7, [(":method", "HEAD"), *GET[1:], ("host", "b.example")])
+        status, fields, body = client.answer(7)
+        assert (status, body) == (400, b"")
+        assert int(fields["content-length"]) > 0
+        client.ask(9)
+        assert client.answer(9)[0] == 200
+        eventually(lambda: path.exists() and path.read_text().count("\n") == 4, within=5)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [line["protocol"] for line in lines] == ["HTTP/2.0"] * 3
-    assert [line.get("reason") for line in lines] == ["bad_host", "method_not_proxied", None]
+    assert [line["protocol"] for line in lines] == ["HTTP/2.0"] * 4
+    assert [line.get("reason") for line in lines] == ["bad_host", "method_not_proxied", "bad_host", None]
     assert lines[0]["host"] == "a.example"
 
 
@@ -550,6 +554,19 @@ def test_a_reload_keeps_streams(front: Front, client: Client) -> None:
     eventually(front.at_rest, within=5)
 
 
+@pytest.mark.parametrize("log", ["off", "json", "combined"])
+def test_records_name_the_protocol(tmp_path: Path, log: str) -> None:
+    with Front(listener=H2C, access_log=AccessLog(log, str(tmp_path / "log"))) as front, Client(front) as client:
+        client.ask(1)
+        _, fields, _ = client.answer(1)
+        client.ask(3, [*GET, ("host", "b.example")])
+        _, refused_fields, _ = client.answer(3)
+        front.call(lambda: front.plane.recall(fields["x-request-id"]))
+        records = {record.id: record.protocol for record in front.call(front.plane.report).records}
+    assert records[fields["x-request-id"]] == "HTTP/2.0"
+    assert records[refused_fields["x-request-id"]] == "HTTP/2.0"
+
+
 def test_counts(front: Front, client: Client) -> None:
     front.with_script(silent())
     client.ask(1)
@@ -710,6 +727,14 @@ def test_streams_that_outlast_a_drain_are_cancelled(front: Front, client: Client
     front.call(front.plane.close)
     client.until_closed()
     assert client.reset(1) == 8
+
+
+def test_the_worker_stops_while_a_connection_ends(front: Front, client: Client) -> None:
+    client.send(raw(PING, 0, 1, bytes(8)))  # a fault: its end lingers
+    client.until(lambda: client.goaways)
+    front.call(front.plane.close)
+    client.until_closed()
+    assert len(client.goaways) == 1
 
 
 def test_requests_per_connection() -> None:

@@ -85,6 +85,7 @@ class Http2Downstream(StreamOwner):
         self._receiving = False
         self._begun: list[tuple[Stream, RequestHead]] = []  # requests that are to begin
         self._closing = False
+        self._ended = False  # the last bytes were written
         self._closed = False
         self._paused = False
 
@@ -181,6 +182,9 @@ class Http2Downstream(StreamOwner):
         wire = self.wire
         if self._receiving or self._closed:
             return
+        if self._ended:
+            wire.out.clear()
+            return
         if wire.out:
             data = wire.out[0] if len(wire.out) == 1 else b"".join(wire.out)
             wire.out.clear()
@@ -205,6 +209,7 @@ class Http2Downstream(StreamOwner):
         if failed is not None and failed.code == ENHANCE_YOUR_CALM:
             self.front.http2_offence(self.peer, now)
         self._lose_streams()
+        self._ended = True
         if not transport.can_write_eof():
             transport.close()  # TLS: the transport reads on by itself
             self.context.sending[self] = Sending(transport, now, self.listener.send_timeout, CLOSE_TIME)
@@ -237,8 +242,12 @@ class Http2Downstream(StreamOwner):
         context = self.context
         request_id = context.next_id()
         reply = Reply(error.status, error.reason, error.detail)
-        response, payload = response_of(reply, request_id=request_id, head_only=False, retry_after=0, date=context.date)
-        context.refused(error, self.peer, request_id, len(payload), _excerpt(fields))
+        seen = _excerpt(fields)
+        head_only = seen.method == b"HEAD"
+        response, payload = response_of(
+            reply, request_id=request_id, head_only=head_only, retry_after=0, date=context.date
+        )
+        context.refused(error, self.peer, request_id, len(payload), seen)
         self.wire.send_head(stream, response_block(response), payload, True)
 
     def on_body(self, stream: Stream, piece: bytes, end: bool) -> None:
@@ -365,11 +374,13 @@ class Http2Downstream(StreamOwner):
 
     def cut(self) -> None:
         """The worker stops: end all streams, then the connection."""
-        for exchange in self.exchanges():
-            exchange.cut_for_drain("the worker stopped before a target answered")
-        self.wire.end_drain()
-        self.flush()
-        self.transport.close()
+        if not self._closing:
+            for exchange in self.exchanges():
+                exchange.cut_for_drain("the worker stopped before a target answered")
+            self.wire.end_drain()
+            self.flush()
+        if not self._closed:
+            self.transport.close()
 
     def exchanges(self) -> list[Exchange]:
         """The requests under way."""
