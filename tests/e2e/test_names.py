@@ -10,6 +10,8 @@ import pytest
 from tests.support.eventually import eventually
 from tests.support.stage import Lb, Load, Stage, ask
 
+pytestmark = pytest.mark.real_start
+
 #: Python runs it at its start. The file of answers has one line a name: the name, then its addresses.
 STAND_IN = """
 import socket

@@ -19,6 +19,8 @@ from tests.e2e.echo import EchoBackend, Tunnel
 from tests.support.eventually import eventually
 from tests.support.stage import Lb, Load, Stage, ask
 
+pytestmark = pytest.mark.real_start
+
 
 def all_ready(lb: Lb) -> bool:
     return all(t["state"] == "ready" for s in lb.status()["services"] for p in s["pools"] for t in p["targets"])

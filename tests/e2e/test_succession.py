@@ -14,6 +14,8 @@ from tests.support.eventually import eventually
 from tests.support.processes import alive
 from tests.support.stage import Lb, Load, Stage, ask
 
+pytestmark = pytest.mark.real_start
+
 
 def kill_supervisor(lb: Lb) -> None:
     os.kill(lb.status()["pid"], signal.SIGKILL)

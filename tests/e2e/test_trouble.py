@@ -25,6 +25,8 @@ from lb.supervisor.store import DAMAGED, FILE, LAST_GOOD
 from tests.support.eventually import eventually
 from tests.support.stage import Answer, Lb, Load, Stage, ask
 
+pytestmark = pytest.mark.real_start
+
 
 @contextmanager
 def limited(pid: int, what: int, value: int) -> Iterator[None]:

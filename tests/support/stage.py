@@ -23,7 +23,9 @@ from typing import Any, Self, TypeVar
 
 import pytest
 
+from tests.support import fork_server
 from tests.support.eventually import eventually
+from tests.support.fork_server import Forked
 from tests.support.ports import free_port
 
 T = TypeVar("T")
@@ -64,11 +66,10 @@ class Backend:
             self.address = f"{host}:{self.port}"
             self.url = f"http://{self.address}"
             self.pool = pool
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "lb.demo.greeting", self.address, "--version", pool, "--fd", str(sock.fileno())],
-                pass_fds=(sock.fileno(),),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+            self.process = fork_server.start(
+                "lb.demo.greeting",
+                *(self.address, "--version", pool, "--fd", str(sock.fileno())),
+                inherits=(sock.fileno(),),
             )
         eventually(lambda: ask(f"{self.url}/health/liveness").status == 200, what="the backend answers")
 
@@ -86,7 +87,7 @@ class Backend:
 class Lb:
     """A running `lb`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], errors: Path, access: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | Forked, errors: Path, access: Path) -> None:
         self.process = process
         self.errors = errors
         self.access = access
@@ -138,8 +139,9 @@ class Lb:
 class Stage:
     """Everything one test has started."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, real_start: bool = False) -> None:
         self.folder = folder
+        self.real_start = real_start
         self.backends: list[Backend] = []
         self.running: list[Lb] = []
 
@@ -200,22 +202,19 @@ class Stage:
     ) -> Lb:
         """Run `lb run` on a file and wait until it serves. `inherits`: descriptors that are left to it."""
         errors = self.folder / f"lb-{len(self.running)}.err"
+        words = ["run", str(path), *(["--workers", str(workers)] if workers else []), *arguments]
+        process: subprocess.Popen[bytes] | Forked
         with errors.open("wb") as sink:
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "lb",
-                    "run",
-                    str(path),
-                    *(["--workers", str(workers)] if workers else []),
-                    *arguments,
-                ],
-                stdout=subprocess.DEVNULL,
-                stderr=sink,
-                cwd=self.folder,
-                pass_fds=inherits,
-            )
+            if self.real_start:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "lb", *words],
+                    stdout=subprocess.DEVNULL,
+                    stderr=sink,
+                    cwd=self.folder,
+                    pass_fds=inherits,
+                )
+            else:
+                process = fork_server.start("lb", *words, cwd=self.folder, stderr=sink.fileno(), inherits=inherits)
         lb = Lb(process, errors, self.folder / "access.log")
         self.running.append(lb)
         lb.await_start()
@@ -225,9 +224,9 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def stage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
     """Starts backends and an lb, and ends whatever was started."""
-    with Stage(tmp_path) as made:
+    with Stage(tmp_path, request.node.get_closest_marker("real_start") is not None) as made:
         yield made
 
 
