@@ -51,7 +51,7 @@ DIRECTIVES = {"background": 0, "exit": 1, "eventually": 0, "file": 1, "docker": 
 #: A line of a drawing that is a command after all.
 COMMAND = re.compile(r"^\s*(\$ |lb |curl |make |python |docker |kubectl )", re.M)
 #: Ports that the pages use.
-PORTS = ("5001", "5002", "5003", "5004", "5005", "5006", "8080", "8081", "9090", "9900")
+PORTS = ("5001", "5002", "5003", "5004", "5005", "5006", "8080", "8081", "8443", "9090", "9900")
 PORT = re.compile(r"(?<![\d.])(?:" + "|".join(PORTS) + r")(?!\d)")
 #: System directories of the pages; here they lie in the reader's own.
 PLACES = re.compile(r"(?<![\w.-])/(?:etc/lb|var/lib/lb)")
