@@ -48,6 +48,8 @@ LEFT_OUT = 1.5
 BUDGET = 20
 #: The adaptive bound on requests never goes below this.
 ADAPTIVE = 10
+#: Seconds that a request may wait for a target with room, as the runs' files say.
+QUEUED = 1.0
 #: Seconds after which a request that has no answer is taken to hang.
 HANGS = 40.0
 
@@ -89,7 +91,8 @@ class Track:
     def keeps_a_target_busy(self) -> bool:
         """Whether its target may be at work though its client has gone: an end of file alone ends no request."""
         lasts = HANGS if "backend" in self.excuses else float(self.wish.do.get("delay", 0)) + 0.1
-        return "client" in self.excuses and CLOCK.now < self.since + lasts
+        begins = self.arrivals[-1].at if self.arrivals else self.since + QUEUED
+        return "client" in self.excuses and CLOCK.now < begins + lasts
 
 
 class World:
