@@ -11,6 +11,7 @@ than one, lengths that do not add up.
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,6 +48,10 @@ _VERSIONS: Final = 43
 _REQUEST: Final = re.compile(rb"(?!PROXY )[!#-'*+.0-9A-Z^-z|~-]{1,32} (?:/|\*|[0-9A-Za-z])")
 _BEGIN_OF_REQUEST: Final = re.compile(rb"[!#-'*+.0-9A-Z^-z|~-]{1,32} ?")
 _NAME: Final = re.compile(r"[a-z0-9_.:*-]{1,253}")
+
+_EXTENSION: Final = struct.Struct(">HH")
+_ONE_NAME: Final = struct.Struct(">HBH")
+_FORMATS: Final = {size: f">{size // 2}H" for size in range(0, 128, 2)}  # of lists, by their bytes
 
 #: Signature schemes made with a key on a curve, and with an RSA key (RFC 8446 section 4.2.3; a low byte of 3 or 1 is
 #: the pair of hash and signature of TLS 1.2).
@@ -161,126 +166,103 @@ def _malformed(detail: str, alert: int = 50) -> HelloError:
     return HelloError(MALFORMED, detail, alert)
 
 
-class _Reader:
-    """Takes values from the begin of some bytes. Raises `HelloError` where there are too few."""
-
-    __slots__ = ("_at", "_data")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def take(self, size: int) -> bytes:
-        end = self._at + size
-        if end > len(self._data):
-            raise _malformed("a length in the ClientHello that does not fit")
-        taken = self._data[self._at : end]
-        self._at = end
-        return taken
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
-
-    def vector(self, size: int) -> bytes:
-        """Bytes behind their length, which has `size` bytes itself."""
-        return self.take(self.number(size))
-
-    @property
-    def rest(self) -> int:
-        return len(self._data) - self._at
-
-
 def _read(message: bytes) -> ClientHello:
-    reader = _Reader(message)
-    version = reader.number(2)
-    reader.take(32)
-    if len(reader.vector(1)) > 32:
+    try:
+        return _read_whole(message)
+    except (struct.error, IndexError):
+        raise _malformed("a length in the ClientHello that does not fit") from None
+
+
+def _read_whole(message: bytes) -> ClientHello:
+    """Raises `HelloError`, or `struct.error` or IndexError where the message ends too early. Written out: this is done
+    for each connection."""
+    size = len(message)
+    version = message[0] << 8 | message[1]
+    if message[34] > 32:
         raise _malformed("a session id longer than 32 bytes")
-    ciphers = _numbers(reader.vector(2))
-    if not reader.vector(1):
+    at = 35 + message[34]
+    ciphers, at = _numbers(message, at + 2, message[at] << 8 | message[at + 1])
+    if not message[at]:
         raise _malformed("no compression method")
+    at += 1 + message[at]
     extensions: dict[int, bytes] = {}
-    if reader.rest:
-        block = _Reader(reader.vector(2))
-        while block.rest:
-            kind = block.number(2)
+    if at != size:
+        end = at + 2 + (message[at] << 8 | message[at + 1])
+        at += 2
+        if end != size:
+            raise _malformed("a block of extensions that does not fit the ClientHello")
+        while at < size:
+            kind, length = _EXTENSION.unpack_from(message, at)
+            at += 4
             if kind in extensions:
                 raise _malformed(f"extension {kind} twice", 47)
-            extensions[kind] = block.vector(2)
-    if reader.rest:
-        raise _malformed("bytes behind the extensions")
+            extensions[kind] = message[at : at + length]
+            at += length
+        if at != size:
+            raise _malformed("an extension that does not fit the ClientHello")
+    name, protocols, versions = extensions.get(_SERVER_NAME), extensions.get(_ALPN), extensions.get(_VERSIONS)
     return ClientHello(
-        _server_name(extensions.get(_SERVER_NAME)),
-        _protocols(extensions.get(_ALPN)),
-        _versions(extensions.get(_VERSIONS), version),
+        "" if name is None else _server_name(name),
+        () if protocols is None else _protocols(protocols),
+        _older(version) if versions is None else _versions(versions),
         _list(extensions.get(_SIGNATURES)),
         _list(extensions.get(_GROUPS)),
         ciphers,
     )
 
 
-def _server_name(extension: bytes | None) -> str:
-    """The one name of the extension (RFC 6066 section 3)."""
-    if extension is None:
-        return ""
-    names = _whole(extension, 2)
-    kind = names.number(1)
-    name = names.vector(2)
-    if kind or names.rest:
+def _server_name(extension: bytes) -> str:
+    """The one name of the extension (RFC 6066 section 3): a list's length, a kind, a name's length, the name."""
+    size = len(extension)
+    listed, kind, length = _ONE_NAME.unpack_from(extension)
+    if listed != size - 2 or kind or length != size - 5:
         raise _malformed("a list of server names that is not one host name")
-    folded = fold(name.decode("latin-1"))
+    folded = fold(extension[5:].decode("latin-1"))
     if not _NAME.fullmatch(folded):
-        raise HelloError(MALFORMED, "a server name that no host can have", 50)
+        raise _malformed("a server name that no host can have")
     return folded
 
 
-def _protocols(extension: bytes | None) -> tuple[str, ...]:
-    if extension is None:
-        return ()
-    reader = _whole(extension, 2)
+def _protocols(extension: bytes) -> tuple[str, ...]:
+    size = len(extension)
+    if size < 4 or extension[0] << 8 | extension[1] != size - 2:
+        raise _malformed("a list of protocols that does not fit")
     names: list[str] = []
-    while reader.rest:
-        name = reader.vector(1)
-        if not name:
-            raise _malformed("an empty name of a protocol")
-        names.append(name.decode("latin-1"))
-    if not names:
-        raise _malformed("an empty list of protocols")
+    at = 2
+    while at < size:
+        length = extension[at]
+        at += 1
+        if not length or at + length > size:
+            raise _malformed("a protocol without a name, or with one that does not fit")
+        names.append(extension[at : at + length].decode("latin-1"))
+        at += length
     return tuple(names)
 
 
-def _versions(extension: bytes | None, legacy: int) -> tuple[int, ...]:
+def _versions(extension: bytes) -> tuple[int, ...]:
     """The versions on offer, without the values that test whether a server ignores new ones (RFC 8701)."""
-    if extension is None:
-        return tuple(range(min(legacy, TLS_1_2), 0x02FF, -1))
-    reader = _Reader(extension)
-    offered = _numbers(reader.vector(1))
-    if reader.rest:
+    offered, end = _numbers(extension, 1, extension[0])
+    if end != len(extension):
         raise _malformed("bytes behind the list of versions")
-    return tuple(version for version in offered if 0x0300 <= version <= TLS_1_3)
+    return tuple([version for version in offered if 0x0300 <= version <= TLS_1_3])
+
+
+def _older(version: int) -> tuple[int, ...]:
+    """The versions of a client that lists none."""
+    return tuple(range(min(version, TLS_1_2), 0x02FF, -1))
 
 
 def _list(extension: bytes | None) -> tuple[int, ...]:
     if extension is None:
         return ()
-    reader = _Reader(extension)
-    values = _numbers(reader.vector(2))
-    if reader.rest:
+    values, end = _numbers(extension, 2, extension[0] << 8 | extension[1])
+    if end != len(extension):
         raise _malformed("bytes behind a list")
     return values
 
 
-def _whole(extension: bytes, size: int) -> _Reader:
-    """The one vector that an extension is."""
-    reader = _Reader(extension)
-    inner = reader.vector(size)
-    if reader.rest:
-        raise _malformed("bytes behind a list")
-    return _Reader(inner)
-
-
-def _numbers(data: bytes) -> tuple[int, ...]:
-    """Numbers of two bytes each."""
-    if len(data) % 2:
+def _numbers(data: bytes, at: int, size: int) -> tuple[tuple[int, ...], int]:
+    """Numbers of two bytes each, and where the bytes behind them begin."""
+    if size % 2:
         raise _malformed("a list of an odd number of bytes")
-    return tuple(data[at] << 8 | data[at + 1] for at in range(0, len(data), 2))
+    return struct.unpack_from(_FORMATS.get(size) or f">{size // 2}H", data, at), at + size
