@@ -311,6 +311,7 @@ FLOODS: dict[str, tuple[Callable[[Talk, int], bytes], str]] = {
     "unknown frames": (lambda t, n: raw(0x77, 0, 0), "flood_unknown"),
     "PRIORITY_UPDATE": (lambda t, n: raw(0x10, 0, 0, b"\0\0\0\1u=1"), "flood_unknown"),
     "window dribble": (lambda t, n: update(0, 1), "flood_window"),
+    "large windows": (lambda t, n: update(0, 2048) * 10, "flood_window"),
     "DATA on closed streams": (lambda t, n: t.frames.data(1, b""), "flood_data"),
 }
 

@@ -27,6 +27,7 @@ EMPTY_DATA: Final = 2.0
 PING: Final = 2.0
 PRIORITY: Final = 1.0
 UNKNOWN: Final = 1.0
+WINDOW: Final = 0.1
 SMALL_WINDOW: Final = 1.0
 
 #: A window update below this is a small one.

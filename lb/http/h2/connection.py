@@ -602,15 +602,16 @@ class Connection:
         if len(payload) != 4:
             raise Fault(FRAME_SIZE_ERROR, "frame_size", "WINDOW_UPDATE of a wrong size")  # RFC 9113 section 6.9
         increment = int.from_bytes(payload, "big") & LARGEST
-        if increment < SMALL:
-            self._spend(costs.SMALL_WINDOW, "flood_window")
+        self._spend(costs.SMALL_WINDOW if increment < SMALL else costs.WINDOW, "flood_window")
         if not id:
             if not increment:
                 raise Fault(PROTOCOL_ERROR, "protocol", "a window update of nothing")
+            was_shut = self.send_window <= 0
             self.send_window += increment
             if self.send_window > LARGEST:
                 raise Fault(FLOW_CONTROL_ERROR, "flow_control", "a window that is too large")  # section 6.9.1
-            self._pump()
+            if was_shut:  # else all that waits does so for windows of its own
+                self._pump()
             return
         stream = self.streams.get(id)
         if stream is None:
@@ -624,8 +625,8 @@ class Connection:
         if stream.send_window > LARGEST:
             self.refuse(stream, FLOW_CONTROL_ERROR, "a window that is too large")
             return
-        if id in self.waiting:
-            self._pump()
+        while id in self.waiting and self.writable and self._send_turn(stream):
+            pass  # what other streams wait for has not changed
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
@@ -699,16 +700,22 @@ class Connection:
         moved = True
         while moved and waiting and self.writable:
             moved = False
-            for id, stream in list(waiting.items()):
+            for stream in list(waiting.values()):
                 if not stream.id or not self.writable:
                     continue
-                if self._send_some(stream, FRAME_SIZE):
-                    moved = True
-                    stream.moved_at = self._now
-                if stream.id and not stream.waits:
-                    waiting.pop(id, None)
-                if stream.pending_size <= LOW_WATER and stream.user is not None and stream.id:
-                    self._user.on_room(stream)
+                moved |= self._send_turn(stream)
+
+    def _send_turn(self, stream: Stream) -> bool:
+        """Send a frame of a stream that waits. False: its window is shut."""
+        moved = self._send_some(stream, FRAME_SIZE)
+        if moved:
+            stream.moved_at = self._now
+        if stream.id:
+            if not stream.waits:
+                self.waiting.pop(stream.id, None)
+            if stream.pending_size <= LOW_WATER and stream.user is not None:
+                self._user.on_room(stream)
+        return moved
 
     def _send_some(self, stream: Stream, most: int) -> bool:
         """Send up to `most` octets of the stream's body, and its end if that is due. False: its window is shut."""
