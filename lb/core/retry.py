@@ -31,7 +31,10 @@ TIMEOUT: Final = 2
 RESET: Final = 3
 GARBAGE: Final = 4
 STATUS: Final = 5
-CAUSES: Final = ("refused", "unreachable", "timeout", "reset", "garbage", "status")
+TLS_VERIFY: Final = 6  # a certificate of another name or authority
+TLS_EXPIRED: Final = 7  # a certificate that is not valid by its dates
+TLS: Final = 8  # no handshake for another reason
+CAUSES: Final = ("refused", "unreachable", "timeout", "reset", "garbage", "status", "tls_verify", "tls_expired", "tls")
 
 #: Tries beyond `attempts` for a request whose connections were closed before it reached a target.
 FREE: Final = 8

@@ -11,14 +11,21 @@ import ssl
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from lb.core.retry import CONNECT, REFUSED, RESET, TIMEOUT, UNREACHABLE, Failure
-from lb.net.tls.contexts import HTTP1, Contexts
+from lb.core.retry import CONNECT, REFUSED, RESET, TIMEOUT, TLS, TLS_EXPIRED, TLS_VERIFY, UNREACHABLE, Failure
+from lb.core.targets import TlsClient
+from lb.net.tls.contexts import HTTP1, Contexts, in_words, openssl_reason, server_name
+from lb.net.tls.resuming import ResumingContext, keep_session
+from lb.net.tls.target_faults import WITHIN, TargetFaults, is_about_dates
 from lb.proxy.connect_pacer import ConnectPacer
 from lb.proxy.h1.target import Upstream
 
 if TYPE_CHECKING:
     from lb.proxy.context import Context
     from lb.proxy.lane import Address, Begun, Lane
+
+
+class _NoContext(Exception):  # noqa: N818
+    """The files of a target's TLS settings cannot be used. It is asked without TLS, or unverified, in no case."""
 
 
 class Connector:
@@ -29,6 +36,7 @@ class Connector:
         self._pacer = ConnectPacer(context.loop)
         self.contexts = Contexts()  # of TLS
         self.tasks: set[asyncio.Task[None]] = set()
+        self._faults = TargetFaults(self.contexts)
 
     def ask(self, lane: Lane) -> None:
         """Begin a connection to `lane`'s target, now or, if it is needed still, in one of the loop's next turns."""
@@ -52,14 +60,25 @@ class Connector:
             failure = Failure(CONNECT, REFUSED, "refused the connection")
         except ConnectionResetError:
             failure = Failure(CONNECT, RESET, "reset the connection while it was opened")
+        except _NoContext as error:
+            failure = Failure(CONNECT, TLS, f"was not asked, as its TLS files cannot be used: {error}")
+        except ssl.SSLCertVerificationError as error:
+            failure = await self._unverified(lane, error)
         except ssl.SSLError as error:
-            failure = Failure(CONNECT, UNREACHABLE, f"failed the TLS handshake: {error.reason or error}")
+            failure = Failure(CONNECT, TLS, f"failed the TLS handshake: {in_words(openssl_reason(error))}")
         except OSError as error:
             failure = Failure(CONNECT, UNREACHABLE, f"cannot be reached: {error.strerror or error}")
         else:
             if upstream.gone:
                 upstream.abort()
-                failure = Failure(CONNECT, RESET, "closed the connection as soon as it was opened", unprocessed=True)
+                if lane.target.tls is not None:
+                    # TLS 1.3 tells a client that its certificate is missing, or refused, after the handshake.
+                    text = "closed the connection after the TLS handshake, as for want of a client certificate"
+                    failure = Failure(CONNECT, TLS, text)
+                else:
+                    failure = Failure(
+                        CONNECT, RESET, "closed the connection as soon as it was opened", unprocessed=True
+                    )
         if failure is None:
             lane.opened(upstream)
         else:
@@ -75,7 +94,7 @@ class Connector:
         until = loop.time() + (within or 0.0)
         addresses, tls = lane.addresses, target.tls
         async with asyncio.timeout(within):
-            context = await self.contexts.get(tls, HTTP1) if tls is not None else None
+            context = await self._context_of(tls) if tls is not None else None
             sock = await self._reach(lane, addresses, within)
         upstream = Upstream(lane, sock)
         # It is a protocol without the base class, which a class to be compiled cannot have.
@@ -84,14 +103,24 @@ class Connector:
             if context is None:
                 await loop.create_connection(lambda: protocol, sock=sock)
             else:
-                name = (tls.server_name if tls else "") or target.host
+                name = server_name(tls, target.host)
                 remaining = max(0.05, until - loop.time()) if within else None
+                for other in lane.connections:
+                    if other is not upstream and other.transport is not None:
+                        keep_session(other.transport)
+                        break
                 await loop.create_connection(
-                    lambda: protocol, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=remaining
+                    lambda: protocol,
+                    sock=sock,
+                    ssl=context,
+                    server_hostname=name,
+                    ssl_handshake_timeout=remaining,
                 )
         except BaseException as error:
             lane.connections.discard(upstream)
             sock.close()
+            if isinstance(context, ResumingContext):
+                context.forget(server_name(tls, target.host))
             if isinstance(error, ConnectionAbortedError):  # the loop's word for a TLS handshake that took too long
                 raise TimeoutError from None
             raise
@@ -104,6 +133,21 @@ class Connector:
             upstream.expires_at = monotonic() + lifetime * (1 - 0.1 * self._context.rng.random())
             lane.expires_at = min(lane.expires_at, upstream.expires_at)
         return upstream
+
+    async def _context_of(self, tls: TlsClient) -> ssl.SSLContext:
+        try:
+            return await self.contexts.get(tls, HTTP1)
+        except (OSError, ValueError) as error:
+            raise _NoContext(in_words(openssl_reason(error))) from None
+
+    async def _unverified(self, lane: Lane, error: ssl.SSLCertVerificationError) -> Failure:
+        """The failure of a target whose certificate was refused."""
+        tls = lane.target.tls or TlsClient()
+        text = await self._faults.describe(
+            error, tls, server_name(tls, lane.target.host), lane.id, lambda: self._reach(lane, lane.addresses, WITHIN)
+        )
+        cause = TLS_EXPIRED if is_about_dates(error) else TLS_VERIFY
+        return Failure(CONNECT, cause, f"showed a certificate that is refused: {text}")
 
     async def _reach(self, lane: Lane, addresses: tuple[Address, ...], within: float | None) -> socket.socket:
         """A socket connected to the first of `addresses` that accepts. Each has an equal part of the time left."""

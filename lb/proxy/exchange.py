@@ -24,7 +24,22 @@ from typing import TYPE_CHECKING, Final
 
 from lb.core.keepalive import COINCIDENCE
 from lb.core.report import BUCKETS
-from lb.core.retry import CAUSES, CONNECT, CUT, GARBAGE, HEAD, PHASES, RETRY, STATUS, TIMEOUT, Decision, Failure, decide
+from lb.core.retry import (
+    CAUSES,
+    CONNECT,
+    CUT,
+    GARBAGE,
+    HEAD,
+    PHASES,
+    RETRY,
+    STATUS,
+    TIMEOUT,
+    TLS_EXPIRED,
+    TLS_VERIFY,
+    Decision,
+    Failure,
+    decide,
+)
 from lb.http.h1.parse import host_name
 from lb.http.h1.replies import Reply, response_of
 from lb.http.h1.serialize import OMIT_TRAILERS
@@ -1053,6 +1068,8 @@ def _reason_of(failure: Failure) -> str:
         return f"timeout_{failure.timer}"
     if failure.cause == STATUS:
         return "target_status"
+    if failure.cause in (TLS_VERIFY, TLS_EXPIRED):
+        return CAUSES[failure.cause]
     if failure.phase == CONNECT:
         return f"connect_{CAUSES[failure.cause]}"
     return f"target_{CAUSES[failure.cause]}"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from lb.core.balance import PeakEwma
 from lb.core.keepalive import IdleLimit
 from lb.core.report import BUCKETS, Alarm, TargetTally
-from lb.core.retry import REFUSED, RESET, TIMEOUT, UNREACHABLE, Failure
+from lb.core.retry import REFUSED, RESET, TIMEOUT, TLS, TLS_EXPIRED, TLS_VERIFY, UNREACHABLE, Failure
 from lb.core.targets import Service, Target
 
 if TYPE_CHECKING:
@@ -577,7 +577,15 @@ class Lane:
         return tally
 
 
-_ALARMS: Final = {REFUSED: "refused", UNREACHABLE: "unreachable", TIMEOUT: "timeout", RESET: "reset"}
+_ALARMS: Final = {
+    REFUSED: "refused",
+    UNREACHABLE: "unreachable",
+    TIMEOUT: "timeout",
+    RESET: "reset",
+    TLS_VERIFY: "unreachable",
+    TLS_EXPIRED: "unreachable",
+    TLS: "unreachable",
+}
 
 
 def _addresses(target: Target) -> tuple[Address, ...]:

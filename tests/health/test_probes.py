@@ -492,7 +492,9 @@ async def test_server_name_is_sent_and_verified(backend, probe, authority, trust
     assert names == ["app.example"]
     verdict = await probe(server, replace(HTTPS, tls=TlsClient(ca_file=trust)))
     assert verdict.kind == "tls"
-    assert "IP address mismatch" in verdict.text
+    assert verdict.text.endswith("refused: expected the name 127.0.0.1, but the certificate is for app.example"), (
+        verdict.text
+    )
 
 
 async def test_client_certificate(backend, probe, authority, trust, tmp_path: Path):

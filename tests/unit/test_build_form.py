@@ -33,6 +33,7 @@ VALUES = {
     "lb.core.report",
     "lb.core.targets",
     "lb.net.tls.identity",
+    "lb.net.tls.resuming",
     "lb.net.tls.session",
     "lb.proxy.log_writer",
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,11 @@ from typing import TypeVar
 
 from lb.core.checks import CheckSpec
 from lb.core.lifecycle import Verdict
-from lb.core.targets import Target
+from lb.core.targets import Target, TlsClient
 from lb.health.probes.connection import ProbeTransport
 from lb.net.resolver import Resolver, is_name
-from lb.net.tls.contexts import Contexts
+from lb.net.tls.contexts import Contexts, server_name
+from lb.net.tls.target_faults import TargetFaults
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -35,6 +37,7 @@ class Dialer:
         self.resolver = resolver or Resolver(clock)
         self.transport = ProbeTransport()
         self.contexts = Contexts()
+        self._faults = TargetFaults(self.contexts)
         #: For patterns that would block the loop. With two threads, only probes that need one wait for one another.
         self.aside = ThreadPoolExecutor(2, "probe-aside")
 
@@ -50,19 +53,19 @@ class Dialer:
         host: str,
         port: int,
         context: ssl.SSLContext | None = None,
-        name: str = "",
+        tls: TlsClient | None = None,
         at: str = "",
     ) -> P:
-        """Connect a protocol to `host`, at the IP address `at` if given. Raises `OSError`.
+        """Connect a protocol to `host`, at the IP address `at` if given. Raises `OSError`. `tls`: what `context` is of.
 
         Without `at`, the addresses of a name are tried in turn until one accepts the connection.
         """
         loop = asyncio.get_running_loop()
-        server_name = (name or host) if context is not None else None
+        name = server_name(tls, host) if context is not None else None
         if host.startswith("unix:"):
-            server_name = (name or "localhost") if context is not None else None
+            name = server_name(tls, "localhost") if context is not None else None
             _, unix = await loop.create_unix_connection(
-                factory, host.removeprefix("unix:"), ssl=context, server_hostname=server_name
+                factory, host.removeprefix("unix:"), ssl=context, server_hostname=name
             )
             return unix
         addresses: tuple[str, ...] = (at or host,)
@@ -70,15 +73,37 @@ class Dialer:
             addresses = await self.resolver.resolve(host)
         for last, address in enumerate(addresses, 1 - len(addresses)):
             try:
-                _, protocol = await loop.create_connection(
-                    factory, address, port, ssl=context, server_hostname=server_name
-                )
+                _, protocol = await loop.create_connection(factory, address, port, ssl=context, server_hostname=name)
+            except ssl.SSLCertVerificationError as error:
+                # Another address of the name would be no way around it.
+                raise CertificateRefused(await self._describe(error, tls, name or "", address, port)) from None
             except OSError:
                 if last == 0:
                     raise
             else:
                 return protocol
         raise OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
+
+    async def _describe(
+        self, error: ssl.SSLCertVerificationError, tls: TlsClient | None, name: str, address: str, port: int
+    ) -> str:
+        loop = asyncio.get_running_loop()
+
+        async def connect() -> socket.socket:
+            sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            try:
+                await loop.sock_connect(sock, (address, port))
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+
+        return await self._faults.describe(error, tls or TlsClient(), name, spell(address, port), connect)
+
+
+class CertificateRefused(OSError):  # noqa: N818 - it says what happened
+    """A target's certificate is not what was expected; the text says both."""
 
 
 def place_of(target: Target, spec: CheckSpec) -> tuple[str, int]:
@@ -106,6 +131,8 @@ def failure(error: Exception, where: str, seconds: float) -> Verdict:
             return Verdict(False, seconds, f"connection refused by {where}", "refused")
         case ConnectionError():
             return Verdict(False, seconds, f"connection reset by {where}", "reset")
+        case CertificateRefused():
+            return Verdict(False, seconds, f"certificate of {where} refused: {error}", "tls")
         case ssl.SSLCertVerificationError():
             return Verdict(False, seconds, f"certificate of {where} refused: {error.verify_message}", "tls")
         case ssl.SSLError():

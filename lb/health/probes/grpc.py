@@ -79,8 +79,7 @@ class GrpcProbe:
         ]
         call = self._call = _Call(connection, headers, question(self._spec.grpc_service), done)
         try:
-            name = self._tls.server_name if self._tls is not None else ""
-            await self._dialer.open(lambda: call, self._host, self._port, context, name, at)
+            await self._dialer.open(lambda: call, self._host, self._port, context, self._tls, at)
             await done
             return call.verdict(monotonic() - began)
         finally:

@@ -78,8 +78,7 @@ class HttpProbe:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         conversation = self._conversation = _Conversation(self.question, self.answer(), done)
         try:
-            name = self._tls.server_name if self._tls is not None else ""
-            await self.dialer.open(lambda: conversation, self._host, self._port, context, name, at)
+            await self.dialer.open(lambda: conversation, self._host, self._port, context, self._tls, at)
             await done
             seconds = monotonic() - began
             return self.judge(conversation.answer, seconds) or await self.judge_aside(conversation.answer, seconds)

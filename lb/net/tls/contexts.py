@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lb.core.certificates import OFF, REQUIRED, Certificate, ClientAuth, Policy
 from lb.core.targets import TlsClient
+from lb.net.tls.resuming import resuming_context
 
 #: Contents of files, by the digest that TLS settings carry.
 Contents = Mapping[str, bytes]
@@ -28,28 +29,42 @@ HTTP1 = ("http/1.1",)
 ACME_ALPN = "acme-tls/1"
 #: The least version, as the configuration names it.
 MINIMUM = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-#: A context's settings, and the protocols that it offers by ALPN.
-Key = tuple[TlsClient, tuple[str, ...]]
+#: A context's settings, the protocols that it offers by ALPN, and whether it takes any name.
+Key = tuple[TlsClient, tuple[str, ...], bool]
 
 
 def client_context(tls: TlsClient, alpn: tuple[str, ...] = (), contents: Contents | None = None) -> ssl.SSLContext:
     """The context towards a target. Blocks; raises `OSError` (`ssl.SSLError`) where a file cannot be used."""
     ca, cert, key = _digests(tls.digests)
+    context = resuming_context()
     with contextlib.ExitStack() as files:
         if tls.ca_file:
-            context = ssl.create_default_context(cafile=files.enter_context(_file(tls.ca_file, ca, contents)))
+            context.load_verify_locations(files.enter_context(_file(tls.ca_file, ca, contents)))
         elif tls.verify:
-            context = ssl.create_default_context()
-        else:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_default_certs()
         if not tls.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if tls.cert_file:
             _enter_pair(context, files, (tls.cert_file, cert), (tls.key_file, key), contents)
+    # A name counts where it belongs, in subjectAltName alone (RFC 9525 section 6.3).
+    context.hostname_checks_common_name = False
     if alpn:
         context.set_alpn_protocols(list(alpn))
     return context
+
+
+def any_name_context(tls: TlsClient, alpn: tuple[str, ...] = (), contents: Contents | None = None) -> ssl.SSLContext:
+    """The context that verifies all but the name. It is for a look at a certificate, never for a request."""
+    context = client_context(tls, alpn, contents)
+    context.check_hostname = False
+    return context
+
+
+def server_name(tls: TlsClient | None, host: str) -> str:
+    """The name that a target must show, without the root's dot. SNI tells it to the target unless it is an address (RFC
+    6066 section 3)."""
+    return ((tls.server_name if tls is not None else "") or host).removesuffix(".")
 
 
 def server_context(
@@ -140,16 +155,17 @@ class Contexts:
         for key in [key for key in self._built if key[0] not in settings]:
             del self._built[key]
 
-    async def get(self, tls: TlsClient, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
-        """The context for `tls`. Raises `OSError` where a file cannot be used; the next call tries again."""
-        key = (tls, alpn)
+    async def get(self, tls: TlsClient, alpn: tuple[str, ...] = (), *, any_name: bool = False) -> ssl.SSLContext:
+        """The context for `tls`. Raises `OSError` where a file cannot be used; the next call tries again.
+
+        `any_name`: it verifies all but the name, for a look at a certificate."""
+        key = (tls, alpn, any_name)
         building = self._built.get(key)
         if building is None or (building.done() and (building.cancelled() or building.exception() is not None)):
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, "lb-tls")
-            building = asyncio.get_running_loop().run_in_executor(
-                self._thread, client_context, tls, alpn, self._contents
-            )
+            make = any_name_context if any_name else client_context
+            building = asyncio.get_running_loop().run_in_executor(self._thread, make, tls, alpn, self._contents)
             building.add_done_callback(_retrieve)
             self._built[key] = building
         elif building.done():

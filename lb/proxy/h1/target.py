@@ -19,6 +19,7 @@ from lb.http.h1.chunked import BadChunk, ChunkedBody
 from lb.http.h1.parse import BadResponse, check_partial_response, read_response, read_response_fields
 from lb.http.h1.serialize import HTTP11_HOST, request_bytes
 from lb.http.message import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, ResponseHead
+from lb.net.tls.resuming import keep_session
 from lb.proxy.sending import CLOSE_TIME, Sending
 from lb.proxy.target_stream import SHARED, TargetStream
 from lb.proxy.tcp import delivery
@@ -133,6 +134,8 @@ class Upstream(TargetStream):
             self._read_rest()
         self._lost = self.special = True
         self.lane.connections.discard(self)
+        if self.lane.target.tls is not None:
+            keep_session(self.transport)
         self.lane.context.sending.pop(self, None)
         exchange = self.exchange
         if exchange is not None:
