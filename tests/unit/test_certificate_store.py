@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from lb.config.check import certificates as contents_of
-from lb.core.certificates import Certificate, ClientAuth, Policy, TlsServer
+from lb.core.certificates import Certificate, ClientAuth, Policy, Source, TlsServer
 from lb.net.tls.contexts import server_context
 from lb.net.tls.store import CertificateStore
 from tests.support.certificates import Authority, Issued
@@ -260,3 +261,69 @@ async def test_authorities_that_cannot_be_read_accept_nobody(
             "a.test",
             lambda context: context.load_cert_chain(folder / "good.pem", folder / "good.key"),
         )
+
+
+async def test_an_empty_list_revokes_nobody(
+    store: CertificateStore, files: Files, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("clients")
+    AUTHORITY.issue(client=True).write(folder, "good")
+    digests = files.put(AUTHORITY.pem), files.put(AUTHORITY.revocations())
+    client = ClientAuth("required", "ca.pem", "crl.pem", digests)
+    tls = TlsServer(certificates=(files.certificate(AUTHORITY.issue("a.test")),), client=client)
+    await store.install(BIND, tls, files.contents)
+    selected = store.select(BIND, "a.test")
+    assert selected is not None
+    shake(selected.context, "a.test", lambda context: context.load_cert_chain(folder / "good.pem", folder / "good.key"))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("mode", ["off", "optional", "required"])
+async def test_no_session_of_a_name_that_verifies_clients_is_resumed(
+    mode: str, version: ssl.TLSVersion, files: Files, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """CVE-2025-23419: neither at its own name nor at another one, nor where only the worker is another one."""
+    folder = tmp_path_factory.mktemp("clients")
+    AUTHORITY.issue(client=True).write(folder, "good")
+    client = ClientAuth(mode, "ca.pem", "", (files.put(AUTHORITY.pem), "")) if mode != "off" else ClientAuth()
+    tls = TlsServer(
+        sources=(Source(cert_file="a"), Source(cert_file="b", client=client)),
+        certificates=(
+            files.certificate(AUTHORITY.issue("a.test")),
+            replace(files.certificate(AUTHORITY.issue("b.test")), source=1),
+        ),
+    )
+    workers = [CertificateStore(), CertificateStore()]
+    for each in workers:
+        each.use_ticket_secret(b"secret" * 8)
+        await each.install(BIND, tls, files.contents)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    context.load_cert_chain(folder / "good.pem", folder / "good.key")
+
+    def meet(worker: CertificateStore, name: str, session: ssl.SSLSession | None) -> tuple[bool, ssl.SSLSession | None]:
+        selected = worker.select(BIND, name)
+        assert selected is not None
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        asking = context.wrap_bio(to_client, to_server, server_hostname=name, session=session)
+        answering = selected.context.wrap_bio(to_server, to_client, server_side=True)
+        for _ in range(10):
+            for side in (asking, answering):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    side.do_handshake()
+        answering.write(b"x")
+        assert asking.read(1) == b"x"
+        return bool(answering.session_reused), asking.session
+
+    _, of_b = meet(workers[0], "b.test", None)
+    _, of_a = meet(workers[0], "a.test", None)
+    for worker in workers:
+        for name, session in (("b.test", of_b), ("b.test", of_a)):
+            resumed, _ = meet(worker, name, session)
+            assert not resumed or mode == "off"
+        if mode != "off":
+            assert not meet(worker, "a.test", of_b)[0]
+    assert meet(workers[1], "a.test", of_a)[0], "names without clients' certificates resume theirs, anywhere"
+    for each in workers:
+        each.close()
