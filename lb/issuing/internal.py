@@ -95,7 +95,7 @@ class InternalAuthority:
     def ensure(self, names: Iterable[str]) -> dict[str, bytes]:
         """Key and certificate for each name, by name. Issues what is missing, and renews what is due."""
         wanted = dict.fromkeys(names)
-        self._held = {name: pem for name, pem in self._held.items() if name in wanted}
+        self._held = {name: pem for name, pem in list(self._held.items()) if name in wanted}
         if not wanted:
             return {}
         trouble, self.trouble = self.trouble, ""

@@ -167,7 +167,7 @@ class Renewals:
     def want(self, wanted: Sequence[Wanted]) -> None:
         """From now on these certificates are wanted and no others. Blocks: reads what is stored of new ones."""
         now = self._clock()
-        before, self._certificates = self._certificates, {}
+        before, certificates = dict(self._certificates), {}
         for each in wanted:
             known = before.pop(each.id, None)
             if known is None:
@@ -175,7 +175,8 @@ class Renewals:
                 if known.stored is None and not known.state.waiting_since:
                     known.state = msgspec.structs.replace(known.state, waiting_since=now)
             known.wanted = each
-            self._certificates[each.id] = known
+            certificates[each.id] = known
+        self._certificates = certificates  # in one step: `pems` is called from a thread
         for gone in before.values():
             if gone.task is not None:
                 gone.task.cancel()
@@ -202,7 +203,7 @@ class Renewals:
 
     def pems(self) -> dict[str, bytes]:
         """Key and chain of each certificate there is, by id."""
-        return {id: each.stored.pem for id, each in self._certificates.items() if each.stored is not None}
+        return {id: each.stored.pem for id, each in list(self._certificates.items()) if each.stored is not None}
 
     def fates(self) -> list[Fate]:
         """How each wanted certificate fares."""

@@ -572,6 +572,27 @@ def test_five_dashboards_cost_the_admin_server_little(crowd: Lb) -> None:
     assert share < 0.3, f"{share:.0%} of a core"
 
 
+def test_a_certificate_that_does_not_come_is_said_with_the_reason(browser: Browser, stage: Stage) -> None:  # noqa: F811
+    path = stage.file(
+        """\
+listeners:
+  - {bind: "127.0.0.1:0"}
+  - {bind: "127.0.0.1:0", tls: {certificates: [{acme: away, names: [a.example.org]}]}}
+admin: {bind: "127.0.0.1:0"}
+acme: {away: {directory: "http://127.0.0.1:1/directory"}}
+state_dir: ./acme-state
+access_log: off
+backends: ["127.0.0.1:1"]
+""",
+        "acme.yaml",
+    )
+    lb = stage.start(path, 1, ready=False)
+    page = Dashboard(browser, lb).open()
+    page.shows(".warnings", "1 certificate not issued")
+    page.shows(".warnings", "a.example.org: 127.0.0.1: Cannot connect")
+    lb.stop()
+
+
 def test_what_a_reload_takes_away_is_said(browser: Browser, crowd: Lb, stage: Stage) -> None:  # noqa: F811
     page = Dashboard(browser, crowd).open("#overview~crowd/green/127.0.0.1:21003")
     page.shows("#explain .summary", "Gets no traffic: ready")

@@ -238,13 +238,16 @@ class Page {
   }
 
   #warn() {
-    const { config, state_trouble: trouble, access_log_trouble: log, empty_seats: seats, workers_leaving: leaving, ready } = this.#status;
+    const { config, certificates, state_trouble: trouble, access_log_trouble: log, empty_seats: seats, workers_leaving: leaving, ready } = this.#status;
+    const missing = certificates.filter((each) => each.waiting_since);
     const warnings = [
       !ready && ["bad", "✕ lb is not ready", "No service has a ready target, or lb is draining: /readyz answers 503."],
       !config.last_reload_ok && ["bad", "✕ The last reload was refused", `${config.last_error} What was loaded at ${clock(config.loaded_at)} still runs.`],
       config.unconfirmed.length > 0 && ["bad", "✕ The configuration is not in force in every worker", config.unconfirmed.join("; ")],
       trouble && ["bad", "✕ State cannot be written", trouble],
       log && ["bad", "✕ The access log cannot be written", log],
+      certificates.length > 0 && [missing.length ? "bad" : "warn", `${missing.length ? "✕" : "▲"} ${many(certificates.length, "certificate")} not issued`,
+        certificates.map((each) => `${each.name}: ${each.failure || `waiting for ${each.authority}`}`).join("; ")],
       seats > 0 && ["bad", `✕ ${many(seats, "worker")} given up`, "They died again and again; a reload tries them once more."],
       config.needs_restart.length > 0 && ["warn", "▲ Parts of the file need a restart or an upgrade", config.needs_restart.join("; ")],
       leaving.length > 0 && ["", `▽ ${many(leaving.length, "replaced worker")} still at work`, "They end what is under way, then leave."],
