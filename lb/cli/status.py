@@ -143,7 +143,8 @@ def picture(answer: Json, now: float, ink: Ink, everything: bool = False) -> lis
     lines = headline(answer, now, ink)
     config = answer["config"]
     if not config["last_reload_ok"]:
-        lines.append(ink(f"! the last reload was refused: {first_line(config['last_error'])}", "red"))
+        what = "certificates could not be taken" if config.get("last_reload_partial") else "the last reload was refused"
+        lines.append(ink(f"! {what}: {first_line(config['last_error'])}", "red"))
     lines += [ink(f"! {text}", "red") for text in config["unconfirmed"]]
     if answer["state_trouble"]:
         lines.append(ink(f"! state cannot be written: {answer['state_trouble']}", "red"))

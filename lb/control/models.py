@@ -216,6 +216,8 @@ class ConfigView(View):
     """When it was read, Unix time."""
     last_reload_ok: bool = True
     """Whether the last attempt to read it again succeeded."""
+    last_reload_partial: bool = False
+    """Whether certificates alone could not be taken: everything else is in force."""
     last_error: str = ""
     """Why it did not."""
     needs_restart: list[str] = Field(default_factory=list)

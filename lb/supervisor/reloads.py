@@ -131,6 +131,7 @@ class Reloads:
         self._lock = asyncio.Lock()
         self._at_start = state.config
         self.ok = True
+        self.partial = False  # certificates could not be taken, and everything else is in force
         self.error = ""
         self.loaded_at = time.time()
         self.counts: Counter[str] = Counter()
@@ -154,7 +155,7 @@ class Reloads:
                 await self._installation.resolve_unprobed(read.world)
                 installed = await self._install(read, force)
             except REFUSALS as error:
-                self.ok, self.error = False, str(error)
+                self.ok, self.partial, self.error = False, False, str(error)
                 self.counts["failed"] += 1
                 self._events.emit("reload", f"refused, nothing has changed: {_shortly(error)}", actor=actor)
                 raise
@@ -195,7 +196,7 @@ class Reloads:
     def judge(self, world: World) -> None:
         """Whether all of what was read is in force, and what is not."""
         self.on_read(world)
-        self.ok = not world.unusable
+        self.ok, self.partial = not world.unusable, bool(world.unusable)
         self.error = "; ".join(map(str, world.unusable))
 
     async def replace(self, wanted: ConfigOrder, actor: str, marks: Collection[str] | None = None) -> Reloaded:

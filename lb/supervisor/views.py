@@ -116,6 +116,7 @@ class Views:
                 file=str(self._state.path),
                 loaded_at=self._reloads.loaded_at,
                 last_reload_ok=self._reloads.ok,
+                last_reload_partial=self._reloads.partial,
                 last_error=self._reloads.error,
                 needs_restart=self._reloads.needs_restart,
                 unconfirmed=self._workers.behind,

@@ -2,6 +2,7 @@
 
 import { Problem, Unreachable, call, now } from "./api.js";
 import { Actions } from "./actions.js";
+import { CertificatesView } from "./certificates.js";
 import { keyed, make, say, show } from "./dom.js";
 import { ExplainView } from "./explain.js";
 import { wanted } from "./filter.js";
@@ -35,6 +36,7 @@ class Page {
     this.explainView = new ExplainView(this);
     this.totals = new TotalsView();
     this.services = new ServicesView(this);
+    this.certificates = new CertificatesView();
     this.warnings = make("div", { class: "warnings" });
     this.filter = make("input", {
       id: "filter", type: "search", placeholder: "service, pool, target, state or reason", autocomplete: "off", spellcheck: "false",
@@ -58,7 +60,7 @@ class Page {
       make("div", { class: "left stack" },
         make("h2", { class: "hidden-text", tabindex: "-1" }, "Overview"), this.warnings, this.totals.node,
         make("search", { class: "row filter" }, make("label", { for: "filter" }, "Filter"), this.filter, this.found, this.ask),
-        this.nothing, this.services.node),
+        this.nothing, this.services.node, this.certificates.node),
       make("aside", { class: "right", "aria-label": "Latest events" }, this.latest.node));
     this.connected = false;
     this.main = document.getElementById("main");
@@ -224,6 +226,7 @@ class Page {
     if (this.main.firstElementChild !== this.overview) return;
     this.#warn();
     this.totals.update(status, now());
+    this.certificates.update(status);
     this.#filtered();
   }
 
@@ -242,7 +245,8 @@ class Page {
     const missing = certificates.filter((each) => each.waiting_since);
     const warnings = [
       !ready && ["bad", "✕ lb is not ready", "No service has a ready target, or lb is draining: /readyz answers 503."],
-      !config.last_reload_ok && ["bad", "✕ The last reload was refused", `${config.last_error} What was loaded at ${clock(config.loaded_at)} still runs.`],
+      config.last_reload_partial && ["bad", "✕ Certificates could not be taken", `${config.last_error}. Everything else is in force: lb certificates`],
+      !config.last_reload_ok && !config.last_reload_partial && ["bad", "✕ The last reload was refused", `${config.last_error} What was loaded at ${clock(config.loaded_at)} still runs.`],
       config.unconfirmed.length > 0 && ["bad", "✕ The configuration is not in force in every worker", config.unconfirmed.join("; ")],
       trouble && ["bad", "✕ State cannot be written", trouble],
       log && ["bad", "✕ The access log cannot be written", log],
