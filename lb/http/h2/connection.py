@@ -407,8 +407,8 @@ class Connection:
         try:
             if head is None:
                 head = self._judge(block, end)
-        except Malformed as error:
-            self.refuse(stream, PROTOCOL_ERROR, str(error))
+        except Malformed as malformed:  # a name of its own: compiled, a variable has one type
+            self.refuse(stream, PROTOCOL_ERROR, str(malformed))
         except RequestError as error:
             self._user.on_unwelcome(stream, error, block.fields)
             self.blame()
