@@ -195,13 +195,13 @@ class InternalAuthority:
         identifier = root.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         certificate = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([]))
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])]))  # for people
             .issuer_name(root.certificate.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - EARLIER)
             .not_valid_after(now + LEAF_LIFE)
-            .add_extension(x509.SubjectAlternativeName(names), True)  # critical: the subject is empty
+            .add_extension(x509.SubjectAlternativeName(names), False)
             .add_extension(x509.BasicConstraints(False, None), True)
             .add_extension(usage, True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)

@@ -86,6 +86,8 @@ class CertificateViews:
     def knows(self, name: str) -> bool:
         """Whether a certificate covers a host name, or a route has it."""
         host = folded(name)
+        if any(host in map(folded, source.names) for tls in self._servers() for source in tls.sources):
+            return True
         certificates = (one for tls in self._servers() for each in tls.certificates for one in each.names)
         return any(covers(folded(one), host) for one in certificates) or any(
             route.host and covers(route.host, host) for route in self._state.world.snapshot.routes

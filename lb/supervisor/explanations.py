@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from lb.control.certificate_models import NameView, RouteView
+from lb.control.certificate_models import NameView, RenewalView, RouteView
 from lb.control.models import Explanation
 from lb.control.probe_history import ProbeHistory
 from lb.core.explain import explain, span, trial_text
@@ -195,6 +195,7 @@ def _explain_host(name: str, found: list[NameView], routes: list[RouteView]) -> 
             for one in each.certificates
             if one.kept
         ]
+        lines += _of_renewal(each.renewal) if each.renewal is not None else []
         if each.client_certificates != "off":
             lines.append(f"At {each.listener}, clients' certificates are {each.client_certificates}.")
     lines += [f"Requests for {each.path} go to {each.service}." for each in routes]
@@ -202,7 +203,10 @@ def _explain_host(name: str, found: list[NameView], routes: list[RouteView]) -> 
         lines.append("No route takes its requests: they get 404.")
     ends = min((each.not_after for each in found if each.not_after is not None), default=None)
     refused = bool(found) and all(each.reason == "refused" for each in found)
-    if refused:
+    waits = next((each.renewal for each in found if each.renewal is not None and not each.renewal.not_after), None)
+    if refused and waits is not None:
+        predicate = f"waits for its first certificate from {waits.authority}, and is refused until then"
+    elif refused:
         predicate = "is refused: no certificate covers it"
     elif not found:
         predicate = "is served without TLS"
@@ -212,3 +216,14 @@ def _explain_host(name: str, found: list[NameView], routes: list[RouteView]) -> 
             left = ends - time.time()
             predicate += f", and its certificate {'ends in' if left > 0 else 'ended before'} {span(abs(left))}"
     return Explanation(subject=name, kind="host", summary=f"{name} {predicate}", predicate=predicate, lines=lines)
+
+
+def _of_renewal(renewal: RenewalView) -> list[str]:
+    """What becomes of a certificate that lb orders."""
+    now = time.time()
+    due = renewal.next_attempt - now
+    when = f"in {span(due)}" if due > 0 else "now"
+    lines = [f"It is ordered from {renewal.authority}; the next attempt is {when} ({renewal.why})."]
+    if renewal.failed_at is not None:
+        lines.append(f"The last attempt failed {span(now - renewal.failed_at)} ago: {renewal.failure}.")
+    return lines

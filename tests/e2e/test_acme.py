@@ -136,6 +136,9 @@ def test_a_restart_without_the_authority_serves_what_is_stored(stage: Stage, doo
     one = " ".join(lb.cli("certificates", "new.example.org").stdout.split())
     assert "waiting for pebble since" in one
     assert "next attempt in" in one
+    why = " ".join(lb.cli("explain", "new.example.org").stdout.split())
+    assert "waits for its first certificate from pebble, and is refused until then" in why
+    assert "The last attempt failed" in why
     metrics = lb.metrics()
     assert metrics['lb_certificate_renewals_total{name="new.example.org",result="failed"}'] == 1
     assert metrics['lb_certificate_failing{name="new.example.org"}'] == 1

@@ -35,10 +35,11 @@ MOST_WRITES = 14
 class Place:
     """Ports at which Pebble looks for answers, and the server that gives them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, http_port: int = 0, tls_port: int = 0, **environment: str) -> None:
         self.folder = folder
-        self.http_port, self.tls_port = free_ports(2)
-        self.pebble = Pebble(folder / "pebble", http_port=self.http_port, tls_port=self.tls_port)
+        ports = free_ports(2)
+        self.http_port, self.tls_port = http_port or ports[0], tls_port or ports[1]
+        self.pebble = Pebble(folder / "pebble", http_port=self.http_port, tls_port=self.tls_port, **environment)
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +170,19 @@ async def test_an_authority_that_comes_back_without_its_accounts_is_registered_w
         place.pebble.start()
         renewals.renew(NAMES[0])
         await eventually(lambda: [*renewals.pems().values()] != [before], within=60, what=str(told))
+
+
+async def test_an_authority_that_takes_its_time_is_waited_for(tmp_path: Path, place: Place, answers: Answers) -> None:
+    """Pebble waits up to three seconds before it looks at an answer."""
+    told: list[str] = []
+    settings = {"PEBBLE_VA_NOSLEEP": "0", "PEBBLE_VA_SLEEPTIME": "3"}
+    slow = Place(tmp_path / "slow", place.http_port, place.tls_port, **settings)
+    try:
+        async with ordering(slow, tmp_path / "state", answers, told) as renewals:
+            await eventually(renewals.pems, within=60, what=str(told))
+            assert renewals.results == {(NAMES[0], "ok"): 1}
+    finally:
+        slow.pebble.close()
 
 
 @pytest.mark.slow
