@@ -24,7 +24,8 @@ class Client:
         self.frames = Frames()
         self.got: list[Frame] = []
         self.heads: dict[int, list[list[tuple[str, str]]]] = {}
-        self.closed = False
+        self.closed = False  # lb has ended the connection, and all that it sent was read
+        self.broken = False  # it takes no more
         if greet:
             self.send(PREFACE, settings(window=window), WIDE, raw(4, 1, 0))
 
@@ -38,7 +39,7 @@ class Client:
         try:
             self.sock.sendall(b"".join(data))
         except OSError:
-            self.closed = True
+            self.broken = True
 
     def ask(self, stream: int, fields: list[tuple[str, str]] = GET, end: bool = True) -> None:
         self.send(self.frames.headers(stream, fields, end))

@@ -40,6 +40,8 @@ NOTICE_TIME: Final = 1.0
 #: Seconds that a connection reads on behind its last GOAWAY, for the client to see it; and behind a fault.
 LINGER_TIME: Final = 5.0
 LINGER_SHORT: Final = 1.0
+#: Seconds in which a client that floods is sent its GOAWAY. Nothing is read of it meanwhile.
+FLOOD_TIME: Final = 0.2
 
 
 class Http2Downstream(StreamOwner):
@@ -206,10 +208,14 @@ class Http2Downstream(StreamOwner):
         self._begun.clear()
         transport, now = self.transport, self.context.now
         failed = self.wire.failed
-        if failed is not None and failed.code == ENHANCE_YOUR_CALM:
-            self.front.http2_offence(self.peer, now)
         self._lose_streams()
         self._ended = True
+        if failed is not None and failed.code == ENHANCE_YOUR_CALM:
+            self.front.http2_offence(self.peer, now)
+            self.timer = "flood"
+            self.deadline = now + FLOOD_TIME
+            self.pause()
+            return
         if not transport.can_write_eof():
             transport.close()  # TLS: the transport reads on by itself
             self.context.sending[self] = Sending(transport, now, self.listener.send_timeout, CLOSE_TIME)
@@ -355,6 +361,8 @@ class Http2Downstream(StreamOwner):
                 )
             else:
                 self.transport.abort()
+        elif timer == "flood":
+            self.transport.abort()
         elif timer == "idle":
             self.drain()
         else:
