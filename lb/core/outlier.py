@@ -155,6 +155,7 @@ class Ejector:
         self._heard: dict[str, dict[tuple[int, int], _Heard]] = {}
         self._probation: dict[str, float] = {}  # target → until when
         self._causes: dict[str, str] = {}  # target → how it failed the last time that an alarm told of
+        self._away: set[str] = set()  # targets that were not in rotation at the last sweep
 
     def tally(self, worker: tuple[int, int], tally: TargetTally, now: float) -> None:
         """A worker's newest counters of one target. `worker` is its number and its incarnation."""
@@ -216,10 +217,13 @@ class Ejector:
             self._windows[new] = window
         if until is not None:
             self._probation[new] = until
+        if old in former._away:
+            self._away.add(new)
 
     def forget(self, keep: Iterable[str]) -> None:
         """Drop the records of all targets but these."""
         kept = set(keep)
+        self._away &= kept
         for records in (self._windows, self._heard, self._probation, self._causes):
             for target in [target for target in records if target not in kept]:
                 del records[target]
@@ -230,6 +234,10 @@ class Ejector:
         for target, state in states.items():
             if state != "in":
                 self._reset_evidence(target)
+                self._away.add(target)
+            elif target in self._away:  # it is back: what has failed since the last sweep was sent before it left
+                self._reset_evidence(target)
+                self._away.discard(target)
             if state == "ejected":
                 self._probation[target] = now + PROBATION * self.rules.window
         rotating = [target for target, state in states.items() if state == "in"]

@@ -679,8 +679,13 @@ class World:
         if plan is not None and not self._has_another(plan, address):
             self.violate("3 never the last one", f"{address} is ejected, and no other target of its pool can serve")
         for place in places:
-            self.tries[place] = 0
+            self.tries[place] = self._under_way_at(place)  # they may fail once it is back
             self.unreachable.discard(place)
+
+    def _under_way_at(self, address: str) -> int:
+        """Requests that a target has not answered yet."""
+        arrivals = (each for track in (*self.tracks.values(), *self.ended.values()) for each in track.arrivals)
+        return sum(1 for each in arrivals if each.backend.address == address and not each.over)
 
     def _has_another(self, plan: ServicePlan, address: str) -> bool:
         """Whether another target of the pool may serve."""

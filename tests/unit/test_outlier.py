@@ -164,6 +164,21 @@ def test_a_target_that_returns_starts_anew():
     assert pool.sweep() == ["t0"]
 
 
+def test_requests_that_fail_right_before_a_return_are_not_held_against_it():
+    """They were sent before the target was ejected, and waited (model, seed 92092)."""
+    pool = Pool(5)
+    pool.fail("t0", 5)
+    assert pool.sweep() == ["t0"]
+    assert pool.sweep() == []
+    pool.fail("t0", 5, kind="timeouts")
+    pool.states["t0"] = "in"  # both since the last sweep
+    assert pool.sweep() == []
+    pool.fail("t0", 4)
+    assert pool.sweep() == []
+    pool.fail("t0", 1)
+    assert pool.sweep() == ["t0"]
+
+
 def test_a_worker_that_restarts_counts_from_nought():
     pool = Pool(5)
     pool.fail("t0", 4)
@@ -553,6 +568,7 @@ def test_probation_and_evidence_go_along_with_a_new_name(more: int, at: float, e
     blue, teal = Ejector(rules), Ejector(rules)
     blue.tally(W1, TargetTally("blue/a", server_errors=50), 100.0)
     blue.sweep({"blue/a": "ejected", "blue/b": "in"}, 100.0)
+    blue.sweep({"blue/a": "in", "blue/b": "in"}, 100.5)
     blue.tally(W1, TargetTally("blue/a", server_errors=60), 101.0)
     teal.rename("blue/a", "teal/a", blue)
     teal.tally(W1, TargetTally("teal/a", server_errors=more), at)  # workers count anew under the new name
