@@ -116,7 +116,7 @@ def established(name: str = "localhost", **changes: object) -> tuple[Client, Ses
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_any_cut_of_the_stream_gives_the_same_bytes(version: ssl.TLSVersion, data: st.DataObject) -> None:
     rng = random.Random(data.draw(st.integers(0, 10**6)))
