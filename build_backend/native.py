@@ -5,6 +5,7 @@ Left out, each for a reason:
 - modules whose classes msgspec or pydantic read at run time (`core.targets`, `core.report`), which native classes are
   not made for;
 - what runs for a configuration or a report, and not for a request (`proxy.plane`, `proxy.connect`, the supervisor);
+- `net.tls`: of the 2.4 µs that TLS adds to a small GET, OpenSSL has most, and compiling saves 0.3;
 - `proxy.log_writer`: a thread that only waits and writes.
 """
 
