@@ -139,7 +139,7 @@ def resolve(config: model.Config, version: int) -> World:
             listeners=tuple(_listener(listener, config) for listener in config.listeners),
             services=services,
             routes=tuple(
-                Route(route.service, route.host, route.path, route.max_body, route.timeout)
+                Route(route.service, route.host, route.path, route.max_body, route.timeout, route.client_certificate)
                 for route in config.route_list()
             ),
             trusted_proxies=tuple(config.trusted_proxies),
@@ -219,7 +219,7 @@ def https_listeners(listener: model.Listener, all_of_them: Sequence[model.Listen
 
 
 def _server_tls(tls: model.ServerTls, config: model.Config) -> TlsServer:
-    clients = [tls.client_auth(), *(source.client for source in tls.sources() if source.client is not None)]
+    clients = tls.client_auths()
     fields = {name: kind for client in clients if client.mode != OFF for name, kind in client.fields.items()}
     return TlsServer(
         sources=tuple(_source(source, config) for source in tls.sources()),

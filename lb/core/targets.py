@@ -146,6 +146,7 @@ class Route:
     path: str = "/"  # prefix, at a segment's border: /a matches /a and /a/b, not /ab
     max_body: int = 0
     total: float = 0.0  # overrides the service's `Timeouts.total` when set
+    client_certificate: bool = False  # its requests are for connections that have shown a verified certificate
 
 
 @dataclass(frozen=True, slots=True)

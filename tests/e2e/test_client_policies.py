@@ -31,7 +31,12 @@ access_log: off
 
 
 def ask(
-    lb: Lb, sni: str | None, *hosts: str, certificate: Path | None = None, most: ssl.TLSVersion | None = None
+    lb: Lb,
+    sni: str | None,
+    *hosts: str,
+    certificate: Path | None = None,
+    most: ssl.TLSVersion | None = None,
+    path: str = "/",
 ) -> list[int]:
     """The statuses of requests for these hosts on one connection."""
     address = urlsplit(lb.url)
@@ -47,7 +52,7 @@ def ask(
         context.wrap_socket(plain, server_hostname=sni) as connection,
     ):
         for host in hosts:
-            connection.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             answer = connection.recv(65536)
             found.append(int(answer.split(b" ")[1]))
             if found[-1] == 421:
@@ -132,3 +137,23 @@ def test_broken_authorities_let_nobody_in_who_could_not_come_in_before(lb: Lb, s
     assert ask(lb, "b.test", "b.test", certificate=stranger) == [200]
     with pytest.raises((ssl.SSLError, ConnectionError)):
         ask(lb, "b.test", "b.test", certificate=client)
+
+
+def test_one_route_of_a_host_is_for_certified_clients_alone(lb: Lb, stage: Stage) -> None:
+    text = CONFIG.replace(
+        "- {cert_file: a.test.pem, key_file: a.test.key}",
+        ("- {cert_file: a.test.pem, key_file: a.test.key, client: {mode: optional, ca_file: ca.pem}}"),
+    )
+    routes = (
+        "routes:\n- {service: default, path: /}\n- {service: default, host: a.test, path: /}\n"
+        "- {service: default, host: a.test, path: /greeting, client_certificate: true}\n"
+    )
+    stage.file(f"{text}backends: ['{stage.backends[0].address}']\n{routes}")
+    assert lb.cli("reload").returncode == 0
+    client = stage.folder / "client"
+    assert ask(lb, "a.test", "a.test") == [200] and ask(lb, "c.test", "c.test") == [200]
+    assert ask(lb, "a.test", "a.test", path="/greeting") == [403]
+    assert ask(lb, "a.test", "a.test", path="/greeting", certificate=client) == [200]
+    assert ask(lb, "c.test", "a.test", path="/greeting") == [421]
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        ask(lb, "a.test", "a.test", certificate=stage.folder / "stranger")

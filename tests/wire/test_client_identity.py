@@ -186,3 +186,20 @@ def test_fields_of_another_listener_are_removed_on_kept_connections_as_well(fold
         connection.sendall(request("X-Client-Subject: forged"))
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
         assert "forged" not in fields_of(front.origin.requests[2]).values()
+
+
+@pytest.mark.parametrize("client", ["", "client", None])
+def test_a_route_for_certified_clients_refuses_all_others(folder: Path, client: str | None) -> None:
+    """`None`: over a plain listener."""
+    AUTHORITY.issue(client=True).write(folder, "client")
+    listener, context = listening(folder, "optional")
+    tls = context if client is not None else None
+    with Front(listener=listener if tls else None, tls=tls, client_certificate=True) as front:
+        plain = front.connect()
+        with asking(folder, client or "").wrap_socket(plain) if tls else plain as connection:
+            connection.sendall(request(*forged()))
+            answer = connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 200" if client else b"HTTP/1.1 403")
+        assert len(front.origin.requests) == bool(client)
+        reasons = front.call(lambda: dict(front.plane.stats.rejected))
+        assert reasons.get("client_certificate_required", 0) == (not client)

@@ -196,6 +196,12 @@ def _routes(config: Config, known: Known) -> Iterator[Finding]:
         if route.service not in services:
             hint = joined(did_you_mean(route.service, services), f"Services: {listed(services)}.")
             yield ("routes", index, "service"), f"there is no service {route.service!r}", hint
+        if route.client_certificate and not _verifies_clients(config):
+            yield (
+                ("routes", index, "client_certificate"),
+                "no listener verifies clients: every request of this route would get 403",
+                "Add `client: {mode: optional, ca_file: FILE}` to the `tls` of a listener.",
+            )
         matched = (route.host, route.path)
         if matched in seen:
             what = f"{route.host or 'any host'}, path {route.path}"
@@ -205,6 +211,11 @@ def _routes(config: Config, known: Known) -> Iterator[Finding]:
                 "Remove one of them.",
             )
         seen.setdefault(matched, index)
+
+
+def _verifies_clients(config: Config) -> bool:
+    settings = [listener.tls for listener in config.listeners if listener.tls is not None]
+    return any(client.mode != "off" for tls in settings for client in tls.client_auths())
 
 
 # --- targets and checks ----------------------------------------------------------------------------------------------

@@ -121,6 +121,10 @@ class ServerTls(Section):
             return ("certificates", position)
         return ("certificates", position - 1) if position else ()
 
+    def client_auths(self) -> list[ClientAuth]:
+        """How clients are asked: as the listener says, and as its sources do."""
+        return [self.client_auth(), *(source.client for source in self.sources() if source.client is not None)]
+
     def client_auth(self) -> ClientAuth:
         """How clients are asked, defaults and shorthand filled in."""
         if self.client_ca_file is not None:

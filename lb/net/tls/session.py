@@ -100,6 +100,7 @@ class Established(NamedTuple):
     resumed: bool
     server_name: str  # "": the client named none
     alpn: str  # "": none was agreed upon
+    client_certificate: bool = False  # the client has shown one, and it was verified
 
 
 class Buffers:
@@ -212,6 +213,7 @@ class Session:
             bool(tls.session_reused),
             self.name,
             tls.selected_alpn_protocol() or "",
+            tls.context.verify_mode != ssl.CERT_NONE and tls.getpeercert(binary_form=True) is not None,
         )
 
     def _failed(self, error: Exception) -> SessionError:

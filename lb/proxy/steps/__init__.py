@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lb.proxy.steps.body_limit import BodyLimit
+from lb.proxy.steps.client_certificate import ClientCertificate
 from lb.proxy.steps.https_redirect import HttpsRedirect
 from lb.proxy.steps.max_forwards import MaxForwards
 from lb.proxy.steps.overload import Overload
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 def steps_of(route: Route, service: LiveService) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """The steps of a route: for requests without rare fields, and for requests with one."""
-    first: tuple[Step, ...] = (BodyLimit(route.max_body),) if route.max_body else ()
+    first: tuple[Step, ...] = (ClientCertificate(),) if route.client_certificate else ()
+    first += (BodyLimit(route.max_body),) if route.max_body else ()
     last: tuple[Step, ...] = (Overload(),) if service.bounded else ()
     return (*first, *last), (*first, MaxForwards(), WebSocketHandshake(), *last)
 
