@@ -6,6 +6,8 @@ import base64
 import hashlib
 import hmac
 import json
+import subprocess
+import sys
 
 import pytest
 import trustme
@@ -13,9 +15,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lb.issuing.acme import jose
-from lb.issuing.acme.answers import Authorization, Directory, Nonsense, Order, Problem, read, read_problem
+from lb.issuing.acme.answers import Authorization, Directory, Nonsense, Order, Problem, RenewalInfo, read, read_problem
 from lb.issuing.acme.jose import AccountKey
 from lb.issuing.acme.material import (
     ACME_IDENTIFIER,
@@ -26,6 +30,12 @@ from lb.issuing.acme.material import (
     pem_only,
     signing_request,
 )
+
+NAMES = ("status", "finalize", "newNonce", "newOrder", "identifier", "challenges", "error", "subproblems", "detail")
+
+
+def _nested(children: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    return st.lists(children, max_size=4) | st.dictionaries(st.sampled_from(NAMES), children, max_size=4)
 
 
 def public(jwk: dict[str, str]) -> ec.EllipticCurvePublicKey:
@@ -188,3 +198,20 @@ def test_a_refusal_names_its_kind_and_the_names_that_it_is_about() -> None:
     assert str(read_problem(body)) == "compound: some names; a.example.org: is a fault"
     assert read_problem(b"<html>") == Problem()
     assert len(str(Problem("x", "y" * 10_000))) <= 500
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=20), _nested, max_leaves=12))
+def test_any_json_is_an_answer_or_nonsense(value: object) -> None:
+    body = json.dumps(value).encode()
+    for kind in (Directory, Order, Authorization, RenewalInfo):
+        try:
+            read(kind, body)
+        except Nonsense as error:
+            assert str(error)  # noqa: PT017 - either outcome is right
+    str(read_problem(body))
+
+
+def test_a_configuration_without_such_certificates_imports_nothing_for_them() -> None:
+    """Neither aiohttp's client nor `cryptography` may slow the start of an lb that has no use for them."""
+    code = "import sys, lb.supervisor.main; print([name for name in sys.modules if name.startswith('lb.issuing')])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
