@@ -50,9 +50,7 @@ async def prepared(world: World, dice: random.Random, size: int, settings: dict[
     await steps_health.step_heal(world, dice)
     await reload(world, plan, dice)
     await asyncio.sleep(SETTLED)
-    now = next(iter(world.plan.services.values()))
-    is_so = now.settings == service.settings and len(now.pools.get(active, ())) == size
-    return now if is_so and active_of(world, now) == active else None
+    return service if world.plan is plan and active_of(world, service) == active else None
 
 
 def active_of(world: World, service: ServicePlan) -> str:
