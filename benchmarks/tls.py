@@ -140,7 +140,7 @@ def _rounds(running: dict[str, Server], folder: Path, options: argparse.Namespac
         cells = [f"{name}: {text}", costs]
         for label in others:
             cells += [_said(measured["lb"], measured[label], lambda one: one.rate)]
-            cells += [_said(measured["lb"], measured[label], lambda one: 1.0 / _cost(one) if one.cpu else 0.0)]
+            cells += [_said(measured["lb"], measured[label], lambda one: one.requests / one.cpu if one.cpu else 0.0)]
         cells.append(" / ".join(str(each.errors) for each in measured.values()))
         print("| " + " | ".join(cells) + " |", flush=True)
 
