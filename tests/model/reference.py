@@ -9,7 +9,8 @@ It is read in one sitting, and shares no line with `lb`. The sentences are the d
   `rise` passes in a row. What `lb` cannot know for sure after a restart or a changed check is None here: both answers
   are allowed until the checks have decided.
 - Of a pool, those serve that can. When fewer than `panic_threshold` of its targets can, `panic` applies: nobody
-  (`fail`), everybody who was ever ready and is not drained (`spread`), or the `fallback` pool.
+  (`fail`), everybody who was ever ready and is not drained (`spread`), or the `fallback` pool. A drained target does
+  not count here, nor one of weight 0; one that asks for nothing by itself does.
 - When all targets of a pool with traffic are replaced, the old ones that can serve go on until a new one can and its
   slow start is over. With a threshold, those count that are there to serve: the old ones, and the new ones that can.
 - A service's requests go to its active pool; during a rollout to the two pools that share the traffic, those without
@@ -41,6 +42,7 @@ class Target:
     out: bool = False  # drained, asks to be, or ejected
     drained: bool | None = False  # drained, or asks to be; None: what it asks for is not known for sure
     replaced: bool = False  # the file no longer has it, and no target that it has instead can serve yet
+    meant: bool = True  # it has a weight above 0, whatever it asks for itself
 
     @property
     def can_serve(self) -> bool:
@@ -120,7 +122,7 @@ class Service:
     def enough(self, targets: Sequence[Target]) -> bool:
         """Whether a pool of these targets offers those that can serve."""
         able = [target for target in targets if target.can_serve]
-        counted = [target for target in targets if target.weight > 0 and not target.drained]
+        counted = [target for target in targets if target.meant and not target.drained]
         return bool(able) and len(able) / len(counted) >= self.threshold
 
     def may_see(self, request: Request) -> frozenset[str]:

@@ -370,6 +370,7 @@ class World:
             out=bool(drained) or address in self.ejected,
             drained=drained,
             replaced=replaced,
+            meant=weight > 0,
         )
 
     def given_up(self, service: str, pool: str) -> None:

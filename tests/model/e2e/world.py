@@ -407,7 +407,16 @@ class RealWorld(World):
         if configured != target.weight:
             weight = target.weight
         drained = address in wished.drained or drains
-        return reference.Target(address, weight * share, ready, ever, out=drained, drained=drained, replaced=replaced)
+        return reference.Target(
+            address,
+            weight * share,
+            ready,
+            ever,
+            out=drained,
+            drained=drained,
+            replaced=replaced,
+            meant=weight > 0,
+        )
 
     def _unchanged(self, since: float, needed: float) -> bool:
         """Whether what is so since then has become known to lb, which takes so many seconds of its life."""
