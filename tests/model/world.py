@@ -386,8 +386,12 @@ class World:
         if not fresh and CLOCK.now < since + 600.0:
             self.violate("3 handed over", f"{told}, and no new one can serve: {targets}")
         window = self.supervisor.state.config.services[service].slow_start.window  # a reload may just have edited it
-        entered = [self.entered.get(t.address) if t.ready else None for t in fresh]  # None: it is not known when
-        warm = [at for at in entered if at is None or CLOCK.now > at + window - 0.1]
+        warm = []
+        for target in fresh:
+            at = self.entered.get(target.address) if target.ready else None  # None: it is not known when
+            over = at is None or CLOCK.now > at + window - 0.1
+            if over or self.warmth(service, target.address)[1] >= 1.0:  # by the window before an edit, too
+                warm.append(target)
         if fresh and not warm and any(t.can_serve for t in targets if t.replaced):
             self.violate("3 handed over", f"{told}, and the new ones are in their slow start: {targets}")
         self.on_change()
