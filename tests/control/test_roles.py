@@ -120,7 +120,13 @@ def test_who_looks_changes_nothing_and_who_drains_drains() -> None:
     orders = {each.id for each in ENDPOINTS if each.order}
     assert not by_role[READ] & orders
     assert by_role[DRAIN] & orders == {"drainTarget", "undrainTarget", "prestop", "postPrestop"}
-    assert by_role[OPERATE] & orders == {*(by_role[DRAIN] & orders), "switchService", "rollBackService", "weighTarget"}
+    assert by_role[OPERATE] & orders == {
+        *(by_role[DRAIN] & orders),
+        "switchService",
+        "rollBackService",
+        "weighTarget",
+        "renewCertificate",
+    }
     assert by_role[CONFIGURE] & orders == {"replaceConfig", "reload", "upgrade"}
     assert {"metrics", "getStatus"} <= by_role[READ]
     assert not {"getConfig", "validateConfig", "lookAtDraft"} & by_role[READ], "the text may hold secrets"
