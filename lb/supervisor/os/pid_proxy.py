@@ -4,6 +4,8 @@ A terminal, a container or another supervisor has started process A, and A has h
 passes signals on to B, asks for every child that ends, and ends when B does, with B's exit status. When B hands over to
 C in turn and ends, C becomes a child of this process (it is a subreaper, prctl(2)). C's process id is in the lock of
 the state directory.
+
+A signal to end that B got when it had handed over already is passed on to C: B acts on none any more.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from lb.early_signals import HANDLED
+from lb.early_signals import ENDING, HANDLED
 
 _PR_SET_CHILD_SUBREAPER = 36
 PASSED_ON = HANDLED
@@ -26,6 +28,7 @@ def main() -> int:
     followed, lock = int(sys.argv[1]), Path(sys.argv[2])
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     waited = {*PASSED_ON, signal.SIGCHLD}
+    to_end: list[int] = []  # signals to end, which the followed process has got
     signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     while True:
         status = _reap(followed)
@@ -34,11 +37,19 @@ def main() -> int:
             if successor == followed or not _is_child(successor):
                 return status
             followed = successor
+            for number in to_end:
+                _signal(followed, number)
             continue
         number = signal.sigwait(waited)
         if number in PASSED_ON:
-            with suppress(ProcessLookupError):
-                os.kill(followed, number)
+            _signal(followed, number)
+        if number in ENDING:
+            to_end.append(number)
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _reap(followed: int) -> int | None:
