@@ -39,6 +39,7 @@ from lb.health.monitor import Monitor
 from lb.health.verdict_store import VerdictStore
 from lb.process.channel import Command
 from lb.process.descriptors import connections, keep_from_children, raise_limit
+from lb.process.fd_handover import FoundWorker
 from lb.process.guard import Guard
 from lb.supervisor.admin_port import AdminPort, import_server, read_credentials
 from lb.supervisor.certificate_watch import CertificateWatch
@@ -479,7 +480,7 @@ class Supervisor:
         for visit in orphans.workers:
             await self.workers.adopt(visit)
         if predecessor is not None:
-            predecessor.done()
+            predecessor.done([visit.pid for visit in (*orphans.workers, *await self._adopt_late(predecessor, orphans))])
         for label, body in (
             ("sweep", self.findings.run),
             ("rates", self._sample),
@@ -512,6 +513,20 @@ class Supervisor:
             self.events.emit(
                 "start", f"ulimit -n lets each worker serve no more than {connections()} connections at a time"
             )
+
+    async def _adopt_late(self, predecessor: Predecessor, orphans: OrphanedWorkers) -> list[FoundWorker]:
+        """Adopt workers that the predecessor has started since this one looked: in place of a worker that died or was
+        behind. Otherwise they would serve on by the predecessor's last snapshot."""
+        seen = {*(visit.pid for visit in orphans.workers), *(process.pid for process in self.workers.processes)}
+        late = await find_orphans(predecessor.directory, kill_hung=False, but=seen)
+        late.close_rest()
+        own = {process.pid for process in self.workers.processes}  # perhaps one more by now
+        for visit in late.workers:
+            if visit.pid in own:
+                visit.leave()
+            else:
+                await self.workers.adopt(visit)
+        return [visit for visit in late.workers if visit.pid not in own]
 
     async def _first_verdicts(self) -> None:
         """The workers that serve already have verdicts on the targets. Workers beside them must not know less."""
@@ -673,7 +688,7 @@ class Supervisor:
             self._write_down()
             self.probe_history.pause()
             try:
-                await successor.go(self._handover_state())
+                adopted = await successor.go(self._handover_state())
             except Failed:
                 self.probe_history.resume()
                 await self.admin.resume()
@@ -686,7 +701,7 @@ class Supervisor:
             raise Refused(Refusal.BACKED_OUT, f"the new lb did not get ready: {error}") from None
         before, after = f"process {os.getpid()}", f"process {successor.pid}"
         self.events.emit("upgrade", f"{after} has taken over", actor=actor, before=before, after=after)
-        self.workers.let_go()
+        self.workers.let_go(adopted)
         self.successor = successor.pid
         self._over.set()
         return successor.pid

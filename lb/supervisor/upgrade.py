@@ -30,7 +30,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,10 +111,10 @@ class Predecessor:
         admin = socket.socket(fileno=rest[0]) if rest else None
         return HandoverState(lock, admin, sums, said["version"])
 
-    def done(self) -> None:
-        """Everything has been taken over."""
+    def done(self, workers: Collection[int]) -> None:
+        """Everything has been taken over, these workers (process ids) among it."""
         with suppress(OSError):
-            _say(self._sock, {"done": True})
+            _say(self._sock, {"done": True, "workers": [*workers]})
         self._sock.close()
 
     def fail(self, text: str) -> None:
@@ -155,9 +155,12 @@ class OrphanedWorkers:
             worker.leave()
 
 
-async def find_orphans(directory: Path, kill_hung: bool) -> OrphanedWorkers:
-    """The workers with a handover socket in a state directory. With `kill_hung`, hung workers are killed."""
-    workers, hung = await asyncio.to_thread(find_workers, directory)
+async def find_orphans(directory: Path, kill_hung: bool, but: Collection[int] = ()) -> OrphanedWorkers:
+    """The workers with a handover socket in a state directory, except for those with a process id in `but`.
+
+    With `kill_hung`, hung workers are killed.
+    """
+    workers, hung = await asyncio.to_thread(find_workers, directory, but)
     orphans = OrphanedWorkers(workers)
     for pid in hung if kill_hung else ():
         with suppress(OSError):
@@ -225,8 +228,11 @@ class Successor:
             raise Failed(str(said["failed"]))
         return bool(said["ready"])
 
-    async def go(self, handover_state: HandoverState) -> None:
-        """Leave everything to it; returns when it has taken over. Raises `Failed`."""
+    async def go(self, handover_state: HandoverState) -> list[int] | None:
+        """Leave everything to it; returns when it has taken over. Raises `Failed`.
+
+        Returned are the process ids of the workers that it has taken; None: it is an lb that does not say.
+        """
         book = os.memfd_create("lb-sums", os.MFD_CLOEXEC)
         try:
             with os.fdopen(os.dup(book), "wb") as file:
@@ -245,6 +251,8 @@ class Successor:
         finally:
             os.close(book)
         self._sock.close()
+        workers: list[int] | None = answer.get("workers")
+        return workers
 
     async def back_out(self) -> None:
         """End it; its workers end with it."""

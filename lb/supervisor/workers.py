@@ -749,10 +749,19 @@ class Workers:
             self.send_command(Command("stop"))
             await self._end_all()
 
-    def let_go(self) -> None:
-        """Another supervisor has taken the workers over; this one forgets them."""
+    def let_go(self, adopted: Collection[int] | None = None) -> None:
+        """Another supervisor has taken over these workers (process ids; None: all), and this one forgets all of them.
+
+        A worker that it has not taken started in the last moment. Without a supervisor it would serve by an old
+        snapshot, so it ends: at once if it does not serve yet.
+        """
         self._stopping = True
         for worker in self._processes:
+            if adopted is not None and worker.pid not in adopted:
+                if worker.served_since:
+                    worker.say(Command("drain", self.drain))
+                else:
+                    self._kill(worker)
             worker.close()
         self._processes.clear()
         self.close_all()

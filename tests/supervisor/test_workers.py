@@ -282,6 +282,18 @@ async def test_they_can_be_adopted(crew: Make, tmp_path: object) -> None:
     assert replacement.workers.pids != pids
 
 
+async def test_a_worker_that_was_not_taken_over_ends(crew: Make) -> None:
+    """It started while an upgrade was under way, so that the successor did not see it."""
+    two = crew(2)
+    await two.start()
+    two.workers.settle()
+    seen, late = two.workers.pids
+    two.workers.let_go([seen])
+    await eventually(lambda: not alive(late), what="nobody tells it anything any more")
+    assert alive(seen)
+    os.kill(seen, signal.SIGKILL)
+
+
 def listens(address: tuple[str, int]) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex(address) == 0
