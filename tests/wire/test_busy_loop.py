@@ -32,7 +32,7 @@ def looks_until_all_are_in(newcomers: int) -> int:
             door.bind(("127.0.0.1", 0))
             door.listen(newcomers)
             desk = Acceptor(
-                loop, door, lambda: Downstream(plane.live, plane.front, Listener("x")), {}, asyncio.ensure_future
+                loop, door, lambda: Downstream(plane.live, plane.front, Listener("x")), asyncio.ensure_future
             )
             server = await loop.create_server(desk, sock=door.dup(), backlog=newcomers)
             looks = 0
