@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from lb.core.limiter import GradientLimiter
+from lb.core.native import mypyc_attr
 from lb.proxy.target_stream import Requester
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Ended(Requester):
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Observer:
     """Called with every exchange that has ended, after `seconds`."""
 
