@@ -703,6 +703,8 @@ class Supervisor:
         self.events.emit("upgrade", f"{after} has taken over", actor=actor, before=before, after=after)
         self.workers.let_go(adopted)
         self.successor = successor.pid
+        if self._stop.is_set():  # a signal to end came while the new lb took over
+            pass_on(signal.SIGTERM, successor.pid)
         self._over.set()
         return successor.pid
 
