@@ -14,7 +14,8 @@ from lb.http.h1.parse import read_response, read_response_fields
 from lb.http.h2 import hpack as own
 from lb.http.h2 import huffman
 from lb.http.h2.answer import request_id_field, response_block
-from lb.http.h2.connection import CONNECTION_WINDOW, HIGH_WATER, STREAM_WINDOW
+from lb.http.h2.connection import CONNECTION_WINDOW, STREAM_WINDOW
+from lb.http.h2.sending import HIGH_WATER
 from tests.support.h2_peer import GET, POST, PREFACE, Frames, Talk, raw
 from tests.support.h2_peer import settings as settings_frame
 
@@ -468,7 +469,7 @@ class TestFuzz:
             connection = server.connection
             assert connection.pending_size == sum(stream.pending_size for stream in connection.streams.values())
             assert set(connection.waiting) <= set(connection.streams)
-            assert 0 <= connection.receive_window <= CONNECTION_WINDOW or connection.failed is not None
+            assert 0 <= connection.receiver.window <= CONNECTION_WINDOW or connection.failed is not None
             for stream in connection.streams.values():
                 assert stream.receive_window <= STREAM_WINDOW
                 assert stream.waits == (stream.id in connection.waiting)

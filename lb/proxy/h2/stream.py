@@ -11,10 +11,11 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from lb.http.h2.answer import lines_block, request_id_field, response_block
-from lb.http.h2.connection import HIGH_WATER, Connection, ConnectionUser
+from lb.http.h2.connection import Connection, ConnectionUser
 from lb.http.h2.frames import CANCEL, INTERNAL_ERROR
 from lb.http.h2.grpc import is_grpc, status_block
 from lb.http.h2.hpack import encode_field
+from lb.http.h2.sending import HIGH_WATER
 from lb.http.h2.stream import Stream
 from lb.http.hsts import is_for, with_policy
 from lb.http.message import ResponseHead
