@@ -11,14 +11,15 @@ from tests.model.world import World
 
 
 def in_file(world: World) -> list[Backend]:
-    """The targets of the file."""
-    return [
+    """The targets of the file; all that ever ran while each of the file is a name without an address."""
+    listed = [
         backend
         for service in world.plan.services.values()
         for targets in service.pools.values()
         for target in targets
         for backend in world.backends_of(target.address)
     ]
+    return listed or list(world.backends.values())
 
 
 @rule(6, "health")
@@ -117,7 +118,7 @@ async def step_bad_release(world: World, dice: random.Random) -> str:
     pool = dice.choice(list(service.pools))
     backends = [each for target in service.pools[pool] for each in world.backends_of(target.address)]
     mood = dice.choice(("500", "500", "reset", "close", "hang"))
-    for backend in backends if dice.random() < 0.3 else [dice.choice(backends)]:
+    for backend in backends if not backends or dice.random() < 0.3 else [dice.choice(backends)]:
         backend.mood = mood
         world.hurt(backend)
     for _ in range(dice.choice((6, 14, 24))):
