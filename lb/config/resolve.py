@@ -178,7 +178,7 @@ def target_id(service: str, pool: str, url: str) -> str:
 def _listener(listener: model.Listener, config: model.Config) -> Listener:
     tls, hsts = listener.tls, listener.hsts
     timeouts, limits = listener.timeouts, listener.limits
-    protocols = tuple(dict.fromkeys(listener.protocols))
+    protocols = listener.spoken()
     return Listener(
         bind=listener.bind,
         tls=replace(_server_tls(tls, config), alpn=protocols) if tls else None,

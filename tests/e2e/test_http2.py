@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 from urllib.parse import urlsplit
+
+import pytest
+import trustme
 
 from tests.support.eventually import eventually
 from tests.support.h2_client import Client
@@ -96,3 +101,25 @@ def test_an_end_is_told_in_two_steps(stage: Stage) -> None:
         assert client.goaways == [((1 << 31) - 1, 0), (3, 0)]
         client.until_closed(within=10)
     eventually(lambda: lb.process.poll() == 0, within=15)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize(("protocols", "spoken"), [("", "2"), (", protocols: [http/1.1]", "1.1")])
+def test_a_listener_with_tls_speaks_it_unless_the_file_says_otherwise(
+    stage: Stage, protocols: str, spoken: str
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(stage.folder / "ca.pem")
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(stage.folder / "both.pem")
+    (stage.folder / "both.pem").chmod(0o600)
+    listener = f"{{bind: '127.0.0.1:0', tls: {{cert_file: both.pem, key_file: both.pem}}{protocols}}}"
+    lb = stage.start(
+        stage.file(
+            f"listeners: [{listener}]\nadmin: {{bind: '127.0.0.1:0'}}\nstate_dir: ./state\naccess_log: off\n"
+            f"backends: ['{stage.backend().url}']\n"
+        )
+    )
+    url = f"https://localhost:{urlsplit(lb.url).port}/greeting"
+    options = ("-s", "--cacert", str(stage.folder / "ca.pem"), "-o", "/dev/null", "-w", "%{http_version} %{http_code}")
+    done = subprocess.run(["curl", *options, url], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == f"{spoken} 200"

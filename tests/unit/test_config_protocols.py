@@ -24,7 +24,8 @@ def listener(line: str) -> Listener:
     ("line", "http1", "http2"),
     [
         ("limits: {}", True, False),
-        (TLS, True, False),
+        (TLS, True, True),
+        (f"{TLS}, protocols: [http/1.1]", True, False),
         ("protocols: [h2c, http/1.1]", True, True),
         ("protocols: [h2c]", False, True),
         (f"{TLS}, protocols: [h2, http/1.1]", True, True),
@@ -39,7 +40,8 @@ def test_what_clients_may_speak(line: str, http1: bool, http2: bool) -> None:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        (TLS, ("http/1.1",)),
+        (TLS, ("h2", "http/1.1")),
+        (f"{TLS}, protocols: [http/1.1]", ("http/1.1",)),
         (f"{TLS}, protocols: [h2, http/1.1, h2]", ("h2", "http/1.1")),
         (f"{TLS}, protocols: [http/1.1, h2]", ("http/1.1", "h2")),
     ],

@@ -109,6 +109,8 @@ def _tokens(config: Config) -> Iterator[Finding]:
 
 def _protocols(at: Path, listener: Listener) -> Iterator[Finding]:
     path = (*at, "protocols")
+    if listener.protocols is None:
+        return
     if not listener.protocols:
         yield path, f"{listener.bind} speaks no protocol", "Name one, or leave `protocols` out."
     elif "h2" in listener.protocols and listener.tls is None:

@@ -199,10 +199,6 @@ class Hsts(Section):
 Protocol = Literal["h2", "h2c", "http/1.1"]
 
 
-def _http1() -> list[Protocol]:
-    return ["http/1.1"]
-
-
 class Listener(Section):
     """An address that accepts clients."""
 
@@ -211,10 +207,18 @@ class Listener(Section):
     printed and shown in status."""
     tls: ServerTls | None = None
     """Speak HTTPS. Left out: plain HTTP."""
-    protocols: list[Protocol] = Field(default_factory=_http1)
+    protocols: list[Protocol] | None = None
     """The protocols that clients may speak; where a client's TLS handshake lets lb choose (ALPN), the first one that
     both have. `h2` is HTTP/2 with `tls`. `h2c` is HTTP/2 without, for clients that begin with it; there is no upgrade
-    from HTTP/1. Without `http/1.1` a client of HTTP/1 is refused."""
+    from HTTP/1. Without `http/1.1` a client of HTTP/1 is refused. Left out: `[h2, http/1.1]` with `tls`,
+    `[http/1.1]` without."""
+
+    def spoken(self) -> tuple[Protocol, ...]:
+        """The protocols, each once, with the default filled in."""
+        if self.protocols is None:
+            return ("http/1.1",) if self.tls is None else ("h2", "http/1.1")
+        return tuple(dict.fromkeys(self.protocols))
+
     redirect: (
         Annotated[Redirect, BeforeValidator(redirect_from_text, json_schema_input_type=Literal["https"] | Redirect)]
         | None
