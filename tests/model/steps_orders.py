@@ -37,7 +37,10 @@ def nobody_serves(world: World, name: str) -> bool:
 
 
 async def order(world: World, carried_out: Coroutine[Any, Any, Any], after: Callable[[], None] = lambda: None) -> Any:
-    """Carry out an order; `after` notes it for the reference. Returns the answer, or the `Refused`."""
+    """Carry out an order; `after` notes it for the reference when it is in force.
+
+    Returns the answer, or the `Refused`.
+    """
     from lb.core.refusals import Refusal, Refused
 
     world.orders += 1
@@ -47,7 +50,10 @@ async def order(world: World, carried_out: Coroutine[Any, Any, Any], after: Call
         answer = await world.within(carried_out)
     except Refused as refused:
         # What was refused has moved no traffic: `lb` itself has, by a rollout that it ended.
-        world.traffic_moved = refused.refusal is not Refusal.NOT_CONFIRMED and world.all_shares() != shared
+        in_force = refused.refusal is Refusal.NOT_CONFIRMED  # a worker has yet to follow
+        world.traffic_moved = not in_force and world.all_shares() != shared
+        if in_force:
+            after()
         return refused
     else:
         world.traffic_moved = False
