@@ -1,16 +1,26 @@
-"""WebSocket frame borders (RFC 6455 section 5.2), so that a close frame can be put between two frames of a tunnel.
+"""WebSocket: the answer to a handshake, and frame borders (RFC 6455 section 5.2).
 
+By the borders a close frame can be put between two frames of a tunnel.
 Only lengths are read, never payloads.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import Final
 
 #: Close, status 1001 "going away" (RFC 6455 section 7.4.1), as a server sends it…
 GOING_AWAY: Final = b"\x88\x02\x03\xe9"
 #: …and as a client does, masked.
 GOING_AWAY_MASKED: Final = b"\x88\x82\x00\x00\x00\x00\x03\xe9"
+#: RFC 6455 section 1.3.
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+def accept_for(key: bytes) -> bytes:
+    """The Sec-WebSocket-Accept that belongs to a Sec-WebSocket-Key (RFC 6455 section 4.2.2)."""
+    return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
 
 
 class Frames:

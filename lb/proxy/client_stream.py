@@ -136,8 +136,12 @@ class ClientStream:
         """Keep a connection to a target for this client alone, until the client's connection ends."""
         raise NotImplementedError
 
-    def send_upgrade(self, response: ResponseHead) -> None:
-        """Send the head of a 101."""
+    def accepts(self, response: ResponseHead) -> bool:
+        """Whether a 101 to a WebSocket handshake is one."""
+        return b"sec-websocket-accept:" in response.fields.forwarded_lines.lower()
+
+    def send_upgrade(self, response: ResponseHead) -> int:
+        """Send the head of a 101. Returns the status that the client sees."""
         raise NotImplementedError
 
     def become_tunnel(self) -> bytes:

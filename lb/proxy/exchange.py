@@ -642,8 +642,8 @@ class Exchange(Ended):
             fault = "switched to a protocol that was not asked for"
         elif not self.body_done:
             fault = "switched protocols before it had the request's body"
-        elif got == b"websocket" and b"sec-websocket-accept:" not in head.fields.forwarded_lines.lower():
-            fault = "accepted a WebSocket without Sec-WebSocket-Accept"
+        elif got == b"websocket" and not self.client.accepts(head):
+            fault = "accepted a WebSocket without the Sec-WebSocket-Accept of its key"
         if fault:
             self.upstream.cancel()
             if not self.is_copy:
@@ -651,10 +651,9 @@ class Exchange(Ended):
             self.answer(502, "target_garbage", f"the target {fault}")
             return
         self.phase = TUNNELLING
-        self.status = 101
         self.first_byte_at = monotonic()
         self.deadline = self.ends_at = inf
-        self.client.send_upgrade(head)
+        self.status = self.client.send_upgrade(head)
         self.tunnel = Tunnel(self.context, self, self.lane, self.upstream, websocket=got == b"websocket")
         self.tunnel.start(rest)
 

@@ -194,8 +194,9 @@ class MirrorClient(ClientStream):
     def send_trailers(self, lines: bytes) -> None:
         """Thrown away."""
 
-    def send_upgrade(self, response: ResponseHead) -> None:
+    def send_upgrade(self, response: ResponseHead) -> int:
         """Upgrades are not copied."""
+        return response.status
 
     def become_tunnel(self) -> bytes:
         return b""

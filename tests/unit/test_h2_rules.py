@@ -52,6 +52,14 @@ def split(block: bytes, f: Frames, *between: bytes) -> list[bytes]:
     return [raw(HEADERS, 1, 1, block[:5]), *between, raw(CONTINUATION, 4, 1, block[5:])]
 
 
+def extended_connect(
+    *more: tuple[str, str], protocol: str = "websocket", leave_out: str = "", end: bool = False
+) -> Callable[[Frames], list[bytes]]:
+    """RFC 8441 section 4."""
+    base = [(":method", "CONNECT"), (":protocol", protocol), *GET[1:]]
+    return lambda f: [f.headers(1, [field for field in base if field[0] != leave_out] + [*more], end)]
+
+
 FRAMING: list[Case] = [
     ("a plain request", lambda f: [f.headers(1)], SERVED),
     ("3.4 a frame before SETTINGS", lambda f: [], None),
@@ -206,8 +214,13 @@ MESSAGES: list[Case] = [
     ("an authority with a path", replaced(":authority", "a/b"), 400),
     ("an authority with a space", replaced(":authority", "a b"), 400),
     ("CONNECT", fields(base=[(":method", "CONNECT"), (":authority", "a.example:443")]), 501),
-    ("extended CONNECT, which is not offered",
-     fields(base=[(":method", "CONNECT"), (":protocol", "websocket"), *GET[1:]]), STREAM_PROTOCOL),
+    ("extended CONNECT", extended_connect(), SERVED),
+    ("extended CONNECT that ends at once", extended_connect(end=True), STREAM_PROTOCOL),
+    ("extended CONNECT with a length", extended_connect(("content-length", "0")), STREAM_PROTOCOL),
+    ("extended CONNECT without a path", extended_connect(leave_out=":path"), STREAM_PROTOCOL),
+    ("extended CONNECT without a scheme", extended_connect(leave_out=":scheme"), STREAM_PROTOCOL),
+    ("extended CONNECT for another protocol", extended_connect(protocol="connect-udp"), 501),
+    (":protocol without CONNECT", fields(base=[*GET, (":protocol", "websocket")]), STREAM_PROTOCOL),
     ("an unknown expectation", fields(("expect", "x")), 417),
     ("a request line that is too long", replaced(":path", "/" + "x" * 9000), 414),
     ("too many fields", fields(*((f"x-{n}", "y") for n in range(110))), 431),

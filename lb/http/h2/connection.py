@@ -14,6 +14,7 @@ from lb.http.h2.endpoint import Endpoint, EndpointUser
 from lb.http.h2.fault import Fault
 from lb.http.h2.fields import Malformed, read_request
 from lb.http.h2.frames import (
+    ENABLE_CONNECT_PROTOCOL,
     ENABLE_PUSH,
     INITIAL_WINDOW_SIZE,
     LARGEST,
@@ -96,6 +97,7 @@ class Connection(Endpoint):
             MAX_CONCURRENT_STREAMS: STREAMS,
             INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             MAX_HEADER_LIST_SIZE: header_size,
+            ENABLE_CONNECT_PROTOCOL: 1,  # RFC 8441 section 3
         }
         self.out.append(settings(limits))
         self.out.append(window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
@@ -145,7 +147,7 @@ class Connection(Endpoint):
         head = read_request(block.fields, end, self._line_limit, self._header_size, self._header_count)
         if end:
             block.whole = head
-        else:
+        elif not head.fields.upgrade:  # each WebSocket gets a key of its own
             block.open = head
         return head
 

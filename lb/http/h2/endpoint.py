@@ -78,7 +78,7 @@ class EndpointUser:
         raise NotImplementedError
 
     def on_room(self, stream: Stream) -> None:
-        """Of what is sent on the stream, little waits any more."""
+        """Of what waited to be sent on the stream, little is left; or nothing of all of it: then its `id` is 0."""
         raise NotImplementedError
 
     def on_refused(self, reason: str) -> None:

@@ -31,12 +31,13 @@ _PATH: Final = re.compile(rb"/[\x21-\x7e]*+|\*")
 _CONNECTION_FIELDS: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 )
-_PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path"))
+_PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
 _COLON: Final = 0x3A
 #: Names that have passed the check, with whether they need a look at their value. Bounded in number and length.
 _names: Final[dict[bytes, bool]] = {}
 _NAMES: Final = 1024
 _NAME_LENGTH: Final = 64
+_KEY: Final = b"sec-websocket-key:"
 _LOOKED_AT: Final = frozenset((b"host", b"cookie", b"te", b"content-length"))
 
 
@@ -52,7 +53,7 @@ def read_request(fields: Fields, end: bool, line_limit: int, block_limit: int, c
             if lines or crumbs or has_host:
                 raise Malformed("a pseudo-header field behind another field")  # section 8.3
             if name not in _PSEUDO:
-                raise Malformed("an unknown pseudo-header field")  # `:protocol` too: RFC 8441 is not offered
+                raise Malformed("an unknown pseudo-header field")
             if name in pseudo:
                 raise Malformed("a pseudo-header field that comes twice")
             pseudo[name] = value
@@ -79,10 +80,15 @@ def read_request(fields: Fields, end: bool, line_limit: int, block_limit: int, c
                 has_length = True
         lines.append(name + b": " + value + b"\r\n")
     method, target, authority = _check_pseudo(pseudo, host, has_host)
+    websocket = b":protocol" in pseudo
+    if websocket:
+        if end or has_length:
+            raise Malformed("an extended CONNECT with an end, or a length")
+        lines = [line for line in lines if not line.startswith(_KEY)]  # RFC 8441 section 5: it means nothing here
     front = b"Host: " + authority + b"\r\n"
     if crumbs:
         lines.append(b"cookie: " + b"; ".join(crumbs) + b"\r\n")
-    if not end and not has_length:
+    if not end and not has_length and not websocket:
         lines.append(b"transfer-encoding: chunked\r\n")  # to HTTP/1 a body without a length goes in chunks
     block = front + b"".join(lines)
     try:
@@ -95,6 +101,8 @@ def read_request(fields: Fields, end: bool, line_limit: int, block_limit: int, c
         raise
     if end and parsed.length > 0:
         raise Malformed("a body of another length than Content-Length")
+    if websocket:
+        parsed.upgrade = b"websocket"
     head.minor = HTTP2
     return head
 
@@ -118,8 +126,15 @@ def _check_pseudo(pseudo: dict[bytes, bytes], host: bytes, has_host: bool) -> tu
     method = pseudo.get(b":method", b"")
     if not _METHOD.fullmatch(method):
         raise Malformed(":method is missing, or no token")
+    protocol = pseudo.get(b":protocol")
     if method == b"CONNECT":
-        raise RequestError(501, "method_not_proxied", "CONNECT is not proxied")
+        if protocol is None:
+            raise RequestError(501, "method_not_proxied", "CONNECT is not proxied")
+        if protocol != b"websocket":
+            raise RequestError(501, "method_not_proxied", "CONNECT is proxied for WebSocket alone")
+        method = b"GET"  # RFC 8441 section 5: what it is over HTTP/1
+    elif protocol is not None:
+        raise Malformed(":protocol without CONNECT")  # RFC 8441 section 4
     scheme = pseudo.get(b":scheme", b"")
     if scheme not in (b"http", b"https"):
         raise Malformed(":scheme is neither http nor https")

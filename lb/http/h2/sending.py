@@ -54,7 +54,7 @@ class Sender:
         raise NotImplementedError
 
     def _on_room(self, stream: Stream) -> None:
-        """Of the stream's body, little waits any more."""
+        """Of the stream's body, little waits any more, or nothing of the whole stream: then its `id` is 0."""
         raise NotImplementedError
 
     def send_head(self, stream: Stream, block: bytes, piece: bytes, end: bool) -> None:
@@ -166,11 +166,10 @@ class Sender:
         moved = self._send_some(stream, FRAME_SIZE)
         if moved:
             stream.moved_at = self._now
-        if stream.id:
-            if not stream.waits:
-                self.waiting.pop(stream.id, None)
-            if stream.pending_size <= LOW_WATER and stream.user is not None:
-                self._on_room(stream)
+        if stream.id and not stream.waits:
+            self.waiting.pop(stream.id, None)
+        if stream.pending_size <= LOW_WATER and stream.user is not None:
+            self._on_room(stream)
         return moved
 
     def _send_some(self, stream: Stream, most: int) -> bool:

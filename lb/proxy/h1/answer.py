@@ -94,7 +94,7 @@ class AnswerWriter(ClientStream):
         if self._rechunk:
             self.write(b"0\r\n" + lines + b"\r\n")
 
-    def send_upgrade(self, response: ResponseHead) -> None:
+    def send_upgrade(self, response: ResponseHead) -> int:
         fields = response.fields
         self.write(
             b"".join(
@@ -107,6 +107,7 @@ class AnswerWriter(ClientStream):
                 )
             )
         )
+        return response.status
 
 
 def _chunk(piece: bytes, end: bool) -> bytes:

@@ -11,6 +11,7 @@ There is no timer and no task for a stream or a connection: the sweeper calls `o
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
@@ -86,6 +87,8 @@ class Http2Downstream(StreamOwner):
         self._notice_due = inf  # when a drain goes on without the client's word
         self._receiving = False
         self._begun: list[tuple[Stream, RequestHead]] = []  # requests that are to begin
+        self.tunnels = 0  # streams that are WebSockets
+        self._drains_later = False  # a drain waits for the last of them
         self._closing = False
         self._ended = False  # the last bytes were written
         self._closed = False
@@ -175,7 +178,7 @@ class Http2Downstream(StreamOwner):
             self.context.stats.reject("timeout_client_send")
             for stream in list(self.wire.streams.values()):
                 user = stream.user
-                if isinstance(user, Http2Stream) and user.exchange is not None:
+                if isinstance(user, Http2Stream) and user.exchange is not None and user.pipe is None:
                     user.exchange.client_too_slow("client_send")
         self.transport.abort()
 
@@ -303,16 +306,21 @@ class Http2Downstream(StreamOwner):
 
     def _begin_one(self, stream: Stream, head: RequestHead) -> None:
         fields = head.fields
+        key = b""
+        if fields.upgrade:  # a WebSocket: lb makes the handshake with the target (RFC 8441 section 5)
+            key = base64.b64encode(self.context.rng.randbytes(16))
+            fields.forwarded_lines.append(b"Sec-WebSocket-Key: " + key + b"\r\n")
         if not fields.cached_lines:
             fields.cached_lines = request_lines(fields, self.peer, self.proto, self.trusted, None, HTTP2, self.identity)
         client = Http2Stream(self, stream)
+        client.key = key
         exchange = client.exchange = Exchange(self.live, client, head)
         stream.user = client
         limit = self.listener.requests_per_connection
         if limit and self.wire.requests >= limit:
             self.drain()
-        if stream.ended and not stream.held:
-            exchange.start(b"", True, stream.trailers)
+        if key or (stream.ended and not stream.held):
+            exchange.start(b"", True, b"" if key else stream.trailers)
             return
         piece = b"".join(stream.held)
         stream.held.clear()
@@ -370,11 +378,22 @@ class Http2Downstream(StreamOwner):
             self.transport.abort()
 
     def drain(self) -> None:
-        """Have the client go elsewhere: a notice, then the last stream that is served, then the end of the last one."""
-        if not self._closing and not self.wire.noticed:
+        """Have the client go elsewhere: a notice, then the last stream that is served, then the end of the last one.
+
+        Some clients close a connection with its WebSockets when they are sent GOAWAY. So tunnels end first: by
+        themselves, by a target's drain, or by the worker's, which has its own way to end them one after the other.
+        """
+        if self.tunnels:
+            self._drains_later = True
+        elif not self._closing and not self.wire.noticed:
             self.wire.begin_drain()
             self._notice_due = self.context.now + NOTICE_TIME
             self.flush()
+
+    def on_tunnel_end(self) -> None:
+        self.tunnels -= 1
+        if not self.tunnels and self._drains_later:
+            self.drain()
 
     def close_after_next(self) -> None:
         """The listener is gone."""

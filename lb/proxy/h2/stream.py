@@ -8,18 +8,20 @@ the client takes it.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from lb.http.h2.answer import lines_block, request_id_field, response_block
 from lb.http.h2.connection import Connection, ConnectionUser
 from lb.http.h2.frames import CANCEL, INTERNAL_ERROR
 from lb.http.h2.grpc import is_grpc, status_block
-from lb.http.h2.hpack import encode_field
+from lb.http.h2.hpack import encode_field, encode_status
 from lb.http.h2.sending import HIGH_WATER
 from lb.http.h2.stream import Stream
 from lb.http.hsts import is_for, with_policy
 from lb.http.message import ResponseHead
+from lb.http.websocket import accept_for
 from lb.proxy.client_stream import ClientStream
+from lb.proxy.h2.pipe import StreamTransport
 
 if TYPE_CHECKING:
     import asyncio
@@ -66,6 +68,11 @@ class StreamOwner(ConnectionUser):
     trusted: bool
     tls: Established | None
     policy: Policy | None
+    tunnels: int
+
+    def on_tunnel_end(self) -> None:
+        """A stream is a tunnel no more."""
+        raise NotImplementedError
 
     def flush(self) -> None:
         """Write what is to be sent."""
@@ -79,7 +86,7 @@ class StreamOwner(ConnectionUser):
 class Http2Stream(ClientStream):
     """A stream with a request under way, or with an answer that the client has yet to take."""
 
-    __slots__ = ("connection", "deadline", "exchange", "stream")
+    __slots__ = ("connection", "deadline", "exchange", "key", "pipe", "stream")
 
     def __init__(self, connection: StreamOwner, stream: Stream) -> None:
         self.connection = connection
@@ -92,6 +99,8 @@ class Http2Stream(ClientStream):
         self.blocked = False
         self.exchange: Exchange | None = None
         self.deadline = inf  # when the next piece of the body has to be there
+        self.key = b""  # of the WebSocket that is asked for (RFC 8441)
+        self.pipe: StreamTransport | None = None  # the stream as a tunnel's transport
 
     @property
     def send_timeout(self) -> float:
@@ -182,18 +191,51 @@ class Http2Stream(ClientStream):
     def keep_private(self, lane: Lane, upstream: TargetStream) -> None:
         upstream.close()
 
-    def send_upgrade(self, response: ResponseHead) -> None:
-        """HTTP/2 has no upgrade (RFC 9113 section 8.6): no request asks for one, and the exchange refuses the 101."""
+    def accepts(self, response: ResponseHead) -> bool:
+        wanted = accept_for(self.key)
+        for line in response.fields.forwarded_lines.split(b"\r\n"):
+            name, _, value = line.partition(b":")
+            if name.lower() == b"sec-websocket-accept":
+                return value.strip(b" \t") == wanted
+        return False
+
+    def send_upgrade(self, response: ResponseHead) -> int:
+        """The target's 101 is a 200 on the stream, whose DATA is the WebSocket from here on (RFC 8441 section 5)."""
+        connection, exchange = self.connection, self.exchange
+        assert exchange is not None
+        lines = [
+            line + b"\r\n"
+            for line in response.fields.forwarded_lines.split(b"\r\n")
+            if not line.lower().startswith(b"sec-websocket-accept:")
+        ]
+        block = [encode_status(200), lines_block(b"".join(lines))]
+        if not response.fields.has_date:
+            block.append(encode_field(b"date", exchange.context.date))
+        if not response.fields.has_request_id:
+            block.append(request_id_field(exchange.request_id))
+        connection.wire.send_head(self.stream, b"".join(block), b"", False)
+        connection.flush()
+        connection.tunnels += 1
+        self.pipe = StreamTransport(connection, self.stream)
+        self.transport = cast("asyncio.Transport", self.pipe)
+        return 200
 
     def become_tunnel(self) -> bytes:
-        raise AssertionError("a stream of HTTP/2 becomes no tunnel")
+        """What came before the target's 101 was held: a target that does not switch gets none of it."""
+        held = b"".join(self.stream.held)
+        self.stream.held.clear()
+        return held
 
     def unregister(self) -> None:
-        """The connection does that for itself."""
+        """The tunnel is over. The connection goes on."""
+        self.exchange = None
 
     # --- from the connection ----------------------------------------------------------------------------------------
 
     def on_body(self, piece: bytes, end: bool) -> None:
+        if self.key:
+            self._on_tunnel_body(piece, end)
+            return
         exchange = self.exchange
         if exchange is None:
             return
@@ -203,13 +245,29 @@ class Http2Stream(ClientStream):
             self.expect_body()
         exchange.on_request_body(piece, end)
 
+    def _on_tunnel_body(self, piece: bytes, end: bool) -> None:
+        if self.pipe is None:
+            if piece and self.exchange is not None:
+                self.stream.held.append(piece)
+            return
+        if piece:
+            self.pipe.on_data(piece)
+        if end:
+            self.pipe.on_end()
+
     def on_trailers(self, lines: bytes) -> None:
+        if self.key:
+            self._on_tunnel_body(b"", True)
+            return
         exchange = self.exchange
         if exchange is not None:
             self.deadline = inf
             exchange.on_request_body(b"", True, lines)
 
     def on_reset(self, reason: str) -> None:
+        if self.pipe is not None:
+            self.pipe.lose()
+            return
         exchange = self.exchange
         if exchange is not None:
             if reason:
@@ -217,6 +275,8 @@ class Http2Stream(ClientStream):
             exchange.client_lost()
 
     def on_room(self) -> None:
+        if self.pipe is not None:
+            self.pipe.on_room()
         if self.blocked:
             self.blocked = False
             if self.exchange is not None:
@@ -236,7 +296,11 @@ class Http2Stream(ClientStream):
     def on_stalled(self) -> None:
         """The client's windows have been shut for too long."""
         self.connection.context.stats.reject("timeout_client_send")
-        if self.exchange is not None:
+        if self.pipe is not None:
+            if self.exchange is not None and self.exchange.tunnel is not None:
+                self.exchange.tunnel.cut("timeout_client_send")
+            self.pipe.abort()
+        elif self.exchange is not None:
             self.exchange.client_too_slow("client_send")
         else:
             self.connection.wire.reset(self.stream, CANCEL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lb.http.h1.replies import Reply
+from lb.http.message import HTTP2
 from lb.proxy.services import Step
 
 if TYPE_CHECKING:
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
 
 
 class WebSocketHandshake(Step):
-    """It is a GET of HTTP/1.1 with a key; other protocols to upgrade to are not ours to judge."""
+    """It is a GET of HTTP/1.1 with a key; other protocols to upgrade to are not ours to judge. What came over HTTP/2 is
+    a handshake already, with a key of lb's."""
 
     __slots__ = ()
 
@@ -21,6 +23,6 @@ class WebSocketHandshake(Step):
         fields = head.fields
         if not fields.upgrade or b"websocket" not in fields.upgrade.lower().split(b", "):
             return None
-        if head.method == b"GET" and fields.value(b"sec-websocket-key") and head.minor == 1:
+        if head.minor == HTTP2 or (head.method == b"GET" and fields.value(b"sec-websocket-key") and head.minor == 1):
             return None
         return Reply(400, "bad_upgrade", "a WebSocket handshake needs GET and Sec-WebSocket-Key")
