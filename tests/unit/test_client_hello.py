@@ -15,10 +15,7 @@ from lb.net.tls.client_hello import (
     NOT_TLS,
     PLAIN_HTTP,
     RECORDS,
-    TLS_1_2,
-    TLS_1_3,
     TOO_LARGE,
-    ClientHello,
     HelloError,
     fold,
     parse,
@@ -31,10 +28,6 @@ def hello_of(name: str | None, **settings: object) -> bytes:
     context.check_hostname = name is not None
     if "alpn" in settings:
         context.set_alpn_protocols(settings["alpn"])  # type: ignore[arg-type]
-    if "most" in settings:
-        context.maximum_version = settings["most"]  # type: ignore[assignment]
-    if "ciphers" in settings:
-        context.set_ciphers(str(settings["ciphers"]))
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = context.wrap_bio(incoming, outgoing, server_hostname=name)
     with pytest.raises(ssl.SSLWantReadError):
@@ -76,9 +69,6 @@ def test_what_a_client_offers_is_read() -> None:
     assert hello is not None
     assert hello.server_name == "a.example.org"
     assert hello.alpn == ("h2", "http/1.1")
-    assert hello.versions == (TLS_1_3, TLS_1_2)
-    assert hello.ecdsa
-    assert hello.rsa
 
 
 def test_a_client_without_a_name_and_protocols() -> None:
@@ -86,37 +76,6 @@ def test_a_client_without_a_name_and_protocols() -> None:
     assert hello is not None
     assert hello.server_name == ""
     assert hello.alpn == ()
-
-
-def test_the_versions_of_a_client_that_lists_none() -> None:
-    hello = parse(hello_of("a", most=ssl.TLSVersion.TLSv1_2))
-    assert hello is not None
-    assert hello.versions[0] == TLS_1_2
-    assert TLS_1_3 not in hello.versions
-
-
-@pytest.mark.parametrize(("ciphers", "ecdsa"), [("ECDHE-ECDSA-AES128-GCM-SHA256", True), ("ECDHE+aRSA", False)])
-def test_a_client_of_tls_1_2_can_use_a_curve_if_its_ciphers_can(ciphers: str, ecdsa: bool) -> None:
-    hello = parse(hello_of("a", most=ssl.TLSVersion.TLSv1_2, ciphers=ciphers))
-    assert hello is not None
-    assert hello.ecdsa is ecdsa
-
-
-def test_a_client_that_signs_with_rsa_alone_gets_no_curve() -> None:
-    versions = (43, b"\x02\x03\x04")
-    assert parse(records(message(versions, (13, b"\x00\x02\x08\x04")))) == ClientHello(
-        versions=(TLS_1_3,), signatures=(0x0804,), ciphers=(0x1301,)
-    )
-    hello = parse(records(message(versions, (13, b"\x00\x02\x04\x03"))))
-    assert hello is not None
-    assert hello.ecdsa
-    assert not hello.rsa
-
-
-def test_values_that_test_a_server_are_no_versions() -> None:
-    hello = parse(records(message((43, b"\x06\x5a\x5a\x03\x04\x03\x03"))))
-    assert hello is not None
-    assert hello.versions == (TLS_1_3, TLS_1_2)
 
 
 @given(st.lists(st.integers(1, len(ORDINARY)), max_size=60), st.data())
@@ -174,9 +133,6 @@ def test_names_are_folded(name: str) -> None:
         [(16, b"\x00\x00")],
         [(16, b"\x00\x01\x00")],
         [(16, b"\x00\x03\x05h2")],
-        [(43, b"\x03\x03\x04\x03")],
-        [(43, b"\x02\x03\x04\x00")],
-        [(13, b"\x00\x02\x04\x03\x00")],
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(extensions: list[tuple[int, bytes]]) -> None:

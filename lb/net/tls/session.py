@@ -151,6 +151,7 @@ class Session:
         "_controls_since",
         "_head",
         "_missing",
+        "_tickets",
         "_tls",
         "ended",
         "name",
@@ -172,6 +173,7 @@ class Session:
         self.rest = b""  # what came behind the handshake
         self.position = 0  # where in its data `open` has stopped
         self.ended = False  # the peer has sent close_notify
+        self._tickets = b""  # records of the handshake's end that go out with the first records behind it
         self._head = b""  # the begin of a record's header
         self._missing = 0  # bytes of an unfinished record that are still to come
         self._controls = 0  # records without data…
@@ -186,7 +188,8 @@ class Session:
 
     def handshake(self, data: bytes) -> bool:
         """Go on with the handshake; True: it is over. `output` is for the peer, `rest` is what came behind the
-        handshake. Raises `SessionError`."""
+        handshake. Where a request came with the handshake's last bytes, tickets wait for the answer: one system call
+        and one segment less. Raises `SessionError`."""
         incoming, outgoing = self._buffers.incoming, self._buffers.outgoing
         try:
             incoming.write(data)
@@ -199,8 +202,11 @@ class Session:
             return False
         except (ssl.SSLError, OSError, ValueError) as error:
             raise self._failed(error) from None
-        self.output = outgoing.read() if outgoing.pending else b""
-        self.rest = incoming.read() if incoming.pending else b""
+        output = outgoing.read() if outgoing.pending else b""
+        if incoming.pending:
+            self.rest = incoming.read()
+            self._tickets, output = output, b""
+        self.output = output
         return True
 
     def established(self) -> Established:
@@ -213,13 +219,13 @@ class Session:
             bool(tls.session_reused),
             self.name,
             tls.selected_alpn_protocol() or "",
-            tls.context.verify_mode != ssl.CERT_NONE and tls.getpeercert(binary_form=True) is not None,
+            tls.getpeercert(binary_form=True) is not None,  # a client shows none unasked (RFC 8446 section 4.4.2)
         )
 
     def _failed(self, error: Exception) -> SessionError:
         """The failure in words, and the alert that OpenSSL wrote for the peer."""
         outgoing = self._buffers.outgoing
-        alert = outgoing.read() if outgoing.pending else b""
+        alert = self._with_tickets(outgoing.read()) if outgoing.pending else b""
         self._buffers.clear()
         if isinstance(self._tls, _Observed) and self._tls.mismatch:
             return SessionError(NAME_MISMATCH, "the server name has changed within the handshake", alert)
@@ -279,7 +285,7 @@ class Session:
             raise SessionError(FAILED, "OpenSSL has left bytes of a record")
         if not plain:
             outgoing = self._buffers.outgoing
-            self.output = outgoing.read() if outgoing.pending else b""
+            self.output = self._with_tickets(outgoing.read()) if outgoing.pending else b""
         return plain
 
     def _feed(self, data: bytes) -> None:
@@ -311,22 +317,27 @@ class Session:
         try:
             sent = self._tls.write(data)
             if sent == len(data):
-                return buffers.outgoing.read()
+                return buffers.outgoing.read() if not self._tickets else self._with_tickets(buffers.outgoing.read())
             view = memoryview(data)
             while sent < len(data):
                 sent += self._tls.write(view[sent:])
         except (ssl.SSLError, OSError, ValueError) as error:
             raise self._failed(error) from None
-        return buffers.outgoing.read()
+        return self._with_tickets(buffers.outgoing.read())
 
     def finish(self) -> bytes:
         """The close_notify of this side. What the peer sends can still be read."""
         buffers = self._buffers
         with contextlib.suppress(ssl.SSLError, OSError, ValueError):  # mostly: the peer has yet to send its own
             self._tls.unwrap()
-        closing = buffers.outgoing.read() if buffers.outgoing.pending else b""
+        closing = self._with_tickets(buffers.outgoing.read()) if buffers.outgoing.pending else b""
         buffers.clear()
         return closing
+
+    def _with_tickets(self, records: bytes) -> bytes:
+        """Records in the order in which they were made."""
+        tickets, self._tickets = self._tickets, b""
+        return tickets + records
 
 
 def alert(code: int) -> bytes:

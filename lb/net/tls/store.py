@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Final
 
 from lb.core.certificates import OFF, Certificate, CertificateTable, Choice, Policy, TlsServer
 from lb.net.tls import ticket_keys
@@ -20,6 +21,8 @@ from lb.net.tls.contexts import Contents, server_context
 
 #: What makes a context: the certificates' contents, and what a handshake demands.
 _Key = tuple[tuple[Certificate, ...], Policy]
+#: Names of a listener whose result is remembered.
+REMEMBERED: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,27 @@ class Selected:
 class _Installed:
     """The certificates of one listener."""
 
-    __slots__ = ("contexts", "table", "tls")
+    __slots__ = ("contexts", "one_policy", "selected", "table", "tls")
 
     def __init__(self, tls: TlsServer, table: CertificateTable, contexts: Mapping[_Key, ssl.SSLContext]) -> None:
         self.tls = tls
         self.table = table
         self.contexts = contexts
+        self.one_policy = len({policy for _, policy in contexts}) < 2
+        self.selected: dict[str | None, Selected | None] = {}  # by server name, as far as it was asked for
+
+    def select(self, server_name: str | None) -> Selected | None:
+        """What a name gets: once looked up, and then remembered."""
+        if server_name in self.selected:
+            return self.selected[server_name]
+        choice = self.table.choose(server_name)
+        found = None
+        if choice is not None:
+            found = Selected(self.contexts[choice.certificates, choice.policy], choice, choice.policy)
+        if len(self.selected) >= REMEMBERED:  # a client that makes names up
+            self.selected.clear()
+        self.selected[server_name] = found
+        return found
 
 
 class CertificateStore:
@@ -85,10 +103,7 @@ class CertificateStore:
     def select(self, bind: str, server_name: str | None) -> Selected | None:
         """What a handshake on a listener gets; None: it is refused with the alert `unrecognized_name` (112)."""
         installed = self._installed.get(bind)
-        choice = installed.table.choose(server_name) if installed is not None else None
-        if installed is None or choice is None:
-            return None
-        return Selected(installed.contexts[choice.certificates, choice.policy], choice, choice.policy)
+        return installed.select(server_name) if installed is not None else None
 
     def host_check(self, bind: str, policy: Policy) -> Callable[[bytes], bool] | None:
         """Whether a connection of this policy may ask for a host; None: it may ask for any.
@@ -96,7 +111,7 @@ class CertificateStore:
         A host of another policy has its own connections: what a handshake has shown says nothing about that policy. A
         host that no certificate covers has none, and is left to the routes."""
         installed = self._installed.get(bind)
-        if installed is None or len({each for _, each in installed.contexts}) < 2:
+        if installed is None or installed.one_policy:
             return None
 
         def may_ask(host: bytes) -> bool:

@@ -164,8 +164,6 @@ class TlsTransport:
                     self._paused = True
             elif state == _PROXY:
                 self._read_proxy_header()
-            elif state == _HELLO:
-                self._read_hello()
             elif self._shared.admission.step(self):
                 self.advance()
             else:
@@ -221,20 +219,20 @@ class TlsTransport:
         self._state = _HELLO
         self._kept = data[length:]
         if self._kept:
-            self._read_hello()
+            if self._shared.admission.step(self):
+                self.advance()
+            else:
+                self.queued = True
 
     def _read_hello(self) -> None:
+        """Read the ClientHello, as far as it has come. This is a part of the turn: the parser has its cost, too."""
         try:
             hello = parse(self._kept)
         except HelloError as error:
             self._refuse_hello(error)
             return
-        if hello is None:
-            return
-        if not self._shared.admission.step(self):
-            self.queued = True
-            return
-        self._select(hello)
+        if hello is not None:
+            self._select(hello)
 
     def _select(self, hello: ClientHello) -> None:
         shared = self._shared
@@ -260,9 +258,7 @@ class TlsTransport:
                 self._raw.resume_reading()
         session = self._session
         if session is None:
-            hello = parse(self._kept)  # rather than to keep it: most have no time to wait
-            if hello is not None:
-                self._select(hello)
+            self._read_hello()
             return
         data, self._kept = self._kept, b""
         try:
