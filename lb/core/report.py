@@ -208,6 +208,7 @@ class Alarm:
 
     worker: int
     target: str
-    kind: str  # refused | unreachable | timeout | reset | 5xx
+    # refused | unreachable | timeout | reset | 5xx | tls_verify | tls_expired | tls_client_certificate | tls
+    kind: str
     streak: int
     text: str

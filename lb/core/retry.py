@@ -34,7 +34,21 @@ STATUS: Final = 5
 TLS_VERIFY: Final = 6  # a certificate of another name or authority
 TLS_EXPIRED: Final = 7  # a certificate that is not valid by its dates
 TLS: Final = 8  # no handshake for another reason
-CAUSES: Final = ("refused", "unreachable", "timeout", "reset", "garbage", "status", "tls_verify", "tls_expired", "tls")
+TLS_CLIENT_CERTIFICATE: Final = 9  # the target wants a client certificate, or refuses lb's
+CAUSES: Final = (
+    "refused",
+    "unreachable",
+    "timeout",
+    "reset",
+    "garbage",
+    "status",
+    "tls_verify",
+    "tls_expired",
+    "tls",
+    "tls_client_certificate",
+)
+#: Causes that the same target shows again a moment later: a certificate has to be exchanged, on either side.
+LASTING: Final = (TLS_VERIFY, TLS_EXPIRED, TLS_CLIENT_CERTIFICATE)
 
 #: Tries beyond `attempts` for a request whose connections were closed before it reached a target.
 FREE: Final = 8
@@ -139,6 +153,8 @@ def _why_not(
     if failure.unprocessed:
         return "" if attempt < attempts + FREE else used_up
     if failure.phase == CONNECT:
+        if failure.cause in LASTING and not elsewhere:
+            return "there is no other target to try"
         return "" if attempt < attempts else used_up
     if not idempotent:
         return "the target may have acted on it, and its method is not idempotent"

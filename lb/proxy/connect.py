@@ -11,11 +11,22 @@ import ssl
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from lb.core.retry import CONNECT, REFUSED, RESET, TIMEOUT, TLS, TLS_EXPIRED, TLS_VERIFY, UNREACHABLE, Failure
+from lb.core.retry import (
+    CONNECT,
+    REFUSED,
+    RESET,
+    TIMEOUT,
+    TLS,
+    TLS_CLIENT_CERTIFICATE,
+    TLS_EXPIRED,
+    TLS_VERIFY,
+    UNREACHABLE,
+    Failure,
+)
 from lb.core.targets import TlsClient
 from lb.net.tls.contexts import HTTP1, Contexts, in_words, openssl_reason, server_name
 from lb.net.tls.resuming import ResumingContext, keep_session
-from lb.net.tls.target_faults import WITHIN, TargetFaults, is_about_dates
+from lb.net.tls.target_faults import WITHIN, TargetFaults, is_about_dates, own_certificate_refused
 from lb.proxy.connect_pacer import ConnectPacer
 from lb.proxy.h1.target import Upstream
 
@@ -65,14 +76,20 @@ class Connector:
         except ssl.SSLCertVerificationError as error:
             failure = await self._unverified(lane, error)
         except ssl.SSLError as error:
-            failure = Failure(CONNECT, TLS, f"failed the TLS handshake: {in_words(openssl_reason(error))}")
+            if refusal := own_certificate_refused(error):
+                failure = Failure(CONNECT, TLS_CLIENT_CERTIFICATE, refusal)
+            else:
+                failure = Failure(CONNECT, TLS, f"failed the TLS handshake: {in_words(openssl_reason(error))}")
         except OSError as error:
             failure = Failure(CONNECT, UNREACHABLE, f"cannot be reached: {error.strerror or error}")
         else:
             if upstream.gone:
                 upstream.abort()
-                if lane.target.tls is not None:
-                    # TLS 1.3 tells a client that its certificate is missing, or refused, after the handshake.
+                if upstream.refusal:
+                    failure = Failure(CONNECT, TLS_CLIENT_CERTIFICATE, upstream.refusal)
+                elif lane.target.tls is not None:
+                    # TLS 1.3 tells a client that its certificate is missing, or refused, after the handshake. Not
+                    # every server sends the alert that says so.
                     text = "closed the connection after the TLS handshake, as for want of a client certificate"
                     failure = Failure(CONNECT, TLS, text)
                 else:

@@ -30,12 +30,11 @@ from lb.core.retry import (
     CUT,
     GARBAGE,
     HEAD,
+    LASTING,
     PHASES,
     RETRY,
     STATUS,
     TIMEOUT,
-    TLS_EXPIRED,
-    TLS_VERIFY,
     Decision,
     Failure,
     decide,
@@ -1067,7 +1066,7 @@ def _reason_of(failure: Failure) -> str:
         return f"timeout_{failure.timer}"
     if failure.cause == STATUS:
         return "target_status"
-    if failure.cause in (TLS_VERIFY, TLS_EXPIRED):
+    if failure.cause in LASTING:
         return CAUSES[failure.cause]
     if failure.phase == CONNECT:
         return f"connect_{CAUSES[failure.cause]}"

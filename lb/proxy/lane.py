@@ -18,7 +18,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from lb.core.balance import PeakEwma
 from lb.core.keepalive import IdleLimit
 from lb.core.report import BUCKETS, Alarm, TargetTally
-from lb.core.retry import REFUSED, RESET, TIMEOUT, TLS, TLS_EXPIRED, TLS_VERIFY, UNREACHABLE, Failure
+from lb.core.retry import (
+    CONNECT,
+    REFUSED,
+    RESET,
+    TIMEOUT,
+    TLS,
+    TLS_CLIENT_CERTIFICATE,
+    TLS_EXPIRED,
+    TLS_VERIFY,
+    UNREACHABLE,
+    Failure,
+)
 from lb.core.targets import Service, Target
 
 if TYPE_CHECKING:
@@ -485,16 +496,22 @@ class Lane:
         self.failed(kind, text)
 
     def failed(self, kind: str, text: str) -> None:
-        """One more failure in a row: refused, unreachable, timeout, reset or 5xx. `text` does not name the target."""
+        """One more failure in a row, of a kind that `Alarm` lists. `text` does not name the target."""
         self.streak += 1
         self.tally.streak = self.streak
         if self.latency:
             self.ewma.penalise(self.context.now)
         if self.service.passive and (self.streak == 1 or self.streak % 5 == 0):
             self.context.alarm(Alarm(self.context.worker, self.id, kind, self.streak, text))
-        if kind in ("refused", "unreachable"):
+        if kind in _CLOSED:
             self.idle_limit.refused(monotonic(), self.service.timeouts.idle)
             self.pools.cool_down(self)
+
+    def not_let_in(self, text: str) -> Failure:
+        """The target has refused lb as a client, after the handshake. That counts as a failed connect."""
+        self.tally.connect_failures += 1
+        self.failed(_ALARMS[TLS_CLIENT_CERTIFICATE], text)
+        return Failure(CONNECT, TLS_CLIENT_CERTIFICATE, text)
 
     def learn_close(self, upstream: TargetStream) -> None:
         """The target closed an idle connection."""
@@ -582,10 +599,13 @@ _ALARMS: Final = {
     UNREACHABLE: "unreachable",
     TIMEOUT: "timeout",
     RESET: "reset",
-    TLS_VERIFY: "unreachable",
-    TLS_EXPIRED: "unreachable",
-    TLS: "unreachable",
+    TLS_VERIFY: "tls_verify",
+    TLS_EXPIRED: "tls_expired",
+    TLS_CLIENT_CERTIFICATE: "tls_client_certificate",
+    TLS: "tls",
 }
+#: Kinds of failure in which no connection is to be had: the lane is out of rotation for a moment.
+_CLOSED: Final = frozenset({"refused", "unreachable", "tls_verify", "tls_expired", "tls_client_certificate", "tls"})
 
 
 def _addresses(target: Target) -> tuple[Address, ...]:

@@ -25,6 +25,7 @@ from lb.health.probes import Probe, ask, build
 from lb.health.probes.dial import Dialer
 from lb.health.probes.inline import PendingProbe
 from tests.health.conftest import Backend, ok
+from tests.support.alerting_server import refusing_server
 from tests.support.eventually_async import eventually
 from tests.support.listeners import full_listener
 from tests.support.processes import alive
@@ -504,6 +505,20 @@ async def test_client_certificate(backend, probe, authority, trust, tmp_path: Pa
     own = TlsClient(ca_file=trust, cert_file=str(tmp_path / "both.pem"))
     assert (await probe(server, replace(HTTPS, tls=own))).ok
     assert not (await probe(server, replace(HTTPS, tls=TlsClient(ca_file=trust)))).ok
+
+
+async def test_a_target_that_wants_another_client_certificate_says_so(probe, authority, trust, tmp_path: Path):
+    """TLS 1.3 tells it after the handshake, by an alert in place of the answer."""
+    issued = authority.issue_cert("probe.example")
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    with refusing_server(server_context(authority, "127.0.0.1"), trustme.CA()) as port:
+        target = Target("t", "web", "blue", "127.0.0.1", port)
+        verdict = await probe(target, replace(HTTPS, tls=TlsClient(ca_file=trust)))
+        assert (verdict.ok, verdict.kind) == (False, "tls")
+        assert "wants a client certificate" in verdict.text
+        own = TlsClient(ca_file=trust, cert_file=str(tmp_path / "both.pem"))
+        verdict = await probe(target, replace(HTTPS, tls=own))
+        assert verdict.text.endswith("refused the client certificate of `tls.cert_file`: unknown certificate authority")
 
 
 @pytest.mark.parametrize("protocol", ["https", "grpc"])

@@ -21,9 +21,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from lb.core.targets import Retries, Timeouts, TlsClient
+from tests.support.alerting_server import refusing_server
 from tests.support.front import Front, read_answer, status_of
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
 AUTHORITY, ANOTHER = trustme.CA(), trustme.CA()
 
 
@@ -117,9 +119,10 @@ def trust(tmp_path: Path) -> str:
 class Between(Front):
     """A data plane in front of one such target."""
 
-    def __init__(self, target: SecureTarget, tls: TlsClient, host: str = "127.0.0.1") -> None:
+    def __init__(self, target: SecureTarget | int, tls: TlsClient, host: str = "127.0.0.1", attempts: int = 0) -> None:
+        port = target if isinstance(target, int) else target.port
         super().__init__(
-            0, ports=(target.port,), retries=Retries(attempts=0), timeouts=Timeouts(connect=2.0), passive=False
+            0, ports=(port,), retries=Retries(attempts=attempts), timeouts=Timeouts(connect=2.0), passive=True
         )
         self._tls_of_target = tls
         self._host = host
@@ -131,9 +134,9 @@ class Between(Front):
         self.call(lambda: self.apply(addresses=addresses))
         return self
 
-    def refusal(self, wait: float = 5.0) -> tuple[int, str, str]:
+    def refusal(self, request: bytes = GET) -> tuple[int, str, str]:
         """Status and reason of a request's answer, and its result in the attempt log."""
-        answer = self.send(GET, wait=wait)
+        answer = self.send(request, wait=5.0)
         [record] = self.call(lambda: self.plane.report().records)
         return status_of(answer), record.reason, "; ".join(record.tries)
 
@@ -166,10 +169,48 @@ def test_a_client_certificate_is_shown(trust: str, tmp_path: Path) -> None:
         with Between(target, TlsClient(ca_file=trust, cert_file=str(tmp_path / "own.pem"))) as lb:
             assert status_of(lb.send(GET)) == 200
         with Between(target, TlsClient(ca_file=trust)) as lb:
-            # TLS 1.3 refuses it after the handshake: to lb that is a connection that ends early, which is tried again.
-            status, reason, _ = lb.refusal(wait=20)
+            # asyncio's server refuses without an alert: to lb that is a new connection that ends early.
+            status, reason, attempts = lb.refusal()
             assert (status, reason in ("connect_tls", "target_reset")) == (502, True)
+            assert attempts.count("not tried again") == 1
+            assert ";" not in attempts.replace("; not tried again", "")
         assert target.requests == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "own", "said"),
+    [
+        (ssl.TLSVersion.TLSv1_3, False, "wants a client certificate, and `tls.cert_file` names none"),
+        (
+            ssl.TLSVersion.TLSv1_3,
+            True,
+            "refused the client certificate of `tls.cert_file`: unknown certificate authority",
+        ),
+        (
+            ssl.TLSVersion.TLSv1_2,
+            True,
+            "refused the client certificate of `tls.cert_file`: unknown certificate authority",
+        ),
+    ],
+)
+@pytest.mark.parametrize("request_", [GET, POST])
+def test_a_target_that_wants_another_client_certificate_fails_at_once(
+    trust: str, tmp_path: Path, version: ssl.TLSVersion, own: bool, said: str, request_: bytes
+) -> None:
+    """TLS 1.3 tells it after the handshake, in place of the answer: the target has read no request."""
+    AUTHORITY.issue_cert("lb.example").private_key_and_cert_chain_pem.write_to_path(tmp_path / "own.pem")
+    tls = TlsClient(ca_file=trust, cert_file=str(tmp_path / "own.pem") if own else "")
+    with (
+        refusing_server(serving("127.0.0.1"), ANOTHER, version) as port,
+        Between(port, tls, attempts=2) as lb,
+    ):
+        status, reason, attempts = lb.refusal(request=request_)
+        [tally] = lb.call(lambda: lb.plane.report(full=True).targets)
+    assert (status, reason) == (502, "tls_client_certificate")
+    assert said in attempts
+    assert attempts.count(said) == 1, "the same target would say the same again"
+    assert tally.connect_failures == 1
+    assert [alarm.kind for alarm in lb.alarms] == ["tls_client_certificate"]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from lb.core.targets import Target, TlsClient
 from lb.health.probes.connection import ProbeTransport
 from lb.net.resolver import Resolver, is_name
 from lb.net.tls.contexts import Contexts, server_name
-from lb.net.tls.target_faults import TargetFaults
+from lb.net.tls.target_faults import TargetFaults, own_certificate_refused
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -135,6 +135,8 @@ def failure(error: Exception, where: str, seconds: float) -> Verdict:
             return Verdict(False, seconds, f"certificate of {where} refused: {error}", "tls")
         case ssl.SSLCertVerificationError():
             return Verdict(False, seconds, f"certificate of {where} refused: {error.verify_message}", "tls")
+        case ssl.SSLError() if refusal := own_certificate_refused(error):
+            return Verdict(False, seconds, f"{where} {refusal}", "tls")
         case ssl.SSLError():
             return Verdict(False, seconds, f"TLS with {where} failed: {error.reason or error}", "tls")
         case OSError() if type(error).__name__ == "gaierror":

@@ -25,6 +25,18 @@ _EARLY: Final = 9
 _EXPIRED: Final = 10
 _DATES: Final = frozenset((_EARLY, _EXPIRED))
 _NAMES: Final = frozenset((62, 64))
+_REQUIRED: Final = "certificate required"
+#: OpenSSL's reason → the alert (RFC 8446 section 6.2) by which a server refuses a client certificate, or its lack.
+_ALERTS: Final = {
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": _REQUIRED,
+    "SSLV3_ALERT_BAD_CERTIFICATE": "bad certificate",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "unsupported certificate",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "certificate revoked",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "certificate expired",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "certificate unknown",
+    "TLSV1_ALERT_UNKNOWN_CA": "unknown certificate authority",
+    "TLSV1_ALERT_ACCESS_DENIED": "access denied",
+}
 #: Seconds for the second handshake.
 WITHIN: Final = 1.0
 #: Seconds between two looks at the names in a certificate that was refused.
@@ -55,6 +67,18 @@ def described(error: ssl.SSLCertVerificationError, tls: TlsClient, name: str, sh
         return "expected a valid certificate, but it is not valid yet"
     expected = f"an authority in {tls.ca_file}" if tls.ca_file else "an authority of the system's store"
     return f"expected a certificate of {expected}, but got another one: {error.verify_message}"
+
+
+def own_certificate_refused(error: BaseException | None) -> str:
+    """Why a target does not let lb in, in words; empty: the error is another one.
+
+    TLS 1.3 says so after the handshake: the alert comes in place of the first answer (RFC 8446 section 4.4.2.4)."""
+    alert = _ALERTS.get(getattr(error, "reason", None) or "") if isinstance(error, ssl.SSLError) else None
+    if alert is None or isinstance(error, ssl.SSLCertVerificationError):
+        return ""
+    if alert == _REQUIRED:
+        return "wants a client certificate, and `tls.cert_file` names none"
+    return f"refused the client certificate of `tls.cert_file`: {alert}"
 
 
 class TargetFaults:

@@ -20,6 +20,7 @@ from lb.http.h1.parse import BadResponse, check_partial_response, read_response,
 from lb.http.h1.serialize import HTTP11_HOST, request_bytes
 from lb.http.message import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, ResponseHead
 from lb.net.tls.resuming import keep_session
+from lb.net.tls.target_faults import own_certificate_refused
 from lb.proxy.sending import CLOSE_TIME, Sending
 from lb.proxy.target_stream import SHARED, TargetStream
 from lb.proxy.tcp import delivery
@@ -65,6 +66,7 @@ class Upstream(TargetStream):
         "_state",
         "_watch",
         "lane",
+        "refusal",
         "sent",
         "sock",
         "special",
@@ -93,6 +95,7 @@ class Upstream(TargetStream):
         self._interim = 0
         self.special = False  # it is lost, retired, blocked, paused or private: `detach` has to look
         self._lost = False
+        self.refusal = ""  # why the target does not take lb for a client
         self._paused = False  # its reading is stopped, for the client takes no more
         self.blocked = False  # its write buffer is full
         self._watch: select.poll | None = None  # made when it is first asked whether the connection looks open
@@ -138,7 +141,11 @@ class Upstream(TargetStream):
             keep_session(self.transport)
         self.lane.context.sending.pop(self, None)
         exchange = self.exchange
-        if exchange is not None:
+        if exc is not None and self._state != _BODY and not self._held:
+            self.refusal = own_certificate_refused(exc)
+        if self.refusal:
+            self._not_let_in(exchange)
+        elif exchange is not None:
             self._lost_with(exchange, ended=exc is None)
         elif self in self.lane.idle:
             self.lane.learn_close(self)
@@ -484,8 +491,10 @@ class Upstream(TargetStream):
         if unsent and ended:
             lane.idle_limit.closed(idle + elapsed, now, lane.service.timeouts.idle, last=deserted)
         ends = lane.idle_limit.ends(idle + elapsed, now, deserted) or (lane.freshest is not None and deserted)
-        stale = unsent or (not answered and not ends and lane.idle_limit.explains(idle, elapsed, now))
         pooled = self._before > 0 or self.pooled
+        # A new connection over TLS that ends at once was not idle too long: some servers refuse clients so, silently.
+        may_be_stale = pooled or lane.target.tls is None
+        stale = unsent or (may_be_stale and not answered and not ends and lane.idle_limit.explains(idle, elapsed, now))
         what = "closed the connection" if ended else "reset the connection"
         # The idle limit proves nothing: a request that must not be sent twice waits for more evidence.
         proved = unsent or (stale and exchange.head.idempotent)
@@ -500,10 +509,18 @@ class Upstream(TargetStream):
                 # A reset may be the kernel's word for "closed with your request unread"; an end of file is not.
                 reused=pooled and not answered and (stale or not ended or lane.target.tls is not None),
                 unprocessed=proved,
-                idle=idle if not (answered or proved) else -1.0,
+                idle=idle if may_be_stale and not (answered or proved) else -1.0,
                 elapsed=elapsed,
             )
         )
+
+    def _not_let_in(self, exchange: Requester | None) -> None:
+        """The target wants another client certificate: it has read no request, and will read none."""
+        self.reusable = False
+        self.lane.forget(self)
+        if exchange is not None:
+            failure = self.lane.not_let_in(self.refusal)
+            exchange.on_failure(failure)
 
     def _unsent(self, ended: bool) -> bool:
         """Whether the request provably never reached the target, so that it may be sent elsewhere.
