@@ -107,6 +107,11 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
         ("service",),
         "Requests that the analysis of a rollout still needs; above 0: not enough data.",
     ),
+    "lb_grpc_requests_total": (
+        "counter",
+        ("service", "grpc_status"),
+        "Calls of gRPC by the status that their clients got, lb's own answers included.",
+    ),
     "lb_mirrored_total": ("counter", ("service", "outcome"), "Mirrored copies by what came of them."),
     "lb_downstream_connections": ("gauge", (), "Client connections open."),
     "lb_downstream_accepted_total": ("counter", (), "Client connections accepted."),
@@ -246,6 +251,7 @@ class Figures:
     reload_ok: bool = True
     worker_restarts: int = 0
     restarts: Mapping[str, int] = field(default_factory=dict)  # background loops: label → times
+    grpc: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # service → grpc-status → calls
     errors: Mapping[str, int] = field(default_factory=dict)  # supervisor | worker → exceptions that nothing caught
     workers: int = 0
     state_writable: bool = True
@@ -304,6 +310,7 @@ class _Collector:
         yield _counter("lb_switches_total", f.switches)
         yield _gauge("lb_rollout_state", {(name, state): 1 for name, (state, _) in f.rollouts.items()})
         yield _gauge("lb_rollout_requests_needed", {(name,): needed for name, (_, needed) in f.rollouts.items()})
+        yield _counter("lb_grpc_requests_total", _flat(f.grpc))
         yield _counter("lb_mirrored_total", _flat(f.mirrored))
         yield _gauge("lb_downstream_connections", {(): f.downstream})
         yield _counter("lb_downstream_accepted_total", {(): f.accepted})

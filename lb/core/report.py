@@ -193,6 +193,7 @@ class Report:
     accepted: int = 0  # client connections so far
     log_lines_lost: int = 0
     mirrored: dict[str, dict[str, int]] = field(default_factory=dict)  # service → outcome → count
+    grpc: dict[str, dict[str, int]] = field(default_factory=dict)  # service → grpc-status → calls
     records: list[RequestRecord] = field(default_factory=list)  # new ones only
     folded: list[str] = field(default_factory=list)  # targets whose counters are in `removed_id`'s since this report
     folded_pools: list[tuple[str, str]] = field(default_factory=list)  # (service, pool): `counted_under` since then

@@ -41,6 +41,8 @@ class RequestFields:
         "forwarded_lines",
         "forwarded_proto",
         "forwarding_lines",
+        "grpc",
+        "grpc_timeout",
         "host",
         "keep_alive",
         "length",
@@ -65,7 +67,9 @@ class RequestFields:
         self.expect_continue = False
         self.max_forwards = -1
         self.authenticates_connection = False  # it carries an NTLM or Negotiate login
-        self.special = False  # it has one of the three above: one look tells for nearly every request that it has not
+        self.grpc = False  # it is a call of gRPC
+        self.grpc_timeout = -1.0  # …with a deadline after so many seconds; -1.0: with none
+        self.special = False  # it has one of the four above: one look tells for nearly every request that it has not
         self.request_id: bytes = b""
         self.forwarded: list[bytes] = []
         self.forwarded_for: list[bytes] = []
@@ -100,6 +104,25 @@ class RequestFields:
                 left, equals, right = pair.strip().partition(b"=")
                 if equals and left == name:
                     yield right
+
+    def with_line(self, name: bytes, line: bytes) -> RequestFields:
+        """A copy for the target, in which the forwarded field `name` (lower case) is this whole line."""
+        made = RequestFields()
+        made.host, made.length, made.chunked = self.host, self.length, self.chunked
+        made.upgrade, made.te_trailers, made.max_forwards = self.upgrade, self.te_trailers, self.max_forwards
+        made.expect_continue = self.expect_continue
+        made.authenticates_connection = self.authenticates_connection
+        made.grpc, made.grpc_timeout, made.special = self.grpc, self.grpc_timeout, self.special
+        made.request_id, made.user_agent = self.request_id, self.user_agent
+        made.log_fragment, made.forwarding_lines = self.log_fragment, self.forwarding_lines
+        made.cached_lines = self.cached_lines
+        size = len(name)
+        for former in self.forwarded_lines:
+            if former[size : size + 1] == b":" and former[:size].lower() == name:
+                made.cached_lines = made.cached_lines.replace(b"\r\n" + former, b"\r\n" + line, 1)
+                former = line
+            made.forwarded_lines.append(former)
+        return made
 
 
 class RequestHead:
@@ -140,6 +163,7 @@ class ResponseFields:
         "chunked",
         "close",
         "forwarded_lines",
+        "grpc_status",
         "has_date",
         "has_request_id",
         "keep_alive_timeout",
@@ -156,6 +180,7 @@ class ResponseFields:
         self.authenticates_connection = False  # it offers or goes on with an NTLM or Negotiate login
         self.has_date = False
         self.has_request_id = False
+        self.grpc_status = -1  # of an answer of gRPC that has its status in its head; -1: it has none there
         self.forwarded_lines: bytes = b""  # the lines that the client gets, joined
 
 
@@ -180,4 +205,5 @@ class ResponseHead:
             or fields.chunked
             or framing == UNTIL_CLOSE
             or fields.authenticates_connection
+            or fields.grpc_status >= 0
         )

@@ -200,7 +200,8 @@ class Log(Observer):
                 fragment,
             )
         )
-        if exchange.connected_at or exchange.first_byte_at or exchange.reason or exchange.attempt_log:
+        grpc = exchange.grpc_status >= 0
+        if exchange.connected_at or exchange.first_byte_at or exchange.reason or exchange.attempt_log or grpc:
             # There is more to tell than of a request that one kept connection answered at once.
             line = line[: -len(_END)] + self._rare(exchange) + _END
         # `_add`, written out: this is the way of nearly every request.
@@ -245,6 +246,8 @@ class Log(Observer):
             line += f',"connect_seconds":{exchange.connected_at - exchange.started:.6f}'
         if exchange.first_byte_at:
             line += f',"first_byte_seconds":{exchange.first_byte_at - exchange.started:.6f}'
+        if exchange.grpc_status >= 0:
+            line += f',"grpc_status":{exchange.grpc_status}'
         if exchange.reason:
             line += f',"reason":"{exchange.reason}"'
         if exchange.attempt_log:

@@ -22,6 +22,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from lb.core.grpc import FAILURES, counts_as, described
 from lb.core.keepalive import COINCIDENCE
 from lb.core.report import BUCKETS
 from lb.core.retry import (
@@ -39,6 +40,15 @@ from lb.core.retry import (
     Failure,
     decide,
 )
+from lb.http.grpc import (
+    CANCELLED,
+    DEADLINE,
+    INTERNAL,
+    forbids_retry,
+    read_status,
+    status_of,
+    write_timeout,
+)
 from lb.http.h1.parse import host_name
 from lb.http.h1.replies import Reply, response_of
 from lb.http.h1.serialize import OMIT_TRAILERS
@@ -48,6 +58,7 @@ from lb.proxy.crash_counters import BEGUN
 from lb.proxy.crash_counters import OVER as OVER_CELL
 from lb.proxy.lane import ABANDONED, COMPLETE
 from lb.proxy.lane import CUT as CUT_OFF
+from lb.proxy.lane import FAILED as FAILED_CALL
 from lb.proxy.mirror import NO_RETRIES
 from lb.proxy.observers import Ended
 from lb.proxy.read_deferral import LATE
@@ -138,6 +149,7 @@ class Exchange(Ended):
         self.mirror_client: MirrorClient | None = None  # the mirrored copy, or on a copy its own port
         self.body: list[bytes] | None = None  # pieces kept for another try
         self.phase = self.status = self.key = self.attempt = 0
+        self.grpc_status = -1  # -1: it is no call of gRPC, or its status has not come
         self.body_bytes = self.max_body = self.bytes_in = self.bytes_out = 0
         self.connected_at = self.first_byte_at = 0.0
         self.replayable = self.body_done = True
@@ -200,7 +212,7 @@ class Exchange(Ended):
             if refusal is not None:
                 self.answer_with(refusal)
                 return
-        if route.total:
+        if route.total and self.started + route.total < self.ends_at:
             self.ends_at = self.started + route.total
         only = service.split.only
         # The first case is `choose`, inlined for a service with one pool for all traffic.
@@ -474,6 +486,11 @@ class Exchange(Ended):
                 upstream.reserve(AUTHENTICATED)
             # A final answer instead of 100: some servers then forget that a body follows.
             self.body_may_be_unread = fields.expect_continue and bool(head.minor)
+            if fields.grpc_timeout >= 0.0 and self.ends_at != inf:
+                # The target gets what is left of the deadline.
+                left = write_timeout(max(self.ends_at - monotonic(), 0.0))
+                fields = fields.with_line(b"grpc-timeout", b"grpc-timeout: " + left + b"\r\n")
+                self.head = head = RequestHead(head.method, head.target, head.path, head.minor, head.host, fields)
         service = self.service
         host = service.host_header or head.host
         if not host and self.lease is not None:
@@ -594,13 +611,11 @@ class Exchange(Ended):
         status = head.status
         if status >= 400 and self._sent_elsewhere(status, done, now):
             return
+        if not head.plain and self._is_over_early(head, done, now):
+            return
         client = self.client
         self.phase = ANSWERING
         self.status = status
-        if not head.plain and head.fields.authenticates_connection:
-            upstream = self.upstream
-            if upstream is not None and upstream.private == SHARED:
-                upstream.reserve(OFFERED)
         client.send_head(head, piece, done)
         self.bytes_out = len(piece) - framing
         if done:
@@ -616,6 +631,20 @@ class Exchange(Ended):
             if client.blocked:
                 self.client_blocked()
 
+    def _is_over_early(self, head: ResponseHead, done: bool, now: float) -> bool:
+        """Look at the rare fields of an answer's head. True: it is thrown away, and the request is tried elsewhere."""
+        fields = head.fields
+        if fields.authenticates_connection:
+            upstream = self.upstream
+            if upstream is not None and upstream.private == SHARED:
+                upstream.reserve(OFFERED)
+        if fields.grpc_status < 0 or not self.head.fields.grpc:
+            return False
+        self.grpc_status = fields.grpc_status
+        if not done or fields.grpc_status not in FAILURES or self.is_copy or forbids_retry(fields.forwarded_lines):
+            return False
+        return self._fails_elsewhere(counts_as(fields.grpc_status), described(fields.grpc_status), done, now)
+
     def on_response_body(self, piece: bytes, done: bool, framing: int = 0) -> None:
         """More of the answer's body; with `done` its end. `framing` as in `on_response`."""
         self.bytes_out += len(piece) - framing
@@ -627,6 +656,8 @@ class Exchange(Ended):
 
     def on_response_trailers(self, lines: bytes) -> None:
         """The trailer fields of the answer, whole lines: its end."""
+        if self.head.fields.grpc:
+            self.grpc_status = read_status(lines)
         self.client.send_trailers(lines)
         self._finish(monotonic())
 
@@ -819,16 +850,8 @@ class Exchange(Ended):
         if self.is_copy:
             return False
         if status in service.rules.retries.statuses and self.body_done:
-            failure = Failure(HEAD, STATUS, f"answered {status}", status=status)
-            decision = self._decision(lane, failure, now)
-            if decision.action == RETRY:
-                lane.try_failed("5xx", failure.text)
-                self._drop_upstream(done, now)
-                self._log_attempt(f"{lane.id}: answered {status}")
-                self._again(lane, failure)
-                return True
-            self._log_attempt(f"{lane.id}: answered {status}; not tried again: {decision.why}")
-        elif status == 404 and service.rules.sticky.asset_fallback and self._may_ask_for_asset():
+            return self._fails_elsewhere(status, str(status), done, now)
+        if status == 404 and service.rules.sticky.asset_fallback and self._may_ask_for_asset():
             other = service.asset_pool(self)
             if other is not None:
                 self.asset_tried = True
@@ -846,6 +869,23 @@ class Exchange(Ended):
                     former.wake()  # the target that answered has room
                 return True
         return False
+
+    def _fails_elsewhere(self, status: int, answer: str, done: bool, now: float) -> bool:
+        """Whether a failing answer is thrown away and the request tried elsewhere. `status` is what it counts as."""
+        lane = self.lane
+        assert lane is not None
+        if status not in self.service.rules.retries.statuses or not self.body_done:
+            return False
+        failure = Failure(HEAD, STATUS, f"answered {answer}", status=status)
+        decision = self._decision(lane, failure, now)
+        if decision.action != RETRY:
+            self._log_attempt(f"{lane.id}: answered {answer}; not tried again: {decision.why}")
+            return False
+        lane.try_failed("5xx", failure.text)
+        self._drop_upstream(done, now)
+        self._log_attempt(f"{lane.id}: answered {answer}")
+        self._again(lane, failure)
+        return True
 
     def _may_ask_for_asset(self) -> bool:
         """Whether a request that one pool answered with 404 may be sent to the other pool, once."""
@@ -865,11 +905,15 @@ class Exchange(Ended):
     def on_deadline(self, now: float) -> None:
         """A timeout of the target's side, or of the whole request, has passed."""
         if now >= self.ends_at:
-            self.reason = "timeout_total"
+            timeout = self.head.fields.grpc_timeout
+            if 0.0 <= timeout <= now - self.started:
+                self.reason, text = DEADLINE, "the client's deadline (grpc-timeout) has passed"
+            else:
+                self.reason, text = "timeout_total", "the request took longer than it may in all"
             if self.phase == ANSWERING:
                 self._cut()
             else:
-                self.answer(504, "timeout_total", "the request took longer than it may in all")
+                self.answer(504, self.reason, text)
             return
         if self.phase == QUEUED:
             self.answer(503, "timeout_queue", "no target had room in time")
@@ -1012,6 +1056,7 @@ class Exchange(Ended):
         self.bucket = bucket
         self.was_cut = cut
         phase, self.phase = self.phase, OVER
+        failed = self.head.fields.special and self.head.fields.grpc and self._end_call(cut, complete)
         if lease is not None:
             self.target_fragment = lease.lane.log_fragment
             upstream = self.upstream
@@ -1020,14 +1065,17 @@ class Exchange(Ended):
                 if self.body_may_be_unread or not self.body_done or (self.bytes_in and upstream.unsent):
                     upstream.reusable = False
             outcome = ABANDONED if self.answered_by_proxy else CUT_OFF if cut else COMPLETE
-            lease.release(upstream, outcome, self.status, seconds, bucket, now)
+            if failed and outcome == COMPLETE:
+                lease.release(upstream, FAILED_CALL, self.status, seconds, bucket, now, described(self.grpc_status))
+            else:
+                lease.release(upstream, outcome, self.status, seconds, bucket, now)
         stats = context.stats
         stats.over += 1
         stats.crash_counters[OVER_CELL] = stats.over
         counts = self.pool.counts
         counts.seconds += seconds
         counts.buckets[bucket] += 1
-        if lease is None or self.status >= 500 or self.attempt_log or self.answered_by_proxy or cut:
+        if lease is None or self.status >= 500 or self.attempt_log or self.answered_by_proxy or cut or failed:
             stats.eventful(self, counts.tally, seconds)
         for observer in context.observers:
             observer.ended(self, seconds)
@@ -1040,6 +1088,20 @@ class Exchange(Ended):
             self.client.done(complete and not cut)
             if now - context.now > LATE:
                 self.client.defer_read()
+
+    def _end_call(self, cut: bool, complete: bool) -> bool:
+        """Count a call of gRPC by its status. Returns whether a target has failed it, with an answer of HTTP's 200."""
+        ours = self.answered_by_proxy or not complete
+        if cut and not ours:
+            self.grpc_status = CANCELLED if self.reason == "drain_cut" else status_of(0, self.reason)
+            if self.reason not in (DEADLINE, "drain_cut"):
+                self.grpc_status = INTERNAL
+        elif ours or self.grpc_status < 0:
+            # An answer without a status is one of a server that does not speak gRPC, or has broken off.
+            self.grpc_status = status_of(self.status, self.reason)
+        counts = self.service.grpc
+        counts[self.grpc_status] = counts.get(self.grpc_status, 0) + 1
+        return not ours and not cut and self.status < 500 and self.grpc_status in FAILURES
 
     def _finish_copy(self, now: float) -> None:
         """A copy is over: it gives its connection back, and counts for its mirror alone."""

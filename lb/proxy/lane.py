@@ -40,10 +40,12 @@ if TYPE_CHECKING:
 Address = tuple[int, Any]
 
 #: Outcomes of a lease. ABANDONED: no answer of the target counts (the try failed, lb answered by itself, a mirrored
-#: copy). COMPLETE: the target's answer has reached the client whole. CUT: it began, and was cut off.
+#: copy). COMPLETE: the target's answer has reached the client whole. CUT: it began, and was cut off. FAILED: it is
+#: whole, and says that the target has failed, whatever its status of HTTP.
 ABANDONED: Final = 0
 COMPLETE: Final = 1
 CUT: Final = 2
+FAILED: Final = 3
 
 
 class Begun(NamedTuple):
@@ -125,9 +127,11 @@ class Lease:
         seconds: float = 0.0,
         bucket: int = 0,
         now: float = 0.0,
+        failure: str = "",
     ) -> None:
         """The request is over, or goes elsewhere. `upstream` is the connection that it still has. With an outcome other
-        than ABANDONED, `status`, `seconds` and their `bucket` of the histogram are counted for the target."""
+        than ABANDONED, `status`, `seconds` and their `bucket` of the histogram are counted for the target. `failure`
+        is the text for the outcome FAILED."""
         lane = self.lane
         if upstream is not None:
             lane.active -= 1
@@ -141,19 +145,19 @@ class Lease:
                 lane.counts[bucket] += 1
                 lane.streak = 0
             else:
-                self._count(outcome, status, bucket)
+                self._count(outcome, status, bucket, failure)
             if lane.latency and outcome == COMPLETE:
                 lane.ewma.observe(seconds, now)
 
-    def _count(self, outcome: int, status: int, bucket: int) -> None:
+    def _count(self, outcome: int, status: int, bucket: int, failure: str) -> None:
         """Count an answer other than a complete 200."""
         lane = self.lane
         tally = lane.tally
         tally.codes[status] += 1
         tally.buckets[bucket] += 1
-        if status >= 500:
+        if status >= 500 or outcome == FAILED:
             tally.server_errors += 1
-            lane.failed("5xx", f"answered {status}")
+            lane.failed("5xx", f"answered {failure or status}")
         elif outcome == COMPLETE and status != 499:
             tally.successes += 1
             lane.streak = 0

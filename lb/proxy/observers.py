@@ -8,7 +8,7 @@ tuple, and costs nothing. The counters (`stats`) are told first, by a call of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from lb.core.limiter import GradientLimiter
 from lb.core.native import mypyc_attr
@@ -39,6 +39,7 @@ class Ended(Requester):
         "bytes_out",
         "connected_at",
         "first_byte_at",
+        "grpc_status",
         "reason",
         "started",
         "status",
@@ -50,6 +51,7 @@ class Ended(Requester):
     connected_at: float  # 0.0: it needed no new connection
     first_byte_at: float  # 0.0: head and body of the answer came at once
     status: int
+    grpc_status: int  # of a call of gRPC; -1: it is none
     reason: str  # why lb answered by itself or cut; empty: it did not
     answered_by_proxy: bool  # lb answered by itself
     was_cut: bool  # the answer began, and was cut off
@@ -111,6 +113,10 @@ class Observer:
         raise NotImplementedError
 
 
+#: DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED and UNAVAILABLE: of gRPC, what 503 and 504 are of HTTP.
+OVERLOADED: Final = (4, 8, 14)
+
+
 class Limits(Observer):
     """Teaches the adaptive limit of the exchange's service, where it has one."""
 
@@ -119,7 +125,7 @@ class Limits(Observer):
     def ended(self, exchange: Ended, seconds: float) -> None:
         limiter = exchange.limiter
         if limiter is not None and exchange.target_id:
-            failed = exchange.status >= 503 or exchange.was_cut
+            failed = exchange.status >= 503 or exchange.was_cut or exchange.grpc_status in OVERLOADED
             limiter.observe(seconds, exchange.in_flight, failed, exchange.started + seconds)
 
 

@@ -393,6 +393,8 @@ class DataPlane:
         report.log_lines_lost = self.log.lost if self.log is not None else 0
         report.log_trouble = self.log.trouble if self.log is not None else ""
         report.mirrored = {name: dict(service.mirrored) for name, service in self.services.items() if service.mirrored}
+        called = [("none", self.live.no_service), *self.services.items()]
+        report.grpc = {name: {str(k): v for k, v in each.grpc.items()} for name, each in called if each.grpc}
         report.records = list(self.stats.records)
         self.stats.records.clear()
         return report

@@ -203,6 +203,7 @@ class LiveService:
         "connections",
         "copies",
         "fallback",
+        "grpc",
         "host_header",
         "in_flight",
         "limiter",
@@ -249,6 +250,7 @@ class LiveService:
         self.bounded = bool(rules.breaker.requests or rules.breaker.adaptive)
         self.mirror: Mirroring | None = None
         self.mirrored: dict[str, int] = {}  # outcome → copies
+        self.grpc: dict[int, int] = {}  # grpc-status → calls
         self.copies: set[Exchange] = set()  # mirrored copies under way
         self.omit = (0 if rules.via else OMIT_VIA) + (OMIT_TRAILERS if rules.trailers == "drop" else 0)
         self.plain = not rules.previews and not rules.sticky.by
@@ -266,6 +268,7 @@ class LiveService:
     def inherit(self, old: LiveService, names: Renames) -> None:
         """Take over the state of the service of the same name, or of the renamed one: a reload must not lose it."""
         self.retried, self.mirrored, self.copies = old.retried, old.mirrored, old.copies
+        self.grpc = old.grpc
         self.split.position = old.split.position
         self.budget.requests, self.budget.retries = old.budget.requests, old.budget.retries
         if self.limiter is not None and old.limiter is not None:

@@ -11,6 +11,7 @@ from collections import deque
 from operator import add
 from typing import Final
 
+from lb.core.grpc import FAILURES
 from lb.core.report import (
     BUCKETS,
     HandshakeTally,
@@ -92,7 +93,7 @@ class Stats:
         itself. (What is counted of each request, `Exchange` does.)"""
         if exchange.answered_by_proxy or not exchange.target_id:
             tally.codes[exchange.status] += 1
-        failed = exchange.status >= 500 or exchange.was_cut
+        failed = exchange.status >= 500 or exchange.was_cut or exchange.grpc_status in FAILURES
         if failed:
             tally.errors += 1
         if exchange.attempt_log or failed or exchange.answered_by_proxy:

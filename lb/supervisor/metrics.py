@@ -99,6 +99,7 @@ class Metrics:
                 },
                 retries=sums.retries,
                 mirrored=sums.mirrored,
+                grpc=sums.grpc,
                 rejected=sums.rejected,
                 handshakes=sums.handshakes,
                 transitions={key: n for key, n in counters.transitions.items() if key[0] in targets},

@@ -39,6 +39,7 @@ class Counters:
     rejected: dict[str, int] = field(default_factory=dict)
     handshakes: dict[str, HandshakeTally] = field(default_factory=dict)  # by listener
     mirrored: dict[str, dict[str, int]] = field(default_factory=dict)
+    grpc: dict[str, dict[str, int]] = field(default_factory=dict)
     http2_refused: dict[str, int] = field(default_factory=dict)
     downstream: int = 0
     in_flight: int = 0
@@ -64,6 +65,7 @@ class Counters:
         self.rejected = report.rejected
         self.handshakes = {tally.listener: tally for tally in report.handshakes}
         self.mirrored = report.mirrored
+        self.grpc = report.grpc
         self.http2_refused = report.http2_refused
         self.http2_streams = report.http2_streams
         self.downstream = report.downstream
@@ -86,6 +88,7 @@ class Counters:
             self.pools.setdefault(key, empty_pool_tally(*key)).add(pool)
         _add_nested(self.retries, other.retries)
         _add_nested(self.mirrored, other.mirrored)
+        _add_nested(self.grpc, other.grpc)
         for reason, count in other.rejected.items():
             self.rejected[reason] = self.rejected.get(reason, 0) + count
         for listener, handshakes in other.handshakes.items():
@@ -124,8 +127,8 @@ class Counters:
                 for tally in filter(None, (self.pools.get(standing), gone_pool)):
                     total.add(tally)
                 self.pools[standing] = total
-        for counts in (self.retries, self.mirrored):
-            for name in [name for name in counts if name not in layout]:
+        for counts in (self.retries, self.mirrored, self.grpc):
+            for name in [name for name in counts if name not in layout and name != "none"]:
                 del counts[name]
 
 

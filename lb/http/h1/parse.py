@@ -15,6 +15,7 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Final
 
+from lb.http.grpc import read_status
 from lb.http.message import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, RequestFields, RequestHead, ResponseFields, ResponseHead
 
 
@@ -88,6 +89,7 @@ AUTHORIZATION: Final = 17
 KEEP_ALIVE: Final = 18
 DATE: Final = 19
 AUTHENTICATE: Final = 20
+GRPC_STATUS: Final = 21
 
 _REQUEST_KINDS: Final[dict[bytes, int]] = {
     b"host": HOST,
@@ -121,6 +123,7 @@ _RESPONSE_KINDS: Final[dict[bytes, int]] = {
     b"x-request-id": REQUEST_ID,
     b"www-authenticate": AUTHENTICATE,
     b"proxy-authenticate": AUTHENTICATE,
+    b"grpc-status": GRPC_STATUS,
 }
 
 #: Fields by which proxies describe the client to targets, besides the fields that lb writes. Targets believe them, so
@@ -596,6 +599,7 @@ def _without_framing(fields: ResponseFields) -> ResponseFields:
     clean.keep_alive_timeout, clean.upgrade = fields.keep_alive_timeout, fields.upgrade
     clean.authenticates_connection = fields.authenticates_connection
     clean.has_date, clean.has_request_id = fields.has_date, fields.has_request_id
+    clean.grpc_status = fields.grpc_status
     return clean
 
 
@@ -655,6 +659,9 @@ def read_response_fields(block: bytes, block_limit: int = 65536, count_limit: in
         elif kind == AUTHENTICATE:
             lines.append((lower, line))
             fields.authenticates_connection |= _CONNECTION_LOGIN.search(value) is not None
+        elif kind == GRPC_STATUS:
+            lines.append((lower, line))
+            fields.grpc_status = read_status(line)
     if fields.chunked and fields.length >= 0:
         raise BadResponse("both Content-Length and Transfer-Encoding")
     if upgrade_value:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from lb.http.grpc import is_grpc, read_timeout
 from lb.http.h1 import parse
 from lb.http.h1.parse import RequestError, read_request_fields
 from lb.http.message import HTTP2, RequestHead
@@ -38,7 +39,7 @@ _names: Final[dict[bytes, bool]] = {}
 _NAMES: Final = 1024
 _NAME_LENGTH: Final = 64
 _KEY: Final = b"sec-websocket-key:"
-_LOOKED_AT: Final = frozenset((b"host", b"cookie", b"te", b"content-length"))
+_LOOKED_AT: Final = frozenset((b"host", b"cookie", b"te", b"content-length", b"content-type", b"grpc-timeout"))
 
 
 def read_request(fields: Fields, end: bool, line_limit: int, block_limit: int, count_limit: int) -> RequestHead:
@@ -47,7 +48,8 @@ def read_request(fields: Fields, end: bool, line_limit: int, block_limit: int, c
     lines: list[bytes] = []
     crumbs: list[bytes] = []
     host = b""
-    has_host = has_te = has_length = False
+    has_host = has_te = has_length = grpc = False
+    timeout = -1.0
     for name, value in fields:
         if name[:1] == b":":
             if lines or crumbs or has_host:
@@ -78,6 +80,10 @@ def read_request(fields: Fields, end: bool, line_limit: int, block_limit: int, c
                 has_te = True
             elif name == b"content-length":
                 has_length = True
+            elif name == b"content-type":
+                grpc = is_grpc(value)
+            else:
+                timeout = read_timeout(value)
         lines.append(name + b": " + value + b"\r\n")
     method, target, authority = _check_pseudo(pseudo, host, has_host)
     websocket = b":protocol" in pseudo
@@ -103,6 +109,9 @@ def read_request(fields: Fields, end: bool, line_limit: int, block_limit: int, c
         raise Malformed("a body of another length than Content-Length")
     if websocket:
         parsed.upgrade = b"websocket"
+    elif grpc:
+        parsed.grpc = parsed.special = True
+        parsed.grpc_timeout = timeout
     head.minor = HTTP2
     return head
 

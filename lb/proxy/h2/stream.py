@@ -10,10 +10,11 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Final, cast
 
+from lb.http.grpc import DEADLINE
 from lb.http.h2.answer import lines_block, request_id_field, response_block
 from lb.http.h2.connection import Connection, ConnectionUser
 from lb.http.h2.frames import CANCEL, INTERNAL_ERROR
-from lb.http.h2.grpc import is_grpc, status_block
+from lb.http.h2.grpc import status_block
 from lb.http.h2.hpack import encode_field, encode_status
 from lb.http.h2.sending import HIGH_WATER
 from lb.http.h2.stream import Stream
@@ -120,7 +121,7 @@ class Http2Stream(ClientStream):
         exchange, connection = self.exchange, self.connection
         if exchange is None:
             return
-        if exchange.answered_by_proxy and is_grpc(exchange.head.fields.value(b"content-type")):
+        if exchange.answered_by_proxy and exchange.head.fields.grpc:
             # A client of gRPC reads lb's own answer in the trailers alone (PROTOCOL-HTTP2, "Trailers-Only").
             block, piece, end = status_block(response.status, exchange.reason), b"", True
         else:
@@ -158,7 +159,7 @@ class Http2Stream(ClientStream):
 
     def reset(self) -> None:
         exchange = self.exchange
-        code = CANCEL if exchange is not None and exchange.reason == "drain_cut" else INTERNAL_ERROR
+        code = CANCEL if exchange is not None and exchange.reason in ("drain_cut", DEADLINE) else INTERNAL_ERROR
         self.connection.wire.reset(self.stream, code)
         self.connection.flush()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lb.proxy.steps.body_limit import BodyLimit
 from lb.proxy.steps.client_certificate import ClientCertificate
+from lb.proxy.steps.grpc_deadline import GrpcDeadline
 from lb.proxy.steps.https_redirect import HttpsRedirect
 from lb.proxy.steps.max_forwards import MaxForwards
 from lb.proxy.steps.overload import Overload
@@ -28,7 +29,7 @@ def steps_of(route: Route, service: LiveService) -> tuple[tuple[Step, ...], tupl
     first: tuple[Step, ...] = (ClientCertificate(),) if route.client_certificate else ()
     first += (BodyLimit(route.max_body),) if route.max_body else ()
     last: tuple[Step, ...] = (Overload(),) if service.bounded else ()
-    return (*first, *last), (*first, MaxForwards(), WebSocketHandshake(), *last)
+    return (*first, *last), (*first, GrpcDeadline(), MaxForwards(), WebSocketHandshake(), *last)
 
 
 def steps_of_redirect(port: int) -> tuple[Step, ...]:
