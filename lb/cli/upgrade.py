@@ -9,8 +9,9 @@ import click
 from lb.cli.client import Client, admin_options, json_option
 from lb.cli.events import seconds
 
-#: Seconds that the last steps of an upgrade may take, on top of the time to get ready.
-LAST_STEPS = 30.0
+#: Seconds that the last steps of an upgrade may take, or requests of a new lb that is ended, on top of the time to get
+#: ready.
+LAST_STEPS = 60.0
 
 
 @click.command(

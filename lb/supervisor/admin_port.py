@@ -87,8 +87,8 @@ class AdminPort:
         self.bind = admin.bind
         self.address = bound_name(admin.bind, self.sock)
 
-    async def serve(self, operations: Operations, credentials: Credentials) -> None:
-        """Let requests in."""
+    async def prepare(self, operations: Operations, credentials: Credentials) -> None:
+        """Make the server; `resume` lets the first request in."""
         from aiohttp import web
 
         from lb.control.api import app
@@ -99,7 +99,6 @@ class AdminPort:
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=GRACE)
         await self._runner.setup()
-        await self.resume()
 
     def renewed(self, credentials: Credentials) -> Iterator[Change]:
         """The files whose contents differ from what is in use."""
@@ -139,7 +138,9 @@ class AdminPort:
             self._site = None
 
     async def resume(self) -> None:
-        """Accept again."""
+        """Accept connections, again or for the first time."""
+        if self._site is not None:
+            return
         assert self._runner is not None
         assert self.sock is not None
         from aiohttp import web

@@ -21,7 +21,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvloop
 
@@ -81,6 +81,8 @@ from lb.supervisor.workers import Workers
 if TYPE_CHECKING:
     from lb.supervisor.operations import LiveOperations
     from lb.supervisor.views import Views
+
+T = TypeVar("T")
 
 log = logging.getLogger("lb")
 
@@ -227,7 +229,11 @@ class Supervisor:
         self._stop_now = asyncio.Event()
         self._over = asyncio.Event()  # a stop signal came, or a successor has taken over
         self._started = False
-        self._early: list[int] = []  # signals that came before
+        self._held: list[int] = []  # signals that came before, or in an upgrade's last step
+        self._decided = asyncio.Event()  # clear in an upgrade's last step: either lb may go on
+        self._decided.set()
+        self._upgrade_ended = asyncio.Event()  # clear during an upgrade, until a successor that failed has ended
+        self._upgrade_ended.set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watching: asyncio.Task[None] | None = None
 
@@ -323,14 +329,17 @@ class Supervisor:
             announce(self)
             systemd.notify("READY=1", f"STATUS=serves {self.state.path}", f"MAINPID={os.getpid()}")
             self._started = True
-            for number in dict.fromkeys(self._early):
-                self._on_signal(number)
+            self._act_on_held()
             await self._over.wait()
+            await self._decided.wait()
             if not self.successor:
                 await self._wind_down()
+                await self._upgrade_ended.wait()  # the new lb that was ended has requests, too
         except StoppedEarly:
             if self.exit_code:
                 raise CannotStart("the workers die at once") from None
+            if predecessor is not None:
+                predecessor.fail("it was stopped")
         except CannotStart as error:
             if predecessor is not None:
                 predecessor.fail(str(error))
@@ -363,6 +372,18 @@ class Supervisor:
         """Raise `StoppedEarly` when a signal has come."""
         if self._over.is_set():
             raise StoppedEarly
+
+    async def _unless_over(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`. Raises `StoppedEarly` when a signal comes first."""
+        working = asyncio.ensure_future(work)
+        over = asyncio.ensure_future(self._over.wait())
+        await asyncio.wait((working, over), return_when=asyncio.FIRST_COMPLETED)
+        over.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait((working,))
+            raise StoppedEarly
+        return await working
 
     async def _end_with(self, orphans: OrphanedWorkers) -> None:
         """A signal ended the start: the workers of the lb that had died end with this one, as no other process ends
@@ -428,19 +449,12 @@ class Supervisor:
         if predecessor is not None:
             handover_state = await predecessor.hand_over(self.views.readyz()[0])
             await self._inherit(predecessor, handover_state)
-        await self.admin.serve(self.operations, credentials)
+        await self.admin.prepare(self.operations, credentials)
         return handover_state
 
     async def _start_workers(self) -> None:
-        starting = asyncio.ensure_future(self.workers.start(self.installation.snapshot()))
-        hopeless = asyncio.ensure_future(self._over.wait())
-        await asyncio.wait((starting, hopeless), return_when=asyncio.FIRST_COMPLETED)
-        hopeless.cancel()
-        if not starting.done():
-            starting.cancel()
-            raise StoppedEarly
         try:
-            await starting
+            await self._unless_over(self.workers.start(self.installation.snapshot()))
         except TimeoutError:
             raise CannotStart("the workers did not start in time") from None
         except OSError as error:
@@ -481,6 +495,7 @@ class Supervisor:
             await self.workers.adopt(visit)
         if predecessor is not None:
             predecessor.done([visit.pid for visit in (*orphans.workers, *await self._adopt_late(predecessor, orphans))])
+        await self.admin.resume()  # not before `done`: until then the other lb may be the one that goes on
         for label, body in (
             ("sweep", self.findings.run),
             ("rates", self._sample),
@@ -585,18 +600,29 @@ class Supervisor:
             self._on_signal(came)
 
     def _on_signal(self, number: int) -> None:
-        if self.successor:
+        if not self._decided.is_set():
+            self._hold(number)
+        elif self.successor:
             pass_on(number, self.successor)
         elif number in early_signals.ENDING:
             self._on_stop_signal()
         elif not self._started:
-            self._early.append(number)
+            self._hold(number)
         elif number == signal.SIGHUP:
             self._spawn(self.reloads.quietly("SIGHUP"))
         elif number == signal.SIGUSR1:
             self.workers.send_command(Command("reopen"))
         elif number == signal.SIGUSR2:
             self._spawn(self._upgrade_by_signal())
+
+    def _hold(self, number: int) -> None:
+        if number in early_signals.ENDING or number not in self._held:
+            self._held.append(number)
+
+    def _act_on_held(self) -> None:
+        held, self._held = self._held, []
+        for number in held:
+            self._on_signal(number)
 
     def _on_stop_signal(self) -> None:
         if self._stop.is_set():
@@ -644,7 +670,7 @@ class Supervisor:
         await self.admin.close()
         if not self.successor:
             self.probe_history.flush(everything=True)
-            await self.workers.stop(0.0)
+            await self._end_workers()  # after a start that has failed, some may have requests
             for bind in (*self.state.addresses, self.admin.bind):
                 remove_left_over(bind)
         self.desired.close()
@@ -675,6 +701,7 @@ class Supervisor:
         ):
             raise Refused(Refusal.NOT_NOW, reason)
         self.state.blocked_by = "an upgrade is under way"
+        self._upgrade_ended.clear()
         self.events.emit("upgrade", "begins: a new lb is started beside this one", actor=actor)
         successor: Successor | None = None
         try:
@@ -682,31 +709,49 @@ class Supervisor:
             self._verdict_store.write(self.monitor.keep())
             successor = await Successor.start(command_line(), self.store.directory, self.admin.bind)
             was_ready = self.views.readyz()[0]
-            if not await successor.ready(within) and was_ready:
+            if not await self._unless_over(successor.ready(within)) and was_ready:
                 raise Failed("it finds no ready target, while there are some")
+            await self._hand_over(successor)
+        except (Failed, OSError, StoppedEarly) as error:
+            if successor is not None:
+                await successor.back_out(self.state.config.drain, self._stop_now)
+            self.state.blocked_by = ""
+            what = "this lb stops" if isinstance(error, StoppedEarly) else f"this lb goes on: {error}"
+            self.events.emit("upgrade", f"backed out, {what}", actor=actor)
+            if isinstance(error, StoppedEarly):
+                raise Refused(Refusal.NOT_NOW, "lb is stopping") from None
+            raise Refused(Refusal.BACKED_OUT, f"the new lb did not get ready: {error}") from None
+        finally:
+            self._upgrade_ended.set()
+        before, after = f"process {os.getpid()}", f"process {successor.pid}"
+        self.events.emit("upgrade", f"{after} has taken over", actor=actor, before=before, after=after)
+        self._over.set()
+        return successor.pid
+
+    async def _hand_over(self, successor: Successor) -> None:
+        """The last step: leave everything to the successor. Raises `Failed`, or `StoppedEarly` before anything is left.
+
+        Until its outcome either lb may be the one that goes on. So signals are held, and are then acted on by that one.
+        """
+        self._check_wanted()
+        self._decided.clear()
+        try:
+            await self.workers.hold()
             await self.admin.pause()
             self._write_down()
             self.probe_history.pause()
-            try:
-                adopted = await successor.go(self._handover_state())
-            except Failed:
-                self.probe_history.resume()
-                await self.admin.resume()
-                raise
-        except (Failed, OSError) as error:
-            if successor is not None:
-                await successor.back_out()
-            self.state.blocked_by = ""
-            self.events.emit("upgrade", f"backed out, this lb goes on: {error}", actor=actor)
-            raise Refused(Refusal.BACKED_OUT, f"the new lb did not get ready: {error}") from None
-        before, after = f"process {os.getpid()}", f"process {successor.pid}"
-        self.events.emit("upgrade", f"{after} has taken over", actor=actor, before=before, after=after)
-        self.workers.let_go(adopted)
-        self.successor = successor.pid
-        if self._stop.is_set():  # a signal to end came while the new lb took over
-            pass_on(signal.SIGTERM, successor.pid)
-        self._over.set()
-        return successor.pid
+            adopted = await successor.go(self._handover_state())
+        except (Failed, OSError):
+            self.workers.resume()
+            self.probe_history.resume()
+            await self.admin.resume()
+            raise
+        else:
+            self.workers.let_go(adopted)
+            self.successor = successor.pid
+        finally:
+            self._decided.set()
+            self._act_on_held()
 
     def _handover_state(self) -> HandoverState:
         return HandoverState(self.store.lock_fd, self.admin.sock, self.totals.gone_sums(), self.rotations.version)

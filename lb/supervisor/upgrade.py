@@ -12,14 +12,18 @@ itself started with, and both talk over a socket pair:
         │                                             │ reads the file, workers the workers, listens on their
         │                                             │ sockets with its own workers, probes the targets
         │ ◀──────────────── ready ─────────────────── │
-        │ ──── go, with the state directory's lock, ──▶ serves the admin port, takes the old workers in
+        │ ──── go, with the state directory's lock, ──▶ takes the old workers in
         │      the admin port's socket, the sums      │
-        │ ◀───────────────── done ─────────────────── │
+        │ ◀───────────────── done ─────────────────── │ serves the admin port
         │ ends, or stays as a small process that      │
         │ passes signals on (`os.pid_proxy`)          │
 
 If `ready` or `done` does not come in time, or the successor reports why it cannot start, the successor is ended. The
-predecessor then goes on as before: its workers have never stopped.
+predecessor then goes on as before: its workers have never stopped. Requests that the successor's workers have taken
+meanwhile may end.
+
+An order to end that comes before `go` ends both. Between `go` and `done` signals are held: they are for the lb that
+goes on. No process is left in either case.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ from typing import Any
 
 import msgspec
 
+from lb.early_signals import ENDING
 from lb.net import fdpass
 from lb.process.fd_handover import FoundWorker, find_workers
 from lb.supervisor.os import systemd
@@ -95,8 +100,11 @@ class Predecessor:
 
     async def hand_over(self, ready: bool) -> HandoverState:
         """Say that everything stands, and take what is left. Raises `Failed`: the predecessor wants to go on."""
-        _say(self._sock, {"ready": ready})
-        said, fds = await _hear(self._sock, DONE_WITHIN)
+        try:
+            _say(self._sock, {"ready": ready})
+            said, fds = await _hear(self._sock, DONE_WITHIN)
+        except (OSError, EOFError):  # a TimeoutError among them
+            raise Failed("the lb that ran is gone, or does not answer") from None
         if "go" not in said or not fds:
             for fd in fds:
                 os.close(fd)
@@ -222,7 +230,10 @@ class Successor:
         except TimeoutError:
             raise Failed(f"it was not ready within {within:g} s") from None
         except EOFError:
-            code = await self._end()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_WITHIN):
+                    await self._process.wait()
+            code = self._process.returncode
             raise Failed(f"it ended with exit status {code}; its reason is in the log") from None
         if "failed" in said:
             raise Failed(str(said["failed"]))
@@ -254,21 +265,27 @@ class Successor:
         workers: list[int] | None = answer.get("workers")
         return workers
 
-    async def back_out(self) -> None:
-        """End it; its workers end with it."""
+    async def back_out(self, drain: float, hurry: asyncio.Event) -> None:
+        """End it, and its workers with it; returns when it has ended.
+
+        Requests that its workers have taken may end within `drain` seconds, or until `hurry` is set.
+        """
         with suppress(OSError):
             _say(self._sock, {"stop": True})
         self._sock.close()
-        await self._end()
+        self._signal(signal.SIGTERM)
+        ended = asyncio.ensure_future(self._process.wait())
+        hurried = asyncio.ensure_future(hurry.wait())
+        await asyncio.wait((ended, hurried), timeout=drain + END_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        for number in (signal.SIGTERM, signal.SIGKILL):  # a second SIGTERM ends it at once
+            if not ended.done():
+                self._signal(number)
+                await asyncio.wait((ended,), timeout=END_WITHIN)
 
-    async def _end(self) -> int:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                self._process.send_signal(number)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(END_WITHIN):
-                    return await self._process.wait()
-        return -1
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
 
 
 def command_line() -> list[str]:
@@ -279,10 +296,14 @@ def command_line() -> list[str]:
 
 
 def pass_on(number: int, successor: int) -> None:
-    """Give the successor a signal that still comes to this process, unless the sender signals the successor as well."""
-    if not os.environ.get("NOTIFY_SOCKET") and not os.environ.get(SHIM):
-        with suppress(ProcessLookupError):
-            os.kill(successor, number)
+    """Give the successor a signal that was meant for the lb that this process was.
+
+    Behind a pid proxy it gets an order to end from that one, and a second one would end it at once.
+    """
+    if number in ENDING and os.environ.get(SHIM):
+        return
+    with suppress(ProcessLookupError):
+        os.kill(successor, number)
 
 
 def step_aside(successor: int, lock: Path) -> None:

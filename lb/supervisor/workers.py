@@ -13,6 +13,9 @@ snapshot once more when it drains. A new worker that cannot install its first sn
 early death.
 
 `confirm` waits until every worker serves by a version, `poll` until all have reported.
+
+In the last step of an upgrade (`hold`), another supervisor takes these workers over and drains them. One that ends then
+is not replaced.
 """
 
 from __future__ import annotations
@@ -81,6 +84,8 @@ REPLACEMENT_BACKOFF = (1.0, 2.0, 5.0, 15.0, 60.0)
 MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_TOP_PAD_": str(1 << 20)}
 #: Seconds at most for reading what a worker that has ended had sent: its socket is closed, so nothing more is coming.
 READ_TO_END = 5.0
+#: Seconds within which a process that is being started runs: the kernel has it at once.
+STARTED_WITHIN = 5.0
 #: Seconds that a worker has to leave a trace of where it hangs, before it is killed.
 TRACE_TIME = 0.3
 
@@ -154,6 +159,7 @@ class Slot:
         self.early_deaths = 0
         self.given_up = False
         self.recycled = 0.0
+        self.filling = False  # a process is being started, for want of one
         self.replacing = False  # a replacement is being started
         self.failed_replacements = 0  # in a row, of a worker that is behind
         self.next_replacement = 0.0  # when that worker may have another one
@@ -201,6 +207,8 @@ class Workers:
         self._polls = 0
         self._settled = False
         self._stopping = False
+        self._held = False  # in the last step of an upgrade: no worker is started
+        self._starts = 0  # of processes, under way
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -507,6 +515,7 @@ class Workers:
             "crash_counters": page,
             "directory": str(self.directory) if self.directory is not None else "",
         }
+        self._starts += 1
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -525,6 +534,8 @@ class Workers:
                 os.close(page)
             raise
         finally:
+            self._starts -= 1
+            self._wake()
             theirs.close()
             their_fds.close()
         worker = WorkerProcess(slot.number, process.pid, process)
@@ -537,6 +548,8 @@ class Workers:
             self._kill(worker)
             self._go(self._await_end(slot, worker, process))
             raise
+        if self._stopping:
+            self._kill(worker)  # the order to drain came too early for it
         self._equip(worker, self.sockets)
         self._say_all(worker)
         if self._settled:
@@ -573,6 +586,10 @@ class Workers:
                 self._tell_people(f"{_named(worker)} {_ended(code)} while it drained, {_with(left)}")
             return
         slot.worker = None
+        if self._held:
+            if code:
+                self._tell_people(f"{_named(worker)} {_ended(code)} during an upgrade, {_with(left)}")
+            return
         self.restarts += 1
         self._lend(slot)
         lived = time.monotonic() - worker.served_since if worker.served_since else 0.0
@@ -594,13 +611,16 @@ class Workers:
 
     async def _fill(self, slot: Slot, pause: float) -> None:
         await asyncio.sleep(pause)
-        if self._stopping or slot.worker is not None or slot.replacement is not None:
+        if self._stopping or self._held or slot.filling or slot.worker is not None or slot.replacement is not None:
             return
+        slot.filling = True
         try:
             slot.worker = await self._spawn(slot)
         except OSError as error:  # no memory, no descriptors, no processes left
             slot.early_deaths += 1
             self._refill(slot, f"worker {slot.number} cannot be started: {error.strerror or error}")
+        finally:
+            slot.filling = False
 
     def _kill(self, worker: WorkerProcess, trace: bool = False) -> None:
         """End a worker that does not listen; with `trace` it first tells where it hangs, if it can."""
@@ -648,9 +668,11 @@ class Workers:
         looked = time.monotonic()
         while not self._stopping:
             await asyncio.sleep(LOOK_EVERY)
+            if self._held:
+                continue  # workers may talk to the other supervisor
             now = time.monotonic()
             if now - looked > 4 * LOOK_EVERY:
-                # It was the supervisor that stood still: workers' messages of that time have yet to be read.
+                # The supervisor stood still, or held: workers' messages of that time have yet to be read.
                 for worker in self._processes:
                     worker.heard = now
             looked = now
@@ -744,10 +766,30 @@ class Workers:
         self.close_all()  # the workers' own are the last ones then, and end in order
         self.send_command(Command("drain", within))
         try:
-            await self._until(lambda: not self._processes, within)
+            await self._until(self._none_left, within)
         except TimeoutError:
             self.send_command(Command("stop"))
             await self._end_all()
+
+    def _none_left(self) -> bool:
+        return not self._processes and not self._starts
+
+    async def hold(self) -> None:
+        """Start no worker from now on, until `resume` or `let_go`. Returns when none is being started. Raises
+        TimeoutError.
+
+        A worker that the other supervisor has taken over drains and ends, perhaps before this one hears that it was
+        taken over.
+        """
+        self._held = True
+        await self._until(lambda: not self._starts, STARTED_WITHIN)
+
+    def resume(self) -> None:
+        """No other supervisor has taken over: start the workers that are missing."""
+        self._held = False
+        for slot in self._slots:
+            if slot.worker is None and not slot.given_up:
+                self._go(self._fill(slot, 0.0))
 
     def let_go(self, adopted: Collection[int] | None = None) -> None:
         """Another supervisor has taken over these workers (process ids; None: all), and this one forgets all of them.
@@ -769,12 +811,12 @@ class Workers:
     async def _end_all(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:
-                await self._until(lambda: not self._processes, 1.0)
+                await self._until(self._none_left, 1.0)
             except TimeoutError:
                 end([worker.pid for worker in self._processes], number)
             else:
                 return
-        await self._until(lambda: not self._processes, 5.0)
+        await self._until(self._none_left, 5.0)
 
 
 def end(pids: Iterable[int], number: int) -> None:

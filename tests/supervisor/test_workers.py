@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from lb.supervisor.sockets import open_listener
 from lb.supervisor.workers import resident
 from tests.support.crew import BIND, Crew
 from tests.support.eventually_async import eventually
-from tests.support.processes import alive
+from tests.support.processes import alive, children
 
 Make = Callable[[int], Crew]
 
@@ -292,6 +293,62 @@ async def test_a_worker_that_was_not_taken_over_ends(crew: Make) -> None:
     await eventually(lambda: not alive(late), what="nobody tells it anything any more")
     assert alive(seen)
     os.kill(seen, signal.SIGKILL)
+
+
+async def test_one_that_the_successor_drains_before_this_one_hears_of_it_is_not_replaced(crew: Make) -> None:
+    """The replacement would have been left over: settled, without sockets and without a supervisor, for an hour."""
+    two = crew(2)
+    await two.start()
+    pids = two.workers.pids
+    await two.workers.hold()
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    await eventually(lambda: not two.workers.processes)
+    await asyncio.sleep(0.2)
+    assert not two.workers.processes
+    two.workers.let_go([])
+    assert not children("lb.worker.main")
+    assert two.workers.restarts == 0, "none has died"
+    assert not two.told
+
+
+async def test_workers_that_ended_in_an_upgrade_that_backs_out_are_replaced(crew: Make) -> None:
+    two = crew(2)
+    await two.start()
+    gone = two.workers.pids[0]
+    await two.workers.hold()
+    os.kill(gone, signal.SIGKILL)
+    await eventually(lambda: gone not in two.workers.pids)
+    two.workers.resume()
+    await eventually(lambda: len(two.workers.pids) == 2)
+    assert "was killed by SIGKILL during an upgrade" in two.told[0]
+    assert await two.ask(20) == 20
+
+
+@pytest.mark.parametrize("how", ["stop", "hold"])
+async def test_one_that_is_being_started_is_waited_for(crew: Make, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Else it is told nothing, and outlives its supervisor as if that had died."""
+    one = crew(1)
+    await one.start()
+    start, begun, go_on = asyncio.create_subprocess_exec, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*arguments: str, **named: Any) -> asyncio.subprocess.Process:
+        process = await start(*arguments, **named)
+        begun.set()
+        await go_on.wait()
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", slowly)
+    os.kill(one.workers.pids[0], signal.SIGKILL)
+    await begun.wait()
+    ending = asyncio.ensure_future(one.workers.stop(3.0) if how == "stop" else one.workers.hold())
+    asyncio.get_running_loop().call_later(0.1, go_on.set)
+    began = time.monotonic()
+    await ending
+    if how == "hold":
+        one.workers.let_go([])
+    await eventually(lambda: not children("lb.worker.main"), 2.0)
+    assert time.monotonic() - began < 2.0, "it was told"
 
 
 def listens(address: tuple[str, int]) -> bool:
