@@ -7,6 +7,8 @@ The rules, each learnt from a peer:
 - sent, no response byte: idempotent requests (RFC 9110 section 9.2.2), and to another target alone. Otherwise a target
   that received a request and broke off would be asked the same again, and its fault would stay hidden;
 - any other request only with the kernel's proof that the target never received it (`unprocessed`);
+- a request of HTTP/2 that the target's GOAWAY leaves out, or that it has refused: always, whatever the method (RFC 9113
+  section 8.7). After a second refusal the budget decides, as refusals may mean that the target has too much to do;
 - a pooled connection that the target closed as we wrote to it is not the client's problem. Such replays are free, and
   bounded only so that they end;
 - 502, 503, 504 as answers: idempotent requests, if the service lists the status;
@@ -35,6 +37,9 @@ TLS_VERIFY: Final = 6  # a certificate of another name or authority
 TLS_EXPIRED: Final = 7  # a certificate that is not valid by its dates
 TLS: Final = 8  # no handshake for another reason
 TLS_CLIENT_CERTIFICATE: Final = 9  # the target wants a client certificate, or refuses lb's
+GONE: Final = 10  # HTTP/2: a GOAWAY leaves the request out
+REFUSED_STREAM: Final = 11  # HTTP/2: the target was not willing to begin it
+NO_UPGRADE: Final = 12  # a WebSocket, and the target speaks HTTP/2
 CAUSES: Final = (
     "refused",
     "unreachable",
@@ -46,6 +51,9 @@ CAUSES: Final = (
     "tls_expired",
     "tls",
     "tls_client_certificate",
+    "goaway",
+    "refused_stream",
+    "no_upgrade",
 )
 #: Causes that the same target shows again a moment later: a certificate has to be exchanged, on either side.
 LASTING: Final = (TLS_VERIFY, TLS_EXPIRED, TLS_CLIENT_CERTIFICATE)
@@ -131,7 +139,9 @@ def decide(
     if started:
         return Decision(CUT, "its answer had begun")
     why = _why_not(failure, idempotent, replayable, attempt, attempts, statuses, elsewhere)
-    bounded = not (failure.unprocessed or failure.phase == CONNECT or (failure.reused and failure.cause == RESET))
+    refused_again = failure.cause == REFUSED_STREAM and attempt > 0
+    unprocessed = failure.unprocessed and not refused_again
+    bounded = not (unprocessed or failure.phase == CONNECT or (failure.reused and failure.cause == RESET))
     if not why and bounded and not budget.withdraw(now):
         why = "`retries.budget` is used up"
     return Decision(_answer(failure), why) if why else Decision(RETRY)
@@ -150,6 +160,8 @@ def _why_not(
     if not replayable:
         return "its body is longer than `retries.replay`"
     used_up = f"`retries.attempts: {attempts}` is used up"
+    if failure.cause == NO_UPGRADE:
+        return "" if elsewhere and attempt < attempts else "no target that may be tried speaks HTTP/1.1"
     if failure.unprocessed:
         return "" if attempt < attempts + FREE else used_up
     if failure.phase == CONNECT:

@@ -36,6 +36,7 @@ class Target:
     port: int
     weight: int = 1  # 0: takes no traffic
     tls: TlsClient | None = None
+    http2: bool = False  # it speaks HTTP/2: as ALPN chooses with `tls`, with prior knowledge without
     #: The IP addresses that a host name stands for, the first to be tried first. Workers look no name up: targets in a
     #: message have addresses, targets from the file have none.
     addresses: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from lb.core.retry import (
     CONNECT,
+    GARBAGE,
     REFUSED,
     RESET,
     TIMEOUT,
@@ -24,11 +25,13 @@ from lb.core.retry import (
     Failure,
 )
 from lb.core.targets import TlsClient
-from lb.net.tls.contexts import HTTP1, Contexts, in_words, openssl_reason, server_name
+from lb.net.tls.contexts import HTTP1, HTTP2, Contexts, in_words, openssl_reason, server_name
 from lb.net.tls.resuming import ResumingContext, keep_session
 from lb.net.tls.target_faults import WITHIN, TargetFaults, is_about_dates, own_certificate_refused
 from lb.proxy.connect_pacer import ConnectPacer
 from lb.proxy.h1.target import Upstream
+from lb.proxy.h2.lane import Http2Lane
+from lb.proxy.h2.target import Http2Upstream
 
 if TYPE_CHECKING:
     from lb.proxy.context import Context
@@ -37,6 +40,10 @@ if TYPE_CHECKING:
 
 class _NoContext(Exception):  # noqa: N818
     """The files of a target's TLS settings cannot be used. It is asked without TLS, or unverified, in no case."""
+
+
+class _NotSpoken(Exception):  # noqa: N818
+    """The target does not speak HTTP/2, or has ended the connection at once."""
 
 
 class Connector:
@@ -63,6 +70,8 @@ class Connector:
         failure: Failure | None = None
         try:
             upstream = await self._connect(lane, lane.service.timeouts.connect or None)
+        except _NotSpoken as error:
+            failure = Failure(CONNECT, GARBAGE, str(error))
         except TimeoutError:
             if not begun.for_copy:
                 lane.tally.timeouts += 1
@@ -96,12 +105,14 @@ class Connector:
                     failure = Failure(
                         CONNECT, RESET, "closed the connection as soon as it was opened", unprocessed=True
                     )
-        if failure is None:
+        if failure is not None:
+            lane.not_opened(failure, begun)
+        elif isinstance(upstream, Upstream):
             lane.opened(upstream)
         else:
-            lane.not_opened(failure, begun)
+            upstream.lane.linked(upstream)
 
-    async def _connect(self, lane: Lane, within: float | None) -> Upstream:
+    async def _connect(self, lane: Lane, within: float | None) -> Upstream | Http2Upstream:
         """Open a connection within so many seconds. Raises OSError, which TimeoutError is one of.
 
         Only the kernel's part may be cancelled: a transport that is being made would leak.
@@ -111,9 +122,9 @@ class Connector:
         until = loop.time() + (within or 0.0)
         addresses, tls = lane.addresses, target.tls
         async with asyncio.timeout(within):
-            context = await self._context_of(tls) if tls is not None else None
+            context = await self._context_of(tls, lane.target.http2) if tls is not None else None
             sock = await self._reach(lane, addresses, within)
-        upstream = Upstream(lane, sock)
+        upstream = Http2Upstream(lane, sock, self._context.now) if isinstance(lane, Http2Lane) else Upstream(lane, sock)
         # It is a protocol without the base class, which a class to be compiled cannot have.
         protocol = cast("asyncio.Protocol", upstream)
         try:
@@ -122,7 +133,7 @@ class Connector:
             else:
                 name = server_name(tls, target.host)
                 remaining = max(0.05, until - loop.time()) if within else None
-                for other in lane.connections:
+                for other in lane.links if isinstance(lane, Http2Lane) else lane.connections:
                     if other is not upstream and other.transport is not None:
                         keep_session(other.transport)
                         break
@@ -133,9 +144,15 @@ class Connector:
                     server_hostname=name,
                     ssl_handshake_timeout=remaining,
                 )
+            if isinstance(upstream, Http2Upstream):
+                await _greeting(upstream, until - loop.time() if within else None)
         except BaseException as error:
-            lane.connections.discard(upstream)
-            sock.close()
+            if isinstance(upstream, Upstream):
+                lane.connections.discard(upstream)
+            if isinstance(upstream, Http2Upstream) and upstream.transport is not None:
+                upstream.abort()
+            else:
+                sock.close()
             if isinstance(context, ResumingContext):
                 context.forget(server_name(tls, target.host))
             if isinstance(error, ConnectionAbortedError):  # the loop's word for a TLS handshake that took too long
@@ -151,9 +168,9 @@ class Connector:
             lane.expires_at = min(lane.expires_at, upstream.expires_at)
         return upstream
 
-    async def _context_of(self, tls: TlsClient) -> ssl.SSLContext:
+    async def _context_of(self, tls: TlsClient, http2: bool) -> ssl.SSLContext:
         try:
-            return await self.contexts.get(tls, HTTP1)
+            return await self.contexts.get(tls, HTTP2 if http2 else HTTP1)
         except (OSError, ValueError) as error:
             raise _NoContext(in_words(openssl_reason(error))) from None
 
@@ -191,3 +208,23 @@ class Connector:
             else:
                 return sock
         raise AssertionError("the last address is connected or raises")
+
+
+async def _greeting(upstream: Http2Upstream, within: float | None) -> None:
+    """Wait for the settings of a target that speaks HTTP/2: they say how many streams it takes.
+
+    So a target that speaks something else fails no request that must not be sent twice.
+    """
+    handshake = upstream.transport.get_extra_info("ssl_object")
+    if handshake is not None and handshake.selected_alpn_protocol() != "h2":
+        raise _NotSpoken("did not choose HTTP/2 in the TLS handshake (ALPN)")
+    wire = upstream.wire
+    if not wire.greeted and wire.failed is None:
+        greeting = upstream.on_greeting = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(within if within is None else max(0.05, within)):
+                await greeting
+        except TimeoutError:
+            raise _NotSpoken("accepted the connection, but sent no settings of HTTP/2 in time") from None
+    if wire.failed is not None:
+        raise _NotSpoken(wire.failed.text)

@@ -30,8 +30,10 @@ from lb.core.retry import (
     CONNECT,
     CUT,
     GARBAGE,
+    GONE,
     HEAD,
     LASTING,
+    NO_UPGRADE,
     PHASES,
     RETRY,
     STATUS,
@@ -786,7 +788,8 @@ class Exchange(Ended):
         self.phase = NEW
         pool = self.pool
         if self._choose_again():
-            if failure.reused or any(member not in self.tried for member in self.pool.members):
+            at_once = failure.reused or failure.cause == GONE
+            if at_once or any(member not in self.tried for member in self.pool.members):
                 self._next_lane()
             else:
                 # A rare case that needs a timer: all targets have been tried, so that the retry waits a moment.
@@ -1128,7 +1131,7 @@ def _reason_of(failure: Failure) -> str:
         return f"timeout_{failure.timer}"
     if failure.cause == STATUS:
         return "target_status"
-    if failure.cause in LASTING:
+    if failure.cause in LASTING or failure.cause == NO_UPGRADE:
         return CAUSES[failure.cause]
     if failure.phase == CONNECT:
         return f"connect_{CAUSES[failure.cause]}"
@@ -1141,6 +1144,8 @@ def _public(failure: Failure) -> str:
         return f"the target {_TIMER_TEXTS[failure.timer]} (timeout: {failure.timer})"
     if failure.phase == CONNECT:
         return f"the target could not be reached ({CAUSES[failure.cause]})"
+    if failure.cause == NO_UPGRADE:
+        return "the target speaks HTTP/2, over which lb passes no WebSocket"
     if failure.cause == GARBAGE:
         return "the target's answer is not valid HTTP"
     return "the target broke off before it answered"

@@ -20,6 +20,7 @@ from lb.core.keepalive import IdleLimit
 from lb.core.report import BUCKETS, Alarm, TargetTally
 from lb.core.retry import (
     CONNECT,
+    GARBAGE,
     REFUSED,
     RESET,
     TIMEOUT,
@@ -103,7 +104,7 @@ class Lease:
         if not lane.waiters:
             lane.waiters = deque()
         lane.waiters.append(self)
-        lane.connector.ask(lane)
+        lane.ask()
 
     def ride(self) -> None:
         """Use a connection that is kept for this client alone."""
@@ -343,7 +344,7 @@ class Lane:
         """A connection has failed. It counts unless only mirrored copies wanted it."""
         if not begun.for_copy or not all(lease.waiter.is_copy for lease in self.waiters):
             self.tally.connect_failures += 1
-            self.failed(_ALARMS[failure.cause], failure.text)
+            self._count_failure(failure)
         self.opening -= 1
         if self.needs_another():
             if self.waiters[0].since <= begun.at:
@@ -354,6 +355,14 @@ class Lane:
                 return
             self.connector.ask(self)  # it came later, and an earlier waiter got the connection that was opened for it
         self.pools.wake(self)  # with this target all may be cooling, and then the former lanes are back
+
+    def ask(self) -> None:
+        """Have a connection opened for the last waiter."""
+        self.connector.ask(self)
+
+    def _count_failure(self, failure: Failure) -> None:
+        """A connection was not opened."""
+        self.failed(_ALARMS[failure.cause], failure.text)
 
     def needs_another(self) -> bool:
         """Whether there are more waiters than connections being opened."""
@@ -388,6 +397,12 @@ class Lane:
         if not self.waiters:
             self.waiters = _NO_WAITERS
         return lease
+
+    def _leaves(self, lease: Lease) -> None:
+        """A waiter that need not be the first waits no more."""
+        self.waiters.remove(lease)
+        if not self.waiters:
+            self.waiters = _NO_WAITERS
 
     def begin(self) -> None:
         """Open a connection now. It goes to the waiter that is first when it is open."""
@@ -603,6 +618,7 @@ _ALARMS: Final = {
     UNREACHABLE: "unreachable",
     TIMEOUT: "timeout",
     RESET: "reset",
+    GARBAGE: "unreachable",
     TLS_VERIFY: "tls_verify",
     TLS_EXPIRED: "tls_expired",
     TLS_CLIENT_CERTIFICATE: "tls_client_certificate",

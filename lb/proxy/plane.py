@@ -36,6 +36,7 @@ from lb.proxy.deadlines import Sweeper
 from lb.proxy.front import Front
 from lb.proxy.h1.client import Downstream
 from lb.proxy.h1.strict_client import StrictDownstream
+from lb.proxy.h2.lane import make_lane
 from lb.proxy.lane import Lane
 from lb.proxy.observers import Limits, Mirrors
 from lb.proxy.services import LiveConfig, LivePool, LiveRoute, LiveService
@@ -124,12 +125,12 @@ class DataPlane:
             for pool in rules.pools:
                 for target in pool.targets:
                     lane = old_lanes.get(target.id) or self._succeeded(target, names, free)
-                    if lane is not None:
+                    if lane is not None and lane.target.http2 == target.http2:
                         if lane.id != target.id:
                             self._fold(lane)
                         lane.become(target, rules)
                     else:
-                        lane = Lane(self.context, self.connector, live, target, rules)
+                        lane = make_lane(self.context, self.connector, live, target, rules)
                     lanes[target.id] = lane
             service = services[rules.name] = LiveService(live, rules)
             for pool in rules.pools:
@@ -254,8 +255,11 @@ class DataPlane:
             if service is None or pool is None:
                 continue
             lane = live.lanes.get(target.id)
+            if lane is not None and lane.target.http2 != target.http2:
+                self._dismiss(lane)
+                lane = None
             if lane is None:
-                lane = Lane(self.context, self.connector, live, target, service.rules)
+                lane = make_lane(self.context, self.connector, live, target, service.rules)
                 live.lanes[target.id] = pool.lanes[target.id] = lane
             else:
                 lane.become(target, lane.service)

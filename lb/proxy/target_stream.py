@@ -1,7 +1,8 @@
 """The target's side of an exchange, as narrow as the exchange and the lane see it.
 
-`Upstream` is a `TargetStream`, and tests have further ones. It calls back a `Requester`, which the exchange is.
-`TargetStream` is an interface: each stream overrides what raises `NotImplementedError` here (see `client_stream`).
+`Upstream` is a `TargetStream` for HTTP/1, `Http2TargetStream` for HTTP/2, and tests have further ones. It calls back a
+`Requester`, which the exchange is. `TargetStream` is an interface: each stream overrides what raises
+`NotImplementedError` here (see `client_stream`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ AUTHENTICATED: Final = 2
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class TargetStream:
-    """A connection to a target that serves one request at a time.
+    """A connection to a target that serves one request at a time, or one stream of a connection that many share.
 
     Its lane looks at how long it has been idle and whether it may be used again; the exchange that it serves writes to
     it. A subclass sets all of the attributes.

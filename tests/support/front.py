@@ -17,7 +17,7 @@ import uvloop
 
 from lb.core.certificates import TlsServer
 from lb.core.report import Alarm
-from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot, Target
+from lb.core.targets import AccessLog, Listener, Pool, Rotation, Route, Service, Snapshot, Target, TlsClient
 from lb.net.tls.admission import Admission
 from lb.net.tls.selection import Selected
 from lb.net.tls.session import Buffers
@@ -127,7 +127,8 @@ class Origin:
 
 class Front:
     """One data plane with one listener, in a thread. `tls` is the server's context, if clients are to speak TLS;
-    `unix` the path of a socket to listen on instead of a port. Without `serves`, handshakes are all that TLS is for."""
+    `unix` the path of a socket to listen on instead of a port. Without `serves`, handshakes are all that TLS is for.
+    `http2`: targets speak HTTP/2, over TLS with `target_tls`. `script` is what the origins play from the start."""
 
     def __init__(
         self,
@@ -138,6 +139,9 @@ class Front:
         tls: ssl.SSLContext | None = None,
         unix: str = "",
         serves: bool = True,
+        http2: bool = False,
+        target_tls: TlsClient | None = None,
+        script: Script | None = None,
         **service: Any,
     ) -> None:
         self.alarms: list[Alarm] = []
@@ -149,6 +153,10 @@ class Front:
         self._unix = unix
         self._serves = serves
         self._service = service
+        self._http2, self._target_tls = http2, target_tls
+        if script is not None:
+            for origin in self.origins:
+                origin.script = script
         self._ports = ports  # targets that are there already, instead of origins
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: uvloop.run(self._run()), daemon=True)
@@ -174,7 +182,7 @@ class Front:
             await origin.start()
         self.plane = DataPlane(worker=0, loop=self.loop, alarm=self.alarms.append)
         self.targets = tuple(
-            Target(f"s/p/127.0.0.1:{port}", "s", "p", "127.0.0.1", port)
+            Target(f"s/p/127.0.0.1:{port}", "s", "p", "127.0.0.1", port, tls=self._target_tls, http2=self._http2)
             for port in self._ports or [origin.port for origin in self.origins]
         )
         self.version = 0

@@ -15,8 +15,11 @@ from lb.core.retry import (
     CUT,
     FREE,
     GARBAGE,
+    GONE,
     HEAD,
+    NO_UPGRADE,
     REFUSED,
+    REFUSED_STREAM,
     RESET,
     RETRY,
     STATUS,
@@ -39,6 +42,10 @@ BUSY = Failure(HEAD, STATUS, "503", status=503)
 OTHER = Failure(HEAD, STATUS, "500", status=500)
 CUT_BODY = Failure(BODY, RESET, "cut")
 
+LEFT_OUT = Failure(HEAD, GONE, "GOAWAY", unprocessed=True)
+REFUSED_BY_HTTP2 = Failure(HEAD, REFUSED_STREAM, "REFUSED_STREAM", unprocessed=True)
+WEBSOCKET = Failure(HEAD, NO_UPGRADE, "HTTP/2", unprocessed=True)
+
 GET, POST = True, False
 
 
@@ -54,6 +61,9 @@ GET, POST = True, False
         (STALE, POST, 502),
         (STALE_PROVEN, POST, RETRY),
         (FRESH_PROVEN, POST, RETRY),
+        (LEFT_OUT, POST, RETRY),
+        (REFUSED_BY_HTTP2, POST, RETRY),
+        (WEBSOCKET, GET, RETRY),
         (NONSENSE, GET, RETRY),
         (NONSENSE, POST, 502),
         (SLOW, GET, 504),  # by choice alone
@@ -208,3 +218,39 @@ def test_what_is_not_tried_again_has_a_reason(
     decision = decide(failure, idempotent=idempotent, attempts=2, statuses=(503,), now=0.0, **{**usual, **more})
     assert decision.why == why
     assert (decision.action == RETRY) == (not why)
+
+
+@pytest.mark.parametrize(
+    ("failure", "attempt", "bounded"), [(LEFT_OUT, 3, 0), (REFUSED_BY_HTTP2, 0, 0), (REFUSED_BY_HTTP2, 1, 1)]
+)
+def test_a_second_refusal_of_a_stream_takes_from_the_budget(failure: Failure, attempt: int, bounded: int) -> None:
+    budget = RetryBudget(1.0, 100, 0.0)
+    decision = decide(
+        failure,
+        started=False,
+        idempotent=False,
+        replayable=True,
+        attempt=attempt,
+        attempts=2,
+        statuses=(),
+        elsewhere=True,
+        budget=budget,
+        now=0.0,
+    )
+    assert (decision.action, budget.retries) == (RETRY, bounded)
+
+
+def test_a_websocket_is_tried_elsewhere_only_if_there_is_one() -> None:
+    decision = decide(
+        WEBSOCKET,
+        started=False,
+        idempotent=True,
+        replayable=True,
+        attempt=0,
+        attempts=2,
+        statuses=(),
+        elsewhere=False,
+        budget=RetryBudget(1.0, 100, 0.0),
+        now=0.0,
+    )
+    assert decision.action == 502

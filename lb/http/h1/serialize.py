@@ -89,11 +89,13 @@ def request_bytes(head: RequestHead, host: bytes, request_id: bytes, omit: int =
     fields = head.fields
     lines = fields.cached_lines
     if omit or fields.special or not head.minor:
-        lines = _rare_lines(head, omit)
+        lines = rare_lines(head, omit)
     return b"".join((head.method, b" ", head.target, HTTP11_HOST, host, lines, request_id, b"\r\n\r\n"))
 
 
-def _rare_lines(head: RequestHead, omit: int) -> bytes:
+def rare_lines(head: RequestHead, omit: int) -> bytes:
+    """The lines of a request that differ from `RequestFields.cached_lines`: `omit` is not 0, or the fields are special,
+    or it came over HTTP/1.0."""
     fields = head.fields
     lines = fields.cached_lines[: -len(_VIA_11)]
     if omit & OMIT_TRAILERS and fields.te_trailers:

@@ -25,7 +25,7 @@ class Malformed(Exception):  # noqa: N818
 #: Section 8.2.1: a token without upper-case letters.
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]++")
 #: Section 8.2.1: no CR, LF, NUL, nor white space at either end. Other control characters are refused as in HTTP/1.
-_VALUE: Final = re.compile(rb"(?![ \t])" + parse.VALUE + rb"*+(?<![ \t])")
+FIELD_VALUE: Final = re.compile(rb"(?![ \t])" + parse.VALUE + rb"*+(?<![ \t])")
 _METHOD: Final = re.compile(parse.TOKEN + rb"++")
 _PATH: Final = re.compile(rb"/[\x21-\x7e]*+|\*")
 #: Section 8.2.2: fields that speak of the connection.
@@ -62,8 +62,8 @@ def read_request(fields: Fields, end: bool, line_limit: int, block_limit: int, c
             continue
         looked_at = _names.get(name)
         if looked_at is None:
-            looked_at = _check_name(name)
-        if not _VALUE.fullmatch(value):
+            looked_at = check_name(name)
+        if not FIELD_VALUE.fullmatch(value):
             raise Malformed("a field value with a control character, or white space at an end")
         if looked_at:
             if name == b"cookie":
@@ -116,7 +116,7 @@ def read_request(fields: Fields, end: bool, line_limit: int, block_limit: int, c
     return head
 
 
-def _check_name(name: bytes) -> bool:
+def check_name(name: bytes) -> bool:
     """Whether the value of such a field is looked at. Raises `Malformed`."""
     if not _NAME.fullmatch(name):
         raise Malformed("a field name that is not a token in lower case")
@@ -172,7 +172,7 @@ def read_trailers(fields: Fields) -> bytes:
     for name, value in fields:
         if not _NAME.fullmatch(name) or name in _CONNECTION_FIELDS:
             raise Malformed("a trailer field whose name may not be there")
-        if not _VALUE.fullmatch(value):
+        if not FIELD_VALUE.fullmatch(value):
             raise Malformed("a trailer field's value with a control character, or white space at an end")
         lines.append(name + b": " + value + b"\r\n")
     try:

@@ -6,19 +6,20 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lb.http.message import RequestHead
+    from lb.http.message import RequestHead, ResponseHead
 
 
 class HeaderBlock:
-    """A header block's fields, and the request heads that have been made of it: equal blocks share them."""
+    """A header block's fields, and the heads that have been made of it: equal blocks share them."""
 
-    __slots__ = ("fields", "open", "too_large", "whole")
+    __slots__ = ("answer", "fields", "open", "too_large", "whole")
 
     def __init__(self, fields: list[tuple[bytes, bytes]], too_large: bool) -> None:
         self.fields = fields
         self.too_large = too_large  # over a limit: it has no fields
         self.whole: RequestHead | None = None  # of a request without a body
         self.open: RequestHead | None = None  # of a request with one
+        self.answer: ResponseHead | None = None  # of a target's answer
 
 
 class Stream:

@@ -25,6 +25,7 @@ Contents = Mapping[str, bytes]
 #: The protocols that are offered by ALPN, to clients, and to targets by requests and probes alike: a target may refuse
 #: anything else.
 HTTP1 = ("http/1.1",)
+HTTP2 = ("h2",)
 #: The protocol by which a certificate authority asks for the answer to a challenge (RFC 8737).
 ACME_ALPN = "acme-tls/1"
 #: The least version, as the configuration names it.
