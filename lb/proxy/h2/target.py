@@ -21,6 +21,7 @@ from lb.http.h2.request_head import request_block
 from lb.http.h2.request_stream import RequestStream
 from lb.http.h2.sending import HIGH_WATER
 from lb.net.tls.resuming import keep_session
+from lb.net.tls.target_faults import own_certificate_refused
 from lb.proxy.lane import Lane
 from lb.proxy.sending import CLOSE_TIME, Sending
 from lb.proxy.target_stream import SHARED, TargetStream
@@ -77,6 +78,7 @@ class Http2Upstream(ClientConnectionUser):
         "idle_since",
         "lane",
         "on_greeting",
+        "refusal",
         "requests",
         "retired",
         "sent",
@@ -94,6 +96,7 @@ class Http2Upstream(ClientConnectionUser):
         self.idle_since = now
         self.expires_at = inf  # when it takes no more requests
         self.retired = False  # it takes no more requests, and ends with the last one
+        self.refusal = ""  # why the target lets lb not in: it wants another client certificate
         self.requests = 0  # begun on it
         self.sent = 0  # bytes written
         self._receiving = False
@@ -130,6 +133,8 @@ class Http2Upstream(ClientConnectionUser):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.lane.target.tls is not None:
             keep_session(self.transport)
+            if exc is not None and not self.requests:
+                self.refusal = own_certificate_refused(exc)
         self._lose(ended=exc is None)
 
     def pause_writing(self) -> None:
