@@ -3,12 +3,14 @@ and lb is upgraded: no handshake and no request fails, and the newest certificat
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
 import ssl
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -119,8 +121,8 @@ def ca(tmp_path: Path) -> tuple[trustme.CA, Path]:
     return authority, tmp_path / "ca.pem"
 
 
-def start(stage: Stage, port: int, authority: trustme.CA) -> tuple[Lb, int, str]:
-    number = put(stage.folder, authority)
+def start(stage: Stage, port: int, authority: trustme.CA) -> tuple[Lb, str]:
+    put(stage.folder, authority)
     blue, green = stage.pool("blue", 2), stage.pool("green", 1)
     text = (
         f"listeners: [{{bind: '127.0.0.1:{port}', tls: {{cert_file: site.pem, key_file: site.key}}, hsts: {{}}}}]\n"
@@ -131,19 +133,35 @@ def start(stage: Stage, port: int, authority: trustme.CA) -> tuple[Lb, int, str]
         "    readiness: {path: /health/readiness, interval: 200ms, timeout: 1s, rise: 1, fall: 3}\n"
         "    rollout: {bake: 0s}\n"
     )
-    return stage.start(stage.file(text)), number, blue[0].address
+    return stage.start(stage.file(text)), blue[0].address
+
+
+@contextlib.contextmanager
+def under_load(stage: Stage, port: int, authority: trustme.CA, file: Path) -> Iterator[tuple[Lb, str, SecureLoad]]:
+    """An lb, one of its targets, and clients, none of which may fail."""
+    lb, target = start(stage, port, authority)
+    with SecureLoad(port, file) as load:
+        eventually(lambda: load.count > 50, 20.0)
+        yield lb, target, load
+        done = load.count
+        eventually(lambda: load.count > done + 50, 20.0)
+    assert load.failed == []
+
+
+def renew(stage: Stage, lb: Lb, authority: trustme.CA) -> int:
+    """Put a renewed certificate into force; returns its number."""
+    number = put(stage.folder, authority)
+    assert lb.cli("reload").returncode == 0
+    return number
 
 
 def test_renewals_reloads_drains_switches_and_an_upgrade_cost_no_client_anything(
     stage: Stage, port: int, ca: tuple[trustme.CA, Path]
 ) -> None:
     authority, file = ca
-    lb, number, target = start(stage, port, authority)
-    with SecureLoad(port, file) as load:
-        eventually(lambda: load.count > 50, 20.0)
+    with under_load(stage, port, authority, file) as (lb, target, _):
         for step in range(6):
-            number = put(stage.folder, authority)
-            assert lb.cli("reload").returncode == 0
+            number = renew(stage, lb, authority)
             if step % 2:
                 assert lb.cli("drain", target, "--wait").returncode == 0
                 assert lb.cli("undrain", target).returncode == 0
@@ -156,21 +174,15 @@ def test_renewals_reloads_drains_switches_and_an_upgrade_cost_no_client_anything
         assert upgraded.returncode == 0, upgraded.stderr
         eventually(lambda: lb.status()["pid"] != before, 20.0)
         everywhere(port, file, number)
-        done = load.count
-        eventually(lambda: load.count > done + 50, 20.0)
-    assert load.failed == []
 
 
 def test_a_killed_worker_s_successor_shows_the_newest_certificate(
     stage: Stage, port: int, ca: tuple[trustme.CA, Path]
 ) -> None:
     authority, file = ca
-    lb, number, _ = start(stage, port, authority)
-    with SecureLoad(port, file) as load:
-        eventually(lambda: load.count > 50, 20.0)
+    with under_load(stage, port, authority, file) as (lb, _, load):
         for _ in range(3):
-            number = put(stage.folder, authority)
-            assert lb.cli("reload").returncode == 0
+            number = renew(stage, lb, authority)
             workers = lb.status()["workers"]
             load.spared = True
             os.kill(workers[0], signal.SIGKILL)
@@ -178,6 +190,3 @@ def test_a_killed_worker_s_successor_shows_the_newest_certificate(
             time.sleep(0.5)  # requests of the dead worker's clients fail until then
             load.spared = False
             everywhere(port, file, number)
-        done = load.count
-        eventually(lambda: load.count > done + 50, 20.0)
-    assert load.failed == []

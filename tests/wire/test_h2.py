@@ -539,7 +539,9 @@ def test_a_body_over_the_limit(front: Front) -> None:
         assert client.answer(3)[0] == 200
 
 
-def test_a_reload_keeps_streams(front: Front, client: Client) -> None:
+@pytest.fixture
+def release(front: Front) -> asyncio.Event:
+    """The target answers when it is set, and not before."""
     release = asyncio.Event()
 
     async def waits(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
@@ -548,6 +550,10 @@ def test_a_reload_keeps_streams(front: Front, client: Client) -> None:
         writer.write(OK)
 
     front.with_script(waits)
+    return release
+
+
+def test_a_reload_keeps_streams(front: Front, client: Client, release: asyncio.Event) -> None:
     client.ask(1)
     eventually(lambda: len(front.origin.requests) == 1, within=5)
     front.call(front.apply)
@@ -685,16 +691,8 @@ def test_a_target_that_is_too_slow() -> None:
 # --- drain -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_drain_has_two_steps_and_loses_nothing(front: Front, client: Client) -> None:
+def test_a_drain_has_two_steps_and_loses_nothing(front: Front, client: Client, release: asyncio.Event) -> None:
     """[27]"""
-    release = asyncio.Event()
-
-    async def waits(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
-        origin.requests.append(await read_request(reader))
-        await release.wait()
-        writer.write(OK)
-
-    front.with_script(waits)
     client.ask(1)
     eventually(lambda: len(front.origin.requests) == 1, within=5)
     front.call(lambda: front.plane.drain(10.0))

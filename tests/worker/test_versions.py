@@ -160,27 +160,20 @@ async def test_what_comes_on_top_of_a_failed_snapshot_is_not_confirmed(
     await eventually(lambda: inside.sent[2:] == [Applied(4)])
 
 
-async def test_a_failed_change_of_targets_is_not_confirmed_by_the_next_one(
-    inside: Inside, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("method", "fails", "later"),
+    [("change", targets(2), [targets(3), rotation(4)]), ("rotate", rotation(2), [rotation(3)])],
+    ids=["targets", "rotation"],
+)
+async def test_what_has_failed_is_not_confirmed_by_the_next_one(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, method: str, fails: Message, later: Sequence[Message]
 ) -> None:
     await inside.hear(snapshot(1))
     await eventually(lambda: inside.sent == [Applied(1)])
     with monkeypatch.context() as broken:
-        broken.setattr(inside.worker.plane, "change", lambda changes: 1 / 0)
-        await inside.hear(targets(2))
-    said = await inside.hear(targets(3), rotation(4))
-    assert said == [Applied(1), Behind(2, "ZeroDivisionError: division by zero")]
-
-
-async def test_a_failed_rotation_is_not_confirmed_by_the_next_one(
-    inside: Inside, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await inside.hear(snapshot(1))
-    await eventually(lambda: inside.sent == [Applied(1)])
-    with monkeypatch.context() as broken:
-        broken.setattr(inside.worker.plane, "rotate", lambda rotation: 1 / 0)
-        await inside.hear(rotation(2))
-    said = await inside.hear(rotation(3))
+        broken.setattr(inside.worker.plane, method, lambda message: 1 / 0)
+        await inside.hear(fails)
+    said = await inside.hear(*later)
     assert said == [Applied(1), Behind(2, "ZeroDivisionError: division by zero")]
 
 
