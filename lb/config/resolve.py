@@ -138,10 +138,7 @@ def resolve(config: model.Config, version: int) -> World:
             version=version,
             listeners=tuple(_listener(listener, config) for listener in config.listeners),
             services=services,
-            routes=tuple(
-                Route(route.service, route.host, route.path, route.max_body, route.timeout, route.client_certificate)
-                for route in config.route_list()
-            ),
+            routes=tuple(_route(route) for route in config.route_list()),
             trusted_proxies=tuple(config.trusted_proxies),
             access_log=AccessLog(config.access_log.format, config.access_log.path, config.access_log.sample),
             orphan=config.worker_limits.orphan,
@@ -198,6 +195,18 @@ def _listener(listener: model.Listener, config: model.Config) -> Listener:
         hsts=hsts_value(int(hsts.max_age), hsts.include_subdomains, hsts.preload) if hsts else "",
         http1="http/1.1" in protocols,
         http2="h2" in protocols or "h2c" in protocols,
+    )
+
+
+def _route(route: model.Route) -> Route:
+    return Route(
+        route.service,
+        route.host,
+        route.path,
+        route.max_body,
+        route.timeout,
+        grpc_web=route.grpc_web,
+        client_certificate=route.client_certificate,
     )
 
 

@@ -148,6 +148,7 @@ class Route:
     max_body: int = 0
     total: float = 0.0  # overrides the service's `Timeouts.total` when set
     client_certificate: bool = False  # its requests are for connections that have shown a verified certificate
+    grpc_web: bool = False  # calls of gRPC-Web become calls of gRPC
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,8 +105,9 @@ class RequestFields:
                 if equals and left == name:
                     yield right
 
-    def with_line(self, name: bytes, line: bytes) -> RequestFields:
-        """A copy for the target, in which the forwarded field `name` (lower case) is this whole line."""
+    def with_line(self, name: bytes, line: bytes, connection: bytes = b"") -> RequestFields:
+        """A copy for the target, in which the forwarded field `name` (lower case) is this whole line. `connection` are
+        lines for the connection that go with it."""
         made = RequestFields()
         made.host, made.length, made.chunked = self.host, self.length, self.chunked
         made.upgrade, made.te_trailers, made.max_forwards = self.upgrade, self.te_trailers, self.max_forwards
@@ -119,9 +120,10 @@ class RequestFields:
         size = len(name)
         for former in self.forwarded_lines:
             if former[size : size + 1] == b":" and former[:size].lower() == name:
-                made.cached_lines = made.cached_lines.replace(b"\r\n" + former, b"\r\n" + line, 1)
+                made.cached_lines = made.cached_lines.replace(b"\r\n" + former, b"\r\n" + line + connection, 1)
                 former = line
-            made.forwarded_lines.append(former)
+            if former:
+                made.forwarded_lines.append(former)
         return made
 
 

@@ -69,6 +69,7 @@ from lb.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from lb.core.limiter import GradientLimiter
+    from lb.http.grpc_web import TextReader
     from lb.net.tls.session import Established
     from lb.proxy.client_stream import ClientStream, PrivateStreams
     from lb.proxy.lane import Lane, Lease
@@ -128,6 +129,7 @@ class Exchange(Ended):
         "queued_until",
         "replayable",
         "service",
+        "text_reader",
         "timer",
         "trailers",
         "tried",
@@ -148,6 +150,7 @@ class Exchange(Ended):
         self.lease: Lease | None = None  # of the target that is tried, or that has answered
         self.upstream: TargetStream | None = None
         self.tunnel: Tunnel | None = None
+        self.text_reader: TextReader | None = None  # of a body in base64: gRPC-Web
         self.mirror_client: MirrorClient | None = None  # the mirrored copy, or on a copy its own port
         self.body: list[bytes] | None = None  # pieces kept for another try
         self.phase = self.status = self.key = self.attempt = 0
@@ -530,6 +533,12 @@ class Exchange(Ended):
 
     def on_request_body(self, piece: bytes, done: bool, trailers: bytes = b"") -> None:
         """More of the payload of the request's body has come; with `done` its end, and the trailer fields."""
+        if self.text_reader is not None:
+            try:
+                piece = self.text_reader.read(piece, done)
+            except ValueError as error:
+                self.on_body_broken(str(error))
+                return
         self.bytes_in += len(piece)
         self.body_done = done
         self.trailers = trailers
@@ -557,6 +566,13 @@ class Exchange(Ended):
             self._bound_replay()
         if done and self.phase == WAITING:
             self._await_response()
+
+    def read_text(self, reader: TextReader) -> None:
+        """The body is base64. Raises ValueError where what has come of it is none."""
+        self.text_reader = reader
+        piece = reader.read(b"".join(self.body or ()), self.body_done)
+        self.body = [piece] if piece else None
+        self.body_bytes = self.bytes_in = len(piece)
 
     def _await_response(self) -> None:
         """The target's time to answer begins once it has been sent the whole request."""

@@ -215,7 +215,11 @@ class Front:
         """Take a (changed) snapshot; call on the loop's thread."""
         self.version += 1
         options = {**self._service, **changes}
-        route = {key: options.pop(key) for key in ("max_body", "total", "path", "client_certificate") if key in options}
+        route = {
+            key: options.pop(key)
+            for key in ("max_body", "total", "path", "client_certificate", "grpc_web")
+            if key in options
+        }
         trusted = options.pop("trusted_proxies", ())
         log = options.pop("access_log", AccessLog("off"))
         addresses = options.pop("addresses", {})

@@ -84,6 +84,8 @@ class Route(Section):
     """Bytes of a request's body, without the framing of chunks; a longer one gets 413. 0: no limit. nginx: 1 MiB."""
     timeout: Duration = 0.0
     """Longest time for the whole request, instead of the service's `timeouts.total`; `0s`: that one counts."""
+    grpc_web: Flag = False
+    """Take calls of gRPC-Web (`application/grpc-web`, and `-text`), which browsers make, as calls of gRPC."""
     client_certificate: Flag = False
     """Only for clients that have shown a certificate; all others get 403. A listener must verify clients: with
     `client: {mode: optional, ca_file: …}`, the host's other routes are for everybody."""

@@ -121,7 +121,7 @@ class Http2Stream(ClientStream):
         exchange, connection = self.exchange, self.connection
         if exchange is None:
             return
-        if exchange.answered_by_proxy and exchange.head.fields.grpc:
+        if exchange.answered_by_proxy and exchange.head.fields.grpc and exchange.client is self:
             # A client of gRPC reads lb's own answer in the trailers alone (PROTOCOL-HTTP2, "Trailers-Only").
             block, piece, end = status_block(response.status, exchange.reason), b"", True
         else:

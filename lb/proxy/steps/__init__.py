@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lb.proxy.steps.body_limit import BodyLimit
 from lb.proxy.steps.client_certificate import ClientCertificate
 from lb.proxy.steps.grpc_deadline import GrpcDeadline
+from lb.proxy.steps.grpc_web import GrpcWeb
 from lb.proxy.steps.https_redirect import HttpsRedirect
 from lb.proxy.steps.max_forwards import MaxForwards
 from lb.proxy.steps.overload import Overload
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 
 def steps_of(route: Route, service: LiveService) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """The steps of a route: for requests without rare fields, and for requests with one."""
-    first: tuple[Step, ...] = (ClientCertificate(),) if route.client_certificate else ()
+    first: tuple[Step, ...] = (GrpcWeb(),) if route.grpc_web else ()
+    first += (ClientCertificate(),) if route.client_certificate else ()
     first += (BodyLimit(route.max_body),) if route.max_body else ()
+    deadline: tuple[Step, ...] = (GrpcDeadline(),) if route.grpc_web else ()  # the step before may have made one
     last: tuple[Step, ...] = (Overload(),) if service.bounded else ()
-    return (*first, *last), (*first, GrpcDeadline(), MaxForwards(), WebSocketHandshake(), *last)
+    return (*first, *deadline, *last), (*first, GrpcDeadline(), MaxForwards(), WebSocketHandshake(), *last)
 
 
 def steps_of_redirect(port: int) -> tuple[Step, ...]:
