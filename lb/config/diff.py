@@ -196,19 +196,19 @@ def _settings(old: Config, new: Config) -> Iterator[Change]:
     for change in _values("", before, after):
         kept = change.kind != "restart" and _is_kept(change.subject, old.admin, new.admin)
         yield replace(change, kind="restart", text=f"{change.text}; needs a restart") if kept else change
-    routes = [[(route.host, route.path) for route in config.route_list()] for config in (old, new)]
-    for host, path in routes[1]:
-        if (host, path) not in routes[0]:
-            yield Change("add", f"route {host}{path}", "to its service, for new requests", "route")
-    for host, path in routes[0]:
-        if (host, path) not in routes[1]:
-            yield Change("drain", f"route {host}{path}", "is gone", "route")
-    known = {(route.host, route.path): route for route in old.route_list()}
-    for route in new.route_list():
-        was = known.get((route.host, route.path))
+    before_routes = {route.identity(): route for route in old.route_list()}
+    after_routes = {route.identity(): route for route in new.route_list()}
+    for identity, route in after_routes.items():
+        if identity not in before_routes:
+            yield Change("add", f"route {route.title()}", "to its service, for new requests", "route")
+    for identity, route in before_routes.items():
+        if identity not in after_routes:
+            yield Change("drain", f"route {route.title()}", "is gone", "route")
+    for identity, route in after_routes.items():
+        was = before_routes.get(identity)
         if was is not None and was != route:
             text = f"{was.service} → {route.service}" if was.service != route.service else "other limits"
-            yield Change("change", f"route {route.host}{route.path}", text, "route")
+            yield Change("change", f"route {route.title()}", text, "route")
 
 
 def _is_kept(path: str, old: Admin, new: Admin) -> bool:

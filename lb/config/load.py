@@ -153,8 +153,12 @@ def _names(source: Source, short: bool) -> Known:
     """Names as they stand in the file, whether their definitions are right or not."""
     authorities = source.root.child("acme")
     acme = tuple((authorities.entries if authorities else None) or ())
+
+    def line(path: Path) -> int:
+        return source.find(path).line
+
     if short:
-        return Known({DEFAULT: (DEFAULT,)}, acme)
+        return Known({DEFAULT: (DEFAULT,)}, acme, line)
     services = source.root.child("services")
     names: dict[str, tuple[str, ...]] = {}
     for name, entry in ((services.entries if services else None) or {}).items():
@@ -167,7 +171,7 @@ def _names(source: Source, short: bool) -> Known:
             or pool_entries[pool].node.items is not None
             or pool_entries[pool].node.entries is not None
         )
-    return Known(names, acme)
+    return Known(names, acme, line)
 
 
 def _validated(source: Source, base: str, short: bool) -> tuple[Config | None, list[Path], list[Problem]]:

@@ -198,18 +198,6 @@ def _listener(listener: model.Listener, config: model.Config) -> Listener:
     )
 
 
-def _route(route: model.Route) -> Route:
-    return Route(
-        route.service,
-        route.host,
-        route.path,
-        route.max_body,
-        route.timeout,
-        grpc_web=route.grpc_web,
-        client_certificate=route.client_certificate,
-    )
-
-
 def _redirect(listener: model.Listener, all_of_them: Sequence[model.Listener]) -> str:
     """The bind whose port a redirect goes to; empty: the listener does not redirect."""
     if listener.redirect is None:
@@ -271,7 +259,23 @@ def _source(source: model.CertificateSource, config: model.Config) -> Source:
 
 def internal_names(config: model.Config) -> tuple[str, ...]:
     """The names that lb's own authority vouches for where the file names none: this machine, and the routes' hosts."""
-    return tuple(dict.fromkeys((LOCALHOST, *(route.host for route in config.routes if route.host))))
+    return tuple(dict.fromkeys((LOCALHOST, *(host for route in config.routes if (host := route.for_host())))))
+
+
+def _route(route: model.Route) -> Route:
+    kind, path = route.for_path()
+    return Route(
+        service=route.service,
+        host=route.for_host(),
+        path=path,
+        max_body=route.max_body,
+        total=route.timeout,
+        client_certificate=route.client_certificate,
+        grpc_web=route.grpc_web,
+        kind=kind,
+        match=route.conditions(),
+        name=route.name or "",
+    )
 
 
 # --- services --------------------------------------------------------------------------------------------------------

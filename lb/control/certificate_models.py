@@ -106,7 +106,7 @@ class RouteView(View):
     host: str
     """Its host; empty: any."""
     path: str
-    """Its path prefix."""
+    """Its path prefix; with `=` before it the whole path, with `~` a regular expression."""
     service: str
     """Its service."""
 

@@ -139,16 +139,45 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class Match:
+    """What a request must have to take a route, besides its host and path; see `core.matching`.
+
+    A value is exact, `*` for any, or a `/regular expression/`.
+    """
+
+    methods: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    query: tuple[tuple[str, str], ...] = ()
+    cookies: tuple[tuple[str, str], ...] = ()
+    clients: tuple[str, ...] = ()  # networks
+    scheme: str = ""  # http | https
+    protocols: tuple[str, ...] = ()  # any of http/1.0, http/1.1, h2, grpc, websocket
+
+
+# Kinds of a route's path.
+PREFIX = "prefix"  # at a segment's border: /a matches /a and /a/b, not /ab
+EXACT = "exact"
+REGEX = "regex"
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """The longest matching path wins among the routes of the most specific matching host."""
+    """Which requests go to a service; `core.routing` says which route wins among several."""
 
     service: str
     host: str = ""  # "" any | exact | "*.suffix"
-    path: str = "/"  # prefix, at a segment's border: /a matches /a and /a/b, not /ab
+    path: str = "/"
     max_body: int = 0
     total: float = 0.0  # overrides the service's `Timeouts.total` when set
     client_certificate: bool = False  # its requests are for connections that have shown a verified certificate
     grpc_web: bool = False  # calls of gRPC-Web become calls of gRPC
+    kind: str = PREFIX  # of its path
+    match: Match = Match()
+    name: str = ""
+
+    def title(self) -> str:
+        """Its name, or its host and path, with `=` before an exact path and `~` before a regular expression."""
+        return self.name or f"{self.host}{'=' if self.kind == EXACT else '~' if self.kind == REGEX else ''}{self.path}"
 
 
 @dataclass(frozen=True, slots=True)

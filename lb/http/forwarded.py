@@ -10,6 +10,7 @@ Sources: RFC 7239 sections 4 to 7.4. Readers such as Spring and Jetty take the l
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
@@ -85,6 +86,40 @@ def extend(
         host=sent_host if x_host else leftmost_host or host,
         forwarded=b", ".join([*map(_written, elements), hop]),
     )
+
+
+def client_of(
+    forwarded: list[bytes], forwarded_for: list[bytes], peer: bytes, is_trusted: Callable[[bytes], bool]
+) -> bytes:
+    """The client's address by the fields of a trusted `peer`: the first from the right that is no trusted proxy's.
+
+    An element that is no address makes the list worthless: then it is the peer's.
+    """
+    hops = [_bare(hop) for hop in _hops(forwarded_for)]
+    if not hops:
+        elements = parse(forwarded)
+        hops = [_address(value) for element in elements for name, value in element if name.lower() == b"for"]
+    last = peer
+    for hop in reversed(hops):
+        if not (_IPV4.fullmatch(hop) or _IPV6.fullmatch(hop)):
+            return peer
+        last = hop
+        if not is_trusted(hop):
+            return hop
+    return last
+
+
+def _bare(hop: bytes) -> bytes:
+    """An element of X-Forwarded-For without quotes, brackets and port."""
+    hop = hop.strip(b'"')
+    match = _BRACKETED.fullmatch(hop) or _IPV4.fullmatch(hop)
+    return hop if match is None else match[1]
+
+
+def proto_of(forwarded: list[bytes], sent_proto: bytes, proto: bytes) -> bytes:
+    """The scheme that the client has by the fields of a trusted peer; `proto` is that of the peer's connection."""
+    sent = _first(sent_proto, _PROTO) or _leftmost(parse(forwarded), b"proto", _PROTO)
+    return sent.lower() or proto
 
 
 def parse(lines: list[bytes]) -> list[Element]:

@@ -42,6 +42,7 @@ from lb.core.retry import (
     Failure,
     decide,
 )
+from lb.core.routing import AMBIGUOUS, NO_ROUTE, UNREADABLE
 from lb.http.grpc import (
     CANCELLED,
     DEADLINE,
@@ -87,6 +88,15 @@ ANSWERING: Final = 5
 TUNNELLING: Final = 6
 OVER: Final = 7
 PHASE_NAMES: Final = ("new", "queued", "connecting", "waiting", "awaiting evidence", "answering", "tunnelling", "over")
+
+#: The answers to requests that no route takes, by the result of `RouteTable.match`.
+UNROUTED: Final = {
+    NO_ROUTE: Reply(404, "no_route", "no route matches this request"),
+    AMBIGUOUS: Reply(400, "ambiguous_path", "the path can be read as another one, which takes another route"),
+    UNREADABLE: Reply(
+        400, "bad_path", "the path has a broken escape, leads above the root, or can be read in many ways"
+    ),
+}
 
 #: Request bytes held while a connection is opened, before the client's reading stops.
 PENDING_LIMIT: Final = 65536
@@ -203,9 +213,11 @@ class Exchange(Ended):
         if live.only_route is not None:
             route = live.only_route
         else:
-            number = live.table.match(host_name(head.host), head.path if head.path != b"*" else b"/")
-            if number is None:
-                self.answer(404, "no_route", "no route matches this host and path")
+            table = live.table
+            path = head.path if head.path != b"*" else b"/"
+            number = table.match(host_name(head.host), path, live.asked(self) if table.conditional else None)
+            if number < 0:
+                self.answer_with(UNROUTED[number])
                 return
             route = live.routes[number]
         service = self.service = route.service
@@ -441,9 +453,9 @@ class Exchange(Ended):
             live, service = self.live, self.service
             if live.services.get(service.name) is not service:
                 # A reload has removed the service. Nothing was sent yet, so the route decides once more.
-                route = live.route_of(self.head)
+                route = live.route_of(self)
                 if route is None:
-                    self.answer(404, "no_route", "no route matches this host and path")
+                    self.answer_with(UNROUTED[NO_ROUTE])
                     return
                 service.in_flight -= 1
                 self.move_to(route.service)

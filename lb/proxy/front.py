@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from lb.core.networks import in_networks
 from lb.core.targets import Listener
 from lb.http.h2.allowance import POINTS
 
@@ -118,25 +117,3 @@ class Front:
         if networks != self.trusted:
             self.trusted = networks
             in_networks.cache_clear()
-
-
-@lru_cache(maxsize=4096)
-def in_networks(networks: tuple[str, ...], peer: bytes) -> bool:
-    """Whether the address lies in one of the networks; "unix" stands for every Unix-socket peer."""
-    if peer == b"unix":
-        return "unix" in networks
-    try:
-        address = ipaddress.ip_address(peer.decode())
-    except ValueError:
-        return False
-    return any(address in _network(network) for network in networks if network != "unix")
-
-
-def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    """The network; one of IPv4 addresses mapped into IPv6 is written as peers' addresses are, as IPv4."""
-    network = ipaddress.ip_network(text, strict=False)
-    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return ipaddress.ip_network(f"{mapped}/{network.prefixlen - 96}")
-    return network

@@ -25,7 +25,7 @@ from lb.core.report import (
     empty_tally,
     removed_id,
 )
-from lb.core.routing import RouteTable
+from lb.core.routing import RouteTable, takes_all
 from lb.core.targets import Listener, Rotation, Route, Service, Snapshot, Target, Targets
 from lb.http.h1.parse import own
 from lb.proxy.access_log import RECENT, Brief, Log, Recent, find_brief
@@ -154,8 +154,8 @@ class DataPlane:
             self._rotate(rotation)
         live.routes = [self._live_route(route) for route in snapshot.routes]
         live.table = RouteTable.build(snapshot.routes)
-        catch_all = len(snapshot.routes) == 1 and snapshot.routes[0].path == "/" and not snapshot.routes[0].host
-        live.only_route = live.routes[0] if catch_all else None
+        live.only_route = live.routes[0] if len(snapshot.routes) == 1 and takes_all(snapshot.routes[0]) else None
+        live.trusted = snapshot.trusted_proxies
         self.front.trust(snapshot.trusted_proxies)
         fields = (name for listener in snapshot.listeners if listener.tls for name, _ in listener.tls.client_fields)
         own(name.encode() for name in fields)

@@ -26,6 +26,7 @@ from lb.core.targets import Preview, Rotation, Service
 from lb.core.visibility import asset_pools, visible
 from lb.http.h1.parse import host_name
 from lb.http.h1.serialize import OMIT_TRAILERS, OMIT_VIA
+from lb.proxy.asked import AskedRequest
 from lb.proxy.mirror import Mirroring
 
 if TYPE_CHECKING:
@@ -454,7 +455,7 @@ class LiveConfig:
     An `Exchange` knows no more of its worker. `DataPlane` replaces the parts between two requests.
     """
 
-    __slots__ = ("context", "copies", "lanes", "no_service", "only_route", "routes", "services", "table")
+    __slots__ = ("context", "copies", "lanes", "no_service", "only_route", "routes", "services", "table", "trusted")
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -462,14 +463,22 @@ class LiveConfig:
         self.lanes: dict[str, Lane] = {}  # by target id
         self.routes: list[LiveRoute] = []
         self.table = RouteTable.build(())
+        self.trusted: tuple[str, ...] = ()  # networks of proxies whose forwarding fields are believed
         self.only_route: LiveRoute | None = None  # it takes every request
         self.copies: set[Exchange] = set()  # of mirrored requests, under way
         self.no_service = LiveService(self, Service("none", ()))  # of a request without a route
 
-    def route_of(self, head: RequestHead) -> LiveRoute | None:
+    def route_of(self, exchange: Exchange) -> LiveRoute | None:
         """The route of a request. `Exchange.start` has this written out."""
-        number = self.table.match(host_name(head.host), head.path if head.path != b"*" else b"/")
-        return None if number is None else self.routes[number]
+        head, table = exchange.head, self.table
+        path = head.path if head.path != b"*" else b"/"
+        number = table.match(host_name(head.host), path, self.asked(exchange) if table.conditional else None)
+        return None if number < 0 else self.routes[number]
+
+    def asked(self, exchange: Exchange) -> AskedRequest:
+        """The request as conditions of routes ask about it."""
+        client = exchange.client
+        return AskedRequest(exchange.head, client.peer, client.tls is not None, client.trusted, self.trusted)
 
     def pool_of(self, lane: Lane) -> LivePool | None:
         """The pool that a lane is in, if the configuration has it still."""

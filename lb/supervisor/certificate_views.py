@@ -12,6 +12,7 @@ from lb.config.resolve import UnusablePair
 from lb.control.certificate_models import AuthorityView, CertificateView, LinkView, NameView, RenewalView, RouteView
 from lb.core.certificates import Certificate, CertificateTable, Choice, TlsServer, covers, folded
 from lb.core.refusals import Refusal, Refused
+from lb.core.targets import EXACT, REGEX
 from lb.supervisor.certificates import Certificates
 from lb.supervisor.issuing import Issuing
 from lb.supervisor.state import State
@@ -157,7 +158,11 @@ class CertificateViews:
         wild = max((host for host in hosts if host.startswith("*.") and name.endswith(host[1:])), key=len, default="")
         host = exact or wild
         found = (route for route in routes if route.host == host)
-        return [RouteView(host=route.host, path=route.path, service=route.service) for route in found]
+        signs = {EXACT: "=", REGEX: "~"}
+        return [
+            RouteView(host=route.host, path=signs.get(route.kind, "") + route.path, service=route.service)
+            for route in found
+        ]
 
     def _view(self, tls: TlsServer, certificate: Certificate) -> CertificateView:
         data = self._state.world.files.get(certificate.digests[0], b"") if certificate.digests else b""

@@ -42,6 +42,7 @@ import uvloop
 from lb.core import orphan
 from lb.core.certificates import digests_of, folded
 from lb.core.challenges import Challenges
+from lb.core.networks import in_networks
 from lb.core.report import Alarm, Report
 from lb.core.targets import Listener, Rotation, Snapshot, Targets
 from lb.net.tls.admission import Admission
@@ -68,7 +69,6 @@ from lb.process.channel import (
 from lb.process.fd_handover import HandoverSocket, ListenerKey
 from lb.process.guard import Guard
 from lb.proxy.crash_counters import cells as crash_counters_of
-from lb.proxy.front import in_networks
 from lb.proxy.plane import DataPlane
 from lb.worker.acceptor import Acceptor
 from lb.worker.handshakes import Handshakes

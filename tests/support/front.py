@@ -215,11 +215,19 @@ class Front:
         """Take a (changed) snapshot; call on the loop's thread."""
         self.version += 1
         options = {**self._service, **changes}
-        route = {
-            key: options.pop(key)
-            for key in ("max_body", "total", "path", "client_certificate", "grpc_web")
-            if key in options
-        }
+        of_route = (
+            "max_body",
+            "total",
+            "path",
+            "client_certificate",
+            "grpc_web",
+            "kind",
+            "match",
+            "steps",
+            "redirect",
+            "answer",
+        )
+        route = {key: options.pop(key) for key in of_route if key in options}
         trusted = options.pop("trusted_proxies", ())
         log = options.pop("access_log", AccessLog("off"))
         addresses = options.pop("addresses", {})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lb.config.check import acme, file_modes, lint_certificates, lint_checks, lint_files
+from lb.config.check import acme, file_modes, lint_certificates, lint_checks, lint_files, routes
 from lb.config.check import lint as lint_module
 from lb.config.check.lint import CODES, lint
 from lb.config.load import examine
@@ -169,6 +169,7 @@ def test_what_is_expected_on_purpose_is_named() -> None:
 def test_codes_are_what_the_warnings_have() -> None:
     places = (Path(lint_module.__file__), Path(lint_checks.__file__), Path(lint_files.__file__))
     places += (Path(lint_certificates.__file__), Path(file_modes.__file__), Path(acme.__file__))
+    places += (Path(routes.__file__),)
     used = [code for place in places for code in re.findall(r'yield \(?\s*"([a-z0-9-]+)",', place.read_text())]
     assert set(used) == set(CODES)
 

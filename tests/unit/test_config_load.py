@@ -248,7 +248,7 @@ watch: yes
         (16, "'timeouts' has no value"),
         (17, "'pools' is missing in services.broken"),
         (20, "there is no service 'greting'"),
-        (22, "routes[1] has the same host and path (any host, path /), so this one is never reached"),
+        (22, "routes[1] (line 21) has the same host and path (any host, path /), so this one is never reached"),
         (23, "watch: 'yes' is a truth value in YAML 1.1 and a text in YAML 1.2"),
     ]
 

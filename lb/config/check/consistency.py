@@ -7,10 +7,10 @@ part. Works on whatever part of the file could be read, so that these errors are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from lb.config.check import acme, listener_tls
+from lb.config.check import acme, listener_tls, routes
 from lb.config.check.messages import did_you_mean, dotted, joined, listed
 from lb.config.model.addresses import Address, parse_bind, parse_target
 from lb.config.model.checks import Check, ClientTls, Hook, Liveness, OnFailure
@@ -31,6 +31,7 @@ class Known:
 
     services: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     acme: tuple[str, ...] = ()
+    line: Callable[[Path], int] = field(default=lambda path: 0)  # of a place in the file; 0: it has none
 
 
 def errors(config: Config, known: Known) -> Iterator[Finding]:
@@ -193,7 +194,6 @@ def _routes(config: Config, known: Known) -> Iterator[Finding]:
             f"'routes' is missing: there are {len(services)} services, and nothing says which request is for which",
             f"Services: {listed(services)}.",
         )
-    seen: dict[tuple[str, str], int] = {}
     for index, route in enumerate(config.routes):
         if route.service not in services:
             hint = joined(did_you_mean(route.service, services), f"Services: {listed(services)}.")
@@ -204,15 +204,7 @@ def _routes(config: Config, known: Known) -> Iterator[Finding]:
                 "no listener verifies clients: every request of this route would get 403",
                 "Add `client: {mode: optional, ca_file: FILE}` to the `tls` of a listener.",
             )
-        matched = (route.host, route.path)
-        if matched in seen:
-            what = f"{route.host or 'any host'}, path {route.path}"
-            yield (
-                ("routes", index),
-                f"routes[{seen[matched]}] has the same host and path ({what}), so this one is never reached",
-                "Remove one of them.",
-            )
-        seen.setdefault(matched, index)
+    yield from routes.errors(config, known.line)
 
 
 def _verifies_clients(config: Config) -> bool:

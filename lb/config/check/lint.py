@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 
-from lb.config.check import lint_checks, lint_files
+from lb.config.check import lint_checks, lint_files, routes
 from lb.config.check.lint_checks import Warned
 from lb.config.load import Loaded
 from lb.config.model.addresses import parse_bind, parse_target
@@ -47,8 +47,8 @@ CODES = frozenset(
     liveness-asks-outside liveness-asks-readiness liveness-before-readiness min-ready-too-many mirror-active
     never-restarted no-check no-check-of-its-own no-grace no-jitter no-route no-weight panic-spread
     panic-threshold per-try-unreachable port-0 preview-twice probed-too-often proxy-protocol-open response-unreachable
-    retries-do-not-fit same-check single-target slow-check slow-detection state-lost target-twice timeout-over-interval
-    timeout-too-short too-many-probes unsafe-method unverified
+    retries-do-not-fit route-order route-unreachable same-check single-target slow-check slow-detection state-lost
+    target-twice timeout-over-interval timeout-too-short too-many-probes unsafe-method unverified
     """.split()  # noqa: SIM905 - a list of so many is harder to read
 )
 
@@ -60,7 +60,8 @@ def lint(loaded: Loaded, now: float | None = None, world: World | None = None) -
     world = world or resolve(loaded.config, 0)
     found: dict[tuple[int, int, str], Problem] = {}
     of_files = () if now is None else lint_files.warnings(loaded.config, now)
-    for code, path, message, hint in chain(warnings(loaded.config, world), of_files):
+    of_routes = routes.warnings(loaded.config, world.snapshot, lambda path: loaded.source.find(path).line)
+    for code, path, message, hint in chain(warnings(loaded.config, world), of_routes, of_files):
         problem = replace(loaded.problem((path, message, hint)), code=code)
         # A block that several aliases share is warned of once.
         found.setdefault((problem.line, problem.column, problem.message), problem)

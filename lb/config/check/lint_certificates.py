@@ -180,13 +180,13 @@ def dates(at: Path, file: str, now: float) -> Iterator[Warned]:
 
 def _names(config: Config, served: list[Leaf]) -> Iterator[Warned]:
     for index, route in enumerate(config.routes):
-        host = route.host
+        host = route.for_host()
         if not host or host.startswith("["):
             continue
         if not any(host in one.names if host.startswith("*.") else one.covers(host) for one in served):
             yield (
                 "certificate-lacks-name",
-                ("routes", index, "host"),
+                ("routes", index, "host") if route.host else ("routes", index, "match", "host"),
                 f"no listener's certificate covers {host}: browsers refuse it",
                 f"Names of the certificates: {_listed(served)}.",
             )

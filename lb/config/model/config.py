@@ -22,9 +22,6 @@ from lb.config.model.fields import (
     Network,
     Percent,
     Period,
-    Reference,
-    RouteHost,
-    RoutePath,
     Size,
     TargetUrl,
     Whole,
@@ -44,6 +41,7 @@ from lb.config.model.listeners import (
     Token,
 )
 from lb.config.model.releases import Analysis, Bake, MirrorTo, Preview, Rollout, Sticky
+from lb.config.model.routes import Match, Route
 from lb.config.model.section import Section
 from lb.config.model.services import (
     Balance,
@@ -61,34 +59,14 @@ from lb.config.model.services import (
 __all__ = [
     "AccessLog", "Acme", "Admin", "AdminTls", "Analysis", "Bake", "Balance", "Breaker", "Canary", "CertificateSource",
     "Check", "ClientAuth", "ClientTls", "Config", "Damping", "Expect", "ExternalAccount", "Hook", "Hsts", "Listener",
-    "ListenerLimits", "ListenerTimeouts", "Liveness", "Log", "MirrorTo", "OnFailure", "Outlier", "Pool", "Preview",
-    "Readiness", "Redirect", "Retries", "Rollout", "Route", "ServerTls", "Service", "SlowStart", "Sticky", "Target",
-    "Timeouts", "Token", "WorkerLimits",
+    "ListenerLimits", "ListenerTimeouts", "Liveness", "Log", "Match", "MirrorTo", "OnFailure", "Outlier", "Pool",
+    "Preview", "Readiness", "Redirect", "Retries", "Rollout", "Route", "ServerTls", "Service", "SlowStart", "Sticky",
+    "Target", "Timeouts", "Token", "WorkerLimits",
 ]  # fmt: skip
 
 #: Keys of the short form: `backends`, and what may stand beside it of the one service that it means.
 SHORT = ("backends", "readiness", "liveness", "balance")
 DEFAULT = "default"
-
-
-class Route(Section):
-    """Which service answers. The most specific host wins, then the longest path."""
-
-    service: Reference
-    """Name of the service."""
-    host: RouteHost = ""
-    """Exact host, without port, or `*.suffix`. Left out: any host."""
-    path: RoutePath = "/"
-    """Path prefix that ends at a segment's border: `/a` matches `/a` and `/a/b`, not `/ab`."""
-    max_body: Size = 0
-    """Bytes of a request's body, without the framing of chunks; a longer one gets 413. 0: no limit. nginx: 1 MiB."""
-    timeout: Duration = 0.0
-    """Longest time for the whole request, instead of the service's `timeouts.total`; `0s`: that one counts."""
-    grpc_web: Flag = False
-    """Take calls of gRPC-Web (`application/grpc-web`, and `-text`), which browsers make, as calls of gRPC."""
-    client_certificate: Flag = False
-    """Only for clients that have shown a certificate; all others get 403. A listener must verify clients: with
-    `client: {mode: optional, ca_file: …}`, the host's other routes are for everybody."""
 
 
 class AccessLog(Section):

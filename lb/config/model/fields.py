@@ -118,9 +118,16 @@ Name = Annotated[
 Reference = Annotated[Word, AfterValidator(validators.not_empty)]
 CheckPath = Annotated[Word, AfterValidator(validators.path), _schema(r"/.*", examples=["/health/readiness"])]
 RoutePath = Annotated[Word, AfterValidator(validators.route_path), _schema(r"/[^?#*]*", examples=["/", "/greeting"])]
+RoutePattern = Annotated[
+    Word, AfterValidator(validators.route_pattern), _schema(r"[\x20-\x7e]+", examples=["/users/[0-9]+"])
+]
 RouteHost = Annotated[Word, AfterValidator(validators.route_host)]
 HeaderName = Annotated[Word, AfterValidator(validators.header_name)]
 HeaderValue = Annotated[Text, AfterValidator(validators.header_value)]
+ParameterName = Annotated[Text, AfterValidator(validators.not_empty)]
+CookieName = Annotated[Word, AfterValidator(validators.cookie_name)]
+ConditionValue = Annotated[Text, AfterValidator(validators.condition_value)]
+RequestMethod = Annotated[Word, AfterValidator(validators.request_method)]
 Method = Annotated[Word, AfterValidator(validators.method)]
 Url = Annotated[
     Word, AfterValidator(validators.url), _schema(r"https?://.+", examples=["https://hooks.example.org/restart"])

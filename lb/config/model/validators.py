@@ -11,6 +11,8 @@ from pydantic_core.core_schema import ValidationInfo
 from lb.config.model import addresses
 from lb.config.model.coerce import parsed, refuse
 from lb.config.model.units import Unreadable
+from lb.core.linear_pattern import BadLinearPattern, LinearPattern
+from lb.core.matching import is_pattern
 
 NAME_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 _NAME = re.compile(NAME_PATTERN)
@@ -20,6 +22,8 @@ _PATH = re.compile(r"/[\x21\x22\x24-\x7e]*")  # visible ASCII but `#`, which nev
 _ROUTE_PATH = re.compile(r"/[\x21\x22\x24-\x3e\x40-\x7e]*")  # nor `?`: a route matches the path alone
 _ROUTE_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
 _URL = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:[/?][\x21-\x7e]*)?")
+
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 
 #: "none" labels requests that no service, pool or target answered.
 _RESERVED = frozenset(("none",))
@@ -52,7 +56,7 @@ def route_path(value: str) -> str:
         prefix = re.sub(r"^~?\*?\s*\^?", "", value).rstrip("$")
         refuse(
             f"{value!r} is a regular expression; a route's path is a prefix",
-            "a path that begins with /, without query or spaces",
+            "a path that begins with /, without query or spaces; `match: {path_regex: …}` takes a regular expression",
             prefix if _ROUTE_PATH.fullmatch(prefix) and re.fullmatch(r"[\w/.~%-]+", prefix) else "",
         )
     if not _ROUTE_PATH.fullmatch(value):
@@ -62,6 +66,43 @@ def route_path(value: str) -> str:
         refuse(f"{value!r} is not a path prefix", "a path that begins with /, without query or spaces", meant)
     if "*" in value:
         refuse(f"{value!r} has a `*`, but a path is a prefix already", "a path prefix", value.partition("*")[0] or "/")
+    return value
+
+
+def route_pattern(value: str) -> str:
+    """A regular expression for a whole path."""
+    try:
+        pattern = LinearPattern(value)
+    except BadLinearPattern as error:
+        refuse(f"{value!r} cannot be a path_regex: {error}", "a regular expression of one pass, for the whole path")
+    if not pattern.matches_some_below(b"/"):
+        meant = f"/{value}" if not value.startswith("/") else ""
+        refuse(f"{value!r} matches no path: a path begins with / and has no query", "/…", meant)
+    return value
+
+
+def condition_value(value: str) -> str:
+    """A value that a request must have: exact, `*`, or a regular expression between slashes."""
+    header_value(value)
+    if is_pattern(value):
+        try:
+            LinearPattern(value[1:-1])
+        except BadLinearPattern as error:
+            refuse(f"{value!r} is no regular expression here: {error}", "a value, `*`, or /regular expression/")
+    return value
+
+
+def cookie_name(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        refuse(f"{value!r} is not a cookie's name", "letters, digits and !#$%&'*+-.^_`|~ (RFC 6265 section 4.1.1)")
+    return value
+
+
+def request_method(value: str) -> str:
+    if not _TOKEN.fullmatch(value) or value == "CONNECT":
+        refuse(f"{value!r} is not a method of a request", "GET, POST or another method")
+    if value != value.upper() and value.upper() in _METHODS:
+        refuse(f"{value!r} is not a method: methods are case-sensitive", "GET, POST …", value.upper())
     return value
 
 

@@ -20,6 +20,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from lb.core.networks import in_networks
 from lb.core.targets import Listener
 from lb.http import proxy_protocol
 from lb.http.h1.chunked import BadChunk, ChunkedBody
@@ -39,7 +40,6 @@ from lb.http.h2.frames import PREFACE_HEAD
 from lb.http.message import RequestFields, RequestHead, ResponseHead
 from lb.net.tls.identity import identity_of
 from lb.proxy.exchange import Exchange
-from lb.proxy.front import in_networks
 from lb.proxy.h1.answer import AnswerWriter
 from lb.proxy.h2.client import Http2Downstream, speaks_http2
 from lb.proxy.private import PrivateConnections

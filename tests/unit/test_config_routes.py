@@ -1,0 +1,106 @@
+"""Routes in the file: what is an error, and what `lb check` warns of, each with the places of both routes."""
+
+from __future__ import annotations
+
+import pytest
+
+from lb.config.check.lint import lint
+from lb.config.diff import diff
+from lb.config.load import examine, load_text
+from lb.config.resolve import resolve
+from lb.config.yaml.problems import ConfigError
+
+SERVICES = "services:\n  s: {pools: {p: {targets: ['h:1', 'h:2']}}}\n  t: {pools: {p: {targets: ['h:3', 'h:4']}}}\n"
+
+
+def errors(*routes: str) -> list[tuple[int, str, str]]:
+    text = SERVICES + "routes:\n" + "".join(f"  - {route}\n" for route in routes)
+    try:
+        load_text(text)
+    except ConfigError as error:
+        return [(each.line, each.message, each.hint) for each in error.problems]
+    return []
+
+
+def warnings(*routes: str, more: str = "") -> list[tuple[int, str, str]]:
+    text = SERVICES + "routes:\n" + "".join(f"  - {route}\n" for route in routes) + more
+    found = lint(examine(text, "f.yaml", {}, base=""))
+    return [(each.line, each.code, each.message) for each in found if each.code.startswith("route-")]
+
+
+@pytest.mark.parametrize(
+    ("route", "message"),
+    [
+        ("{service: s, match: {path: /a, path_exact: /b}}", "path and path_exact are given"),
+        ("{service: s, host: a.org, match: {host: b.org}}", "host is given twice"),
+        ("{service: s, path: /a, match: {path_exact: /b}}", "a path is given here and beside"),
+        ("{service: s, match: {path_regex: '/a(?=b)'}}", "more than one pass"),
+        ("{service: s, match: {path_regex: '(/a)\\1'}}", "is not supported"),
+        ("{service: s, match: {path_regex: '.*a.{20}'}}", "too ambiguous"),
+        ("{service: s, match: {path_regex: 'users/[0-9]+'}}", "matches no path"),
+        ("{service: s, match: {headers: {x: '/(/'}}}", "is no regular expression here"),
+        ("{service: s, match: {method: [get]}}", "methods are case-sensitive"),
+        ("{service: s, match: {method: []}}", "method is empty"),
+        ("{service: s, match: {clients: [300.0.0.0/8]}}", "network"),
+        ("{service: s, match: {protocol: [spdy]}}", "is not one of the choices"),
+    ],
+)
+def test_errors_of_a_route(route: str, message: str) -> None:
+    found = errors(route)
+    assert len(found) == 1, found
+    line, text, _ = found[0]
+    assert line == 5
+    assert message in text
+
+
+def test_two_routes_that_no_request_can_tell_apart() -> None:
+    same = "{service: %s, match: {path: /a, method: [%s], headers: {%s: '1', b: '*'}}}"
+    found = errors(same % ("s", "GET, PUT", "X-A"), "{service: t}", same % ("t", "PUT, GET", "x-a"))
+    assert [(line, text.partition(", so")[0]) for line, text, _ in found] == [
+        (7, "routes[0] (line 5) has the same host, path and conditions (any host, path /a)")
+    ]
+
+
+def test_the_order_of_the_file_decides_between_equals() -> None:
+    found = warnings("{service: s, match: {headers: {a: '1'}}}", "{service: t, match: {headers: {b: '1'}}}")
+    assert [(line, code) for line, code, _ in found] == [(6, "route-order")]
+    assert "routes[0] (/, line 5)" in found[0][2]
+    apart = ("{service: s, match: {headers: {a: '1'}}}", "{service: t, match: {headers: {a: '2'}}}")
+    assert not warnings(*apart, "{service: t, match: {headers: {a: '3'}, method: [GET]}}")
+    assert not warnings("{service: s, match: {clients: [10.0.0.0/8]}}", "{service: s, match: {clients: [11.0.0.0/8]}}")
+
+
+@pytest.mark.parametrize(
+    ("routes", "line", "message"),
+    [
+        (("{service: s}", "{service: t, match: {path_regex: '/.*'}}"), 5, "routes[1] (~/.*, line 6)"),
+        (("{service: s, path: /a}", "{service: t, match: {path_regex: '/a(/.*)?'}}"), 0, ""),
+        (("{service: s, path: /a/}", "{service: t, match: {path_regex: '/a/.*|/a'}}"), 0, ""),
+        (("{service: s}", "{service: t, match: {scheme: https}}"), 6, "no listener has `tls`"),
+        (("{service: s}", "{service: t, match: {protocol: [grpc]}}"), 6, "speaks HTTP/2"),
+        (("{service: s}", "{service: t, path: /a//b}"), 6, "get 400"),
+        (("{service: s, path: /a/}", "{service: t, path: /a//b}"), 6, "get 400"),
+        (("{service: s, path: /a%20b}", "{service: t}"), 0, ""),
+    ],
+)
+def test_routes_that_no_request_reaches(routes: tuple[str, ...], line: int, message: str) -> None:
+    found = [each for each in warnings(*routes) if each[1] == "route-unreachable"]
+    if not line:
+        assert not found
+        return
+    assert [each[0] for each in found] == [line]
+    assert message in found[0][2]
+
+
+def test_changes_of_routes() -> None:
+    def world(*routes: str):
+        return resolve(load_text(SERVICES + "routes:\n" + "".join(f"  - {route}\n" for route in routes)), 1)
+
+    here = world("{service: s}", "{service: s, match: {path_exact: /a}}", "{service: s, match: {method: [GET]}}")
+    there = world("{service: s}", "{service: t, match: {path_exact: /a}}", "{service: s, match: {method: [PUT]}}")
+    said = [f"{change.kind} {change.subject}: {change.text}" for change in diff(here, there).changes]
+    assert said == [
+        "add route /: to its service, for new requests",
+        "drain route /: is gone",
+        "change route =/a: s → t",
+    ]
