@@ -127,7 +127,7 @@ def greeting(started: Supervisor, demo: Demo | None, ink: Ink, log_file: str = "
         addresses = ", ".join(backend.address for backend in demo.backends if backend.pool == pool)
         lines.append(f"   {pool:7} {addresses}")
     for address in demo.left_out:
-        lines.append(f"   not started by --demo: {address} (not of this machine, or TLS)")
+        lines.append(f"   not started by --demo: {address} (not of this machine, or TLS or HTTP/2)")
     if not demo.backends:
         return lines
     name, service = next(iter(started.state.config.services.items()))

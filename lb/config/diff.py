@@ -20,7 +20,7 @@ from lb.config.resolve import World
 from lb.config.tls_values import without_contents
 from lb.core.checks import definition
 from lb.core.renames import Place, Renames, layout_of, renames, split_id
-from lb.core.targets import Listener, Target
+from lb.core.targets import Listener, Target, spoken
 
 #: The parts that outlive another name.
 KEPT = "health, drains and connections are kept"
@@ -131,6 +131,9 @@ def _targets(before: World, after: World, names: Renames) -> Iterator[Change]:
             yield of_target("change", id, f"weight {old} → {new}", field="weight", old=old, new=new)
         if was.tls != target.tls:
             yield of_target("change", id, "TLS settings, for new connections", field="tls")
+        if was.http2 != target.http2:
+            old, new = (spoken(each.http2) for each in (was, target))
+            yield of_target("change", id, f"speaks {new} instead of {old}", field="protocol", old=old, new=new)
     moved = {former for formers in names.targets.values() for former in formers}
     gone = [id for id in before.targets if id not in after.targets and id not in moved]
     replaced = _replaced(before, after, names, set(gone))

@@ -333,7 +333,8 @@ def _canary(canary: model.Canary) -> tuple[Target, CheckSpec]:
     address = parse_target(canary.url)
     tls = TlsClient() if address.tls else None
     # No service can be called "none", so the canary cannot be mistaken for a target.
-    target = Target(f"none/none/{address.text}", "none", "none", address.host, address.port, tls=tls)
+    place = f"none/none/{address.text}", "none", "none", address.host, address.port
+    target = Target(*place, tls=tls, http2=address.http2)
     return target, _spec(canary.readiness, target)
 
 
@@ -375,6 +376,7 @@ def _target(service_name: str, pool_name: str, service: model.Service, target: m
         port=address.port,
         weight=target.weight,
         tls=_tls(target.tls or service.tls or model.ClientTls()) if address.tls else None,
+        http2=address.http2,
     )
 
 
@@ -470,6 +472,7 @@ def _spec(check: model.Check, target: Target) -> CheckSpec:
         tls=tls,
         grpc_service=check.grpc_service,
         command=tuple(check.command),
+        http2=target.http2 and not elsewhere and protocol in ("http", "https"),
     )
 
 

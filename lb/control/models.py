@@ -59,6 +59,8 @@ class TargetView(TrafficView):
     """`service/pool/host:port`."""
     address: str
     """Where requests are sent."""
+    protocol: str = "HTTP/1.1"
+    """The protocol that is spoken to it: `HTTP/1.1` or `HTTP/2.0`."""
     resolved: list[str] = []
     """The IP addresses that requests go to, where the target is given by name; the first one while it accepts."""
     state: State

@@ -5,7 +5,7 @@ Durations are seconds, sizes bytes. Defaults are the documented ones; `config` f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from lb.core.targets import Target, TlsClient
@@ -44,6 +44,8 @@ class CheckSpec:
     tls: TlsClient | None = None
     grpc_service: str = ""
     command: tuple[str, ...] = ()
+    #: `http` and `https` ask over HTTP/2, as the target speaks it. (Not in `repr`: `identity` of other checks stays.)
+    http2: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,5 +79,5 @@ def definition(spec: CheckSpec) -> CheckSpec:
 
 def identity(target: Target, spec: CheckSpec) -> str:
     """Short name of "this question, asked of this address": a verdict that outlives a restart is kept by it."""
-    asked = repr((target.host, target.port, target.tls, definition(spec)))
+    asked = repr((target.host, target.port, target.tls, definition(spec))) + (" over HTTP/2" if spec.http2 else "")
     return sha256(asked.encode()).hexdigest()[:20]

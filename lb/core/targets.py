@@ -42,6 +42,11 @@ class Target:
     addresses: tuple[str, ...] = ()
 
 
+def spoken(http2: bool) -> str:
+    """The protocol that is spoken to a target, as people and logs are told."""
+    return "HTTP/2.0" if http2 else "HTTP/1.1"
+
+
 @dataclass(frozen=True, slots=True)
 class Pool:
     """One version of a service: `blue`, `green`, …"""

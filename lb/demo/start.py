@@ -50,7 +50,7 @@ class Demo:
 
     def __init__(self) -> None:
         self.backends: list[Backend] = []
-        self.left_out: list[str] = []  # targets that are not of this machine, or speak TLS
+        self.left_out: list[str] = []  # targets that are not of this machine, or speak TLS or HTTP/2
         self._chosen: dict[tuple[str, str, int], int] = {}  # (service, pool, place in it) → port in place of 0
 
     def start(self, config: Config) -> Config:
@@ -97,7 +97,7 @@ class Demo:
             free = not address.unix and not address.port
             if free:
                 address = replace(address, port=self._chosen.get((service_name, name, place), 0))
-            if address.tls or not address.loopback:
+            if address.tls or address.http2 or not address.loopback:
                 if address.text not in self.left_out:
                     self.left_out.append(address.text)
             # One address in two pools is one backend.

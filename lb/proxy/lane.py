@@ -31,7 +31,7 @@ from lb.core.retry import (
     UNREACHABLE,
     Failure,
 )
-from lb.core.targets import Service, Target
+from lb.core.targets import Service, Target, spoken
 
 if TYPE_CHECKING:
     from lb.proxy.context import Context
@@ -649,6 +649,8 @@ def _places(addresses: tuple[str, ...], port: int) -> tuple[Address, ...]:
 def _log_fragment(target: Target) -> bytes:
     """How a line of the access log names a target."""
     text = f',"service":"{target.service}","pool":"{target.pool}","target":"{target.id}"'
+    if target.http2:
+        text += f',"target_protocol":"{spoken(target.http2)}"'
     return text.encode("latin-1", "replace")
 
 

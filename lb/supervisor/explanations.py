@@ -98,7 +98,7 @@ class Explanations:
             kind="target",
             summary=found.summary,
             predicate=found.predicate,
-            lines=[*found.lines, *self._resolved(target)],
+            lines=[*found.lines, *_protocol(target), *self._resolved(target)],
             probes=[probe_view(each) for each in reversed(seen[-10:])],
             runs=[run_view(run) for run in reversed(self._probe_history.of(target.id))],
         )
@@ -227,3 +227,10 @@ def _of_renewal(renewal: RenewalView) -> list[str]:
     if renewal.failed_at is not None:
         lines.append(f"The last attempt failed {span(now - renewal.failed_at)} ago: {renewal.failure}.")
     return lines
+
+
+def _protocol(target: Target) -> list[str]:
+    if not target.http2:
+        return []
+    how = "as the TLS handshake chooses it" if target.tls is not None else "with prior knowledge"
+    return [f"Requests go to it over HTTP/2, {how}. WebSockets do not."]

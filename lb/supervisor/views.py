@@ -28,7 +28,7 @@ from lb.core.lifecycle import Health, Seen, in_rotation, shown, shown_since
 from lb.core.report import PoolTally, TargetTally
 from lb.core.rotation import given_shares, is_served
 from lb.core.runs import Run, sentence
-from lb.core.targets import Pool, Service, Target
+from lb.core.targets import Pool, Service, Target, spoken
 from lb.health.monitor import Monitor
 from lb.supervisor.admin_port import AdminPort
 from lb.supervisor.certificate_views import renewal_views
@@ -213,6 +213,7 @@ class Views:
         return TargetView(
             id=target.id,
             address=target.host if not target.port else f"{target.host}:{target.port}",
+            protocol=spoken(target.http2),
             resolved=list(self._monitor.addresses.get(target.id, ())),
             state=shown(health, now),
             since=unix(shown_since(health, now)),

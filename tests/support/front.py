@@ -94,8 +94,8 @@ class Origin:
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        server = await asyncio.start_server(self._serve, host, port)
+    async def start(self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        server = await asyncio.start_server(self._serve, host, port, ssl=tls)
         self.port = server.sockets[0].getsockname()[1]
         self._server = server
 
@@ -128,7 +128,8 @@ class Origin:
 class Front:
     """One data plane with one listener, in a thread. `tls` is the server's context, if clients are to speak TLS;
     `unix` the path of a socket to listen on instead of a port. Without `serves`, handshakes are all that TLS is for.
-    `http2`: targets speak HTTP/2, over TLS with `target_tls`. `script` is what the origins play from the start."""
+    `http2`: targets speak HTTP/2. `target_tls`: they are spoken to over TLS, with `origin_tls` at the origins. `script`
+    is what the origins play from the start."""
 
     def __init__(
         self,
@@ -141,6 +142,7 @@ class Front:
         serves: bool = True,
         http2: bool = False,
         target_tls: TlsClient | None = None,
+        origin_tls: ssl.SSLContext | None = None,
         script: Script | None = None,
         **service: Any,
     ) -> None:
@@ -153,7 +155,7 @@ class Front:
         self._unix = unix
         self._serves = serves
         self._service = service
-        self._http2, self._target_tls = http2, target_tls
+        self._http2, self._target_tls, self._origin_tls = http2, target_tls, origin_tls
         if script is not None:
             for origin in self.origins:
                 origin.script = script
@@ -179,7 +181,7 @@ class Front:
         self.loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         for origin in self.origins:
-            await origin.start()
+            await origin.start(tls=self._origin_tls)
         self.plane = DataPlane(worker=0, loop=self.loop, alarm=self.alarms.append)
         self.targets = tuple(
             Target(f"s/p/127.0.0.1:{port}", "s", "p", "127.0.0.1", port, tls=self._target_tls, http2=self._http2)

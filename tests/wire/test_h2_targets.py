@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from hyperframe.frame import PingFrame
 
-from lb.core.targets import Retries, Timeouts
+from lb.core.targets import Retries, Timeouts, TlsClient
 from lb.http.h2 import client_connection
 from tests.support.eventually import eventually
 from tests.support.front import Front, Origin, answers_ok, read_answer, status_of, with_listener
@@ -373,6 +376,28 @@ def test_a_target_that_speaks_http1_alone() -> None:
         answer = front.send(get(b"/"))
         assert status_of(answer) == 502
         assert not [request for request in front.origin.requests if b"Host" in request]
+        eventually(front.at_rest)
+
+
+@pytest.mark.parametrize("chosen", ["h2", "http/1.1"])
+def test_over_tls_http2_has_to_be_chosen(chosen: str, tmp_path: Path) -> None:
+    """[35]"""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    context.set_alpn_protocols([chosen])
+    tls = TlsClient(ca_file=str(tmp_path / "ca.pem"))
+    seen: list[Asked] = []
+
+    def keep(peer: Peer, asked: Asked) -> None:
+        seen.append(asked)
+        peer.answer(asked.stream)
+
+    with to_h2(keep, target_tls=tls, origin_tls=context, retries=Retries(0)) as front:
+        answers = [status_of(front.send(get(b"/"))) for _ in range(2)]
+        assert answers == ([200, 200] if chosen == "h2" else [502, 502])
+        assert [asked[":scheme"] for asked in seen] == (["https", "https"] if chosen == "h2" else [])
         eventually(front.at_rest)
 
 

@@ -8,7 +8,7 @@ part. Works on whatever part of the file could be read, so that these errors are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lb.config.check import acme, listener_tls, routes
 from lb.config.check.messages import did_you_mean, dotted, joined, listed
@@ -230,7 +230,7 @@ def _targets(at: Path, service: Service) -> Iterator[Finding]:
             seen.setdefault(address.text, index)
             if target.tls is not None:
                 if not address.tls:
-                    hint = f"Write {Address(address.host, address.port, True).url}." if not address.unix else ""
+                    hint = f"Write {replace(address, tls=True).url}." if not address.unix else ""
                     yield (*path, "tls"), f"tls is set, but {target.url} is spoken to without TLS", hint
                 yield from _key_pair((*path, "tls"), target.tls)
     if service.tls is not None:

@@ -1,8 +1,9 @@
 """The two kinds of address in the file: where a listener binds, and where a target is.
 
 A bind is `host:port`, `[v6]:port`, `:port` (all addresses) or `unix:/path`. A target is `http://host:port`,
-`https://host:port`, `host:port` or `unix:/path`. A target's id ends in the same spelling, so that one address has one
-name. Port 0 is allowed everywhere: a listener gets a free port then, and a demo target likewise.
+`https://host:port`, `h2c://host:port`, `h2://host:port`, `host:port` or `unix:/path`. A target's id ends in
+`host:port` or `unix:/path`, whatever the scheme: one address has one name. Port 0 is allowed everywhere: a listener
+gets a free port then, and a demo target likewise.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from functools import lru_cache
 from lb.config.model.units import Unreadable
 
 BINDS_ALLOWED = "host:port, [IPv6]:port, :port or unix:/path"
-TARGETS_ALLOWED = "http://host:port, https://host:port, host:port or unix:/path"
+TARGETS_ALLOWED = "http://host:port, https://host:port, h2c://host:port, h2://host:port, host:port or unix:/path"
 NETWORKS_ALLOWED = "an IP address or network, such as 10.0.0.0/8, 192.0.2.7 or fd00::/8"
 
 _HOST_PORT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:/\[\]@?#]*))(?::(?P<port>[0-9]{1,6}))?")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+
+#: (TLS, HTTP/2, default port) of a target, by the scheme of its URL.
+_SCHEMES = {"http": (False, False, 80), "https": (True, False, 443), "h2c": (False, True, 80), "h2": (True, True, 443)}
 
 #: The kernel's bound on a Unix socket's path, less the closing zero (unix(7)).
 _LONGEST_PATH = 107
@@ -34,6 +38,7 @@ class Address:
     host: str
     port: int
     tls: bool = False
+    http2: bool = False
 
     @property
     def unix(self) -> bool:
@@ -50,7 +55,7 @@ class Address:
     def url(self) -> str:
         if self.unix:
             return self.host
-        return f"{'https' if self.tls else 'http'}://{self.text}"
+        return f"{scheme_of(self.tls, self.http2)}://{self.text}"
 
     @property
     def loopback(self) -> bool:
@@ -61,6 +66,11 @@ class Address:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def scheme_of(tls: bool, http2: bool) -> str:
+    """The scheme of a target's URL."""
+    return next(scheme for scheme, (secure, second, _) in _SCHEMES.items() if (secure, second) == (tls, http2))
 
 
 def parse_bind(text: str) -> Address:
@@ -84,13 +94,12 @@ def parse_bind(text: str) -> Address:
 def parse_target(text: str) -> Address:
     if text.startswith("unix:"):
         return Address(_unix(text, TARGETS_ALLOWED), 0)
-    tls, rest, default = False, text, None
+    tls, http2, rest, default = False, False, text, None
     if match := _SCHEME.fullmatch(text):
         scheme, rest = match[1].lower(), match[2]
-        if scheme not in ("http", "https"):
+        if scheme not in _SCHEMES:
             raise Unreadable(f"{text!r} has the scheme {scheme!r}", TARGETS_ALLOWED, f"http://{rest}")
-        tls = scheme == "https"
-        default = 443 if tls else 80
+        tls, http2, default = _SCHEMES[scheme]
         rest, _, path = rest.partition("/")
         if path or "?" in rest or "#" in rest:
             bare = f"{scheme}://{re.split(r'[?#]', rest)[0]}"
@@ -113,7 +122,7 @@ def parse_target(text: str) -> Address:
         raise Unreadable(f"{text!r} is an address to listen on, not one to connect to", TARGETS_ALLOWED)
     if port is None:
         raise Unreadable(f"{text!r} has no port", TARGETS_ALLOWED, f"{text}:8080")
-    return Address(host, port, tls)
+    return Address(host, port, tls, http2)
 
 
 def parse_network(text: str) -> str:

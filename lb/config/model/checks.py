@@ -84,7 +84,8 @@ class Check(Section):
     """`http`: a request is answered as `expect` says. `https`: the same over TLS. `tcp`: the connection is accepted.
     `grpc`: `grpc.health.v1` answers SERVING. `command`: a program ends with status 0. `none`: never probed, taken as
     ready. Left out: `command` or `grpc` if `command` or `grpc_service` is given, `http` if anything about HTTP is
-    (`path`, `expect`, …), else `tcp`. An `http` check of an `https://` target on its own port uses TLS as well."""
+    (`path`, `expect`, …), else `tcp`. An `http` check of an `https://` target on its own port uses TLS as well, and
+    one of an `h2c://` or `h2://` target HTTP/2."""
     path: CheckPath = "/"
     """Path (and query) that is asked for."""
     method: Method = "GET"

@@ -41,13 +41,14 @@ class Target(Section):
     """One backend address."""
 
     url: TargetUrl
-    """`http://host:port`, `https://host:port`, `host:port` or `unix:/path`; without a path, since the client's is
-    passed on. With `lb run --demo`, port 0 takes a free port."""
+    """`http://host:port`, `https://host:port`, `h2c://host:port`, `h2://host:port`, `host:port` or `unix:/path`;
+    without a path, since the client's is passed on. `h2c` is HTTP/2 with prior knowledge, `h2` is HTTP/2 over TLS. With
+    `lb run --demo`, port 0 takes a free port."""
     weight: Annotated[Whole, Bounds(0, 1000)] = 1
     """Its share of the pool's requests, relative to the other targets; 0: none, but it is still probed. At most
     1000."""
     tls: ClientTls | None = None
-    """TLS towards an `https://` target. Left out: the service's `tls`."""
+    """TLS towards an `https://` or `h2://` target. Left out: the service's `tls`."""
     readiness: AnyReadiness | None = None
     """Options of the readiness check that differ for this target; the pool's count for the rest."""
     liveness: AnyLiveness | None = None
@@ -275,7 +276,8 @@ class Service(Section):
     damping: Damping = Field(default_factory=Damping)
     """Hold-down for targets that flap."""
     tls: ClientTls | None = None
-    """TLS towards the `https://` targets. Left out: certificates are verified against the system's authorities."""
+    """TLS towards the `https://` and `h2://` targets. Left out: certificates are verified against the system's
+    authorities."""
     host_header: HeaderValue = ""
     """Host header towards the targets. Left out: the client's is passed on."""
     via: Flag = True

@@ -100,7 +100,7 @@ routes:
 | size | `64KiB`, `10MiB`, `512` | a bare number counts bytes; `kB`, `MB` are powers of ten |
 | percentage | `20%`, `0.5%` | |
 | statuses | `200`, `200-299`, `200-299,304` | a list of them will do as well; with a comma inside `{ }` put it in quotes |
-| target URL | `http://host:port`, `https://host:port`, `host:port`, `unix:/path` | without a path; an IPv6 address in brackets, and in quotes inside `[ ]` |
+| target URL | `http://host:port`, `https://host:port`, `h2c://host:port` (HTTP/2), `h2://host:port` (HTTP/2 over TLS), `host:port`, `unix:/path` | without a path; an IPv6 address in brackets, and in quotes inside `[ ]` |
 | address | `host:port`, `[IPv6]:port`, `:port`, `unix:/path` | port 0 takes a free one |
 | file | a path | relative ones begin at the configuration file's folder |
 | name | letters, digits, `.`, `_`, `-`; at most 63 | `none` is taken |

@@ -17,6 +17,7 @@ from lb.health.probes.command import CommandProbe
 from lb.health.probes.dial import Dialer, failure, spell_at
 from lb.health.probes.grpc import GrpcProbe
 from lb.health.probes.http import HttpProbe
+from lb.health.probes.http2 import Http2Probe
 from lb.health.probes.inline import OnVerdict, PendingProbe
 from lb.health.probes.tcp import TcpProbe
 
@@ -51,7 +52,7 @@ def build(target: Target, spec: CheckSpec, dialer: Dialer) -> Probe:
     """The probe for a check. Raises ValueError for an unknown protocol."""
     match spec.protocol:
         case "http" | "https":
-            return HttpProbe(target, spec, dialer)
+            return (Http2Probe if spec.http2 else HttpProbe)(target, spec, dialer)
         case "tcp":
             return TcpProbe(target, spec, dialer)
         case "grpc":

@@ -37,22 +37,22 @@ class HttpProbe:
     def __init__(self, target: Target, spec: CheckSpec, dialer: Dialer) -> None:
         self.spec = spec
         self.dialer = dialer
-        self._host, self._port = place_of(target, spec)
-        self._tls: TlsClient | None = None
+        self.host, self.port = place_of(target, spec)
+        self.tls: TlsClient | None = None
         if spec.protocol == "https":
-            self._tls = spec.tls or target.tls or TlsClient()
+            self.tls = spec.tls or target.tls or TlsClient()
         #: The address of an inline probe. None: the probe needs TLS, a look-up or a Unix socket.
-        self._place = literal(self._host, self._port) if self._tls is None else None
+        self._place = literal(self.host, self.port) if self.tls is None else None
         self._wanted = Wanted(spec.expect)
-        self.question = request_bytes(spec, self._host, self._port, self._tls is not None)
+        self.question = request_bytes(spec, self.host, self.port, self.tls is not None)
         self._conversation: _Conversation | None = None
         self._costly = False  # a pattern has taken longer than `AT_ONCE` on an answer of this target
-        self.where = spell(self._host, self._port)
+        self.where = spell(self.host, self.port)
 
     @property
     def asked(self) -> str:
         lines = self.question.decode("latin-1").strip().replace("\r\n", "\n")
-        return f"{'TLS to ' if self._tls else ''}{self.where}\n{lines}"
+        return f"{'TLS to ' if self.tls else ''}{self.where}\n{lines}"
 
     @property
     def expected(self) -> str:
@@ -64,7 +64,7 @@ class HttpProbe:
         return ", ".join(wanted) + f", within {self.spec.timeout:g} s"
 
     def begin(self, timeout: float, on_verdict: OnVerdict, at: str = "") -> PendingProbe | None:
-        place = literal(at, self._port) if at and self._tls is None else self._place
+        place = literal(at, self.port) if at and self.tls is None else self._place
         if place is None:
             return None
         question = _Question(self, on_verdict, at)
@@ -74,11 +74,11 @@ class HttpProbe:
     async def run(self, at: str = "") -> Verdict:
         began = monotonic()
         self._conversation = None
-        context = await self.dialer.contexts.get(self._tls, HTTP1) if self._tls is not None else None
+        context = await self.dialer.contexts.get(self.tls, HTTP1) if self.tls is not None else None
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         conversation = self._conversation = _Conversation(self.question, self.answer(), done)
         try:
-            await self.dialer.open(lambda: conversation, self._host, self._port, context, self._tls, at)
+            await self.dialer.open(lambda: conversation, self.host, self.port, context, self.tls, at)
             await done
             seconds = monotonic() - began
             return self.judge(conversation.answer, seconds) or await self.judge_aside(conversation.answer, seconds)
@@ -119,7 +119,7 @@ class HttpProbe:
         head = answer.head
         interim = head is not None and head.status < 200
         if not connected:
-            text = "no connection" if self._tls is None else "no connection with TLS"
+            text = "no connection" if self.tls is None else "no connection with TLS"
         elif head is None:
             text = "connected, but no answer"
         elif answer.done:
