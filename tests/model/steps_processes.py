@@ -16,6 +16,8 @@ from tests.model.world import World
 
 #: Seconds that requests may go on in a worker that ends by itself.
 OWN_DRAIN = 60.0
+#: Turns of the loop within which most upgrades are over.
+TURNS_OF_AN_UPGRADE = 600
 #: Seconds within which what is known is on the disk.
 REMEMBERED = 2.5
 
@@ -149,6 +151,34 @@ async def step_upgrade(world: World, dice: random.Random) -> str:
         return f"refused: {answer}"
     await asyncio.sleep(0.1)
     return "done"
+
+
+@rule(2, "restart")
+async def step_stop_within_an_upgrade(world: World, dice: random.Random) -> str:
+    """SIGUSR2, and SIGTERM at any moment of what it begins: neither lb is left, nor a worker of either."""
+    await background(world, dice)
+    old = world.supervising
+    assert old is not None
+    world.excuse("restart")
+    old.send_signal(12)
+    turns = dice.randrange(TURNS_OF_AN_UPGRADE)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    who = old if old.returncode is None else world.supervising
+    assert who is not None
+    who.send_signal(15)
+    until = CLOCK.now + 60.0
+    while world.processes.living("supervisor") and CLOCK.now < until:  # noqa: ASYNC110 - two processes end
+        await asyncio.sleep(0.1)
+    left = world.processes.living("supervisor") + world.processes.living("worker")
+    if left:
+        world.violate("6 nothing is left", f"{[each.kind for each in left]} after a stop {turns} turns into an upgrade")
+    world.supervisor = world.supervising = None
+    await asyncio.sleep(0.5)
+    after_restart(world, 7.0)
+    await world.start()
+    after_restart(world, 7.0)
+    return f"after {turns} turns"
 
 
 @rule(1, "restart")
