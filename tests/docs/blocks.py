@@ -109,7 +109,9 @@ class Desk:
         for name in ("examples", "contrib"):
             shutil.copytree(REPO / name, directory / name)
         self.write("backends.yaml", (REPO / "backends.yaml").read_text())
-        self.write("etc/lb-token/token", "a-token-of-the-reader-s\n")
+        for holder in ("operators", "prometheus", "pods"):
+            self.write(f"etc/lb-tokens/{holder}", f"a-token-of-the-{holder}\n")
+        self.write("etc/lb-token/token", "a-token-of-the-pods\n")
         self.environment = {
             **ENVIRONMENT,
             "PATH": f"{Path(sys.executable).parent}:{ENVIRONMENT['PATH']}:/usr/sbin",

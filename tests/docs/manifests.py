@@ -64,8 +64,8 @@ POD = shape(
     terminationGracePeriodSeconds=WHOLE,
     securityContext=shape(runAsNonRoot=YES_NO, fsGroup=WHOLE, seccompProfile=shape(type=TEXT)),
     volumes=listed(
-        shape("name", name=TEXT, configMap=shape("name", name=TEXT), secret=shape("secretName", secretName=TEXT),
-              emptyDir=shape()),
+        shape("name", name=TEXT, configMap=shape("name", name=TEXT),
+              secret=shape("secretName", secretName=TEXT, defaultMode=WHOLE), emptyDir=shape()),
     ),
 )  # fmt: skip
 CLAIM = shape(
@@ -182,8 +182,10 @@ def _check_lb(config_map: str, text: str, services: dict[str, Json], workloads: 
     # The image's command is `lb run /etc/lb/backends.yaml` (test_container.py holds it against the Dockerfile).
     assert volumes[places["/etc/lb"]]["configMap"]["name"] == config_map
     assert str(config.state_dir) in places, f"the state in {config.state_dir} would not outlive the pod"
-    token = str(config.admin.token_file or "")
-    assert token.rpartition("/")[0] in places, f"nothing is mounted where {token} is"
+    tokens = [file for _, file in config.admin.token_files()]
+    assert tokens
+    for token in tokens:
+        assert token.rpartition("/")[0] in places, f"nothing is mounted where {token} is"
     assert pod["terminationGracePeriodSeconds"] > config.lame_duck + config.drain, "killed before it has drained"
     bound = {int(listener.bind.rpartition(":")[2]) for listener in config.listeners}
     admin = int(config.admin.bind.rpartition(":")[2])
