@@ -145,3 +145,25 @@ def test_warnings_about_two_certificates_and_a_default(folder: Path) -> None:
     assert codes(folder, f"    certificates: [{pairs[0]}]\n    default: b.test\n") == ["certificate-no-default"]
     routes = "routes: [{service: default, host: b.test}]\n"
     assert codes(folder, f"    certificates: [{pairs[0]}]\n", routes) == ["certificate-lacks-name"]
+
+
+@pytest.mark.parametrize(
+    ("source", "hosts", "lacking"),
+    [
+        ("acme: le, names: [b.test]", "a.test b.test", 0),
+        ("acme: le, names: [b.test]", "a.test B.TEST c.test", 1),
+        ("acme: le, names: [b.test]", "x.b.test *.b.test", 2),
+        ("authority: internal", "a.test b.test *.c.test", 0),
+        ("authority: internal, names: ['*.b.test']", "a.test x.b.test *.b.test", 0),
+        ("authority: internal, names: ['*.b.test']", "b.test x.y.b.test", 2),
+    ],
+)
+def test_names_whose_certificates_lb_orders_are_covered(folder: Path, source: str, hosts: str, lacking: int) -> None:
+    """They are covered before the first certificate is on the disk; other hosts are a finding all the same."""
+    ROOT.issue("a.test", ends=20 * DAY).write(folder, "a.test")
+    tls = f"    certificates: [{{{PAIR.format('a.test')}}}, {{{source}}}]\n"
+    routes = "".join(f"  - {{service: default, host: '{host}'}}\n" for host in hosts.split())
+    more = f"acme: {{le: {{challenge: tls-alpn-01}}}}\nstate_dir: state\nroutes:\n{routes}"
+    assert codes(folder, tls, more) == ["certificate-lacks-name"] * lacking
+    assert codes(folder, f"{tls}    default: a.test\n", more) == ["certificate-lacks-name"] * lacking
+    assert "certificate-no-default" in codes(folder, f"{tls}    default: z.test\n", more)

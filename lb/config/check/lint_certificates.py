@@ -17,9 +17,10 @@ from lb.config.check.certificates import SOON, Leaf
 from lb.config.check.file_modes import mode
 from lb.config.check.lint_checks import Warned
 from lb.config.model.config import Config
-from lb.config.model.listeners import ServerTls
+from lb.config.model.listeners import CertificateSource, ServerTls
+from lb.config.resolve import internal_names
 from lb.config.yaml.tree import Path
-from lb.core.certificates import Certificate, CertificateTable, TlsServer, folded
+from lb.core.certificates import Certificate, CertificateTable, TlsServer, covers, folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +36,16 @@ def warnings(config: Config, now: float) -> Iterator[Warned]:
     """All warnings about listeners' certificates."""
     served: list[_Found] = []
     plain = False
-    waits = False  # for certificates that are not on the disk yet
+    expected: list[str] = []  # names whose certificates lb orders or makes: they may not be on the disk yet
     for index, listener in enumerate(config.listeners):
         if listener.tls is None:
             plain = plain or listener.redirect is None
             continue
         at: Path = ("listeners", index, "tls")
         found: list[_Found] = []
+        ordered: list[str] = []
         for position, source in enumerate(listener.tls.sources()):
-            waits = waits or source.acme is not None or source.authority is not None
+            ordered += _ordered(source, config)
             path = (*at, *listener.tls.source_path(position))
             if source.cert_file is not None and source.key_file is not None:
                 found += _served((*path, "cert_file"), source.cert_file)
@@ -57,11 +59,18 @@ def warnings(config: Config, now: float) -> Iterator[Warned]:
             yield from dates(each.path, each.cert_file, now)
             yield from _chain(each)
         yield from _twice(found, now)
-        if not waits:
-            yield from _default(at, listener.tls, found)
+        yield from _default(at, listener.tls, [each.leaf for each in found], ordered)
         served += found
-    if served and not plain and not waits:
-        yield from _names(config, [each.leaf for each in served])
+        expected += ordered
+    if (served or expected) and not plain:
+        yield from _names(config, [each.leaf for each in served], expected)
+
+
+def _ordered(source: CertificateSource, config: Config) -> list[str]:
+    """The names that a source has certificates of an authority for, or will have."""
+    if source.acme is None and source.authority is None:
+        return []
+    return source.names or list(internal_names(config))
 
 
 def _served(path: Path, cert_file: str) -> list[_Found]:
@@ -141,13 +150,13 @@ def _twice(found: list[_Found], now: float) -> Iterator[Warned]:
                 )
 
 
-def _default(at: Path, tls: ServerTls, found: list[_Found]) -> Iterator[Warned]:
-    if tls.default and found and not any(each.leaf.covers(tls.default) for each in found):
+def _default(at: Path, tls: ServerTls, served: list[Leaf], ordered: list[str]) -> Iterator[Warned]:
+    if tls.default and (served or ordered) and not _is_covered(tls.default, served, ordered):
         yield (
             "certificate-no-default",
             (*at, "default"),
             f"no certificate covers {tls.default}: clients that name no host are refused",
-            f"Names of the certificates: {_listed([each.leaf for each in found])}.",
+            f"Names of the certificates: {_listed(served, ordered)}.",
         )
 
 
@@ -178,22 +187,28 @@ def dates(at: Path, file: str, now: float) -> Iterator[Warned]:
         )
 
 
-def _names(config: Config, served: list[Leaf]) -> Iterator[Warned]:
+def _names(config: Config, served: list[Leaf], ordered: list[str]) -> Iterator[Warned]:
     for index, route in enumerate(config.routes):
         host = route.for_host()
         if not host or host.startswith("["):
             continue
-        if not any(host in one.names if host.startswith("*.") else one.covers(host) for one in served):
+        if not _is_covered(host, served, ordered):
             yield (
                 "certificate-lacks-name",
                 ("routes", index, "host") if route.host else ("routes", index, "match", "host"),
                 f"no listener's certificate covers {host}: browsers refuse it",
-                f"Names of the certificates: {_listed(served)}.",
+                f"Names of the certificates: {_listed(served, ordered)}.",
             )
 
 
-def _listed(served: list[Leaf]) -> str:
-    names = list(dict.fromkeys(name for one in served for name in one.names))
+def _is_covered(host: str, served: list[Leaf], ordered: list[str]) -> bool:
+    """Whether a certificate covers a host; one for a wildcard covers a route's wildcard."""
+    names = [*(name for one in served for name in one.names), *map(folded, ordered)]
+    return host in names if host.startswith("*.") else any(covers(name, folded(host)) for name in names)
+
+
+def _listed(served: list[Leaf], ordered: list[str]) -> str:
+    names = list(dict.fromkeys([*(name for one in served for name in one.names), *ordered]))
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return (", ".join(names[:10]) or "none") + more
 
