@@ -47,9 +47,9 @@ from lb.core.report import Alarm, Report
 from lb.core.targets import Listener, Rotation, Snapshot, Targets
 from lb.net.tls.admission import Admission
 from lb.net.tls.client_hello import ClientHello
-from lb.net.tls.contexts import ACME_ALPN, challenge_context
-from lb.net.tls.selection import UNRECOGNIZED_NAME, Alert, Select, Selected
-from lb.net.tls.session import Buffers
+from lb.net.tls.contexts import ACME_ALPN, alpn_of, challenge_context
+from lb.net.tls.selection import NO_APPLICATION_PROTOCOL, UNRECOGNIZED_NAME, Alert, Select, Selected
+from lb.net.tls.session import NO_SHARED_PROTOCOL, Buffers
 from lb.net.tls.store import CertificateStore
 from lb.net.tls.transport import TlsListener
 from lb.process import descriptors, fd_handover
@@ -517,6 +517,7 @@ class Worker:
         if listener.tls is None:
             return None
         store, bind = self._certificates, listener.bind
+        accepted = frozenset(alpn_of(listener.tls.alpn))
 
         def select(hello: ClientHello) -> Selected | Alert:
             if hello.alpn == _CHALLENGE and (challenge := self._challenges.get(hello.server_name)) is not None:
@@ -524,6 +525,8 @@ class Worker:
             selected = store.select(bind, hello.server_name)
             if selected is None:
                 return Alert(UNRECOGNIZED_NAME, "unrecognized_name")
+            if hello.alpn and accepted.isdisjoint(hello.alpn):
+                return Alert(NO_APPLICATION_PROTOCOL, NO_SHARED_PROTOCOL)
             may_ask = store.host_check(bind, selected.policy)
             return Selected(selected.context, selected.choice.matched, selected.policy, may_ask)
 

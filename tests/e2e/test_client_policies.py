@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.certificates import Authority
+from tests.support.eventually import eventually
 from tests.support.h2_client import Client
 from tests.support.stage import Lb, Stage
 
@@ -120,6 +121,37 @@ def test_the_least_version_is_the_names_own(lb: Lb) -> None:
     with pytest.raises(ssl.SSLError):
         ask(lb, "d.test", "d.test", most=ssl.TLSVersion.TLSv1_2)
     assert ask(lb, "a.test", "d.test", most=ssl.TLSVersion.TLSv1_2) == [421]
+
+
+@pytest.mark.parametrize(
+    ("offered", "agreed"),
+    [
+        ([], None),
+        (["http/1.1"], "http/1.1"),
+        (["http/1.0"], "http/1.0"),
+        (["spdy/3", "http/1.1", "h2"], "h2"),
+        (["spdy/3"], ""),
+        (["acme-tls/1"], ""),
+    ],
+)
+def test_a_client_of_other_protocols_alone_is_told_by_an_alert(lb: Lb, offered: list[str], agreed: str | None) -> None:
+    """RFC 7301 section 3.2. OpenSSL's server would go on without a protocol."""
+    address = urlsplit(lb.url)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if offered:
+        context.set_alpn_protocols(offered)
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as plain:
+        if agreed == "":
+            with pytest.raises(ssl.SSLError) as caught:
+                context.wrap_socket(plain, server_hostname="a.test")
+            assert "no application protocol" in str(caught.value)
+            eventually(
+                lambda: any('result="no_shared_protocol"' in name for name in lb.metrics()), 10.0, "it is counted"
+            )
+            return
+        with context.wrap_socket(plain, server_hostname="a.test") as connection:
+            assert connection.selected_alpn_protocol() == agreed
 
 
 def test_broken_authorities_let_nobody_in_who_could_not_come_in_before(lb: Lb, stage: Stage) -> None:

@@ -85,8 +85,14 @@ def server_context(
             _enter_pair(context, files, (each.cert_file, cert), (each.key_file, key), contents)
     context.num_tickets = TICKETS
     _ask_clients(context, policy.client, contents)
-    context.set_alpn_protocols(list(policy.alpn))
+    context.set_alpn_protocols(alpn_of(policy.alpn))
     return context
+
+
+def alpn_of(protocols: Sequence[str]) -> list[str]:
+    """The protocols that a listener agrees to. HTTP/1.1 servers speak HTTP/1.0 as well, and `curl --http1.0` offers it
+    alone."""
+    return [*protocols, "http/1.0"] if "http/1.1" in protocols else list(protocols)
 
 
 def _ask_clients(context: ssl.SSLContext, client: ClientAuth, contents: Contents | None) -> None:
