@@ -26,7 +26,8 @@ TRUST: Final = 1.0
 #: Seconds by which two machines' (or two processes') view of one connection's age may differ.
 SLACK: Final = 0.01
 #: A connection that broke off later than this (seconds) after a request was written did not break off by coincidence.
-COINCIDENCE: Final = 1.0
+#: Ten turns of a busy event loop; a target that takes longer to close may as well have begun to work.
+COINCIDENCE: Final = 0.1
 #: Seconds within which the connections of a target that ends are seen to close.
 TOGETHER: Final = 0.01
 #: Seconds before a refused connection in which a close was the target's death.
@@ -40,6 +41,7 @@ class IdleLimit:
         "_before",
         "_believed",
         "_believed_at",
+        "_broke_off",
         "_ended",
         "_kept",
         "_last",
@@ -69,6 +71,7 @@ class IdleLimit:
         self._believed_at = -inf
         self._refused = -inf  # when it last refused a connection
         self._ended = -inf  # when the target was last seen to close all at once
+        self._broke_off = -inf  # when a request that it had begun to work on last broke off
         self.survived = 0.0  # longest age at which an idle connection was seen to be open still
 
     @property
@@ -105,6 +108,13 @@ class IdleLimit:
             self._derive(configured)
         self._refused = now
 
+    def broke_off(self, now: float) -> None:
+        """A request broke off that had been under way for longer than a coincidence, or was being answered.
+
+        No habit closes such a connection. A target that restarts within milliseconds does, and it refuses none.
+        """
+        self._broke_off = now
+
     def survives(self, age: float) -> None:
         """A connection was found open after `age` idle seconds: while no close is known, half of that is safe."""
         if age > self.survived:
@@ -130,7 +140,10 @@ class IdleLimit:
         It had been idle for `idle` seconds when the request was written, and broke off `elapsed` seconds later, at the
         moment `at`. The target must be known to close connections of that age, and the two events must have met.
         `alive`: it has accepted a connection since, so that several closes at one moment were chance, and not its end.
+        A request that was under way at that moment and broke off, too, says that it was the end all the same.
         """
+        if abs(at - self._broke_off) <= COINCIDENCE:
+            return False
         if at <= self._refused <= at + BEFORE_REFUSAL or (abs(at - self._ended) <= TOGETHER and not alive):
             return False
         shortest = min(self._now, self._before)

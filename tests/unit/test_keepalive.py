@@ -52,7 +52,7 @@ def test_only_an_idle_close_at_about_that_age_explains_anything() -> None:
     assert limit.explains(9.0, 0.0, 20.0)
     assert not limit.explains(0.5, 0.01, 20.0), "far too young"
     assert not limit.explains(20.0, 0.01, 20.0), "far too old"
-    assert not limit.explains(4.9, 3.0, 20.0), "it worked on the request for seconds: no coincidence"
+    assert not limit.explains(4.9, 0.2, 20.0), "it had the request for long enough to work on it: no coincidence"
 
 
 def test_a_target_that_is_killed_shows_no_habit() -> None:
@@ -67,6 +67,14 @@ def test_a_target_that_is_killed_shows_no_habit() -> None:
     assert not limit.explains(4.0, 0.01, 30.003), "it was killed with the request in hand"
     assert limit.explains(4.0, 0.01, 30.003, alive=True), "it takes connections: it was not"
     assert limit.explains(4.0, 0.01, 40.0)
+
+
+def test_a_restart_within_a_moment_is_known_by_the_requests_that_it_broke_off() -> None:
+    limit = IdleLimit(60.0, now=0.0)
+    limit.closed(0.03, 10.0, 60.0)
+    limit.broke_off(30.0)
+    assert not limit.explains(0.03, 0.05, 30.001, alive=True), "it takes connections, and it is another process"
+    assert limit.explains(0.03, 0.05, 40.0)
 
 
 def test_one_that_refuses_connections_has_died() -> None:

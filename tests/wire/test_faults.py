@@ -26,6 +26,7 @@ from lb.http.message import RequestFields, RequestHead
 from lb.proxy.exchange import Exchange
 from lb.proxy.h1.client import Downstream
 from lb.proxy.plane import DataPlane
+from tests.support.eventually import eventually
 from tests.support.front import OK, Front, Origin, Script, answers_ok, read_answer, read_request, status_of
 from tests.wire.request_table import TABLE
 
@@ -217,6 +218,46 @@ def test_targets_that_close_idle_connections_at_random_cost_no_client_anything(m
         # On a machine that stands still for longer than the target waits, what broke off late looks like an answer
         # that failed, and a POST is given up rather than sent twice. Then once more.
         assert not last, statuses
+
+
+def test_a_target_that_restarts_at_once_is_sent_no_post_again() -> None:
+    """It closes idle connections after 30 ms, and restarts within a moment: it never refuses a connection. Seen by the
+    model end to end."""
+    bodies: list[bytes] = []
+    restart = asyncio.Event()
+
+    async def restarts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
+        while True:
+            async with asyncio.timeout(0.03):
+                await reader.readuntil(b"\r\n\r\n")
+            bodies.append(await reader.readexactly(7))
+            if bodies[-1] == b"short-b":
+                await asyncio.sleep(0.05)
+                restart.set()
+            if bodies[-1].startswith((b"short", b"long")):
+                await restart.wait()
+                writer.transport.abort()
+                return
+            writer.write(OK)
+
+    def post(sock: socket.socket, body: bytes) -> None:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n" + body)
+
+    with Front() as front, front.connect() as one, front.connect() as other:
+        front.with_script(restarts)
+        for number in range(3):
+            post(other, b"teach-%d" % number)
+            assert status_of(read_answer(other)) == 200
+            time.sleep(0.06)
+        assert front.call(lambda: next(iter(front.plane.lanes.values())).idle_limit.learnt) > 0
+        post(one, b"long-aa")
+        eventually(lambda: b"long-aa" in bodies)
+        time.sleep(0.15)  # it is under way for longer than a coincidence
+        post(other, b"teach-9")
+        assert status_of(read_answer(other)) == 200
+        post(other, b"short-b")
+        assert [status_of(read_answer(sock)) for sock in (one, other)] == [502, 502]
+        assert len(bodies) == len(set(bodies)), "never twice"
 
 
 def descriptors() -> int:

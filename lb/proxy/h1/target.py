@@ -14,6 +14,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from lb.core.keepalive import COINCIDENCE
 from lb.core.retry import BODY, GARBAGE, HEAD, RESET, Failure
 from lb.http.h1.chunked import BadChunk, ChunkedBody
 from lb.http.h1.parse import BadResponse, check_partial_response, read_response, read_response_fields
@@ -486,6 +487,8 @@ class Upstream(TargetStream):
         answered = self._state == _BODY or bool(self._held)
         idle = max(0.0, exchange.written_at - self.idle_since)
         elapsed = now - exchange.written_at
+        if answered or elapsed > COINCIDENCE:
+            lane.idle_limit.broke_off(now)
         unsent = not answered and self._unsent(ended)
         deserted = lane.is_deserted()
         if unsent and ended:
