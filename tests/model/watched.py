@@ -143,6 +143,7 @@ class Watched(Supervisor):
     async def _on_end(self) -> Collection[Place]:
         over = await self._end()
         if self.counts:
+            self.model.turns += len(over)  # replaced targets are taken out, so a gate may decide otherwise
             for place in over:
                 self.model.given_up(*place)
         return over

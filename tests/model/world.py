@@ -129,7 +129,7 @@ class World:
         self.ended: dict[int, Track] = {}  # over, but a copy may still arrive
         self.clients: list[Client] = []
         self.numbers = 0
-        self.turns = 0  # how often a target has become ready or unready
+        self.turns = 0  # how often a target has become ready, unready, or was taken out as it is replaced
         self.events_before = 0  # id of the newest event before the last order
         self.ejections = 0
         self.turned_within_the_order = False  # …while the last order was carried out
