@@ -255,12 +255,14 @@ class DataPlane:
             if service is None or pool is None:
                 continue
             lane = live.lanes.get(target.id)
-            if lane is not None and lane.target.http2 != target.http2:
-                self._dismiss(lane)
-                lane = None
-            if lane is None:
+            if lane is None or lane.target.http2 != target.http2:
+                former = lane
                 lane = make_lane(self.context, self.connector, live, target, service.rules)
                 live.lanes[target.id] = pool.lanes[target.id] = lane
+                if former is not None:
+                    pool.replace(former, lane)
+                    lane.drain(former.draining, self.context.now)
+                    self._dismiss(former)
             else:
                 lane.become(target, lane.service)
         for id in targets.removed:

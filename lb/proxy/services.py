@@ -87,6 +87,13 @@ class LivePool:
             self.weights = weights
             self.rebuild()
 
+    def replace(self, old: Lane, new: Lane) -> None:
+        """A target has another lane from now on, since it speaks another protocol."""
+        self.lanes[new.id] = new
+        self.cooling.pop(old, None)
+        self.weights = tuple((new if lane is old else lane, weight) for lane, weight in self.weights)
+        self.rebuild()
+
     def rebuild(self) -> None:
         """Make the balancer anew, without the cooling lanes unless they are all there is."""
         kept = [(lane, weight) for lane, weight in self.weights if lane not in self.cooling] or list(self.weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from tests.support.front import Origin, Script
+from tests.support.front import OK, Origin, Script
 from tests.support.h2_peer import PREFACE, Frames, raw
 
 PING, GOAWAY, WINDOW, RST, SETTINGS = 6, 7, 8, 3, 4
@@ -58,8 +59,9 @@ class Peer:
         self.got: list[Frame] = []
         self.answer_pings = True
 
-    async def greet(self, settings: dict[int, int] | None = None) -> None:
-        assert await self.reader.readexactly(len(PREFACE)) == PREFACE
+    async def greet(self, settings: dict[int, int] | None = None, begun: bytes = b"") -> None:
+        """Take the preface, of which the beginning has been read already."""
+        assert begun + await self.reader.readexactly(len(PREFACE) - len(begun)) == PREFACE
         self.send(SettingsFrame(0, settings=settings or {}).serialize())
 
     def send(self, *data: bytes) -> None:
@@ -156,15 +158,36 @@ def speaks(handler: Handler | None = None, *, settings: dict[int, int] | None = 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
         peer = Peer(reader, writer, origin, credit)
         await peer.greet(settings)
-        done: set[int] = set()
-        while True:
-            for asked in await peer.read():
-                if asked.ended and asked.stream not in done and asked.reset is None:
-                    done.add(asked.stream)
-                    origin.requests.append(f"{asked[':method']} {asked[':path']}".encode())
-                    if handler is None:
-                        peer.answer(asked.stream)
-                    elif (waits := handler(peer, asked)) is not None:
-                        await waits
+        await _serve(peer, handler)
 
     return script
+
+
+def speaks_both(handler: Handler) -> Script:
+    """HTTP/2 with prior knowledge, or HTTP/1.1: as the client begins. Requests of HTTP/1.1 are answered with `ok`."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if PREFACE.startswith(head):
+                peer = Peer(reader, writer, origin)
+                await peer.greet(begun=head)
+                await _serve(peer, handler)
+            length = re.search(rb"(?i)content-length: ([0-9]+)", head)
+            await reader.readexactly(int(length[1]) if length else 0)
+            writer.write(OK)
+
+    return script
+
+
+async def _serve(peer: Peer, handler: Handler | None) -> None:
+    done: set[int] = set()
+    while True:
+        for asked in await peer.read():
+            if asked.ended and asked.stream not in done and asked.reset is None:
+                done.add(asked.stream)
+                peer.origin.requests.append(f"{asked[':method']} {asked[':path']}".encode())
+                if handler is None:
+                    peer.answer(asked.stream)
+                elif (waits := handler(peer, asked)) is not None:
+                    await waits

@@ -17,7 +17,7 @@ import pytest
 import trustme
 from hyperframe.frame import PingFrame
 
-from lb.core.targets import Retries, Timeouts, TlsClient
+from lb.core.targets import Breaker, Retries, Timeouts, TlsClient
 from lb.http.h2 import client_connection
 from tests.support.eventually import eventually
 from tests.support.front import Front, Origin, answers_ok, read_answer, status_of, with_listener
@@ -604,3 +604,51 @@ def test_a_connection_ends_at_its_greatest_age() -> None:
         assert status_of(front.send(get(b"/"))) == 200
         eventually(lambda: front.origin.ended == 1)
         assert status_of(front.send(get(b"/"))) == 200
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bound_of_connections_bounds_streams() -> None:
+    """Requests over it wait in the pool's queue, as for HTTP/1."""
+    under_way: list[int] = []
+    most: list[int] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
+        peer = Peer(reader, writer, origin)
+        await peer.greet()
+        while True:
+            for asked in await peer.read():
+                under_way.append(asked.stream)
+                most.append(len(under_way))
+                asyncio.get_running_loop().call_later(0.03, finish, peer, asked.stream)
+
+    def finish(peer: Peer, number: int) -> None:
+        under_way.remove(number)
+        peer.answer(number)
+
+    with Front(listener=H2C, http2=True, script=script, breaker=Breaker(connections=2)) as front:
+        with Client(front) as client:
+            for stream in range(1, 21, 2):
+                client.ask(stream)
+            for stream in range(1, 21, 2):
+                assert client.answer(stream)[0] == 200
+        assert max(most) == 2
+        eventually(front.at_rest)
+
+
+def test_a_drained_target_ends_its_connections_with_the_last_request() -> None:
+    held: list[tuple[Peer, int]] = []
+
+    def hold(peer: Peer, asked: Asked) -> None:
+        held.append((peer, asked.stream))
+
+    with to_h2(hold) as front, Client(front) as client:
+        client.ask(1)
+        eventually(lambda: held)
+        lane = next(iter(front.plane.lanes.values()))
+        front.call(lambda: lane.drain(True, front.plane.context.now))
+        assert front.origin.ended == 0
+        front.call(lambda: held[0][0].answer(held[0][1]))
+        assert client.answer(1)[0] == 200
+        eventually(lambda: front.origin.ended == 1)
