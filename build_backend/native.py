@@ -22,10 +22,12 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = ("lb/http", "lb/http/h1", "lb/http/h2", "lb/core/balance", "lb/proxy/h1", "lb/proxy/h2", "lb/proxy/steps")
 #: Folder → its modules that are compiled.
 MODULES = {
-    "lb/core": "keepalive limiter linear_pattern matching networks paths patterns retry routing shares visibility",
+    "lb/core": (
+        "keepalive limiter linear_pattern matching networks paths patterns retry rewriting routing shares visibility"
+    ),
     "lb/proxy": (
         "access_log asked client_stream context crash_counters deadlines exchange front lane mirror observers private "
-        "read_deferral sending services stats target_stream tcp tunnel"
+        "read_deferral request_values sending services stats target_stream tcp tunnel"
     ),
 }
 #: What compiling needs: mypy, and msgspec, whose types the sources name.

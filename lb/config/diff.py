@@ -203,14 +203,15 @@ def _settings(old: Config, new: Config) -> Iterator[Change]:
     after_routes = {route.identity(): route for route in new.route_list()}
     for identity, route in after_routes.items():
         if identity not in before_routes:
-            yield Change("add", f"route {route.title()}", "to its service, for new requests", "route")
+            to = "to its service" if route.service else f"to {route.goal()}"
+            yield Change("add", f"route {route.title()}", f"{to}, for new requests", "route")
     for identity, route in before_routes.items():
         if identity not in after_routes:
             yield Change("drain", f"route {route.title()}", "is gone", "route")
     for identity, route in after_routes.items():
         was = before_routes.get(identity)
         if was is not None and was != route:
-            text = f"{was.service} → {route.service}" if was.service != route.service else "other limits"
+            text = f"{was.goal()} → {route.goal()}" if was.goal() != route.goal() else "other settings"
             yield Change("change", f"route {route.title()}", text, "route")
 
 

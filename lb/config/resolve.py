@@ -265,13 +265,16 @@ def internal_names(config: model.Config) -> tuple[str, ...]:
 def _route(route: model.Route) -> Route:
     kind, path = route.for_path()
     return Route(
-        service=route.service,
+        service=route.service or "",
         host=route.for_host(),
         path=path,
         max_body=route.max_body,
         total=route.timeout,
         client_certificate=route.client_certificate,
         grpc_web=route.grpc_web,
+        steps=tuple(step.rule() for step in route.steps),
+        redirect=route.redirect.value() if route.redirect is not None else None,
+        answer=route.answer.value() if route.answer is not None else None,
         kind=kind,
         match=route.conditions(),
         name=route.name or "",

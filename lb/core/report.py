@@ -172,6 +172,8 @@ class RequestRecord:
     host: str = ""  # of a refused request alone, as far as it could be read
     refused: str = ""  # the error in a request that was refused before it was understood
     protocol: str = ""  # of the client: HTTP/1.1, HTTP/2.0; empty: it could not be read
+    route: str = ""  # its route, where that has steps
+    steps: list[str] = field(default_factory=list)  # the steps of its route that it met, in order
 
 
 @dataclass(slots=True)

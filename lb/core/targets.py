@@ -165,6 +165,51 @@ EXACT = "exact"
 REGEX = "regex"
 
 
+# Kinds of a route's steps.
+STRIP_PREFIX = "strip_prefix"
+REPLACE_PREFIX = "replace_prefix"
+REPLACE_PATH = "replace_path"
+REWRITE_HOST = "host"
+REQUEST_HEADERS = "request_headers"
+RESPONSE_HEADERS = "response_headers"
+
+
+@dataclass(frozen=True, slots=True)
+class StepRule:
+    """One change that a route makes. What its fields mean depends on the kind; each kind has a file in
+    `proxy.steps`."""
+
+    kind: str
+    prefix: str = ""
+    to: str = ""  # path or host
+    replaced: tuple[tuple[str, str], ...] = ()  # header fields; values are templates (`http.template`)
+    added: tuple[tuple[str, str], ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Where a route sends clients. What is empty stays as the client has it."""
+
+    status: int = 302
+    scheme: str = ""
+    host: str = ""
+    port: int = 0
+    path: str = ""  # a template
+    query: str | None = None  # a template without `?`; None: the client's
+    prefix: str = ""  # of the path, to be replaced by `to`
+    to: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a route answers by itself."""
+
+    status: int
+    body: str = ""
+    content_type: str = "text/plain; charset=utf-8"
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Which requests go to a service; `core.routing` says which route wins among several."""
@@ -176,6 +221,9 @@ class Route:
     total: float = 0.0  # overrides the service's `Timeouts.total` when set
     client_certificate: bool = False  # its requests are for connections that have shown a verified certificate
     grpc_web: bool = False  # calls of gRPC-Web become calls of gRPC
+    steps: tuple[StepRule, ...] = ()  # what it changes, in this order
+    redirect: Redirect | None = None  # answered instead of a service
+    answer: Answer | None = None  # the same
     kind: str = PREFIX  # of its path
     match: Match = Match()
     name: str = ""

@@ -126,6 +126,16 @@ class RequestFields:
                 made.forwarded_lines.append(former)
         return made
 
+    def with_changes(self, new: list[bytes], gone: list[bytes]) -> RequestFields:
+        """A copy for the target, with these whole lines more and these less."""
+        made = self.with_line(b"", b"")
+        made.forwarded_lines = [*new, *[line for line in self.forwarded_lines if line not in gone]]
+        lines = self.cached_lines
+        for line in gone:
+            lines = lines.replace(b"\r\n" + line, b"\r\n", 1)
+        made.cached_lines = b"\r\n" + b"".join(new) + lines[2:]
+        return made
+
 
 class RequestHead:
     """One request's start line and fields, checked by `h1.parse.read_request`."""
@@ -209,3 +219,14 @@ class ResponseHead:
             or fields.authenticates_connection
             or fields.grpc_status >= 0
         )
+
+    def with_lines(self, lines: bytes) -> ResponseHead:
+        """A copy for the client with these lines; the framing of the body stays."""
+        fields, former = ResponseFields(), self.fields
+        fields.length, fields.chunked, fields.close = former.length, former.chunked, former.close
+        fields.upgrade, fields.keep_alive_timeout = former.upgrade, former.keep_alive_timeout
+        fields.authenticates_connection = former.authenticates_connection
+        fields.has_date, fields.has_request_id = former.has_date, former.has_request_id
+        fields.grpc_status = former.grpc_status
+        fields.forwarded_lines = lines
+        return ResponseHead(self.status, self.minor, self.line, self.framing, fields)

@@ -17,6 +17,7 @@ from lb.http.message import PROTOCOLS
 from lb.proxy.crash_counters import OVER, UNWRITTEN, WRITTEN
 from lb.proxy.log_writer import LogWriter
 from lb.proxy.observers import Ended, Observer
+from lb.proxy.route_fragment import read_fragment
 
 #: Bytes of lines that are kept for `lb explain`: some three thousand requests of a worker.
 KEPT: Final = 1 << 20
@@ -55,15 +56,16 @@ def escaped(raw: bytes) -> str:
 
 
 #: The record of a recent request without a JSON line. Its values are id, start (monotonic), seconds, status, method,
-#: whole path, `RequestHead.minor`, peer, and the id of its target (empty: the proxy answered by itself). A plain tuple
-#: of values that exist anyhow, as a worker without an access log makes one for each request.
-Brief = tuple[bytes, float, float, int, bytes, bytes, int, bytes, str]
+#: whole path, `RequestHead.minor`, peer, the id of its target (empty: the proxy answered by itself), and its
+#: `route_fragment`. A plain tuple of values that exist anyhow, as a worker without an access log makes one for each
+#: request.
+Brief = tuple[bytes, float, float, int, bytes, bytes, int, bytes, str, bytes]
 
 
 def brief(exchange: Ended, seconds: float) -> Brief:
     """The record of an exchange that has ended."""
-    head = exchange.head
-    who = exchange.peer, exchange.target_id
+    head = exchange.received
+    who = exchange.peer, exchange.target_id, exchange.route_fragment
     return (exchange.request_id, exchange.started, seconds, exchange.status, head.method, head.target, head.minor, *who)
 
 
@@ -73,7 +75,8 @@ def find_brief(recent: Iterable[Brief], request_id: str, wall: float) -> Request
     match = next((each for each in recent if each[0] == wanted), None)
     if match is None:
         return None
-    _, started, seconds, status, method, path, minor, peer, target = match
+    _, started, seconds, status, method, path, minor, peer, target, fragment = match
+    route, steps = read_fragment(fragment)
     service, pool, _ = split_id(target) if target else ("none", "none", "")
     return RequestRecord(
         id=request_id,
@@ -88,6 +91,8 @@ def find_brief(recent: Iterable[Brief], request_id: str, wall: float) -> Request
         seconds=seconds,
         reason="",
         protocol=PROTOCOLS[minor].decode(),
+        route=route,
+        steps=steps,
     )
 
 
@@ -107,7 +112,15 @@ def _record_of(line: dict[str, Any]) -> RequestRecord:
         reason=line.get("reason", ""),
         tries=line.get("tries", []),
         protocol=line.get("protocol", ""),
+        route=line.get("route", ""),
+        steps=line.get("steps", []),
     )
+
+
+def _sent(exchange: Ended) -> bytes:
+    """The path that the target got, where a step has changed it."""
+    target = exchange.head.target
+    return b"" if target == exchange.received.target else b',"sent":' + quoted(target).encode()
 
 
 class Recent(Observer):
@@ -170,7 +183,7 @@ class Log(Observer):
             self._combined(exchange, status)
             self.recent.append(brief(exchange, seconds))
             return
-        head = exchange.head
+        head = exchange.received
         fields = head.fields
         fragment = fields.log_fragment
         if not fragment:
@@ -201,6 +214,8 @@ class Log(Observer):
             )
         )
         grpc = exchange.grpc_status >= 0
+        if exchange.route_fragment:
+            line = line[: -len(_END)] + exchange.route_fragment + _sent(exchange) + _END
         if exchange.connected_at or exchange.first_byte_at or exchange.reason or exchange.attempt_log or grpc:
             # There is more to tell than of a request that one kept connection answered at once.
             line = line[: -len(_END)] + self._rare(exchange) + _END
@@ -220,7 +235,7 @@ class Log(Observer):
     @staticmethod
     def _fragment_of(exchange: Ended) -> bytes:
         """The end of a line: the values that depend on the connection and the header fields alone."""
-        head = exchange.head
+        head = exchange.received
         text = (
             f',"client":"{exchange.peer.decode()}","host":{quoted(head.host)},"protocol":"{head.protocol.decode()}",'
             f'"user_agent":{quoted(head.fields.user_agent)}'
@@ -277,7 +292,7 @@ class Log(Observer):
             )
 
     def _combined(self, exchange: Ended, status: int) -> None:
-        head = exchange.head
+        head = exchange.received
         fields = head.fields
         request = quoted(b" ".join((head.method, head.target, head.protocol)))
         self._add(

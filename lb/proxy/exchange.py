@@ -17,7 +17,7 @@ does:
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from lb.proxy.client_stream import ClientStream, PrivateStreams
     from lb.proxy.lane import Lane, Lease
     from lb.proxy.mirror import MirrorClient
-    from lb.proxy.services import LiveConfig, LivePool, LiveService
+    from lb.proxy.services import AnswerStep, LiveConfig, LivePool, LiveService
     from lb.proxy.target_stream import TargetStream
 
 # Phases. Module ints: an enum's member costs a look-up each time.
@@ -119,6 +119,7 @@ class Exchange(Ended):
     """One request and its answer."""
 
     __slots__ = (
+        "answer_steps",
         "asset_tried",
         "body",
         "body_bytes",
@@ -151,7 +152,7 @@ class Exchange(Ended):
         self.live = live
         context = self.context = live.context
         self.client = client
-        self.head = head
+        self.head = self.received = head  # what a target gets; what the client has sent
         self.started = monotonic()
         self.deadline = self.ends_at = self.queued_until = inf  # of phase, whole, wait
         self.timer = self.reason = ""  # which timeout `deadline` is; why the proxy answered by itself or cut
@@ -170,7 +171,9 @@ class Exchange(Ended):
         self.replayable = self.body_done = True
         self.needs_new_connection = False  # the next try may not ride a pooled connection
         self.asset_tried = False
-        self.trailers = self.target_fragment = b""  # of the request, whole lines; of the log's line
+        self.trailers = b""  # of the request, whole lines
+        self.target_fragment = self.route_fragment = b""  # of the log's line
+        self.answer_steps: Sequence[AnswerStep] = ()  # steps that change the answer
         self.body_may_be_unread = False  # the target may leave the body unread: its connection serves no other request
         self.answered_by_proxy = False  # the proxy answered by itself
         self.tried: list[Lane] | tuple[()] = ()
@@ -227,8 +230,10 @@ class Exchange(Ended):
         for step in route.steps if not (fields.special or fields.upgrade) else route.rare_steps:
             refusal = step.before(self)
             if refusal is not None:
+                self.route_fragment = route.fragments.get(step, b"")
                 self.answer_with(refusal)
                 return
+        self.route_fragment = route.fragment
         if route.total and self.started + route.total < self.ends_at:
             self.ends_at = self.started + route.total
         only = service.split.only
@@ -298,6 +303,7 @@ class Exchange(Ended):
         self.service = original.service
         self.pool = pool
         self.request_id = original.request_id
+        self.received = original.received
         self.body = list(original.body) if original.body else None
         self.body_bytes, self.bytes_in, self.trailers = original.body_bytes, original.bytes_in, original.trailers
         balancer = pool.balancer
@@ -510,6 +516,8 @@ class Exchange(Ended):
                 self.head = head = RequestHead(head.method, head.target, head.path, head.minor, head.host, fields)
         service = self.service
         host = service.host_header or head.host
+        if head is not self.received and head.host != self.received.host:
+            host = head.host  # a step of the route has changed it
         if not host and self.lease is not None:
             host = self.lease.lane.authority
         body = self.body
@@ -630,7 +638,7 @@ class Exchange(Ended):
 
     def splice(self, head: ResponseHead) -> bool:
         """Whether the client takes this response's body with its framing; see `ClientStream.splice`."""
-        return self.client.splice(head)
+        return not self.answer_steps and self.client.splice(head)
 
     def on_response(self, head: ResponseHead, piece: bytes, done: bool, framing: int = 0) -> None:
         """Relay the answer's head, with the part of its body that came in the same read.
@@ -646,6 +654,8 @@ class Exchange(Ended):
         client = self.client
         self.phase = ANSWERING
         self.status = status
+        for step in self.answer_steps:
+            head = step.on_answer(self, head)
         client.send_head(head, piece, done)
         self.bytes_out = len(piece) - framing
         if done:
@@ -1016,8 +1026,10 @@ class Exchange(Ended):
             date=self.context.date,
         )
         self.bytes_out = len(payload)
-        if client is not self.mirror_client and not reply.payload:
+        if client is not self.mirror_client and not (reply.payload or reply.done):
             self.context.stats.reject(reply.reason)
+        for step in self.answer_steps:
+            response = step.on_answer(self, response)
         client.send_head(response, payload, True, reply.last)
         self._finish(monotonic())
 

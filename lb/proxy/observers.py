@@ -15,6 +15,7 @@ from lb.core.native import mypyc_attr
 from lb.proxy.target_stream import Requester
 
 if TYPE_CHECKING:
+    from lb.http.message import RequestHead
     from lb.net.tls.session import Established
 
 
@@ -41,6 +42,8 @@ class Ended(Requester):
         "first_byte_at",
         "grpc_status",
         "reason",
+        "received",
+        "route_fragment",
         "started",
         "status",
         "target_fragment",
@@ -60,6 +63,8 @@ class Ended(Requester):
     bucket: int  # of the histogram, for the seconds it took
     bytes_in: int
     bytes_out: int
+    received: RequestHead  # as the client sent it; `head` is what a target gets
+    route_fragment: bytes  # how a line of the access log names its route and the steps that it met; b"": it met none
     target_fragment: bytes  # how a line of the access log names service, pool and target; b"": no target was chosen
 
     @property

@@ -41,7 +41,7 @@ from lb.proxy.lane import Lane
 from lb.proxy.observers import Limits, Mirrors
 from lb.proxy.services import LiveConfig, LivePool, LiveRoute, LiveService
 from lb.proxy.stats import Stats
-from lb.proxy.steps import steps_of, steps_of_redirect
+from lb.proxy.steps import has_steps, steps_of, steps_of_redirect
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
@@ -167,8 +167,12 @@ class DataPlane:
             exchange.leave_queue()
 
     def _live_route(self, route: Route) -> LiveRoute:
-        service = self.live.services[route.service]
-        return LiveRoute(service, route.max_body, route.total, *steps_of(route, service))
+        """The route with its steps. One that answers by itself has a service of its own, without pools."""
+        live = self.live
+        service = live.services[route.service] if route.service else LiveService(live, Service("none", ()))
+        steps, rare_steps = steps_of(route, service)
+        title = route.title() if has_steps(route) else ""
+        return LiveRoute(service, route.max_body, route.total, steps, rare_steps, title)
 
     @staticmethod
     def _succeeded(target: Target, names: Renames, free: dict[str, Lane]) -> Lane | None:

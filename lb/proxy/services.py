@@ -8,6 +8,7 @@ the services in force, and the routes to them.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Collection
 from itertools import islice
@@ -28,10 +29,11 @@ from lb.http.h1.parse import host_name
 from lb.http.h1.serialize import OMIT_TRAILERS, OMIT_VIA
 from lb.proxy.asked import AskedRequest
 from lb.proxy.mirror import Mirroring
+from lb.proxy.route_fragment import fragment_of
 
 if TYPE_CHECKING:
     from lb.http.h1.replies import Reply
-    from lb.http.message import RequestHead
+    from lb.http.message import RequestHead, ResponseHead
     from lb.proxy.client_stream import ClientStream
     from lb.proxy.context import Context
     from lb.proxy.exchange import Exchange
@@ -128,7 +130,7 @@ class LivePool:
 
     def is_left_by(self, exchange: Exchange) -> bool:
         """Whether a request was here when the pool lost its share, and not by a preview, which needs no share."""
-        return exchange.started <= self.left_at and self.service.preview_of(exchange.head) is not self
+        return exchange.started <= self.left_at and self.service.preview_of(exchange.received) is not self
 
     # --- waiting ----------------------------------------------------------------------------------------------------
 
@@ -331,7 +333,7 @@ class LiveService:
         if self.plain:
             pool = self.split.only or self.split.pick()
         else:
-            pool = self._choose(exchange.head, exchange.client)
+            pool = self._choose(exchange.received, exchange.client)
         if not pool.members and self.fallback is not None:
             return self.fallback
         return pool
@@ -360,7 +362,7 @@ class LiveService:
 
     def may_see(self, pool: LivePool, exchange: Exchange) -> bool:
         """Whether `pool` may see a request, by what is served now."""
-        preview = self.preview_of(exchange.head)
+        preview = self.preview_of(exchange.received)
         if preview is None:
             return pool.serving
         fallback = self.fallback.name if self.fallback is not None else ""
@@ -380,7 +382,7 @@ class LiveService:
         """The pool for a request that every target of `pool` has failed. During a rollout it is the other one that
         shares the traffic, else the fallback, where it has a target that has not been tried. A preview has none: a
         tester must see that the pool fails."""
-        if self.preview_of(exchange.head) is not None:
+        if self.preview_of(exchange.received) is not None:
             return None
         for name, _ in self.shares:
             other = self.pools.get(name)
@@ -398,19 +400,19 @@ class LiveService:
         `fallback`: also to one of the fallback that does not serve yet. See `core.visibility`."""
         service = self.live.services.get(self.name, self)
         pools = [pool for pool in service.pools.values() if service.may_see(pool, exchange)]
-        if fallback and service.fallback is not None and service.preview_of(exchange.head) is None:
+        if fallback and service.fallback is not None and service.preview_of(exchange.received) is None:
             pools.append(service.fallback)
         return any(_untried(pool, (*exchange.tried, lane)) for pool in pools)
 
     def key_of(self, exchange: Exchange) -> int:
         """The key for a hashing balancer. A request without the header or cookie is hashed by client."""
-        key = key_bytes(self.rules.balance.key, exchange.head, exchange.client)
+        key = key_bytes(self.rules.balance.key, exchange.received, exchange.client)
         return hash_key(key or exchange.client.peer)
 
     def asset_pool(self, exchange: Exchange) -> LivePool | None:
         """During a rollout: the pool that may have an asset which the version that was asked lacks. It has a target
         that has not failed the request, which may have come to the fallback by that."""
-        preview = self.preview_of(exchange.head)
+        preview = self.preview_of(exchange.received)
         others = asset_pools(self.shares, self.ready, exchange.pool.name, preview.name if preview is not None else "")
         pools = [self.pools[name] for name in others]
         return next((pool for pool in pools if _untried(pool, exchange.tried)), None)
@@ -434,12 +436,26 @@ class Step:
         """The reply to answer with; None: go on."""
         raise NotImplementedError
 
+    def name(self) -> str:
+        """What logs call it: its class's name in the spelling of the file."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+
+
+class AnswerStep(Step):
+    """A step that changes answers, too. Its `before` puts it into the exchange's `answer_steps`."""
+
+    __slots__ = ()
+
+    def on_answer(self, exchange: Exchange, head: ResponseHead) -> ResponseHead:
+        """The head for the client."""
+        raise NotImplementedError
+
 
 class LiveRoute:
     """A route with its service and its steps at hand. `rare_steps` are the steps for heads with rare fields: Upgrade,
     Expect, Max-Forwards, or a login of the connection."""
 
-    __slots__ = ("max_body", "rare_steps", "service", "steps", "total")
+    __slots__ = ("fragment", "fragments", "max_body", "rare_steps", "service", "steps", "total")
 
     def __init__(
         self,
@@ -448,12 +464,22 @@ class LiveRoute:
         total: float,
         steps: tuple[Step, ...] = (),
         rare_steps: tuple[Step, ...] | None = None,
+        title: str = "",
     ) -> None:
+        """With a `title`, logs and `lb explain` name the route and the steps that a request met."""
         self.service = service
         self.max_body = max_body
         self.total = total or service.rules.timeouts.total
         self.steps = steps
         self.rare_steps = steps if rare_steps is None else rare_steps
+        self.fragments: dict[Step, bytes] = {}  # the steps that a request met which this one has answered
+        self.fragment = b""  # the same for a request that passed all of them
+        if title:
+            names: list[str] = []
+            for step in self.steps:
+                names.append(step.name())
+                self.fragments[step] = fragment_of(title, names)
+            self.fragment = fragment_of(title, names)
 
 
 class LiveConfig:
@@ -477,7 +503,7 @@ class LiveConfig:
 
     def route_of(self, exchange: Exchange) -> LiveRoute | None:
         """The route of a request. `Exchange.start` has this written out."""
-        head, table = exchange.head, self.table
+        head, table = exchange.received, self.table
         path = head.path if head.path != b"*" else b"/"
         number = table.match(host_name(head.host), path, self.asked(exchange) if table.conditional else None)
         return None if number < 0 else self.routes[number]
@@ -485,7 +511,7 @@ class LiveConfig:
     def asked(self, exchange: Exchange) -> AskedRequest:
         """The request as conditions of routes ask about it."""
         client = exchange.client
-        return AskedRequest(exchange.head, client.peer, client.tls is not None, client.trusted, self.trusted)
+        return AskedRequest(exchange.received, client.peer, client.tls is not None, client.trusted, self.trusted)
 
     def pool_of(self, lane: Lane) -> LivePool | None:
         """The pool that a lane is in, if the configuration has it still."""

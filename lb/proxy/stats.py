@@ -25,6 +25,7 @@ from lb.http.h1.parse import RequestError
 from lb.proxy.access_log import PATH, escaped
 from lb.proxy.crash_counters import BEGUN, OVER, cells
 from lb.proxy.observers import Ended
+from lb.proxy.route_fragment import read_fragment
 
 #: Requests of the recent past kept for the next report.
 RECORDS: Final = 500
@@ -101,7 +102,8 @@ class Stats:
 
     def record(self, exchange: Ended, seconds: float) -> None:
         """Keep a request that failed, was retried or was answered by the proxy itself, for `explain`."""
-        head = exchange.head
+        head = exchange.received
+        route, steps = read_fragment(exchange.route_fragment)
         self.records.append(
             RequestRecord(
                 id=exchange.request_id.decode("latin-1"),
@@ -117,6 +119,8 @@ class Stats:
                 reason=exchange.reason,
                 tries=list(exchange.attempt_log),
                 protocol=head.protocol.decode(),
+                route=route,
+                steps=steps,
             )
         )
 

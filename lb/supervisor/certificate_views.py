@@ -160,7 +160,7 @@ class CertificateViews:
         found = (route for route in routes if route.host == host)
         signs = {EXACT: "=", REGEX: "~"}
         return [
-            RouteView(host=route.host, path=signs.get(route.kind, "") + route.path, service=route.service)
+            RouteView(host=route.host, path=signs.get(route.kind, "") + route.path, service=route.service or "none")
             for route in found
         ]
 

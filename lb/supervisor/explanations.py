@@ -167,6 +167,8 @@ def _explain_request(record: RequestRecord) -> Explanation:
     what = " ".join(part for part in (record.method, record.path, record.host and f"of host {record.host}") if part)
     over = f" over {record.protocol}" if record.protocol else ""
     lines = [f"{what} from {record.client}{over}" if what else f"from {record.client}{over}"]
+    if record.route:
+        lines.append(f"route {record.route}: {', '.join(record.steps) or 'no step'}")
     if record.target != "none":
         lines.append(f"service {record.service}, pool {record.pool}, target {record.target}")
     elif record.service != "none":

@@ -137,7 +137,7 @@ def test_routes_change() -> None:
     two = OLD + "  t: {pools: {a: [h:1]}}\n"
     old = two + "routes: [{service: s, host: a.org}, {service: t}]\n"
     new = two + "routes: [{service: t, host: a.org}, {service: t, max_body: 1MiB}]\n"
-    assert lines(new, old) == ["~ route a.org/: s → t", "~ route /: other limits"]
+    assert lines(new, old) == ["~ route a.org/: s → t", "~ route /: other settings"]
 
 
 def test_changes_are_values_too() -> None:

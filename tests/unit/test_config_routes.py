@@ -9,6 +9,7 @@ from lb.config.diff import diff
 from lb.config.load import examine, load_text
 from lb.config.resolve import resolve
 from lb.config.yaml.problems import ConfigError
+from lb.core.targets import StepRule
 
 SERVICES = "services:\n  s: {pools: {p: {targets: ['h:1', 'h:2']}}}\n  t: {pools: {p: {targets: ['h:3', 'h:4']}}}\n"
 
@@ -43,6 +44,27 @@ def warnings(*routes: str, more: str = "") -> list[tuple[int, str, str]]:
         ("{service: s, match: {method: []}}", "method is empty"),
         ("{service: s, match: {clients: [300.0.0.0/8]}}", "network"),
         ("{service: s, match: {protocol: [spdy]}}", "is not one of the choices"),
+        ("{path: /}", "the route goes nowhere"),
+        ("{service: s, answer: {status: 404}}", "service and answer are given"),
+        ("{redirect: {to: 'https://a.org'}, answer: {status: 404}}", "redirect and answer are given"),
+        ("{redirect: {}}", "leads to where the client is"),
+        ("{redirect: {status: 308}}", "leads to where the client is"),
+        ("{redirect: {to: /x, status: 200}}", "200 is no"),
+        ("{redirect: {to: //evil.org}}", "no goal of a redirect"),
+        ("{redirect: {to: 'https://{host}/x'}}", "no goal of a redirect"),
+        ("{redirect: {to: '/x?{who}'}}", "there is no variable {who}"),
+        ("{redirect: {to: /x, replace_prefix: {prefix: /a, to: /b}}}", "has a path already"),
+        ("{redirect: {to: /x}, steps: [{strip_prefix: /a}]}", "strip_prefix changes nothing here"),
+        ("{answer: {status: 99}}", "99 is out of range"),
+        ("{answer: {status: 204, body: x}}", "204 has no body"),
+        ("{service: s, steps: [{strip_prefix: /a, host: b}]}", "strip_prefix and host are in one entry"),
+        ("{service: s, steps: [{}]}", "the step has no key"),
+        ("{service: s, steps: [{request_headers: {}}]}", "request_headers changes nothing"),
+        ("{service: s, steps: [{request_headers: {set: {content-length: '1'}}}]}", "frames messages"),
+        ("{service: s, steps: [{request_headers: {remove: [X-Forwarded-For]}}]}", "frames messages"),
+        ("{service: s, steps: [{request_headers: {set: {Host: a}}}]}", "Host is a step of its own"),
+        ("{service: s, steps: [{response_headers: {add: {Date: x}}}]}", "frames messages"),
+        ("{service: s, steps: [{response_headers: {add: {X-A: '{clientip}'}}}]}", "there is no variable {clientip}"),
     ],
 )
 def test_errors_of_a_route(route: str, message: str) -> None:
@@ -104,3 +126,32 @@ def test_changes_of_routes() -> None:
         "drain route /: is gone",
         "change route =/a: s → t",
     ]
+
+
+@pytest.mark.parametrize(
+    ("to", "parts"),
+    [
+        ("https://a.org", ("https", "a.org", 0, "", None)),
+        ("https://a.org:8443/x", ("https", "a.org", 8443, "/x", None)),
+        ("http://[::1]:80/x?", ("http", "[::1]", 80, "/x", "")),
+        ("https://[::1]/x?y={path}", ("https", "[::1]", 0, "/x", "y={path}")),
+        ("https://a.org?x=http://b", ("https", "a.org", 0, "", "x=http://b")),
+        ("/x", ("", "", 0, "/x", None)),
+        ("/x?u=http://b", ("", "", 0, "/x", "u=http://b")),
+        ("?x=1", ("", "", 0, "", "x=1")),
+    ],
+)
+def test_the_goal_of_a_redirect(to: str, parts: tuple[object, ...]) -> None:
+    made = resolve(load_text(f"{SERVICES}routes:\n  - {{redirect: {{to: '{to}'}}}}\n"), 1).snapshot.routes[0].redirect
+    assert made is not None
+    assert (made.scheme, made.host, made.port, made.path, made.query) == parts
+
+
+def test_steps_keep_their_order() -> None:
+    steps = "[{request_headers: {set: {A: b}, add: {C: d}, remove: [E]}}, {strip_prefix: /a}, {host: h.org}]"
+    made = resolve(load_text(f"{SERVICES}routes:\n  - {{service: s, steps: {steps}}}\n"), 1).snapshot.routes[0].steps
+    assert made == (
+        StepRule("request_headers", replaced=(("A", "b"),), added=(("C", "d"),), removed=("E",)),
+        StepRule("strip_prefix", "/a", "/"),
+        StepRule("host", to="h.org"),
+    )

@@ -45,4 +45,4 @@ def test_a_route_has_the_steps_that_its_settings_ask_for() -> None:
     names = [[type(step).__name__ for step in stage.plane.live.routes[0].steps] for stage in (plain, bounded, limited)]
     assert names == [[], ["Overload"], ["BodyLimit"]]
     rare = [type(step).__name__ for step in limited.plane.live.routes[0].rare_steps]
-    assert rare == ["BodyLimit", "MaxForwards", "WebSocketHandshake"]
+    assert rare == ["BodyLimit", "GrpcDeadline", "MaxForwards", "WebSocketHandshake"]

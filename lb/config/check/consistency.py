@@ -195,7 +195,7 @@ def _routes(config: Config, known: Known) -> Iterator[Finding]:
             f"Services: {listed(services)}.",
         )
     for index, route in enumerate(config.routes):
-        if route.service not in services:
+        if route.service is not None and route.service not in services:
             hint = joined(did_you_mean(route.service, services), f"Services: {listed(services)}.")
             yield ("routes", index, "service"), f"there is no service {route.service!r}", hint
         if route.client_certificate and not _verifies_clients(config):

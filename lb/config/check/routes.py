@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 
 from lb.config.check.lint_checks import Warned
 from lb.config.model.config import Config
+from lb.config.model.routes import Route
 from lb.config.yaml.tree import Path
 from lb.core.matching import Conditions
 from lb.core.paths import ODD
 from lb.core.routing import AMBIGUOUS, UNREADABLE, Candidate, RouteTable, Spot
-from lb.core.targets import EXACT, REGEX, Match, Snapshot
+from lb.core.targets import EXACT, REGEX, REQUEST_HEADERS, RESPONSE_HEADERS, Match, Redirect, Snapshot
+from lb.http.changed_fields import FIXED_IN_ANSWERS, FIXED_IN_REQUESTS
+from lb.http.h1.replies import BODYLESS
 
 #: Routes of one host and path that are compared with one another.
 MOST = 200
@@ -33,6 +36,8 @@ def errors(config: Config, line: Callable[[Path], int]) -> Iterator[tuple[Path, 
                 yield (*at, "match", "host"), "host is given twice: here and beside `match`", "Remove one of them."
             if paths and "path" in route.model_fields_set:
                 yield (*at, "match", paths[0]), "a path is given here and beside `match`", "Remove one of them."
+        yield from _goal(at, route)
+        yield from _steps(at, route)
         first = seen.setdefault(route.identity(), index)
         if first != index:
             place = line(("routes", first))
@@ -45,6 +50,59 @@ def errors(config: Config, line: Callable[[Path], int]) -> Iterator[tuple[Path, 
                 f"routes[{first}]{where} has the same {same} ({what}), so this one is never reached",
                 "Remove one of them.",
             )
+
+
+def _goal(at: Path, route: Route) -> Iterator[tuple[Path, str, str]]:
+    goals = [key for key in ("service", "redirect", "answer") if getattr(route, key) is not None]
+    if not goals:
+        yield at, "the route goes nowhere", "Add `service: NAME`, `redirect: {to: URL}` or `answer: {status: 404}`."
+    elif len(goals) > 1:
+        yield (*at, goals[1]), f"{' and '.join(goals)} are given; a route has one of them", "Remove one."
+    redirect, answer = route.redirect, route.answer
+    if redirect is not None:
+        path: Path = (*at, "redirect")
+        if redirect.status not in (301, 302, 303, 307, 308):
+            yield (
+                (*path, "status"),
+                f"{redirect.status} is no status of a redirect",
+                "Allowed: 301, 302, 303, 307, 308.",
+            )
+        made = redirect.value()
+        if made == Redirect(status=redirect.status):
+            yield path, "the redirect leads to where the client is", "Add `to`, `scheme`, `port` or `replace_prefix`."
+        if redirect.scheme and made.host:
+            yield (*path, "scheme"), "`to` has a scheme already", "Remove one of them."
+        if made.path and made.prefix:
+            yield (*path, "replace_prefix"), "`to` has a path already", "Remove one of them."
+    if answer is not None and answer.status in BODYLESS and answer.body:
+        yield (*at, "answer", "body"), f"an answer with {answer.status} has no body", "Remove it."
+
+
+def _steps(at: Path, route: Route) -> Iterator[tuple[Path, str, str]]:
+    for number, step in enumerate(route.steps):
+        path: Path = (*at, "steps", number)
+        kinds = step.kinds()
+        if len(kinds) != 1:
+            what = f"{' and '.join(kinds)} are in one entry" if kinds else "the step has no key"
+            yield path, f"{what}; each step is an entry of its own", "Write a list: one `- key: value` for each."
+            continue
+        kind = kinds[0]
+        if route.service is None and kind != RESPONSE_HEADERS:
+            what = "a redirect" if route.redirect is not None else "an answer"
+            yield (*path, kind), f"{kind} changes nothing here: a route with {what} sends no request on", "Remove it."
+        changes = step.request_headers or step.response_headers
+        if changes is None:
+            continue
+        fixed = FIXED_IN_REQUESTS if kind == REQUEST_HEADERS else FIXED_IN_ANSWERS
+        if not (changes.set or changes.add or changes.remove):
+            yield (*path, kind), f"{kind} changes nothing", "Add `set`, `add` or `remove`."
+        for key, names in (("set", changes.set), ("add", changes.add), ("remove", changes.remove)):
+            for place, name in enumerate(names):
+                where: Path = (*path, kind, key, place if key == "remove" else name)
+                if name.lower() in fixed:
+                    yield where, f"{name} frames messages or is lb's own, and no route changes it", "Remove it."
+                elif name.lower() == "host" and kind == REQUEST_HEADERS:
+                    yield where, "Host is a step of its own", "Write `- host: NAME` as a step."
 
 
 def warnings(config: Config, snapshot: Snapshot, line: Callable[[Path], int]) -> Iterator[Warned]:

@@ -23,6 +23,7 @@ from lb.config.model.fields import (
     Size,
 )
 from lb.config.model.section import Section
+from lb.config.model.steps import FixedAnswer, RouteRedirect, Step
 from lb.core import targets as core
 
 
@@ -66,15 +67,21 @@ class Route(Section):
     by the other conditions."""
 
     name: Name | None = None
-    """Its name, for `lb route test` and other places that speak of it. Left out: its host and path."""
-    service: Reference
-    """Name of the service."""
+    """Its name, where logs and messages speak of it. Left out: its host and path."""
+    service: Reference | None = None
+    """Name of the service. A route has one of `service`, `redirect` and `answer`."""
+    redirect: RouteRedirect | None = None
+    """Where clients are sent."""
+    answer: FixedAnswer | None = None
+    """What lb answers by itself."""
     host: RouteHost = ""
     """Exact host, without port, or `*.suffix`. Left out: any host."""
     path: RoutePath = "/"
     """Path prefix that ends at a segment's border: `/a` matches `/a` and `/a/b`, not `/ab`."""
     match: Match | None = None
     """More conditions; `host` and `path` may stand here as well."""
+    steps: list[Step] = Field(default_factory=list)
+    """What changes on the way, step by step in this order. Checks of the route, such as `max_body`, come before."""
     max_body: Size = 0
     """Bytes of a request's body, without the framing of chunks; a longer one gets 413. 0: no limit. nginx: 1 MiB."""
     timeout: Duration = 0.0
@@ -115,6 +122,10 @@ class Route(Section):
             scheme=match.scheme or "",
             protocols=tuple(dict.fromkeys(match.protocol)),
         )
+
+    def goal(self) -> str:
+        """Where its requests go."""
+        return self.service or ("a redirect" if self.redirect is not None else "an answer of its own")
 
     def title(self) -> str:
         """Its name, or its host and path; see `core.targets.Route.title`."""

@@ -13,6 +13,7 @@ from lb.config.model.coerce import parsed, refuse
 from lb.config.model.units import Unreadable
 from lb.core.linear_pattern import BadLinearPattern, LinearPattern
 from lb.core.matching import is_pattern
+from lb.http.template import VARIABLES, BadTemplate, Template
 
 NAME_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 _NAME = re.compile(NAME_PATTERN)
@@ -23,6 +24,11 @@ _ROUTE_PATH = re.compile(r"/[\x21\x22\x24-\x3e\x40-\x7e]*")  # nor `?`: a route 
 _ROUTE_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
 _URL = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:[/?][\x21-\x7e]*)?")
 
+#: No host from a variable, and no path that begins with `//`: a client must not choose the site.
+_REDIRECT = re.compile(
+    r"(?:https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?)?(?:/(?!/)[\x21\x22\x24-\x3e\x40-\x7e]*)?"
+    r"(?:\?[\x21\x22\x24-\x7e]*)?"
+)
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 
 #: "none" labels requests that no service, pool or target answered.
@@ -90,6 +96,28 @@ def condition_value(value: str) -> str:
         except BadLinearPattern as error:
             refuse(f"{value!r} is no regular expression here: {error}", "a value, `*`, or /regular expression/")
     return value
+
+
+def header_template(value: str) -> str:
+    """A header value with variables."""
+    header_value(value)
+    return template(value)
+
+
+def template(value: str) -> str:
+    try:
+        Template(value)
+    except BadTemplate as error:
+        refuse(f"{value!r}: {error}", f"variables: {', '.join(f'{{{name}}}' for name in VARIABLES)}")
+    return value
+
+
+def redirect_to(value: str) -> str:
+    """A URL, a path, or both; its path and query are templates."""
+    if value and not _REDIRECT.fullmatch(value):
+        meant = f"https://{value}" if _REDIRECT.fullmatch(f"https://{value}") else ""
+        refuse(f"{value!r} is no goal of a redirect", "https://host[:port][/path][?query], or /path[?query]", meant)
+    return template(value)
 
 
 def cookie_name(value: str) -> str:

@@ -44,6 +44,8 @@ _KINDS: dict[str, str] = {
     "route_pattern": "regex",
     "condition_value": "text or /regex/",
     "cookie_name": "cookie name",
+    "header_template": "text with variables",
+    "redirect_to": "URL or path",
     "url": "URL",
     "expected": "text or /regex/",
     "hash_key": "key",

@@ -30,7 +30,7 @@ class StrictDownstream(Downstream):
 
     def send_head(self, response: ResponseHead, piece: bytes, end: bool, last: bool = False) -> None:
         exchange = self.exchange
-        if exchange is not None and is_for(exchange.head.host):
+        if exchange is not None and is_for(exchange.received.host):
             made = self._made
             if made is None or self._from is not response:
                 self._from, self._made = response, with_policy(response, self._line)

@@ -126,7 +126,7 @@ class Http2Stream(ClientStream):
             block, piece, end = status_block(response.status, exchange.reason), b"", True
         else:
             if connection.policy is not None:
-                response = connection.policy.apply(response, exchange.head.host)
+                response = connection.policy.apply(response, exchange.received.host)
             block = response.block or response_block(response)
         fields = response.fields
         if not fields.has_date:

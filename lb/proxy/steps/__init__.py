@@ -11,28 +11,61 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lb.core.targets import REPLACE_PATH, REQUEST_HEADERS, RESPONSE_HEADERS, REWRITE_HOST
+from lb.http.changed_fields import FieldChanges
 from lb.proxy.steps.body_limit import BodyLimit
 from lb.proxy.steps.client_certificate import ClientCertificate
+from lb.proxy.steps.fixed_answer import FixedAnswer
 from lb.proxy.steps.grpc_deadline import GrpcDeadline
 from lb.proxy.steps.grpc_web import GrpcWeb
+from lb.proxy.steps.host_change import HostChange
 from lb.proxy.steps.https_redirect import HttpsRedirect
 from lb.proxy.steps.max_forwards import MaxForwards
 from lb.proxy.steps.overload import Overload
+from lb.proxy.steps.path_change import PathChange
+from lb.proxy.steps.redirect import RedirectStep
+from lb.proxy.steps.request_headers import RequestHeaders
+from lb.proxy.steps.response_headers import ResponseHeaders
 from lb.proxy.steps.websocket import WebSocketHandshake
 
 if TYPE_CHECKING:
-    from lb.core.targets import Route
+    from lb.core.targets import Route, StepRule
     from lb.proxy.services import LiveService, Step
 
 
+def has_steps(route: Route) -> bool:
+    """Whether the file asks for any step of this route: then logs name them."""
+    return bool(
+        route.steps or route.redirect or route.answer or route.grpc_web or route.client_certificate or route.max_body
+    )
+
+
 def steps_of(route: Route, service: LiveService) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-    """The steps of a route: for requests without rare fields, and for requests with one."""
+    """The steps of a route: for requests without rare fields, and for requests with one.
+
+    What may refuse a request comes before what changes it, and an answer of the route's own comes last.
+    """
     first: tuple[Step, ...] = (GrpcWeb(),) if route.grpc_web else ()
     first += (ClientCertificate(),) if route.client_certificate else ()
     first += (BodyLimit(route.max_body),) if route.max_body else ()
     deadline: tuple[Step, ...] = (GrpcDeadline(),) if route.grpc_web else ()  # the step before may have made one
     last: tuple[Step, ...] = (Overload(),) if service.bounded else ()
+    last += tuple([_step(rule) for rule in route.steps])
+    if route.redirect is not None:
+        last += (RedirectStep(route.redirect),)
+    if route.answer is not None:
+        last += (FixedAnswer(route.answer),)
     return (*first, *deadline, *last), (*first, GrpcDeadline(), MaxForwards(), WebSocketHandshake(), *last)
+
+
+def _step(rule: StepRule) -> Step:
+    if rule.kind == REWRITE_HOST:
+        return HostChange(rule.to)
+    if rule.kind == REQUEST_HEADERS:
+        return RequestHeaders(FieldChanges(rule.replaced, rule.added, rule.removed))
+    if rule.kind == RESPONSE_HEADERS:
+        return ResponseHeaders(FieldChanges(rule.replaced, rule.added, rule.removed))
+    return PathChange(rule.kind, rule.prefix, rule.to, rule.kind == REPLACE_PATH)
 
 
 def steps_of_redirect(port: int) -> tuple[Step, ...]:

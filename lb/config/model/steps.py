@@ -1,0 +1,144 @@
+"""What a route changes, and what it answers by itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lb.config.model.fields import (
+    AnswerStatus,
+    Bounds,
+    HeaderName,
+    HeaderTemplate,
+    HeaderValue,
+    RedirectTo,
+    RoutePath,
+    ServerHost,
+    Text,
+    Whole,
+)
+from lb.config.model.section import Section
+from lb.core import targets as core
+
+
+class HeaderChanges(Section):
+    """Header fields to set, add and remove, in this order. A name stands for all spellings that servers take for it.
+
+    Values may have variables: `{client_ip}`, `{host}`, `{method}`, `{path}`, `{query}`, `{request_id}`, `{scheme}`,
+    `{tls.version}`, `{tls.cipher}` and `{tls.server_name}`, of the request as the client sent it. `{{` is a brace."""
+
+    set: dict[HeaderName, HeaderTemplate] = Field(default_factory=dict)
+    """Fields that get this value instead of all that they have."""
+    add: dict[HeaderName, HeaderTemplate] = Field(default_factory=dict)
+    """Fields that get this value beside what they have."""
+    remove: list[HeaderName] = Field(default_factory=list)
+    """Fields that are removed."""
+
+
+class PrefixChange(Section):
+    """One prefix of a path instead of another."""
+
+    prefix: RoutePath
+    """The prefix to be replaced; it ends at a segment's border. A path without it stays as it is."""
+    to: RoutePath
+    """What stands there instead; `/` leaves nothing of it."""
+
+
+class Step(Section):
+    """One step of a route: an entry has one key."""
+
+    strip_prefix: RoutePath | None = None
+    """Prefix of the path that the target does not get: `/v1` sends `/v1/x` as `/x`, and `/v1` as `/`."""
+    replace_prefix: PrefixChange | None = None
+    """Another prefix of the path for the target."""
+    replace_path: RoutePath | None = None
+    """The path that the target gets, whatever the request's. The query stays."""
+    host: ServerHost | None = None
+    """Host that the target gets, instead of the client's and the service's `host_header`."""
+    request_headers: HeaderChanges | None = None
+    """Header fields of requests. Framing, fields of one connection and lb's own fields cannot be changed."""
+    response_headers: HeaderChanges | None = None
+    """Header fields of answers, lb's own among them. Interim answers and those that open a tunnel pass as they are."""
+
+    def kinds(self) -> list[str]:
+        """The keys that it has."""
+        return [name for name in type(self).model_fields if getattr(self, name) is not None]
+
+    def rule(self) -> core.StepRule:
+        """Its value for the data plane."""
+        if self.strip_prefix is not None:
+            return core.StepRule(core.STRIP_PREFIX, self.strip_prefix, "/")
+        if self.replace_prefix is not None:
+            return core.StepRule(core.REPLACE_PREFIX, self.replace_prefix.prefix, self.replace_prefix.to)
+        if self.replace_path is not None:
+            return core.StepRule(core.REPLACE_PATH, to=self.replace_path)
+        if self.host is not None:
+            return core.StepRule(core.REWRITE_HOST, to=self.host)
+        changes = self.request_headers or self.response_headers or HeaderChanges()
+        kind = core.REQUEST_HEADERS if self.request_headers is not None else core.RESPONSE_HEADERS
+        named = tuple(changes.set.items()), tuple(changes.add.items()), tuple(changes.remove)
+        return core.StepRule(kind, "", "", *named)
+
+
+class RouteRedirect(Section):
+    """A redirect, instead of a service. What is not named stays as the client has it: scheme, host, port, path, query.
+
+    The host never comes from the path, so that no path leads to another site."""
+
+    to: RedirectTo = ""
+    """A URL, a path, or both, each with a query or not: `https://www.example.org`, `/new`, `https://a.example/x?y={path}`.
+    Path and query may have the variables of header fields."""
+    scheme: Literal["http", "https"] | None = None
+    """Another scheme. The port is then the scheme's own, unless `port` names one."""
+    port: Annotated[Whole, Bounds(1, 65535)] | None = None
+    """Another port. A scheme's own port is left out of the URL."""
+    replace_prefix: PrefixChange | None = None
+    """Another prefix of the path."""
+    status: Annotated[Whole, Field(json_schema_extra={"enum": [301, 302, 303, 307, 308]})] = 302
+    """301, 302, 303, 307 or 308. With 307 and 308 method and body stay the same."""
+
+    def value(self) -> core.Redirect:
+        """Its value for the data plane."""
+        scheme, host, port, path, query = split_url(self.to)
+        change = self.replace_prefix
+        return core.Redirect(
+            status=self.status,
+            scheme=self.scheme or scheme,
+            host=host,
+            port=self.port or port,
+            path=path,
+            query=query,
+            prefix=change.prefix if change is not None else "",
+            to=change.to if change is not None else "",
+        )
+
+
+def split_url(to: str) -> tuple[str, str, int, str, str | None]:
+    """(scheme, host, port, path, query) of what `validators.redirect_to` has passed."""
+    scheme, host, port = "", "", ""
+    rest = to
+    if "://" in to.partition("?")[0]:
+        scheme, _, rest = to.partition("://")
+        end = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
+        authority, rest = rest[:end], rest[end:]
+        host, colon, port = authority.rpartition(":")
+        if not colon or port.endswith("]"):
+            host, port = authority, ""
+    path, mark, query = rest.partition("?")
+    return scheme, host, int(port or 0), path, query if mark else None
+
+
+class FixedAnswer(Section):
+    """An answer of the route's own, instead of a service."""
+
+    status: AnswerStatus = 200
+    """Its status, 200 to 599."""
+    body: Text = ""
+    """Its body. 204 and 304 have none."""
+    content_type: HeaderValue = "text/plain; charset=utf-8"
+    """What the body is."""
+
+    def value(self) -> core.Answer:
+        """Its value for the data plane."""
+        return core.Answer(self.status, self.body, self.content_type)

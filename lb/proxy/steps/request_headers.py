@@ -1,0 +1,44 @@
+"""Sets, adds and removes header fields of requests, before they go to a target."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lb.http.changed_fields import FieldChanges
+from lb.http.h1.replies import Reply
+from lb.http.message import RequestFields, RequestHead
+from lb.http.template import BadValue
+from lb.proxy.request_values import RequestValues
+from lb.proxy.services import Step
+
+if TYPE_CHECKING:
+    from lb.proxy.exchange import Exchange
+
+
+class RequestHeaders(Step):
+    """Clients repeat their header blocks: where no variable is used, the last result is at hand."""
+
+    __slots__ = ("_changes", "_from", "_made")
+
+    def __init__(self, changes: FieldChanges) -> None:
+        self._changes = changes
+        self._from: RequestFields | None = None
+        self._made: RequestFields | None = None
+
+    def name(self) -> str:
+        return "request_headers"
+
+    def before(self, exchange: Exchange) -> Reply | None:
+        head = exchange.head
+        fields = head.fields
+        made = self._made
+        if made is None or self._from is not fields:
+            try:
+                _, new, gone = self._changes.apply(fields.forwarded_lines, RequestValues(exchange))
+            except BadValue as error:
+                return Reply(400, "bad_value", f"{error} of this request has a control character")
+            made = fields.with_changes(new, gone)
+            if self._changes.static:
+                self._from, self._made = fields, made
+        exchange.head = RequestHead(head.method, head.target, head.path, head.minor, head.host, made)
+        return None
