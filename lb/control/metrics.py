@@ -122,6 +122,11 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
         "Streams of HTTP/2 refused or reset for a fault of the client's, and connections ended so, by reason.",
     ),
     "lb_upstream_connections": ("gauge", ("service", "state"), "Connections to targets by state (idle, active)."),
+    "lb_upstream_streams": (
+        "gauge",
+        ("service", "protocol"),
+        "Requests under way at targets, by the protocol that is spoken to them.",
+    ),
     "lb_rejected_total": ("counter", ("reason",), "Answers of the proxy's own and connections turned away, by reason."),
     "lb_tls_handshakes_total": (
         "counter",
@@ -259,6 +264,7 @@ class Figures:
     certificates_unusable: int = 0
     renewals: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (name, result) of orders
     failing: Mapping[str, bool] = field(default_factory=dict)  # name → whether its certificate does not come
+    over_http2: Collection[str] = ()  # ids of the targets that speak HTTP/2
 
 
 def exposition(figures: Figures) -> bytes:
@@ -317,6 +323,7 @@ class _Collector:
         yield _gauge("lb_downstream_streams", {(protocol,): count for protocol, count in f.streams.items()})
         yield _counter("lb_http2_refused_total", {(reason,): count for reason, count in f.http2_refused.items()})
         yield _gauge("lb_upstream_connections", self._connections())
+        yield _gauge("lb_upstream_streams", self._streams())
         yield _counter("lb_rejected_total", {(reason,): count for reason, count in f.rejected.items()})
         yield _counter("lb_tls_handshakes_total", self._handshakes())
         handshakes = _histogram("lb_tls_handshake_duration_seconds")
@@ -383,6 +390,13 @@ class _Collector:
             service = self._place(id)[0]
             for state, count in (("idle", tally.idle), ("active", tally.active)):
                 values[service, state] = values.get((service, state), 0) + count
+        return values
+
+    def _streams(self) -> dict[tuple[str, ...], float]:
+        values: dict[tuple[str, ...], float] = {}
+        for id, tally in self._figures.targets.items():
+            key = self._place(id)[0], "h2" if id in self._figures.over_http2 else "http/1.1"
+            values[key] = values.get(key, 0) + tally.in_flight
         return values
 
 

@@ -89,6 +89,7 @@ class Metrics:
                     if life.state != "unknown" and id in self._state.targets
                 },
                 able={id for id, target in self._state.targets.items() if self._rotations.can_serve(target)},
+                over_http2={id for id, target in self._state.targets.items() if target.http2},
                 shares=shares,
                 active={name: desired.active for name, desired in self._desired.current.services.items()},
                 stages={

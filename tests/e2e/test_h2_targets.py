@@ -129,6 +129,7 @@ def test_probes_and_pages_tell_of_the_protocol(stage: Stage, backends: Backends)
     views = [target for pool in lb.status()["services"][0]["pools"] for target in pool["targets"]]
     assert {view["protocol"] for view in views} == {"HTTP/2.0"}
     assert ask(f"{lb.url}/x").body == b"0"
+    assert lb.metrics()['lb_upstream_streams{protocol="h2",service="a"}'] == 0
     log = stage.folder / "access.log"
     eventually(lambda: log.exists() and b'"target_protocol":"HTTP/2.0"' in log.read_bytes())
 

@@ -58,3 +58,12 @@ def test_the_kernel_tells_of_this_process() -> None:
     assert mine.resident > 1 << 20
     assert mine.descriptors >= 3
     assert figures(2**22 + 1) is None, "a process that there is not"
+
+
+def test_requests_under_way_by_the_protocol_of_the_target() -> None:
+    tally, other = empty_tally(ID), empty_tally("s/blue/h:2")
+    tally.in_flight, other.in_flight = 3, 2
+    places = {ID: ("s", "blue", "h:1"), "s/blue/h:2": ("s", "blue", "h:2")}
+    found = lines(targets={ID: tally, "s/blue/h:2": other}, places=places, over_http2={ID})
+    assert 'lb_upstream_streams{protocol="h2",service="s"} 3.0' in found
+    assert 'lb_upstream_streams{protocol="http/1.1",service="s"} 2.0' in found
