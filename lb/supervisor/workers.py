@@ -457,10 +457,13 @@ class Workers:
             worker.incarnation = message.incarnation
             self._on_report(message)
         elif isinstance(message, Applied):
+            caught_up = worker.behind is not None
             worker.applied, worker.behind = max(worker.applied, message.version), None
             if not worker.served_since:
                 worker.served_since = worker.heard
                 self._on_served(worker)
+            elif caught_up:
+                self._follows(worker)
         elif isinstance(message, Behind):
             self._on_behind(worker, message)
         elif isinstance(message, Polled):
@@ -500,6 +503,14 @@ class Workers:
         slot = self._slots[worker.number] if worker.number < len(self._slots) else None
         if slot is not None and worker in (slot.worker, slot.replacement):
             self._give_back(slot)
+        self._follows(worker)
+
+    def _follows(self, worker: WorkerProcess) -> None:
+        """It serves by what it was told last: replacements that failed before it say nothing of its own."""
+        slot = self._slots[worker.number] if worker.number < len(self._slots) else None
+        if slot is not None and worker is slot.worker:
+            slot.failed_replacements = 0
+            slot.next_replacement = min(slot.next_replacement, time.monotonic() + REPLACEMENT_BACKOFF[0])
 
     # --- processes --------------------------------------------------------------------------------------------------
 

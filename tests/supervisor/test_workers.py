@@ -513,6 +513,32 @@ async def test_heirs_that_cannot_install_it_either_come_less_and_less_often(
     assert not one.workers.behind
 
 
+@pytest.mark.parametrize("how", ["its successor", "it catches up"])
+async def test_replacements_that_failed_before_it_followed_delay_no_later_one(crew: Make, how: str) -> None:
+    """A slot had failed replacements in a row, and then a worker that followed. The model found the next one a minute
+    late."""
+    one = crew(1)
+    await one.start()
+    slot = one.workers.slots[0]
+    before = slot.worker
+    assert before is not None
+    slot.failed_replacements, slot.next_replacement = 4, inf
+    if how == "its successor":
+        os.kill(before.pid, signal.SIGKILL)
+        await eventually(lambda: slot.worker is not None and slot.worker is not before and slot.worker.served_since)
+    else:
+        before.say(hopeless_snapshot(one))
+        await eventually(lambda: before.behind is not None)
+        one.workers.apply(one.snapshot())
+        await eventually(lambda: before.behind is None)
+    assert slot.worker is not None
+    slot.worker.say(hopeless_snapshot(one))
+    one.version += 1
+    one.workers.rotate(Rotation("s", one.version, (("p", 100),), ()))
+    await one.workers.confirm(one.version)
+    assert slot.failed_replacements == 0
+
+
 async def test_a_new_one_that_cannot_install_its_first_snapshot_is_replaced(
     crew: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
