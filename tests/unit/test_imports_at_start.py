@@ -36,6 +36,25 @@ def test_models_read_the_texts_of_their_fields_when_they_are_wanted() -> None:
     assert "lb.control.models" in imported(code)
 
 
+def test_a_file_is_read_by_the_validator_of_the_whole_alone() -> None:
+    """Pydantic makes a validator for each model that is made by itself. A file has none such, defaults included."""
+    code = """
+from lb.config.load import load_text
+from lb.config.model.config import Config
+from lb.config.model.section import Section
+from lb.config.resolve import resolve
+
+resolve(load_text("backends: [127.0.0.1:5001]"), 0)
+made, waiting = set(), [Section]
+while waiting:
+    section = waiting.pop()
+    waiting += section.__subclasses__()
+    made |= {section.__name__} if section.__pydantic_complete__ else set()
+assert made == {"Config"}, made
+"""
+    assert "lb.config.resolve" in imported(code)
+
+
 @pytest.fixture(scope="module")
 def before_workers() -> set[str]:
     return imported("import lb.cli.run, lb.supervisor.main")

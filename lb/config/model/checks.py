@@ -98,7 +98,7 @@ class Check(Section):
     """Probe this port instead of the target's; 0: the target's."""
     expect: Annotated[
         Expect, BeforeValidator(expect_from_status, json_schema_input_type=str | int | list[str | int] | Expect)
-    ] = Field(default_factory=Expect)
+    ] = Field(default_factory=Expect.defaults)
     """The condition for a pass; a status list alone may stand here: `expect: 200-399`."""
     ignore_1xx: Flag = False
     """An informational answer (100 to 199) where the final one should be changes nothing: neither pass nor failure.

@@ -98,7 +98,7 @@ class Canary(Section):
 
     url: TargetUrl
     """Its address: a gateway, a name server, another instance of `lb`."""
-    readiness: AnyReadiness = Field(default_factory=Readiness)
+    readiness: AnyReadiness = Field(default_factory=Readiness.defaults)
     """How it is probed. Left out: a TCP check."""
 
 
@@ -122,10 +122,10 @@ class Config(Section):
     """A configuration file."""
 
     listeners: Annotated[list[AnyListener], Field(min_length=1)] = Field(
-        default_factory=lambda: [Listener(bind="0.0.0.0:8080")]
+        default_factory=lambda: [Listener.model_construct(bind="0.0.0.0:8080")]
     )
     """Addresses that accept clients: mappings, or bind addresses alone. Left out: `0.0.0.0:8080`."""
-    admin: Admin = Field(default_factory=Admin)
+    admin: Admin = Field(default_factory=Admin.defaults)
     """The admin port: dashboard, API, metrics."""
     acme: dict[Name, Acme] = Field(default_factory=dict)
     """Authorities that lb orders certificates from by itself, by a name that `certificates` of a listener takes them
@@ -145,13 +145,13 @@ class Config(Section):
     access_log: Annotated[
         AccessLog,
         BeforeValidator(access_log_from_text, json_schema_input_type=Literal["json", "combined", "off"] | AccessLog),
-    ] = Field(default_factory=AccessLog)
+    ] = Field(default_factory=AccessLog.defaults)
     """One line for each request; a format alone may stand here: `access_log: off`."""
-    log: Log = Field(default_factory=Log)
+    log: Log = Field(default_factory=Log.defaults)
     """The log of `lb` itself."""
     workers: Annotated[Whole, Bounds(0, 256)] = 0
     """Worker processes; 0: one for each core. `lb run --workers` overrides it."""
-    worker_limits: WorkerLimits = Field(default_factory=WorkerLimits)
+    worker_limits: WorkerLimits = Field(default_factory=WorkerLimits.defaults)
     """When a worker is replaced."""
     lame_duck: Duration = 0.0
     """After SIGTERM `/readyz` says 503 for this long while clients are still served, so that a balancer in front can
@@ -171,7 +171,7 @@ class Config(Section):
 
     def route_list(self) -> list[Route]:
         """The routes, or the one that is meant when there are none."""
-        return self.routes or [Route(service=next(iter(self.services)))]
+        return self.routes or [Route.model_construct(service=next(iter(self.services)))]
 
 
 def lengthen(data: dict[Any, Any]) -> dict[Any, Any]:

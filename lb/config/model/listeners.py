@@ -231,9 +231,9 @@ class Listener(Section):
     proxy_protocol: list[Network] = Field(default_factory=list)
     """Networks whose connections open with a PROXY protocol header (version 1 or 2), from which the client's address
     is taken. Connections from elsewhere must not send one."""
-    timeouts: ListenerTimeouts = Field(default_factory=ListenerTimeouts)
+    timeouts: ListenerTimeouts = Field(default_factory=ListenerTimeouts.defaults)
     """How long a client may take."""
-    limits: ListenerLimits = Field(default_factory=ListenerLimits)
+    limits: ListenerLimits = Field(default_factory=ListenerLimits.defaults)
     """How much a client may ask for."""
 
 

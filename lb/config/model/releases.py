@@ -122,10 +122,10 @@ class Rollout(Section):
     """Percentages of the traffic that go to the new pool, one step after the other; `[100]`: all at once."""
     step_time: Period = 60.0
     """Length of each step but the last."""
-    analysis: Analysis = Field(default_factory=Analysis)
+    analysis: Analysis = Field(default_factory=Analysis.defaults)
     """The measures that judge each step."""
     bake: Annotated[Bake, BeforeValidator(bake_from_text, json_schema_input_type=str | Bake)] = Field(
-        default_factory=Bake
+        default_factory=Bake.defaults
     )
     """The watch after the last step; a duration alone may stand here."""
     freeze_on_fail: Flag = False

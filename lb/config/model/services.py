@@ -245,19 +245,19 @@ class Service(Section):
     active: Reference | None = None
     """The pool that serves at the first start. Afterwards the persisted switch wins, until this line is edited.
     Needed when there are several pools."""
-    balance: AnyBalance = Field(default_factory=Balance)
+    balance: AnyBalance = Field(default_factory=Balance.defaults)
     """Balancing policy: its name, or a mapping with `policy` and `key`."""
-    readiness: AnyReadiness = Field(default_factory=Readiness)
+    readiness: AnyReadiness = Field(default_factory=Readiness.defaults)
     """Decides whether a target gets traffic. A path alone is an HTTP check; left out: a TCP check."""
     liveness: AnyLiveness | None = None
     """Decides whether a target should be restarted. Left out: no liveness check."""
-    retries: Retries = Field(default_factory=Retries)
+    retries: Retries = Field(default_factory=Retries.defaults)
     """When a request is tried again."""
-    timeouts: Timeouts = Field(default_factory=Timeouts)
+    timeouts: Timeouts = Field(default_factory=Timeouts.defaults)
     """How long things may take."""
-    breaker: Breaker = Field(default_factory=Breaker)
+    breaker: Breaker = Field(default_factory=Breaker.defaults)
     """Bounds that protect the targets."""
-    outlier: Outlier = Field(default_factory=Outlier)
+    outlier: Outlier = Field(default_factory=Outlier.defaults)
     """Ejection of targets that fail their requests though their probes pass."""
     panic_threshold: Percent = _RULES.panic.threshold
     """When fewer than this share of a pool's targets are in rotation, `panic` applies. `0%`: only when none is left,
@@ -271,9 +271,9 @@ class Service(Section):
     patience: Duration = _RULES.patience
     """When failed probes look like the checker's own fault, a shared dependency or an overload, the last verdict
     is kept for at most this long."""
-    slow_start: AnySlowStart = Field(default_factory=SlowStart)
+    slow_start: AnySlowStart = Field(default_factory=SlowStart.defaults)
     """Ramp for targets that enter rotation; a duration alone may stand here."""
-    damping: Damping = Field(default_factory=Damping)
+    damping: Damping = Field(default_factory=Damping.defaults)
     """Hold-down for targets that flap."""
     tls: ClientTls | None = None
     """TLS towards the `https://` and `h2://` targets. Left out: certificates are verified against the system's
@@ -288,13 +288,13 @@ class Service(Section):
     (RFC 9110). `pass`: both always. `drop`: neither, as nginx does, and targets are not told of such clients."""
     retry_after: Annotated[Whole, Bounds(0, 3600)] = 1
     """Seconds in the `Retry-After` of a 503."""
-    sticky: Sticky = Field(default_factory=Sticky)
+    sticky: Sticky = Field(default_factory=Sticky.defaults)
     """How a client stays on one version during a release."""
     previews: list[Preview] = Field(default_factory=list)
     """Requests that go to a chosen pool, whether active or not."""
     mirror: MirrorTo | None = None
     """A share of the requests is copied to another pool."""
-    rollout: Rollout = Field(default_factory=Rollout)
+    rollout: Rollout = Field(default_factory=Rollout.defaults)
     """The conditions of a switch, and how it is watched."""
 
     def first_active(self) -> str:
