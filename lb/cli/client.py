@@ -1,6 +1,5 @@
 """The admin API, as the client commands use it: one request, one JSON answer, and errors that help.
 
-`http.client` because it is quick to import: `lb status` must answer in the time a person does not notice.
 The address comes from `--admin` (before or after the command), then `$LB_ADMIN`, then the default; the token from
 `--token-file` or `$LB_TOKEN_FILE`. Every request has a timeout. Nothing is retried: the operator sees what happened.
 An error says what was tried and what to do; with `--json` it is a document on stdout as well (see `main`).
@@ -9,20 +8,21 @@ An error says what was tried and what to do; with `--json` it is a document on s
 from __future__ import annotations
 
 import functools
-import http.client
 import json
 import os
 import socket
-import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import click
 
 from lb.cli.failure import DEFAULT_ADMIN, Failure, Json
+from lb.cli.plain_http import Answer, Connection, NotHttp
 from lb.cli.terminal import aside, say, working
+
+if TYPE_CHECKING:
+    import ssl
 
 TIMEOUT = 10.0  # seconds for an answer; commands that wait longer ask again instead
 #: Seconds for the answer to an order: a switch may wait for a hook, a reload for names.
@@ -53,7 +53,7 @@ class Unreachable(Failure):
 
 def told(status: int, problem: Json) -> str:
     """A problem document as lines a person reads: what, why, and each reason on a line of its own."""
-    title = str(problem.get("title") or http.client.responses.get(status, f"status {status}"))
+    title = str(problem.get("title") or f"status {status}")
     detail = str(problem.get("detail") or "")
     lines = [f"{title}: {detail}" if detail and detail != title else title]
     reasons = problem.get("reasons") or problem.get("errors") or []
@@ -93,7 +93,8 @@ class Client:
     @staticmethod
     def _read_token(path: str) -> str:
         try:
-            return Path(path).read_text().strip()
+            with open(path) as file:  # noqa: PTH123 - pathlib takes longer to import than to read it
+                return file.read().strip()
         except (OSError, UnicodeDecodeError) as error:
             why = (error.strerror or "").lower() if isinstance(error, OSError) else "it is no text"
             raise Failure(f"cannot read the token file {path}: {why or error}") from None
@@ -120,15 +121,13 @@ class Client:
         if body is not None:
             data = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
-        connection = self._connect(self.timeout)
+        connection = self._connect()
         try:
-            connection.sock.settimeout(within or self.timeout)
-            connection.request(method, self.prefix + path, body=data, headers=headers)
-            answer = connection.getresponse()
+            answer = connection.ask(method, self.prefix + path, headers, data, within or self.timeout)
             raw = answer.read()
         except TimeoutError:
             raise self._silent(within or self.timeout, order=body is not None) from None
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, NotHttp) as error:
             raise self._unreachable(error) from None
         finally:
             connection.close()
@@ -153,14 +152,12 @@ class Client:
         headers = {"Accept": "text/event-stream", **self._authority()}
         if last_id:
             headers["Last-Event-ID"] = last_id
-        connection = self._connect(self.timeout)
+        connection = self._connect()
         try:
-            connection.sock.settimeout(60.0)
-            connection.request("GET", self.prefix + path, headers=headers)
-            answer = connection.getresponse()
+            answer = connection.ask("GET", self.prefix + path, headers, None, 60.0)
             if answer.status != 200:
                 raise self._refusal(answer, answer.read(), path)
-            if "event-stream" not in answer.headers.get("Content-Type", ""):
+            if "event-stream" not in answer.fields.get("content-type", ""):
                 raise self._stranger(answer, path)
             connected()
             identity = ""
@@ -178,7 +175,7 @@ class Client:
                     data.append(line[5:].removeprefix(" "))
         except BrokenPipeError:
             raise  # (of the reader of our output)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, NotHttp) as error:
             raise self._unreachable(error) from None
         finally:
             connection.close()
@@ -196,19 +193,16 @@ class Client:
             **({"X-LB-Actor": name} if name else {}),
         }
 
-    def _connect(self, timeout: float) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection
-        if self.tls:
-            connection = http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=self._context())
-        else:
-            connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+    def _connect(self) -> Connection:
+        context = self._context() if self.tls else None
         try:
-            connection.connect()
-        except (OSError, http.client.HTTPException) as error:
+            return Connection(self.host, self.port or (443 if self.tls else 80), self.timeout, context)
+        except OSError as error:
             raise self._unreachable(error) from None
-        return connection
 
     def _context(self) -> ssl.SSLContext:
+        import ssl  # takes as long to import as all else here, and most admin ports are plain
+
         try:
             return ssl.create_default_context(cafile=self.ca_file or None)
         except OSError as error:  # an `SSLError` as well
@@ -224,24 +218,32 @@ class Client:
             "Is `lb run` up there? Say where it is with --admin URL or LB_ADMIN=URL;\n"
             f"  the file's `admin: bind:` sets it (default {DEFAULT_ADMIN})."
         )
-        if isinstance(error, ssl.SSLCertVerificationError):
-            why = f"its certificate is not trusted ({error.verify_message})"
-            advice = "--ca-file FILE or LB_ADMIN_CA=FILE names the authorities to trust."
-        elif isinstance(error, ssl.SSLError):
-            why = "it does not speak TLS"
-            advice = f"An admin port without `tls` speaks plain HTTP: try --admin {self._other_scheme()}."
+        if self.tls and (found := self._tls_fault(error)) is not None:
+            why, advice = found
         elif isinstance(error, socket.gaierror):
             why = f"no such host ({self.host})"
         elif isinstance(error, TimeoutError):
             why = f"no answer within {self.timeout:g} s"
         elif isinstance(error, ConnectionRefusedError):
             why = "connection refused"
-        elif isinstance(error, (http.client.HTTPException, ConnectionResetError)) and not self.tls:
+        elif isinstance(error, (NotHttp, ConnectionResetError)) and not self.tls:
             why = "something listens there, but it does not answer in HTTP"
             advice = f"If it speaks TLS, try --admin {self._other_scheme()}. {advice}"
         else:
             why = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
         return Unreachable(f"no admin port answers at {self.where}: {why}.\n  {advice}", why)
+
+    def _tls_fault(self, error: Exception) -> tuple[str, str] | None:
+        """Why there is no TLS, and what to do; None: the error is not one of TLS."""
+        import ssl
+
+        if isinstance(error, ssl.SSLCertVerificationError):
+            why = f"its certificate is not trusted ({error.verify_message})"
+            return why, "--ca-file FILE or LB_ADMIN_CA=FILE names the authorities to trust."
+        if isinstance(error, ssl.SSLError):
+            advice = f"An admin port without `tls` speaks plain HTTP: try --admin {self._other_scheme()}."
+            return "it does not speak TLS", advice
+        return None
 
     def _silent(self, seconds: float, order: bool) -> Unreachable:
         why = f"no answer within {seconds:g} s"
@@ -252,7 +254,7 @@ class Client:
         )
         return Unreachable(f"{self.where} was reached, but gave {why}.\n  {advice}", why)
 
-    def _refusal(self, answer: http.client.HTTPResponse, raw: bytes, path: str) -> Failure:
+    def _refusal(self, answer: Answer, raw: bytes, path: str) -> Failure:
         """An answer that is no success: the admin port's own words, or the words of another program on that port."""
         problem = problem_of(raw)
         if "title" not in problem and answer.status not in (401, 403):
@@ -269,7 +271,7 @@ class Client:
             advice = "Give the file of a token that has it with --token-file FILE or LB_TOKEN_FILE=FILE."
         return Refusal(answer.status, problem, advice)
 
-    def _stranger(self, answer: http.client.HTTPResponse, path: str) -> Unreachable:
+    def _stranger(self, answer: Answer, path: str) -> Unreachable:
         why = f"it answered {path} with {answer.status}, but not as lb's admin port does"
         return Unreachable(
             f"{self.where} is no admin port: {why}.\n"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -143,6 +142,8 @@ def greeting(started: Supervisor, demo: Demo | None, ink: Ink, log_file: str = "
         tries += [(f"lb switch {name} {other}", "blue/green in one step"), (f"lb rollback {name}", "and back")]
     if admin != DEFAULT_ADMIN:
         tries.insert(2, (f"export LB_ADMIN={admin}", "where lb's commands find it"))
+    import shutil
+
     if shutil.which("lb") is None:
         tries.insert(2, (put_on_path(), "puts lb on the path"))
     size = max(len(command) for command, _ in tries)

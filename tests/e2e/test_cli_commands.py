@@ -526,12 +526,12 @@ def brought_in(*words: str, **env: str) -> tuple[int, set[str]]:
 
 
 def test_help_and_status_are_quick_because_they_bring_in_little(running: Running) -> None:
-    """35 and 55 ms of CPU, of which a bare Python with its 33 modules takes 9. What decides is not the clock of a busy
+    """35 and 45 ms of CPU, of which a bare Python with its 33 modules takes 9. What decides is not the clock of a busy
     machine."""
     modules, foreign = brought_in("--help")
     assert foreign == {"click"} and modules <= 115, (modules, foreign)
     modules, foreign = brought_in("status", LB_ADMIN=running.admin)
-    assert foreign == {"click"} and modules <= 172, (modules, foreign)
+    assert foreign == {"click"} and modules <= 130, (modules, foreign)
 
 
 def test_reload_says_what_it_did(running: Running, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import sys
 import pytest
 
 #: What only commands that ask an admin port need.
-CLIENT_SIDE = ("http.client", "email.parser")
+CLIENT_SIDE = ("lb.cli.client", "lb.cli.plain_http", "http.client")
+#: What a question to a plain admin port does without.
+NEEDLESS = ("ssl", "http", "email", "shutil", "asyncio", "msgspec", "pydantic", "yaml", "aiohttp", "uvloop")
 #: What only the admin port needs. The supervisor imports it in a thread, once its workers serve.
 ADMIN_SIDE = ("aiohttp", "prometheus_client", "lb.control.models", "lb.control.api", "lb.supervisor.operations")
 
@@ -34,6 +36,11 @@ def test_a_start_brings_in_no_client_of_the_admin_port(module: str, before_worke
 def test_models_read_the_texts_of_their_fields_when_they_are_wanted() -> None:
     code = "import inspect; inspect.findsource = None; import lb.config.load, lb.control.models"
     assert "lb.control.models" in imported(code)
+
+
+@pytest.mark.parametrize("command", ["status", "events", "explain", "switch", "target", "reload", "upgrade"])
+def test_a_command_that_asks_an_admin_port_brings_in_little(command: str) -> None:
+    assert not imported(f"import lb.cli.main, lb.cli.{command}") & set(NEEDLESS)
 
 
 def test_a_file_is_read_by_the_validator_of_the_whole_alone() -> None:
