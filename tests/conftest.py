@@ -6,6 +6,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# A deadline of Hypothesis measures time: beside busy processes a test of microseconds takes 200 ms now and then.
+settings.register_profile("lb", deadline=None)
+settings.load_profile("lb")
 
 pytest.register_assert_rewrite("tests.support")
 

@@ -73,6 +73,7 @@ async def test_a_costly_pattern_ends_with_the_probe(watcher: Watcher, backend):
     assert set(watcher.texts(server.target())) == {found}
 
 
+@pytest.mark.timing
 async def test_a_costly_pattern_of_a_header(watcher: Watcher, backend):
     server = await backend(ok(headers=b"X-State: " + b"a" * 5000 + b"b\r\n"))
     spec = replace(HTTP, timeout=2.0, expect=Expect(headers=(("x-state", HARD),)))
