@@ -67,7 +67,7 @@ class Route(Section):
     by the other conditions."""
 
     name: Name | None = None
-    """Its name, where logs and messages speak of it. Left out: its host and path."""
+    """Its name, where logs and `lb route test` speak of it. Left out: its host and path."""
     service: Reference | None = None
     """Name of the service. A route has one of `service`, `redirect` and `answer`."""
     redirect: RouteRedirect | None = None
