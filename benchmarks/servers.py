@@ -46,6 +46,7 @@ class Setup:
     checks: str = ""  # interval of each target's health check, as "1s"; "": none
     websocket: bool = False
     certificate: str = ""  # a file with a key and its certificate: clients speak TLS 1.3 (lb and nginx)
+    http2: bool = False  # clients may speak HTTP/2 (lb and nginx)
     features: str = ""  # lb: further lines of each service
     readiness: str = "none"  # lb: the check's protocol when there are no `checks`
     python: str = sys.executable  # lb's interpreter
@@ -107,6 +108,9 @@ def nginx(setup: Setup) -> Server:
     if setup.services > 1:
         routes += "location / { proxy_pass http://s-0; }"
     routes += "".join(f"location /s-{i}/ {{ proxy_pass http://all; }}" for i in range(setup.routes) if setup.routes > 1)
+    # Without TLS a port of nginx speaks one protocol: it gets another one for HTTP/2.
+    http2 = 0 if setup.certificate or not setup.http2 else free_port()
+    second = f"listen 127.0.0.1:{http2} http2 backlog=8192;" if http2 else ""
     config = folder / f"nginx-{port}.conf"
     config.write_text(
         f"daemon off; worker_processes {setup.workers}; "
@@ -115,11 +119,16 @@ def nginx(setup: Setup) -> Server:
         f"http {{ {log if setup.log else 'access_log off;'} keepalive_requests 100000000; client_max_body_size 0;"
         f"proxy_max_temp_file_size 0; {TEMPORARY.format(folder)}"
         f"map $http_upgrade $upgrade_or_not {{ default upgrade; '' ''; }} {pools}"
-        f"server {{ listen 127.0.0.1:{port} {'ssl ' if setup.certificate else ''}reuseport backlog=8192;"
+        f"server {{ listen 127.0.0.1:{port} {_nginx_protocols(setup)}reuseport backlog=8192; {second}"
         f" {_nginx_tls(setup.certificate)} {settings} {routes} }} }}"
     )
     process = start([binary("nginx"), "-c", str(config)], setup.cpus, folder, f"nginx-{port}")
-    return _up(Server("nginx", port, process, lambda: children(process.pid), bool(setup.certificate)), folder)
+    server = _up(Server("nginx", port, process, lambda: children(process.pid), bool(setup.certificate)), folder)
+    return replace(server, port=http2) if http2 else server
+
+
+def _nginx_protocols(setup: Setup) -> str:
+    return ("ssl http2 " if setup.http2 else "ssl ") if setup.certificate else ""
 
 
 def _nginx_tls(certificate: str) -> str:
@@ -367,7 +376,7 @@ def lb(setup: Setup) -> Server:
     config = folder / f"lb-{port}.yaml"
     config.write_text(
         f"""
-listeners: [{_lb_listener(port, setup.certificate)}]
+listeners: [{_lb_listener(port, setup)}]
 admin: {{bind: 127.0.0.1:0}}
 state_dir: {folder}/lb-{port}.state
 access_log: {f"{{path: {folder}/lb-{port}.log}}" if setup.log else "off"}
@@ -382,10 +391,12 @@ routes:{routes}
     return _up(Server("lb", port, process, lambda: children(process.pid), bool(setup.certificate)), folder)
 
 
-def _lb_listener(port: int, certificate: str) -> str:
-    if not certificate:
-        return f"127.0.0.1:{port}"
-    return f"{{bind: '127.0.0.1:{port}', tls: {{cert_file: {certificate}, key_file: {certificate}}}}}"
+def _lb_listener(port: int, setup: Setup) -> str:
+    bind, pem = f"bind: '127.0.0.1:{port}'", setup.certificate
+    if pem:
+        protocols = "" if setup.http2 else ", protocols: [http/1.1]"
+        return f"{{{bind}, tls: {{cert_file: {pem}, key_file: {pem}}}{protocols}}}"
+    return f"{{{bind}{', protocols: [h2c, http/1.1]' if setup.http2 else ''}}}"
 
 
 def interpreted(setup: Setup) -> Server:

@@ -136,20 +136,20 @@ def _rounds(running: dict[str, Server], folder: Path, options: argparse.Namespac
     for name in options.only or SCENARIOS:
         text, one = SCENARIOS[name]
         measured = run(running, options.rounds, lambda server, one=one: one(folder, options.seconds, server), folder)  # type: ignore[misc]
-        costs = ", ".join(f"{measured[label].middle(_cost) * 1e6:.0f}" for label in running)
+        costs = ", ".join(f"{measured[label].middle(cost) * 1e6:.0f}" for label in running)
         cells = [f"{name}: {text}", costs]
         for label in others:
-            cells += [_said(measured["lb"], measured[label], lambda one: one.rate)]
-            cells += [_said(measured["lb"], measured[label], lambda one: one.requests / one.cpu if one.cpu else 0.0)]
+            cells += [said(measured["lb"], measured[label], lambda one: one.rate)]
+            cells += [said(measured["lb"], measured[label], lambda one: one.requests / one.cpu if one.cpu else 0.0)]
         cells.append(" / ".join(str(each.errors) for each in measured.values()))
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def _cost(one: Round) -> float:
+def cost(one: Round) -> float:
     return one.cpu / one.requests if one.requests else 0.0
 
 
-def _said(ours: Measured, theirs: Measured, value: Callable[[Round], float]) -> str:
+def said(ours: Measured, theirs: Measured, value: Callable[[Round], float]) -> str:
     found = ratio(ours, theirs, value)
     return f"{found.middle:.2f} [{found.low:.2f}–{found.high:.2f}]" if found else "–"
 
