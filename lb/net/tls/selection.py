@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from lb.net.tls.client_hello import ClientHello
 
@@ -20,7 +20,7 @@ class Selected(NamedTuple):
 
     context: ssl.SSLContext
     name: str = ""  # of the certificate, for logs
-    policy: object = None  # the rules for this connection's requests, as whoever selects knows them
+    policy: Any = None  # the rules for this connection's requests, as whoever selects knows them
     may_ask: Callable[[bytes], bool] | None = None  # whether its requests may be for a host; None: for any
     serves: bool = True  # False: the handshake is all, and the connection ends with it
 
