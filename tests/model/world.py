@@ -504,6 +504,8 @@ class World:
         known = [self.former or self.services(), self.services(), *(known for _, known in self._recent)]
         if track is None or any(track.service not in each or each[track.service].asset_fallback for each in known):
             return None
+        if track.wish.do.get("first") == "404":
+            return None  # its first answer may have sent it to the other pool of a rollout that has ended since
         services, request = [each[track.service] for each in known], track.request
         first = frozenset().union(*(reference.may_see(service, request)[0] for service in services))
         return first.union(*(reference.resort(service, request, track.failed)[0] for service in services))
