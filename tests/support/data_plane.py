@@ -107,7 +107,7 @@ class Client(AnswerWriter):
 class Stage:
     """A data plane with one service of two pools, whose connections the test opens."""
 
-    def __init__(self, targets: int = 2, max_body: int = 0, **options: Any) -> None:
+    def __init__(self, targets: int = 2, max_body: int = 0, http2: bool = False, **options: Any) -> None:
         self.loop = FakeLoop()
         self.alarms: list[Alarm] = []
         self.plane = DataPlane(
@@ -119,7 +119,10 @@ class Stage:
         )
         self.names = [f"h:{i}" for i in range(1, targets + 1)]
         pools = tuple(
-            Pool(pool, tuple(Target(f"s/{pool}/{name}", "s", pool, "h", int(name[2:])) for name in self.names))
+            Pool(
+                pool,
+                tuple(Target(f"s/{pool}/{name}", "s", pool, "h", int(name[2:]), http2=http2) for name in self.names),
+            )
             for pool in ("blue", "green")
         )
         service = Service("s", pools, **options)
