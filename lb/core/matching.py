@@ -131,6 +131,19 @@ class Conditions:
             len(self.protocols),
         )
 
+    def without(self, known: ValueCondition) -> Conditions:
+        """The other ones, for requests that are known to fulfil this one."""
+        made = Conditions(Match())
+        made.methods, made.clients, made.scheme, made.protocols = (
+            self.methods,
+            self.clients,
+            self.scheme,
+            self.protocols,
+        )
+        made.values = [condition for condition in self.values if condition is not known]
+        made.rank = self.rank
+        return made
+
     @property
     def any(self) -> bool:
         """Whether there is any."""

@@ -53,7 +53,7 @@ def takes_all(route: Route) -> bool:
 class Candidate:
     """A route among the routes of one host and path."""
 
-    __slots__ = ("conditions", "index", "path", "pattern", "place", "rank")
+    __slots__ = ("conditions", "index", "path", "pattern", "place", "rank", "remaining")
 
     def __init__(self, route: Route, index: int) -> None:
         self.index = index
@@ -66,6 +66,13 @@ class Candidate:
         length = len(self.pattern.literal) if self.pattern is not None else len(self.path)
         self.rank: tuple[int, ...] = (before, -length, *conditions.rank)
         self.place = 0  # in the order of its spot
+        self.remaining: Conditions | None = None  # without the one that its group is found by
+
+    def takes_rest(self, path: bytes, asked: Asked) -> bool:
+        """The same for a request that has its group's value."""
+        if self.pattern is not None and not self.pattern.matches(path):
+            return False
+        return self.remaining is None or self.remaining.hold(asked)
 
     def takes(self, path: bytes, asked: Asked | None) -> bool:
         """Whether it matches a request of its spot. Without a request, no condition holds."""
@@ -107,6 +114,9 @@ class Spot:
             if key is None or key.exact is None:
                 self.rest.append(each)
                 continue
+            assert each.conditions is not None
+            remaining = each.conditions.without(key)
+            each.remaining = remaining if remaining.any else None
             group = groups.get((key.kind, key.name))
             if group is None:
                 group = groups[key.kind, key.name] = _Group(key.kind, key.name)
@@ -130,7 +140,7 @@ class Spot:
                 for each in group.by_value.get(value, ()):
                     if best is not None and best.place < each.place:
                         break
-                    if each.takes(path, asked):
+                    if each.takes_rest(path, asked):
                         best = each
                         break
         return NO_ROUTE if best is None else best.index

@@ -37,8 +37,14 @@ class AskedRequest(Asked):
         if kind == HEADER:
             if name == b"host":
                 return self._head.host
-            values = list(fields.values(name))
-            return b", ".join(values) if values else None
+            # `RequestFields.values`, written out, as nearly every header has one line.
+            size = len(name)
+            found: bytes | None = None
+            for line in fields.forwarded_lines:
+                if line[size : size + 1] == b":" and line[:size].lower() == name:
+                    value = line[size + 1 :].strip(b" \t\r\n")
+                    found = value if found is None else found + b", " + value
+            return found
         if kind == COOKIE:
             for value in fields.cookies(name):
                 return value

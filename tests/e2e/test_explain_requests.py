@@ -56,3 +56,17 @@ def test_our_own_refusals_are_known(stage: Stage) -> None:
     said = explained(lb, request_id[1])
     assert "refused before it was understood, with 400" in said
     assert "GET / of host a from 127.0.0.1" in said
+
+
+@pytest.mark.parametrize("log", ["{path: LOG}", "off"])
+def test_the_steps_that_a_request_met_are_known(stage: Stage, tmp_path: Path, log: str) -> None:
+    steps = "steps: [{strip_prefix: /v1}, {request_headers: {set: {X-A: b}}}]"
+    routes = f"routes: [{{name: versioned, path: /v1, service: greeting, max_body: 3, {steps}}}]"
+    path = stage.config({"blue": stage.pool("blue", 1)}, top=routes)
+    kept = re.sub(r"(?m)^access_log: .*$", f"access_log: {log.replace('LOG', str(tmp_path / 'log'))}", path.read_text())
+    lb = stage.start(stage.file(kept))
+    answer = ask(f"{lb.url}/v1/greeting")
+    assert answer.status == 200
+    said = explained(lb, answer.headers["X-Request-Id"])
+    assert "route versioned: body_limit, strip_prefix, request_headers" in said
+    assert "GET /v1/greeting from 127.0.0.1" in said
