@@ -102,6 +102,17 @@ def idle(server: Server, count: int) -> float:
             sock.close()
 
 
+def growth(folder: Path, server: Server, count: int) -> str:
+    """Resident memory after each fifth of so many full handshakes."""
+    made, said = 0, [f"0: {server.resident() / 2**20:.1f}"]
+    for step in range(1, 6):
+        while made < count * step / 5:
+            made += max(1, fresh(folder, 2.0, server).requests)
+        time.sleep(1.0)  # the last connections end
+        said.append(f"{made:,}: {server.resident() / 2**20:.1f}")
+    return ", ".join(said)
+
+
 def main() -> int:
     options = _options()
     print(" · ".join(f"{key} {value}" for key, value in report.machine().items()), end="\n\n", flush=True)
@@ -116,11 +127,16 @@ def main() -> int:
             if options.before:
                 running["before"] = lb(replace(setup, checkout=options.before.resolve()))
             running["lb"] = lb(replace(setup, python=options.python))
-            _rounds(running, folder, options)
+            if not options.no_rounds:
+                _rounds(running, folder, options)
             if options.idle:
                 print("\n| idle connections | KiB each |\n| --- | --- |")
                 for label, server in running.items():
                     print(f"| {label}, {options.idle:,} | {idle(server, options.idle) / 1024:.1f} |", flush=True)
+            if options.handshakes:
+                print("\n| full handshakes so far: resident MiB | |\n| --- | --- |")
+                for label, server in running.items():
+                    print(f"| {label} | {growth(folder, server, options.handshakes)} |", flush=True)
         finally:
             for server in running.values():
                 stop(server.process)
@@ -162,6 +178,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=10, help="interleaved rounds (10), after one that warms up")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a round (1)")
     parser.add_argument("--idle", type=int, default=IDLE, help=f"idle connections ({IDLE}); 0: none")
+    parser.add_argument("--handshakes", type=int, default=0, help="look for growth over so many full handshakes (0)")
+    parser.add_argument("--no-rounds", action="store_true", help="memory alone")
     return parser.parse_args()
 
 
