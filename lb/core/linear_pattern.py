@@ -13,6 +13,7 @@ Source: Rabin and Scott's subset construction, as in Aho, Lam, Sethi, Ullman, "C
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 #: Characters of a pattern, states of the automaton, and steps for building it.
@@ -376,6 +377,12 @@ class LinearPattern:
                     reached.add(row[kind])
                     waiting.append(row[kind])
         return reached
+
+
+@lru_cache(maxsize=4096)
+def pattern_of(text: str) -> LinearPattern:
+    """The pattern, made once for each text: making it costs a thousand times what a match does."""
+    return LinearPattern(text)
 
 
 def _kinds_of(masks: list[int]) -> tuple[bytes, list[int]]:

@@ -11,9 +11,10 @@ before a larger one. What is equal then is in the order of the file.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
-from lb.core.linear_pattern import LinearPattern
+from lb.core.linear_pattern import LinearPattern, pattern_of
 from lb.core.native import mypyc_attr
 from lb.core.networks import in_networks, network_of
 from lb.core.targets import Match
@@ -64,7 +65,7 @@ class ValueCondition:
         self.exact: bytes | None = None
         self.pattern: LinearPattern | None = None
         if is_pattern(text):
-            self.pattern = LinearPattern(text[1:-1])
+            self.pattern = pattern_of(text[1:-1])
         elif text != ANY:
             self.exact = text.encode()
 
@@ -93,6 +94,12 @@ class ValueCondition:
         if self.exact is not None:
             return other.pattern is not None and not other.pattern.matches(self.exact)
         return other.exact is not None and self.pattern is not None and not self.pattern.matches(other.exact)
+
+
+@lru_cache(maxsize=16384)
+def conditions_of(match: Match) -> Conditions:
+    """The conditions, once for all equal ones: a worker makes the table anew for each snapshot."""
+    return Conditions(match)
 
 
 def is_pattern(text: str) -> bool:

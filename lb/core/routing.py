@@ -27,8 +27,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from lb.core.linear_pattern import LinearPattern
-from lb.core.matching import Asked, Conditions, ValueCondition
+from lb.core.linear_pattern import pattern_of
+from lb.core.matching import Asked, Conditions, ValueCondition, conditions_of
 from lb.core.paths import ODD, Unreadable, readings
 from lb.core.targets import EXACT, PREFIX, REGEX, Match, Route
 
@@ -58,8 +58,8 @@ class Candidate:
     def __init__(self, route: Route, index: int) -> None:
         self.index = index
         self.path = route.path.encode()
-        self.pattern = LinearPattern(route.path) if route.kind == REGEX else None
-        conditions = Conditions(route.match)
+        self.pattern = pattern_of(route.path) if route.kind == REGEX else None
+        conditions = conditions_of(route.match)
         self.conditions = conditions if conditions.any else None
         # Within one place: regular expressions, the one with the longest literal beginning first; then /a/ before /a.
         before = 0 if self.pattern is not None else 1

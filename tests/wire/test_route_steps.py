@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from lb.core.targets import (
     Redirect,
     StepRule,
 )
-from tests.support.front import Front, answers, status_of
+from tests.support.front import Front, Origin, answers, read_request, status_of, with_listener
+from tests.support.h2_client import Client
 
 STRIP = StepRule(STRIP_PREFIX, "/v1", "/")
 HEADERS = StepRule(
@@ -211,3 +213,40 @@ def test_a_bare_route_is_not_in_the_log(tmp_path: Path) -> None:
     with Front(access_log=AccessLog("json", str(file))) as front:
         ask(front)
         assert "route" not in logged(front, file)
+
+
+PATH = [(":method", "GET"), (":scheme", "http"), (":path", "/v1/x"), (":authority", "a.example")]
+
+
+def test_the_same_over_http2() -> None:
+    step = StepRule(RESPONSE_HEADERS, replaced=(("X-A", "1"),), removed=("Server",))
+    with Front(listener=with_listener(http2=True), steps=(STRIP, HEADERS, step)) as front, Client(front) as client:
+        front.with_script(
+            answers(b"HTTP/1.1 200 OK\r\nServer: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+        )
+        for stream in (1, 3):
+            client.ask(stream, PATH)
+            status, fields, body = client.answer(stream)
+            assert (status, fields["x-a"], body) == (200, "1", b"ok")
+            assert "server" not in fields
+        assert front.origin.requests[0].startswith(b"GET /x HTTP/1.1\r\n")
+        front.call(lambda: front.apply(redirect=Redirect(scheme="https"), steps=()))
+        client.ask(5, PATH)
+        status, fields, _ = client.answer(5)
+        assert (status, fields["location"]) == (302, "https://a.example/v1/x")
+        front.call(lambda: front.apply(answer=Answer(204), redirect=None, steps=()))
+        client.ask(7, PATH)
+        assert client.answer(7)[0] == 204
+
+
+def test_a_retry_gets_the_changed_request() -> None:
+    async def fails(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
+        origin.requests.append(await read_request(reader))
+
+    with Front(origins=2, steps=(STRIP, StepRule(REWRITE_HOST, to="inner.example"))) as front:
+        front.origins[0].script = fails
+        for _ in range(4):
+            assert status_of(ask(front)) == 200
+        for origin in front.origins:
+            assert {request.split(b"\r\n")[0] for request in origin.requests} == {b"GET /x?q=1 HTTP/1.1"}
+            assert all(b"\r\nHost: inner.example\r\n" in request for request in origin.requests)
