@@ -259,3 +259,58 @@ def test_node_with_a_small_limit_of_streams(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait(10)
+
+
+CADDY = """
+{{
+    admin off
+    auto_https off
+    servers {{
+        protocols h1 h2c
+    }}
+}}
+http://:{port} {{
+    bind 127.0.0.1
+    route {{
+        respond /no 404
+        root * {dir}
+        file_server
+    }}
+}}
+"""
+
+
+def test_caddy(tmp_path: Path) -> None:
+    """Go's server, which compresses its heads with a dynamic table."""
+    if shutil.which("caddy") is None:
+        pytest.skip("Caddy is not installed")
+    port = free_port()
+    (tmp_path / "site").mkdir()
+    large = bytes(range(256)) * 4096
+    (tmp_path / "site" / "large").write_bytes(large)
+    config = tmp_path / "Caddyfile"
+    config.write_text(CADDY.format(port=port, dir=tmp_path / "site"))
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
+    process = subprocess.Popen(
+        ["caddy", "run", "--config", str(config)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+    def listens() -> bool:
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        eventually(listens)
+        with Front(listener=H2C, http2=True, ports=(port,)) as front:
+            with futures.ThreadPoolExecutor(8) as pool:
+                answers = list(pool.map(lambda _: front.send(get(b"/large"), wait=20), range(24)))
+            assert all(answer.partition(b"\r\n\r\n")[2] == large for answer in answers)
+            assert status_of(front.send(b"HEAD /large HTTP/1.1\r\nHost: a\r\n\r\n")) == 200
+            assert status_of(front.send(get(b"/no"))) == 404
+            upload = b"PUT /large HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + bytes(1000000)
+            # It answers with the file, and does not wait for the end of the upload.
+            assert front.send(upload, wait=20).partition(b"\r\n\r\n")[2] == large
+            eventually(front.at_rest)
+    finally:
+        process.terminate()
+        process.wait(10)
