@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.model import features, reference, steps_health, steps_reload, steps_traffic
 from tests.model.clock import CLOCK
-from tests.model.e2e import certificates, look, tunnels
+from tests.model.e2e import certificates, front_door, look, tunnels
 from tests.model.e2e.processes import Said
 from tests.model.e2e.world import RealWorld, Wished
 from tests.model.plan import Plan, ServicePlan, TargetPlan
@@ -81,6 +81,8 @@ async def begin(world: RealWorld) -> None:
             features.draw_all(rng, service, features.swarm(rng))
     hurry(world.plan)
     world.plan.extra.update(workers=2, drain="4s")
+    world.front = front_door.FrontDoor(world)
+    world.plan.extra["listeners"] = [{"bind": world.plan.bind}, world.front.listener()]
     world.file.write_text(world.plan.text())
     world.wished = world.planned_file(world.plan)
     world.wished.shares = {name: [{plan.active: 100}] for name, plan in world.plan.services.items()}
@@ -276,7 +278,8 @@ async def _by_signal(world: RealWorld, planned: Wished) -> Said:
         await asyncio.sleep(0.05)
         now = await _reloads(world) or before
     said = await world.admin("GET", "/api/v1/status")
-    if now.get("ok") != before.get("ok"):
+    taken = ("ok", "partial") if world.front.broken else ("ok",)
+    if any(now.get(result) != before.get(result) for result in taken):
         world.become(planned)
     elif now.get("failed") != before.get("failed"):
         said = Said(409, {"detail": said.body["config"]["last_error"]})
@@ -332,6 +335,11 @@ async def step_renew(world: RealWorld, dice: random.Random) -> str:
         if backend.tls is not None:
             certificates.show(world, backend)
     return said
+
+
+async def step_front_door(world: RealWorld, dice: random.Random) -> str:
+    """Certificates that clients see, and that they show, are exchanged."""
+    return await front_door.change(world, dice)
 
 
 async def step_rename_host(world: RealWorld, dice: random.Random) -> str:
@@ -509,6 +517,7 @@ STEPS: list[tuple[int, str, Step]] = [
     (1, "reload", steps_reload.step_remove_pool),
     (1, "reload", steps_reload.step_reload_same),
     (3, "names", step_renew),
+    (5, "front", step_front_door),
     (3, "names", step_rename_host),
     (2, "kill", step_kill_worker),
     (1, "restart", step_kill_supervisor),
@@ -525,6 +534,7 @@ THEMES = {
     "orders": 85,
     "reload": 65,
     "names": 60,
+    "front": 50,
     "kill": 35,
     "restart": 40,
     "look": 100,

@@ -102,6 +102,7 @@ class RealWorld(World):
         self.wished = Wished(self.plan, {})
         self.planned: Wished | None = None  # while an order is carried out: what may be in its place already
         self.seen: dict[str, Seen] = {}
+        self.front: Any = None  # the listener with certificates
         self.away = False  # nobody listens, or nobody may
         self.certain_from = 0.0  # until then no target is ready for sure
         self.disturbed = -1e9  # when processes ended last
