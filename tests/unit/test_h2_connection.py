@@ -351,6 +351,21 @@ class TestAbuse:
         talk.send(raw(HEADERS, 1, 1), *(raw(CONTINUATION, 0, 1, bytes(16384)) for _ in range(3)))
         assert talk.error == ("connection", CALM)
 
+    def test_a_bomb_of_references_is_the_last_block(self) -> None:
+        """Its fields are decoded for the table's sake, which takes a processor a few milliseconds."""
+        talk = Talk()
+        talk.send(talk.frames.headers(1, Frames().block(GET) + b"\x40\x01x\x05aaaaa"))
+        talk.send(talk.frames.headers(3, Frames().block(GET)[:3] + b"\xbe" * 16_000))
+        assert talk.error == ("connection", CALM)
+        assert talk.server.refused[-1] == "flood_fields"
+
+    def test_a_client_with_too_many_fields_is_told_so_again_and_again(self) -> None:
+        talk = Talk()
+        for stream in range(1, 41, 2):
+            talk.send(talk.frames.headers(stream, [*GET, *((f"x-{n}", "y") for n in range(250))]))
+        assert talk.error is None
+        assert [error.status for error in talk.server.errors] == [431] * 20
+
     def test_a_bomb_of_references_is_thrown_away(self) -> None:
         talk = Talk()
         big = b"\x40\x01a" + b"\x7f\xa1\x1e" + b"x" * (127 + 0x21 + (0x1E << 7))

@@ -27,6 +27,8 @@ EMPTY_DATA: Final = 2.0
 PING: Final = 2.0
 PRIORITY: Final = 1.0
 UNKNOWN: Final = 1.0
+#: A field of a block over the limit, which is decoded for the table's sake alone.
+FIELD: Final = 1 / 16
 WINDOW: Final = 0.1
 SMALL_WINDOW: Final = 1.0
 

@@ -76,7 +76,7 @@ class HeaderBlocks:
             fields = decoder.decode(data, self._header_size, 2 * self._header_count + 16)
         except BadBlock as error:
             raise Fault(COMPRESSION_ERROR, "compression", str(error)) from None  # section 4.3
-        block = HeaderBlock(fields, decoder.too_large)
+        block = HeaderBlock(fields, decoder.too_large, decoder.count)
         if decoder.generation != self._generation:
             self._generation = decoder.generation
             blocks.clear()

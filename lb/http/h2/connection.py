@@ -106,6 +106,8 @@ class Connection(Endpoint):
 
     def _on_block(self, id: int, end: bool, data: bytes) -> None:
         block = self.blocks.decode(data)
+        if block.too_large:
+            self._spend(block.count * costs.FIELD, "flood_fields")
         stream = self.streams.get(id)
         if stream is not None:
             self._on_trailers(stream, end, block)

@@ -61,7 +61,7 @@ class BadBlock(Exception):  # noqa: N818
 class Decoder:
     """The receiving side's table."""
 
-    __slots__ = ("_limit", "_size", "_table", "generation", "too_large")
+    __slots__ = ("_limit", "_size", "_table", "count", "generation", "too_large")
 
     def __init__(self) -> None:
         self._table: list[tuple[bytes, bytes]] = []  # the newest entry is the last one
@@ -69,6 +69,7 @@ class Decoder:
         self._limit = TABLE_SIZE
         self.generation = 0  # another number after each change of the table
         self.too_large = False  # the last block was over a limit, and its fields were thrown away
+        self.count = 0  # fields of the last block, with the ones that were thrown away
 
     def decode(self, block: bytes, size_limit: int, count_limit: int) -> list[tuple[bytes, bytes]]:
         """The fields of a block. Raises `BadBlock`.
@@ -78,7 +79,7 @@ class Decoder:
         """
         fields: list[tuple[bytes, bytes]] = []
         self.too_large = False
-        size = position = 0
+        size = position = count = 0
         end = len(block)
         while position < end:
             byte = block[position]
@@ -115,12 +116,14 @@ class Decoder:
                 field = name, value
                 if byte & 0x40:
                     self._add(field)
+            count += 1
             size += len(field[0]) + len(field[1]) + OVERHEAD
             if self.too_large or size > size_limit or len(fields) >= count_limit:
                 self.too_large = True
                 fields = []
             else:
                 fields.append(field)
+        self.count = count
         return fields
 
     def _entry(self, index: int) -> tuple[bytes, bytes]:

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 class HeaderBlock:
     """A header block's fields, and the heads that have been made of it: equal blocks share them."""
 
-    __slots__ = ("answer", "fields", "open", "too_large", "whole")
+    __slots__ = ("answer", "count", "fields", "open", "too_large", "whole")
 
-    def __init__(self, fields: list[tuple[bytes, bytes]], too_large: bool) -> None:
+    def __init__(self, fields: list[tuple[bytes, bytes]], too_large: bool, count: int) -> None:
         self.fields = fields
+        self.count = count  # of its fields, whether it has them or not
         self.too_large = too_large  # over a limit: it has no fields
         self.whole: RequestHead | None = None  # of a request without a body
         self.open: RequestHead | None = None  # of a request with one
