@@ -35,6 +35,7 @@ VALUES = {
     "lb.net.tls.identity",
     "lb.net.tls.resuming",
     "lb.net.tls.session",
+    "lb.net.tls.target_faults",
     "lb.proxy.log_writer",
 }
 
