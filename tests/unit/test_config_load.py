@@ -540,7 +540,7 @@ def test_a_variable_that_is_not_set_is_one_error_in_every_form() -> None:
         ("backends: [a:1]\nbalance: ip_hash", "policy: ip_hash is not one of the choices", "Did you mean ring?"),
         ("backends: [a:1]\nbalance: least_conn", "policy: least_conn is not", "Did you mean least_request?"),
         ("backends: [a:1]\nbalance: Round-Robin", "policy: Round-Robin is not", "Did you mean round_robin?"),
-        ("backends: [a:1]\nstrip_prefix: /a", "unknown key 'strip_prefix'", "it does not rewrite yet"),
+        ("backends: [a:1]\nstrip_prefix: /a", "unknown key 'strip_prefix'", "`steps` change paths"),
         ("backends: [a:1]\nmiddlewares: [a]", "unknown key 'middlewares'", "no such step"),
         (
             "backends: [a:1]\nroutes: [{service: default, path: ~ ^/api}]",

@@ -53,6 +53,12 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "route_host": st.sampled_from(["a.org", "*.a.org", "[::1]"]),
     "header_name": st.sampled_from(["X-A", "on", "1", "~", "no", "Host"]),
     "header_value": texts.map(str.strip),
+    "route_pattern": st.sampled_from(["/users/[0-9]+", "/a(/.*)?", "/[ab]{2}"]),
+    "condition_value": texts.filter(lambda text: not text.startswith("/")) | st.sampled_from(["*", "/a+/", "on"]),
+    "cookie_name": st.sampled_from(["a", "on", "1"]),
+    "request_method": st.sampled_from(["GET", "NO"]),
+    "header_template": st.sampled_from(["{client_ip}", "{{a}} $x", "on", "1.10"]),
+    "redirect_to": st.sampled_from(["https://a.org", "/x?y={path}", "http://[::1]:8/?"]),
     "method": st.sampled_from(["GET", "HEAD", "NO"]),
     "url": st.sampled_from(["https://h/x?y=$1", "http://[::1]:8/"]),
     "body": texts | st.just("/^ok$/"),
@@ -66,8 +72,9 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "log_file": st.sampled_from(["-", "/a"]),
 }
 SPECIAL: dict[str, st.SearchStrategy[Any]] = {
-    "steps": st.sampled_from([[100], [1, 100], [5, 25, 50, 100]]),
-    "statuses": st.lists(st.sampled_from([502, 503, 504]), max_size=3),
+    "Rollout.steps": st.sampled_from([[100], [1, 100], [5, 25, 50, 100]]),
+    "FixedAnswer.status": st.sampled_from([200, 204, 599]),
+    "Retries.statuses": st.lists(st.sampled_from([502, 503, 504]), max_size=3),
 }
 
 
@@ -99,9 +106,10 @@ def parts(annotation: Any) -> list[Any]:
     return list(getattr(annotation, "__metadata__", ()))
 
 
-def of_field(name: str, field: FieldInfo) -> st.SearchStrategy[Any]:
-    if name in SPECIAL:
-        return SPECIAL[name]
+def of_field(section: type[Section], name: str, field: FieldInfo) -> st.SearchStrategy[Any]:
+    special = SPECIAL.get(f"{section.__name__}.{name}")
+    if special is not None:
+        return special
     metadata = list(field.metadata)
     for part in getattr(field.annotation, "__args__", ()):
         metadata += getattr(part, "__metadata__", ())
@@ -113,7 +121,7 @@ def sections(section: type[Section]) -> st.SearchStrategy[Any]:
     needed, rest = {}, {}
     for name, field in section.model_fields.items():
         (needed if field.is_required() else rest)[name] = st.deferred(
-            lambda name=name, field=field: of_field(name, field)
+            lambda name=name, field=field: of_field(section, name, field)
         )
     return st.fixed_dictionaries(needed, optional=rest)
 
