@@ -17,44 +17,13 @@ import pytest
 from lb.core.targets import AccessLog, Retries, Timeouts
 from lb.http.grpc import read_timeout
 from tests.support.eventually import eventually
-from tests.support.front import Front, Origin, Script, read_request
+from tests.support.front import Front, Origin
 from tests.support.h2_client import Client
 from tests.support.h2_peer import POST, raw
-from tests.wire.test_h2 import CANCEL, H2C, RST, silent
+from tests.wire.grpc_messages import HEAD, chunk, message, says, statuses, trailers_only, with_status
+from tests.wire.http2 import CANCEL, H2C, RST, silent
 
 CALL = [*POST, ("content-type", "application/grpc+proto"), ("te", "trailers")]
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\n"
-
-
-def message(payload: bytes) -> bytes:
-    """A message of gRPC with its prefix."""
-    return b"\0" + len(payload).to_bytes(4, "big") + payload
-
-
-def chunk(piece: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(piece), piece)
-
-
-def with_status(status: int, lines: bytes = b"") -> bytes:
-    """An answer with a message, and the status in its trailers."""
-    body = chunk(message(b"hello"))
-    return HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body + b"0\r\ngrpc-status: %d\r\n%b\r\n" % (status, lines)
-
-
-def trailers_only(status: int, lines: bytes = b"") -> bytes:
-    return HEAD + b"grpc-status: %d\r\n%bContent-Length: 0\r\n\r\n" % (status, lines)
-
-
-def says(*replies: bytes) -> Script:
-    """Answers with each of them in turn, over all connections; the last one stays."""
-    left = list(replies)
-
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
-        while True:
-            origin.requests.append(await read_request(reader))
-            writer.write(left.pop(0) if len(left) > 1 else left[0])
-
-    return script
 
 
 def call(client: Client, stream: int, *more: tuple[str, str]) -> dict[str, str]:
@@ -62,10 +31,6 @@ def call(client: Client, stream: int, *more: tuple[str, str]) -> dict[str, str]:
     client.send(client.frames.headers(stream, [*CALL, *more], False), client.frames.data(stream, message(b"x"), True))
     client.until(lambda: client.ended(stream) or client.reset(stream) is not None)
     return dict(client.heads[stream][-1])
-
-
-def statuses(front: Front) -> dict[int, int]:
-    return dict(front.call(lambda: front.plane.services["s"].grpc))
 
 
 @pytest.fixture

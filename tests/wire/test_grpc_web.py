@@ -10,8 +10,8 @@ import pytest
 from tests.support.front import Front, with_listener
 from tests.support.h2_client import Client
 from tests.support.h2_peer import POST
-from tests.wire.test_grpc import message, says, statuses, trailers_only, with_status
-from tests.wire.test_h2 import silent
+from tests.wire.grpc_messages import message, says, statuses, trailers_only, with_status
+from tests.wire.http2 import silent
 
 H2C = with_listener(http2=True)
 Answer = tuple[int, dict[str, str], bytes]

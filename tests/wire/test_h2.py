@@ -18,19 +18,14 @@ import trustme
 
 from lb.core.targets import AccessLog, Listener, Retries, Timeouts
 from tests.support.eventually import eventually
-from tests.support.front import OK, Front, Origin, Script, answers, read_all, read_request, status_of, with_listener
+from tests.support.front import OK, Front, Origin, answers, read_all, read_request, status_of, with_listener
 from tests.support.h2_client import Client
 from tests.support.h2_peer import GET, POST, PREFACE, raw, settings
+from tests.wire.http2 import CANCEL, H2C, RST, WINDOW, silent, update
 from tests.wire.messages import get
 from tests.wire.peers import server_context, sized
 
-RST, PING, WINDOW, HEADERS, CONTINUATION = 3, 6, 8, 1, 9
-CANCEL = bytes(3) + b"\x08"
-H2C = with_listener(http2=True)
-
-
-def update(stream: int, octets: int) -> bytes:
-    return raw(WINDOW, 0, stream, octets.to_bytes(4, "big"))
+PING, HEADERS, CONTINUATION = 6, 1, 9
 
 
 @pytest.fixture
@@ -43,16 +38,6 @@ def front() -> Iterator[Front]:
 def client(front: Front) -> Iterator[Client]:
     with Client(front) as connected:
         yield connected
-
-
-def silent(seconds: float = 30.0) -> Script:
-    """Reads each request, and does not answer it."""
-
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
-        origin.requests.append(await read_request(reader))
-        await reader.read(1)  # until the connection ends
-
-    return script
 
 
 def refused(front: Front) -> dict[str, int]:

@@ -24,7 +24,7 @@ from tests.support.eventually import eventually
 from tests.support.front import Front, Origin, answers, read_request, with_listener
 from tests.support.h2_client import Client
 from tests.support.h2_peer import GET, POST, raw
-from tests.wire.test_h2 import CANCEL, H2C, RST, silent, update
+from tests.wire.http2 import CANCEL, H2C, RST, silent, update
 
 CONNECT = [(":method", "CONNECT"), (":protocol", "websocket"), *GET[1:], ("sec-websocket-version", "13")]
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

@@ -26,7 +26,9 @@ from lb.http.h2.connection import Connection
 from lb.http.h2.frames import ENHANCE_YOUR_CALM, SETTINGS_TIMEOUT
 from lb.http.message import HTTP2, RequestHead
 from lb.proxy.exchange import Exchange
-from lb.proxy.h2.stream import UNSENT_LIMIT, Http2Stream, Policy, StreamOwner
+from lb.proxy.h2.owner import StreamOwner
+from lb.proxy.h2.policy import Policy
+from lb.proxy.h2.stream import UNSENT_LIMIT, Http2Stream
 from lb.proxy.sending import CLOSE_TIME, Sending
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from lb.http.h2.sending import HIGH_WATER
 
 if TYPE_CHECKING:
     from lb.http.h2.stream import Stream
-    from lb.proxy.h2.stream import StreamOwner
+    from lb.proxy.h2.owner import StreamOwner
 
 
 class StreamTransport:

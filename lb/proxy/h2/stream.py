@@ -12,24 +12,20 @@ from typing import TYPE_CHECKING, Final, cast
 
 from lb.http.grpc import DEADLINE
 from lb.http.h2.answer import lines_block, request_id_field, response_block
-from lb.http.h2.connection import Connection, ConnectionUser
 from lb.http.h2.frames import CANCEL, INTERNAL_ERROR
 from lb.http.h2.grpc import status_block
 from lb.http.h2.hpack import encode_field, encode_status
 from lb.http.h2.sending import HIGH_WATER
 from lb.http.h2.stream import Stream
-from lb.http.hsts import is_for, with_policy
 from lb.http.message import ResponseHead
 from lb.http.websocket import accept_for
 from lb.proxy.client_stream import ClientStream
+from lb.proxy.h2.owner import StreamOwner
 from lb.proxy.h2.pipe import StreamTransport
 
 if TYPE_CHECKING:
     import asyncio
 
-    from lb.core.targets import Listener
-    from lb.net.tls.session import Established
-    from lb.proxy.context import Context
     from lb.proxy.exchange import Exchange
     from lb.proxy.lane import Lane
     from lb.proxy.target_stream import TargetStream
@@ -37,51 +33,6 @@ if TYPE_CHECKING:
 #: Octets of all of a connection's answers that wait to be sent: from there on each target is read no more, and no
 #: further request begins.
 UNSENT_LIMIT: Final = 1 << 20
-
-
-class Policy:
-    """A listener's Strict-Transport-Security, and the last head that it was added to."""
-
-    __slots__ = ("_from", "_line", "_made")
-
-    def __init__(self, value: str) -> None:
-        self._line = b"Strict-Transport-Security: " + value.encode() + b"\r\n"
-        self._from: ResponseHead | None = None
-        self._made: ResponseHead | None = None
-
-    def apply(self, response: ResponseHead, host: bytes) -> ResponseHead:
-        """The head with the policy, where the host may have one."""
-        if not is_for(host):
-            return response
-        if self._made is None or self._from is not response:
-            self._from, self._made = response, with_policy(response, self._line)
-        return self._made
-
-
-class StreamOwner(ConnectionUser):
-    """A connection, as its streams see it. A subclass sets the attributes and overrides the methods."""
-
-    wire: Connection
-    context: Context
-    listener: Listener
-    transport: asyncio.Transport
-    peer: bytes
-    trusted: bool
-    tls: Established | None
-    policy: Policy | None
-    tunnels: int
-
-    def on_tunnel_end(self) -> None:
-        """A stream is a tunnel no more."""
-        raise NotImplementedError
-
-    def flush(self) -> None:
-        """Write what is to be sent."""
-        raise NotImplementedError
-
-    def defer(self) -> None:
-        """Defer reading until the loop's next turn, because this turn has lasted too long."""
-        raise NotImplementedError
 
 
 class Http2Stream(ClientStream):
