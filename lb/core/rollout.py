@@ -231,6 +231,13 @@ def advance(rollout: Rollout, sample: Sample, now: float) -> Next:
     return _enter(rollout.plan, rollout.step + 1, rollout.baseline.plus(seen), rollout.ready_floor)
 
 
+def same_share(first: Next | None, again: Next | None) -> bool:
+    """Whether a decision that was made twice gives the new pool the same share; None: there is nothing to decide."""
+    if first is None or again is None:
+        return first is again
+    return first[0].share == again[0].share and first[0].phase == again[0].phase
+
+
 def _enter(plan: Plan, step: int, baseline: Tally, ready_floor: float) -> Next:
     """Begin a step: its share, nothing measured yet."""
     if step < len(plan.steps) - 1:

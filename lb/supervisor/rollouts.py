@@ -42,6 +42,7 @@ from lb.core.rollout import (
     resume,
     retired,
     roll_back,
+    same_share,
     to_dict,
     traffic,
 )
@@ -442,11 +443,16 @@ class Rollouts:
     ) -> bool:
         """The next state of a rollout: on the disk, then to the workers, then told. False: `decide` wants none.
 
-        `decide` looks at what is so when its turn has come, and may refuse.
+        `decide` looks at what is so when its turn has come, and may refuse. It is asked again once its state is on the
+        disk. `Refused` is raised when it then wants another share: its last target may have gone meanwhile.
         """
+        decisions: list[Next | None] = []
 
         def change(desired: Desired) -> tuple[Desired, tuple[Next, ServiceDesired] | None]:
             entered = decide()
+            decisions.append(entered)
+            if not same_share(decisions[0], entered):
+                raise Refused(Refusal.NOT_NOW, "what was decided holds no more: the next look decides")
             if entered is None:
                 return desired, None
             before = desired.services[name]

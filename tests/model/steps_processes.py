@@ -16,6 +16,8 @@ from tests.model.world import World
 
 #: Seconds that requests may go on in a worker that ends by itself.
 OWN_DRAIN = 60.0
+#: Seconds within which a worker ends whose lb was upgraded: its drain, and some more.
+UPGRADED_DRAIN = 10.0
 #: Turns of the loop within which most upgrades are over.
 TURNS_OF_AN_UPGRADE = 600
 #: Seconds within which what is known is on the disk.
@@ -169,6 +171,10 @@ async def step_stop_within_an_upgrade(world: World, dice: random.Random) -> str:
     who.send_signal(15)
     until = CLOCK.now + 60.0
     while world.processes.living("supervisor") and CLOCK.now < until:  # noqa: ASYNC110 - two processes end
+        await asyncio.sleep(0.1)
+    # A worker of an upgrade before this one drains by itself, and the newest lb may not have heard of it in time.
+    until = CLOCK.now + UPGRADED_DRAIN
+    while world.processes.living("worker") and CLOCK.now < until:  # noqa: ASYNC110 - several processes end
         await asyncio.sleep(0.1)
     left = world.processes.living("supervisor") + world.processes.living("worker")
     if left:

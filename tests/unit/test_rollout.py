@@ -30,6 +30,7 @@ from lb.core.rollout import (
     promote,
     resume,
     roll_back,
+    same_share,
     to_dict,
     traffic,
 )
@@ -93,6 +94,16 @@ def test_a_good_release_goes_through_its_steps():
     assert [(second, kind) for second, kind, _ in told] == [(10, "step"), (21, "step"), (32, "bake"), (63, "done")]
     assert (rollout.phase, rollout.share) == ("done", 100)
     assert told[-1][2] == "green has all the traffic; the watch of 30s found nothing against it"
+
+
+def test_a_decision_that_is_made_again_has_to_give_the_same_share():
+    plan = Plan("blue", "green", steps=(20, 60, 100))
+    step, (held, _) = begin(plan), begin(plan)
+    assert same_share(None, None)
+    assert same_share(step, (replace(held, held=True), ()))
+    assert not same_share(begin(plan), (replace(held, step=1), ()))
+    assert not same_share(step, fail(held, "a target has gone", can_go_back=True))
+    assert not same_share(step, None), "an order has come first"
 
 
 def test_a_switch_at_once_is_watched():
