@@ -191,6 +191,16 @@ class TestSending:
         assert [len(talk.body(stream)) for stream in (1, 3, 5)] == [200_000] * 3
         assert talk.server.connection.pending_size == 0
 
+    def test_a_stream_whose_window_is_shut_holds_up_no_other_one(self) -> None:
+        """It waits for its own client's update; an answer of several frames once stopped behind it after the first."""
+        talk = Talk(greet=False)
+        talk.send(PREFACE, settings_frame(window=50_000), update(0, 1 << 20))
+        talk.server.answer(talk.ask(1), bytes(60_000))
+        talk.server.answer(talk.ask(3), bytes(50_000))
+        talk.take()
+        assert [len(talk.body(stream)) for stream in (1, 3)] == [50_000, 50_000]
+        assert talk.ended(3)
+
     def test_nothing_is_written_while_the_transport_takes_nothing(self) -> None:
         talk = Talk()
         request = talk.ask(1)

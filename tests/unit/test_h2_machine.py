@@ -259,6 +259,12 @@ class Machine(RuleBasedStateMachine):
         assert all(0 <= stream.receive_window <= STREAM_WINDOW for stream in streams.values())
 
     @invariant()
+    def nothing_waits_that_could_go_on(self) -> None:
+        connection = self.server.connection
+        if connection.writable and connection.send_window > 0:
+            assert all(stream.send_window <= 0 for stream in connection.waiting.values())
+
+    @invariant()
     def octets_are_in_their_places(self) -> None:
         for call in self.calls.values():
             assert call.got == TEXT[: len(call.got)]

@@ -253,7 +253,7 @@ def test_node_with_a_small_limit_of_streams(tmp_path: Path) -> None:
             head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
             with futures.ThreadPoolExecutor(12) as pool:
                 answers = list(pool.map(lambda _: front.send(head + body, wait=20), range(48)))
-            assert all(status_of(answer) == 200 for answer in answers)
+            assert [answer for answer in answers if status_of(answer) != 200] == []
             assert all(b"x-length: 100000\r\n" in answer[-60:] for answer in answers)
             eventually(front.at_rest)
     finally:

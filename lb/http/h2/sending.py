@@ -106,11 +106,15 @@ class Sender:
             self._queue(stream)
 
     def _queue(self, stream: Stream) -> None:
-        """Send what may be sent; the rest takes its turn with the other streams."""
+        """Send what may be sent; the rest takes its turn with the other streams.
+
+        Nothing that waits already could go on now. While the connection's window is open and the transport takes more,
+        it waits for a window of its own, and so this stream takes nobody's turn.
+        """
         if stream.id not in self.waiting:
             stream.moved_at = self._now
             if self.writable:
-                self._send_some(stream, FRAME_SIZE if self.waiting else LARGEST)
+                self._send_some(stream, LARGEST)
             if stream.id and stream.waits:
                 self.waiting[stream.id] = stream
 
