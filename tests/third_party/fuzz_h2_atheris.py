@@ -5,7 +5,7 @@
 Needs `pip install atheris` beside hpack, hyperframe, pytest and hypothesis. An input is what a client sends behind its
 preface and settings, in pieces. Its first octet says how large they are, and how much of each request is answered.
 Whatever comes, nothing is raised, the ledgers are even, and a connection that is over sends nothing more. Where nothing
-is answered between the pieces, they change nothing. The seeds are the cases of tests/unit/test_h2_rules.py.
+is answered between the pieces, they change nothing. The seeds are the cases of tests/unit/h2_cases.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import atheris
 with atheris.instrument_imports(include=["lb"]):
     from lb.http.h2.connection import CONNECTION_WINDOW, STREAM_WINDOW
     from tests.support.h2_peer import Talk
-    from tests.unit import test_h2_rules
+    from tests.unit import h2_cases
 
 #: Octets that requests are answered with, by the first octet of an input.
 ANSWERS = (None, b"", b"ok", bytes(70_000))
@@ -71,7 +71,7 @@ def play(data: bytes) -> None:
 
 def seed(folder: Path) -> None:
     """Write the cases as seeds."""
-    cases = [*test_h2_rules.FRAMING, *test_h2_rules.MESSAGES, *test_h2_rules.COMPRESSED]
+    cases = [*h2_cases.FRAMING, *h2_cases.MESSAGES, *h2_cases.COMPRESSED]
     for number, (_, build, _) in enumerate(cases):
         raw = b"".join(build(Talk().frames))
         if len(raw) < 2000:
