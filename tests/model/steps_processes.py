@@ -159,7 +159,7 @@ async def step_upgrade(world: World, dice: random.Random) -> str:
 async def step_stop_within_an_upgrade(world: World, dice: random.Random) -> str:
     """SIGUSR2, and SIGTERM at any moment of what it begins: neither lb is left, nor a worker of either."""
     await background(world, dice)
-    old = world.supervising
+    old, ejected = world.supervising, set(world.ejected)
     assert old is not None
     world.excuse("restart")
     old.send_signal(12)
@@ -183,6 +183,9 @@ async def step_stop_within_an_upgrade(world: World, dice: random.Random) -> str:
     await asyncio.sleep(0.5)
     after_restart(world, 7.0)
     await world.start()
+    for address in world.ejected.keys() - ejected:
+        del world.ejected[address]  # the old lb ejected it, and the new one ended before it heard of that
+        world.knowledge[address].doubtful()
     after_restart(world, 7.0)
     return f"after {turns} turns"
 
