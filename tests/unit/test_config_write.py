@@ -112,7 +112,8 @@ def of_field(section: type[Section], name: str, field: FieldInfo) -> st.SearchSt
         return special
     metadata = list(field.metadata)
     for part in getattr(field.annotation, "__args__", ()):
-        metadata += getattr(part, "__metadata__", ())
+        for one in getattr(part, "__metadata__", ()):
+            metadata += one.metadata if isinstance(one, FieldInfo) else [one]
     return values(field.annotation, metadata)
 
 
