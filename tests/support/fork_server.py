@@ -71,7 +71,8 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # the server has reaped it, and is about to say so
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """SIGTERM."""
