@@ -172,11 +172,13 @@ REPLACE_PATH = "replace_path"
 REWRITE_HOST = "host"
 REQUEST_HEADERS = "request_headers"
 RESPONSE_HEADERS = "response_headers"
+ALLOW = "allow"
+DENY = "deny"
 
 
 @dataclass(frozen=True, slots=True)
 class StepRule:
-    """One change that a route makes. What its fields mean depends on the kind; each kind has a file in
+    """One check or change that a route makes. What its fields mean depends on the kind; each kind has a file in
     `proxy.steps`."""
 
     kind: str
@@ -185,6 +187,7 @@ class StepRule:
     replaced: tuple[tuple[str, str], ...] = ()  # header fields; values are templates (`http.template`)
     added: tuple[tuple[str, str], ...] = ()
     removed: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

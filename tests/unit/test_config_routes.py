@@ -43,6 +43,7 @@ def warnings(*routes: str, more: str = "") -> list[tuple[int, str, str]]:
         ("{service: s, match: {method: [get]}}", "methods are case-sensitive"),
         ("{service: s, match: {method: []}}", "method is empty"),
         ("{service: s, match: {clients: [300.0.0.0/8]}}", "network"),
+        ("{service: s, match: {clients: [unix:/run/x]}}", "network"),
         ("{service: s, match: {protocol: [spdy]}}", "is not one of the choices"),
         ("{path: /}", "the route goes nowhere"),
         ("{service: s, answer: {status: 404}}", "service and answer are given"),
@@ -59,6 +60,8 @@ def warnings(*routes: str, more: str = "") -> list[tuple[int, str, str]]:
         ("{answer: {status: 204, body: x}}", "204 has no body"),
         ("{service: s, steps: [{strip_prefix: /a, host: b}]}", "strip_prefix and host are in one entry"),
         ("{service: s, steps: [{}]}", "the step has no key"),
+        ("{service: s, steps: [{allow: []}]}", "allow is empty"),
+        ("{service: s, steps: [{deny: [office]}]}", "network"),
         ("{service: s, steps: [{request_headers: {}}]}", "request_headers changes nothing"),
         ("{service: s, steps: [{request_headers: {set: {content-length: '1'}}}]}", "frames messages"),
         ("{service: s, steps: [{request_headers: {remove: [X-Forwarded-For]}}]}", "frames messages"),
@@ -89,6 +92,7 @@ def test_the_order_of_the_file_decides_between_equals() -> None:
     assert "routes[0] (/, line 5)" in found[0][2]
     apart = ("{service: s, match: {headers: {a: '1'}}}", "{service: t, match: {headers: {a: '2'}}}")
     assert not warnings(*apart, "{service: t, match: {headers: {a: '3'}, method: [GET]}}")
+    assert not warnings("{service: s, match: {clients: [unix]}}", "{service: s, match: {clients: [11.0.0.0/8]}}")
     assert not warnings("{service: s, match: {clients: [10.0.0.0/8]}}", "{service: s, match: {clients: [11.0.0.0/8]}}")
 
 
@@ -148,9 +152,13 @@ def test_the_goal_of_a_redirect(to: str, parts: tuple[object, ...]) -> None:
 
 
 def test_steps_keep_their_order() -> None:
-    steps = "[{request_headers: {set: {A: b}, add: {C: d}, remove: [E]}}, {strip_prefix: /a}, {host: h.org}]"
+    guards = "{allow: [10.0.0.0/8, 10.0.0.0/8]}, {deny: [unix]}"
+    changes = "{request_headers: {set: {A: b}, add: {C: d}, remove: [E]}}, {strip_prefix: /a}, {host: h.org}"
+    steps = f"[{guards}, {changes}]"
     made = resolve(load_text(f"{SERVICES}routes:\n  - {{service: s, steps: {steps}}}\n"), 1).snapshot.routes[0].steps
     assert made == (
+        StepRule("allow", networks=("10.0.0.0/8",)),
+        StepRule("deny", networks=("unix",)),
         StepRule("request_headers", replaced=(("A", "b"),), added=(("C", "d"),), removed=("E",)),
         StepRule("strip_prefix", "/a", "/"),
         StepRule("host", to="h.org"),

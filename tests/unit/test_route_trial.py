@@ -119,3 +119,13 @@ def test_the_command(tmp_path: Path) -> None:
     assert run(group, ["route", "test", "GET", "ftp://a", "--file", str(file)]).exit_code == 2
     file.write_text("routes: 3")
     assert run(group, ["route", "test", "GET", "/", "--file", str(file)]).exit_code == 1
+
+
+def test_guards_by_the_clients_address() -> None:
+    file = "services: {s: {pools: {p: {targets: ['h:1']}}}}\ntrusted_proxies: [127.0.0.1]\n"
+    file += "routes: [{service: s, steps: [{allow: [10.0.0.0/8]}, {strip_prefix: /a}]}]\n"
+    world = resolve(load_text(file), 1)
+    refused = trial(world, Request("GET", "http://a.org/", client="192.0.2.1"))
+    assert (refused.status, refused.reason, refused.met) == (403, "client_address", ["allow"])
+    assert not trial(world, Request("GET", "http://a.org/", client="10.0.0.1")).status
+    assert not trial(world, Request("GET", "http://a.org/", ("X-Forwarded-For: 10.0.0.1",))).status

@@ -15,10 +15,12 @@ from lb.config.yaml.tree import Path
 from lb.core.matching import Conditions
 from lb.core.paths import ODD
 from lb.core.routing import AMBIGUOUS, UNREADABLE, Candidate, RouteTable, Spot
-from lb.core.targets import EXACT, REGEX, REQUEST_HEADERS, RESPONSE_HEADERS, Match, Redirect, Snapshot
+from lb.core.targets import ALLOW, DENY, EXACT, REGEX, REQUEST_HEADERS, RESPONSE_HEADERS, Match, Redirect, Snapshot
 from lb.http.changed_fields import FIXED_IN_ANSWERS, FIXED_IN_REQUESTS
 from lb.http.h1.replies import BODYLESS
 
+#: Steps that have a use on a route which sends no request on.
+WITHOUT_TARGET = frozenset((ALLOW, DENY, RESPONSE_HEADERS))
 #: Routes of one host and path that are compared with one another.
 MOST = 200
 
@@ -87,7 +89,7 @@ def _steps(at: Path, route: Route) -> Iterator[tuple[Path, str, str]]:
             yield path, f"{what}; each step is an entry of its own", "Write a list: one `- key: value` for each."
             continue
         kind = kinds[0]
-        if route.service is None and kind != RESPONSE_HEADERS:
+        if route.service is None and kind not in WITHOUT_TARGET:
             what = "a redirect" if route.redirect is not None else "an answer"
             yield (*path, kind), f"{kind} changes nothing here: a route with {what} sends no request on", "Remove it."
         changes = step.request_headers or step.response_headers

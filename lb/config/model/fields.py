@@ -146,6 +146,7 @@ ClientKey = Annotated[
 Bind = Annotated[Word, AfterValidator(validators.bind)]
 TargetUrl = Annotated[Word, AfterValidator(validators.target)]
 Network = Annotated[Word, AfterValidator(validators.network)]
+ClientNetwork = Annotated[Word, AfterValidator(validators.client_network)]
 ServerHost = Annotated[Word, AfterValidator(validators.server_host)]
 FilePath = Annotated[Word, AfterValidator(validators.file)]
 LogPath = Annotated[Word, AfterValidator(validators.log_file)]

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lb.config.model.fields import (
+    ClientNetwork,
     ConditionValue,
     CookieName,
     Duration,
     Flag,
     HeaderName,
     Name,
-    Network,
     ParameterName,
     Reference,
     RequestMethod,
@@ -48,7 +48,7 @@ class Match(Section):
     """Query parameters, decoded. Of a repeated one the first counts."""
     cookies: dict[CookieName, ConditionValue] = Field(default_factory=dict)
     """Cookies. Of a repeated one the first counts."""
-    clients: list[Network] = Field(default_factory=list)
+    clients: list[ClientNetwork] = Field(default_factory=list)
     """Networks, one of which the client must be in; `unix` for clients of a Unix socket. Behind `trusted_proxies` the
     client is the first address from the right of X-Forwarded-For that is no trusted proxy's."""
     scheme: Literal["http", "https"] | None = None
@@ -81,7 +81,8 @@ class Route(Section):
     match: Match | None = None
     """More conditions; `host` and `path` may stand here as well."""
     steps: list[Step] = Field(default_factory=list)
-    """What changes on the way, step by step in this order. Checks of the route, such as `max_body`, come before."""
+    """What is checked and changed on the way, step by step in this order. Checks of the route, such as `max_body`,
+    come before."""
     max_body: Size = 0
     """Bytes of a request's body, without the framing of chunks; a longer one gets 413. 0: no limit. nginx: 1 MiB."""
     timeout: Duration = 0.0

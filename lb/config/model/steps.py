@@ -1,4 +1,4 @@
-"""What a route changes, and what it answers by itself."""
+"""What a route checks and changes, and what it answers by itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field
 from lb.config.model.fields import (
     AnswerStatus,
     Bounds,
+    ClientNetwork,
     HeaderName,
     HeaderTemplate,
     HeaderValue,
@@ -48,6 +49,11 @@ class PrefixChange(Section):
 class Step(Section):
     """One step of a route: an entry has one key."""
 
+    allow: Annotated[list[ClientNetwork], Field(min_length=1)] | None = None
+    """Networks of the clients that may come; all others get 403. `unix` stands for clients of a Unix socket. Behind
+    `trusted_proxies` the client is found as for `match.clients`."""
+    deny: Annotated[list[ClientNetwork], Field(min_length=1)] | None = None
+    """Networks of clients that get 403."""
     strip_prefix: RoutePath | None = None
     """Prefix of the path that the target does not get: `/v1` sends `/v1/x` as `/x`, and `/v1` as `/`."""
     replace_prefix: PrefixChange | None = None
@@ -67,6 +73,10 @@ class Step(Section):
 
     def rule(self) -> core.StepRule:
         """Its value for the data plane."""
+        if self.allow is not None:
+            return core.StepRule(core.ALLOW, networks=tuple(dict.fromkeys(self.allow)))
+        if self.deny is not None:
+            return core.StepRule(core.DENY, networks=tuple(dict.fromkeys(self.deny)))
         if self.strip_prefix is not None:
             return core.StepRule(core.STRIP_PREFIX, self.strip_prefix, "/")
         if self.replace_prefix is not None:

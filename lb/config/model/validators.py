@@ -216,6 +216,11 @@ def network(value: str) -> str:
     return str(parsed(addresses.parse_network, value))
 
 
+def client_network(value: str) -> str:
+    """As `core.networks` has it: all clients of Unix sockets are one network."""
+    return value if value == "unix" else network(value)
+
+
 def server_host(value: str) -> str:
     try:
         address = addresses.parse_target(f"http://[{value}]:1" if ":" in value else f"http://{value}:1")

@@ -53,6 +53,7 @@ _KINDS: dict[str, str] = {
     "bind": "address",
     "target": "target URL",
     "network": "network",
+    "client_network": "network",
     "server_host": "host",
     "file": "file",
     "log_file": "file",

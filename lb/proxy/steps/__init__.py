@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lb.core.targets import REPLACE_PATH, REQUEST_HEADERS, RESPONSE_HEADERS, REWRITE_HOST
+from lb.core.targets import ALLOW, DENY, REPLACE_PATH, REQUEST_HEADERS, RESPONSE_HEADERS, REWRITE_HOST
 from lb.http.changed_fields import FieldChanges
 from lb.proxy.steps.body_limit import BodyLimit
 from lb.proxy.steps.client_certificate import ClientCertificate
+from lb.proxy.steps.client_networks import ClientNetworks
 from lb.proxy.steps.fixed_answer import FixedAnswer
 from lb.proxy.steps.grpc_deadline import GrpcDeadline
 from lb.proxy.steps.grpc_web import GrpcWeb
@@ -59,6 +60,8 @@ def steps_of(route: Route, service: LiveService) -> tuple[tuple[Step, ...], tupl
 
 
 def _step(rule: StepRule) -> Step:
+    if rule.kind in (ALLOW, DENY):
+        return ClientNetworks(rule.kind, rule.networks, rule.kind == ALLOW)
     if rule.kind == REWRITE_HOST:
         return HostChange(rule.to)
     if rule.kind == REQUEST_HEADERS:
