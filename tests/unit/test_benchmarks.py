@@ -18,7 +18,7 @@ PROGRAMS = sorted(
 )
 
 
-@pytest.mark.parametrize("program", ["benchmarks", *PROGRAMS])
+@pytest.mark.parametrize("program", ["benchmarks.__main__", *PROGRAMS])
 def test_each_says_what_it_does(
     program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
