@@ -1,8 +1,9 @@
-"""The kernel's view of a connection: how many written bytes were sent and acknowledged (Linux TCP_INFO, SIOCOUTQ)."""
+"""The kernel's view of a connection: bytes sent and acknowledged (Linux TCP_INFO, SIOCOUTQ), and what has come in."""
 
 from __future__ import annotations
 
 import fcntl
+import select
 import socket
 import struct
 import termios
@@ -42,3 +43,16 @@ def unacknowledged(sock: socket.socket) -> int:
         return 0
     count: int = struct.unpack("=i", answer)[0]
     return count
+
+
+def arrivals(sock: socket.socket) -> select.poll | None:
+    """An object whose `poll(0)` tells whether unread bytes, the end or an error have come. None when `sock` is closed.
+
+    Asking it costs a fifth of a peeking recv, which raises an exception when there is no data.
+    """
+    watch = select.poll()
+    try:
+        watch.register(sock, select.POLLIN)
+    except ValueError:
+        return None
+    return watch

@@ -10,7 +10,6 @@ is gone.
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
 import struct
 from collections.abc import Callable
@@ -44,6 +43,7 @@ from lb.proxy.h1.answer import AnswerWriter
 from lb.proxy.h2.client import Http2Downstream, speaks_http2
 from lb.proxy.private import PrivateConnections
 from lb.proxy.sending import CLOSE_TIME, Sending
+from lb.proxy.tcp import arrivals
 
 if TYPE_CHECKING:
     from lb.proxy.front import Front
@@ -754,11 +754,8 @@ class Downstream(AnswerWriter):
         if self.state != HEAD or self._held or self._paused:
             return False
         sock: socket.socket | None = self.transport.get_extra_info("socket")
-        if sock is None or sock.fileno() < 0:
-            return False
-        unread = select.poll()
-        unread.register(sock.fileno(), select.POLLIN)
-        return bool(unread.poll(0))
+        watch = arrivals(sock) if sock is not None else None
+        return watch is not None and bool(watch.poll(0))
 
     def close_after_next(self) -> None:
         """The listener is gone: one more answer, and that says Connection: close."""

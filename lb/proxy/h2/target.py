@@ -25,7 +25,7 @@ from lb.net.tls.target_faults import own_certificate_refused
 from lb.proxy.lane import Lane
 from lb.proxy.sending import CLOSE_TIME, Sending
 from lb.proxy.target_stream import SHARED, TargetStream
-from lb.proxy.tcp import delivery
+from lb.proxy.tcp import arrivals, delivery
 
 if TYPE_CHECKING:
     import asyncio
@@ -201,11 +201,9 @@ class Http2Upstream(ClientConnectionUser):
             return False
         watch = self._watch
         if watch is None:
-            watch = self._watch = select.poll()
-            try:
-                watch.register(self.sock, select.POLLIN)
-            except ValueError:
-                return False
+            watch = self._watch = arrivals(self.sock)
+        if watch is None:
+            return False
         if not watch.poll(0):
             return True
         if self.lane.target.tls is not None:
