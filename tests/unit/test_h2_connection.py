@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lb.http.h1.parse import read_response, read_response_fields
 from lb.http.h2 import hpack as own
 from lb.http.h2 import huffman
+from lb.http.h2.allowance import FRAME_PAYS, PAID
 from lb.http.h2.answer import request_id_field, response_block
 from lb.http.h2.connection import CONNECTION_WINDOW, STREAM_WINDOW
 from lb.http.h2.sending import HIGH_WATER
@@ -398,6 +399,46 @@ class TestAbuse:
             talk.server.answer(request)
             talk.send(raw(PING, 0, 0, bytes(8)), update(0, 2))
         assert talk.server.connection.failed is None
+
+    def test_replies_to_small_messages_cost_nothing(self) -> None:
+        """gRPC's clients widen both windows for each message, and measure the delay."""
+        talk = Talk()
+        request = talk.ask(1, POST, end=False)
+        talk.server.answer(request, b"message", end=False)
+        for _ in range(5000):
+            talk.server.connection.send_body(request.stream, b"message", False)
+            talk.send(update(0, 7), update(1, 7), raw(PING, 0, 0, bytes(8)))
+        assert talk.server.connection.failed is None
+
+    def test_replies_that_come_late_cost_nothing_either(self) -> None:
+        """What was sent long ago has been paid for, though points were at their most."""
+        talk = Talk()
+        request = talk.ask(1, POST, end=False)
+        talk.server.answer(request, b"message", end=False)
+        for _ in range(5000):
+            talk.server.connection.send_body(request.stream, b"message", False)
+        talk.send((update(0, 7) + update(1, 7)) * 5000)
+        assert talk.server.connection.failed is None
+
+    def test_what_is_paid_for_ahead_is_bounded(self) -> None:
+        talk = Talk()
+        request = talk.ask(1, POST, end=False)
+        talk.server.answer(request, b"x", end=False)
+        for _ in range(PAID // FRAME_PAYS + 10):
+            talk.server.connection.send_body(request.stream, b"x", False)
+        talk.send(update(0, 1) * PAID)
+        assert talk.server.connection.failed is None
+        talk.send(update(0, 1) * 1001)
+        assert talk.server.refused == ["flood_window"]
+
+    def test_an_answer_octet_by_octet(self) -> None:
+        """Frames that the client's windows have cut pay for nothing."""
+        talk = Talk()
+        talk.send(settings_frame(window=0))
+        talk.server.answer(talk.ask(1), bytes(100_000))
+        for _ in range(1100):
+            talk.send(update(1, 1))
+        assert talk.server.refused == ["flood_window"]
 
     def test_time_gives_points_back(self) -> None:
         talk = Talk()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import shutil
 import socket
 import subprocess
@@ -117,6 +118,23 @@ class TestGrpc:
         for answer in calls[1].stream_stream("/t/both")(ask(), timeout=30):
             heard.append(answer)
         assert heard == [b"M%d" % number for number in range(20)]
+
+    def test_many_small_messages_are_no_flood(self, calls: tuple[Talk, grpc.Channel, Front]) -> None:
+        """Its client widens two windows for each of them: what follows the messages that it was sent is no abuse."""
+        _, channel, front = calls
+        heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+        def ask() -> Iterator[bytes]:
+            for number in range(2500):
+                yield b"%d" % number
+                heard.get(timeout=10)
+
+        count = 0
+        for answer in channel.stream_stream("/t/both")(ask(), timeout=60):
+            count += 1
+            heard.put(answer)
+        assert count == 2500
+        assert front.call(lambda: dict(front.plane.context.stats.http2_refused)) == {}
 
     def test_a_status_and_its_message(self, calls: tuple[Talk, grpc.Channel, Front]) -> None:
         with pytest.raises(grpc.RpcError) as failed:

@@ -285,10 +285,10 @@ class ClientConnection(Endpoint):
             if isinstance(stream, RequestStream) and not stream.ended:
                 self._asker.on_unprocessed(stream)
 
-    def _spend(self, cost: float, reason: str) -> None:
-        # Servers may answer each small piece of a body by two updates of windows: these cost nothing.
+    def _spend_reply(self, cost: float, reason: str) -> None:
+        # Servers may answer each small piece of a body by two updates of windows, however it was cut: no cost.
         if reason != "flood_window":
-            Endpoint._spend(self, cost, reason)
+            Endpoint._spend_reply(self, cost, reason)
 
     def blame(self) -> None:
         """A malformed answer is the request's failure, and no reason to end the connection."""

@@ -164,7 +164,7 @@ class Connection(Endpoint):
 
     def _on_sent(self, stream: Stream) -> None:
         """The answer is sent whole. A request whose body has not ended needs no more of it (RFC 9113 section 8.1)."""
-        self._allowance.earn(costs.ANSWER_EARNS)
+        self._allowance.sent(costs.ANSWER_EARNS)
         if not stream.ended:
             self.out.append(rst_stream(stream.id, NO_ERROR))
             self._note_reset(stream.id)

@@ -235,6 +235,11 @@ class Endpoint(Sender):
         if not self._allowance.spend(cost):
             raise Fault(ENHANCE_YOUR_CALM, reason, "too much useless work")
 
+    def _spend_reply(self, cost: float, reason: str) -> None:
+        """For a frame that may follow what the peer was sent."""
+        if not self._allowance.spend_reply(cost):
+            raise Fault(ENHANCE_YOUR_CALM, reason, "too much useless work")
+
     # --- header blocks ----------------------------------------------------------------------------------------------
 
     def _on_headers(self, flags: int, id: int, payload: bytes) -> None:
@@ -402,13 +407,13 @@ class Endpoint(Sender):
             self._on_pong(payload)
             return
         self.out.append(frame(PING, ACK, 0, payload))
-        self._spend(costs.PING, "flood_ping")
+        self._spend_reply(costs.PING, "flood_ping")
 
     def _on_window_update(self, id: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise Fault(FRAME_SIZE_ERROR, "frame_size", "WINDOW_UPDATE of a wrong size")  # RFC 9113 section 6.9
         increment = int.from_bytes(payload, "big") & LARGEST
-        self._spend(costs.SMALL_WINDOW if increment < SMALL else costs.WINDOW, "flood_window")
+        self._spend_reply(costs.SMALL_WINDOW if increment < SMALL else costs.WINDOW, "flood_window")
         if not id:
             if not increment:
                 raise Fault(PROTOCOL_ERROR, "protocol", "a window update of nothing")

@@ -79,6 +79,8 @@ class Sender:
             self.send_window -= size
             if end:
                 self._on_sent(stream)
+            else:
+                self._allowance.sent(costs.FRAME_EARNS)
         else:
             self.out.append(headers(block, False, id))
             self.send_body(stream, piece, end)
@@ -205,7 +207,7 @@ class Sender:
             self.out.append(piece)
             sent = True
             if whole or size >= SMALL:
-                self._allowance.earn(costs.FRAME_EARNS)
+                self._allowance.sent(costs.FRAME_EARNS)
             if end:
                 self._on_sent(stream)
                 return True
