@@ -67,6 +67,7 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "bind": addresses | st.just("unix:/run/a b.sock"),
     "target": addresses.map(lambda address: f"http://{address}") | st.just("unix:/x"),
     "network": st.sampled_from(["10.0.0.0/8", "fd00::/8"]),
+    "client_network": st.sampled_from(["10.0.0.0/8", "fd00::/8", "unix"]),
     "server_host": st.sampled_from(["h", "10.0.0.1", "::1"]),
     "file": st.sampled_from(["/a", "b", "no", "${X}", "1.10"]),
     "log_file": st.sampled_from(["-", "/a"]),
