@@ -133,6 +133,7 @@ class Supervisor:
         self.counters = HealthCounters()
         self.exit_code = 0
         self.successor = 0  # process id of the supervisor that has taken over
+        self.ends_passed_on = 0  # signals to end that the successor has got from this one
         self.admin = AdminPort()
         self.guard = Guard(lambda text: self.events.emit("note", text))
         self.workers = Workers(
@@ -604,6 +605,7 @@ class Supervisor:
             self._hold(number)
         elif self.successor:
             pass_on(number, self.successor)
+            self.ends_passed_on += number in early_signals.ENDING
         elif number in early_signals.ENDING:
             self._on_stop_signal()
         elif not self._started:
@@ -811,6 +813,12 @@ def _import_admin_side() -> None:
     import_server()
 
 
+def _block_signals() -> None:
+    """The loop is about to take its handlers away. It still acts on what came until now; what comes later waits for
+    `step_aside`."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, early_signals.HANDLED)
+
+
 def _under(path: Path, name: str | Path) -> Path:
     """A path of the file: relative ones begin at the file's folder."""
     return path.resolve().parent / name
@@ -833,9 +841,7 @@ def run(
         try:
             await supervisor.run(announce)
         finally:
-            # The loop takes its handlers away when it closes; a signal after that waits for the end, or for the pid
-            # proxy.
-            signal.pthread_sigmask(signal.SIG_BLOCK, early_signals.HANDLED)
+            _block_signals()
         return supervisor
 
     raise_limit()
@@ -846,5 +852,5 @@ def run(
         print(f"lb: {error}", file=sys.stderr)
         return 1
     if ended.successor:
-        step_aside(ended.successor, ended.store.lock_path)
+        step_aside(ended.successor, ended.store.lock_path, ended.ends_passed_on)
     return ended.exit_code

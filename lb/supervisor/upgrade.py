@@ -38,15 +38,15 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
-from lb.early_signals import ENDING
+from lb.early_signals import ENDING, HANDLED
 from lb.net import fdpass
 from lb.process.fd_handover import FoundWorker, find_workers
 from lb.supervisor.os import systemd
-from lb.supervisor.os.pid_proxy import PASSED_ON
+from lb.supervisor.os.pid_proxy import HANDED_OVER, MOST_TOLD
 from lb.supervisor.totals import Counters
 
 #: The environment variable that tells a successor of its predecessor.
@@ -296,31 +296,43 @@ def command_line() -> list[str]:
 
 
 def pass_on(number: int, successor: int) -> None:
-    """Give the successor a signal that was meant for the lb that this process was.
-
-    Behind a pid proxy it gets an order to end from that one, and a second one would end it at once.
-    """
-    if number in ENDING and os.environ.get(SHIM):
-        return
+    """Give the successor a signal that was meant for the lb that this process was."""
     with suppress(ProcessLookupError):
         os.kill(successor, number)
 
 
-def step_aside(successor: int, lock: Path) -> None:
+def step_aside(successor: int, lock: Path, ends_passed_on: int) -> NoReturn:
     """The last act of a predecessor: its parent process must not see the service end.
 
     systemd is told the new main process, and this one may end. Every other parent watches this process id: a terminal,
     a container whose process 1 this is, another supervisor. So the process becomes a small one that passes signals on
-    and ends when the successor does. A successor that stands behind such a process already simply ends.
+    and ends when the successor does. A successor that stands behind such a process already simply ends. It tells that
+    process how many signals to end it has passed on, since a second one would end the new lb at once.
+
+    All signals are blocked here; those that have come since are passed on.
     """
+    code = 0
     if os.environ.get("NOTIFY_SOCKET"):
         systemd.notify(f"MAINPID={successor}")
-        return
-    if os.environ.get(SHIM):
-        return
-    # A signal that comes while the pid proxy starts waits for it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
-    os.execv(sys.executable, [sys.executable, "-m", "lb.supervisor.os.pid_proxy", str(successor), str(lock)])
+        systemd.await_heard()  # until then `systemctl stop` sends its signal here
+        _pass_on_pending(successor)
+    elif os.environ.get(SHIM):
+        code = HANDED_OVER + min(MOST_TOLD, ends_passed_on + _pass_on_pending(successor))
+    else:
+        # A signal that comes while the pid proxy starts waits for it.
+        os.execv(sys.executable, [sys.executable, "-m", "lb.supervisor.os.pid_proxy", str(successor), str(lock)])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # the interpreter's own end would be long enough for one more signal
+
+
+def _pass_on_pending(successor: int) -> int:
+    """Pass on the blocked signals that have come; returns how many of them are to end lb."""
+    ends = 0
+    while (found := signal.sigtimedwait(HANDLED, 0)) is not None:
+        pass_on(found.si_signo, successor)
+        ends += found.si_signo in ENDING
+    return ends
 
 
 # --- their messages --------------------------------------------------------------------------------------------------

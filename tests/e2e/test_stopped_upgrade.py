@@ -40,6 +40,11 @@ def held_at(stage: Stage, step: str) -> Lb:
     stage.running.append(lb)
     lb.await_start()
     eventually(lambda: ask(f"{lb.admin}/readyz").status == 200)
+    if step.startswith("second_"):
+        first = lb.status()["pid"]
+        lb.process.send_signal(signal.SIGUSR2)
+        eventually(lambda: lb.status()["pid"] != first, 30.0, "the first upgrade")
+        eventually(lambda: b"pid_proxy" in Path(f"/proc/{first}/cmdline").read_bytes(), 10.0)
     lb.process.send_signal(signal.SIGUSR2)
     eventually((stage.folder / "held").exists, 30.0, step)
     return lb
@@ -74,6 +79,7 @@ def processes_in(folder: Path) -> list[str]:
         "old_heard_ready",
         "old_admin_paused",
         "old_heard_done",
+        "old_blocks_signals",
         "old_steps_aside",
         "new_has_found",
         "new_workers_serve",
@@ -85,14 +91,56 @@ def processes_in(folder: Path) -> list[str]:
 )
 def test_an_order_to_end_leaves_no_process_and_loses_no_request(stage: Stage, step: str) -> None:
     lb = held_at(stage, step)
+    _all_end_after_an_order(stage, lb, lb.process.pid)
+    assert lb.process.wait(15) == 0, lb.errors.read_text()
+
+
+@pytest.mark.parametrize("step", ["second_old_heard_done", "second_old_blocks_signals", "second_old_steps_aside"])
+@pytest.mark.parametrize("ordered", ["pid_proxy", "old"])
+def test_so_does_one_to_either_process_in_a_second_upgrade(stage: Stage, step: str, ordered: str) -> None:
+    """Where both pass it on, the new lb ends at once, and requests get no answer."""
+    lb = held_at(stage, step)
+    pid = lb.process.pid if ordered == "pid_proxy" else int((stage.folder / "held").read_text())
+    _all_end_after_an_order(stage, lb, pid)
+    assert lb.process.wait(15) == 0, lb.errors.read_text()
+
+
+def test_so_does_one_of_systemd_to_the_main_process_that_it_still_knows(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(stage.folder / "notify"))
+        systemd.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(stage.folder / "notify"))
+        lb = held_at(stage, "old_heard_done")
+        requests = [asking(lb) for _ in range(8)]
+        (stage.folder / "go").touch()
+        said, descriptors = b"", [-1]
+        while said != b"BARRIER=1":
+            said, descriptors, _, _ = socket.recv_fds(systemd, 4096, 1)
+        lb.process.terminate()
+        os.close(descriptors[0])  # from here on it knows the new main process
+        _all_end(stage, lb, requests)
+
+
+def _all_end_after_an_order(stage: Stage, lb: Lb, pid: int) -> None:
     requests = [asking(lb) for _ in range(8)]  # workers of both lbs take some, where both serve
-    lb.process.terminate()
+    os.kill(pid, signal.SIGTERM)
     time.sleep(0.3)  # in which an lb that does not wait for the other one would end
     (stage.folder / "go").touch()
+    _all_end(stage, lb, requests)
+
+
+def _all_end(stage: Stage, lb: Lb, requests: list[socket.socket]) -> None:
     for sock in requests:
         assert sock.recv(65536).startswith(b"HTTP/1.1 200 "), lb.errors.read_text()
         sock.close()
-    assert lb.process.wait(15) == 0, lb.errors.read_text()
-    eventually(lambda: not processes_in(stage.folder), 5.0, f"nobody is left: {lb.errors.read_text()}")
+
+    def nobody_is_left() -> bool:
+        left = processes_in(stage.folder)
+        assert not left, f"{left}: {lb.errors.read_text()}"
+        return True
+
+    eventually(nobody_is_left, 20.0)
     assert not list((stage.folder / "state").rglob("*.sock"))
     assert "Traceback" not in lb.errors.read_text()

@@ -11,6 +11,7 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,11 +36,37 @@ class TestSystemd:
                 systemd.notify("READY=1", "STATUS=fine")
                 assert listener.recv(100) == b"READY=1\nSTATUS=fine"
 
+    def test_lb_waits_until_it_has_acted_on_what_it_was_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(str(tmp_path / "notify"))
+            listener.settimeout(5)
+            monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+            waiting = threading.Thread(target=systemd.await_heard)
+            waiting.start()
+            said, (descriptor,), _, _ = socket.recv_fds(listener, 100, 1)
+            assert said == b"BARRIER=1"
+            waiting.join(0.1)
+            assert waiting.is_alive()
+            os.close(descriptor)
+            waiting.join(2.0)
+            assert not waiting.is_alive()
+
+    def test_it_waits_for_a_bounded_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(systemd, "HEARD_WITHIN", 0.05)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(str(tmp_path / "notify"))
+            monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+            systemd.await_heard()  # nobody closes the descriptor
+
     def test_where_it_is_not_nothing_happens(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
         systemd.notify("READY=1")
+        systemd.await_heard()
         monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
         systemd.notify("READY=1")
+        systemd.await_heard()
 
     @pytest.mark.parametrize(
         ("usec", "pid", "every"),

@@ -36,6 +36,7 @@ OLD: dict[str, tuple[Any, str, str]] = {
     "old_heard_ready": (Successor, "ready", "after"),
     "old_admin_paused": (AdminPort, "pause", "after"),
     "old_heard_done": (Successor, "go", "after"),
+    "old_blocks_signals": (supervisor, "_block_signals", "before"),
     "old_steps_aside": (supervisor, "step_aside", "before"),
 }
 NEW: dict[str, tuple[Any, str, str]] = {
@@ -49,6 +50,8 @@ NEW: dict[str, tuple[Any, str, str]] = {
     "new_says_done": (Predecessor, "done", "before"),
     "new_has_said_done": (Predecessor, "done", "after"),
 }
+#: Steps of the lb that the second upgrade replaces.
+SECOND = {f"second_{step}": where for step, where in OLD.items()}
 
 
 def _arrive() -> Path | None:
@@ -98,7 +101,7 @@ def _install(owner: Any, name: str, where: str) -> None:
 
 
 if __name__ == "__main__":
-    steps = NEW if IS_NEW else OLD
+    steps = {**NEW, **SECOND} if IS_NEW else OLD
     if STEP in steps:
         _install(*steps[STEP])
     main()

@@ -5,7 +5,8 @@ passes signals on to B, asks for every child that ends, and ends when B does, wi
 C in turn and ends, C becomes a child of this process (it is a subreaper, prctl(2)). C's process id is in the lock of
 the state directory.
 
-A signal to end that B got when it had handed over already is passed on to C: B acts on none any more.
+A signal to end that B got when it had handed over already is passed on to C, once: by B, or by this process where B
+ended before. B's exit status says how many it has passed on.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from lb.early_signals import ENDING, HANDLED
 
 _PR_SET_CHILD_SUBREAPER = 36
 PASSED_ON = HANDLED
+#: Exit status of a supervisor behind a pid proxy that has handed over; the signals to end that it has passed on are
+#: added to it.
+HANDED_OVER = 100
+#: So many at most.
+MOST_TOLD = 20
 
 
 def main() -> int:
@@ -33,11 +39,12 @@ def main() -> int:
     while True:
         status = _reap(followed)
         if status is not None:
+            told = HANDED_OVER <= status <= HANDED_OVER + MOST_TOLD
             successor = _holder(lock)
             if successor == followed or not _is_child(successor):
-                return status
+                return 0 if told else status
             followed = successor
-            for number in to_end:
+            for number in to_end[status - HANDED_OVER if told else 0 :]:
                 _signal(followed, number)
             continue
         number = signal.sigwait(waited)

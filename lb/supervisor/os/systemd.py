@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import socket
 import time
 
 #: The first descriptor that systemd hands over.
 FIRST = 3
+#: Seconds that it has to act on what it was told.
+HEARD_WITHIN = 5.0
 
 
 def notify(*lines: str) -> None:
@@ -22,8 +25,37 @@ def notify(*lines: str) -> None:
         return
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         sock.settimeout(1.0)
-        sock.connect("\0" + address[1:] if address.startswith("@") else address)
+        sock.connect(_place(address))
         sock.send("\n".join(lines).encode())
+
+
+def _place(address: str) -> str:
+    return "\0" + address[1:] if address.startswith("@") else address
+
+
+def await_heard() -> None:
+    """Return once it has acted on all that it was told so far (BARRIER=1), after 5 s at the latest.
+
+    It closes the descriptor that it is sent then. One that knows no barrier (before 246) closes it as well.
+    """
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    ours, theirs = os.pipe2(os.O_CLOEXEC)
+    try:
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
+        ):
+            sock.settimeout(1.0)
+            sock.connect(_place(address))
+            socket.send_fds(sock, [b"BARRIER=1"], [theirs])
+        os.close(theirs)
+        closed = select.poll()
+        closed.register(ours)
+        closed.poll(HEARD_WITHIN * 1000)
+    finally:
+        os.close(ours)
 
 
 def notify_reloading() -> None:
