@@ -30,8 +30,8 @@ MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 #: Steps between two collections of garbage.
 COLLECTED = 50
-#: Seconds of processor time that one run may take.
-RUN_LIMIT = 120
+#: Seconds of processor time that one run may take. They are many times what one takes, as a busy machine's do less.
+RUN_LIMIT = 600
 
 
 @dataclass

@@ -58,6 +58,7 @@ class Process:
         self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self.handlers: dict[int, Callable[[], object]] = {}
+        self.due: list[Callable[[], object]] = []  # handlers of signals that have come
         self.returncode: int | None = None
         self._waiters: list[tuple[Process | None, asyncio.Future[int]]] = []
         self.context = contextvars.copy_context()
@@ -83,7 +84,12 @@ class Process:
         if number in (signal.SIGKILL, signal.SIGABRT) or handler is None:
             self.end(-number)
         else:
-            self.table.loop.call_soon(handler, context=self.context)
+            self.due.append(handler)
+            self.table.loop.call_soon(self._act, context=self.context)
+
+    def _act(self) -> None:
+        while self.due:
+            self.due.pop(0)()
 
     def begin(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run its main coroutine; the process ends with it."""
@@ -100,6 +106,7 @@ class Process:
             if type(error).__name__ != "CannotStart" or self.is_first:
                 self.table.on_crash(self, error)
             code = 1
+        self.context.run(self._act)  # a loop acts on what has come before it closes
         self.end(code)
 
     def end(self, code: int) -> None:

@@ -17,6 +17,7 @@ It is read in one sitting, and shares no line with `lb`. The sentences are the d
   anybody left out. A preview goes to its own pool. The fallback serves whenever the chosen pool offers nobody.
 - A request that all targets of these pools have failed, and that may be tried again, goes to the fallback as well; not
   one of a preview, whose pool is to be seen to fail.
+- A worker that cannot follow a change goes by the targets that it knows, until another one has replaced it.
 - A copy of a request may go to the mirror's pool, once, unless that pool may see the request itself.
 """
 
@@ -155,6 +156,12 @@ class Service:
     def copied_to(self) -> frozenset[str]:
         """The addresses that may see a copy."""
         return frozenset(target.address for target in self.pools.get(self.mirror, ()))
+
+
+def known_to(service: Service, addresses: Set[str]) -> Service:
+    """The service as somebody has it who knows these addresses alone."""
+    pools = {name: tuple(t for t in targets if t.address in addresses) for name, targets in service.pools.items()}
+    return replace(service, pools=pools)
 
 
 def readings(service: Service) -> Iterator[Service]:

@@ -26,7 +26,7 @@ from tests.model import reference
 from tests.model.clock import CLOCK, Loop
 from tests.model.names import Names
 from tests.model.peers import Answer, Arrival, Backend, Client, Wish
-from tests.model.plan import Plan, ServicePlan, TargetPlan
+from tests.model.plan import Plan, ServicePlan, TargetPlan, address_of
 from tests.model.processes import Process, Processes
 from tests.model.reference import Knowledge, Request
 
@@ -461,6 +461,9 @@ class World:
         track.requests = min(track.requests, service.requests)
         allowed, certain = reference.may_see(service, track.request)
         first = len(allowed)
+        for lagging in self._lagging(service):
+            seen, sure = reference.may_see(lagging, track.request)
+            allowed, certain = allowed | seen, certain and sure
         track.failed |= {
             target.address
             for targets in service.pools.values()
@@ -485,6 +488,11 @@ class World:
         for address in allowed:
             if not all(backend.is_well for backend in self.backends_of(address)):
                 track.excuses.add("backend")
+
+    def _lagging(self, service: reference.Service) -> list[reference.Service]:
+        """A service as workers have it that are behind, and are yet to be replaced."""
+        behind = [worker.plane for worker in self.workers if worker.plane.behind and not worker.plane.front.draining]
+        return [reference.known_to(service, {address_of(id) for id in plane.live.lanes}) for plane in behind]
 
     def may_have_failed(self, backend: Backend, track: Track) -> bool:
         """Whether a target may have failed a request that is under way, or be left out since it failed another."""
