@@ -15,14 +15,15 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks import origin, report
 from benchmarks.load import Result
 from benchmarks.processes import LOAD_CPU, Server, binary, stop
-from benchmarks.rounds import run
+from benchmarks.rounds import tabulate
 from benchmarks.servers import Setup, lb, nginx
-from benchmarks.tls import certificate, cost, said
+from benchmarks.tls import certificate
 
 #: Idle connections whose memory is measured.
 IDLE = 5000
@@ -100,28 +101,14 @@ def main() -> int:
                 for label, server in running.items():
                     print(f"| {label}, {options.idle:,} | {idle(server, options.idle) / 1024:.1f} |", flush=True)
                 print()
-            _rounds(running, folder, options)
+            wanted = {name: SCENARIOS[name] for name in options.only or SCENARIOS}
+            scenarios = {name: (text, partial(one, options.seconds)) for name, (text, one) in wanted.items()}
+            tabulate(running, scenarios, options.rounds, folder)
         finally:
             for server in running.values():
                 stop(server.process)
             stop(behind)
     return 0
-
-
-def _rounds(running: dict[str, Server], folder: Path, options: argparse.Namespace) -> None:
-    others = [label for label in running if label != "lb"]
-    heads = " | ".join(f"lb / {label}: per second | per CPU second" for label in others)
-    print(f"| | CPU µs each: {', '.join(running)} | {heads} | errors |")
-    print("| --- " * (3 + 2 * len(others)) + "|", flush=True)
-    for name in options.only or SCENARIOS:
-        text, one = SCENARIOS[name]
-        measured = run(running, options.rounds, lambda server, one=one: one(options.seconds, server), folder)  # type: ignore[misc]
-        cells = [f"{name}: {text}", ", ".join(f"{measured[label].middle(cost) * 1e6:.1f}" for label in running)]
-        for label in others:
-            cells.append(said(measured["lb"], measured[label], lambda one: one.rate))
-            cells.append(said(measured["lb"], measured[label], lambda one: one.requests / one.cpu if one.cpu else 0.0))
-        cells.append(" / ".join(str(each.errors) for each in measured.values()))
-        print("| " + " | ".join(cells) + " |", flush=True)
 
 
 def _options() -> argparse.Namespace:

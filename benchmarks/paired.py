@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from benchmarks import origin, report
 from benchmarks.processes import Server, stop
-from benchmarks.rounds import Measured, Round, ratio, run
+from benchmarks.rounds import Measured, compared, run
 from benchmarks.scenarios import SCENARIOS, Run
 from benchmarks.servers import Setup, lb
 
@@ -34,9 +33,9 @@ def main() -> int:
         done = report.amount(unit)
         cells = [
             f"{name}: {SCENARIOS[name].text}",
-            _said(after, before, lambda one, done=done: done(one) / one.seconds),  # type: ignore[misc]
-            _said(after, before, report.cost(unit)),
-            _said(after, before, lambda one: one.latency.get("p99", 0.0)),
+            compared(after, before, lambda one, done=done: done(one) / one.seconds, 3),  # type: ignore[misc]
+            compared(after, before, report.cost(unit), 3),
+            compared(after, before, lambda one: one.latency.get("p99", 0.0), 3),
             f"{after.errors} / {before.errors}",
         ]
         print("| " + " | ".join(cells) + " |", flush=True)
@@ -62,12 +61,6 @@ def _measure(name: str, options: argparse.Namespace) -> tuple[Measured, Measured
                 stop(server.process)
             stop(behind)
     return measured["before"], measured["after"]
-
-
-def _said(after: Measured, before: Measured, value: Callable[[Round], float]) -> str:
-    """The median of paired ratios and their quartiles."""
-    found = ratio(after, before, value)
-    return f"{found.middle:.3f} [{found.low:.3f}–{found.high:.3f}]" if found else "–"
 
 
 def _options() -> argparse.Namespace:

@@ -153,3 +153,38 @@ def ratio(ours: Measured, theirs: Measured, value: Callable[[Round], float]) -> 
         return None
     low, _, high = quantiles(pairs, n=4, method="inclusive") if len(pairs) > 1 else (pairs[0],) * 3
     return Ratio(median(pairs), low, high, min(pairs), max(pairs))
+
+
+def compared(ours: Measured, theirs: Measured, value: Callable[[Round], float], digits: int = 2) -> str:
+    """The median of paired ratios and their quartiles, in words."""
+    found = ratio(ours, theirs, value)
+    return f"{found.middle:.{digits}f} [{found.low:.{digits}f}–{found.high:.{digits}f}]" if found else "–"
+
+
+def tabulate(
+    running: Mapping[str, Server],
+    scenarios: Mapping[str, tuple[str, Callable[[Server], Result]]],
+    rounds: int,
+    folder: Path,
+) -> None:
+    """Measure each scenario, and print it as a row: what a request costs each server, and lb beside each other one."""
+    others = [label for label in running if label != "lb"]
+    heads = " | ".join(f"lb / {label}: per second | per CPU second" for label in others)
+    print(f"| | CPU µs each: {', '.join(running)} | {heads} | errors |")
+    print("| --- " * (3 + 2 * len(others)) + "|", flush=True)
+    for name, (text, one) in scenarios.items():
+        measured = run(running, rounds, one, folder)
+        cells = [f"{name}: {text}", ", ".join(f"{measured[label].middle(_cost) * 1e6:.1f}" for label in running)]
+        for label in others:
+            cells.append(compared(measured["lb"], measured[label], lambda one: one.rate))
+            cells.append(compared(measured["lb"], measured[label], _per_cpu_second))
+        cells.append(" / ".join(str(each.errors) for each in measured.values()))
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def _cost(one: Round) -> float:
+    return one.cpu / one.requests if one.requests else 0.0
+
+
+def _per_cpu_second(one: Round) -> float:
+    return one.requests / one.cpu if one.cpu else 0.0

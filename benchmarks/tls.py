@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks import load, origin, report
 from benchmarks.load import CLOSE, Result
 from benchmarks.processes import ANY_CERTIFICATE, LOAD_CPU, Server, binary, stop
-from benchmarks.rounds import Measured, Round, ratio, run
+from benchmarks.rounds import tabulate
 from benchmarks.servers import Setup, lb, nginx
 
 #: Clients that open one connection after the other, at one time.
@@ -128,7 +129,11 @@ def main() -> int:
                 running["before"] = lb(replace(setup, checkout=options.before.resolve()))
             running["lb"] = lb(replace(setup, python=options.python))
             if not options.no_rounds:
-                _rounds(running, folder, options)
+                wanted = {name: SCENARIOS[name] for name in options.only or SCENARIOS}
+                scenarios = {
+                    name: (text, partial(one, folder, options.seconds)) for name, (text, one) in wanted.items()
+                }
+                tabulate(running, scenarios, options.rounds, folder)
             if options.idle:
                 print("\n| idle connections | KiB each |\n| --- | --- |")
                 for label, server in running.items():
@@ -142,32 +147,6 @@ def main() -> int:
                 stop(server.process)
             stop(behind)
     return 0
-
-
-def _rounds(running: dict[str, Server], folder: Path, options: argparse.Namespace) -> None:
-    others = [label for label in running if label != "lb"]
-    heads = " | ".join(f"lb / {label}: per second | per CPU second" for label in others)
-    print(f"| | CPU µs each: {', '.join(running)} | {heads} | errors |")
-    print("| --- " * (3 + 2 * len(others)) + "|", flush=True)
-    for name in options.only or SCENARIOS:
-        text, one = SCENARIOS[name]
-        measured = run(running, options.rounds, lambda server, one=one: one(folder, options.seconds, server), folder)  # type: ignore[misc]
-        costs = ", ".join(f"{measured[label].middle(cost) * 1e6:.0f}" for label in running)
-        cells = [f"{name}: {text}", costs]
-        for label in others:
-            cells += [said(measured["lb"], measured[label], lambda one: one.rate)]
-            cells += [said(measured["lb"], measured[label], lambda one: one.requests / one.cpu if one.cpu else 0.0)]
-        cells.append(" / ".join(str(each.errors) for each in measured.values()))
-        print("| " + " | ".join(cells) + " |", flush=True)
-
-
-def cost(one: Round) -> float:
-    return one.cpu / one.requests if one.requests else 0.0
-
-
-def said(ours: Measured, theirs: Measured, value: Callable[[Round], float]) -> str:
-    found = ratio(ours, theirs, value)
-    return f"{found.middle:.2f} [{found.low:.2f}–{found.high:.2f}]" if found else "–"
 
 
 def _options() -> argparse.Namespace:
