@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,18 +30,6 @@ def call(client: Client, stream: int, *more: tuple[str, str]) -> dict[str, str]:
     client.send(client.frames.headers(stream, [*CALL, *more], False), client.frames.data(stream, message(b"x"), True))
     client.until(lambda: client.ended(stream) or client.reset(stream) is not None)
     return dict(client.heads[stream][-1])
-
-
-@pytest.fixture
-def front() -> Iterator[Front]:
-    with Front(listener=H2C) as running:
-        yield running
-
-
-@pytest.fixture
-def client(front: Front) -> Iterator[Client]:
-    with Client(front) as connected:
-        yield connected
 
 
 class TestDeadlines:

@@ -10,7 +10,7 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,18 +26,6 @@ from tests.wire.messages import get
 from tests.wire.peers import server_context, sized
 
 PING, HEADERS, CONTINUATION = 6, 1, 9
-
-
-@pytest.fixture
-def front() -> Iterator[Front]:
-    with Front(listener=H2C) as running:
-        yield running
-
-
-@pytest.fixture
-def client(front: Front) -> Iterator[Client]:
-    with Client(front) as connected:
-        yield connected
 
 
 def refused(front: Front) -> dict[str, int]:

@@ -8,7 +8,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import h2.connection
@@ -17,16 +16,9 @@ import pytest
 import trustme
 
 from tests.support.eventually import eventually
-from tests.support.front import Front, with_listener
+from tests.support.front import Front
+from tests.wire.http2 import H2C
 from tests.wire.peers import server_context, sized
-
-H2C = with_listener(http2=True)
-
-
-@pytest.fixture
-def front() -> Iterator[Front]:
-    with Front(listener=H2C) as running:
-        yield running
 
 
 def run(program: str, *arguments: str) -> str:

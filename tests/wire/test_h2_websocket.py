@@ -67,12 +67,6 @@ def front() -> Iterator[Front]:
         yield running
 
 
-@pytest.fixture
-def client(front: Front) -> Iterator[Client]:
-    with Client(front) as connected:
-        yield connected
-
-
 def opened(client: Client, stream: int = 1) -> dict[str, str]:
     client.ask(stream, CONNECT, end=False)
     client.until(lambda: client.heads.get(stream))
