@@ -66,6 +66,65 @@ def test_h2load(front: Front, connections: int, streams: int) -> None:
     eventually(front.at_rest, within=5)
 
 
+NODE = """
+const http2 = require('http2');
+const fs = require('fs');
+const [url, ca] = process.argv.slice(1);
+const session = http2.connect(url, ca ? {ca: fs.readFileSync(ca)} : {});
+session.on('goaway', (code) => { if (code) throw new Error('GOAWAY ' + code); });
+const ask = (headers, body) => new Promise((resolve, reject) => {
+  const stream = session.request({':path': '/', ...headers}, {endStream: body === undefined});
+  let status = 0, size = 0;
+  stream.on('response', (fields) => { status = fields[':status']; });
+  stream.on('data', (part) => { size += part.length; });
+  stream.on('end', () => resolve(status + ' ' + size));
+  stream.on('error', reject);
+  if (body !== undefined) stream.end(body);
+});
+(async () => {
+  const many = await Promise.all(Array.from({length: 250}, () => ask({})));
+  console.log('GET', [...new Set(many)].join());
+  console.log('POST', await ask({':method': 'POST'}, Buffer.alloc(500000)));
+  console.log('HEAD', await ask({':method': 'HEAD'}));
+  await new Promise((resolve, reject) => session.ping((error) => error ? reject(error) : resolve()));
+  const left = session.request({':path': '/'});
+  left.close(http2.constants.NGHTTP2_CANCEL);
+  console.log('WebSocket', session.remoteSettings.enableConnectProtocol);
+  session.close();
+})();
+"""
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_node(tls: bool, tmp_path: Path) -> None:
+    """More requests at a time than lb takes, an upload, HEAD, PING, and one that is left."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = server_context(authority)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with Front(listener=H2C, tls=context if tls else None) as front:
+        front.with_script(sized(100_000))
+        url = f"https://localhost:{front.port}" if tls else f"http://127.0.0.1:{front.port}"
+        out = run("node", "-e", NODE, url, *([str(tmp_path / "ca.pem")] if tls else []))
+        assert out.splitlines() == ["GET 200 100000", "POST 200 100000", "HEAD 200 0", "WebSocket true"]
+        eventually(front.at_rest, within=5)
+
+
+@pytest.mark.slow
+def test_java(tmp_path: Path) -> None:
+    """Many requests at a time on one connection, uploads with a length and in pieces, and one that is left."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = server_context(authority)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with Front(listener=H2C, tls=context) as front:
+        front.with_script(sized(100_000))
+        url = f"https://localhost:{front.port}/"
+        out = run("java", str(Path(__file__).parent / "java/Streams.java"), url, str(tmp_path / "ca.pem"))
+        assert out.splitlines() == ["GET HTTP_2 200 100000", "POST HTTP_2 200 100000", "pieces HTTP_2 200 100000"]
+        eventually(front.at_rest, within=5)
+
+
 @pytest.mark.parametrize("tls", [False, True])
 def test_python_h2(tls: bool) -> None:
     """It checks strictly what lb sends: pseudo-header fields, lower-case names, lengths, windows."""

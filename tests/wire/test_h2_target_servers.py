@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
@@ -20,70 +19,21 @@ import trustme
 from lb.core.targets import TlsClient
 from tests.support.eventually import eventually
 from tests.support.front import Front, status_of, with_listener
+from tests.support.grpc_target import ANY_SIZE, Talk, started
 from tests.wire.messages import get
 
 H2C = with_listener(http2=True)
 
 
-def raw(data: bytes) -> bytes:
-    return data
-
-
-class Talk(grpc.GenericRpcHandler):
-    """Calls of all four kinds, on raw bytes."""
-
-    def __init__(self) -> None:
-        self.waits = self.cancelled = False
-
-    def service(self, details: grpc.HandlerCallDetails) -> Any:
-        kinds = {
-            "/t/one": grpc.unary_unary_rpc_method_handler(self.one),
-            "/t/down": grpc.unary_stream_rpc_method_handler(self.down),
-            "/t/up": grpc.stream_unary_rpc_method_handler(self.up),
-            "/t/both": grpc.stream_stream_rpc_method_handler(self.both),
-            "/t/wait": grpc.unary_unary_rpc_method_handler(self.wait),
-            "/t/fail": grpc.unary_unary_rpc_method_handler(self.fail),
-        }
-        return kinds.get(details.method)
-
-    def one(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        context.set_trailing_metadata((("x-after", "yes"),))
-        return request[::-1]
-
-    def down(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        for number in range(int(request)):
-            yield b"%d" % number
-
-    def up(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        return b",".join(requests)
-
-    def both(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        for request in requests:
-            yield request.upper()
-
-    def wait(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        self.waits = True
-        while context.is_active():
-            time.sleep(0.02)
-        self.cancelled = True
-        return b""
-
-    def fail(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not today: é")
-        raise AssertionError
-
-
 @pytest.fixture
 def calls() -> Iterator[tuple[Talk, grpc.Channel, Front]]:
     talk = Talk()
-    server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", -1)])
-    server.add_generic_rpc_handlers((talk,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    with Front(listener=H2C, http2=True, ports=(port,)) as front:
-        options = [("grpc.max_receive_message_length", -1)]
-        with grpc.insecure_channel(f"127.0.0.1:{front.port}", options) as channel:
-            yield talk, channel, front
+    server, port = started(talk)
+    with (
+        Front(listener=H2C, http2=True, ports=(port,)) as front,
+        grpc.insecure_channel(f"127.0.0.1:{front.port}", ANY_SIZE) as channel,
+    ):
+        yield talk, channel, front
     server.stop(0).wait()
 
 
