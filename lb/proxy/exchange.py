@@ -104,6 +104,8 @@ PENDING_LIMIT: Final = 65536
 EVIDENCE_TIME: Final = 0.2
 #: The most waits in a row, while it is unknown whether the target still accepts connections.
 EVIDENCE_TURNS: Final = 4
+#: Tries of a request that targets' GOAWAY frames may leave out until such a target counts as one that was tried.
+LEFT_OUT_TIMES: Final = 3
 
 _BUCKETS: Final = BUCKETS
 #: The buckets of requests that take less than the fifth bound. All of their bounds are multiples of the first one, so
@@ -821,7 +823,8 @@ class Exchange(Ended):
         self.needs_new_connection = failure.reused or (failure.unprocessed and failure.idle >= 0.0)
         self._leave_lane()
         self.deadline = inf
-        if lane not in self.tried:
+        # A target that ends its connections (GOAWAY) has failed nothing: another connection of it may do.
+        if lane not in self.tried and (failure.cause != GONE or self.attempt > LEFT_OUT_TIMES):
             self.tried = [*self.tried, lane]
         self.phase = NEW
         pool = self.pool

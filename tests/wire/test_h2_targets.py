@@ -10,6 +10,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 import trustme
 from hyperframe.frame import PingFrame
 
-from lb.core.targets import Breaker, Retries, Timeouts, TlsClient
+from lb.core.targets import Breaker, Pool, Retries, Rotation, Route, Service, Snapshot, Timeouts, TlsClient
 from lb.http.h2 import client_connection
 from tests.support.eventually import eventually
 from tests.support.front import Front, Origin, answers_ok, read_answer, status_of, with_listener
@@ -418,6 +419,27 @@ def test_requests_beyond_the_last_one_of_a_goaway_go_elsewhere_whatever_their_me
             assert status_of(front.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")) == 200
         assert front.origin.connections == 2
         assert front.origin.requests == [b"POST /"] * 3
+        eventually(front.at_rest)
+
+
+def test_a_request_that_a_goaway_leaves_out_is_not_one_for_the_fallback() -> None:
+    """The target has failed nothing, and takes the request on its next connection."""
+
+    def leave(peer: Peer, asked: Asked) -> None:
+        if peer.origin.connections == 1:
+            peer.goaway(0)
+        else:
+            peer.answer(asked.stream)
+
+    with to_h2(leave, origins=2) as front:
+        targets = tuple(replace(t, id=f"s/{n}/{t.port}", pool=n) for n, t in zip("pq", front.targets, strict=True))
+        service = Service("s", tuple(Pool(target.pool, (target,)) for target in targets))
+        weights = tuple((target.pool, ((target.id, 1.0),)) for target in targets)
+        rotation = Rotation("s", 9, (("p", 100),), weights, fallback="q")
+        snapshot = Snapshot(9, services=(service,), routes=(Route("s"),), rotations=(rotation,))
+        front.call(lambda: front.plane.apply(snapshot))
+        assert status_of(front.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")) == 200
+        assert [origin.connections for origin in front.origins] == [2, 0]
         eventually(front.at_rest)
 
 
