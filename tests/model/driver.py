@@ -68,6 +68,7 @@ def run(seed: int, numbers: Iterable[int], verbose: bool = False) -> Result:
     loop = Loop(Dice(f"{seed}/loop"))
     asyncio.set_event_loop(loop)
     world = World(rng, loop, prefix_of(seed))
+    world.seed = seed
     world.processes.install()
     socket.getaddrinfo = world.resolve
     number = -1

@@ -152,6 +152,7 @@ async def rest(world: World) -> None:
         if len(plane.clients) > len(asleep):
             world.violate("6 nothing is left", f"{where}: {len(plane.clients)} connections of clients")
         busy = [exchange for client in plane.clients if (exchange := client.exchange) is not None]
+        busy += [exchange for client in plane.front.multiplexed for exchange in client.exchanges()]
         if asleep:
             continue
         if plane.live.copies or plane.context.tunnels or plane.connector.tasks or busy:
@@ -164,8 +165,11 @@ async def rest(world: World) -> None:
                 world.violate(
                     "6 nothing is left", f"{where}: {lane.id}: {lane.in_flight} in flight, {lane.active} active"
                 )
-            if len(lane.connections) > 0:
-                world.violate("6 nothing is left", f"{where}: {lane.id}: {len(lane.connections)} connections")
+            links = getattr(lane, "links", ())
+            if len(lane.connections) or links:
+                world.violate(
+                    "6 nothing is left", f"{where}: {lane.id}: {len(lane.connections) + len(links)} connections"
+                )
         for service in plane.services.values():
             if service.in_flight or service.waiting:
                 world.violate("6 nothing is left", f"{where}: {service.name}: {service.in_flight} in flight")
@@ -183,6 +187,8 @@ def memory(world: World) -> None:
         for client in worker.plane.clients:
             transport = client.transport
             size = transport.get_write_buffer_size() if transport is not None else 0
+            if client in worker.plane.front.multiplexed:
+                size += client.wire.pending_size
             if size > BUFFERED:
                 world.violate("6 bounded", f"{size >> 10} KiB wait for one client")
 

@@ -1,7 +1,8 @@
 """`python -m tests.model.mutate [NAME…]`: takes repairs out again, one at a time, and sees whether the model notices.
 
-A mutation is a file in `mutations/`: a kind, what is wrong, and exact replacements. It is made in a copy of `lb/` and
-`tests/model/`; the model then runs there until its first violation, or until its budget is used up.
+A mutation is a file in `mutations/`: a kind, what is wrong, and exact replacements. It is made in a copy of `lb/`,
+`tests/model/` and `tests/support/`; the model then runs there until its first violation, or until its budget is used
+up.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def attempt(mutation: Mutation, steps: int, seeds: int, jobs: int) -> Outcome:
         root = Path(name)
         ignore = shutil.ignore_patterns("__pycache__", "dashboard")
         shutil.copytree(ROOT / "lb", root / "lb", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(ROOT / "tests" / "model", root / "tests" / "model", ignore=ignore)
+        for part in ("model", "support"):
+            shutil.copytree(ROOT / "tests" / part, root / "tests" / part, ignore=ignore)
         (root / "tests" / "__init__.py").touch()
         mutation.make(root)
         taken, first, each = 0, 1, max(1, steps // seeds)

@@ -13,6 +13,7 @@ from typing import Any
 MODULES = (
     "lb.control.events",
     "lb.control.api.streams",
+    "lb.proxy.front",
     "lb.proxy.lane",
     "lb.proxy.plane",
     "lb.proxy.services",

@@ -70,7 +70,11 @@ class Backend:
         self.passes = 0  # probes that it has let pass in a row; after a failed one 0
         self.last_pass = 0  # number, among all targets' probes, of the last one that it let pass; 0: none
         self.fails = 0
-        self.connections: set[_Conversation] = set()
+        self.streams = 100  # of HTTP/2, at one time on one connection
+        self.refuses = 0  # so many requests of HTTP/2 to come
+        self.refused_at = -1e9  # when it last was to refuse any
+        self.on_fault: Callable[[str], None] = lambda text: None
+        self.connections: set[Any] = set()
         self._server: asyncio.Server | None = None
 
     def __repr__(self) -> str:
@@ -97,6 +101,30 @@ class Backend:
             self.up = False
             for connection in list(self.connections):
                 connection.abort()
+
+    def arrive(self, number: int, method: str, do: dict[str, str], stranger: bool = False) -> Arrival:
+        """A request has come; what is to be done with it is made what it is this time."""
+        arrival = Arrival(number, method, self, CLOCK.now, stranger)
+        self.on_arrival(arrival)
+        if "first" in do and arrival.earlier == 0:
+            do["status"] = do["first"]
+        if "once" in do and arrival.earlier:
+            do.pop("hints", None)  # only the first target sends interim answers
+        arrival.fails = self.mood != "well" or do.get("status", "")[:1] == "5"
+        return arrival
+
+    def passes_probe(self, path: str) -> bool | None:
+        """Count a probe. None: it gets no answer."""
+        if self.ready == "hang":
+            return None
+        if self.ready != "pass" or path in self.bad_paths:
+            self.fails += 1
+            self.passes = 0
+            return False
+        self.passes += 1
+        self.last_pass = next(Backend.numbers)
+        self.fails = 0
+        return True
 
     def close_idle(self) -> None:
         """Close connections that have no request, as servers do."""
@@ -138,8 +166,21 @@ class _Conversation(asyncio.Protocol):
         if self.tunnel:
             self.transport.write(data)
             return
+        if not self.served and not self.busy and not self._held and data.startswith(b"PRI "):
+            self._become_http2(data)
+            return
         self._held += data
         self._go_on()
+
+    def _become_http2(self, data: bytes) -> None:
+        from tests.model.h2_target import Http2Conversation
+
+        backend = self.backend
+        backend.connections.discard(self)
+        conversation = Http2Conversation(backend, self.transport)
+        backend.connections.add(conversation)
+        self.transport.set_protocol(conversation)
+        conversation.data_received(data)
 
     def _go_on(self) -> None:
         while True:
@@ -188,15 +229,9 @@ class _Conversation(asyncio.Protocol):
         stranger = bool(self._owner) and who != self._owner
         if _LOGIN.search(head):
             self._owner = who
-        self._arrival = Arrival(int(number[1]), method.decode(), self.backend, CLOCK.now, stranger)
-        self.backend.on_arrival(self._arrival)
         wanted = _DO.search(head)
         do = dict(part.split("=") for part in wanted[1].decode().split(",")) if wanted and wanted[1] else {}
-        if "first" in do and self._arrival.earlier == 0:
-            do["status"] = do["first"]
-        if "once" in do and self._arrival.earlier:
-            do.pop("hints", None)  # only the first target sends interim answers
-        self._arrival.fails = self.backend.mood != "well" or do.get("status", "")[:1] == "5"
+        self._arrival = self.backend.arrive(int(number[1]), method.decode(), do, stranger)
 
         def answer() -> None:
             self._answer(method, do)
@@ -217,18 +252,12 @@ class _Conversation(asyncio.Protocol):
         return hint * (kilobytes // 12)
 
     def _probe(self, path: str) -> None:
-        backend = self.backend
-        if backend.ready == "hang":
+        passes = self.backend.passes_probe(path)
+        if passes is None:
             return
-        passes = backend.ready == "pass" and path not in backend.bad_paths
         if passes:
-            backend.passes += 1
-            backend.last_pass = next(Backend.numbers)
-            backend.fails = 0
-            text = f"HTTP/1.1 200 OK\r\n{backend.words}Content-Length: 0\r\nConnection: close\r\n\r\n"
+            text = f"HTTP/1.1 200 OK\r\n{self.backend.words}Content-Length: 0\r\nConnection: close\r\n\r\n"
         else:
-            backend.fails += 1
-            backend.passes = 0
             text = "HTTP/1.1 503 Nope\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         self.transport.write(text.encode())
         self.transport.close()
@@ -394,6 +423,11 @@ class Client(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         return self.open and not self.last and not self._waiting and not self.transport.is_closing()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the next request may begin at once."""
+        return self.idle
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport

@@ -15,6 +15,7 @@ class TargetPlan:
     host: str
     port: int
     weight: int = 1
+    scheme: str = ""  # empty: its service's
 
     @property
     def address(self) -> str:
@@ -83,6 +84,7 @@ class Plan:
     admin: str
     services: dict[str, ServicePlan]
     extra: dict[str, Any] = field(default_factory=dict)
+    listener: dict[str, Any] = field(default_factory=dict)  # more of the first listener
 
     def copy(self) -> Plan:
         return copy.deepcopy(self)
@@ -93,7 +95,8 @@ class Plan:
             service.name: {
                 "pools": {
                     name: [
-                        {"url": f"{service.scheme}://{target.address}", "weight": target.weight} for target in targets
+                        {"url": f"{target.scheme or service.scheme}://{target.address}", "weight": target.weight}
+                        for target in targets
                     ]
                     for name, targets in service.pools.items()
                 },
@@ -108,7 +111,7 @@ class Plan:
             for service in self.services.values()
         ]
         content = {
-            "listeners": [{"bind": self.bind}],
+            "listeners": [{"bind": self.bind, **self.listener}],
             "admin": {"bind": self.admin},
             "access_log": "off",
             "log": {"level": "error"},

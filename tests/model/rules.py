@@ -35,6 +35,10 @@ THEMES = {
     "names": 35,
     "crossings": 50,
 }
+#: The same of themes with dice of their own, so that runs without them are what they would be anyway.
+APART = {
+    "http2": 30,
+}
 
 
 def rule(weight: int, theme: str) -> Callable[[Rule], Rule]:
@@ -67,7 +71,10 @@ async def begin(world: World) -> None:
     """A file, its targets, and lb."""
     rng = world.rng
     world.themes = {theme for theme, often in THEMES.items() if rng.random() * 100 < often}
-    world.pace = {function: rng.choice(PACES) for _, _, function in RULES}
+    world.pace = {function: rng.choice(PACES) for _, theme, function in RULES if theme not in APART}
+    apart = random.Random(f"{world.seed}/apart")
+    world.themes |= {theme for theme, often in APART.items() if apart.random() * 100 < often}
+    world.pace |= {function: apart.choice(PACES) for _, theme, function in RULES if theme in APART}
     world.features = features.swarm(rng)
     check: dict[str, Any] = {
         "path": "/ready",
@@ -91,6 +98,8 @@ async def begin(world: World) -> None:
         for targets in service.pools.values():
             for target in targets:
                 world.knowledge[target.address] = Knowledge(check["rise"], check["fall"])
+    if "http2" in world.themes:
+        world.plan.listener["protocols"] = ["h2c", "http/1.1"]
     world.worker_count = rng.choice((1, 1, 2))
     world.plan.extra["workers"] = world.worker_count
     world.plan.extra["worker_limits"] = {"orphan": f"{ORPHAN_BOUND:g}s"}
@@ -102,11 +111,13 @@ async def begin(world: World) -> None:
 async def new_target(world: World) -> TargetPlan:
     """A target at an address that has not been there yet, perhaps given by name."""
     backend = await world.add_backend(len(world.backends) + 1)
+    http2 = "http2" in world.themes and random.Random(f"{backend.host}/http2").random() < 0.5
+    scheme = "h2c" if http2 else ""
     if "names" in world.themes and random.Random(backend.host).random() < 0.6:
         host = f"n{backend.host.rpartition('.')[2]}.model.test"
         world.stand_for(host, [backend])
-        return TargetPlan(host, backend.port)
-    return TargetPlan(backend.host, backend.port)
+        return TargetPlan(host, backend.port, scheme=scheme)
+    return TargetPlan(backend.host, backend.port, scheme=scheme)
 
 
 async def end(world: World) -> None:
@@ -131,6 +142,8 @@ def leave_out(names: Iterable[str]) -> None:
     for name in names:
         if name in THEMES:
             THEMES[name] = 0
+        elif name in APART:
+            APART[name] = 0
         elif any(function.__name__ == f"step_{name}" for _, _, function in RULES):
             RULES[:] = [each for each in RULES if each[2].__name__ != f"step_{name}"]
         else:
@@ -142,6 +155,7 @@ def load_all() -> None:
     from tests.model import (  # noqa: F401
         steps_crossings,
         steps_health,
+        steps_http2,
         steps_names,
         steps_orders,
         steps_processes,

@@ -24,6 +24,7 @@ from typing import Any
 
 from tests.model import reference
 from tests.model.clock import CLOCK, Loop
+from tests.model.h2_client import Http2Client
 from tests.model.names import Names
 from tests.model.peers import Answer, Arrival, Backend, Client, Wish
 from tests.model.plan import Plan, ServicePlan, TargetPlan, address_of
@@ -99,6 +100,7 @@ class World:
     """Everything of one run."""
 
     slack = 0.3  # seconds that an answer may be later than a time limit says
+    seed = 0
 
     def __init__(self, rng: random.Random, loop: Loop, prefix: str) -> None:
         self.rng = rng
@@ -209,6 +211,7 @@ class World:
     async def add_backend(self, number: int, tls: Any = None) -> Backend:
         backend = Backend(f"{self.prefix}.{number}", 8000, self.on_arrival)
         backend.tls = tls
+        backend.on_fault = self.on_fault
         self.backends[backend.address] = backend
         await backend.start()
         return backend
@@ -497,12 +500,19 @@ class World:
     def may_have_failed(self, backend: Backend, track: Track) -> bool:
         """Whether a target may have failed a request that is under way, or be left out since it failed another."""
         refused = track.wish.do.get("first") == "503" and backend in [each.backend for each in track.arrivals]
-        return refused or not backend.is_well or backend.hurt > track.since - LEFT_OUT
+        unwilling = backend.refused_at > track.since - JUST_NOW
+        return refused or unwilling or not backend.is_well or backend.hurt > track.since - LEFT_OUT
 
     def hurt(self, backend: Backend) -> None:
         """What is under way at a target may fail by what becomes of it now."""
         backend.hurt = CLOCK.now
         self.excuse("backend")
+        for track in self.tracks.values():
+            self._look(track, self.services())
+
+    def unwilling(self, backend: Backend) -> None:
+        """A target refuses streams: a request may go to another one, and is served all the same."""
+        backend.refused_at = CLOCK.now
         for track in self.tracks.values():
             self._look(track, self.services())
 
@@ -560,7 +570,7 @@ class World:
         """Send a request; what comes of it is held against the reference when it is over."""
         if client is None:
             try:
-                client = await self.client()
+                client = await self.client(http2="http2" in self.themes and self.rng.random() < 0.6)
             except OSError:
                 return Track(wish, Request(), service, CLOCK.now)  # nobody is there to serve
         track = self.track(service, wish)
@@ -569,24 +579,31 @@ class World:
         future.add_done_callback(lambda done: self.over(track, done.result()))
         return track
 
-    async def client(self, fresh: bool = False) -> Client:
-        """A connection that has no request; a new one where there is none, or with `fresh`.
+    async def client(self, fresh: bool = False, http2: bool = False) -> Client:
+        """A connection that may begin a request; a new one where there is none, or with `fresh`.
 
         Raises OSError when neither a supervisor nor a worker that serves is there.
         """
         self.clients = [client for client in self.clients if client.open]
-        idle = [client for client in self.clients if client.idle]
+        kind = Http2Client if http2 else Client
+        idle = [client for client in self.clients if client.has_room and type(client) is kind]
         if idle and not fresh:
             return idle[self.rng.randrange(len(idle))]
         try:
-            client = await Client.connect(self.address)
+            client = await kind.connect(self.address)
         except OSError as error:
             serving = [worker for worker in self.workers if worker.plane.applied and not worker.plane.front.draining]
             if self.supervisor is None and not serving:
                 raise
             raise Violation("reachable", f"a client cannot connect: {error}") from None
+        if isinstance(client, Http2Client):
+            client.on_fault = self.on_fault
         self.clients.append(client)
         return client
+
+    def on_fault(self, text: str) -> None:
+        """A peer of HTTP/2 has seen what no peer should."""
+        self.violate("6 rules of HTTP/2", text)
 
     def excuse(self, reason: str) -> None:
         """Everything that is under way may suffer from this."""
