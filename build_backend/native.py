@@ -23,13 +23,13 @@ FOLDERS = ("lb/http", "lb/http/h1", "lb/http/h2", "lb/core/balance", "lb/proxy/h
 #: Folder → its modules that are compiled.
 MODULES = {
     "lb/core": (
-        "grpc keepalive limiter linear_pattern matching networks paths patterns retry rewriting routing shares "
-        "visibility"
+        "grpc keepalive limiter linear_pattern matching networks paths patterns rate_limit retry rewriting routing "
+        "shares visibility"
     ),
     "lb/net/tls": "admission client_hello selection session transport",
     "lb/proxy": (
         "access_log asked client_stream context crash_counters deadlines exchange front grpc_web lane mirror observers "
-        "private read_deferral request_values route_fragment sending services stats target_stream tcp tunnel"
+        "private rate_table read_deferral request_values route_fragment sending services stats target_stream tcp tunnel"
     ),
 }
 #: What compiling needs: mypy, and msgspec, whose types the sources name.

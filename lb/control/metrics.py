@@ -112,6 +112,16 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
         ("service", "grpc_status"),
         "Calls of gRPC by the status that their clients got, lb's own answers included.",
     ),
+    "lb_route_step_total": (
+        "counter",
+        ("route", "step", "result"),
+        "Requests by what a step of their route did: the reason of its answer, or for limits `passed` or `dry_run`.",
+    ),
+    "lb_rate_limit_evictions_total": (
+        "counter",
+        (),
+        "Buckets of rate limits that gave way to other keys before they were full: the table has too many keys.",
+    ),
     "lb_mirrored_total": ("counter", ("service", "outcome"), "Mirrored copies by what came of them."),
     "lb_downstream_connections": ("gauge", (), "Client connections open."),
     "lb_downstream_accepted_total": ("counter", (), "Client connections accepted."),
@@ -250,6 +260,7 @@ class Figures:
     http2_refused: Mapping[str, int] = field(default_factory=dict)
     downstream: int = 0
     accepted: int = 0
+    rate_evictions: int = 0
     log_lines_lost: int = 0
     log_writable: bool = True
     requests_lost: int = 0
@@ -257,6 +268,7 @@ class Figures:
     worker_restarts: int = 0
     restarts: Mapping[str, int] = field(default_factory=dict)  # background loops: label → times
     grpc: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # service → grpc-status → calls
+    steps: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)  # route → step → result
     errors: Mapping[str, int] = field(default_factory=dict)  # supervisor | worker → exceptions that nothing caught
     workers: int = 0
     state_writable: bool = True
@@ -317,6 +329,11 @@ class _Collector:
         yield _gauge("lb_rollout_state", {(name, state): 1 for name, (state, _) in f.rollouts.items()})
         yield _gauge("lb_rollout_requests_needed", {(name,): needed for name, (_, needed) in f.rollouts.items()})
         yield _counter("lb_grpc_requests_total", _flat(f.grpc))
+        yield _counter(
+            "lb_route_step_total",
+            {(r, s, result): n for r, steps in f.steps.items() for s, c in steps.items() for result, n in c.items()},
+        )
+        yield _counter("lb_rate_limit_evictions_total", {(): f.rate_evictions})
         yield _counter("lb_mirrored_total", _flat(f.mirrored))
         yield _gauge("lb_downstream_connections", {(): f.downstream})
         yield _counter("lb_downstream_accepted_total", {(): f.accepted})

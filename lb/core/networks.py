@@ -18,6 +18,19 @@ def in_networks(networks: tuple[str, ...], address: bytes) -> bool:
     return any(parsed in network_of(network) for network in networks if network != "unix")
 
 
+def limited_as(address: bytes) -> bytes:
+    """The address that limits count a client by: its own, or for IPv6 its network of 64 bits, which is one customer's.
+    The text is made anew for equal addresses in other spellings."""
+    if b":" not in address:
+        return address
+    try:
+        parsed = ipaddress.IPv6Address(address.partition(b"%")[0].decode())
+    except ValueError:
+        return address
+    mapped = parsed.ipv4_mapped
+    return str(mapped).encode() if mapped is not None else parsed.packed[:8]
+
+
 @lru_cache(maxsize=4096)
 def network_of(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """The network; one of IPv4 addresses mapped into IPv6 is written as peers' addresses are, as IPv4."""

@@ -174,6 +174,7 @@ class RequestRecord:
     protocol: str = ""  # of the client: HTTP/1.1, HTTP/2.0; empty: it could not be read
     route: str = ""  # its route, where that has steps
     steps: list[str] = field(default_factory=list)  # the steps of its route that it met, in order
+    remarks: list[str] = field(default_factory=list)  # what steps did with it without an answer
 
 
 @dataclass(slots=True)
@@ -202,6 +203,8 @@ class Report:
     restarts: dict[str, int] = field(default_factory=dict)  # background loops that failed: label → times
     errors: int = 0  # in callbacks and tasks that nothing waited for
     handshakes: list[HandshakeTally] = field(default_factory=list)  # of all TLS listeners
+    steps: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # route → step → result
+    rate_evictions: int = 0  # buckets of rate limits that gave way to other keys before they were full
     log_trouble: str = ""  # why the access log cannot be opened or written; empty: it can
 
 

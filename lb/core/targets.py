@@ -174,6 +174,20 @@ REQUEST_HEADERS = "request_headers"
 RESPONSE_HEADERS = "response_headers"
 ALLOW = "allow"
 DENY = "deny"
+RATE_LIMIT = "rate_limit"
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """How often requests with the same key may come: `number` in `seconds`, and `burst` at once."""
+
+    number: int
+    seconds: float
+    burst: int
+    key: str = "client"  # client | route | header:NAME | cookie:NAME
+    name: str = "default"  # in the RateLimit fields
+    fields: bool = True  # answers carry these
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +202,7 @@ class StepRule:
     added: tuple[tuple[str, str], ...] = ()
     removed: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
+    rate: RateLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)

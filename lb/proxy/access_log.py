@@ -17,7 +17,7 @@ from lb.http.message import PROTOCOLS
 from lb.proxy.crash_counters import OVER, UNWRITTEN, WRITTEN
 from lb.proxy.log_writer import LogWriter
 from lb.proxy.observers import Ended, Observer
-from lb.proxy.route_fragment import read_fragment
+from lb.proxy.route_fragment import read_fragment, read_remarks
 
 #: Bytes of lines that are kept for `lb explain`: some three thousand requests of a worker.
 KEPT: Final = 1 << 20
@@ -93,6 +93,7 @@ def find_brief(recent: Iterable[Brief], request_id: str, wall: float) -> Request
         protocol=PROTOCOLS[minor].decode(),
         route=route,
         steps=steps,
+        remarks=read_remarks(fragment),
     )
 
 
@@ -114,6 +115,7 @@ def _record_of(line: dict[str, Any]) -> RequestRecord:
         protocol=line.get("protocol", ""),
         route=line.get("route", ""),
         steps=line.get("steps", []),
+        remarks=line.get("remarks", []),
     )
 
 

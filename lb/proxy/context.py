@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lb.http.message import ResponseHead
     from lb.proxy.access_log import Log
     from lb.proxy.observers import Observer
+    from lb.proxy.rate_table import RateTable
     from lb.proxy.sending import Sender, Sending
     from lb.proxy.stats import Stats
 
@@ -59,6 +60,7 @@ class Context:
         "loop",
         "now",
         "observers",
+        "rates",
         "read_deferral",
         "reply_heads",
         "rng",
@@ -76,12 +78,14 @@ class Context:
         alarm: Callable[[Alarm], None],
         seed: int | None,
         stats: Stats,
+        rates: RateTable,
     ) -> None:
         self.worker = worker  # its number
         self.loop = loop
         self.alarm = alarm  # called at once with failures that the supervisor has to get before a report
         self.rng = random.Random(seed)
         self.stats = stats
+        self.rates = rates  # the buckets of rate limits
         self.challenges: dict[bytes, bytes] = {}  # by path, what a certificate authority expects there
         self.observers: tuple[Observer, ...] = ()
         self.log: Log | None = None

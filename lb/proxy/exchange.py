@@ -65,6 +65,7 @@ from lb.proxy.lane import FAILED as FAILED_CALL
 from lb.proxy.mirror import NO_RETRIES
 from lb.proxy.observers import Ended
 from lb.proxy.read_deferral import LATE
+from lb.proxy.route_fragment import with_remark
 from lb.proxy.target_stream import AUTHENTICATED, OFFERED, SHARED
 from lb.proxy.tunnel import Tunnel
 
@@ -232,10 +233,10 @@ class Exchange(Ended):
         for step in route.steps if not (fields.special or fields.upgrade) else route.rare_steps:
             refusal = step.before(self)
             if refusal is not None:
-                self.route_fragment = route.fragments.get(step, b"")
+                route.answered(self, step, refusal.reason)
                 self.answer_with(refusal)
                 return
-        self.route_fragment = route.fragment
+        self.route_fragment += route.fragment
         if route.total and self.started + route.total < self.ends_at:
             self.ends_at = self.started + route.total
         only = service.split.only
@@ -252,6 +253,10 @@ class Exchange(Ended):
             return False
         self.answer_with(Reply(200, "acme_challenge", "", payload=text))
         return True
+
+    def remark(self, text: str) -> None:
+        """Have the log say what a step has done with this request, which it does not answer."""
+        self.route_fragment = with_remark(self.route_fragment, text)
 
     @property
     def lane(self) -> Lane | None:

@@ -39,6 +39,7 @@ from lb.proxy.h1.strict_client import StrictDownstream
 from lb.proxy.h2.lane import make_lane
 from lb.proxy.lane import Lane
 from lb.proxy.observers import Limits, Mirrors
+from lb.proxy.rate_table import RateTable
 from lb.proxy.services import LiveConfig, LivePool, LiveRoute, LiveService
 from lb.proxy.stats import Stats
 from lb.proxy.steps import has_steps, steps_of, steps_of_redirect
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 class DataPlane:
     """One worker's data plane. `alarm` is called at once with what the supervisor should hear before a report;
-    `connector` makes what opens connections to targets."""
+    `connector` makes what opens connections to targets; `rates` are the buckets of rate limits, all workers' own."""
 
     def __init__(
         self,
@@ -62,9 +63,10 @@ class DataPlane:
         seed: int | None = None,
         crash_counters: memoryview | None = None,
         connector: Callable[[Context], Connector] = Connector,
+        rates: RateTable | None = None,
     ) -> None:
         self.stats = Stats(crash_counters)
-        self.context = Context(worker, loop, alarm, seed, self.stats)
+        self.context = Context(worker, loop, alarm, seed, self.stats, rates or RateTable())
         self.connector = connector(self.context)
         self.front = Front()
         self.live = LiveConfig(self.context)
@@ -153,6 +155,7 @@ class DataPlane:
         for rotation in snapshot.rotations:
             self._rotate(rotation)
         live.routes = [self._live_route(route) for route in snapshot.routes]
+        self.stats.forget_routes({route.title() for route in snapshot.routes})
         live.table = RouteTable.build(snapshot.routes)
         live.only_route = live.routes[0] if len(snapshot.routes) == 1 and takes_all(snapshot.routes[0]) else None
         live.trusted = snapshot.trusted_proxies
@@ -170,7 +173,7 @@ class DataPlane:
         """The route with its steps. One that answers by itself has a service of its own, without pools."""
         live = self.live
         service = live.services[route.service] if route.service else LiveService(live, Service("none", ()))
-        steps, rare_steps = steps_of(route, service)
+        steps, rare_steps = steps_of(route, service, live.context)
         title = route.title() if has_steps(route) else ""
         return LiveRoute(service, route.max_body, route.total, steps, rare_steps, title)
 
@@ -405,6 +408,8 @@ class DataPlane:
         report.mirrored = {name: dict(service.mirrored) for name, service in self.services.items() if service.mirrored}
         called = [("none", self.live.no_service), *self.services.items()]
         report.grpc = {name: {str(k): v for k, v in each.grpc.items()} for name, each in called if each.grpc}
+        report.rate_evictions = self.context.rates.evicted
+        report.steps = self.stats.step_results(full)
         report.records = list(self.stats.records)
         self.stats.records.clear()
         return report

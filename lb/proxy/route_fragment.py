@@ -1,4 +1,4 @@
-"""The part of an access log line that names a request's route and the steps that it met."""
+"""The part of an access log line that names a request's route, the steps that it met, and what these remarked."""
 
 from __future__ import annotations
 
@@ -11,9 +11,21 @@ def fragment_of(title: str, steps: Sequence[str]) -> bytes:
     return f',"route":{json.dumps(title)},"steps":{json.dumps(steps)}'.encode()
 
 
+def with_remark(fragment: bytes, text: str) -> bytes:
+    """What a step has done with a request that it has not answered, in front of what `fragment_of` makes."""
+    said = json.dumps(text).encode()
+    return fragment[:-1] + b"," + said + b"]" if fragment else b',"remarks":[' + said + b"]"
+
+
+def read_remarks(fragment: bytes) -> list[str]:
+    """The remarks of steps."""
+    remarks: list[str] = json.loads(b"{" + fragment[1:] + b"}").get("remarks", []) if fragment else []
+    return remarks
+
+
 def read_fragment(fragment: bytes) -> tuple[str, list[str]]:
     """The route and the steps. Both are empty for a route without steps."""
     if not fragment:
         return "", []
     parts = json.loads(b"{" + fragment[1:] + b"}")
-    return parts["route"], parts["steps"]
+    return parts.get("route", ""), parts.get("steps", [])

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lb.proxy.context import Context
     from lb.proxy.exchange import Exchange
     from lb.proxy.lane import Lane
-    from lb.proxy.stats import PoolCounts
+    from lb.proxy.stats import PoolCounts, StepCounts
 
 
 #: Seconds that a lane is out of rotation after it has refused a connection, unless the supervisor decides more.
@@ -455,7 +455,7 @@ class LiveRoute:
     """A route with its service and its steps at hand. `rare_steps` are the steps for heads with rare fields: Upgrade,
     Expect, Max-Forwards, or a login of the connection."""
 
-    __slots__ = ("fragment", "fragments", "max_body", "rare_steps", "service", "steps", "total")
+    __slots__ = ("counts", "fragment", "fragments", "max_body", "rare_steps", "service", "steps", "total")
 
     def __init__(
         self,
@@ -474,12 +474,22 @@ class LiveRoute:
         self.rare_steps = steps if rare_steps is None else rare_steps
         self.fragments: dict[Step, bytes] = {}  # the steps that a request met which this one has answered
         self.fragment = b""  # the same for a request that passed all of them
+        self.counts: dict[Step, StepCounts] = {}  # what its steps have answered
         if title:
             names: list[str] = []
+            stats = service.live.context.stats
             for step in self.steps:
                 names.append(step.name())
                 self.fragments[step] = fragment_of(title, names)
+                self.counts[step] = stats.step_counts(title, names[-1])
             self.fragment = fragment_of(title, names)
+
+    def answered(self, exchange: Exchange, step: Step, reason: str) -> None:
+        """Count and log that a step has answered a request."""
+        exchange.route_fragment += self.fragments.get(step, b"")
+        counts = self.counts.get(step)
+        if counts is not None:
+            counts.count(reason)
 
 
 class LiveConfig:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Collection
 from operator import add
 from typing import Final
 
@@ -25,7 +26,7 @@ from lb.http.h1.parse import RequestError
 from lb.proxy.access_log import PATH, escaped
 from lb.proxy.crash_counters import BEGUN, OVER, cells
 from lb.proxy.observers import Ended
-from lb.proxy.route_fragment import read_fragment
+from lb.proxy.route_fragment import read_fragment, read_remarks
 
 #: Requests of the recent past kept for the next report.
 RECORDS: Final = 500
@@ -55,6 +56,21 @@ class PoolCounts:
         return tally
 
 
+class StepCounts:
+    """What a step of a route has done with requests."""
+
+    __slots__ = ("moved", "results")
+
+    def __init__(self) -> None:
+        self.results: dict[str, int] = {}
+        self.moved = False  # since the last report
+
+    def count(self, result: str) -> None:
+        """One more request with this result, of the few that the step's code knows."""
+        self.results[result] = self.results.get(result, 0) + 1
+        self.moved = True
+
+
 class Stats:
     """The counters of one worker."""
 
@@ -69,6 +85,7 @@ class Stats:
         self.wall_offset = 0.0  # Unix time less monotonic time
         self.pools: dict[tuple[str, str], PoolCounts] = {}
         self.handshakes: dict[str, HandshakeTally] = {}  # by listener
+        self.steps: dict[tuple[str, str], StepCounts] = {}  # by route and step
 
     def reject(self, reason: str) -> None:
         """Count an answer of our own, or a connection turned away."""
@@ -84,6 +101,27 @@ class Stats:
             tally.buckets[bisect_left(BUCKETS, seconds)] += 1
             tally.seconds += seconds
             tally.resumed += resumed
+
+    def step_counts(self, route: str, step: str) -> StepCounts:
+        """The counters of a step; they outlive snapshots that have the route. Steps of one name share them."""
+        counts = self.steps.get((route, step))
+        if counts is None:
+            counts = self.steps[route, step] = StepCounts()
+        return counts
+
+    def forget_routes(self, titles: Collection[str]) -> None:
+        """Drop what steps of all other routes have counted."""
+        for key in [key for key in self.steps if key[0] not in titles]:
+            del self.steps[key]
+
+    def step_results(self, full: bool) -> dict[str, dict[str, dict[str, int]]]:
+        """Route → step → result → requests, of steps that have counted one since the last call; with `full` of all."""
+        found: dict[str, dict[str, dict[str, int]]] = {}
+        for (route, step), counts in self.steps.items():
+            if counts.moved or (full and counts.results):
+                counts.moved = False
+                found.setdefault(route, {})[step] = dict(counts.results)
+        return found
 
     def refuse_http2(self, reason: str) -> None:
         """Count a stream of HTTP/2 that was refused or reset for a fault of the client's, or a connection ended so."""
@@ -121,6 +159,7 @@ class Stats:
                 protocol=head.protocol.decode(),
                 route=route,
                 steps=steps,
+                remarks=read_remarks(exchange.route_fragment),
             )
         )
 

@@ -236,7 +236,7 @@ class Installation:
             self._events.emit("worker", f"the new configuration is not confirmed: {late}")
             raise
         finally:
-            self._totals.forget(self._state.targets)
+            self._totals.forget(self._state.targets, {route.title() for route in self._state.world.snapshot.routes})
 
     def tls_changed(self) -> None:
         """A check has passed with new TLS settings or certificates: requests take them as well."""

@@ -63,6 +63,7 @@ class Metrics:
         """The page of /metrics."""
         await self._workers.poll()
         sums = self._totals.sums(self._state.targets)
+        sums.fold_routes({route.title() for route in self._state.world.snapshot.routes})
         now, targets, counters = time.monotonic(), self._state.targets, self._counters
         shares: dict[tuple[str, str], float] = {}
         for service in self._state.world.snapshot.services:
@@ -101,6 +102,7 @@ class Metrics:
                 retries=sums.retries,
                 mirrored=sums.mirrored,
                 grpc=sums.grpc,
+                steps=sums.steps,
                 rejected=sums.rejected,
                 handshakes=sums.handshakes,
                 transitions={key: n for key, n in counters.transitions.items() if key[0] in targets},
@@ -115,6 +117,7 @@ class Metrics:
                 streams={"h2": sums.http2_streams, "http/1.1": max(sums.in_flight - sums.http2_streams, 0)},
                 http2_refused=sums.http2_refused,
                 accepted=sums.accepted,
+                rate_evictions=sums.rate_evictions,
                 log_lines_lost=sums.log_lines_lost,
                 log_writable=not sums.log_trouble,
                 requests_lost=sums.lost,

@@ -40,11 +40,13 @@ class Counters:
     handshakes: dict[str, HandshakeTally] = field(default_factory=dict)  # by listener
     mirrored: dict[str, dict[str, int]] = field(default_factory=dict)
     grpc: dict[str, dict[str, int]] = field(default_factory=dict)
+    steps: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # route → step → result
     http2_refused: dict[str, int] = field(default_factory=dict)
     downstream: int = 0
     in_flight: int = 0
     http2_streams: int = 0
     accepted: int = 0
+    rate_evictions: int = 0
     log_lines_lost: int = 0
     log_trouble: str = ""  # why a worker cannot open or write its access log
     lost: int = 0  # requests that were under way in workers when these died
@@ -66,11 +68,14 @@ class Counters:
         self.handshakes = {tally.listener: tally for tally in report.handshakes}
         self.mirrored = report.mirrored
         self.grpc = report.grpc
+        for route, steps in report.steps.items():
+            self.steps.setdefault(route, {}).update(steps)
         self.http2_refused = report.http2_refused
         self.http2_streams = report.http2_streams
         self.downstream = report.downstream
         self.in_flight = report.in_flight
         self.accepted = report.accepted
+        self.rate_evictions = report.rate_evictions
         self.log_lines_lost = report.log_lines_lost
         self.restarts = report.restarts
         self.errors = report.errors
@@ -89,6 +94,8 @@ class Counters:
         _add_nested(self.retries, other.retries)
         _add_nested(self.mirrored, other.mirrored)
         _add_nested(self.grpc, other.grpc)
+        for route, steps in other.steps.items():
+            _add_nested(self.steps.setdefault(route, {}), steps)
         for reason, count in other.rejected.items():
             self.rejected[reason] = self.rejected.get(reason, 0) + count
         for listener, handshakes in other.handshakes.items():
@@ -99,6 +106,7 @@ class Counters:
             self.restarts[label] = self.restarts.get(label, 0) + count
         self.errors += other.errors
         self.accepted += other.accepted
+        self.rate_evictions += other.rate_evictions
         self.log_lines_lost += other.log_lines_lost
         self.lost += other.lost
         if gauges:
@@ -131,6 +139,11 @@ class Counters:
             for name in [name for name in counts if name not in layout and name != "none"]:
                 del counts[name]
 
+    def fold_routes(self, titles: Collection[str]) -> None:
+        """Drop what steps of other routes have counted."""
+        for title in [title for title in self.steps if title not in titles]:
+            del self.steps[title]
+
 
 class Totals:
     """All workers' counters, the dead ones' included."""
@@ -140,6 +153,7 @@ class Totals:
         self._live: dict[int, Counters] = {}  # incarnation → its newest state
         self.records: dict[str, RequestRecord] = {}  # request id → record, oldest first
         self._known: Collection[str] | None = None  # the configuration's targets, once `forget` was called
+        self._routes: Collection[str] = ()  # …and the titles of its routes
 
     def take(self, report: Report) -> None:
         """A worker reports."""
@@ -158,6 +172,7 @@ class Totals:
             self._gone.add(sums, gauges=False)
             if self._known is not None:
                 self._gone.fold(self._known)
+                self._gone.fold_routes(self._routes)
 
     def gone_sums(self) -> Counters:
         """The counts of workers that are gone: for a successor, to which the living workers will report."""
@@ -177,10 +192,12 @@ class Totals:
             total.fold(known)
         return total
 
-    def forget(self, known: Collection[str]) -> None:
-        """Targets but these are not in the configuration any more. The living workers have seen to theirs."""
-        self._known = known
+    def forget(self, known: Collection[str], routes: Collection[str] = ()) -> None:
+        """The configuration has no targets and routes but these any more. The living workers have seen to theirs."""
+        self._known, self._routes = known, routes
         self._gone.fold(known)
+        for counters in (self._gone, *self._live.values()):
+            counters.fold_routes(routes)
 
 
 def _add_nested(to: dict[str, dict[str, int]], other: dict[str, dict[str, int]]) -> None:

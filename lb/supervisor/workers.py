@@ -56,7 +56,7 @@ from lb.process.channel import (
     pack,
 )
 from lb.process.guard import Guard
-from lb.proxy import crash_counters
+from lb.proxy import crash_counters, rate_table
 from lb.proxy.crash_counters import NOTHING, Unfinished
 from lb.supervisor.totals import Totals
 
@@ -205,6 +205,7 @@ class Workers:
         self._tickets_renewed = time.monotonic()
         self._changed = asyncio.Event()
         self._polls = 0
+        self._rates = rate_table.create()  # the buckets of rate limits; every worker has them
         self._settled = False
         self._stopping = False
         self._held = False  # in the last step of an upgrade: no worker is started
@@ -524,6 +525,7 @@ class Workers:
             "channel": theirs.fileno(),
             "sockets": their_fds.fileno(),
             "crash_counters": page,
+            "rates": self._rates,
             "directory": str(self.directory) if self.directory is not None else "",
         }
         self._starts += 1
@@ -533,7 +535,7 @@ class Workers:
                 "-m",
                 "lb.worker.main",
                 json.dumps(told),
-                pass_fds=(theirs.fileno(), their_fds.fileno(), *((page,) if page >= 0 else ())),
+                pass_fds=(theirs.fileno(), their_fds.fileno(), *(fd for fd in (page, self._rates) if fd >= 0)),
                 env={**MALLOC, **os.environ},
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
@@ -781,6 +783,13 @@ class Workers:
         except TimeoutError:
             self.send_command(Command("stop"))
             await self._end_all()
+        self._close_rates()
+
+    def _close_rates(self) -> None:
+        """Workers have the table of rate limits themselves."""
+        rates, self._rates = self._rates, -1
+        if rates >= 0:
+            os.close(rates)
 
     def _none_left(self) -> bool:
         return not self._processes and not self._starts
@@ -818,6 +827,7 @@ class Workers:
             worker.close()
         self._processes.clear()
         self.close_all()
+        self._close_rates()
 
     async def _end_all(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):

@@ -70,6 +70,7 @@ from lb.process.fd_handover import HandoverSocket, ListenerKey
 from lb.process.guard import Guard
 from lb.proxy.crash_counters import cells as crash_counters_of
 from lb.proxy.plane import DataPlane
+from lb.proxy.rate_table import RateTable
 from lb.worker.acceptor import Acceptor
 from lb.worker.handshakes import Handshakes
 
@@ -118,11 +119,16 @@ class Worker:
         directory: Path | None,
         crash_counters: int = -1,
         certificates: CertificateStore | None = None,
+        rates: int = -1,
     ) -> None:
         self.number = number
         self.loop = loop
         self.plane = DataPlane(
-            worker=number, loop=loop, alarm=self._send, crash_counters=crash_counters_of(crash_counters)
+            worker=number,
+            loop=loop,
+            alarm=self._send,
+            crash_counters=crash_counters_of(crash_counters),
+            rates=RateTable(rates),
         )
         self._handshakes = Handshakes(self.plane.stats, lambda text: say(f"worker {number}: {text}"))
         self._admission = Admission(loop)
@@ -611,10 +617,10 @@ def say(text: str) -> None:
         print(f"lb: {text}", file=sys.stderr, flush=True)
 
 
-async def serve(number: int, channel: int, sockets: int, directory: str, crash_counters: int) -> None:
+async def serve(number: int, channel: int, sockets: int, directory: str, crash_counters: int, rates: int) -> None:
     """Take the descriptors over and serve."""
     loop = asyncio.get_running_loop()
-    worker = Worker(number, loop, Path(directory) if directory else None, crash_counters)
+    worker = Worker(number, loop, Path(directory) if directory else None, crash_counters, rates=rates)
     loop.add_signal_handler(signal.SIGTERM, worker.on_signal)
     loop.add_signal_handler(signal.SIGUSR1, worker.reopen)
     for quiet in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR2):  # the supervisor's to handle
@@ -630,7 +636,11 @@ def main() -> None:
     """The process's entry."""
     faulthandler.enable()  # a worker that hangs is ended by SIGABRT, and leaves a trace of where it hung
     given = json.loads(sys.argv[1])
-    uvloop.run(serve(given["number"], given["channel"], given["sockets"], given["directory"], given["crash_counters"]))
+    # (An lb of before has no table of rate limits to give.)
+    rates = given.get("rates", -1)
+    uvloop.run(
+        serve(given["number"], given["channel"], given["sockets"], given["directory"], given["crash_counters"], rates)
+    )
 
 
 if __name__ == "__main__":

@@ -67,3 +67,9 @@ def test_requests_under_way_by_the_protocol_of_the_target() -> None:
     found = lines(targets={ID: tally, "s/blue/h:2": other}, places=places, over_http2={ID})
     assert 'lb_upstream_streams{protocol="h2",service="s"} 3.0' in found
     assert 'lb_upstream_streams{protocol="http/1.1",service="s"} 2.0' in found
+
+
+def test_what_steps_of_routes_did() -> None:
+    found = lines(steps={"/a": {"rate_limit": {"passed": 2}}}, rate_evictions=3)
+    assert 'lb_route_step_total{result="passed",route="/a",step="rate_limit"} 2.0' in found
+    assert "lb_rate_limit_evictions_total 3.0" in found

@@ -46,3 +46,17 @@ def test_a_route_has_the_steps_that_its_settings_ask_for() -> None:
     assert names == [[], ["Overload"], ["BodyLimit"]]
     rare = [type(step).__name__ for step in limited.plane.live.routes[0].rare_steps]
     assert rare == ["BodyLimit", "GrpcDeadline", "MaxForwards", "WebSocketHandshake"]
+
+
+def test_what_steps_answer_is_counted_until_their_route_is_gone() -> None:
+    stage = Stage(max_body=3)
+    stats = stage.plane.stats
+    for _ in range(2):
+        stage.ask(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n")
+    assert stats.step_results(full=False) == {"/": {"body_limit": {"body_too_large": 2}}}
+    assert stats.step_results(full=False) == {}, "nothing new"
+    assert stats.step_results(full=True) == {"/": {"body_limit": {"body_too_large": 2}}}
+    stats.forget_routes({"/"})
+    assert stats.step_results(full=True)
+    stats.forget_routes({"/other"})
+    assert not stats.step_results(full=True)

@@ -116,3 +116,21 @@ def test_rates_look_back_over_a_window_and_survive_its_end() -> None:
     assert rates.of_service("s").rate == rates.of_pool("s", "p").rate == 50.0
     assert rates.of_pool("s", "p").error_rate == 0.1
     assert rates.of_pool("s", "q").rate == 0.0
+
+
+def test_results_of_steps_add_up_and_end_with_their_route() -> None:
+    totals = Totals()
+    one, two = Report(0, 1, 1, 0), Report(1, 2, 1, 0)
+    one.steps = {"/a": {"rate_limit": {"passed": 2}}, "/b": {"rate_limit": {"passed": 1}}}
+    two.steps = {"/a": {"rate_limit": {"passed": 3, "rate_limited": 1}}}
+    for report in (one, two):
+        totals.take(report)
+    later = Report(0, 1, 2, 0)
+    later.steps = {"/a": {"rate_limit": {"passed": 5}}}  # the changed ones alone
+    totals.take(later)
+    totals.gone(2)
+    expected = {"/a": {"rate_limit": {"passed": 8, "rate_limited": 1}}, "/b": {"rate_limit": {"passed": 1}}}
+    assert totals.sums().steps == expected
+    assert totals.sums().steps == expected, "sums share nothing with what they are made of"
+    totals.forget((), {"/b"})
+    assert totals.sums().steps == {"/b": {"rate_limit": {"passed": 1}}}

@@ -44,6 +44,7 @@ _CHOICES_ELSEWHERE = {
 #: Features of other proxies that `lb` lacks, by the key that asks for them.
 _REWRITES = "A route's `steps` change paths: `- strip_prefix: /v1`, `- replace_prefix: {prefix: /v1, to: /}`."
 _CHANGES = "A route's `steps` change fields: `- request_headers: {set: {X-A: b}}`, `- response_headers: {…}`."
+_RATES = "A route's `steps` limit requests: `- rate_limit: {rate: 10/s}`."
 _STEPS = "lb has no such step per route yet: it balances, checks and switches."
 _NOT_HERE = {
     **dict.fromkeys(("strip_prefix", "stripprefix", "rewrite", "rewrites", "replace_path", "path_rewrite"), _REWRITES),
@@ -52,7 +53,7 @@ _NOT_HERE = {
     **dict.fromkeys(("proxy_set_header", "header_up", "header_down", "remove_header", "headers"), _CHANGES),
     **dict.fromkeys(("middlewares", "middleware", "plugins", "filters", "http_filters", "modules"), _STEPS),
     "redirects": "`redirect: {to: URL}` of a route is one.",
-    **dict.fromkeys(("rate_limit", "ratelimit", "limit_req", "throttle"), _STEPS),
+    **dict.fromkeys(("rate_limit", "ratelimit", "limit_req", "throttle"), _RATES),
     **dict.fromkeys(("auth", "basic_auth", "basicauth", "forward_auth", "jwt", "auth_request", "cors"), _STEPS),
     **dict.fromkeys(("compress", "compression", "gzip", "encode", "cache", "proxy_cache"), _STEPS),
     **dict.fromkeys(("letsencrypt", "cert_resolver"), "Certificates of a listener are below its `tls: certificates:`."),

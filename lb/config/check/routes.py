@@ -15,12 +15,23 @@ from lb.config.yaml.tree import Path
 from lb.core.matching import Conditions
 from lb.core.paths import ODD
 from lb.core.routing import AMBIGUOUS, UNREADABLE, Candidate, RouteTable, Spot
-from lb.core.targets import ALLOW, DENY, EXACT, REGEX, REQUEST_HEADERS, RESPONSE_HEADERS, Match, Redirect, Snapshot
+from lb.core.targets import (
+    ALLOW,
+    DENY,
+    EXACT,
+    RATE_LIMIT,
+    REGEX,
+    REQUEST_HEADERS,
+    RESPONSE_HEADERS,
+    Match,
+    Redirect,
+    Snapshot,
+)
 from lb.http.changed_fields import FIXED_IN_ANSWERS, FIXED_IN_REQUESTS
 from lb.http.h1.replies import BODYLESS
 
 #: Steps that have a use on a route which sends no request on.
-WITHOUT_TARGET = frozenset((ALLOW, DENY, RESPONSE_HEADERS))
+WITHOUT_TARGET = frozenset((ALLOW, DENY, RATE_LIMIT, RESPONSE_HEADERS))
 #: Routes of one host and path that are compared with one another.
 MOST = 200
 

@@ -141,6 +141,11 @@ def read_percent(value: object) -> object:
     return value if _number(value) else parsed(units.parse_percent, _spelled(value, "a percentage"))
 
 
+def read_rate(value: object) -> object:
+    """Python tuples are (number, seconds) already."""
+    return value if isinstance(value, tuple) else parsed(units.parse_rate, _spelled(value, "a rate"))
+
+
 def read_size(value: object) -> object:
     """Python numbers are bytes, and so are bare ones of the file."""
     return value if _number(value) else parsed(units.parse_size, _spelled(value, "a size"))

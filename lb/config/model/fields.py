@@ -84,6 +84,12 @@ Percent = Annotated[
     PlainSerializer(units.format_percent, return_type=str),
     _schema(units.PERCENT_PATTERN, {"const": 0}, examples=["20%"], kind="percent"),
 ]
+Rate = Annotated[
+    tuple[int, float],
+    BeforeValidator(coerce.read_rate),
+    PlainSerializer(units.format_rate, return_type=str),
+    _schema(units.RATE_PATTERN, examples=["10/s", "5/m"]),
+]
 _ONE_STATUS = {"type": "string", "pattern": f"^(?:{units.STATUS_PATTERN})$"}
 _STATUS_NUMBER = {"type": "integer", "minimum": 100, "maximum": 599}
 Statuses = Annotated[
@@ -142,6 +148,9 @@ HashKey = Annotated[
 ]
 ClientKey = Annotated[
     Word, AfterValidator(validators.client_key), _schema(r"client|(?:header|cookie):.+", examples=["client"])
+]
+LimitKey = Annotated[
+    Word, AfterValidator(validators.limit_key), _schema(r"client|route|(?:header|cookie):.+", examples=["client"])
 ]
 Bind = Annotated[Word, AfterValidator(validators.bind)]
 TargetUrl = Annotated[Word, AfterValidator(validators.target)]

@@ -10,9 +10,13 @@ from lb.config.model.fields import (
     AnswerStatus,
     Bounds,
     ClientNetwork,
+    Flag,
     HeaderName,
     HeaderTemplate,
     HeaderValue,
+    LimitKey,
+    Name,
+    Rate,
     RedirectTo,
     RoutePath,
     ServerHost,
@@ -46,6 +50,32 @@ class PrefixChange(Section):
     """What stands there instead; `/` leaves nothing of it."""
 
 
+class RateLimit(Section):
+    """How often requests may come. Each key has a bucket of tokens, and a request takes one; without one it gets 429
+    with `Retry-After`. All workers have the same buckets."""
+
+    rate: Rate
+    """Tokens that come: `10/s`, `5/m`, `1000/h` or `1000/d`."""
+    burst: Annotated[Whole, Bounds(1, 1_000_000)] | None = None
+    """Tokens that a bucket holds: so many requests may come at once. Left out: the number of `rate`."""
+    key: LimitKey = "client"
+    """What has a bucket of its own: `client` (the address, IPv6 by its network of 64 bits), `header:NAME`,
+    `cookie:NAME`, or `route` for all requests together. Requests without the header or cookie share one."""
+    name: Name = "default"
+    """Its name in the RateLimit fields."""
+    fields: Flag = True
+    """Tell clients in each answer what is left (`RateLimit-Policy`, `RateLimit`)."""
+    dry_run: Flag = False
+    """Only count and log the requests that it would refuse."""
+
+    def value(self) -> core.RateLimit:
+        """Its value for the data plane."""
+        number, seconds = self.rate
+        return core.RateLimit(
+            number, seconds, self.burst or number, self.key, self.name, self.fields, dry_run=self.dry_run
+        )
+
+
 class Step(Section):
     """One step of a route: an entry has one key."""
 
@@ -67,6 +97,9 @@ class Step(Section):
     response_headers: HeaderChanges | None = None
     """Header fields of answers, lb's own among them. Interim answers and those that open a tunnel pass as they are."""
 
+    rate_limit: RateLimit | None = None
+    """How often requests may come; more get 429."""
+
     def kinds(self) -> list[str]:
         """The keys that it has."""
         return [name for name in type(self).model_fields if getattr(self, name) is not None]
@@ -85,6 +118,8 @@ class Step(Section):
             return core.StepRule(core.REPLACE_PATH, to=self.replace_path)
         if self.host is not None:
             return core.StepRule(core.REWRITE_HOST, to=self.host)
+        if self.rate_limit is not None:
+            return core.StepRule(core.RATE_LIMIT, rate=self.rate_limit.value())
         changes = self.request_headers or self.response_headers or HeaderChanges()
         kind = core.REQUEST_HEADERS if self.request_headers is not None else core.RESPONSE_HEADERS
         named = tuple(changes.set.items()), tuple(changes.add.items()), tuple(changes.remove)

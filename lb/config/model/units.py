@@ -33,6 +33,9 @@ _BYTES = {
 SIZE_PATTERN = r"[0-9]+(?:\.[0-9]+)? ?(?:B|KiB|MiB|GiB|TiB|[kK]B|MB|GB|TB)?"
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(B|KiB|MiB|GiB|TiB|[kK]B|MB|GB|TB)?")
 
+RATE_PATTERN = r"[1-9][0-9]*/(?:s|m|h|d)"
+_RATE = re.compile(r"([1-9][0-9]{0,8})/(s|m|h|d)")
+
 PERCENT_PATTERN = r"(?:0|[0-9]+(?:\.[0-9]+)? ?%)"
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
@@ -43,6 +46,7 @@ _STATUS = re.compile(r"([1-5][0-9][0-9])(?:-([1-5][0-9][0-9]))?")
 DURATIONS_ALLOWED = "a number with its unit, such as 250ms, 2s, 1m or 1h30m"
 SIZES_ALLOWED = "a number with its unit, such as 64KiB or 10MiB, or a number of bytes"
 PERCENTS_ALLOWED = "a percentage, such as 20% or 0.5%"
+RATES_ALLOWED = "a number for each second, minute, hour or day, such as 10/s, 5/m or 1000/h"
 STATUS_ALLOWED = "status codes and ranges, such as 200, 200-299 or 200-299,304"
 
 #: Longest duration that makes sense; also keeps sums of them exact in a float.
@@ -129,6 +133,27 @@ def format_size(size: int) -> str:
 def _meant_size(text: str) -> str:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmgt])(i?b?|bytes)", text.strip().replace(" ", ""), re.IGNORECASE)
     return f"{match[1]}{match[2].upper()}iB" if match else ""
+
+
+# --- rates -----------------------------------------------------------------------------------------------------------
+
+
+def parse_rate(text: str) -> tuple[int, float]:
+    """(number, seconds)."""
+    match = _RATE.fullmatch(text)
+    if match is None:
+        raise Unreadable(f"{text!r} is not a rate", RATES_ALLOWED, _meant_rate(text))
+    return int(match[1]), float(_UNITS[match[2]])
+
+
+def format_rate(rate: tuple[int, float]) -> str:
+    unit = next(unit for unit, seconds in _UNITS.items() if float(seconds) == rate[1])
+    return f"{rate[0]}/{unit}"
+
+
+def _meant_rate(text: str) -> str:
+    match = re.fullmatch(r"([1-9][0-9]*)(?:r?/| per )(s|m|h|d)[a-z]*", text.strip().lower().replace("/ ", "/"))
+    return f"{match[1]}/{match[2]}" if match else ""
 
 
 # --- shares ----------------------------------------------------------------------------------------------------------

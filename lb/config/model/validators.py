@@ -198,6 +198,16 @@ def hash_key(value: str) -> str:
     return value
 
 
+def limit_key(value: str) -> str:
+    """Header names in lower case, since they are the same in any."""
+    kind, colon, name = value.partition(":")
+    if kind in ("client", "route") and not colon:
+        return value
+    if kind not in ("header", "cookie") or not _TOKEN.fullmatch(name):
+        refuse(f"{value!r} is not a key", "client, route, header:NAME or cookie:NAME")
+    return f"header:{name.lower()}" if kind == "header" else value
+
+
 def client_key(value: str) -> str:
     if value == "path":
         refuse("'path' does not tell clients apart", "client, header:NAME or cookie:NAME")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lb.core.targets import ALLOW, DENY, REPLACE_PATH, REQUEST_HEADERS, RESPONSE_HEADERS, REWRITE_HOST
+from lb.core.targets import ALLOW, DENY, RATE_LIMIT, REPLACE_PATH, REQUEST_HEADERS, RESPONSE_HEADERS, REWRITE_HOST
 from lb.http.changed_fields import FieldChanges
 from lb.proxy.steps.body_limit import BodyLimit
 from lb.proxy.steps.client_certificate import ClientCertificate
@@ -24,6 +24,7 @@ from lb.proxy.steps.https_redirect import HttpsRedirect
 from lb.proxy.steps.max_forwards import MaxForwards
 from lb.proxy.steps.overload import Overload
 from lb.proxy.steps.path_change import PathChange
+from lb.proxy.steps.rate_limit import RateLimitStep
 from lb.proxy.steps.redirect import RedirectStep
 from lb.proxy.steps.request_headers import RequestHeaders
 from lb.proxy.steps.response_headers import ResponseHeaders
@@ -31,6 +32,7 @@ from lb.proxy.steps.websocket import WebSocketHandshake
 
 if TYPE_CHECKING:
     from lb.core.targets import Route, StepRule
+    from lb.proxy.context import Context
     from lb.proxy.services import LiveService, Step
 
 
@@ -41,7 +43,7 @@ def has_steps(route: Route) -> bool:
     )
 
 
-def steps_of(route: Route, service: LiveService) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+def steps_of(route: Route, service: LiveService, context: Context) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """The steps of a route: for requests without rare fields, and for requests with one.
 
     What may refuse a request comes before what changes it, and an answer of the route's own comes last.
@@ -51,7 +53,8 @@ def steps_of(route: Route, service: LiveService) -> tuple[tuple[Step, ...], tupl
     first += (BodyLimit(route.max_body),) if route.max_body else ()
     deadline: tuple[Step, ...] = (GrpcDeadline(),) if route.grpc_web else ()  # the step before may have made one
     last: tuple[Step, ...] = (Overload(),) if service.bounded else ()
-    last += tuple([_step(rule) for rule in route.steps])
+    title = route.title()
+    last += tuple([_step(rule, title, context) for rule in route.steps])
     if route.redirect is not None:
         last += (RedirectStep(route.redirect),)
     if route.answer is not None:
@@ -59,7 +62,9 @@ def steps_of(route: Route, service: LiveService) -> tuple[tuple[Step, ...], tupl
     return (*first, *deadline, *last), (*first, GrpcDeadline(), MaxForwards(), WebSocketHandshake(), *last)
 
 
-def _step(rule: StepRule) -> Step:
+def _step(rule: StepRule, route: str, context: Context) -> Step:
+    if rule.kind == RATE_LIMIT and rule.rate is not None:
+        return RateLimitStep(rule.rate, route, context)
     if rule.kind in (ALLOW, DENY):
         return ClientNetworks(rule.kind, rule.networks, rule.kind == ALLOW)
     if rule.kind == REWRITE_HOST:
