@@ -45,6 +45,7 @@ class Findings:
         self._counters = counters
         self._ejections = ejections
         self._verdict_store = verdict_store
+        self._held = False  # another lb may be the one that decides
 
     def changed(self, id: str, old: Health, new: Health, effects: tuple[Effect, ...]) -> None:
         """A target's health is another one."""
@@ -111,9 +112,20 @@ class Findings:
         """Eject targets that fail their clients, for as long as lb runs."""
         while True:
             await asyncio.sleep(SWEEP_EVERY)
+            if self._held:
+                continue
             ejected = list(self._ejections.sweep(self._monitor.health, self._rotations.can_serve, time.monotonic()))
             for found in ejected:
                 self._monitor.feed(found.target, Eject(found.reason, found.quick))
             if ejected:
                 self._verdict_store.write(self._monitor.keep())  # a restart is to find them out of rotation
             self._monitor.tick()
+
+    def hold(self) -> None:
+        """Eject no target until `resume`: a supervisor that takes over has read the stored ejections by now, and would
+        not know this one."""
+        self._held = True
+
+    def resume(self) -> None:
+        """No other supervisor has taken over."""
+        self._held = False

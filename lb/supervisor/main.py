@@ -740,11 +740,13 @@ class Supervisor:
         try:
             await self.workers.hold()
             await self.admin.pause()
+            self.findings.hold()
             self._write_down()
             self.probe_history.pause()
             adopted = await successor.go(self._handover_state())
         except (Failed, OSError):
             self.workers.resume()
+            self.findings.resume()
             self.probe_history.resume()
             await self.admin.resume()
             raise
