@@ -185,7 +185,7 @@ def _rows(kind: str, found: CheckFigures, several: bool) -> list[tuple[str, str]
         rows.append(("", f"rise {spec.rise}, fall {spec.fall}, grace {_seconds(spec.grace)}"))
     if several:
         of = found.targets[0] if len(found.targets) == 1 else _counted(len(found.targets), "target")
-        rows.append(("", f"for {of}"))
+        rows.append(("", f"for {of if found.targets else 'targets that are found'}"))
     return rows
 
 

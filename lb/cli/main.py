@@ -45,6 +45,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "File": {
         "check": ("lb.cli.check:check", "Validate a file; say how fast trouble is noticed."),
         "route": ("lb.cli.route:route", "Which route a request takes, and why no other."),
+        "discover": ("lb.cli.discover:discover", "What each source of targets says now."),
         "plan": ("lb.cli.plan:plan", "What a reload with a file would change."),
         "drill": ("lb.cli.drill:drill", "Break fake targets under load; see what gets through."),
         "schema": ("lb.cli.schema:schema", "JSON Schema of the file, for editors."),

@@ -189,6 +189,7 @@ def service_lines(service: Json, now: float, ink: Ink, everything: bool) -> list
     lines.append(ink(f"    {table([HEADINGS], size)[0]}", "dim"))
     for pool in service["pools"]:
         lines.append(f"  {pool_line(pool, ink, service['rollout'])}")
+        lines += source_lines(pool, now, ink, room)
         shown, rest = (pool["targets"], []) if everything else folded(pool["targets"])
         lines += target_lines(shown, now, ink, room, size)
         if rest:
@@ -253,6 +254,25 @@ def pool_line(pool: Json, ink: Ink, rollout: Json | None = None) -> str:
     return f"{name} {ink(bar, 'green' if share else 'dim')} {share:3d}%  {what} · {ready}"
 
 
+def source_lines(pool: Json, now: float, ink: Ink, room: int) -> list[str]:
+    """Where its targets are found, and what is wrong with that."""
+    source = pool.get("discovery")
+    if not source:
+        return []
+    last = f"{age(now - source['last_success'])} ago" if source["last_success"] else "not since the start"
+    facts = [(f"{source['source']} names {source['named']}, answered {last}", "dim")]
+    if source["error"]:
+        facts.append((f"! it does not answer, its targets stay: {source['error']}", "red"))
+    facts += [(f"! a part of it cannot be used: {problem}", "yellow") for problem in source["problems"]]
+    if source["kept"]:
+        facts.append((f"! {len(source['kept'])} targets are kept though it no longer names them", "yellow"))
+    lines = []
+    for text, style in facts:
+        wrapped = textwrap.wrap(text, room - 4, subsequent_indent="  ", max_lines=3, placeholder=" …")
+        lines += [f"    {ink(line, style)}" for line in wrapped]
+    return lines
+
+
 HEADINGS = ("STATE", "TARGET", "SINCE", "FLIGHT", "REQ/S", "ERR", "P50", "P99")
 
 
@@ -290,7 +310,8 @@ def target_lines(targets: list[Json], now: float, ink: Ink, room: int, size: int
 
 def target_note(target: Json) -> str:
     parts = []
-    if (target["state"] != "ready" or not target["serves"] or target["replaced"]) and target["reason"]:
+    odd = target["state"] != "ready" or not target["serves"] or target["replaced"] or target.get("kept")
+    if odd and target["reason"]:
         parts.append(first_line(target["reason"]))
     if target["trial"]:
         parts.append(target["trial"])

@@ -13,8 +13,8 @@ from typing import Any
 
 from lb.config.changes import Change, Kind, Plan, counted, of_pool, of_some, of_target
 from lb.config.model.config import Admin, Config
-from lb.config.model.services import Service
-from lb.config.model.units import format_duration
+from lb.config.model.services import Pool, Service
+from lb.config.model.units import format_duration, format_percent
 from lb.config.renewed import renewed
 from lb.config.resolve import World
 from lb.config.tls_values import without_contents
@@ -76,9 +76,10 @@ def _services(before: World, after: World, names: Renames) -> Iterator[Change]:
         if known != name:
             yield Change("change", f"service {name}", f"{known} has this name now; {KEPT}", "service", name)
         pools = {pool: names.pool_was(name, pool)[1] for pool in new[name].pools}
+        yield from _sources(name, was, new[name], pools)
         for pool, former in pools.items():
             if former not in was.pools:
-                yield of_pool("add", name, pool, counted(len(new[name].pools[pool].targets), "target"))
+                yield of_pool("add", name, pool, _sized(new[name].pools[pool]))
             elif former != pool:
                 yield of_pool("change", name, pool, f"{former} has this name now; {KEPT}")
         first = pools.get(new[name].first_active(), new[name].first_active())
@@ -95,6 +96,32 @@ def _services(before: World, after: World, names: Renames) -> Iterator[Change]:
     for name in old:
         if name not in new and name not in names.services.values():
             yield Change("drain", f"service {name}", "is gone; its targets drain", "service", name)
+
+
+def _sized(pool: Pool) -> str:
+    """How many targets a new pool has."""
+    named = counted(len(pool.targets), "target")
+    if pool.discover is None:
+        return named
+    found = f"targets that {pool.discover.title()} names"
+    return f"{named}, and {found}" if pool.targets else found
+
+
+def _sources(name: str, was: Service, now: Service, pools: dict[str, str]) -> Iterator[Change]:
+    """Where the targets of pools are found. `pools`: new name → old one."""
+    for pool, former in pools.items():
+        if former not in was.pools:
+            continue
+        old, new = was.pools[former], now.pools[pool]
+        if old.discover != new.discover:
+            titles = [each.discover.title() if each.discover is not None else "none" for each in (old, new)]
+            said = f"targets are found by {' → '.join(titles)}"
+            if new.discover is None:
+                said += "; found targets that are not in the file drain"
+            yield of_pool("change", name, pool, said)
+        elif old.removal_guard != new.removal_guard:
+            guards = " → ".join(format_percent(each.removal_guard) for each in (old, new))
+            yield of_pool("change", name, pool, f"removal_guard {guards}")
 
 
 def _written_out(service: Service) -> dict[str, Any]:

@@ -6,7 +6,7 @@ targets (`core.rotation`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 
@@ -19,6 +19,7 @@ from lb.core.checks import Checks, CheckSpec, Expect, OnFailure
 from lb.core.detection import Detection, detection
 from lb.core.lifecycle import Damping, Ejection, Rules, SlowStart
 from lb.core.outlier import Outlier
+from lb.core.renames import Place
 from lb.core.rollout import Bake, Plan, Thresholds
 from lb.core.rotation import Panic, ServiceRules, rules_of
 from lb.core.targets import (
@@ -81,6 +82,9 @@ class World:
     config: model.Config  # admin, state_dir, workers, drain and other plain settings are read from here
     files: dict[str, bytes] = field(default_factory=dict, repr=False)  # TLS files by digest, see `tls_files`
     unusable: tuple[UnusablePair, ...] = ()  # certificates on the disk that are not served
+    found_checks: Mapping[Place, Checks] = field(default_factory=dict)  # of targets that are yet to be found, by pool
+    #: TLS settings that found targets may have, as the file gives them → with the digests of their files.
+    found_tls: Mapping[TlsClient, TlsClient] = field(default_factory=dict)
 
     def actives(self) -> dict[str, str]:
         """Service → the pool that is active by the file."""
@@ -114,7 +118,7 @@ class World:
             snapshot=replace(self.snapshot, services=services),
             checks=checks,
             targets={target.id: target for each in services for known in each.pools for target in known.targets},
-            detections=_detections(services, checks),
+            detections=_detections(services, checks, self.found_checks),
         )
 
     def target_rules(self) -> dict[str, Rules]:
@@ -128,6 +132,7 @@ def resolve(config: model.Config, version: int) -> World:
     services = tuple(_service(name, service) for name, service in config.services.items())
     targets = {target.id: target for service in services for pool in service.pools for target in pool.targets}
     checks: dict[str, Checks] = {}
+    found_checks, found_tls = _yet_to_be_found(config)
     for name, service in config.services.items():
         for pool_name, pool in service.pools.items():
             for target in pool.targets:
@@ -145,19 +150,44 @@ def resolve(config: model.Config, version: int) -> World:
         ),
         checks=checks,
         rules={name: _rules(service) for name, service in config.services.items()},
-        detections=_detections(services, checks),
+        detections=_detections(services, checks, found_checks),
         mirrors={name: mirror for name, service in config.services.items() if (mirror := _mirror(service))},
         canary=_canary(config.canary) if config.canary else None,
         targets=targets,
         config=config,
+        found_checks=found_checks,
+        found_tls={tls: tls for tls in found_tls},
     )
 
 
-def _detections(services: tuple[Service, ...], checks: dict[str, Checks]) -> dict[str, Detection]:
+def endpoint(config: model.Config, service: str, pool: str, target: model.Target) -> Endpoint:
+    """A target that the pool of the file does not name."""
+    of_service = config.services[service]
+    made = _target(service, pool, of_service, target)
+    return Endpoint(made, _checks(of_service, of_service.pools[pool], target, made))
+
+
+def _yet_to_be_found(config: model.Config) -> tuple[dict[Place, Checks], set[TlsClient]]:
+    """The checks of targets that are yet to be found, by pool, and the TLS settings that these targets may have."""
+    found_checks: dict[Place, Checks] = {}
+    settings: set[TlsClient | None] = set()
+    for name, service in config.services.items():
+        for pool in (pool for pool, each in service.pools.items() if each.discover is not None):
+            for url in ("https://192.0.2.1:443", "http://192.0.2.1:80"):  # examples; nothing is sent to them
+                example = endpoint(config, name, pool, model.Target.model_construct(url=url))
+                checks = found_checks[name, pool] = example.checks
+                settings |= {example.target.tls, checks.readiness.tls, checks.liveness.tls if checks.liveness else None}
+    return found_checks, {tls for tls in settings if tls is not None}
+
+
+def _detections(
+    services: tuple[Service, ...], checks: dict[str, Checks], found_checks: Mapping[Place, Checks]
+) -> dict[str, Detection]:
     slowest: dict[str, Detection] = {}
     for service in services:
         targets = (target for pool in service.pools for target in pool.targets if target.id not in pool.replaced)
         specs = {checks[target.id].readiness for target in targets}
+        specs |= {each.readiness for (name, _), each in found_checks.items() if name == service.name}
         found = [one for spec in specs if (one := detection(spec)) is not None]
         if found and len(found) == len(specs):
             slowest[service.name] = max(found, key=lambda one: one.worst)

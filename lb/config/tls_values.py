@@ -12,9 +12,10 @@ from lb.core.targets import Service, Snapshot, Target, TlsClient
 
 
 def clients(world: World) -> set[TlsClient]:
-    """The TLS settings of targets and checks."""
+    """The TLS settings of targets and checks, also of targets that are yet to be found."""
     checks = [spec for each in world.checks.values() for spec in (each.readiness, each.liveness) if spec is not None]
-    return {tls for tls in (*(t.tls for t in world.targets.values()), *(c.tls for c in checks)) if tls is not None}
+    used = {tls for tls in (*(t.tls for t in world.targets.values()), *(c.tls for c in checks)) if tls is not None}
+    return used.union(world.found_tls.values())
 
 
 def servers(world: World) -> set[TlsServer]:
@@ -96,6 +97,7 @@ def with_settings(
         snapshot=replace(snapshot, listeners=listeners),
         checks={id: of_checks(checks) for id, checks in world.checks.items()},
         targets=targets,
+        found_tls={plain: client(tls) for plain, tls in world.found_tls.items()},
     )
 
 

@@ -13,8 +13,8 @@ class Event(View):
     at: float
     """Unix time."""
     kind: str
-    """transition | liveness | address | switch | rollout | drain | weight | handover | reload | start | stop |
-    upgrade | worker | state | certificate | note"""
+    """transition | liveness | address | discovery | switch | rollout | drain | weight | handover | reload | start |
+    stop | upgrade | worker | state | certificate | note"""
     subject: str
     """The service, pool or target that the event is about; `lb` and `all` (all targets): about no single one."""
     text: str

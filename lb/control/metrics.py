@@ -191,6 +191,22 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
         (),
         "Certificates that are broken on the disk, so that the former one is served, or none.",
     ),
+    "lb_discovery_up": (
+        "gauge",
+        ("service", "pool", "provider"),
+        "1 if the source of a pool's targets answered the last time it was asked, else 0: its targets stay.",
+    ),
+    "lb_discovery_last_success_timestamp_seconds": (
+        "gauge",
+        ("service", "pool", "provider"),
+        "Unix time at which the source answered last; 0: not since lb started.",
+    ),
+    "lb_discovery_targets": ("gauge", ("service", "pool", "provider"), "Targets that the source names."),
+    "lb_discovery_held_removals": (
+        "gauge",
+        ("service", "pool", "provider"),
+        "Targets that the source no longer names, kept while they pass their checks: too many were gone at one time.",
+    ),
     "lb_worker_restarts_total": ("counter", (), "Workers that had to be replaced."),
     "lb_background_restarts_total": (
         "counter",
@@ -227,6 +243,15 @@ class ProcessFigures(NamedTuple):
     cpu: float  # seconds
     resident: int  # bytes
     descriptors: int
+
+
+class SourceFigures(NamedTuple):
+    """A source of targets."""
+
+    up: bool
+    last_success: float  # Unix time
+    named: int
+    held: int
 
 
 @dataclass(slots=True)
@@ -276,6 +301,7 @@ class Figures:
     certificates_unusable: int = 0
     renewals: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (name, result) of orders
     failing: Mapping[str, bool] = field(default_factory=dict)  # name → whether its certificate does not come
+    sources: Mapping[tuple[str, str, str], SourceFigures] = field(default_factory=dict)  # (service, pool, provider)
     over_http2: Collection[str] = ()  # ids of the targets that speak HTTP/2
 
 
@@ -357,6 +383,11 @@ class _Collector:
         yield _gauge("lb_certificate_failing", {(name,): failing for name, failing in f.failing.items()})
         yield _gauge("lb_tls_certificates_unusable", {(): f.certificates_unusable})
         yield _counter("lb_config_reloads_total", {(result,): f.reloads.get(result, 0) for result in RELOADS})
+        yield _gauge("lb_discovery_up", {key: each.up for key, each in f.sources.items()})
+        seen_at = {key: each.last_success for key, each in f.sources.items()}
+        yield _gauge("lb_discovery_last_success_timestamp_seconds", seen_at)
+        yield _gauge("lb_discovery_targets", {key: each.named for key, each in f.sources.items()})
+        yield _gauge("lb_discovery_held_removals", {key: each.held for key, each in f.sources.items()})
         yield _counter("lb_worker_restarts_total", {(): f.worker_restarts})
         yield _counter("lb_background_restarts_total", {(label,): f.restarts.get(label, 0) for label in LOOPS})
         yield _counter("lb_unhandled_errors_total", {(process,): count for process, count in f.errors.items()})

@@ -83,6 +83,10 @@ class TargetView(TrafficView):
     """Whether an operator drains it."""
     replaced: bool = False
     """Whether the file no longer has it: it serves until one of the pool's new targets can."""
+    source: str = ""
+    """The source that names it, such as `file green.yaml`; empty: the configuration does."""
+    kept: bool = False
+    """Whether its source no longer names it: too many were gone at one time, so it serves while it passes."""
     trial: str = ""
     """The finding of a changed check which has not passed here yet: the former check decides. Empty: there is none."""
     serves: bool = False
@@ -93,6 +97,27 @@ class TargetView(TrafficView):
     """Seconds after which it is known to close idle connections."""
     last_probe: ProbeView | None = None
     """The newest readiness probe."""
+
+
+class DiscoveryView(View):
+    """The source that names targets of a pool."""
+
+    provider: str
+    """The kind of source: `file`."""
+    source: str
+    """The source, for people."""
+    up: bool
+    """Whether it has answered the last time."""
+    error: str = ""
+    """Why it has not; its targets stay."""
+    problems: list[str] = Field(default_factory=list)
+    """What of its answer could not be used."""
+    last_success: float | None = None
+    """When it answered last, Unix time; null: not since the start."""
+    named: int = 0
+    """Targets that it names."""
+    kept: list[str] = Field(default_factory=list)
+    """Addresses that it no longer names, and that serve while they pass: too many were gone at one time."""
 
 
 class PoolView(TrafficView):
@@ -112,6 +137,8 @@ class PoolView(TrafficView):
     """Targets that can serve: ready, not leaving, of a weight above 0 (Marathon: healthy)."""
     targets: list[TargetView]
     """Its targets."""
+    discovery: DiscoveryView | None = None
+    """The source of further targets; null: the configuration names all of them."""
 
 
 class DetectionView(View):
@@ -354,6 +381,10 @@ class UndrainRequest(Wanted):
 
     force: bool = False
     """Even if the target is not ready and its pool is in panic (`panic_threshold`) as soon as it counts."""
+
+
+class ConfirmRequest(Wanted):
+    """Let targets go that their source no longer names."""
 
 
 class WeightRequest(Wanted):

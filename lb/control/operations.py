@@ -144,6 +144,9 @@ class Operations(Protocol):
 
     async def rollback(self, name: str, force: bool, actor: str, revision: int | None = None) -> ServiceView: ...
 
+    async def confirm_removals(self, name: str, pool: str, actor: str) -> ServiceView:
+        """Let the targets of a pool go that its source no longer names, and that are kept because they pass."""
+
     def preview_switch(self, name: str, wanted: SwitchRequest) -> Previewed:
         """The effects of `switch` now."""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 LOOPS = {
     "announcements": "the announcement that a pool is drained",
     "certificates": "the watch on certificates' files",
+    "discoveries": "the loop that puts found targets in force",
+    "discovery": "the watch on a source of targets",
     "drains": "the loop of drains",
     "handovers": "the loop of handovers",
     "rates": "the sampling of rates",

@@ -164,6 +164,8 @@ def shortfall(pool: Pool, healths: Mapping[str, Health], overrides: Mapping[str,
     able, meant = strength(pool, healths, overrides)
     if able >= needed:
         return ""
+    if not pool.targets:
+        return f"no target of {pool.name} has been found yet"
     if not meant:
         return f"all targets of {pool.name} have weight 0: none takes a request"
     return f"{able} of {meant} targets of {pool.name} are ready, {needed} are needed"

@@ -79,6 +79,9 @@ def rehearse(config: Config, name: str) -> Rehearsal:
     weights = [target.weight for target in pool.targets][:TARGETS]
     if len(pool.targets) > TARGETS:
         notes.append(f"the pool's {len(pool.targets)} targets are stood in for by {TARGETS}")
+    if pool.discover is not None:
+        weights = [*weights, 1, 1][: max(2, len(weights))]
+        notes.append(f"targets that are found at run time are stood in for: there are {len(weights)}")
     if len(weights) == 1:
         notes.append("the pool has one target: when it is down there is nobody to take over")
     if any(target.readiness is not None for target in pool.targets):

@@ -11,13 +11,14 @@ from lb.core.explain import explain, span, trial_text
 from lb.core.refusals import Refused
 from lb.core.report import RequestRecord
 from lb.core.rotation import given_shares, is_served, rules_of
-from lb.core.targets import Service, Target
+from lb.core.targets import Pool, Service, Target
 from lb.health.monitor import Monitor
 from lb.process.channel import Command
 from lb.supervisor.certificate_views import CertificateViews
 from lb.supervisor.desired import DesiredState
+from lb.supervisor.discoveries import Discoveries, Watched
 from lb.supervisor.handovers import Handovers
-from lb.supervisor.lookup import service_of, target_of
+from lb.supervisor.lookup import pool_of, service_of, target_of
 from lb.supervisor.rollouts import Rollouts
 from lb.supervisor.rotations import Rotations
 from lb.supervisor.state import State
@@ -44,6 +45,7 @@ class Explanations:
         rollouts: Rollouts,
         handovers: Handovers,
         certificates: CertificateViews,
+        discoveries: Discoveries,
     ) -> None:
         self._state = state
         self._desired = desired
@@ -55,6 +57,7 @@ class Explanations:
         self._rollouts = rollouts
         self._handovers = handovers
         self._certificates = certificates
+        self._discoveries = discoveries
 
     async def of(self, subject: str) -> Explanation:
         """Explain a service, a target, a request by its id, or a host name. Raises `Refused`."""
@@ -98,7 +101,7 @@ class Explanations:
             kind="target",
             summary=found.summary,
             predicate=found.predicate,
-            lines=[*found.lines, *_protocol(target), *self._resolved(target)],
+            lines=[*found.lines, *_protocol(target), *self._resolved(target), *self._origin(target)],
             probes=[probe_view(each) for each in reversed(seen[-10:])],
             runs=[run_view(run) for run in reversed(self._probe_history.of(target.id))],
         )
@@ -108,6 +111,26 @@ class Explanations:
         if len(addresses) < 2:
             return [f"Requests for {target.host} go to {address}." for address in addresses]
         return [f"Requests for {target.host} go to the first of {', '.join(addresses)} that accepts a connection."]
+
+    def _origin(self, target: Target) -> list[str]:
+        """Where it was found."""
+        found = self._discoveries.naming(target)
+        if found is None:
+            return []
+        watched, since = found
+        lines = [f"It was found by {watched.title}, which {_last_answer(watched)}."]
+        if since is not None:
+            gone = span(time.monotonic() - since)
+            lines.append(
+                f"Its source no longer names it, since {gone}. Too many were gone at one time, so it is kept while it "
+                f"passes its checks; `lb discover --confirm {watched.name}` lets it go."
+            )
+        elif not target.weight and any(each.weight for each in self._pool_of(target).targets):
+            lines.append("It stands by: targets of its source with a lower priority number get the requests.")
+        return lines
+
+    def _pool_of(self, target: Target) -> Pool:
+        return pool_of(service_of(self._state, target.service), target.pool)
 
     def _idle(self, target: Target) -> str:
         """Why a target whose health lets it have requests gets none; empty: it gets some."""
@@ -134,6 +157,12 @@ class Explanations:
                 f"pool {pool.name}: {share} % of the requests, "
                 f"{rotations.strength(pool)[0]} of {len(pool.targets)} targets can serve"
             )
+            watched = self._discoveries.of((service.name, pool.name))
+            if watched is not None:
+                lines.append(f"{watched.title} names {len(watched.members.named)} of them; it {_last_answer(watched)}")
+                lines += [f"a part of it cannot be used: {problem}" for problem in watched.problems]
+                held = len(watched.members.held)
+                lines += [f"{held} of them are no longer named, and kept while they pass their checks"] if held else []
             lines += [
                 f"{each.target} cannot: {each.reason}" for each in (rotations.unable(pool)[:REASONS] if share else [])
             ]
@@ -160,6 +189,15 @@ class Explanations:
             predicate = "is served"
         summary = f"{service.name} {predicate}"
         return Explanation(subject=service.name, kind="service", summary=summary, predicate=predicate, lines=lines)
+
+
+def _last_answer(watched: Watched) -> str:
+    """When the source answered last, as the end of a sentence about it."""
+    if not watched.last_success:
+        answered = "has not answered since lb started"
+    else:
+        answered = f"answered {span(time.time() - watched.last_success)} ago"
+    return f"{answered}, and does not now: {watched.error}" if watched.error else answered
 
 
 def _explain_request(record: RequestRecord) -> Explanation:

@@ -40,12 +40,13 @@ class Handovers:
         self._begun: list[Place] = []  # by the newest reload
 
     def foresee(
-        self, world: World, names: Renames, desired: Desired, under_way: Mapping[Place, Handover]
+        self, world: World, names: Renames, desired: Desired, under_way: Mapping[Place, Handover], begin: bool = True
     ) -> tuple[World, Renames, Mapping[Place, Handover]]:
         """The result of a file's world. It has the world with the replaced targets that go on serving, its new names,
         and the handovers that would be under way then.
 
-        `desired`: which pools would have traffic. `under_way`: the handovers that may go on.
+        `desired`: which pools would have traffic. `under_way`: the handovers that may go on. `begin`: whether
+        others may begin. Targets that a source no longer names are held or given up by its own rules.
         """
         services = world.snapshot.services
         had_traffic = self._had_traffic()
@@ -53,7 +54,7 @@ class Handovers:
             (service.name, pool)
             for service in services
             for pool in _sharing(desired, service.name, world.rules[service.name].fallback)
-            if names.pool_was(service.name, pool) in had_traffic
+            if begin and names.pool_was(service.name, pool) in had_traffic
         }
         before, can_serve = self._state.world, self._rotations.can_serve
         former, now = before.snapshot.services, time.monotonic()

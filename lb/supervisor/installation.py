@@ -24,6 +24,7 @@ from lb.health.monitor import Monitor
 from lb.supervisor import logs
 from lb.supervisor.confirming import confirm
 from lb.supervisor.desired import DesiredState
+from lb.supervisor.discoveries import Discoveries, InForce
 from lb.supervisor.drains import Drains
 from lb.supervisor.ejections import Ejections
 from lb.supervisor.events import Events
@@ -58,6 +59,7 @@ class Plan:
     """The result of a file's world: see `State` for the meaning of the fields."""
 
     world: World
+    found: InForce  # the found targets in it
     renames: Renames
     handovers: Mapping[Place, Handover]
     desired: Desired
@@ -81,6 +83,7 @@ class Installation:
         drains: Drains,
         rollouts: Rollouts,
         handovers: Handovers,
+        discoveries: Discoveries,
         watch_file: Callable[[bool], None],
     ) -> None:
         self._state = state
@@ -96,6 +99,7 @@ class Installation:
         self._drains = drains
         self._rollouts = rollouts
         self._handovers = handovers
+        self._discoveries = discoveries
         self._watch_file = watch_file  # begins or ends the watch on the file
         self._tls_files: dict[str, bytes] = {}  # contents by digest, of the files that workers use
         self._tls_changed: asyncio.TimerHandle | None = None
@@ -106,12 +110,16 @@ class Installation:
         """The configuration that would be in force with a file's world."""
         return self._plan(world, self._desired.current, self._handovers.under_way)
 
-    def _plan(self, world: World, current: Desired, under_way: Mapping[Place, Handover]) -> Plan:
+    def _plan(
+        self, file_world: World, current: Desired, under_way: Mapping[Place, Handover], begin: bool = True
+    ) -> Plan:
+        """`begin`: whether a pool whose targets are all replaced is handed over."""
+        world, found = self._discoveries.world(file_world)
         actives, at = world.actives(), time.time()
         desired, names = under_configuration(current, world.snapshot.services, actives, at)
-        whole, names, found = self._handovers.foresee(world, names, desired, under_way)
+        whole, names, handovers = self._handovers.foresee(world, names, desired, under_way, begin)
         wanted = under_names(current, names, whole.snapshot.services, actives, at)
-        return Plan(whole, names, found, replace(wanted, layout=desired.layout))
+        return Plan(whole, found, names, handovers, replace(wanted, layout=desired.layout))
 
     async def begin(self) -> None:
         """Bring what is desired and the configuration of the start together."""
@@ -162,6 +170,7 @@ class Installation:
         state.tls_paths = tls_paths(candidate.file_world)
         state.world, state.renames = plan.world, renames
         state.targets = dict(plan.world.targets)
+        self._discoveries.configure(config, renames, plan.found)
         self._handovers.take(plan.handovers, renames)
         self._rollouts.rename(renames)
         self._drains.configure(state.targets, renames)
@@ -189,6 +198,22 @@ class Installation:
         """Look up the names of targets that are taken as ready without a probe, before they get requests."""
         hosts = [target.host for id, target in world.targets.items() if world.checks[id].readiness.protocol == "none"]
         await self._monitor.resolve(hosts, LOOK_UP_WITHIN)
+
+    async def take_found(self) -> None:
+        """Put the targets in force that sources name now, and tell the workers."""
+
+        def change(current: Desired) -> tuple[Desired, Plan]:
+            plan = self._plan(self._state.file_world, current, self._handovers.under_way, begin=False)
+            return plan.desired, plan
+
+        await self.resolve_unprobed(self._discoveries.world(self._state.file_world)[0])
+        plan = await self._desired.amend(change)
+        state = self._state
+        self._put(Candidate(state.config, state.text, state.file_world), plan)
+        self.watch_targets()
+        self._tell_workers()
+        with contextlib.suppress(Refused):  # it was told, and the worker is replaced
+            await self.confirm()
 
     # --- listeners --------------------------------------------------------------------------------------------------
 

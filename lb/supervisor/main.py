@@ -35,6 +35,7 @@ from lb.config.tls_files import load_world
 from lb.config.tls_values import server_paths, tls_paths
 from lb.control.probe_history import ProbeHistory
 from lb.core.refusals import Refusal, Refused
+from lb.discovery.store import FoundStore
 from lb.health.monitor import Monitor
 from lb.health.verdict_store import VerdictStore
 from lb.process.channel import Command
@@ -45,6 +46,7 @@ from lb.supervisor.admin_port import AdminPort, import_server, read_credentials
 from lb.supervisor.certificate_watch import CertificateWatch
 from lb.supervisor.certificates import Certificates
 from lb.supervisor.desired import DesiredState
+from lb.supervisor.discoveries import Discoveries
 from lb.supervisor.drains import Drains
 from lb.supervisor.ejections import Ejections
 from lb.supervisor.events import Events
@@ -192,6 +194,14 @@ class Supervisor:
         )
         self.weights = Weights(self.desired, self.rotations, self.drains, self.events)
         self.handovers = Handovers(self.state, self.desired, self.rotations, self.monitor, self.events)
+        self.discoveries = Discoveries(
+            self.state,
+            self.monitor.healths,
+            self.events,
+            self.guard,
+            FoundStore(self.store.directory),
+            lambda: self.installation.take_found(),
+        )
         self.installation = Installation(
             self.state,
             self.desired,
@@ -206,6 +216,7 @@ class Supervisor:
             self.drains,
             self.rollouts,
             self.handovers,
+            self.discoveries,
             self._watch_file,
         )
         self.certificate_watch = CertificateWatch(lambda: server_paths(self.state.file_world), self._read_certificates)
@@ -257,6 +268,7 @@ class Supervisor:
             self.handovers,
             self.admin,
             self.issuing,
+            self.discoveries,
         )
 
     @cached_property
@@ -293,6 +305,7 @@ class Supervisor:
                 self.rollouts,
                 self.handovers,
                 certificate_views,
+                self.discoveries,
             ),
             Metrics(
                 self.state,
@@ -307,8 +320,10 @@ class Supervisor:
                 self.guard,
                 self.views,
                 certificate_views,
+                self.discoveries,
             ),
             certificate_views,
+            self.discoveries,
             self.upgrade,
         )
 
@@ -407,6 +422,7 @@ class Supervisor:
     async def _begin(self, predecessor: Predecessor | None, orphans: OrphanedWorkers) -> HandoverState | None:
         """Everything up to workers that serve; with a predecessor, the state that it hands over."""
         complaint = self.desired.load()
+        self.discoveries.load()
         await self.installation.begin()
         if predecessor is None:
             await self._take_over(complaint)
@@ -417,6 +433,7 @@ class Supervisor:
         orphans.close_rest()
         self.installation.watch_targets()
         held = self.monitor.restore(self._verdict_store.read())
+        self.discoveries.begin(wait=predecessor is None)
         credentials = await asyncio.to_thread(
             read_credentials, self.state.config.admin, self.state.path.resolve().parent
         )
@@ -504,6 +521,7 @@ class Supervisor:
             ("rollouts", self.rollouts.run),
             ("drains", self.drains.run),
             ("handovers", self.installation.run),
+            ("discoveries", self.discoveries.run),
             ("certificates", self.certificate_watch.run),
             ("orders", self.issuing.order),
             ("issuing", partial(self.issuing.take_in, self._take_in)),
@@ -666,6 +684,7 @@ class Supervisor:
         for task in list(self._tasks):
             task.cancel()
         self.installation.close()
+        self.discoveries.close()
         self.rollouts.close()
         self.rotations.close()
         await self.monitor.close()

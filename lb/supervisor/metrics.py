@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from copy import deepcopy
 
-from lb.control.metrics import Figures, exposition
+from lb.control.metrics import Figures, SourceFigures, exposition
 from lb.core.lifecycle import shown
 from lb.core.renames import split_id
 from lb.core.report import empty_tally
@@ -17,6 +17,7 @@ from lb.health.monitor import Monitor
 from lb.process.guard import Guard
 from lb.supervisor.certificate_views import CertificateViews
 from lb.supervisor.desired import DesiredState
+from lb.supervisor.discoveries import Discoveries
 from lb.supervisor.health_counters import HealthCounters
 from lb.supervisor.os.processes import figures as process_figures
 from lb.supervisor.reloads import Reloads
@@ -45,6 +46,7 @@ class Metrics:
         guard: Guard,
         views: Views,
         certificates: CertificateViews,
+        discoveries: Discoveries,
     ) -> None:
         self._state = state
         self._desired = desired
@@ -58,6 +60,7 @@ class Metrics:
         self._guard = guard
         self._views = views
         self._certificates = certificates
+        self._discoveries = discoveries
 
     async def exposition(self) -> bytes:
         """The page of /metrics."""
@@ -126,6 +129,12 @@ class Metrics:
                 certificates_unusable=len(self._certificates.unusable()),
                 renewals=self._certificates.renewals(),
                 failing=self._certificates.failing(),
+                sources={
+                    (*each.place, each.settings.kind()): SourceFigures(
+                        bool(each.up), each.last_success, len(each.members.named), len(each.members.held)
+                    )
+                    for each in self._discoveries.all()
+                },
                 worker_restarts=self._workers.restarts,
                 restarts=self._guard.restarts + Counter(sums.restarts),
                 errors={"supervisor": self._guard.errors, "worker": sums.errors},

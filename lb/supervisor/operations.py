@@ -45,6 +45,7 @@ from lb.core.targets import Pool, Service
 from lb.health.monitor import Monitor
 from lb.supervisor.certificate_views import CertificateViews
 from lb.supervisor.desired import DesiredState, OtherVersion
+from lb.supervisor.discoveries import Discoveries
 from lb.supervisor.drains import Drains
 from lb.supervisor.events import Events
 from lb.supervisor.explanations import Explanations
@@ -85,6 +86,7 @@ class LiveOperations:
         explanations: Explanations,
         metrics: Metrics,
         certificates: CertificateViews,
+        discoveries: Discoveries,
         upgrade: Callable[[str, float], Awaitable[int]],
     ) -> None:
         self._state = state
@@ -103,6 +105,7 @@ class LiveOperations:
         self._explanations = explanations
         self._metrics = metrics
         self._certificates = certificates
+        self._discoveries = discoveries
         self._upgrade = upgrade
 
     @property
@@ -239,6 +242,12 @@ class LiveOperations:
         quorum = self._state.config.services[service.name].rollout.min_ready
         needed = max(self._rotations.least_able(pool), quorum.needed(meant))
         return self._rotations.shortfall(pool, needed)
+
+    async def confirm_removals(self, name: str, pool: str, actor: str) -> ServiceView:
+        service = service_of(self._state, name)
+        pool_of(service, pool)
+        self._discoveries.confirm_removals((name, pool), actor)
+        return await self.service(name)
 
     # --- one target -------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from lb.core.desired import Desired, TargetDesired
 from lb.core.lifecycle import Health
 from lb.core.refusals import Obstacle
 from lb.core.rotation import (
+    Panic,
     ServiceRules,
     can_serve,
     least_able,
@@ -160,13 +161,16 @@ class Rotations:
 
     def least_able(self, pool: Pool, without: str = "") -> int:
         """Targets of the pool that must be able to serve before any gets a request; `without` one that is to leave."""
-        panic = self._rules[pool.targets[0].service].panic
-        return least_able(pool, self._healths, self._desired().targets, panic, without)
+        return least_able(pool, self._healths, self._desired().targets, self._panic(pool), without)
 
     def stops(self, pool: Pool, wanted: Mapping[str, TargetDesired]) -> bool:
         """Whether a pool that offers its targets that can serve would offer none, with these wishes for its targets."""
-        panic, wished = self._rules[pool.targets[0].service].panic, self._desired().targets
-        return stops(pool, self._healths, wished, {**wished, **wanted}, panic)
+        wished = self._desired().targets
+        return stops(pool, self._healths, wished, {**wished, **wanted}, self._panic(pool))
+
+    def _panic(self, pool: Pool) -> Panic:
+        """The rule of its service; a pool without targets needs none."""
+        return self._rules[pool.targets[0].service].panic if pool.targets else Panic()
 
     def shortfall(self, pool: Pool, needed: int) -> str:
         """That fewer than `needed` targets of the pool can serve, for people; empty: enough can."""

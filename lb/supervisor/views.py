@@ -12,6 +12,7 @@ from lb import build_form
 from lb.control.models import (
     ConfigView,
     DetectionView,
+    DiscoveryView,
     LastRolloutView,
     ListenerView,
     PoolView,
@@ -33,6 +34,7 @@ from lb.health.monitor import Monitor
 from lb.supervisor.admin_port import AdminPort
 from lb.supervisor.certificate_views import renewal_views
 from lb.supervisor.desired import DesiredState
+from lb.supervisor.discoveries import Discoveries, Watched
 from lb.supervisor.events import Events
 from lb.supervisor.handovers import Handovers
 from lb.supervisor.issuing import Issuing
@@ -67,6 +69,7 @@ class Views:
         handovers: Handovers,
         admin: AdminPort,
         issuing: Issuing,
+        discoveries: Discoveries,
     ) -> None:
         self._state = state
         self._desired = desired
@@ -81,11 +84,14 @@ class Views:
         self._handovers = handovers
         self._admin = admin
         self._issuing = issuing
+        self._discoveries = discoveries
 
     def readyz(self) -> tuple[bool, str]:
         """Whether clients can be served, and why not."""
         if self._state.draining:
             return False, "draining"
+        if waits := self._discoveries.waits_for():
+            return False, f"no targets yet from {waits}"
         if any(is_served(rotation) for rotation in self._rotations.current.values()):
             return True, "ready"
         return False, "no service has a target that can serve: all clients get 503"
@@ -133,6 +139,7 @@ class Views:
             or self._events.log.trouble
             or self._probe_history.trouble
             or (f"certificates: {self._issuing.trouble}" if self._issuing.trouble else "")
+            or self._discoveries.trouble
         )
 
     def service(self, service: Service, sums: Counters) -> ServiceView:
@@ -177,6 +184,7 @@ class Views:
             share=share,
             **self.stages(pool),
             targets=[self.target(target, sums) for target in pool.targets],
+            discovery=_discovery(self._discoveries.of((service.name, pool.name))),
             requests=tally.requests,
             **_figures(self._rates.of_pool(service.name, pool.name)),
         )
@@ -209,6 +217,7 @@ class Views:
         override = self._desired.current.targets.get(target.id)
         tally = sums.targets.get(target.id, TargetTally(target.id))
         history = self._monitor.history(target.id)
+        found = self._discoveries.naming(target)
         overridden = override is not None and override.weight is not None
         return TargetView(
             id=target.id,
@@ -225,6 +234,8 @@ class Views:
             tunnels=tally.tunnels,
             draining=override is not None and override.draining,
             replaced=bool(self._handovers.until(target)),
+            source=found[0].title if found is not None else "",
+            kept=found is not None and found[1] is not None,
             serves=self._rotations.can_serve(target),
             trial=trial_text(trial) if (trial := self._monitor.on_trial(target.id)) is not None else "",
             configured_weight=target.weight if overridden else None,
@@ -243,7 +254,25 @@ class Views:
         until = self._handovers.until(target)
         if until:
             return f"replaced: it serves until a new target can, for {span(until - time.monotonic())} at most; {reason}"
+        found = self._discoveries.naming(target)
+        if found is not None and found[1] is not None:
+            return f"kept: {found[0].title} no longer names it, since {span(time.monotonic() - found[1])}; {reason}"
         return reason
+
+
+def _discovery(watched: Watched | None) -> DiscoveryView | None:
+    if watched is None:
+        return None
+    return DiscoveryView(
+        provider=watched.settings.kind(),
+        source=watched.title,
+        up=bool(watched.up),
+        error=watched.error,
+        problems=list(watched.problems),
+        last_success=watched.last_success or None,
+        named=len(watched.members.named),
+        kept=[each.found.address for each in watched.members.held],
+    )
 
 
 def _last_rollout(last: LastRollout | None) -> LastRolloutView | None:

@@ -15,9 +15,10 @@ from lb.config.check.messages import did_you_mean, dotted, joined, listed
 from lb.config.model.addresses import Address, parse_bind, parse_target
 from lb.config.model.checks import Check, ClientTls, Hook, Liveness, OnFailure
 from lb.config.model.config import Config
+from lb.config.model.discovery import Discover
 from lb.config.model.listeners import Listener
 from lb.config.model.merging import MEANT_FOR, merged_checks
-from lb.config.model.services import Service
+from lb.config.model.services import Pool, Service
 from lb.config.model.units import format_duration
 from lb.config.yaml.tree import Path
 
@@ -217,6 +218,7 @@ def _verifies_clients(config: Config) -> bool:
 
 def _targets(at: Path, service: Service) -> Iterator[Finding]:
     for name, pool in service.pools.items():
+        yield from _sources((*at, "pools", name), pool)
         seen: dict[str, int] = {}
         for index, target in enumerate(pool.targets):
             path: Path = (*at, "pools", name, "targets", index)
@@ -235,6 +237,19 @@ def _targets(at: Path, service: Service) -> Iterator[Finding]:
                 yield from _key_pair((*path, "tls"), target.tls)
     if service.tls is not None:
         yield from _key_pair((*at, "tls"), service.tls)
+
+
+def _sources(at: Path, pool: Pool) -> Iterator[Finding]:
+    """What a pool gets its targets from."""
+    if pool.discover is None:
+        if not pool.targets:
+            hint = "targets: Its addresses. Or say where they are found: `discover: {file: FILE}`."
+            yield at, f"'targets' is missing in {dotted(at)}", hint
+        if "removal_guard" in pool.model_fields_set:
+            yield (*at, "removal_guard"), "removal_guard is about found targets, and the pool finds none", "Remove it."
+    elif len(given := pool.discover.given()) != 1:
+        said = f"{' and '.join(given)} are given" if given else "nothing says where"
+        yield (*at, "discover"), f"{said}; a pool has one source", f"Allowed: one of {listed(Discover.model_fields)}."
 
 
 def _key_pair(path: Path, tls: ClientTls) -> Iterator[Finding]:

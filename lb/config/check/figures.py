@@ -15,7 +15,7 @@ class CheckFigures:
     """One check definition with its timing, and the targets that have it."""
 
     spec: CheckSpec
-    targets: tuple[str, ...]  # ids
+    targets: tuple[str, ...]  # ids; of targets that are yet to be found: none
     detection: Detection | None  # None: it never takes anything out
 
 
@@ -30,8 +30,8 @@ class ServiceFigures:
 
     @property
     def worst(self) -> Detection | None:
-        """Of its slowest check; None when a target has no check."""
-        return self.readiness[0].detection
+        """Of its slowest check; None when a target has no check, or none is known yet."""
+        return self.readiness[0].detection if self.readiness else None
 
 
 def figures(world: World) -> list[ServiceFigures]:
@@ -49,6 +49,11 @@ def _service(world: World, service: Service) -> ServiceFigures:
         if checks.liveness is not None:
             liveness.setdefault(checks.liveness, []).append(id)
         probes += sum(1 / spec.interval for spec in (checks.readiness, checks.liveness) if spec and _asks(spec))
+    for (name, _), checks in world.found_checks.items():
+        if name == service.name:
+            readiness.setdefault(checks.readiness, [])
+            if checks.liveness is not None:
+                liveness.setdefault(checks.liveness, [])
     return ServiceFigures(service.name, _sorted(readiness), _sorted(liveness), probes)
 
 

@@ -152,14 +152,15 @@ def _routes(config: Config) -> Iterator[Warned]:
 
 
 def _pool(path: Path, service: Service, pool: Pool) -> Iterator[Warned]:
-    if len(pool.targets) == 1:
+    found = pool.discover is not None  # how many there are shows when lb runs
+    if len(pool.targets) == 1 and not found:
         yield (
             "single-target",
             path,
             f"pool {path[-1]} has one target: when it is down, there is nobody to take over",
             "Add a second one, or name a `fallback` pool." if service.fallback is None else "Add a second one.",
         )
-    if all(target.weight == 0 for target in pool.targets):
+    if all(target.weight == 0 for target in pool.targets) and not found:
         yield (
             "no-weight",
             path,
@@ -167,7 +168,7 @@ def _pool(path: Path, service: Service, pool: Pool) -> Iterator[Warned]:
             "Give one of them a weight.",
         )
     count = service.rollout.min_ready.count
-    if count > len(pool.targets) and len(service.pools) > 1:
+    if count > len(pool.targets) and len(service.pools) > 1 and not found:
         yield (
             "min-ready-too-many",
             (*path[:2], "rollout", "min_ready"),

@@ -100,6 +100,7 @@ def _other_host(at: Path, service: Service) -> Iterator[Warned]:
 
 def _no_check(at: Path, service: Service) -> Iterator[Warned]:
     kinds = {readiness_of(service, pool, target).kind() for pool in service.pools.values() for target in pool.targets}
+    kinds |= {readiness_of(service, pool).kind() for pool in service.pools.values() if pool.discover is not None}
     if kinds == {"none"}:
         yield (
             "no-check",

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from lb.config.model.checks import AnyLiveness, AnyReadiness, ClientTls, Readiness
 from lb.config.model.coerce import refuse
+from lb.config.model.discovery import Discover
 from lb.config.model.fields import (
     Bounds,
     Duration,
@@ -68,8 +69,14 @@ Targets = Annotated[list[AnyTarget], Field(min_length=1)]
 class Pool(Section):
     """One version of a service: `blue`, `green`, …"""
 
-    targets: Targets
-    """Its addresses: URLs, or mappings with `url`, `weight` and so on."""
+    targets: Targets = Field(default_factory=list)
+    """Its addresses: URLs, or mappings with `url`, `weight` and so on. May be left out beside `discover`."""
+    discover: Discover | None = None
+    """Where further targets are found. Both may be given: an address that is in `targets` is taken from there."""
+    removal_guard: Percent = 0.5
+    """Found targets that may vanish at one time, as a share of those that pass their checks. When more vanish, the ones
+    that still pass are kept: until they fail, until enough others pass, or until an operator confirms with `lb discover
+    --confirm POOL`. `0%`: nothing that passes is taken out; `100%`: no guard."""
     readiness: AnyReadiness | None = None
     """Options of the readiness check that differ for this pool; the service's count for the rest."""
     liveness: AnyLiveness | None = None

@@ -14,6 +14,7 @@ from lb.control.api.http import OPERATIONS, actor, as_seen, body, number, query,
 from lb.control.api.problems import Rejected
 from lb.control.api.views import preview
 from lb.control.models import (
+    ConfirmRequest,
     DrainRequest,
     DrainState,
     Preview,
@@ -104,6 +105,14 @@ async def drain(request: web.Request) -> web.Response:
     return view(request, state, 200 if state.safe else 202)
 
 
+async def confirm_removals(request: web.Request) -> web.Response:
+    query(request, ())
+    await body(request, ConfirmRequest)
+    operations, _ = as_seen(request)
+    names = request.match_info["name"], request.match_info["pool"]
+    return view(request, await operations.confirm_removals(*names, actor(request)))
+
+
 async def drain_state(request: web.Request) -> web.Response:
     query(request, ())
     state = await request.app[OPERATIONS].drain_state(request.match_info["id"])
@@ -166,6 +175,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "One target there that can serve is enough: this is the way out. A rollout under way ends.",
         takes=RollbackRequest, takes_nothing_too=True,
         changes=True, refusals=(problems.NOTHING_TO_ROLL_BACK_TO, problems.NOT_READY, *BUSY),
+    ),
+    Endpoint(
+        "POST", "/api/v1/services/{name}/pools/{pool}/confirm-removals", confirm_removals, "confirmRemovals", OPERATING,
+        "targets", "Let targets go that their source no longer names",
+        {200: Answer("How the service stands now; these targets are about to drain.", ServiceView)},
+        "When too many targets of a pool vanish at one time, those that pass their checks are kept. This says that the "
+        "source is right. Nothing changes where none is kept.",
+        takes=ConfirmRequest, takes_nothing_too=True, changes=True, refusals=(problems.NO_SUCH_POOL,),
     ),
     Endpoint(
         "GET", "/api/v1/targets/{id}/drain", drain_state, "getDrain", PREVIEWING_DRAIN,

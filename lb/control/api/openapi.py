@@ -86,6 +86,7 @@ def _in_path(examples: Examples) -> dict[str, Parameter]:
     subject = "A service, a target, or the id of a request that failed, was retried, or was sampled."
     return {
         "name": Parameter("name", "The service's name.", some, examples.service),
+        "pool": Parameter("pool", "The pool's name.", some, examples.pool),
         "id": Parameter("id", target, some, examples.target),
         "subject": Parameter("subject", subject, some, examples.target),
         "kind": Parameter("kind", "The last part of a problem's `type`.", some, "not-ready"),

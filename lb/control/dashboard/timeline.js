@@ -11,7 +11,7 @@ const TOGETHER = 5; // seconds between two events that may be told as one
 const LOOK_BACK = 6; // lines above that it may join
 const KINDS = {
   transition: "State", switch: "Switch", rollout: "Rollout", drain: "Drain", weight: "Weight", liveness: "Liveness",
-  address: "Address", handover: "Handover", reload: "Reload", start: "Start", stop: "Stop", upgrade: "Upgrade", worker: "Worker", state: "State file", note: "Note",
+  address: "Address", discovery: "Discovery", handover: "Handover", reload: "Reload", start: "Start", stop: "Stop", upgrade: "Upgrade", worker: "Worker", state: "State file", note: "Note",
 };
 /** Kinds of which many targets of a pool may tell the same at once. */
 const FOLDED = new Set(["transition", "liveness"]);

@@ -1,0 +1,138 @@
+"""Found endpoints as a part of a world, and files that name endpoints.
+
+A file for discovery holds what `targets` of a pool holds. It is read as that part of a configuration, with the same
+errors at their lines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path as FilePath
+
+from pydantic import ValidationError
+
+from lb.config.check import consistency, messages
+from lb.config.check.consistency import Finding, Known
+from lb.config.load import read_text
+from lb.config.model.addresses import parse_target
+from lb.config.model.config import Config, Target
+from lb.config.resolve import Endpoint, World, endpoint
+from lb.config.yaml.problems import ConfigError, Problem
+from lb.config.yaml.source import read
+from lb.config.yaml.tree import Node, Path
+from lb.core.checks import CheckSpec
+from lb.core.membership import Found
+from lb.core.renames import Place
+from lb.core.targets import TlsClient
+
+#: Where the targets of a file stand in the configuration that they are checked as.
+_AT: Path = ("services", "found", "pools", "found", "targets")
+
+
+def with_found(world: World, place: Place, found: Iterable[tuple[Found, int]]) -> World:
+    """The world in which a pool has these endpoints, with these weights, beside the ones of the file.
+
+    An endpoint at an address that the file names is left out: the file's settings count.
+    """
+    service, pool = place
+    own = world.endpoints(service, pool)
+    taken = {each.target.id for each in own}
+    more = (_endpoint(world, service, pool, each, weight) for each, weight in found)
+    return world.with_endpoints(service, pool, (*own, *(each for each in more if each.target.id not in taken)))
+
+
+def _endpoint(world: World, service: str, pool: str, found: Found, weight: int) -> Endpoint:
+    made = endpoint(world.config, service, pool, _target(found.url, found.settings))
+    tls, checks = made.target.tls, made.checks
+    known = world.found_tls
+    return Endpoint(
+        replace(made.target, weight=weight, tls=known.get(tls, tls) if tls is not None else None),
+        replace(
+            checks,
+            readiness=_with_digests(checks.readiness, known),
+            liveness=_with_digests(checks.liveness, known) if checks.liveness is not None else None,
+        )
+        if known
+        else checks,
+    )
+
+
+def _with_digests(spec: CheckSpec, known: Mapping[TlsClient, TlsClient]) -> CheckSpec:
+    return replace(spec, tls=known.get(spec.tls, spec.tls)) if spec.tls is not None else spec
+
+
+@lru_cache(maxsize=32_768)
+def _target(url: str, settings: str) -> Target:
+    if not settings:
+        return Target.model_construct(url=url)
+    return Target.model_validate({"url": url, **json.loads(settings)})
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def read_found(path: FilePath, part: str = "", environ: Mapping[str, str] = os.environ) -> tuple[Found, ...]:
+    """The endpoints that a file names. Raises `ConfigError` with all that is wrong. Blocks."""
+    text = read_text(path)
+    name = str(path)
+    if not text.strip():
+        raise ConfigError([Problem(name, 0, 0, "the file is empty: it may be half written", hint=_EMPTY)])
+    source = read(text, name, environ)
+    prefix: Path = ()
+    node: Node | None = source.root
+    if source.root.entries is not None:
+        prefix = ("targets",)
+        unknown = [key for key in source.root.entries if key != "targets" and not key.startswith("x-")]
+        if unknown:
+            place = source.root.entries[unknown[0]].place
+            raise ConfigError([source.problem(place, f"unknown key {unknown[0]!r}", "Allowed: targets.")])
+        node = source.root.child("targets")
+    if source.problems:
+        raise ConfigError(source.problems)
+    if node is None or node.items is None:
+        hint = "It holds a list of targets, or a mapping with `targets`."
+        raise ConfigError([source.problem(source.root.place, "the file has no list of targets", hint)])
+    if not node.items:
+        return ()
+    data = {"services": {"found": {"pools": {"found": {"targets": node.data()}}}}}
+    try:
+        config = Config.model_validate(data, context={"base": str(path.resolve().parent)})
+    except ValidationError as error:
+        faults = []
+        for each in error.errors(include_url=False):
+            location = tuple(each["loc"])
+            _, _, fault = messages.problem(source, {**each, "loc": (*prefix, *location[len(_AT) :])}, False)
+            faults.append(fault)
+        raise ConfigError(faults) from None
+    targets = config.services["found"].pools["found"].targets
+    faults = [
+        source.problem(source.find((*prefix, *at[len(_AT) :])), message, hint)
+        for at, message, hint in (*consistency.errors(config, Known()), *_commands(targets))
+        if at[: len(_AT)] == _AT
+    ]
+    if faults:
+        raise ConfigError(faults)
+    return tuple(_found(target, part) for target in targets)
+
+
+def _commands(targets: Iterable[Target]) -> Iterator[Finding]:
+    """Commands and hooks: what names a target must not have lb run a program."""
+    for index, target in enumerate(targets):
+        for key, check in (("readiness", target.readiness), ("liveness", target.liveness)):
+            given = check.model_fields_set & {"command", "on_failure"} if check is not None else set()
+            for each in sorted(given):
+                hint = "Set it for the pool, in the configuration file."
+                yield (*_AT, index, key, each), f"a found target may not set {each}", hint
+
+
+_EMPTY = "A list without targets is `[]`."
+
+
+def _found(target: Target, part: str) -> Found:
+    more = target.model_dump(mode="json", exclude_unset=True, exclude={"url", "weight"})
+    settings = json.dumps(more, sort_keys=True) if more else ""
+    return Found(parse_target(target.url).text, target.url, target.weight, part=part, settings=settings)

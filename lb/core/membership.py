@@ -1,0 +1,168 @@
+"""Which targets a pool has of a source that names them. Pure: discovery proposes, health disposes.
+
+A source's answer is a proposal. A target that is new in it gets its first request after its first passed check. A
+target that is missing from it goes at once, unless too much goes at once:
+
+- **Removals are held** where an answer would leave less than a share (`1 - guard`) of the members that passed their
+  checks within the last `WINDOW` seconds. Only named members that pass are left.
+- The missing members are then kept as long as they pass. A held member that fails its checks goes alone. All of them go
+  once enough named members pass. An operator can confirm the removal as well.
+- A part of a source may have no answer: one record type, one file of a directory. Its members stay.
+- Answers are compared as sets: their order never changes anything. Of two endpoints with one address the first counts.
+- Members with a higher `priority` number get requests only when no member with a lower one passes its checks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+#: Seconds over which removals are added up, so that a set that shrinks in steps is noticed as well.
+WINDOW = 60.0
+#: Members of one source that are used at most.
+MOST = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One endpoint, as a source names it."""
+
+    address: str  # `host:port`, as in a target's id
+    url: str
+    weight: int = 1
+    priority: int = 0  # the lowest one serves
+    part: str = ""  # of the source: what has to answer for this endpoint to be gone
+    name: str = ""  # the source's own name for it, for people
+    settings: str = ""  # JSON: further settings that the file could give for a target
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """All endpoints that a source names now."""
+
+    found: tuple[Found, ...]
+    unanswered: frozenset[str] = frozenset()  # parts of the source that did not answer
+    problems: tuple[str, ...] = ()  # what of the source could not be used, for people
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A member that the source no longer names."""
+
+    found: Found
+    since: float  # as the caller's clock has it
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The members of one pool that come from its source."""
+
+    named: tuple[Found, ...] = ()  # by the newest answer; in order of their addresses
+    held: tuple[Held, ...] = ()
+    most: int = 0  # members that passed at one time, counted not longer than `WINDOW` ago
+    counted_at: float = -math.inf
+
+    @property
+    def all(self) -> tuple[Found, ...]:
+        """Named and held members."""
+        return (*self.named, *(each.found for each in self.held))
+
+
+#: Whether a member passes its checks; None: it was not checked yet.
+Passes = Callable[[Found], bool | None]
+
+
+def restored(found: Iterable[Found]) -> Members:
+    """The members that were stored before a restart."""
+    return Members(_distinct(found))
+
+
+def proposed(members: Members, answer: Answer, guard: float, passes: Passes, now: float) -> Members:
+    """The members after an answer. `guard`: the share of members that may go at one time."""
+    kept = [each for each in members.named if each.part in answer.unanswered]
+    named = _distinct((*answer.found, *kept))
+    addresses = {each.address for each in named}
+    gone = [each for each in members.named if each.address not in addresses]
+    held = [each for each in members.held if each.found.address not in addresses]
+    good = sum(1 for each in members.all if passes(each) is not False)
+    if good >= members.most or now - members.counted_at > WINDOW:
+        after = Members(named, tuple(held), good, now)
+    else:
+        after = replace(members, named=named, held=tuple(held))
+    if gone and _left(after, passes, members) < enough(after.most, guard):
+        after = replace(after, held=(*held, *(Held(each, now) for each in gone)))
+    return reviewed(after, guard, passes)
+
+
+def reviewed(members: Members, guard: float, passes: Passes) -> Members:
+    """The members once probes have had their say on the ones that are held."""
+    if not members.held:
+        return members
+    stay = tuple(each for each in members.held if passes(each.found) is not False)
+    if stay and _left(members, passes) >= enough(members.most, guard):
+        stay = ()
+    return members if len(stay) == len(members.held) else replace(members, held=stay)
+
+
+def _left(members: Members, passes: Passes, before: Members | None = None) -> int:
+    """Named members that pass. A member that was named `before` and was not checked yet counts as well."""
+    known = {each.address for each in before.named} if before is not None else frozenset[str]()
+    found = ((passes(each), each.address) for each in members.named)
+    return sum(1 for good, address in found if good or (good is None and address in known))
+
+
+def confirmed(members: Members) -> Members:
+    """The members once an operator has confirmed that the held ones are to go."""
+    return replace(members, held=(), most=0)
+
+
+def enough(most: int, guard: float) -> int:
+    """Members that must be left of `most` for the other ones to go. The guard is off at 1."""
+    return math.ceil(round((1 - guard) * most, 9))
+
+
+def levels(members: Members) -> tuple[int, ...]:
+    """The priorities of the members, the one that serves first."""
+    return tuple(sorted({each.priority for each in members.all}))
+
+
+def serving(members: Members, passes: Passes) -> int:
+    """The priority whose members get requests: the lowest one of which a member passes, else the lowest one."""
+    known = levels(members)
+    able = {each.priority for each in members.all if each.weight and passes(each)}
+    return min(able, default=known[0] if known else 0)
+
+
+def weighed(members: Members, level: int) -> list[tuple[Found, int]]:
+    """The members, each with its weight while `level` serves; 0 for members that stand by."""
+    return [(each, each.weight if each.priority == level else 0) for each in members.all]
+
+
+def _distinct(found: Iterable[Found]) -> tuple[Found, ...]:
+    by_address: dict[str, Found] = {}
+    for each in found:
+        by_address.setdefault(each.address, each)
+    return tuple(by_address[address] for address in sorted(by_address)[:MOST])
+
+
+class Debounce:
+    """When changes that come in a burst are put in force: after a quiet moment, and within a bounded time."""
+
+    def __init__(self, quiet: float = 0.1, longest: float = 1.0) -> None:
+        self._quiet = quiet
+        self._longest = longest
+        self._first: float | None = None
+        self._last = 0.0
+
+    def changed(self, now: float) -> None:
+        if self._first is None:
+            self._first = now
+        self._last = now
+
+    def due(self) -> float | None:
+        """When the changes are to be in force; None: there are none."""
+        return None if self._first is None else min(self._last + self._quiet, self._first + self._longest)
+
+    def taken(self) -> None:
+        self._first = None

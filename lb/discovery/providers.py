@@ -1,0 +1,16 @@
+"""Which provider reads which settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lb.config.model.discovery import Discover
+from lb.discovery.source import Source
+
+
+def source_of(settings: Discover) -> Source:
+    """The source that a pool's `discover` describes. A provider's file is imported when it is used."""
+    from lb.discovery.file import FileSource
+
+    assert settings.file is not None  # `config.check` allows no other case
+    return FileSource(Path(settings.file))

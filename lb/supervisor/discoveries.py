@@ -1,0 +1,394 @@
+"""The sources of discovered targets: asked here, judged in `core.membership`, put in force by `Installation`.
+
+Each pool with `discover` has a source, which is watched in a task of its own. An answer changes the members of the pool
+at once, in memory. Changes of a burst are put in force together, after a quiet moment and within a bounded time. Held
+members are looked at four times a second, as probes may have had their say on them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from lb.config.found import with_found
+from lb.config.model.config import Config
+from lb.config.model.discovery import Discover
+from lb.config.resolve import World
+from lb.core.explain import span
+from lb.core.lifecycle import Health
+from lb.core.membership import (
+    Answer,
+    Debounce,
+    Found,
+    Members,
+    confirmed,
+    levels,
+    proposed,
+    restored,
+    reviewed,
+    serving,
+    weighed,
+)
+from lb.core.renames import Place, Renames, split_id
+from lb.core.targets import Target
+from lb.discovery.providers import source_of
+from lb.discovery.source import NoAnswer, Source
+from lb.discovery.store import FoundStore
+from lb.process.guard import Guard
+from lb.supervisor.events import Events
+from lb.supervisor.state import State
+
+#: Seconds between two looks at members that are held or stand by.
+REVIEW_EVERY = 0.25
+#: Seconds at most that /readyz waits for the first answer of a source of which nothing is known.
+FIRST_LOAD = 15.0
+#: Targets that one event names.
+MOST_NAMED = 3
+#: Seconds between two attempts to write the members down.
+WRITE_AGAIN = 5.0
+
+#: Of each source whose members are in force: which version of them, and the priority that serves.
+InForce = Mapping[Place, tuple[int, int]]
+
+
+@dataclass(slots=True, eq=False)
+class Watched:
+    """The source of one pool."""
+
+    place: Place
+    settings: Discover
+    guard: float = 0.0
+    members: Members = field(default_factory=Members)
+    version: int = 0  # of the members: grows with each change
+    level: int = 0  # the priority that serves
+    last: Answer | NoAnswer | None = None
+    up: bool | None = None  # None: it was not asked yet
+    last_success: float = 0.0  # Unix time; 0: none in this run
+    failing_since: float = 0.0  # monotonic
+    waits_until: float = 0.0  # monotonic: /readyz waits for its first answer
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+    _names: tuple[int, dict[str, float | None]] = field(default=(-1, {}), repr=False)
+
+    def since(self) -> Mapping[str, float | None]:
+        """Address of each member → since when the source no longer names it (monotonic); None: it does."""
+        if self._names[0] != self.version:
+            held = {each.found.address: each.since for each in self.members.held}
+            self._names = self.version, {**{each.address: None for each in self.members.named}, **held}
+        return self._names[1]
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.place)
+
+    @property
+    def title(self) -> str:
+        """The source, for people."""
+        return self.settings.title()
+
+    @property
+    def error(self) -> str:
+        """Why it does not answer; empty: it does."""
+        return str(self.last) if isinstance(self.last, NoAnswer) else ""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What of its answer could not be used."""
+        return self.last.problems if isinstance(self.last, Answer) else ()
+
+
+class Discoveries:
+    """All sources of one supervisor."""
+
+    def __init__(
+        self,
+        state: State,
+        healths: Mapping[str, Health],
+        events: Events,
+        guard: Guard,
+        store: FoundStore,
+        apply: Callable[[], Awaitable[None]],
+        make: Callable[[Discover], Source] = source_of,
+    ) -> None:
+        self._state = state
+        self._healths = healths
+        self._events = events
+        self._guard = guard
+        self._store = store
+        self._apply = apply  # puts the members in force
+        self._make = make
+        self._watched: dict[Place, Watched] = {}
+        self._stored: dict[Place, tuple[Found, ...]] = {}
+        self._in_force: InForce = {}
+        self._debounce = Debounce()
+        self._wake = asyncio.Event()
+        self._begun = False
+        self._written: dict[Place, int] = {}  # versions of the members on the disk
+        self._written_at = 0.0
+        self.trouble = ""  # why the members cannot be written; empty: they can
+
+    # --- the configuration ------------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Take the members that were stored before a restart. Blocks."""
+        self._stored = self._store.read()
+
+    def world(self, world: World) -> tuple[World, InForce]:
+        """A file's world with the targets that are found, and what of each source is in it."""
+        in_force: dict[Place, tuple[int, int]] = {}
+        for place, settings, _ in _pools(world.config):
+            known = self._known(place, settings, world.config)
+            if known is None:
+                known = self._restored(place, settings)
+            in_force[place] = known.version, known.level
+            if known.members.all:
+                world = with_found(world, place, weighed(known.members, known.level))
+        return world, in_force
+
+    def _known(self, place: Place, settings: Discover, config: Config) -> Watched | None:
+        """The source of a pool of `config`: its own, or the same source of a pool that has another name there."""
+        if place in self._watched:
+            return self._watched[place]
+        there = {place for place, _, _ in _pools(config)}
+        alike = (each for known, each in self._watched.items() if known not in there and each.settings == settings)
+        return next(alike, None)
+
+    def configure(self, config: Config, renames: Renames, in_force: InForce) -> None:
+        """A configuration is in force: watch the sources that it has."""
+        former, self._watched = self._watched, {}
+        for place, settings, guard in _pools(config):
+            known = former.pop(place, None) or former.pop(renames.pool_was(*place), None)
+            if known is None:
+                known = self._restored(place, settings)
+            elif known.settings != settings:  # its members stay until the new source answers
+                _end(known)
+                known.last, known.up, known.last_success = None, None, 0.0
+            known.place, known.settings, known.guard = place, settings, guard
+            self._watched[place] = known
+            if self._begun and known.task is None:
+                self._start(known)
+        for each in former.values():
+            _end(each)
+        self._in_force = in_force
+        if any(in_force.get(place) != (each.version, each.level) for place, each in self._watched.items()):
+            self._changed()
+
+    def _restored(self, place: Place, settings: Discover) -> Watched:
+        """A source that was not asked yet, with the members that were stored of it."""
+        members = restored(self._stored.get(place, ()))
+        return Watched(place, settings, members=members, level=min(levels(members), default=0))
+
+    def begin(self, wait: bool) -> None:
+        """Begin to watch the sources. `wait`: /readyz is to wait for sources of which nothing is known."""
+        self._begun = True
+        for each in self._watched.values():
+            if wait and not each.members.all:
+                each.waits_until = time.monotonic() + FIRST_LOAD
+            self._start(each)
+
+    def _start(self, watched: Watched) -> None:
+        source = self._make(watched.settings)
+        watched.task = asyncio.ensure_future(
+            self._guard.keep_running("discovery", lambda: source.watch(lambda what: self._told(watched, what)))
+        )
+
+    def close(self) -> None:
+        for each in self._watched.values():
+            _end(each)
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    def _told(self, watched: Watched, what: Answer | NoAnswer) -> None:
+        """A source has answered, or has not."""
+        if isinstance(what, Answer):
+            watched.last_success = time.time()
+        if what is watched.last:
+            return
+        before, watched.last = watched.last, what
+        if isinstance(what, NoAnswer):
+            self._failed(watched, str(what))
+            return
+        if watched.up is False:
+            lasted = span(time.monotonic() - watched.failing_since)
+            self._emit(watched, f"{watched.title} answers again, after {lasted}", before="down", after="up")
+        if what.problems and (not isinstance(before, Answer) or before.problems != what.problems):
+            self._emit(watched, f"a part of {watched.title} cannot be used: {'; '.join(what.problems)}")
+        watched.up, watched.waits_until = True, 0.0
+        former = watched.members
+        members = proposed(former, what, watched.guard, self._passes(watched), time.monotonic())
+        if self._replace(watched, members):
+            self._emit(watched, _said(watched, former, members))
+
+    def _failed(self, watched: Watched, reason: str) -> None:
+        if watched.up is not False:
+            watched.failing_since = time.monotonic()
+            count = len(watched.members.all)
+            stay = f"its {count} targets stay, probed as ever" if count else "no target of it is known yet"
+            text = f"{watched.title} does not answer: {reason}; {stay}"
+            self._emit(watched, text, before="up" if watched.up else "", after="down")
+        watched.up = False
+
+    def _replace(self, watched: Watched, members: Members) -> bool:
+        """Take other members, or the same ones with other counts. Returns whether any has changed."""
+        before, watched.members = watched.members, members
+        if before.named == members.named and before.held == members.held:
+            return False
+        watched.version += 1
+        watched.level = serving(members, self._passes(watched))
+        self._changed()
+        return True
+
+    def _changed(self) -> None:
+        self._debounce.changed(time.monotonic())
+        self._wake.set()
+
+    def _passes(self, watched: Watched) -> Callable[[Found], bool | None]:
+        name, healths = watched.name, self._healths
+
+        def passes(found: Found) -> bool | None:
+            health = healths.get(f"{name}/{found.address}")
+            if health is None or (health.probe == "starting" and health.checked is None):
+                return None
+            return health.probe == "ready"
+
+        return passes
+
+    # --- in the background ------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Put changes in force, for as long as lb runs."""
+        while True:
+            due = self._debounce.due()
+            wait = REVIEW_EVERY if due is None else min(REVIEW_EVERY, max(0.0, due - time.monotonic()))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+            self._wake.clear()
+            for watched in self._watched.values():
+                self._review(watched)
+            due = self._debounce.due()
+            if due is not None and time.monotonic() >= due and not self._state.blocked_by:
+                self._debounce.taken()
+                await self._apply()
+            await self._write()
+
+    def _review(self, watched: Watched) -> None:
+        """See what probes say of members that are held, or stand by."""
+        passes = self._passes(watched)
+        if watched.members.held:
+            before, after = watched.members, reviewed(watched.members, watched.guard, passes)
+            if after is not before and self._replace(watched, after):
+                self._emit(watched, _released(before, after, watched.title))
+        if len(levels(watched.members)) > 1:
+            level = serving(watched.members, passes)
+            if level != watched.level:
+                text = f"no target of priority {watched.level} passes its checks: those of {level} get the requests"
+                if level < watched.level:
+                    text = f"targets of priority {level} pass their checks again: they get the requests"
+                self._emit(watched, text)
+                watched.level = level
+                self._changed()
+
+    async def _write(self) -> None:
+        versions = {place: each.version for place, each in self._watched.items() if each.up is not None}
+        if versions == self._written or time.monotonic() - self._written_at < (WRITE_AGAIN if self.trouble else 0):
+            return
+        kept = {place: each.members.all for place, each in self._watched.items()}
+        self._written_at = time.monotonic()
+        if await asyncio.to_thread(self._store.write, kept):
+            self._written, self.trouble = versions, ""
+        else:
+            self.trouble = "found targets cannot be written to the state directory"
+
+    # --- questions and orders ---------------------------------------------------------------------------------------
+
+    def waits_for(self) -> str:
+        """The sources whose first answer /readyz waits for; empty: none."""
+        now = time.monotonic()
+        return ", ".join(f"{each.title} ({each.name})" for each in self._watched.values() if each.waits_until > now)
+
+    def of(self, place: Place) -> Watched | None:
+        """The source of a pool; None: it has none."""
+        return self._watched.get(place)
+
+    def all(self) -> Collection[Watched]:
+        return self._watched.values()
+
+    def naming(self, target: Target) -> tuple[Watched, float | None] | None:
+        """The source that a target comes from, and since when that no longer names it (monotonic; None: it does). None:
+        the target comes from the file."""
+        watched = self._watched.get((target.service, target.pool))
+        if watched is None or target.id in self._state.file_world.targets:
+            return None
+        address = split_id(target.id)[2]
+        return (watched, watched.since()[address]) if address in watched.since() else None
+
+    def confirm_removals(self, place: Place, actor: str) -> int:
+        """An operator says that the held members of a pool are to go. Returns how many."""
+        watched = self._watched.get(place)
+        if watched is None or not watched.members.held:
+            return 0
+        count = len(watched.members.held)
+        self._replace(watched, confirmed(watched.members))
+        self._emit(watched, f"the removal of {_targets(count)} is confirmed", actor=actor)
+        return count
+
+    def _emit(self, watched: Watched, text: str, *, actor: str = "", before: str = "", after: str = "") -> None:
+        self._events.emit("discovery", text, watched.name, actor=actor, before=before, after=after)
+
+
+def _pools(config: Config) -> Iterator[tuple[Place, Discover, float]]:
+    """The pools whose targets are found: place, settings of the source, guard."""
+    for service_name, service in config.services.items():
+        for pool_name, pool in service.pools.items():
+            if pool.discover is not None:
+                yield (service_name, pool_name), pool.discover, pool.removal_guard
+
+
+def _end(watched: Watched) -> None:
+    if watched.task is not None:
+        watched.task.cancel()
+        watched.task = None
+
+
+def _targets(count: int) -> str:
+    return "1 target" if count == 1 else f"{count} targets"
+
+
+def _named(addresses: list[str]) -> str:
+    more = len(addresses) - MOST_NAMED
+    return ", ".join(addresses[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _said(watched: Watched, before: Members, after: Members) -> str:
+    """What an answer has changed, for people."""
+    old, new = {each.address: each for each in before.all}, {each.address: each for each in after.all}
+    held = {each.found.address for each in after.held} - {each.found.address for each in before.held}
+    added = [address for address in new if address not in old]
+    gone = [address for address in old if address not in new]
+    changed = [address for address in new if address in old and new[address] != old[address]]
+    parts = []
+    if added:
+        parts.append(f"{_targets(len(added))} found ({_named(added)})")
+    if gone:
+        parts.append(f"{_targets(len(gone))} gone ({_named(gone)})")
+    if changed:
+        parts.append(f"{_targets(len(changed))} with other settings ({_named(changed)})")
+    if held:
+        parts.append(
+            f"{_targets(len(held))} no longer named, but kept while they pass their checks ({_named(sorted(held))}): "
+            f"too many are gone at one time; `lb discover --confirm {watched.name}` lets them go"
+        )
+    return f"{watched.title}: {', '.join(parts) or 'named again what it no longer had'}"
+
+
+def _released(before: Members, after: Members, title: str) -> str:
+    stay = {each.found.address for each in after.held}
+    gone = [each.found.address for each in before.held if each.found.address not in stay]
+    if stay:
+        why = "they fail their checks" if len(gone) > 1 else "it fails its checks"
+    else:
+        why = "enough named targets pass, or they fail their checks"
+    return f"{_targets(len(gone))} that {title} no longer names are dropped ({_named(gone)}): {why}"

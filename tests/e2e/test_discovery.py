@@ -1,0 +1,177 @@
+"""Targets that are found: sources that grow, shrink, fail and lie, under load, with real processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.support.eventually import eventually
+from tests.support.stage import Backend, Lb, Load, Stage, ask
+
+CHECK = "{path: /health/readiness, interval: 200ms, timeout: 500ms, rise: 2, fall: 2}"
+
+
+def say(path: Path, *backends: Backend) -> None:
+    """The source names these from now on; replaced by a rename."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps([backend.url for backend in backends]))
+    new.replace(path)
+
+
+def start(stage: Stage, more: str = "", *, ready: bool = True) -> Lb:
+    text = (
+        "listeners: [127.0.0.1:0]\nadmin: {bind: 127.0.0.1:0}\nstate_dir: ./state\naccess_log: off\nservices:\n  web:\n"
+        f"    pools: {{main: {{discover: {{file: found.json}}{more}}}}}\n    readiness: {CHECK}\n"
+    )
+    return stage.start(stage.file(text), ready=ready)
+
+
+def pool(lb: Lb) -> dict[str, object]:
+    found: dict[str, object] = lb.status()["services"][0]["pools"][0]
+    return found
+
+
+def targets(lb: Lb) -> dict[str, str]:
+    """Address → state."""
+    return {each["address"]: each["state"] for each in pool(lb)["targets"]}  # type: ignore[attr-defined]
+
+
+def ready(lb: Lb, *backends: Backend) -> bool:
+    return targets(lb) == {backend.address: "ready" for backend in backends}
+
+
+def text_of(lb: Lb, *words: str) -> str:
+    return " ".join(lb.cli(*words).stdout.split())
+
+
+def test_the_set_follows_the_file_and_no_request_fails(stage: Stage) -> None:
+    path = stage.folder / "found.json"
+    one, two, three = stage.backend("one"), stage.backend("two"), stage.backend("three")
+    say(path, one, two)
+    lb = start(stage)
+    eventually(lambda: ready(lb, one, two), what="both are ready")
+    with Load(lb.url, 4) as load:
+        say(path, three, two, one)
+        eventually(lambda: ready(lb, one, two, three), what="the third is ready")
+        say(path, two, three)
+        eventually(lambda: ready(lb, two, three), what="the first is gone")
+        one.kill()
+        before = load.count
+        eventually(lambda: load.count > before + 100, what="requests go on")
+    assert not load.failed, load.failed
+    assert "1 target found" in text_of(lb, "events")
+    explained = text_of(lb, "explain", two.address)
+    assert "It was found by file" in explained and "answered" in explained
+    metrics = lb.metrics()
+    assert metrics['lb_discovery_up{pool="main",provider="file",service="web"}'] == 1
+    assert metrics['lb_discovery_targets{pool="main",provider="file",service="web"}'] == 2
+
+
+def test_a_source_that_is_gone_or_broken_changes_nothing(stage: Stage) -> None:
+    path = stage.folder / "found.json"
+    backends = stage.pool("blue", 2)
+    say(path, *backends)
+    lb = start(stage)
+    eventually(lambda: ready(lb, *backends), what="both are ready")
+    with Load(lb.url, 4) as load:
+        path.write_text('["http://127.0.0.1:1", ')
+        eventually(lambda: pool(lb)["discovery"]["error"], what="status says so")  # type: ignore[index]
+        assert ready(lb, *backends)
+        path.unlink()
+        eventually(lambda: "there is no such file" in pool(lb)["discovery"]["error"], what="…")  # type: ignore[index]
+        assert ready(lb, *backends)
+        assert "it does not answer, its targets stay" in text_of(lb, "status")
+        assert lb.metrics()['lb_discovery_up{pool="main",provider="file",service="web"}'] == 0
+        say(path, backends[0])
+        eventually(lambda: ready(lb, backends[0]), what="it is caught up with")
+    assert not load.failed, load.failed
+    assert "answers again" in text_of(lb, "events")
+
+
+def test_an_empty_answer_is_held_until_probes_or_an_operator_agree(stage: Stage) -> None:
+    path = stage.folder / "found.json"
+    backends = stage.pool("blue", 3)
+    say(path, *backends)
+    lb = start(stage)
+    eventually(lambda: ready(lb, *backends), what="all are ready")
+    with Load(lb.url, 4) as load:
+        say(path)
+        eventually(lambda: len(pool(lb)["discovery"]["kept"]) == 3, what="they are kept")  # type: ignore[index]
+        assert "no longer names it" in text_of(lb, "explain", backends[0].address)
+        backends[0].kill()
+        eventually(lambda: ready(lb, *backends[1:]), what="one that fails goes alone")
+    assert not load.failed, load.failed
+    assert lb.metrics()['lb_discovery_held_removals{pool="main",provider="file",service="web"}'] == 2
+    said = text_of(lb, "discover", "--confirm", "web/main")
+    assert "web/main: 2 targets go" in said
+    eventually(lambda: targets(lb) == {}, what="they are gone")
+    assert ask(f"{lb.url}/greeting").status == 503
+
+
+def test_replaced_targets_serve_until_enough_new_ones_can(stage: Stage) -> None:
+    path = stage.folder / "found.json"
+    old, new = stage.pool("old", 2), stage.pool("new", 2)
+    for each in new:
+        each.toggle()
+    say(path, *old)
+    lb = start(stage)
+    eventually(lambda: ready(lb, *old), what="both are ready")
+    with Load(lb.url, 4) as load:
+        say(path, *new)
+        eventually(lambda: len(targets(lb)) == 4, what="the new ones are probed")
+        for each in new:
+            each.toggle()
+        eventually(lambda: ready(lb, *new), what="the old ones are gone")
+    assert not load.failed, load.failed
+
+
+def test_a_restart_without_the_source_serves(stage: Stage) -> None:
+    path = stage.folder / "found.json"
+    backends = stage.pool("blue", 2)
+    say(path, *backends)
+    lb = start(stage)
+    eventually(lambda: ready(lb, *backends), what="both are ready")
+    eventually(lambda: (stage.folder / "state/discovery.json").exists(), what="they are on the disk")
+    lb.stop()
+    path.unlink()
+    lb = start(stage)
+    eventually(lambda: ready(lb, *backends), what="both are ready again")
+    assert ask(f"{lb.url}/greeting").status == 200
+
+
+def test_readiness_of_lb_waits_for_the_first_answer(stage: Stage) -> None:
+    backend = stage.backend()
+    fixed = f", targets: ['{backend.url}']"
+    lb = start(stage, fixed, ready=False)
+    eventually(lambda: targets(lb) == {backend.address: "ready"}, what="the fixed target is ready")
+    answer = ask(f"{lb.admin}/readyz")
+    assert answer.status == 503 and b"no targets yet from file" in answer.body
+    assert ask(f"{lb.url}/greeting").status == 200
+    say(stage.folder / "found.json", backend)
+    eventually(lambda: ask(f"{lb.admin}/readyz").status == 200, what="lb is ready")
+
+
+def test_a_reload_changes_the_source_and_fixed_targets_hand_over(stage: Stage) -> None:
+    fixed, found = stage.pool("fixed", 2), stage.pool("found", 2)
+    say(stage.folder / "found.json", *found)
+    lb = stage.start(stage.config({"main": fixed}))
+    with Load(lb.url, 4) as load:
+        text = (stage.folder / "lb.yaml").read_text()
+        line = next(line for line in text.splitlines() if line.startswith("      main:"))
+        stage.file(text.replace(line, "      main: {discover: {file: found.json}}"))
+        plan = text_of(lb, "plan", str(stage.folder / "lb.yaml"))
+        assert "targets are found by none → file" in plan
+        assert lb.cli("reload").returncode == 0
+        eventually(lambda: ready(lb, *found), what="the found ones serve alone")
+    assert not load.failed, load.failed
+
+
+def test_what_a_source_says_is_printed_without_a_running_lb(stage: Stage) -> None:
+    backends = stage.pool("blue", 2)
+    say(stage.folder / "found.json", *backends)
+    lb = start(stage)
+    said = text_of(lb, "discover", str(stage.folder / "lb.yaml"))
+    assert "names 2 targets" in said and backends[0].url in said
+    (stage.folder / "found.json").unlink()
+    failed = lb.cli("discover", str(stage.folder / "lb.yaml"))
+    assert failed.returncode == 1 and "does not answer" in failed.stdout
