@@ -17,7 +17,8 @@ from lb.cli.failure import Json
 from lb.cli.terminal import Ink, aside, colours, span, wrapped
 
 #: The look of an event's kind.
-KINDS = {"switch": "blue", "rollout": "blue", "drain": "blue", "weight": "blue", "reload": "yellow", "worker": "yellow"}
+_ORDERS = ("switch", "rollout", "drain", "weight", "maintenance")
+KINDS = {**dict.fromkeys(_ORDERS, "blue"), "reload": "yellow", "worker": "yellow"}
 #: Seconds that a follower waits for an lb that went away, and between two tries.
 PATIENCE, AGAIN = 60.0, 0.5
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

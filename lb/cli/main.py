@@ -40,6 +40,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "rollback": ("lb.cli.switch:rollback", "Back to the previous pool, at once."),
         "drain": ("lb.cli.target:drain", "Take a target out gently, until it is safe to kill."),
         "undrain": ("lb.cli.target:undrain", "Put a drained target back."),
+        "maintenance": ("lb.cli.maintenance:maintenance", "Answer a route's clients with 503 and a page."),
         "weight": ("lb.cli.target:weight", "Give a target more or less traffic."),
     },
     "File": {

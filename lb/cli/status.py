@@ -150,6 +150,9 @@ def picture(answer: Json, now: float, ink: Ink, everything: bool = False) -> lis
         lines.append(ink(f"! state cannot be written: {answer['state_trouble']}", "red"))
     if answer["access_log_trouble"]:
         lines.append(ink(f"! access log: {answer['access_log_trouble']}", "red"))
+    for each in answer.get("maintenance", []):
+        passes = f"; {', '.join(each['allow'])} pass" if each["allow"] else ""
+        lines.append(ink(f"! route {each['route']} in maintenance for {age(now - each['since'])}{passes}", "yellow"))
     for each in answer.get("certificates", []):
         text = f"! certificate {each['name']}: {'; '.join(renewal(each, now))}"
         lines += [ink(line, "red") for line in textwrap.wrap(text, width(), subsequent_indent="  ")]

@@ -117,6 +117,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
         ("route", "step", "result"),
         "Requests by what a step of their route did: the reason of its answer, or for limits `passed` or `dry_run`.",
     ),
+    "lb_route_maintenance": ("gauge", ("route",), "1 for each route in maintenance, whose clients get 503."),
     "lb_rate_limit_evictions_total": (
         "counter",
         (),
@@ -285,6 +286,7 @@ class Figures:
     http2_refused: Mapping[str, int] = field(default_factory=dict)
     downstream: int = 0
     accepted: int = 0
+    maintenance: Collection[str] = ()  # titles of routes
     rate_evictions: int = 0
     log_lines_lost: int = 0
     log_writable: bool = True
@@ -359,6 +361,7 @@ class _Collector:
             "lb_route_step_total",
             {(r, s, result): n for r, steps in f.steps.items() for s, c in steps.items() for result, n in c.items()},
         )
+        yield _gauge("lb_route_maintenance", {(title,): 1 for title in f.maintenance})
         yield _counter("lb_rate_limit_evictions_total", {(): f.rate_evictions})
         yield _counter("lb_mirrored_total", _flat(f.mirrored))
         yield _gauge("lb_downstream_connections", {(): f.downstream})

@@ -290,6 +290,8 @@ class Status(View):
     """Why a worker cannot open or write its access log, if so."""
     certificates: list[RenewalView] = Field(default_factory=list)
     """Certificates that lb orders by itself and that fail to come, or have not come yet."""
+    maintenance: list[MaintenanceView] = Field(default_factory=list)
+    """Routes in maintenance."""
     config: ConfigView
     """The configuration that runs."""
     listeners: list[ListenerView]
@@ -298,6 +300,32 @@ class Status(View):
     """The admin port's address."""
     services: list[ServiceView]
     """All services."""
+
+
+class MaintenanceView(View):
+    """A route in maintenance: its clients get 503."""
+
+    route: str
+    """Its name, or its host and path."""
+    since: float
+    """When that was ordered, Unix time."""
+    actor: str = ""
+    """Who ordered it."""
+    retry_after: int
+    """Seconds after which clients are told to come back."""
+    allow: list[str]
+    """Networks whose clients pass."""
+    page: bool = False
+    """Whether it has a page of its own."""
+
+
+class MaintenanceState(View):
+    """Whether a route is in maintenance."""
+
+    route: str
+    """Its name, or its host and path."""
+    maintenance: MaintenanceView | None = None
+    """null: it is not."""
 
 
 class RunView(View):
@@ -394,6 +422,19 @@ class WeightRequest(Wanted):
     """Relative to the other targets of its pool; 0: no requests."""
     force: bool = False
     """Weight 0 even if fewer than min_ready targets that can serve are left."""
+
+
+class MaintenanceRequest(Wanted):
+    """Begin, change or end a route's maintenance."""
+
+    on: bool = Field(examples=[True])
+    """Whether its clients get 503 from now on."""
+    retry_after: int = Field(default=60, ge=1, le=604800)
+    """Seconds after which they are told to come back."""
+    allow: list[Annotated[str, Field(max_length=50)]] = Field(default_factory=list, max_length=100)
+    """Networks whose clients pass, such as `10.0.0.0/8`; `unix` for clients of a Unix socket."""
+    page: str = Field(default="", max_length=65536)
+    """HTML for clients that take it. Empty: lb's own page."""
 
 
 class RollbackRequest(Wanted):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         ConfigText,
         DrainState,
         Explanation,
+        MaintenanceRequest,
+        MaintenanceState,
         ProbeResult,
         RunView,
         ServiceView,
@@ -172,6 +174,13 @@ class Operations(Protocol):
         """Drain the target that `subject` names: its id, or the address that it calls from."""
 
     async def weight(self, id: str, wanted: WeightRequest, actor: str, revision: int | None = None) -> TargetView: ...
+
+    def maintenance(self, route: str) -> MaintenanceState: ...
+
+    async def maintain(
+        self, route: str, wanted: MaintenanceRequest, actor: str, revision: int | None = None
+    ) -> MaintenanceState:
+        """Begin, change or end a route's maintenance."""
 
     async def probe(self, id: str) -> ProbeResult: ...
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lb.core.renames import Renames, layout_of, renames
-from lb.core.targets import Service
+from lb.core.targets import Maintenance, Route, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,22 @@ class TargetDesired:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteDesired:
+    """A route in maintenance; absent from `Desired.routes` when it is not."""
+
+    maintenance: Maintenance
+    since: float  # Unix time
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
     """Everything that survives a restart. `version` grows by one with each change (If-Match, two operators)."""
 
     version: int = 0
     services: dict[str, ServiceDesired] = field(default_factory=dict)
     targets: dict[str, TargetDesired] = field(default_factory=dict)  # by target id
+    routes: dict[str, RouteDesired] = field(default_factory=dict)  # by title
     layout: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)  # of the file: see `core.renames`
 
 
@@ -76,6 +86,14 @@ def under_configuration(
     names = renames(desired.layout, layout)
     reconciled = under_names(desired, names, services, actives, at)
     return replace(reconciled, layout=layout), names
+
+
+def under_routes(desired: Desired, routes: Iterable[Route]) -> Desired:
+    """The wishes without those for routes that the configuration does not have."""
+    titles = {route.title() for route in routes}
+    if desired.routes.keys() <= titles:
+        return desired
+    return replace(desired, routes={title: wish for title, wish in desired.routes.items() if title in titles})
 
 
 def under_names(

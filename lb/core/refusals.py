@@ -19,6 +19,8 @@ class Refusal(Enum):
     NO_SUCH_TARGET = auto()
     AMBIGUOUS_TARGET = auto()
     NO_SUCH_CERTIFICATE = auto()
+    NO_SUCH_ROUTE = auto()
+    AMBIGUOUS_ROUTE = auto()
     INVALID_REQUEST = auto()
     FILE_INVALID = auto()
     TOKEN_NEEDED_FOR_COMMANDS = auto()

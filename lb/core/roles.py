@@ -13,6 +13,6 @@ CONFIGURE: Final = "configure"
 ROLES: Final = {
     READ: "status, explanations, events, probes, metrics and previews",
     DRAIN: "drain and undrain targets, and `prestop`",
-    OPERATE: "switches, rollbacks, weights, drains, and probes at once",
+    OPERATE: "switches, rollbacks, weights, drains, maintenance of routes, and probes at once",
     CONFIGURE: "the text of the configuration, reloads and upgrades",
 }

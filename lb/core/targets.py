@@ -229,6 +229,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Maintenance:
+    """What the clients of a route in maintenance get: 503, but for clients in networks that may pass."""
+
+    retry_after: int  # seconds
+    allow: tuple[str, ...] = ()  # networks
+    page: str = ""  # HTML, for clients that take it; empty: lb's own
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Which requests go to a service; `core.routing` says which route wins among several."""
 
@@ -245,6 +254,7 @@ class Route:
     kind: str = PREFIX  # of its path
     match: Match = Match()
     name: str = ""
+    maintenance: Maintenance | None = None  # an operator has ordered it
 
     def title(self) -> str:
         """Its name, or its host and path, with `=` before an exact path and `~` before a regular expression."""

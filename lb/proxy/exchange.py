@@ -1030,11 +1030,11 @@ class Exchange(Ended):
             reply,
             request_id=self.request_id,
             head_only=self.head.method == b"HEAD",
-            retry_after=self.service.rules.retry_after if reply.status == 503 else 0,
+            retry_after=reply.retry_after or (self.service.rules.retry_after if reply.status == 503 else 0),
             date=self.context.date,
         )
         self.bytes_out = len(payload)
-        if client is not self.mirror_client and not (reply.payload or reply.done):
+        if client is not self.mirror_client and not (reply.done or (reply.payload and reply.status < 400)):
             self.context.stats.reject(reply.reason)
         for step in self.answer_steps:
             response = step.on_answer(self, response)

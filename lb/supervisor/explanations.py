@@ -173,6 +173,12 @@ class Explanations:
             if id.startswith(f"{service.name}/") and (trial := monitor.on_trial(id))
         ]
         lines += [f"{id}: {trial_text(trial)}" for id, trial in trials[:REASONS]]
+        titles = {route.title() for route in self._state.world.snapshot.routes if route.service == service.name}
+        lines += [
+            f"route {title} is in maintenance for {span(time.time() - wish.since)}: its clients get 503"
+            for title, wish in self._desired.current.routes.items()
+            if title in titles
+        ]
         rollout = self._rollouts.view(service.name)
         if rollout is not None:
             lines.append(f"rollout {rollout['text']}")

@@ -14,7 +14,7 @@ from lb.config.resolve import World
 from lb.config.tls_values import tls_paths, with_tls
 from lb.control.probe_history import ProbeHistory
 from lb.core.certificates import digests_of
-from lb.core.desired import Desired, under_configuration, under_names
+from lb.core.desired import Desired, under_configuration, under_names, under_routes
 from lb.core.handover import Handover
 from lb.core.lifecycle import Drain
 from lb.core.refusals import Refused
@@ -119,7 +119,8 @@ class Installation:
         desired, names = under_configuration(current, world.snapshot.services, actives, at)
         whole, names, handovers = self._handovers.foresee(world, names, desired, under_way, begin)
         wanted = under_names(current, names, whole.snapshot.services, actives, at)
-        return Plan(whole, found, names, handovers, replace(wanted, layout=desired.layout))
+        wanted = under_routes(replace(wanted, layout=desired.layout), whole.snapshot.routes)
+        return Plan(whole, found, names, handovers, wanted)
 
     async def begin(self) -> None:
         """Bring what is desired and the configuration of the start together."""
@@ -240,7 +241,14 @@ class Installation:
         self._tls_files |= world.files
         used = _digests(snapshot)
         self._tls_files = {digest: data for digest, data in self._tls_files.items() if digest in used}
-        snapshot = replace(snapshot, files=tuple(self._tls_files.items()))
+        wishes = self._desired.current.routes
+        routes = snapshot.routes
+        if wishes:
+            routes = tuple(
+                replace(route, maintenance=wishes[title].maintenance) if (title := route.title()) in wishes else route
+                for route in routes
+            )
+        snapshot = replace(snapshot, files=tuple(self._tls_files.items()), routes=routes)
         return self._rotations.configure(snapshot, world.rules, world.mirrors)
 
     def _tell_workers(self) -> None:
@@ -262,6 +270,11 @@ class Installation:
             raise
         finally:
             self._totals.forget(self._state.targets, {route.title() for route in self._state.world.snapshot.routes})
+
+    def tell_routes(self) -> int:
+        """Tell the workers which routes are in maintenance; returns the version that they serve by then."""
+        self._workers.apply(self.snapshot())
+        return self._rotations.flush()
 
     def tls_changed(self) -> None:
         """A check has passed with new TLS settings or certificates: requests take them as well."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from lb.core.refusals import Refusal, Refused
-from lb.core.targets import Pool, Service, Target
+from lb.core.targets import Pool, Route, Service, Target
 from lb.supervisor.state import State
+
+#: Routes that a refusal names.
+NAMED = 20
 
 
 def service_of(state: State, name: str) -> Service:
@@ -13,6 +16,19 @@ def service_of(state: State, name: str) -> Service:
     if name not in services:
         raise Refused(Refusal.NO_SUCH_SERVICE, f"there is no service {name}; there is {', '.join(services)}")
     return services[name]
+
+
+def route_of(state: State, name: str) -> Route:
+    """A route by its name, or by its host and path. Raises `Refused`."""
+    routes = state.world.snapshot.routes
+    found = [route for route in routes if route.title() == name]
+    if len(found) > 1:
+        raise Refused(Refusal.AMBIGUOUS_ROUTE, f"{len(found)} routes are called {name}: give them names in the file")
+    if not found:
+        some = ", ".join(route.title() for route in routes[:NAMED])
+        more = f" and {len(routes) - NAMED} more" if len(routes) > NAMED else ""
+        raise Refused(Refusal.NO_SUCH_ROUTE, f"there is no route {name}; there is {some}{more}")
+    return found[0]
 
 
 def pool_of(service: Service, name: str) -> Pool:

@@ -55,6 +55,7 @@ from lb.supervisor.handovers import Handovers
 from lb.supervisor.health_counters import HealthCounters
 from lb.supervisor.installation import Installation
 from lb.supervisor.issuing import Issuing
+from lb.supervisor.maintenances import Maintenances
 from lb.supervisor.os import reaper, systemd
 from lb.supervisor.os.file_watch import FileWatch
 from lb.supervisor.rates import Rates
@@ -219,6 +220,7 @@ class Supervisor:
             self.discoveries,
             self._watch_file,
         )
+        self.maintenances = Maintenances(self.state, self.desired, self.installation, self.workers, self.events)
         self.certificate_watch = CertificateWatch(lambda: server_paths(self.state.file_world), self._read_certificates)
         self.file_watch = FileWatch(path, lambda: self.reloads.quietly("watch"), more=lambda: self.state.tls_paths)
         self.reloads = Reloads(
@@ -293,6 +295,7 @@ class Supervisor:
             self.reloads,
             self.drains,
             self.weights,
+            self.maintenances,
             self.views,
             Explanations(
                 self.state,

@@ -107,6 +107,7 @@ class Metrics:
                 grpc=sums.grpc,
                 steps=sums.steps,
                 rejected=sums.rejected,
+                maintenance=sorted(self._desired.current.routes),
                 handshakes=sums.handshakes,
                 transitions={key: n for key, n in counters.transitions.items() if key[0] in targets},
                 probes={key: n for key, n in counters.probes.items() if key[0] in targets},

@@ -27,6 +27,8 @@ from lb.control.models import (
     ConfigText,
     DrainState,
     Explanation,
+    MaintenanceRequest,
+    MaintenanceState,
     ProbeResult,
     RunView,
     ServiceView,
@@ -49,7 +51,8 @@ from lb.supervisor.discoveries import Discoveries
 from lb.supervisor.drains import Drains
 from lb.supervisor.events import Events
 from lb.supervisor.explanations import Explanations
-from lb.supervisor.lookup import caller_of, pool_of, service_of, target_of
+from lb.supervisor.lookup import caller_of, pool_of, route_of, service_of, target_of
+from lb.supervisor.maintenances import Maintenances
 from lb.supervisor.metrics import Metrics
 from lb.supervisor.reloads import CutsOff, Edited, NotNow, OtherText, Reloads
 from lb.supervisor.rollouts import Rollouts
@@ -62,7 +65,7 @@ from lb.supervisor.weights import Weights
 from lb.supervisor.workers import Workers
 
 #: Kinds of events that change what is desired.
-CHANGES = frozenset(("switch", "rollout", "drain", "weight", "reload"))
+CHANGES = frozenset(("switch", "rollout", "drain", "weight", "maintenance", "reload"))
 
 
 class LiveOperations:
@@ -82,6 +85,7 @@ class LiveOperations:
         reloads: Reloads,
         drains: Drains,
         weights: Weights,
+        maintenances: Maintenances,
         views: Views,
         explanations: Explanations,
         metrics: Metrics,
@@ -101,6 +105,7 @@ class LiveOperations:
         self._reloads = reloads
         self._drains = drains
         self._weights = weights
+        self._maintenances = maintenances
         self._views = views
         self._explanations = explanations
         self._metrics = metrics
@@ -284,6 +289,15 @@ class LiveOperations:
     def preview_weight(self, id: str, wanted: WeightRequest) -> Previewed:
         target, weights = target_of(self._state, id), self._weights
         return _previewed(lambda force: weights.preview(target, wanted.weight, force), wanted.force)
+
+    def maintenance(self, route: str) -> MaintenanceState:
+        return self._maintenances.state(route_of(self._state, route).title())
+
+    async def maintain(
+        self, route: str, wanted: MaintenanceRequest, actor: str, revision: int | None = None
+    ) -> MaintenanceState:
+        with self._based_on(revision):
+            return await self._maintenances.put(route, wanted, actor, revision)
 
     async def probe(self, id: str) -> ProbeResult:
         monitor = self._monitor

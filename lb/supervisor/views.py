@@ -15,6 +15,7 @@ from lb.control.models import (
     DiscoveryView,
     LastRolloutView,
     ListenerView,
+    MaintenanceView,
     PoolView,
     ProbeView,
     RunView,
@@ -23,7 +24,7 @@ from lb.control.models import (
     TargetView,
 )
 from lb.control.probe_history import ProbeHistory
-from lb.core.desired import LastRollout
+from lb.core.desired import Desired, LastRollout
 from lb.core.explain import span, trial_text
 from lb.core.lifecycle import Health, Seen, in_rotation, shown, shown_since
 from lb.core.report import PoolTally, TargetTally
@@ -118,6 +119,7 @@ class Views:
             certificates=[
                 each for each in renewal_views(self._issuing) if each.failures or each.waiting_since is not None
             ],
+            maintenance=maintenance_views(self._desired.current),
             config=ConfigView(
                 file=str(self._state.path),
                 loaded_at=self._reloads.loaded_at,
@@ -273,6 +275,21 @@ def _discovery(watched: Watched | None) -> DiscoveryView | None:
         named=len(watched.members.named),
         kept=[each.found.address for each in watched.members.held],
     )
+
+
+def maintenance_views(desired: Desired) -> list[MaintenanceView]:
+    """Routes in maintenance."""
+    return [
+        MaintenanceView(
+            route=title,
+            since=wish.since,
+            actor=wish.actor,
+            retry_after=wish.maintenance.retry_after,
+            allow=list(wish.maintenance.allow),
+            page=bool(wish.maintenance.page),
+        )
+        for title, wish in sorted(desired.routes.items())
+    ]
 
 
 def _last_rollout(last: LastRollout | None) -> LastRolloutView | None:

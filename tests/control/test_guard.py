@@ -36,12 +36,12 @@ WRONG_TOKENS = {
     "no scheme": {"Authorization": TOKEN},
     "not ASCII": {"Authorization": "Bearer \xff\xfe"},
 }
-BODIES = {"SwitchRequest": {"to": "green"}, "WeightRequest": {"weight": 7}}
+BODIES = {"SwitchRequest": {"to": "green"}, "WeightRequest": {"weight": 7}, "MaintenanceRequest": {"on": False}}
 
 
 def path_of(endpoint: Endpoint, api: Api) -> str:
     target = api.ids["blue"][0]
-    return endpoint.path.format(name="greeting", id=target, subject=target, kind="not-ready")
+    return endpoint.path.format(name="greeting", pool="blue", id=target, subject=target, kind="not-ready", route="/")
 
 
 def body_of(endpoint: Endpoint) -> object:

@@ -92,7 +92,9 @@ def kind(answer: Answer) -> str:
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.id)
 def test_each_operation_asks_for_a_role(endpoint: Endpoint, shared: Lb) -> None:
     """An unknown parameter is refused after the token was looked at: so no order is carried out."""
-    path = endpoint.path.format(name="greeting", pool="blue", id="127.0.0.1:1", subject="greeting", kind="not-ready")
+    path = endpoint.path.format(
+        name="greeting", pool="blue", id="127.0.0.1:1", subject="greeting", kind="not-ready", route="/"
+    )
     path += "?nonsense=1" if endpoint.strict else ""
     body = {} if endpoint.takes is not None else None
     assert bool(endpoint.roles) != endpoint.open, "an operation has a role, unless it is for everybody"
@@ -125,6 +127,7 @@ def test_who_looks_changes_nothing_and_who_drains_drains() -> None:
         "switchService",
         "rollBackService",
         "weighTarget",
+        "putMaintenance",
         "renewCertificate",
         "confirmRemovals",
     }

@@ -228,6 +228,7 @@ class Front:
             "steps",
             "redirect",
             "answer",
+            "maintenance",
         )
         route = {key: options.pop(key) for key in of_route if key in options}
         trusted = options.pop("trusted_proxies", ())

@@ -18,6 +18,7 @@ from lb.core.targets import (
     STRIP_PREFIX,
     AccessLog,
     Answer,
+    Maintenance,
     Redirect,
     StepRule,
 )
@@ -250,3 +251,22 @@ def test_a_retry_gets_the_changed_request() -> None:
         for origin in front.origins:
             assert {request.split(b"\r\n")[0] for request in origin.requests} == {b"GET /x?q=1 HTTP/1.1"}
             assert all(b"\r\nHost: inner.example\r\n" in request for request in origin.requests)
+
+
+def test_a_route_in_maintenance() -> None:
+    rules = Maintenance(120, ("192.0.2.0/24",), "<p>ü</p>")
+    with Front(maintenance=rules, client_certificate=True, trusted_proxies=("127.0.0.1",)) as front:
+        answer = ask(front, fields=b"Accept: Text/HTML\r\n")
+        assert status_of(answer) == 503
+        assert answer.endswith("\r\n\r\n<p>ü</p>".encode())
+        lines = lines_of(answer)
+        assert lines.count(b"Retry-After: 120") == sum(line.startswith(b"Retry-After") for line in lines) == 1
+        assert b"Content-Type: text/html; charset=utf-8" in lines
+        assert status_of(ask(front, b"HEAD /", b"Accept: text/html\r\n")) == 503
+        assert b"the service is in maintenance\n" in ask(front, b"POST /", body=b"x")
+        assert not front.origin.requests
+        assert status_of(ask(front, fields=b"X-Forwarded-For: 192.0.2.9\r\n")) == 403, "the next step decides"
+        assert front.plane.stats.rejected == {"maintenance": 3, "client_certificate_required": 1}
+        front.call(lambda: front.apply(maintenance=None, client_certificate=False))
+        assert status_of(ask(front)) == 200
+        assert front.at_rest()

@@ -17,6 +17,8 @@ from lb.control.models import (
     ConfirmRequest,
     DrainRequest,
     DrainState,
+    MaintenanceRequest,
+    MaintenanceState,
     Preview,
     ProbeResult,
     RollbackRequest,
@@ -149,6 +151,18 @@ async def probe(request: web.Request) -> web.Response:
     return view(request, await request.app[OPERATIONS].probe(request.match_info["id"]))
 
 
+async def maintenance(request: web.Request) -> web.Response:
+    query(request, ())
+    return view(request, request.app[OPERATIONS].maintenance(request.match_info["route"]))
+
+
+async def maintain(request: web.Request) -> web.Response:
+    query(request, ())
+    wanted = await body(request, MaintenanceRequest)
+    operations, revision = as_seen(request)
+    return view(request, await operations.maintain(request.match_info["route"], wanted, actor(request), revision))
+
+
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "POST", "/api/v1/services/{name}/switch", switch, "switchService", OPERATING, "switching",
@@ -221,6 +235,20 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "POST", "/api/v1/targets/{id}/probe", probe, "probeTarget", OPERATING, "targets", "Probe a target now",
         {200: Answer("What was asked, got and expected.", ProbeResult)}, refusals=(problems.NOT_PROBED,),
+    ),
+    Endpoint(
+        "GET", "/api/v1/maintenance/{route}", maintenance, "getMaintenance", PREVIEWING, "routes",
+        "Whether a route is in maintenance", {200: Answer("Its maintenance, or null.", MaintenanceState)},
+        refusals=(problems.NO_SUCH_ROUTE, problems.AMBIGUOUS_ROUTE),
+    ),
+    Endpoint(
+        "PUT", "/api/v1/maintenance/{route}", maintain, "putMaintenance", OPERATING, "routes",
+        "Begin or end a route's maintenance",
+        {200: Answer("How it stands now; every worker has confirmed it.", MaintenanceState)},
+        "Clients get 503 with `Retry-After` and a page, at once; requests under way go on. It lasts until it is ended, "
+        "also across restarts of lb.",
+        takes=MaintenanceRequest, changes=True,
+        refusals=(problems.NO_SUCH_ROUTE, problems.AMBIGUOUS_ROUTE, *BUSY),
     ),
     Endpoint(
         "GET", "/api/v1/prestop", prestop, "prestop", DRAINING,

@@ -93,4 +93,6 @@ class Endpoint:
         """The address as the router writes it: ids and subjects have slashes in them, and what follows an id is none
         of it."""
         path = self.path.removesuffix("{id}") + WHOLE_ID if self.path.endswith("{id}") else self.path
-        return path.replace("{id}", "{id:.+}").replace("{subject}", "{subject:.+}")
+        for name in ("id", "subject", "route"):
+            path = path.replace(f"{{{name}}}", f"{{{name}:.+}}")
+        return path

@@ -55,6 +55,7 @@ TAGS = {
     "looking": "What there is, and why.",
     "switching": "Which pool gets a service's traffic.",
     "targets": "One target.",
+    "routes": "One route.",
     "configuration": "The file, and the program itself.",
     "health": "Whether lb itself is well, for monitoring.",
 }
@@ -88,6 +89,7 @@ def _in_path(examples: Examples) -> dict[str, Parameter]:
         "name": Parameter("name", "The service's name.", some, examples.service),
         "pool": Parameter("pool", "The pool's name.", some, examples.pool),
         "id": Parameter("id", target, some, examples.target),
+        "route": Parameter("route", "The route: its name, or its host and path.", some, "/"),
         "subject": Parameter("subject", subject, some, examples.target),
         "kind": Parameter("kind", "The last part of a problem's `type`.", some, "not-ready"),
     }

@@ -86,6 +86,13 @@ NO_SUCH_CERTIFICATE = _kind(
     "lb gets no certificate of that name by itself: neither from an ACME authority nor from its own.",
     Refusal.NO_SUCH_CERTIFICATE,
 )
+NO_SUCH_ROUTE = _kind(
+    404,
+    "No such route",
+    "The configuration has no route of that name. A route without a `name` is called by its host and path, with `=` "
+    "before an exact path and `~` before a regular expression.",
+    Refusal.NO_SUCH_ROUTE,
+)
 METHOD_NOT_ALLOWED = _kind(405, "Method not allowed", "The Allow header says what can be done with this address.")
 BODY_TOO_SLOW = _kind(408, "Body too slow", "The body did not come in time.")
 BODY_TOO_LARGE = _kind(413, "Body too large", "A body may have 4 MiB.")
@@ -116,6 +123,12 @@ FILE_INVALID = _kind(
 # About the state of things.
 AMBIGUOUS_TARGET = _kind(
     409, "Ambiguous target", "The name fits several targets: say more of it.", Refusal.AMBIGUOUS_TARGET
+)
+AMBIGUOUS_ROUTE = _kind(
+    409,
+    "Ambiguous route",
+    "Several routes have this host and path: give each a `name` in the file.",
+    Refusal.AMBIGUOUS_ROUTE,
 )
 NOT_READY = _kind(
     409,

@@ -55,7 +55,7 @@ class Reply(NamedTuple):
     """An answer that lb gives itself, as a value.
 
     `reason` is the label of `lb_rejected_total`. `extra` are whole lines of the head. `last` ends the connection.
-    `payload` is sent as it is, instead of a text for people; then the request was not refused.
+    `payload` is sent as it is, instead of a text for people. With a status below 400 the request was not refused.
     """
 
     status: int
@@ -66,6 +66,7 @@ class Reply(NamedTuple):
     payload: bytes = b""
     content_type: bytes = b""  # of the payload; b"": plain text
     done: bool = False  # the request got what its route says: an empty payload is meant, and nothing was refused
+    retry_after: int = 0  # seconds; 0: a 503 has the service's
 
 
 def response_of(

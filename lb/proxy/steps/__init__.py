@@ -21,6 +21,7 @@ from lb.proxy.steps.grpc_deadline import GrpcDeadline
 from lb.proxy.steps.grpc_web import GrpcWeb
 from lb.proxy.steps.host_change import HostChange
 from lb.proxy.steps.https_redirect import HttpsRedirect
+from lb.proxy.steps.maintenance import MaintenanceStep
 from lb.proxy.steps.max_forwards import MaxForwards
 from lb.proxy.steps.overload import Overload
 from lb.proxy.steps.path_change import PathChange
@@ -39,7 +40,13 @@ if TYPE_CHECKING:
 def has_steps(route: Route) -> bool:
     """Whether the file asks for any step of this route: then logs name them."""
     return bool(
-        route.steps or route.redirect or route.answer or route.grpc_web or route.client_certificate or route.max_body
+        route.steps
+        or route.redirect
+        or route.answer
+        or route.grpc_web
+        or route.client_certificate
+        or route.max_body
+        or route.maintenance
     )
 
 
@@ -49,6 +56,8 @@ def steps_of(route: Route, service: LiveService, context: Context) -> tuple[tupl
     What may refuse a request comes before what changes it, and an answer of the route's own comes last.
     """
     first: tuple[Step, ...] = (GrpcWeb(),) if route.grpc_web else ()
+    if route.maintenance is not None:
+        first += (MaintenanceStep(route.maintenance),)
     first += (ClientCertificate(),) if route.client_certificate else ()
     first += (BodyLimit(route.max_body),) if route.max_body else ()
     deadline: tuple[Step, ...] = (GrpcDeadline(),) if route.grpc_web else ()  # the step before may have made one

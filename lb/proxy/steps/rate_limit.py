@@ -67,10 +67,8 @@ class RateLimitStep(Step):
             exchange.remark(f"rate_limit {rule.name}: over the limit (dry run)")
             return None
         seconds = retry_after(-full_at)
-        lines = b"Retry-After: %d\r\n" % seconds
-        if rule.fields:
-            lines += b"%b;r=0;t=%d\r\n" % (self._policy, seconds)
-        return Reply(429, "rate_limited", "too many requests; see Retry-After", lines)
+        lines = b"%b;r=0;t=%d\r\n" % (self._policy, seconds) if rule.fields else b""
+        return Reply(429, "rate_limited", "too many requests; see Retry-After", lines, retry_after=seconds)
 
     def _key(self, exchange: Exchange) -> bytes:
         key = self._rule.key
