@@ -9,6 +9,7 @@ start behind it. Else the first one to pass would get all requests at once, whic
   of any other pool are replaced at once, so that nothing is sent to a version that is no longer in the file.
 - A target that is in the file under another name has moved and is not replaced. A pool that gets a target which can
   serve elsewhere already needs no handover.
+- A pool may have lost its own targets to a source that has not named any yet. Its handover goes on when it does.
 - A handover goes on over further reloads, also under another name of the pool, until it is over.
 - It ends after `LONGEST` seconds in any case, because a target that was removed from the file must not serve for ever.
 - A restart forgets it, as the replaced targets are in no file.
@@ -74,8 +75,9 @@ def handed_over(
                 *(twin for target in pool.targets for twin in names.twins.get(target.id, ())),
             )
             gone = [target for target in former.targets if able(target) and not _moved(target, names)]
-            since = now
-            if place not in busy or any(able(olds[old]) for old in relatives if old in olds):
+            waits = was in under_way and members <= {target.id for target in under_way[was].targets}
+            since = under_way[was].since if waits else now
+            if (place not in busy and not waits) or any(able(olds[old]) for old in relatives if old in olds):
                 gone = []
         elif was in under_way:
             replaced = {target.id for target in under_way[was].targets}

@@ -160,6 +160,10 @@ class Debounce:
             self._first = now
         self._last = now
 
+    def at_once(self) -> None:
+        """A change that must not wait."""
+        self._first = -math.inf
+
     def due(self) -> float | None:
         """When the changes are to be in force; None: there are none."""
         return None if self._first is None else min(self._last + self._quiet, self._first + self._longest)

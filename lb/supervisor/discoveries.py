@@ -125,6 +125,7 @@ class Discoveries:
         self._debounce = Debounce()
         self._wake = asyncio.Event()
         self._begun = False
+        self._waiting = False  # members are held, or stand by
         self._written: dict[Place, int] = {}  # versions of the members on the disk
         self._written_at = 0.0
         self.trouble = ""  # why the members cannot be written; empty: they can
@@ -172,6 +173,7 @@ class Discoveries:
         for each in former.values():
             _end(each)
         self._in_force = in_force
+        self._waiting = any(each.members.held or len(levels(each.members)) > 1 for each in self._watched.values())
         if any(in_force.get(place) != (each.version, each.level) for place, each in self._watched.items()):
             self._changed()
 
@@ -236,6 +238,7 @@ class Discoveries:
         if before.named == members.named and before.held == members.held:
             return False
         watched.version += 1
+        self._waiting = any(each.members.held or len(levels(each.members)) > 1 for each in self._watched.values())
         watched.level = serving(members, self._passes(watched))
         self._changed()
         return True
@@ -243,6 +246,11 @@ class Discoveries:
     def _changed(self) -> None:
         self._debounce.changed(time.monotonic())
         self._wake.set()
+
+    def look(self) -> None:
+        """A target's health is another one: look at the members that are held or stand by."""
+        if self._waiting:
+            self._wake.set()
 
     def _passes(self, watched: Watched) -> Callable[[Found], bool | None]:
         name, healths = watched.name, self._healths
@@ -289,7 +297,7 @@ class Discoveries:
                     text = f"targets of priority {level} pass their checks again: they get the requests"
                 self._emit(watched, text)
                 watched.level = level
-                self._changed()
+                self._debounce.at_once()  # nobody serves until then
 
     async def _write(self) -> None:
         versions = {place: each.version for place, each in self._watched.items() if each.up is not None}

@@ -34,6 +34,7 @@ from lb.config.resolve import World
 from lb.config.tls_files import load_world
 from lb.config.tls_values import server_paths, tls_paths
 from lb.control.probe_history import ProbeHistory
+from lb.core.lifecycle import Effect, Health
 from lb.core.refusals import Refusal, Refused
 from lb.discovery.store import FoundStore
 from lb.health.monitor import Monitor
@@ -152,7 +153,7 @@ class Supervisor:
         )
         self.monitor = Monitor(
             rng=random.Random(),
-            on_change=lambda *change: self.findings.changed(*change),
+            on_change=self._on_health,
             on_probe=lambda *probe: self.findings.probed(*probe),
             on_notice=lambda notice: self.findings.noticed(notice),
             on_address=lambda *move: self.findings.moved(*move),
@@ -652,6 +653,10 @@ class Supervisor:
             self._stop_now.set()
         self._stop.set()
         self._over.set()
+
+    def _on_health(self, id: str, old: Health, new: Health, effects: tuple[Effect, ...]) -> None:
+        self.findings.changed(id, old, new, effects)
+        self.discoveries.look()
 
     def _on_hopeless(self) -> None:
         """No worker lives long enough to serve: the caller of lb has to hear of it."""

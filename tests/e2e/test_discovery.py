@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from tests.support.dns_server import DnsServer
 from tests.support.eventually import eventually
 from tests.support.stage import Backend, Lb, Load, Stage, ask
 
@@ -24,6 +28,21 @@ def start(stage: Stage, more: str = "", *, ready: bool = True) -> Lb:
         f"    pools: {{main: {{discover: {{file: found.json}}{more}}}}}\n    readiness: {CHECK}\n"
     )
     return stage.start(stage.file(text), ready=ready)
+
+
+@pytest.fixture
+def dns() -> Iterator[DnsServer]:
+    with DnsServer() as server:
+        yield server
+
+
+def start_dns(stage: Stage, dns: DnsServer, settings: str) -> Lb:
+    text = (
+        "listeners: [127.0.0.1:0]\nadmin: {bind: 127.0.0.1:0}\nstate_dir: ./state\naccess_log: off\nservices:\n  web:\n"
+        f"    pools: {{main: {{discover: {{dns: {{{settings}, timeout: 300ms, resolvers: ['{dns.address}']}}}}}}}}\n"
+        f"    readiness: {CHECK}\n"
+    )
+    return stage.start(stage.file(text))
 
 
 def pool(lb: Lb) -> dict[str, object]:
@@ -175,3 +194,66 @@ def test_what_a_source_says_is_printed_without_a_running_lb(stage: Stage) -> Non
     (stage.folder / "found.json").unlink()
     failed = lb.cli("discover", str(stage.folder / "lb.yaml"))
     assert failed.returncode == 1 and "does not answer" in failed.stdout
+
+
+# --- DNS -------------------------------------------------------------------------------------------------------------
+
+
+def versions(lb: Lb, requests: int = 20) -> set[str]:
+    """Who answers so many requests, each on a connection of its own; all have to be answered well."""
+    answers = [ask(f"{lb.url}/greeting") for _ in range(requests)]
+    assert {answer.status for answer in answers} == {200}
+    return {answer.json["version"] for answer in answers}
+
+
+def test_a_name_that_changes_fails_and_comes_back_costs_no_request(stage: Stage, dns: DnsServer) -> None:
+    one = stage.backend("one")
+    two = stage.backend("two", one.port, "127.0.0.2")
+    three = stage.backend("three", one.port, "127.0.0.3")
+    dns.say("web.test", "127.0.0.1", "127.0.0.2")
+    lb = start_dns(stage, dns, f"name: web.test, port: {one.port}, type: A")
+    eventually(lambda: ready(lb, one, two), what="both are ready")
+    with Load(lb.url, 4) as load:
+        dns.say("web.test", "127.0.0.2", "127.0.0.3")
+        eventually(lambda: ready(lb, two, three), what="the set follows")
+        dns.broken["*"] = "timeout"
+        eventually(lambda: pool(lb)["discovery"]["error"], what="status says so")  # type: ignore[index]
+        dns.say("web.test", "127.0.0.3")
+        assert ready(lb, two, three)
+        dns.broken.clear()
+        eventually(lambda: ready(lb, three), what="it is caught up with")
+        dns.forget("web.test")
+        eventually(lambda: pool(lb)["discovery"]["kept"] == [three.address], what="it is kept")  # type: ignore[index]
+    assert not load.failed, load.failed
+    assert lb.metrics()['lb_discovery_up{pool="main",provider="dns",service="web"}'] == 1
+    assert "It was found by dns web.test" in text_of(lb, "explain", three.address)
+
+
+def test_a_dead_aaaa_beside_a_live_a_fails_no_request(stage: Stage, dns: DnsServer) -> None:
+    one = stage.backend("one")
+    dns.say("web.test", "127.0.0.1", "::1")  # nothing listens there
+    lb = start_dns(stage, dns, f"name: web.test, port: {one.port}")
+    eventually(lambda: targets(lb).get(one.address) == "ready", what="it is ready")
+    with Load(lb.url, 4) as load:
+        dns.broken["AAAA"] = "timeout"
+        eventually(lambda: pool(lb)["discovery"]["problems"], what="status says so")  # type: ignore[index]
+        before = load.count
+        eventually(lambda: load.count > before + 200, what="requests go on")
+    assert not load.failed, load.failed
+
+
+def test_services_have_ports_weights_and_stand_by(stage: Stage, dns: DnsServer) -> None:
+    first, second, reserve = stage.backend("first"), stage.backend("second"), stage.backend("reserve")
+    dns.say("a.test", "127.0.0.1", ttl=60)
+    services = [(1, 3, first.port, "a.test"), (1, 1, second.port, "a.test"), (9, 1, reserve.port, "a.test")]
+    dns.say_services("_http._tcp.web.test", *services)
+    lb = start_dns(stage, dns, "name: _http._tcp.web.test")
+    eventually(lambda: ready(lb, first, second, reserve), what="all are ready")
+    assert versions(lb, 40) == {"first", "second"}
+    weights = {each["address"]: each["weight"] for each in pool(lb)["targets"]}  # type: ignore[attr-defined]
+    assert weights == {first.address: 3, second.address: 1, reserve.address: 0}
+    assert "It stands by" in text_of(lb, "explain", reserve.address)
+    first.toggle()
+    second.toggle()
+    eventually(lambda: b"reserve" in ask(f"{lb.url}/greeting").body, what="the reserve serves")
+    assert versions(lb) == {"reserve"}

@@ -69,6 +69,8 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "network": st.sampled_from(["10.0.0.0/8", "fd00::/8"]),
     "client_network": st.sampled_from(["10.0.0.0/8", "fd00::/8", "unix"]),
     "server_host": st.sampled_from(["h", "10.0.0.1", "::1"]),
+    "domain": st.sampled_from(["a.test", "_http._tcp.a.test", "no", "1e3", "010"]),
+    "resolver": st.sampled_from(["127.0.0.1:53", "[::1]:5353"]),
     "file": st.sampled_from(["/a", "b", "no", "${X}", "1.10"]),
     "log_file": st.sampled_from(["-", "/a"]),
 }

@@ -165,3 +165,14 @@ def test_it_ends_after_a_while_in_any_case_and_says_so() -> None:
     assert why_over(handover, [], 10.0 + LONGEST - 1) == ""
     assert why_over(handover, ["app/blue/x:1"], 12.0).startswith("app/blue/x:1 can serve after 2.0 s")
     assert why_over(handover, [], 10.0 + LONGEST).startswith("no new target can serve after 10 min: the replaced")
+
+
+def test_a_pool_that_waits_for_its_source_goes_on_when_that_has_named_targets() -> None:
+    """A reload gave the pool a source instead of its targets; the source answers later, by no reload."""
+    old, empty, found = service(blue="a b"), service(blue=""), service(blue="x y")
+    waiting = begun(old, empty)
+    assert hosts(waiting) == {"blue": "a b"}
+    after = begun(served(empty, waiting), found, waiting, busy=set(), now=20.0)
+    assert hosts(after) == {"blue": "a b"}
+    assert after["app", "blue"].until == 10.0 + LONGEST
+    assert begun(found, service(blue="z"), {}, busy=set()) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 from lb.core.membership import (
@@ -180,3 +181,6 @@ def test_a_burst_is_put_in_force_after_a_quiet_moment_and_within_a_bound() -> No
     assert debounce.due() == 11.0
     debounce.taken()
     assert debounce.due() is None
+    debounce.changed(20.0)
+    debounce.at_once()
+    assert debounce.due() == -math.inf

@@ -15,7 +15,7 @@ from lb.config.check.messages import did_you_mean, dotted, joined, listed
 from lb.config.model.addresses import Address, parse_bind, parse_target
 from lb.config.model.checks import Check, ClientTls, Hook, Liveness, OnFailure
 from lb.config.model.config import Config
-from lb.config.model.discovery import Discover
+from lb.config.model.discovery import Discover, Dns
 from lb.config.model.listeners import Listener
 from lb.config.model.merging import MEANT_FOR, merged_checks
 from lb.config.model.services import Pool, Service
@@ -250,6 +250,22 @@ def _sources(at: Path, pool: Pool) -> Iterator[Finding]:
     elif len(given := pool.discover.given()) != 1:
         said = f"{' and '.join(given)} are given" if given else "nothing says where"
         yield (*at, "discover"), f"{said}; a pool has one source", f"Allowed: one of {listed(Discover.model_fields)}."
+    elif pool.discover.dns is not None:
+        yield from _dns((*at, "discover", "dns"), pool.discover.dns)
+
+
+def _dns(at: Path, dns: Dns) -> Iterator[Finding]:
+    if dns.kind() == "SRV" and dns.port is not None:
+        yield (
+            (*at, "port"),
+            f"port: the SRV records of {dns.name} name ports themselves",
+            "Remove it, or write `type: A`.",
+        )
+    elif dns.kind() != "SRV" and dns.port is None:
+        hint = "Write `port: 8080` beside it, or `type: SRV` if its records name ports."
+        yield at, f"{dns.name} stands for addresses, and no port is given", hint
+    if dns.max_refresh < dns.min_refresh:
+        yield from _shorter((*at, "max_refresh"), dns.max_refresh, "min_refresh", dns.min_refresh)
 
 
 def _key_pair(path: Path, tls: ClientTls) -> Iterator[Finding]:

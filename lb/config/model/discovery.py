@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
-from lb.config.model.fields import FilePath
+from typing import Annotated, Literal
+
+from lb.config.model.fields import Bounds, Domain, FilePath, Period, Resolver, Whole
 from lb.config.model.section import Section
 
 
-class Discover(Section):
-    """A source of targets. What it names is probed as any target, and gets requests after its first passed check. A
-    source that does not answer changes nothing."""
+class Dns(Section):
+    """Addresses that a name has in DNS. Each is a target of its own. The time to live decides when lb asks again."""
 
+    name: Domain
+    """The name to ask for: `blue.internal`, or `_http._tcp.blue.internal` with `type: SRV`."""
+    type: Literal["A", "AAAA", "A+AAAA", "SRV"] | None = None
+    """Records to ask for. `SRV` gives ports, weights and priorities: a target of a higher priority number gets requests
+    when none of a lower one passes its checks. Left out: `SRV` where the name begins with `_`, else `A+AAAA`."""
+    port: Annotated[Whole, Bounds(1, 65535)] | None = None
+    """Port of all targets. Needed for addresses; services (`SRV`) have their own."""
+    scheme: Literal["http", "https", "h2c", "h2"] = "http"
+    """How the targets are spoken to, as in a target's URL."""
+    resolvers: list[Resolver] = []
+    """DNS servers to ask, the next one when one does not answer: IP addresses, with a port or without. Left out: the
+    servers of `/etc/resolv.conf`."""
+    timeout: Period = 1.0
+    """Longest wait for one server's answer."""
+    min_refresh: Period = 1.0
+    """The name is asked for again after its time to live, but no sooner than this."""
+    max_refresh: Period = 60.0
+    """…and no later than this."""
+
+    def kind(self) -> str:
+        """The records to ask for."""
+        return self.type or ("SRV" if self.name.startswith("_") else "A+AAAA")
+
+
+class Discover(Section):
+    """A source of targets: one of these. What it names is probed as any target, and gets requests after its first
+    passed check. A source that does not answer changes nothing."""
+
+    dns: Dns | None = None
+    """The addresses of a name in DNS."""
     file: FilePath | None = None
     """A file, or a directory of files, that holds what `targets` does: a list, or a mapping with `targets`, in YAML or
     JSON. It is read again when it changes. Replace it by a rename."""
@@ -24,4 +55,6 @@ class Discover(Section):
 
     def title(self) -> str:
         """The source, for people."""
+        if self.dns is not None:
+            return f"dns {self.dns.name}"
         return f"file {self.file}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import posixpath
 import re
 
@@ -22,6 +23,7 @@ _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")  # RFC 9110 section 
 _PATH = re.compile(r"/[\x21\x22\x24-\x7e]*")  # visible ASCII but `#`, which never reaches a server
 _ROUTE_PATH = re.compile(r"/[\x21\x22\x24-\x3e\x40-\x7e]*")  # nor `?`: a route matches the path alone
 _ROUTE_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
+_DOMAIN = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 _URL = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:[/?][\x21-\x7e]*)?")
 
 #: No host from a variable, and no path that begins with `//`: a client must not choose the site.
@@ -255,3 +257,25 @@ def not_empty(value: str) -> str:
     if not value:
         refuse("the text is empty", "a text")
     return value
+
+
+def domain(value: str) -> str:
+    name = value.removesuffix(".").lower()
+    if len(name) > 253 or not _DOMAIN.fullmatch(name):
+        refuse(f"{value!r} is not a domain name", "a name such as blue.internal or _http._tcp.blue.internal")
+    return name
+
+
+def resolver(value: str) -> str:
+    """`host:port` of a DNS server; its port is 53 where none is given."""
+    with_port = value if value.rpartition(":")[2].isdigit() else f"{value}:53"
+    with contextlib.suppress(ValueError):
+        with_port = f"[{value}]:53" if ipaddress.ip_address(value).version == 6 else f"{value}:53"
+    address = parsed(addresses.parse_bind, with_port)
+    try:
+        found = ipaddress.ip_address(address.host)
+    except ValueError:
+        refuse(f"{value!r} is not the address of a DNS server", "an IP address, with a port or without")
+    if found.is_unspecified:
+        refuse(f"{address.text} is every address, and no server's", "an IP address, with a port or without")
+    return str(address.text)

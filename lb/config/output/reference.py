@@ -57,6 +57,8 @@ _KINDS: dict[str, str] = {
     "network": "network",
     "client_network": "network",
     "server_host": "host",
+    "domain": "domain name",
+    "resolver": "address",
     "file": "file",
     "log_file": "file",
 }
