@@ -308,6 +308,9 @@ def _route(route: model.Route) -> Route:
         kind=kind,
         match=route.conditions(),
         name=route.name or "",
+        split=tuple((route.split or {}).items()),
+        split_by=route.split_by or "",
+        fallback=route.fallback or "",
     )
 
 

@@ -29,6 +29,19 @@ def deal(shares: Sequence[tuple[str, int]]) -> list[str]:
     return [pool for pool, parts in sorted(shares) for _ in range(parts)]
 
 
+def parts_of(weights: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Weights as parts of 100, by largest remainders. A weight above 0 has one part at least."""
+    total = sum(weight for _, weight in weights)
+    exact = [(name, BUCKETS * weight / total) for name, weight in weights if weight]
+    parts = {name: max(int(share), 1) for name, share in exact}
+    for name, _ in sorted(exact, key=lambda each: (int(each[1]) - each[1], each[0])):
+        if sum(parts.values()) < BUCKETS:
+            parts[name] += 1
+    while sum(parts.values()) > BUCKETS:
+        parts[max(parts, key=lambda name: (parts[name], name))] -= 1
+    return list(parts.items())
+
+
 class Split(Generic[P]):
     """The pools of one service, each with its share. `P` is whatever the caller keeps for a pool.
 

@@ -255,6 +255,14 @@ class Route:
     match: Match = Match()
     name: str = ""
     maintenance: Maintenance | None = None  # an operator has ordered it
+    split: tuple[tuple[str, int], ...] = ()  # (service, weight), instead of `service`
+    split_by: str = ""  # what keeps a client at a service: client | header:NAME | cookie:NAME; empty: nothing
+    fallback: str = ""  # the service that serves while no other one can
+
+    def services(self) -> tuple[str, ...]:
+        """The services that its requests may go to."""
+        named = (self.service, *(name for name, _ in self.split), self.fallback)
+        return tuple(dict.fromkeys(name for name in named if name))
 
     def title(self) -> str:
         """Its name, or its host and path, with `=` before an exact path and `~` before a regular expression."""

@@ -239,6 +239,7 @@ class Exchange(Ended):
         self.route_fragment += route.fragment
         if route.total and self.started + route.total < self.ends_at:
             self.ends_at = self.started + route.total
+        service = self.service  # a step may have chosen it
         only = service.split.only
         # The first case is `choose`, inlined for a service with one pool for all traffic.
         self.pool = only if only is not None and service.plain and only.members else service.choose(self)
@@ -471,11 +472,20 @@ class Exchange(Ended):
                     self.answer_with(UNROUTED[NO_ROUTE])
                     return
                 service.in_flight -= 1
-                self.move_to(route.service)
-                self.pool = route.service.choose(self)
+                chosen = route.service if route.choice is None else route.choice.choose(self)
+                self.move_to(chosen)
+                self.pool = chosen.choose(self)
             else:
                 self.pool = service.choose_again(self)
             self._next_lane()
+
+    def choose_service(self, service: LiveService) -> None:
+        """Go to another service than the route's first one, before anything else was done."""
+        former = self.service
+        former.in_flight -= 1
+        former.budget.requests -= 1
+        service.budget.requests += 1
+        self.move_to(service)
 
     def move_to(self, service: LiveService) -> None:
         """Go on by the rules of another service: the route's now, or the same one after a reload."""

@@ -43,6 +43,7 @@ from lb.proxy.rate_table import RateTable
 from lb.proxy.services import LiveConfig, LivePool, LiveRoute, LiveService
 from lb.proxy.stats import Stats
 from lb.proxy.steps import has_steps, steps_of, steps_of_redirect
+from lb.proxy.steps.service_choice import ServiceChoice
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
@@ -173,9 +174,12 @@ class DataPlane:
         """The route with its steps. One that answers by itself has a service of its own, without pools."""
         live = self.live
         service = live.services[route.service] if route.service else LiveService(live, Service("none", ()))
-        steps, rare_steps = steps_of(route, service, live.context)
+        choice = ServiceChoice(route, live) if route.split or route.fallback else None
+        steps, rare_steps = steps_of(route, choice, service, live.context)
         title = route.title() if has_steps(route) else ""
-        return LiveRoute(service, route.max_body, route.total, steps, rare_steps, title)
+        made = LiveRoute(service, route.max_body, route.total, steps, rare_steps, title)
+        made.choice = choice
+        return made
 
     @staticmethod
     def _succeeded(target: Target, names: Renames, free: dict[str, Lane]) -> Lane | None:

@@ -417,6 +417,19 @@ class LiveService:
         pools = [self.pools[name] for name in others]
         return next((pool for pool in pools if _untried(pool, exchange.tried)), None)
 
+    def offers(self) -> bool:
+        """Whether it has a target for a request, of the pools that share the traffic or of the fallback."""
+        only = self.split.only
+        if only is not None and only.members:
+            return True
+        if self.fallback is not None and self.fallback.members:
+            return True
+        for name, parts in self.shares:
+            pool = self.pools.get(name)
+            if parts and pool is not None and pool.members:
+                return True
+        return False
+
     def bound(self) -> int:
         """How many requests may be in flight, where the service is `bounded`."""
         fixed = self.rules.breaker.requests
@@ -451,11 +464,21 @@ class AnswerStep(Step):
         raise NotImplementedError
 
 
+class Chooser(Step):
+    """A step that chooses the service of a request."""
+
+    __slots__ = ()
+
+    def choose(self, exchange: Exchange) -> LiveService:
+        """The service for a request, by what can serve now."""
+        raise NotImplementedError
+
+
 class LiveRoute:
     """A route with its service and its steps at hand. `rare_steps` are the steps for heads with rare fields: Upgrade,
     Expect, Max-Forwards, or a login of the connection."""
 
-    __slots__ = ("counts", "fragment", "fragments", "max_body", "rare_steps", "service", "steps", "total")
+    __slots__ = ("choice", "counts", "fragment", "fragments", "max_body", "rare_steps", "service", "steps", "total")
 
     def __init__(
         self,
@@ -468,6 +491,7 @@ class LiveRoute:
     ) -> None:
         """With a `title`, logs and `lb explain` name the route and the steps that a request met."""
         self.service = service
+        self.choice: Chooser | None = None  # of several services; `service` is the first one, or stands for none
         self.max_body = max_body
         self.total = total or service.rules.timeouts.total
         self.steps = steps

@@ -160,7 +160,11 @@ class CertificateViews:
         found = (route for route in routes if route.host == host)
         signs = {EXACT: "=", REGEX: "~"}
         return [
-            RouteView(host=route.host, path=signs.get(route.kind, "") + route.path, service=route.service or "none")
+            RouteView(
+                host=route.host,
+                path=signs.get(route.kind, "") + route.path,
+                service=" or ".join(route.services()) or "none",
+            )
             for route in found
         ]
 

@@ -173,7 +173,7 @@ class Explanations:
             if id.startswith(f"{service.name}/") and (trial := monitor.on_trial(id))
         ]
         lines += [f"{id}: {trial_text(trial)}" for id, trial in trials[:REASONS]]
-        titles = {route.title() for route in self._state.world.snapshot.routes if route.service == service.name}
+        titles = {route.title() for route in self._state.world.snapshot.routes if service.name in route.services()}
         lines += [
             f"route {title} is in maintenance for {span(time.time() - wish.since)}: its clients get 503"
             for title, wish in self._desired.current.routes.items()

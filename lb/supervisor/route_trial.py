@@ -16,6 +16,7 @@ from lb.core.matching import Asked, Conditions
 from lb.core.networks import in_networks
 from lb.core.paths import readings
 from lb.core.routing import Candidate, host_matches
+from lb.core.shares import parts_of
 from lb.core.targets import EXACT, REGEX, AccessLog, Rotation, Route, Snapshot
 from lb.http.h1.parse import RequestError, host_name, own, read_request, read_request_fields
 from lb.http.h1.serialize import request_lines
@@ -254,6 +255,12 @@ def _name_target(made: Trial, plane: DataPlane, world: World, exchange: Exchange
     made.service, made.pool = exchange.service_name, exchange.pool_name
     rotated = exchange.pool.members
     made.targets = [world.targets[lane.id].id for lane in rotated]
+    route = world.snapshot.routes[made.index]
+    if len(route.split) > 1:
+        shares = ", ".join(f"{name} {parts} %" for name, parts in parts_of(route.split))
+        made.notes.append(f"The route splits its requests: {shares}. This is one of them.")
+    if route.fallback:
+        made.notes.append(f"While no target can serve, requests go to {route.fallback}.")
     transport = _Transport()
     lane = exchange.lane
     if lane is None:

@@ -129,3 +129,13 @@ def test_guards_by_the_clients_address() -> None:
     assert (refused.status, refused.reason, refused.met) == (403, "client_address", ["allow"])
     assert not trial(world, Request("GET", "http://a.org/", client="10.0.0.1")).status
     assert not trial(world, Request("GET", "http://a.org/", ("X-Forwarded-For: 10.0.0.1",))).status
+
+
+def test_a_split_and_a_fallback_are_noted() -> None:
+    text = FILE + "  - {path: /both, split: {s: 3, t: 1}}\n  - {path: /sure, service: s, fallback: t}\n"
+    world = resolve(load_text(text), 1)
+    made = trial(world, Request("GET", "https://a.org/both"))
+    assert made.service in ("s", "t")
+    assert made.notes == ["The route splits its requests: s 75 %, t 25 %. This is one of them."]
+    made = trial(world, Request("GET", "https://a.org/sure"))
+    assert (made.service, made.notes) == ("s", ["While no target can serve, requests go to t."])

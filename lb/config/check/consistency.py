@@ -196,9 +196,13 @@ def _routes(config: Config, known: Known) -> Iterator[Finding]:
             f"Services: {listed(services)}.",
         )
     for index, route in enumerate(config.routes):
-        if route.service is not None and route.service not in services:
-            hint = joined(did_you_mean(route.service, services), f"Services: {listed(services)}.")
-            yield ("routes", index, "service"), f"there is no service {route.service!r}", hint
+        named: list[tuple[Path, str]] = [(("service",), route.service)] if route.service is not None else []
+        named += [(("split", name), name) for name in route.split or ()]
+        named += [(("fallback",), route.fallback)] if route.fallback is not None else []
+        for where, name in named:
+            if name not in services:
+                hint = joined(did_you_mean(name, services), f"Services: {listed(services)}.")
+                yield ("routes", index, *where), f"there is no service {name!r}", hint
         if route.client_certificate and not _verifies_clients(config):
             yield (
                 ("routes", index, "client_certificate"),

@@ -137,7 +137,7 @@ def _doors(config: Config) -> Iterator[Warned]:
 
 
 def _routes(config: Config) -> Iterator[Warned]:
-    reached = {route.service for route in config.route_list()}
+    reached = {name for route in config.route_list() for name in route.services()}
     for name in config.services:
         if name not in reached:
             yield (
@@ -203,7 +203,7 @@ def _requests(at: Path, service: Service, config: Config) -> Iterator[Warned]:
     totals += [
         (("routes", index, "timeout"), route.timeout)
         for index, route in enumerate(config.routes)
-        if route.service == at[-1] and route.timeout
+        if at[-1] in route.services() and route.timeout
     ]
     for path, total in totals:
         allowed = format_duration(total)

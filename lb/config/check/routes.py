@@ -66,12 +66,20 @@ def errors(config: Config, line: Callable[[Path], int]) -> Iterator[tuple[Path, 
 
 
 def _goal(at: Path, route: Route) -> Iterator[tuple[Path, str, str]]:
-    goals = [key for key in ("service", "redirect", "answer") if getattr(route, key) is not None]
+    goals = [key for key in ("service", "split", "redirect", "answer") if getattr(route, key) is not None]
     if not goals:
         yield at, "the route goes nowhere", "Add `service: NAME`, `redirect: {to: URL}` or `answer: {status: 404}`."
     elif len(goals) > 1:
         yield (*at, goals[1]), f"{' and '.join(goals)} are given; a route has one of them", "Remove one."
-    redirect, answer = route.redirect, route.answer
+    redirect, answer, split = route.redirect, route.answer, route.split
+    if split is not None and not any(split.values()):
+        yield (*at, "split"), "no service of the split has a weight above 0", "Write `{SERVICE: 90, OTHER: 10}`."
+    if route.split_by is not None and split is None:
+        yield (*at, "split_by"), "there is no `split` that it would be for", "Remove it."
+    if route.fallback is not None and route.service is None and split is None:
+        yield (*at, "fallback"), "a fallback is for a route with a service", "Remove it."
+    elif route.fallback is not None and route.fallback in (route.service, *(split or ())):
+        yield (*at, "fallback"), f"{route.fallback} gets the requests anyway", "Name another service, or remove it."
     if redirect is not None:
         path: Path = (*at, "redirect")
         if redirect.status not in (301, 302, 303, 307, 308):
@@ -100,7 +108,7 @@ def _steps(at: Path, route: Route) -> Iterator[tuple[Path, str, str]]:
             yield path, f"{what}; each step is an entry of its own", "Write a list: one `- key: value` for each."
             continue
         kind = kinds[0]
-        if route.service is None and kind not in WITHOUT_TARGET:
+        if not route.services() and kind not in WITHOUT_TARGET:
             what = "a redirect" if route.redirect is not None else "an answer"
             yield (*path, kind), f"{kind} changes nothing here: a route with {what} sends no request on", "Remove it."
         changes = step.request_headers or step.response_headers

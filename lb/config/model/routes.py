@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lb.config.model.fields import (
+    Bounds,
+    ClientKey,
     ClientNetwork,
     ConditionValue,
     CookieName,
@@ -21,6 +23,7 @@ from lb.config.model.fields import (
     RoutePath,
     RoutePattern,
     Size,
+    Whole,
 )
 from lb.config.model.section import Section
 from lb.config.model.steps import FixedAnswer, RouteRedirect, Step
@@ -69,7 +72,15 @@ class Route(Section):
     name: Name | None = None
     """Its name, where logs and `lb route test` speak of it. Left out: its host and path."""
     service: Reference | None = None
-    """Name of the service. A route has one of `service`, `redirect` and `answer`."""
+    """Name of the service. A route has one of `service`, `split`, `redirect` and `answer`."""
+    split: dict[Reference, Annotated[Whole, Bounds(0, 1_000_000)]] | None = None
+    """Services and their weights, instead of `service`: `{shop: 95, shop-next: 5}`. Shares are exact to a hundredth.
+    The share of a service that has no target goes to the other ones."""
+    split_by: ClientKey | None = None
+    """What keeps a client at one service of the `split`: `client`, `header:NAME` or `cookie:NAME`. Left out: each
+    request is dealt out anew."""
+    fallback: Reference | None = None
+    """Service that gets the requests while no other one of the route has a target that can serve."""
     redirect: RouteRedirect | None = None
     """Where clients are sent."""
     answer: FixedAnswer | None = None
@@ -126,7 +137,14 @@ class Route(Section):
 
     def goal(self) -> str:
         """Where its requests go."""
+        if self.split is not None:
+            return " and ".join(f"{name} ({weight})" for name, weight in self.split.items())
         return self.service or ("a redirect" if self.redirect is not None else "an answer of its own")
+
+    def services(self) -> list[str]:
+        """The services that its requests may go to."""
+        named = (self.service, *(self.split or ()), self.fallback)
+        return list(dict.fromkeys(name for name in named if name))
 
     def title(self) -> str:
         """Its name, or its host and path; see `core.targets.Route.title`."""

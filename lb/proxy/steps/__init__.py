@@ -29,6 +29,7 @@ from lb.proxy.steps.rate_limit import RateLimitStep
 from lb.proxy.steps.redirect import RedirectStep
 from lb.proxy.steps.request_headers import RequestHeaders
 from lb.proxy.steps.response_headers import ResponseHeaders
+from lb.proxy.steps.service_choice import ServiceChoice
 from lb.proxy.steps.websocket import WebSocketHandshake
 
 if TYPE_CHECKING:
@@ -47,10 +48,14 @@ def has_steps(route: Route) -> bool:
         or route.client_certificate
         or route.max_body
         or route.maintenance
+        or route.split
+        or route.fallback
     )
 
 
-def steps_of(route: Route, service: LiveService, context: Context) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+def steps_of(
+    route: Route, choice: ServiceChoice | None, service: LiveService, context: Context
+) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """The steps of a route: for requests without rare fields, and for requests with one.
 
     What may refuse a request comes before what changes it, and an answer of the route's own comes last.
@@ -61,7 +66,9 @@ def steps_of(route: Route, service: LiveService, context: Context) -> tuple[tupl
     first += (ClientCertificate(),) if route.client_certificate else ()
     first += (BodyLimit(route.max_body),) if route.max_body else ()
     deadline: tuple[Step, ...] = (GrpcDeadline(),) if route.grpc_web else ()  # the step before may have made one
-    last: tuple[Step, ...] = (Overload(),) if service.bounded else ()
+    last: tuple[Step, ...] = () if choice is None else (choice,)
+    if service.bounded or (choice is not None and choice.bounded):
+        last += (Overload(),)
     title = route.title()
     last += tuple([_step(rule, title, context) for rule in route.steps])
     if route.redirect is not None:

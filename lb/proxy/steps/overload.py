@@ -18,6 +18,6 @@ class Overload(Step):
 
     def before(self, exchange: Exchange) -> Reply | None:
         service = exchange.service
-        if service.in_flight > service.bound():
+        if service.bounded and service.in_flight > service.bound():
             return Reply(503, "overload", "the service has as many requests in flight as it may have")
         return None
