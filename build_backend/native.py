@@ -28,7 +28,8 @@ MODULES = {
     ),
     "lb/net/tls": "admission client_hello selection session transport",
     "lb/proxy": (
-        "access_log asked client_stream context crash_counters deadlines exchange front grpc_web lane mirror observers "
+        "access_log asked client_stream context crash_counters deadlines exchange front grpc_web in_flight_table lane "
+        "limit_key mirror observers "
         "private rate_table read_deferral request_values route_fragment sending services stats target_stream tcp tunnel"
     ),
 }

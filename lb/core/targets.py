@@ -175,6 +175,7 @@ RESPONSE_HEADERS = "response_headers"
 ALLOW = "allow"
 DENY = "deny"
 RATE_LIMIT = "rate_limit"
+CONCURRENCY = "concurrency"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,15 @@ class RateLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Concurrency:
+    """How many requests with the same key may be under way."""
+
+    limit: int
+    key: str = "route"  # client | route | header:NAME | cookie:NAME
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class StepRule:
     """One check or change that a route makes. What its fields mean depends on the kind; each kind has a file in
     `proxy.steps`."""
@@ -203,6 +213,7 @@ class StepRule:
     removed: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     rate: RateLimit | None = None
+    concurrency: Concurrency | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lb.http.h1.parse import RequestError
     from lb.http.message import ResponseHead
     from lb.proxy.access_log import Log
+    from lb.proxy.in_flight_table import InFlightTable
     from lb.proxy.observers import Observer
     from lb.proxy.rate_table import RateTable
     from lb.proxy.sending import Sender, Sending
@@ -54,6 +55,7 @@ class Context:
         "date",
         "id_front",
         "id_next",
+        "in_flight",
         "last_reply",
         "last_reply_raw",
         "log",
@@ -79,6 +81,7 @@ class Context:
         seed: int | None,
         stats: Stats,
         rates: RateTable,
+        in_flight: InFlightTable,
     ) -> None:
         self.worker = worker  # its number
         self.loop = loop
@@ -86,6 +89,7 @@ class Context:
         self.rng = random.Random(seed)
         self.stats = stats
         self.rates = rates  # the buckets of rate limits
+        self.in_flight = in_flight  # requests under way of limited routes
         self.challenges: dict[bytes, bytes] = {}  # by path, what a certificate authority expects there
         self.observers: tuple[Observer, ...] = ()
         self.log: Log | None = None

@@ -132,6 +132,7 @@ class Exchange(Ended):
         "context",
         "deadline",
         "ends_at",
+        "in_flight_slots",
         "key",
         "lease",
         "live",
@@ -177,6 +178,7 @@ class Exchange(Ended):
         self.trailers = b""  # of the request, whole lines
         self.target_fragment = self.route_fragment = b""  # of the log's line
         self.answer_steps: Sequence[AnswerStep] = ()  # steps that change the answer
+        self.in_flight_slots: Sequence[int] = ()  # where limits of its route count it
         self.body_may_be_unread = False  # the target may leave the body unread: its connection serves no other request
         self.answered_by_proxy = False  # the proxy answered by itself
         self.tried: list[Lane] | tuple[()] = ()
@@ -1138,6 +1140,9 @@ class Exchange(Ended):
         counts.buckets[bucket] += 1
         if lease is None or self.status >= 500 or self.attempt_log or self.answered_by_proxy or cut or failed:
             stats.eventful(self, counts.tally, seconds)
+        if self.in_flight_slots:
+            for slot in self.in_flight_slots:
+                context.in_flight.leave(slot)
         for observer in context.observers:
             observer.ended(self, seconds)
         if service is not self.live.no_service:

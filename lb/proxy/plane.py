@@ -37,6 +37,7 @@ from lb.proxy.front import Front
 from lb.proxy.h1.client import Downstream
 from lb.proxy.h1.strict_client import StrictDownstream
 from lb.proxy.h2.lane import make_lane
+from lb.proxy.in_flight_table import InFlightTable
 from lb.proxy.lane import Lane
 from lb.proxy.observers import Limits, Mirrors
 from lb.proxy.rate_table import RateTable
@@ -53,7 +54,8 @@ if TYPE_CHECKING:
 
 class DataPlane:
     """One worker's data plane. `alarm` is called at once with what the supervisor should hear before a report;
-    `connector` makes what opens connections to targets; `rates` are the buckets of rate limits, all workers' own."""
+    `connector` makes what opens connections to targets. `rates` and `in_flight` are the tables of limits, which all
+    workers share."""
 
     def __init__(
         self,
@@ -65,9 +67,12 @@ class DataPlane:
         crash_counters: memoryview | None = None,
         connector: Callable[[Context], Connector] = Connector,
         rates: RateTable | None = None,
+        in_flight: InFlightTable | None = None,
     ) -> None:
         self.stats = Stats(crash_counters)
-        self.context = Context(worker, loop, alarm, seed, self.stats, rates or RateTable())
+        self.context = Context(
+            worker, loop, alarm, seed, self.stats, rates or RateTable(), in_flight or InFlightTable()
+        )
         self.connector = connector(self.context)
         self.front = Front()
         self.live = LiveConfig(self.context)

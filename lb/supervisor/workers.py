@@ -58,6 +58,7 @@ from lb.process.channel import (
 from lb.process.guard import Guard
 from lb.proxy import crash_counters, rate_table
 from lb.proxy.crash_counters import NOTHING, Unfinished
+from lb.proxy.in_flight_table import Regions
 from lb.supervisor.totals import Totals
 
 log = logging.getLogger("lb.workers")
@@ -117,6 +118,7 @@ class WorkerProcess:
         self.doomed = False  # it is being killed
         self.rss = 0
         self.crash_counters = -1  # the page of `proxy.crash_counters`
+        self.region = -1  # of `proxy.in_flight_table`
 
     def say(self, message: Message) -> None:
         if self.channel is not None:
@@ -205,6 +207,7 @@ class Workers:
         self._tickets_renewed = time.monotonic()
         self._changed = asyncio.Event()
         self._polls = 0
+        self._regions = Regions()  # of requests under way on limited routes
         self._rates = rate_table.create()  # the buckets of rate limits; every worker has them
         self._settled = False
         self._stopping = False
@@ -519,13 +522,15 @@ class Workers:
         """A new process for a slot, with its sockets and everything that it has to know. Raises OSError."""
         ours, theirs = socket.socketpair()
         our_fds, their_fds = fd_handover.pair()
-        page = crash_counters.create()
+        page, region = crash_counters.create(), self._regions.give()
         told = {
             "number": slot.number,
             "channel": theirs.fileno(),
             "sockets": their_fds.fileno(),
             "crash_counters": page,
             "rates": self._rates,
+            "in_flight": self._regions.fd,
+            "region": region,
             "directory": str(self.directory) if self.directory is not None else "",
         }
         self._starts += 1
@@ -535,7 +540,11 @@ class Workers:
                 "-m",
                 "lb.worker.main",
                 json.dumps(told),
-                pass_fds=(theirs.fileno(), their_fds.fileno(), *(fd for fd in (page, self._rates) if fd >= 0)),
+                pass_fds=(
+                    theirs.fileno(),
+                    their_fds.fileno(),
+                    *(fd for fd in (page, self._rates, self._regions.fd) if fd >= 0),
+                ),
                 env={**MALLOC, **os.environ},
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
@@ -543,6 +552,7 @@ class Workers:
         except BaseException:
             ours.close()
             our_fds.close()
+            self._regions.take_back(region)
             if page >= 0:
                 os.close(page)
             raise
@@ -552,7 +562,7 @@ class Workers:
             theirs.close()
             their_fds.close()
         worker = WorkerProcess(slot.number, process.pid, process)
-        worker.fd_channel, worker.crash_counters = our_fds, page
+        worker.fd_channel, worker.crash_counters, worker.region = our_fds, page, region
         self._processes.append(worker)
         try:
             worker.channel = await Channel.over(ours, lambda message: self._on_message(worker, message), self._wake)
@@ -581,6 +591,7 @@ class Workers:
         if worker not in self._processes:
             return
         self._processes.remove(worker)
+        self._regions.take_back(worker.region)
         left = worker.left()
         self.totals.gone(worker.incarnation, left)
         self._on_gone(worker.number, worker.incarnation)
@@ -786,10 +797,11 @@ class Workers:
         self._close_rates()
 
     def _close_rates(self) -> None:
-        """Workers have the table of rate limits themselves."""
+        """Workers have the tables of limits themselves."""
         rates, self._rates = self._rates, -1
         if rates >= 0:
             os.close(rates)
+        self._regions.close()
 
     def _none_left(self) -> bool:
         return not self._processes and not self._starts

@@ -69,6 +69,7 @@ from lb.process.channel import (
 from lb.process.fd_handover import HandoverSocket, ListenerKey
 from lb.process.guard import Guard
 from lb.proxy.crash_counters import cells as crash_counters_of
+from lb.proxy.in_flight_table import InFlightTable
 from lb.proxy.plane import DataPlane
 from lb.proxy.rate_table import RateTable
 from lb.worker.acceptor import Acceptor
@@ -120,6 +121,7 @@ class Worker:
         crash_counters: int = -1,
         certificates: CertificateStore | None = None,
         rates: int = -1,
+        in_flight: tuple[int, int] = (-1, -1),
     ) -> None:
         self.number = number
         self.loop = loop
@@ -129,6 +131,7 @@ class Worker:
             alarm=self._send,
             crash_counters=crash_counters_of(crash_counters),
             rates=RateTable(rates),
+            in_flight=InFlightTable(*in_flight) if in_flight[1] >= 0 else None,
         )
         self._handshakes = Handshakes(self.plane.stats, lambda text: say(f"worker {number}: {text}"))
         self._admission = Admission(loop)
@@ -617,30 +620,33 @@ def say(text: str) -> None:
         print(f"lb: {text}", file=sys.stderr, flush=True)
 
 
-async def serve(number: int, channel: int, sockets: int, directory: str, crash_counters: int, rates: int) -> None:
-    """Take the descriptors over and serve."""
+async def serve(given: dict[str, Any]) -> None:
+    """Take the descriptors over and serve. (An lb of before has no tables of limits to give.)"""
     loop = asyncio.get_running_loop()
-    worker = Worker(number, loop, Path(directory) if directory else None, crash_counters, rates=rates)
+    worker = Worker(
+        given["number"],
+        loop,
+        Path(given["directory"]) if given["directory"] else None,
+        given["crash_counters"],
+        rates=given.get("rates", -1),
+        in_flight=(given.get("in_flight", -1), given.get("region", -1)),
+    )
     loop.add_signal_handler(signal.SIGTERM, worker.on_signal)
     loop.add_signal_handler(signal.SIGUSR1, worker.reopen)
     for quiet in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR2):  # the supervisor's to handle
         loop.add_signal_handler(quiet, lambda: None)
     if signal.SIGTERM in early_signals.taken():  # (no log is open yet that SIGUSR1 could mean)
         worker.on_signal()
-    taken = socket.socket(fileno=sockets)
+    taken = socket.socket(fileno=given["sockets"])
     taken.setblocking(False)
-    await worker.run(socket.socket(fileno=channel), taken)
+    await worker.run(socket.socket(fileno=given["channel"]), taken)
 
 
 def main() -> None:
     """The process's entry."""
     faulthandler.enable()  # a worker that hangs is ended by SIGABRT, and leaves a trace of where it hung
     given = json.loads(sys.argv[1])
-    # (An lb of before has no table of rate limits to give.)
-    rates = given.get("rates", -1)
-    uvloop.run(
-        serve(given["number"], given["channel"], given["sockets"], given["directory"], given["crash_counters"], rates)
-    )
+    uvloop.run(serve(given))
 
 
 if __name__ == "__main__":

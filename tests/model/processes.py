@@ -217,7 +217,7 @@ class Processes:
         worker.Worker = WatchedWorker  # type: ignore[misc]
         worker.say = lambda text: None
         process = self.new("worker")
-        page, rates = (copies.get(told[name], -1) for name in ("crash_counters", "rates"))
+        shared = {name: copies.get(told[name], -1) for name in ("crash_counters", "rates", "in_flight")}
         if self.dead_on_arrival:
             self.dead_on_arrival -= 1
             self.failures.append(CLOCK.now)
@@ -228,9 +228,9 @@ class Processes:
         if self.fail_first_installs:
             self.fail_first_installs -= 1
             process.fail_installs = 1
-        process.descriptors += [fd for fd in (page, rates) if fd >= 0]
-        numbers = told["number"], copies[told["channel"]], copies[told["sockets"]]
-        process.begin(worker.serve(*numbers, told["directory"], page, rates))
+        process.descriptors += [fd for fd in shared.values() if fd >= 0]
+        ends = {name: copies[told[name]] for name in ("channel", "sockets")}
+        process.begin(worker.serve({**told, **shared, **ends}))
         return process
 
     def _start_successor(self, env: dict[str, str], copies: dict[int, int]) -> Process:

@@ -70,6 +70,7 @@ def warnings(*routes: str, more: str = "") -> list[tuple[int, str, str]]:
         ("{service: s, split_by: client}", "there is no `split`"),
         ("{split: {s: -1}}", "-1 is out of range"),
         ("{service: s, steps: [{rate_limit: {rate: 10}}]}", "is not a rate"),
+        ("{service: s, steps: [{concurrency: {limit: 0}}]}", "0 is out of range"),
         ("{service: s, steps: [{rate_limit: {rate: 0/s}}]}", "is not a rate"),
         ("{service: s, steps: [{rate_limit: {burst: 5}}]}", "rate"),
         ("{service: s, steps: [{rate_limit: {rate: 10/s, key: path}}]}", "'path' is not a key"),

@@ -39,6 +39,7 @@ BY_READER: dict[Any, st.SearchStrategy[Any]] = {
     coerce.read_duration: seconds,
     coerce.read_percent: st.floats(0, 1),
     coerce.read_size: st.integers(1024, 2**40),
+    coerce.read_rate: st.sampled_from([(10, 1.0), (5, 60.0), (1000, 3600.0)]),
     coerce.read_statuses: st.lists(st.integers(100, 599), min_size=1, max_size=4, unique=True).map(
         lambda codes: tuple(sorted((code, code) for code in codes))
     ),
@@ -64,6 +65,7 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "body": texts | st.just("/^ok$/"),
     "hash_key": st.sampled_from(["client", "path", "header:X", "cookie:no"]),
     "client_key": st.sampled_from(["client", "header:X"]),
+    "limit_key": st.sampled_from(["client", "route", "header:x", "cookie:no"]),
     "bind": addresses | st.just("unix:/run/a b.sock"),
     "target": addresses.map(lambda address: f"http://{address}") | st.just("unix:/x"),
     "network": st.sampled_from(["10.0.0.0/8", "fd00::/8"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from random import Random
 
 import pytest
@@ -139,37 +138,18 @@ def test_processes_share_one_table_and_its_secret() -> None:
         os.close(fd)
 
 
-@pytest.mark.timing
-def test_two_processes_at_full_speed_take_no_more_than_the_rate() -> None:
+def test_two_tables_on_one_memory_take_no_more_than_the_rate() -> None:
     fd = rate_table.create()
-    bucket, seconds = TokenBucket(5000, 1.0, 50), 2.0
-    begin = time.monotonic() + 0.2
-
-    def hammer(out: int) -> None:
-        table, passed = RateTable(fd), 0
-        mark = table.mark(b"limit", b"key")
-        while (now := time.monotonic()) < begin + seconds:
-            if now >= begin and table.take(mark, bucket, now) > 0.0:
-                passed += 1
-        os.write(out, b"%d" % passed)
-
-    reads = []
-    for _ in range(2):
-        read, write = os.pipe()
-        if not os.fork():
-            try:
-                hammer(write)
-            finally:
-                os._exit(0)
-        os.close(write)
-        reads.append(read)
-    passed = sum(int(os.read(read, 100)) for read in reads)
-    for read in reads:
-        os.close(read)
-        os.wait()
-    os.close(fd)
-    assert passed <= (5000 * seconds + 50) * 1.05
-    assert passed > 1000, "a busy machine suspends both for most of the time"
+    try:
+        tables, bucket, dice = [RateTable(fd), RateTable(fd)], TokenBucket(5000, 1.0, 50), Random(2)
+        mark, passed, now = tables[0].mark(b"limit", b"key"), 0, 1e6
+        while now < 1e6 + 2.0:
+            now += dice.expovariate(20_000)
+            late = dice.choice((0.0, 0.0, 0.002))  # a request may be older than what another worker has taken since
+            passed += dice.choice(tables).take(mark, bucket, now - late) > 0.0
+        assert passed == pytest.approx(5000 * 2 + 50, abs=2)
+    finally:
+        os.close(fd)
 
 
 def test_random_places_spread_over_the_table() -> None:

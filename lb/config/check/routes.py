@@ -17,6 +17,7 @@ from lb.core.paths import ODD
 from lb.core.routing import AMBIGUOUS, UNREADABLE, Candidate, RouteTable, Spot
 from lb.core.targets import (
     ALLOW,
+    CONCURRENCY,
     DENY,
     EXACT,
     RATE_LIMIT,
@@ -31,7 +32,7 @@ from lb.http.changed_fields import FIXED_IN_ANSWERS, FIXED_IN_REQUESTS
 from lb.http.h1.replies import BODYLESS
 
 #: Steps that have a use on a route which sends no request on.
-WITHOUT_TARGET = frozenset((ALLOW, DENY, RATE_LIMIT, RESPONSE_HEADERS))
+WITHOUT_TARGET = frozenset((ALLOW, CONCURRENCY, DENY, RATE_LIMIT, RESPONSE_HEADERS))
 #: Routes of one host and path that are compared with one another.
 MOST = 200
 

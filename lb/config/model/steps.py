@@ -76,6 +76,22 @@ class RateLimit(Section):
         )
 
 
+class Concurrency(Section):
+    """How many requests may be under way at one time, over all workers. One more gets 503, or 429 where each client,
+    header or cookie has a count of its own."""
+
+    limit: Annotated[Whole, Bounds(1, 1_000_000)]
+    """Requests, and tunnels such as WebSockets."""
+    key: LimitKey = "route"
+    """What has a count of its own, as for `rate_limit`."""
+    dry_run: Flag = False
+    """Only count and log the requests that it would refuse."""
+
+    def value(self) -> core.Concurrency:
+        """Its value for the data plane."""
+        return core.Concurrency(self.limit, self.key, self.dry_run)
+
+
 class Step(Section):
     """One step of a route: an entry has one key."""
 
@@ -99,6 +115,8 @@ class Step(Section):
 
     rate_limit: RateLimit | None = None
     """How often requests may come; more get 429."""
+    concurrency: Concurrency | None = None
+    """How many requests may be under way at one time."""
 
     def kinds(self) -> list[str]:
         """The keys that it has."""
@@ -120,6 +138,8 @@ class Step(Section):
             return core.StepRule(core.REWRITE_HOST, to=self.host)
         if self.rate_limit is not None:
             return core.StepRule(core.RATE_LIMIT, rate=self.rate_limit.value())
+        if self.concurrency is not None:
+            return core.StepRule(core.CONCURRENCY, concurrency=self.concurrency.value())
         changes = self.request_headers or self.response_headers or HeaderChanges()
         kind = core.REQUEST_HEADERS if self.request_headers is not None else core.RESPONSE_HEADERS
         named = tuple(changes.set.items()), tuple(changes.add.items()), tuple(changes.remove)

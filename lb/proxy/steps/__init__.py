@@ -16,6 +16,7 @@ from lb.http.changed_fields import FieldChanges
 from lb.proxy.steps.body_limit import BodyLimit
 from lb.proxy.steps.client_certificate import ClientCertificate
 from lb.proxy.steps.client_networks import ClientNetworks
+from lb.proxy.steps.concurrency import ConcurrencyStep
 from lb.proxy.steps.fixed_answer import FixedAnswer
 from lb.proxy.steps.grpc_deadline import GrpcDeadline
 from lb.proxy.steps.grpc_web import GrpcWeb
@@ -81,6 +82,8 @@ def steps_of(
 def _step(rule: StepRule, route: str, context: Context) -> Step:
     if rule.kind == RATE_LIMIT and rule.rate is not None:
         return RateLimitStep(rule.rate, route, context)
+    if rule.concurrency is not None:
+        return ConcurrencyStep(rule.concurrency, route, context)
     if rule.kind in (ALLOW, DENY):
         return ClientNetworks(rule.kind, rule.networks, rule.kind == ALLOW)
     if rule.kind == REWRITE_HOST:
