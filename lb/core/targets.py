@@ -176,6 +176,7 @@ ALLOW = "allow"
 DENY = "deny"
 RATE_LIMIT = "rate_limit"
 CONCURRENCY = "concurrency"
+BANDWIDTH = "bandwidth"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,14 @@ class Concurrency:
 
 
 @dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """How fast an answer goes to its client: `rate` bytes a second, after `after` bytes at full speed."""
+
+    rate: int
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class StepRule:
     """One check or change that a route makes. What its fields mean depends on the kind; each kind has a file in
     `proxy.steps`."""
@@ -214,6 +223,7 @@ class StepRule:
     networks: tuple[str, ...] = ()
     rate: RateLimit | None = None
     concurrency: Concurrency | None = None
+    bandwidth: Bandwidth | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from lb.proxy.client_stream import ClientStream, PrivateStreams
     from lb.proxy.lane import Lane, Lease
     from lb.proxy.mirror import MirrorClient
+    from lb.proxy.pace import Pace
     from lb.proxy.services import AnswerStep, LiveConfig, LivePool, LiveService
     from lb.proxy.target_stream import TargetStream
 
@@ -139,6 +140,7 @@ class Exchange(Ended):
         "max_body",
         "mirror_client",
         "needs_new_connection",
+        "pace",
         "phase",
         "pool",
         "queued_until",
@@ -165,6 +167,7 @@ class Exchange(Ended):
         self.lease: Lease | None = None  # of the target that is tried, or that has answered
         self.upstream: TargetStream | None = None
         self.tunnel: Tunnel | None = None
+        self.pace: Pace | None = None  # of its answer, where the route limits that
         self.text_reader: TextReader | None = None  # of a body in base64: gRPC-Web
         self.mirror_client: MirrorClient | None = None  # the mirrored copy, or on a copy its own port
         self.body: list[bytes] | None = None  # pieces kept for another try
@@ -689,6 +692,8 @@ class Exchange(Ended):
             self.deadline = now + read if read else inf
             if client.blocked:
                 self.client_blocked()
+            if self.pace is not None:
+                self.pace.sent(len(piece) - framing)
 
     def _is_over_early(self, head: ResponseHead, done: bool, now: float) -> bool:
         """Look at the rare fields of an answer's head. True: it is thrown away, and the request is tried elsewhere."""
@@ -710,8 +715,11 @@ class Exchange(Ended):
         self.client.send_body(piece, done)
         if done:
             self._finish(monotonic())
-        elif self.phase == ANSWERING and self.deadline != inf:
-            self.deadline = self.context.now + self.service.read_time
+        elif self.phase == ANSWERING:
+            if self.deadline != inf:
+                self.deadline = self.context.now + self.service.read_time
+            if self.pace is not None:
+                self.pace.sent(len(piece) - framing)
 
     def on_response_trailers(self, lines: bytes) -> None:
         """The trailer fields of the answer, whole lines: its end."""
@@ -1072,7 +1080,7 @@ class Exchange(Ended):
 
     def client_unblocked(self) -> None:
         """The client takes more again."""
-        if self.upstream is not None:
+        if self.upstream is not None and (self.pace is None or not self.pace.holds):
             self.upstream.resume()
             if self.phase == ANSWERING:
                 read = self.service.read_time
@@ -1140,6 +1148,8 @@ class Exchange(Ended):
         counts.buckets[bucket] += 1
         if lease is None or self.status >= 500 or self.attempt_log or self.answered_by_proxy or cut or failed:
             stats.eventful(self, counts.tally, seconds)
+        if self.pace is not None:
+            self.pace.close()
         if self.in_flight_slots:
             for slot in self.in_flight_slots:
                 context.in_flight.leave(slot)

@@ -71,6 +71,7 @@ def warnings(*routes: str, more: str = "") -> list[tuple[int, str, str]]:
         ("{split: {s: -1}}", "-1 is out of range"),
         ("{service: s, steps: [{rate_limit: {rate: 10}}]}", "is not a rate"),
         ("{service: s, steps: [{concurrency: {limit: 0}}]}", "0 is out of range"),
+        ("{service: s, steps: [{bandwidth: {rate: 10}}]}", "10 is out of range"),
         ("{service: s, steps: [{rate_limit: {rate: 0/s}}]}", "is not a rate"),
         ("{service: s, steps: [{rate_limit: {burst: 5}}]}", "rate"),
         ("{service: s, steps: [{rate_limit: {rate: 10/s, key: path}}]}", "'path' is not a key"),

@@ -20,6 +20,7 @@ from lb.config.model.fields import (
     RedirectTo,
     RoutePath,
     ServerHost,
+    Size,
     Text,
     Whole,
 )
@@ -92,6 +93,19 @@ class Concurrency(Section):
         return core.Concurrency(self.limit, self.key, self.dry_run)
 
 
+class Bandwidth(Section):
+    """How fast an answer goes to its client."""
+
+    rate: Annotated[Size, Bounds(1024)]
+    """Bytes a second."""
+    after: Size = 0
+    """Bytes that go at full speed before."""
+
+    def value(self) -> core.Bandwidth:
+        """Its value for the data plane."""
+        return core.Bandwidth(self.rate, self.after)
+
+
 class Step(Section):
     """One step of a route: an entry has one key."""
 
@@ -117,6 +131,8 @@ class Step(Section):
     """How often requests may come; more get 429."""
     concurrency: Concurrency | None = None
     """How many requests may be under way at one time."""
+    bandwidth: Bandwidth | None = None
+    """How fast each answer goes to its client."""
 
     def kinds(self) -> list[str]:
         """The keys that it has."""
@@ -140,6 +156,8 @@ class Step(Section):
             return core.StepRule(core.RATE_LIMIT, rate=self.rate_limit.value())
         if self.concurrency is not None:
             return core.StepRule(core.CONCURRENCY, concurrency=self.concurrency.value())
+        if self.bandwidth is not None:
+            return core.StepRule(core.BANDWIDTH, bandwidth=self.bandwidth.value())
         changes = self.request_headers or self.response_headers or HeaderChanges()
         kind = core.REQUEST_HEADERS if self.request_headers is not None else core.RESPONSE_HEADERS
         named = tuple(changes.set.items()), tuple(changes.add.items()), tuple(changes.remove)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lb.core.targets import ALLOW, DENY, RATE_LIMIT, REPLACE_PATH, REQUEST_HEADERS, RESPONSE_HEADERS, REWRITE_HOST
 from lb.http.changed_fields import FieldChanges
+from lb.proxy.steps.bandwidth import BandwidthStep
 from lb.proxy.steps.body_limit import BodyLimit
 from lb.proxy.steps.client_certificate import ClientCertificate
 from lb.proxy.steps.client_networks import ClientNetworks
@@ -84,6 +85,8 @@ def _step(rule: StepRule, route: str, context: Context) -> Step:
         return RateLimitStep(rule.rate, route, context)
     if rule.concurrency is not None:
         return ConcurrencyStep(rule.concurrency, route, context)
+    if rule.bandwidth is not None:
+        return BandwidthStep(rule.bandwidth, route, context)
     if rule.kind in (ALLOW, DENY):
         return ClientNetworks(rule.kind, rule.networks, rule.kind == ALLOW)
     if rule.kind == REWRITE_HOST:
