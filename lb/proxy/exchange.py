@@ -5,7 +5,7 @@ by lease). It also knows the worker's `Context` (clock, timers, ids, counters, o
 and no other client. It is the only place that knows of retries. Read from top to bottom, this file is what the proxy
 does:
 
-    1 begin         start()                        route, its steps, pool, lane; or an answer of our own
+    1 begin         start(), go_on()               route, its steps, pool, lane; or an answer of our own
     2 connected     on_connected()                 head and first body piece go out in one write
     3 body up       on_request_body()              relayed as it comes, kept (bounded) for another try
     4 answer        on_interim/response/upgrade()  relayed as it comes; head and first piece in one write
@@ -59,6 +59,7 @@ from lb.http.message import IDEMPOTENT, RequestHead, ResponseHead
 from lb.proxy.context import HEX_PAIRS
 from lb.proxy.crash_counters import BEGUN
 from lb.proxy.crash_counters import OVER as OVER_CELL
+from lb.proxy.hold import WAIT
 from lb.proxy.lane import ABANDONED, COMPLETE
 from lb.proxy.lane import CUT as CUT_OFF
 from lb.proxy.lane import FAILED as FAILED_CALL
@@ -74,10 +75,11 @@ if TYPE_CHECKING:
     from lb.http.grpc_web import TextReader
     from lb.net.tls.session import Established
     from lb.proxy.client_stream import ClientStream, PrivateStreams
+    from lb.proxy.hold import Hold
     from lb.proxy.lane import Lane, Lease
     from lb.proxy.mirror import MirrorClient
     from lb.proxy.pace import Pace
-    from lb.proxy.services import AnswerStep, LiveConfig, LivePool, LiveService
+    from lb.proxy.services import AnswerStep, LiveConfig, LivePool, LiveRoute, LiveService, Step
     from lb.proxy.target_stream import TargetStream
 
 # Phases. Module ints: an enum's member costs a look-up each time.
@@ -89,7 +91,18 @@ AWAITING_EVIDENCE: Final = 4
 ANSWERING: Final = 5
 TUNNELLING: Final = 6
 OVER: Final = 7
-PHASE_NAMES: Final = ("new", "queued", "connecting", "waiting", "awaiting evidence", "answering", "tunnelling", "over")
+HELD: Final = 8
+PHASE_NAMES: Final = (
+    "new",
+    "queued",
+    "connecting",
+    "waiting",
+    "awaiting evidence",
+    "answering",
+    "tunnelling",
+    "over",
+    "held",
+)
 
 #: The answers to requests that no route takes, by the result of `RouteTable.match`.
 UNROUTED: Final = {
@@ -133,6 +146,7 @@ class Exchange(Ended):
         "context",
         "deadline",
         "ends_at",
+        "held_by",
         "in_flight_slots",
         "key",
         "lease",
@@ -140,6 +154,7 @@ class Exchange(Ended):
         "max_body",
         "mirror_client",
         "needs_new_connection",
+        "omits_trailers",
         "pace",
         "phase",
         "pool",
@@ -167,6 +182,7 @@ class Exchange(Ended):
         self.lease: Lease | None = None  # of the target that is tried, or that has answered
         self.upstream: TargetStream | None = None
         self.tunnel: Tunnel | None = None
+        self.held_by: Hold | None = None  # what a step of the route waits for
         self.pace: Pace | None = None  # of its answer, where the route limits that
         self.text_reader: TextReader | None = None  # of a body in base64: gRPC-Web
         self.mirror_client: MirrorClient | None = None  # the mirrored copy, or on a copy its own port
@@ -176,6 +192,7 @@ class Exchange(Ended):
         self.body_bytes = self.max_body = self.bytes_in = self.bytes_out = 0
         self.connected_at = self.first_byte_at = 0.0
         self.replayable = self.body_done = True
+        self.omits_trailers = False  # a step has made sure of fields that the request's trailers must not bring back
         self.needs_new_connection = False  # the next try may not ride a pooled connection
         self.asset_tried = False
         self.trailers = b""  # of the request, whole lines
@@ -238,6 +255,9 @@ class Exchange(Ended):
         for step in route.steps if not (fields.special or fields.upgrade) else route.rare_steps:
             refusal = step.before(self)
             if refusal is not None:
+                if refusal is WAIT:
+                    self._wait_at(route, step)
+                    return
                 route.answered(self, step, refusal.reason)
                 self.answer_with(refusal)
                 return
@@ -251,6 +271,64 @@ class Exchange(Ended):
         if service.mirror is not None and done:
             service.mirror.consider(self)
         self._next_lane()
+
+    def hold(self, work: Hold, within: float) -> Reply:
+        """A step cannot decide yet. It returns this, and `work` calls `go_on` later, within so many seconds."""
+        self.held_by = work
+        self.phase = HELD
+        self.deadline = monotonic() + within
+        return WAIT
+
+    def _wait_at(self, route: LiveRoute, step: Step) -> None:
+        """The step holds the request: remember which ones follow."""
+        work = self.held_by
+        assert work is not None
+        fields = self.received.fields
+        steps = route.steps if not (fields.special or fields.upgrade) else route.rare_steps
+        work.route, work.step, work.rest = route, step, steps[steps.index(step) + 1 :]
+        work.begin()
+
+    def go_on(self, work: Hold, reply: Reply | None) -> None:
+        """The step that held the request has decided: answer, or go on with the steps that follow."""
+        if self.held_by is not work or self.phase != HELD:
+            return  # it has ended meanwhile
+        self.held_by, self.phase, self.deadline = None, NEW, inf
+        route, last = work.route, work.step
+        assert route is not None
+        assert last is not None
+        if reply is None:
+            for step in work.rest:
+                reply = step.before(self)
+                if reply is WAIT:
+                    self._wait_at(route, step)
+                    return
+                if reply is not None:
+                    last = step
+                    break
+        if reply is not None:
+            route.answered(self, last, reply.reason)
+            self.answer_with(reply)
+            return
+        self.route_fragment += route.fragment
+        if route.total:
+            self.ends_at = min(self.ends_at, self.started + route.total)
+        service = self.live.services.get(self.service.name, self.live.no_service)
+        if service is not self.service:  # a reload came meanwhile
+            if service is self.live.no_service:
+                self.answer(503, "no_target", "the service is no longer served")
+                return
+            self.service.in_flight -= 1
+            self.move_to(service)
+        self.pool = service.choose(self)
+        if service.mirror is not None and self.body_done:
+            service.mirror.consider(self)
+        self._next_lane()
+
+    def _let_go(self) -> None:
+        """Nothing waits for the step's decision any more."""
+        work, self.held_by = self.held_by, None
+        if work is not None:
+            work.cancel()
 
     def _meets_challenge(self) -> bool:
         """Answer a certificate authority, before any redirect or route. A path that it did not name passes on."""
@@ -545,7 +623,7 @@ class Exchange(Ended):
         body = self.body
         piece = b"" if not body else body[0] if len(body) == 1 else b"".join(body)
         trailers = self.trailers
-        if trailers and service.omit & OMIT_TRAILERS:
+        if trailers and (service.omit & OMIT_TRAILERS or self.omits_trailers):
             trailers = b""
         if self.body_done or fields.expect_continue:
             self.timer = "response"
@@ -599,7 +677,7 @@ class Exchange(Ended):
             if self.body_bytes > PENDING_LIMIT and not done:
                 self.client.pause()
             return
-        if self.service.omit & OMIT_TRAILERS:
+        if self.service.omit & OMIT_TRAILERS or self.omits_trailers:
             trailers = b""
         upstream.send_body(piece, done and not trailers)
         if trailers:
@@ -987,6 +1065,9 @@ class Exchange(Ended):
         if self.phase == QUEUED:
             self.answer(503, "timeout_queue", "no target had room in time")
             return
+        if self.held_by is not None:
+            self.answer_with(self.held_by.late)
+            return
         self._too_slow()
 
     def _too_slow(self) -> None:
@@ -1004,6 +1085,8 @@ class Exchange(Ended):
         if self.phase not in (OVER, TUNNELLING):
             if self.phase == QUEUED:
                 self.pool.leave(self)
+            elif self.phase == HELD:
+                self._let_go()
             self.status = 499
             self.reason = self.reason or "client_gone"
             self._drop_upstream(False, monotonic())
@@ -1039,6 +1122,8 @@ class Exchange(Ended):
         client = self.client
         if self.phase == QUEUED:
             self.pool.leave(self)
+        elif self.phase == HELD:
+            self._let_go()
         if self.pool is self.live.no_service.no_pool:
             self.pool = self.service.no_pool  # refused before a pool was chosen: its service counts it
         self.reason = reply.reason
