@@ -28,7 +28,8 @@ MODULES = {
     ),
     "lb/net/tls": "admission client_hello selection session transport",
     "lb/proxy": (
-        "access_log asked client_stream context crash_counters deadlines exchange front grpc_web in_flight_table lane "
+        "access_log asked client_stream context crash_counters deadlines exchange front grpc_web hold in_flight_table "
+        "lane "
         "limit_key mirror observers pace "
         "private rate_table read_deferral request_values route_fragment sending services stats target_stream tcp tunnel"
     ),

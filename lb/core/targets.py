@@ -177,6 +177,7 @@ DENY = "deny"
 RATE_LIMIT = "rate_limit"
 CONCURRENCY = "concurrency"
 BANDWIDTH = "bandwidth"
+FAULT = "fault"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,16 @@ class Bandwidth:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault on purpose: a `share` of requests is delayed, answered with the status `abort`, or both."""
+
+    share: float  # of 1
+    until: float  # Unix time
+    delay: float = 0.0  # seconds
+    abort: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class StepRule:
     """One check or change that a route makes. What its fields mean depends on the kind; each kind has a file in
     `proxy.steps`."""
@@ -224,6 +235,7 @@ class StepRule:
     rate: RateLimit | None = None
     concurrency: Concurrency | None = None
     bandwidth: Bandwidth | None = None
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True)

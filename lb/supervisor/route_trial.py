@@ -17,7 +17,7 @@ from lb.core.networks import in_networks
 from lb.core.paths import readings
 from lb.core.routing import Candidate, host_matches
 from lb.core.shares import parts_of
-from lb.core.targets import EXACT, REGEX, AccessLog, Rotation, Route, Snapshot
+from lb.core.targets import EXACT, REGEX, AccessLog, Rotation, Route, Snapshot, StepRule
 from lb.http.h1.parse import RequestError, host_name, own, read_request, read_request_fields
 from lb.http.h1.serialize import request_lines
 from lb.http.message import PROTOCOLS, RequestHead, ResponseHead
@@ -174,7 +174,15 @@ def _snapshot(world: World) -> Snapshot:
         )
         for service in services
     )
-    return replace(made, services=services, rotations=rotations, access_log=AccessLog("off"), files=(), listeners=())
+    routes = tuple(replace(route, steps=tuple(map(_without_fault, route.steps))) for route in made.routes)
+    return replace(
+        made, routes=routes, services=services, rotations=rotations, access_log=AccessLog("off"), files=(), listeners=()
+    )
+
+
+def _without_fault(rule: StepRule) -> StepRule:
+    """Faults on purpose meet requests by chance: none is shown."""
+    return rule if rule.fault is None else replace(rule, fault=replace(rule.fault, share=0.0))
 
 
 def _tried(plane: DataPlane, world: World, request: Request) -> Trial:

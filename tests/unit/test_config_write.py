@@ -39,6 +39,7 @@ BY_READER: dict[Any, st.SearchStrategy[Any]] = {
     coerce.read_duration: seconds,
     coerce.read_percent: st.floats(0, 1),
     coerce.read_size: st.integers(1024, 2**40),
+    coerce.read_moment: st.sampled_from([1.8e9, 1.9e9 + 0.5]),
     coerce.read_rate: st.sampled_from([(10, 1.0), (5, 60.0), (1000, 3600.0)]),
     coerce.read_statuses: st.lists(st.integers(100, 599), min_size=1, max_size=4, unique=True).map(
         lambda codes: tuple(sorted((code, code) for code in codes))
@@ -78,6 +79,8 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
 }
 SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "Rollout.steps": st.sampled_from([[100], [1, 100], [5, 25, 50, 100]]),
+    "Fault.abort": st.sampled_from([400, 503, 599]),
+    "Fault.delay": st.sampled_from([0.5, 2.0]),
     "FixedAnswer.status": st.sampled_from([200, 204, 599]),
     "Retries.statuses": st.lists(st.sampled_from([502, 503, 504]), max_size=3),
 }

@@ -20,6 +20,7 @@ from lb.core.targets import (
     CONCURRENCY,
     DENY,
     EXACT,
+    FAULT,
     RATE_LIMIT,
     REGEX,
     REQUEST_HEADERS,
@@ -32,7 +33,7 @@ from lb.http.changed_fields import FIXED_IN_ANSWERS, FIXED_IN_REQUESTS
 from lb.http.h1.replies import BODYLESS
 
 #: Steps that have a use on a route which sends no request on.
-WITHOUT_TARGET = frozenset((ALLOW, CONCURRENCY, DENY, RATE_LIMIT, RESPONSE_HEADERS))
+WITHOUT_TARGET = frozenset((ALLOW, CONCURRENCY, DENY, FAULT, RATE_LIMIT, RESPONSE_HEADERS))
 #: Routes of one host and path that are compared with one another.
 MOST = 200
 
@@ -112,6 +113,8 @@ def _steps(at: Path, route: Route) -> Iterator[tuple[Path, str, str]]:
         if not route.services() and kind not in WITHOUT_TARGET:
             what = "a redirect" if route.redirect is not None else "an answer"
             yield (*path, kind), f"{kind} changes nothing here: a route with {what} sends no request on", "Remove it."
+        if step.fault is not None and not step.fault.delay and step.fault.abort is None:
+            yield (*path, kind), "the fault does nothing", "Add `delay`, `abort`, or both."
         changes = step.request_headers or step.response_headers
         if changes is None:
             continue

@@ -141,6 +141,11 @@ def read_percent(value: object) -> object:
     return value if _number(value) else parsed(units.parse_percent, _spelled(value, "a percentage"))
 
 
+def read_moment(value: object) -> object:
+    """Python numbers are Unix time; the file writes a date with its zone."""
+    return value if isinstance(value, float) else parsed(units.parse_moment, _spelled(value, "a moment"))
+
+
 def read_rate(value: object) -> object:
     """Python tuples are (number, seconds) already."""
     return value if isinstance(value, tuple) else parsed(units.parse_rate, _spelled(value, "a rate"))

@@ -90,6 +90,12 @@ Rate = Annotated[
     PlainSerializer(units.format_rate, return_type=str),
     _schema(units.RATE_PATTERN, examples=["10/s", "5/m"]),
 ]
+Moment = Annotated[
+    float,
+    BeforeValidator(coerce.read_moment),
+    PlainSerializer(units.format_moment, return_type=str),
+    _schema(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ].*", examples=["2026-12-24T00:00:00Z"]),
+]
 _ONE_STATUS = {"type": "string", "pattern": f"^(?:{units.STATUS_PATTERN})$"}
 _STATUS_NUMBER = {"type": "integer", "minimum": 100, "maximum": 599}
 Statuses = Annotated[

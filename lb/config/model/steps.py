@@ -10,12 +10,15 @@ from lb.config.model.fields import (
     AnswerStatus,
     Bounds,
     ClientNetwork,
+    Duration,
     Flag,
     HeaderName,
     HeaderTemplate,
     HeaderValue,
     LimitKey,
+    Moment,
     Name,
+    Percent,
     Rate,
     RedirectTo,
     RoutePath,
@@ -106,6 +109,24 @@ class Bandwidth(Section):
         return core.Bandwidth(self.rate, self.after)
 
 
+class Fault(Section):
+    """A fault on purpose, for drills: a share of the requests is delayed, answered by lb, or both. Log and metrics mark
+    them."""
+
+    percent: Percent
+    """Share of the requests."""
+    until: Moment
+    """When it ends by itself: `2026-12-24T00:00:00Z`."""
+    delay: Annotated[Duration, Bounds(0, 300)] = 0.0
+    """Wait before the request goes on, or is answered."""
+    abort: Annotated[Whole, Bounds(400, 599)] | None = None
+    """Status that lb answers with, 400 to 599."""
+
+    def value(self) -> core.Fault:
+        """Its value for the data plane."""
+        return core.Fault(self.percent, self.until, self.delay, self.abort or 0)
+
+
 class Step(Section):
     """One step of a route: an entry has one key."""
 
@@ -133,6 +154,8 @@ class Step(Section):
     """How many requests may be under way at one time."""
     bandwidth: Bandwidth | None = None
     """How fast each answer goes to its client."""
+    fault: Fault | None = None
+    """A fault on purpose, for drills."""
 
     def kinds(self) -> list[str]:
         """The keys that it has."""
@@ -156,6 +179,8 @@ class Step(Section):
             return core.StepRule(core.RATE_LIMIT, rate=self.rate_limit.value())
         if self.concurrency is not None:
             return core.StepRule(core.CONCURRENCY, concurrency=self.concurrency.value())
+        if self.fault is not None:
+            return core.StepRule(core.FAULT, fault=self.fault.value())
         if self.bandwidth is not None:
             return core.StepRule(core.BANDWIDTH, bandwidth=self.bandwidth.value())
         changes = self.request_headers or self.response_headers or HeaderChanges()

@@ -10,6 +10,7 @@ Outside its scope: bounds. Each field states its own.
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 
 _UNITS = {
@@ -47,6 +48,7 @@ DURATIONS_ALLOWED = "a number with its unit, such as 250ms, 2s, 1m or 1h30m"
 SIZES_ALLOWED = "a number with its unit, such as 64KiB or 10MiB, or a number of bytes"
 PERCENTS_ALLOWED = "a percentage, such as 20% or 0.5%"
 RATES_ALLOWED = "a number for each second, minute, hour or day, such as 10/s, 5/m or 1000/h"
+MOMENTS_ALLOWED = "a date and time with its zone, such as 2026-12-24T00:00:00Z"
 STATUS_ALLOWED = "status codes and ranges, such as 200, 200-299 or 200-299,304"
 
 #: Longest duration that makes sense; also keeps sums of them exact in a float.
@@ -154,6 +156,24 @@ def format_rate(rate: tuple[int, float]) -> str:
 def _meant_rate(text: str) -> str:
     match = re.fullmatch(r"([1-9][0-9]*)(?:r?/| per )(s|m|h|d)[a-z]*", text.strip().lower().replace("/ ", "/"))
     return f"{match[1]}/{match[2]}" if match else ""
+
+
+# --- moments ---------------------------------------------------------------------------------------------------------
+
+
+def parse_moment(text: str) -> float:
+    """Unix time."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise Unreadable(f"{text!r} is not a moment", MOMENTS_ALLOWED) from None
+    if moment.tzinfo is None:
+        raise Unreadable(f"{text!r} names no time zone", MOMENTS_ALLOWED, f"{text}Z" if "T" in text else "")
+    return moment.timestamp()
+
+
+def format_moment(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
 
 
 # --- shares ----------------------------------------------------------------------------------------------------------

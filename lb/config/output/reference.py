@@ -30,6 +30,7 @@ _KINDS: dict[str, str] = {
     "read_duration": "duration",
     "read_size": "size",
     "read_rate": "rate",
+    "read_moment": "date and time",
     "read_percent": "percentage",
     "read_statuses": "statuses",
     "read_quorum": "percentage or number",

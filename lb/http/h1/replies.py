@@ -88,7 +88,8 @@ def response_of(
 
 
 def _payload(status: int, text: str, request_id: bytes) -> bytes:
-    body = f"{status} {REASONS[status].decode()}: {text}\n"
+    reason = REASONS.get(status, b"").decode()
+    body = f"{status} {reason}: {text}\n" if reason else f"{status}: {text}\n"
     if request_id:
         body += f"request id: {request_id.decode('latin-1')}\n"
     return body.encode("latin-1", "replace")

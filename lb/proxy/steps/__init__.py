@@ -18,6 +18,7 @@ from lb.proxy.steps.body_limit import BodyLimit
 from lb.proxy.steps.client_certificate import ClientCertificate
 from lb.proxy.steps.client_networks import ClientNetworks
 from lb.proxy.steps.concurrency import ConcurrencyStep
+from lb.proxy.steps.fault import FaultStep
 from lb.proxy.steps.fixed_answer import FixedAnswer
 from lb.proxy.steps.grpc_deadline import GrpcDeadline
 from lb.proxy.steps.grpc_web import GrpcWeb
@@ -85,6 +86,8 @@ def _step(rule: StepRule, route: str, context: Context) -> Step:
         return RateLimitStep(rule.rate, route, context)
     if rule.concurrency is not None:
         return ConcurrencyStep(rule.concurrency, route, context)
+    if rule.fault is not None:
+        return FaultStep(rule.fault, route, context)
     if rule.bandwidth is not None:
         return BandwidthStep(rule.bandwidth, route, context)
     if rule.kind in (ALLOW, DENY):
