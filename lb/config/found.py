@@ -33,32 +33,52 @@ from lb.core.targets import TlsClient
 _AT: Path = ("services", "found", "pools", "found", "targets")
 
 
-def with_found(world: World, place: Place, found: Iterable[tuple[Found, int]]) -> World:
+#: Endpoints that were made of a world before, by what they were made of.
+Made = dict[tuple[Place, Found, int], Endpoint]
+
+
+def with_found(world: World, place: Place, found: Iterable[tuple[Found, int]], made: Made | None = None) -> World:
     """The world in which a pool has these endpoints, with these weights, beside the ones of the file.
 
-    An endpoint at an address that the file names is left out: the file's settings count.
+    An endpoint at an address that the file names is left out: the file's settings count. `made`: endpoints of the same
+    world, so that one that is found again is not made again; new ones are added.
     """
     service, pool = place
     own = world.endpoints(service, pool)
     taken = {each.target.id for each in own}
-    more = (_endpoint(world, service, pool, each, weight) for each, weight in found)
-    return world.with_endpoints(service, pool, (*own, *(each for each in more if each.target.id not in taken)))
+    known = made if made is not None else {}
+    more: list[Endpoint] = []
+    alike: dict[tuple[bool, bool], Endpoint] = {}  # an example of those without settings of their own, by protocol
+    for each, weight in found:
+        key = place, each, weight
+        one = known.get(key)
+        if one is None:
+            one = known[key] = _endpoint(world, service, pool, each, weight, alike)
+        if one.target.id not in taken:
+            more.append(one)
+    return world.with_endpoints(service, pool, (*own, *more))
 
 
-def _endpoint(world: World, service: str, pool: str, found: Found, weight: int) -> Endpoint:
-    made = endpoint(world.config, service, pool, _target(found.url, found.settings))
-    tls, checks = made.target.tls, made.checks
-    known = world.found_tls
-    return Endpoint(
-        replace(made.target, weight=weight, tls=known.get(tls, tls) if tls is not None else None),
-        replace(
-            checks,
-            readiness=_with_digests(checks.readiness, known),
-            liveness=_with_digests(checks.liveness, known) if checks.liveness is not None else None,
+def _endpoint(
+    world: World, service: str, pool: str, found: Found, weight: int, alike: dict[tuple[bool, bool], Endpoint]
+) -> Endpoint:
+    address = parse_target(found.url)
+    example = None if found.settings else alike.get((address.tls, address.http2))
+    if example is not None:  # thousands share one value of their checks
+        id = f"{service}/{pool}/{address.text}"
+        return replace(
+            example, target=replace(example.target, id=id, host=address.host, port=address.port, weight=weight)
         )
-        if known
-        else checks,
-    )
+    made = endpoint(world.config, service, pool, _target(found.url, found.settings))
+    target, checks, known = replace(made.target, weight=weight), made.checks, world.found_tls
+    if known:
+        target = replace(target, tls=known.get(target.tls, target.tls) if target.tls is not None else None)
+        liveness = checks.liveness and _with_digests(checks.liveness, known)
+        checks = replace(checks, readiness=_with_digests(checks.readiness, known), liveness=liveness)
+    one = Endpoint(target, checks)
+    if not found.settings:
+        alike[address.tls, address.http2] = one
+    return one
 
 
 def _with_digests(spec: CheckSpec, known: Mapping[TlsClient, TlsClient]) -> CheckSpec:

@@ -149,7 +149,7 @@ def _distinct(found: Iterable[Found]) -> tuple[Found, ...]:
 class Debounce:
     """When changes that come in a burst are put in force: after a quiet moment, and within a bounded time."""
 
-    def __init__(self, quiet: float = 0.1, longest: float = 1.0) -> None:
+    def __init__(self, quiet: float = 0.05, longest: float = 1.0) -> None:
         self._quiet = quiet
         self._longest = longest
         self._first: float | None = None

@@ -14,6 +14,10 @@ def source_of(settings: Discover) -> Source:
         from lb.discovery.dns import DnsSource
 
         return DnsSource(settings.dns)
+    if settings.docker is not None:
+        from lb.discovery.docker import DockerSource
+
+        return DockerSource(settings.docker)
     from lb.discovery.file import FileSource
 
     assert settings.file is not None  # `config.check` allows no other case

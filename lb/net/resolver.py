@@ -131,7 +131,7 @@ class Resolver:
             self._on_change(host)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32_768)
 def literal(host: str, port: int) -> Place | None:
     """The place of a host that is an IP address already."""
     try:

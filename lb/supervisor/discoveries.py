@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from lb.config.found import with_found
+from lb.config.found import Made, with_found
 from lb.config.model.config import Config
 from lb.config.model.discovery import Discover
 from lb.config.resolve import World
@@ -122,6 +122,10 @@ class Discoveries:
         self._watched: dict[Place, Watched] = {}
         self._stored: dict[Place, tuple[Found, ...]] = {}
         self._in_force: InForce = {}
+        #: The newest result of `world`: what it was made of, the endpoints in it, and itself.
+        self._made_of = self._whole = state.file_world
+        self._made_with: InForce | None = None
+        self._made: Made = {}
         self._debounce = Debounce()
         self._wake = asyncio.Event()
         self._begun = False
@@ -136,17 +140,24 @@ class Discoveries:
         """Take the members that were stored before a restart. Blocks."""
         self._stored = self._store.read()
 
-    def world(self, world: World) -> tuple[World, InForce]:
+    def world(self, file_world: World) -> tuple[World, InForce]:
         """A file's world with the targets that are found, and what of each source is in it."""
-        in_force: dict[Place, tuple[int, int]] = {}
-        for place, settings, _ in _pools(world.config):
-            known = self._known(place, settings, world.config)
-            if known is None:
-                known = self._restored(place, settings)
-            in_force[place] = known.version, known.level
-            if known.members.all:
-                world = with_found(world, place, weighed(known.members, known.level))
-        return world, in_force
+        sources = {
+            place: self._known(place, settings, file_world.config) or self._restored(place, settings)
+            for place, settings, _ in _pools(file_world.config)
+        }
+        in_force = {place: (each.version, each.level) for place, each in sources.items()}
+        again = file_world is self._made_of
+        if again and in_force == self._made_with:
+            return self._whole, in_force
+        made, used, whole = self._made if again else {}, Made(), file_world
+        for place, each in sources.items():
+            found = weighed(each.members, each.level)
+            used |= {key: made[key] for one in found if (key := (place, *one)) in made}
+            if found:
+                whole = with_found(whole, place, found, used)
+        self._made_of, self._made_with, self._made, self._whole = file_world, in_force, used, whole
+        return whole, in_force
 
     def _known(self, place: Place, settings: Discover, config: Config) -> Watched | None:
         """The source of a pool of `config`: its own, or the same source of a pool that has another name there."""

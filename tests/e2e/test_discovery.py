@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.dns_server import DnsServer
+from tests.support.docker_engine import Engine
 from tests.support.eventually import eventually
 from tests.support.stage import Backend, Lb, Load, Stage, ask
 
@@ -257,3 +258,36 @@ def test_services_have_ports_weights_and_stand_by(stage: Stage, dns: DnsServer) 
     second.toggle()
     eventually(lambda: b"reserve" in ask(f"{lb.url}/greeting").body, what="the reserve serves")
     assert versions(lb) == {"reserve"}
+
+
+# --- Docker ----------------------------------------------------------------------------------------------------------
+
+
+def test_containers_come_stop_and_the_engine_goes(stage: Stage) -> None:
+    one, two, three = stage.backend("one"), stage.backend("two"), stage.backend("three")
+    with Engine(stage.folder / "docker.sock") as engine:
+        first = engine.run("one", port=one.port)
+        engine.run("two", port=two.port)
+        text = (
+            "listeners: [127.0.0.1:0]\nadmin: {bind: 127.0.0.1:0}\nstate_dir: ./state\naccess_log: off\n"
+            "services:\n  web:\n"
+            f"    pools: {{main: {{discover: {{docker: {{label: pool=main, socket: '{engine.url}'}}}}}}}}\n"
+            f"    readiness: {CHECK}\n"
+        )
+        lb = stage.start(stage.file(text))
+        eventually(lambda: ready(lb, one, two), what="both are ready")
+        with Load(lb.url, 4) as load:
+            engine.run("three", port=three.port)
+            eventually(lambda: ready(lb, one, two, three), what="the third is ready")
+            engine.kill(first)
+            eventually(lambda: ready(lb, two, three), what="the first gets nothing more")
+            one.kill()
+            engine.stop()
+            eventually(lambda: pool(lb)["discovery"]["error"], what="status says so")  # type: ignore[index]
+            before = load.count
+            eventually(lambda: load.count > before + 200, what="requests go on")
+            assert ready(lb, two, three)
+            engine.start()
+            eventually(lambda: pool(lb)["discovery"]["up"], what="it is heard again")  # type: ignore[index]
+        assert not load.failed, load.failed
+        assert "container" not in str(pool(lb)["discovery"]["problems"])  # type: ignore[index]

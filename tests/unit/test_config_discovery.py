@@ -58,6 +58,8 @@ def test_servers_have_a_port_or_the_usual_one() -> None:
             "0.0.0.0:53 is every address, and no server's",
         ),
         ("discover: {dns: {name: a.test, port: 1, type: TXT}}", "'TXT' is not one of the choices"),
+        ("discover: {docker: {label: ''}}", "label: the text is empty"),
+        ("discover: {docker: {label: a, socket: /run/docker.sock}}", "is not the address of an engine"),
         ("discover: {dsn: {name: a.test}}", "unknown key 'dsn'"),
     ],
 )

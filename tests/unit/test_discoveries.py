@@ -88,7 +88,8 @@ class Scene:
         return discoveries
 
     def use(self, discoveries: Discoveries, config: Config, renames: Renames = NONE) -> None:
-        self.state.file_world = load_world(config)
+        if config is not self.state.file_world.config:
+            self.state.file_world = load_world(config)
         self.world, in_force = discoveries.world(self.state.file_world)
         discoveries.configure(config, renames, in_force)
 
@@ -132,6 +133,19 @@ async def test_a_burst_of_answers_is_put_in_force_once(scene: Scene) -> None:
         scene.say(found(*range(1, last + 1)))
     await eventually(lambda: scene.targets() == list(range(1, 20)))
     assert scene.applied == 1
+
+
+async def test_targets_that_are_found_again_are_not_made_again(scene: Scene) -> None:
+    """Of thousands one changes."""
+    await scene.begin()
+    scene.say(found(1, 2))
+    await eventually(lambda: scene.targets() == [1, 2])
+    before = scene.world.targets["web/main/10.0.0.1:80"]
+    scene.say(found(1, 2, 3))
+    await eventually(lambda: scene.targets() == [1, 2, 3])
+    assert scene.world.targets["web/main/10.0.0.1:80"] is before
+    checks = {id(each.readiness) for each in scene.world.checks.values()}
+    assert len(checks) <= 2
 
 
 async def test_an_answer_that_says_the_same_changes_nothing(scene: Scene) -> None:

@@ -90,7 +90,7 @@ def parse_bind(text: str) -> Address:
     return Address(host, port)
 
 
-@lru_cache(maxsize=8192)  # each is read by the model, the consistency rules and `resolve`
+@lru_cache(maxsize=32_768)  # each is read by the model, the consistency rules and `resolve`
 def parse_target(text: str) -> Address:
     if text.startswith("unix:"):
         return Address(_unix(text, TARGETS_ALLOWED), 0)

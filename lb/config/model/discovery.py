@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from lb.config.model.fields import Bounds, Domain, FilePath, Period, Resolver, Whole
+from pydantic import AfterValidator
+
+from lb.config.model import validators
+from lb.config.model.fields import Bounds, Domain, EngineUrl, FilePath, Period, Resolver, Whole, Word
 from lb.config.model.section import Section
 
 
@@ -35,12 +38,31 @@ class Dns(Section):
         return self.type or ("SRV" if self.name.startswith("_") else "A+AAAA")
 
 
+class Docker(Section):
+    """Running containers with a label, of a Docker engine or one that speaks its API."""
+
+    label: Annotated[Word, AfterValidator(validators.not_empty)]
+    """Which containers: `NAME=VALUE`, or the name of a label alone. Their labels `lb.port`, `lb.weight`, `lb.network`
+    and `lb.check` (the path of an HTTP check) say more."""
+    socket: EngineUrl = "unix:///var/run/docker.sock"
+    """The engine's API: `unix:///PATH` or `http://host:port`. Whoever can use it is root on the engine's machine."""
+    port: Annotated[Whole, Bounds(1, 65535)] | None = None
+    """Port of the containers without a label `lb.port`. Left out: the one port that a container exposes."""
+    network: Word = ""
+    """The network whose address is used. `host`: the containers are in the host's network, at 127.0.0.1. Left out: the
+    only network that a container is in."""
+    scheme: Literal["http", "https", "h2c", "h2"] = "http"
+    """How the containers are spoken to, as in a target's URL."""
+
+
 class Discover(Section):
     """A source of targets: one of these. What it names is probed as any target, and gets requests after its first
     passed check. A source that does not answer changes nothing."""
 
     dns: Dns | None = None
     """The addresses of a name in DNS."""
+    docker: Docker | None = None
+    """Containers of a Docker engine."""
     file: FilePath | None = None
     """A file, or a directory of files, that holds what `targets` does: a list, or a mapping with `targets`, in YAML or
     JSON. It is read again when it changes. Replace it by a rename."""
@@ -57,4 +79,6 @@ class Discover(Section):
         """The source, for people."""
         if self.dns is not None:
             return f"dns {self.dns.name}"
+        if self.docker is not None:
+            return f"docker {self.docker.label}"
         return f"file {self.file}"

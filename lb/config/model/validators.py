@@ -266,6 +266,13 @@ def domain(value: str) -> str:
     return name
 
 
+def engine(value: str) -> str:
+    """The address of a Docker engine."""
+    if not re.fullmatch(r"unix:///[^\0]+|http://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}", value):
+        refuse(f"{value!r} is not the address of an engine", "unix:///PATH or http://host:port")
+    return value
+
+
 def resolver(value: str) -> str:
     """`host:port` of a DNS server; its port is 53 where none is given."""
     with_port = value if value.rpartition(":")[2].isdigit() else f"{value}:53"

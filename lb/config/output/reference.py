@@ -60,6 +60,7 @@ _KINDS: dict[str, str] = {
     "server_host": "host",
     "domain": "domain name",
     "resolver": "address",
+    "engine": "URL",
     "file": "file",
     "log_file": "file",
 }

@@ -8,6 +8,17 @@ const FEW = 24; // targets that are all shown at once
 const PAGE = 20; // targets on one page of a larger pool
 const CELL = 12; // pixels of a mark in the picture, with its gap
 
+/** Where the targets are found, and what is wrong with that. */
+function sourceText({ source, named, error, problems, last_success, kept }) {
+  const answered = last_success ? `, ${age(Date.now() / 1000 - last_success)} ago` : "";
+  return [
+    `Found by ${source}: ${many(named, "target")}${answered}.`,
+    error && `▲ It does not answer, and its targets stay: ${error}`,
+    ...problems.map((problem) => `▲ A part of it cannot be used: ${problem}`),
+    kept.length > 0 && `▲ ${many(kept.length, "target")} that it no longer names ${kept.length === 1 ? "is" : "are"} kept.`,
+  ].filter(Boolean).join(" ");
+}
+
 export class PoolView {
   constructor(page, service, pool, open) {
     this.page = page;
@@ -25,13 +36,14 @@ export class PoolView {
     this.states = make("div", { class: "row states", role: "group", "aria-label": "Show only targets that are" });
     this.picture = make("canvas", { class: "picture", role: "img", "aria-label": "No target yet" });
     this.hint = make("p", { class: "muted hint" });
+    this.source = make("p", { class: "muted hint" });
     this.rows = make("tbody");
     this.counted = make("span", { class: "muted", role: "status" });
     this.earlier = make("button", { type: "button", onclick: () => this.#turn(-1) }, "‹ Previous");
     this.later = make("button", { type: "button", onclick: () => this.#turn(1) }, "Next ›");
     this.pager = make("div", { class: "row pager" }, this.counted, this.earlier, this.later);
     const column = (text, kind = "num", long = "") => make("th", { scope: "col", class: kind }, long ? make("abbr", { title: long }, text) : text);
-    this.body.append(this.states, this.picture, this.hint, make("div", { class: "wide" }, make("table", {},
+    this.body.append(this.source, this.states, this.picture, this.hint, make("div", { class: "wide" }, make("table", {},
       make("caption", { class: "hidden-text" }, `Targets of ${service.name}/${pool.name}`),
       make("thead", {}, make("tr", {}, column("State", ""), column("Target", ""), column("Since"), column("Share", "num extra"),
         column("Weight", "num extra"), column("In flight", "num extra"), column("Req/s", "num", "Requests per second"), column("Errors"),
@@ -46,6 +58,12 @@ export class PoolView {
     this.pool = pool;
     this.filter = filter;
     show(this.active, pool.active);
+    const source = pool.discovery;
+    show(this.source, Boolean(source));
+    if (source) {
+      attribute(this.source, "class", source.error || source.kept.length ? "message warn" : "muted hint");
+      say(this.source, sourceText(source));
+    }
     const all = pool.targets.length;
     const sick = pool.targets.some((target) => !target.serves && target.weight > 0);
     const facts = [
