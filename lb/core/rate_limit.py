@@ -10,12 +10,15 @@ from __future__ import annotations
 from math import ceil
 from typing import Final
 
+from lb.core.native import mypyc_attr
+
 #: Seconds of rounding that are forgiven: sums of small intervals on a machine that has run for years.
 _ROUNDING: Final = 1e-6
 #: Seconds that one worker's requests may be older than another one's when they take their tokens.
 _SKEW: Final = 10.0
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TokenBucket:
     """`number` tokens come in `seconds`, and `burst` of them are kept at most."""
 

@@ -35,11 +35,12 @@ FULL: Final = -2
 
 
 class InFlightTable:
-    """The table in one worker, whose region is `region`. Without a descriptor it is private memory."""
+    """The table in one worker, whose region is `region`. Without a descriptor it is private memory. Of the sets only
+    the first `sets` are used."""
 
-    __slots__ = ("_cells", "_memory", "_mine", "_secret")
+    __slots__ = ("_cells", "_memory", "_mine", "_secret", "_sets")
 
-    def __init__(self, fd: int = -1, region: int = 0) -> None:
+    def __init__(self, fd: int = -1, region: int = 0, sets: int = SETS) -> None:
         self._memory = memoryview(mmap.mmap(fd, SIZE))
         if fd < 0:
             self._memory[:SECRET] = os.urandom(SECRET)
@@ -48,6 +49,7 @@ class InFlightTable:
         if fd < 0:
             self._cells[SECRET // 8] = region + 1
         self._mine = region
+        self._sets = sets
 
     def mark(self, limit: bytes, key: bytes) -> int:
         """What stands for a key of a limit in the table; never 0."""
@@ -59,7 +61,7 @@ class InFlightTable:
 
         Two workers that count the last one within the same microsecond may both pass.
         """
-        memory, place = self._memory, HEAD + (mark >> 1) % SETS * (2 * _HALF.size)
+        memory, place = self._memory, HEAD + (mark >> 1) % self._sets * (2 * _HALF.size)
         total, own = 0, -1
         regions: int = self._cells[SECRET // 8]
         for region in range(regions):

@@ -1,8 +1,9 @@
 """RateTable: the buckets of all rate limits, in a piece of memory that all workers have (memfd_create(2)).
 
-A bucket is one number (`core.rate_limit`), so a request reads it and writes it, and no worker waits for another one.
-Two workers that do so within the same tenth of a microsecond count one request for two. A worker that is suspended
-between both gives back what other ones took meanwhile. Both are rare, and far below a hundredth of what passes.
+A bucket is one number, the time at which it is full again (`core.rate_limit`). Here it is a base, and the tokens that
+each worker process has ever taken, in a column of its own. So a process writes its own column alone, and reads all of
+them: no token is lost, also when a process is suspended in the middle, and none waits for another one. The base is
+written when a full bucket is used again, and counts from what was taken by then.
 
 The table has `SETS` sets of `WAYS` slots. A key has its set by a hash with a secret, so no client chooses its place. A
 slot whose bucket is full again is free. If a set has no free slot, the bucket that is full soonest gives way, and is
@@ -13,73 +14,84 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import tempfile
 from hashlib import blake2b
 from typing import Final
 
 from lb.core.rate_limit import TokenBucket
+from lb.proxy.in_flight_table import REGIONS
 
 SETS: Final = 1 << 14
 WAYS: Final = 8
-#: Looks at a bucket that other workers take from at the same moment.
-TRIES: Final = 4
-#: Bytes of the secret, at the table's beginning, and of all before the first slot.
+#: Bytes of the secret, at the table's beginning. After it comes the number of columns that have ever been used.
 SECRET: Final = 32
-HEAD: Final = 64
-#: Two numbers of eight bytes for a slot: the key's mark, and the time at which its bucket is full. Pages that no key
+#: In numbers of eight bytes: what comes before the first set; one set, with marks, times and bases of its slots; and a
+#: column. A time is when the bucket is full again as the last process saw it: by it slots are free. Pages that no key
 #: uses take no memory.
-SIZE: Final = HEAD + SETS * WAYS * 16
+HEAD: Final = 8
+SET: Final = 3 * WAYS
+COLUMNS: Final = HEAD + SETS * SET
+COLUMN: Final = SETS * WAYS
+SIZE: Final = 8 * (COLUMNS + REGIONS * COLUMN)
 
 
 class RateTable:
-    """The table in one worker. Without a descriptor it is private memory."""
+    """The table in one worker, which writes the column `region`. Without a descriptor it is private memory. Of the sets
+    only the first `sets` are used."""
 
-    __slots__ = ("_marks", "_secret", "_times", "evicted")
+    __slots__ = ("_counts", "_mine", "_secret", "_sets", "_times", "evicted")
 
-    def __init__(self, fd: int = -1) -> None:
-        memory = memoryview(mmap.mmap(fd, SIZE))
+    def __init__(self, fd: int = -1, region: int = 0, sets: int = SETS) -> None:
+        memory = memoryview(mmap.mmap(fd, SIZE if fd >= 0 else 8 * (COLUMNS + COLUMN)))
         if fd < 0:
             memory[:SECRET] = os.urandom(SECRET)
         self._secret = bytes(memory[:SECRET])
-        self._marks = memory.cast("Q")
+        self._counts = memory.cast("q")
         self._times = memory.cast("d")
+        if fd < 0:
+            self._counts[SECRET // 8] = 1
+        self._sets = sets
+        self._mine = COLUMNS + region * COLUMN
         self.evicted = 0  # buckets that were not full, and gave way to other keys
 
     def mark(self, limit: bytes, key: bytes) -> int:
         """What stands for a key of a limit in the table; never 0."""
         digest = blake2b(limit + b"\0" + key, digest_size=8, key=self._secret).digest()
-        return int.from_bytes(digest, "little") | 1
+        return int.from_bytes(digest, "little") >> 1 | 1
 
     def take(self, mark: int, bucket: TokenBucket, now: float) -> float:
         """Take a token; see `TokenBucket.take`."""
-        marks, times = self._marks, self._times
-        first = HEAD // 8 + (mark >> 1) % SETS * (2 * WAYS)
+        counts, times = self._counts, self._times
+        number = (mark >> 1) % self._sets
+        first = HEAD + number * SET
         soonest, place = 0.0, -1
-        for slot in range(first, first + WAYS):
-            if marks[slot] == mark:
-                return self._taken(slot + WAYS, bucket, now)
-            full_at: float = times[slot + WAYS]
+        for way in range(WAYS):
+            if counts[first + way] == mark:
+                return self._taken(first + way, number * WAYS + way, bucket, now, times[first + way + 2 * WAYS])
+            full_at: float = times[first + way + WAYS]
             if place < 0 or full_at < soonest:
-                soonest, place = full_at, slot
+                soonest, place = full_at, way
         if soonest > now:
             self.evicted += 1
-        moved = bucket.take(0.0, now)
-        times[place + WAYS] = moved
-        marks[place] = mark
+        moved = self._taken(first + place, number * WAYS + place, bucket, now, None)
+        counts[first + place] = mark
         return moved
 
-    def _taken(self, place: int, bucket: TokenBucket, now: float) -> float:
-        """Take a token of the bucket at a place. What another worker took meanwhile counts: it is looked at again right
-        before it is replaced."""
-        times, moved = self._times, 0.0
-        for _ in range(TRIES):
-            full_at: float = times[place]
-            moved = bucket.take(full_at, now)
-            if moved <= 0.0:
-                return moved
-            if times[place] == full_at:
-                break
-        times[place] = moved
+    def _taken(self, slot: int, cell: int, bucket: TokenBucket, now: float, base: float | None) -> float:
+        """Take a token of the bucket in a slot; without a base it is full."""
+        counts, times = self._counts, self._times
+        taken = 0
+        columns: int = counts[SECRET // 8]
+        for column in range(columns):
+            taken += counts[COLUMNS + column * COLUMN + cell]
+        full_at = base + taken * bucket.interval if base is not None else 0.0
+        moved = bucket.take(full_at, now)
+        if moved > 0.0:
+            counts[self._mine + cell] += 1
+            if base is None or moved != full_at + bucket.interval:  # it was full
+                times[slot + 2 * WAYS] = moved - (taken + 1) * bucket.interval
+            times[slot + WAYS] = moved
         return moved
 
 
@@ -93,3 +105,9 @@ def create() -> int:
     os.ftruncate(fd, SIZE)
     os.pwrite(fd, os.urandom(SECRET), 0)
     return fd
+
+
+def use(fd: int, region: int) -> None:
+    """A process is to write this column: all look at it from now on."""
+    columns = max(int.from_bytes(os.pread(fd, 8, SECRET), sys.byteorder), region + 1)
+    os.pwrite(fd, columns.to_bytes(8, sys.byteorder), SECRET)

@@ -523,12 +523,14 @@ class Workers:
         ours, theirs = socket.socketpair()
         our_fds, their_fds = fd_handover.pair()
         page, region = crash_counters.create(), self._regions.give()
+        if region >= 0 and self._rates >= 0:
+            rate_table.use(self._rates, region)
         told = {
             "number": slot.number,
             "channel": theirs.fileno(),
             "sockets": their_fds.fileno(),
             "crash_counters": page,
-            "rates": self._rates,
+            "rates": self._rates if region >= 0 else -1,
             "in_flight": self._regions.fd,
             "region": region,
             "directory": str(self.directory) if self.directory is not None else "",

@@ -130,7 +130,7 @@ class Worker:
             loop=loop,
             alarm=self._send,
             crash_counters=crash_counters_of(crash_counters),
-            rates=RateTable(rates),
+            rates=RateTable(rates, max(in_flight[1], 0)),
             in_flight=InFlightTable(*in_flight) if in_flight[1] >= 0 else None,
         )
         self._handshakes = Handshakes(self.plane.stats, lambda text: say(f"worker {number}: {text}"))

@@ -90,9 +90,8 @@ def test_workers_count_together_and_a_dead_one_holds_nothing() -> None:
     regions.close()
 
 
-def test_more_keys_than_a_set_holds_pass_uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lb.proxy.in_flight_table.SETS", 1)
-    table = InFlightTable()
+def test_more_keys_than_a_set_holds_pass_uncounted() -> None:
+    table = InFlightTable(sets=1)
     marks = [table.mark(b"limit", b"%d" % number) for number in range(WAYS + 1)]
     slots = [table.enter(mark, 1) for mark in marks]
     assert slots[-1] == UNCOUNTED

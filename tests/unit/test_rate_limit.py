@@ -103,9 +103,8 @@ def test_refused_requests_take_nothing() -> None:
     assert table.take(mark, bucket, 101.0) > 0.0
 
 
-def test_a_full_table_lets_the_bucket_go_that_is_full_soonest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_table, "SETS", 1)
-    table, slow, quick = RateTable(), TokenBucket(1, 3600.0, 1), TokenBucket(1, 1.0, 1)
+def test_a_full_table_lets_the_bucket_go_that_is_full_soonest() -> None:
+    table, slow, quick = RateTable(sets=1), TokenBucket(1, 3600.0, 1), TokenBucket(1, 1.0, 1)
     keys = [table.mark(b"slow", b"%d" % number) for number in range(rate_table.WAYS - 1)]
     first = table.mark(b"quick", b"")
     assert table.take(first, quick, 100.0) > 0.0
@@ -124,10 +123,17 @@ def test_a_slot_whose_bucket_is_full_again_is_free() -> None:
     assert table.evicted == 0
 
 
+def tables_of(fd: int) -> list[RateTable]:
+    """The tables of two processes."""
+    for region in range(2):
+        rate_table.use(fd, region)
+    return [RateTable(fd, region) for region in range(2)]
+
+
 def test_processes_share_one_table_and_its_secret() -> None:
     fd = rate_table.create()
     try:
-        one, two = RateTable(fd), RateTable(fd)
+        one, two = tables_of(fd)
         bucket = TokenBucket(1, 3600.0, 10)
         mark = one.mark(b"limit", b"key")
         assert mark == two.mark(b"limit", b"key")
@@ -141,13 +147,38 @@ def test_processes_share_one_table_and_its_secret() -> None:
 def test_two_tables_on_one_memory_take_no_more_than_the_rate() -> None:
     fd = rate_table.create()
     try:
-        tables, bucket, dice = [RateTable(fd), RateTable(fd)], TokenBucket(5000, 1.0, 50), Random(2)
+        tables, bucket, dice = tables_of(fd), TokenBucket(5000, 1.0, 50), Random(2)
         mark, passed, now = tables[0].mark(b"limit", b"key"), 0, 1e6
         while now < 1e6 + 2.0:
             now += dice.expovariate(20_000)
             late = dice.choice((0.0, 0.0, 0.002))  # a request may be older than what another worker has taken since
             passed += dice.choice(tables).take(mark, bucket, now - late) > 0.0
         assert passed == pytest.approx(5000 * 2 + 50, abs=2)
+    finally:
+        os.close(fd)
+
+
+def test_a_process_that_is_suspended_gives_nothing_back() -> None:
+    """Its bucket was judged, and then other processes took tokens before it counted its own."""
+    fd = rate_table.create()
+    try:
+        one, two = tables_of(fd)
+        bucket, mark = TokenBucket(1, 3600.0, 10), one.mark(b"limit", b"key")
+        others = 0
+
+        class Suspended(TokenBucket):
+            """The process is suspended right after it has judged its bucket."""
+
+            def take(self, full_at: float, now: float) -> float:
+                nonlocal others
+                moved = super().take(full_at, now)
+                others = sum(two.take(mark, bucket, 100.0) > 0.0 for _ in range(6))
+                return moved
+
+        assert one.take(mark, bucket, 100.0) > 0.0
+        assert one.take(mark, Suspended(1, 3600.0, 10), 100.0) > 0.0
+        assert others == 6
+        assert sum(one.take(mark, bucket, 100.0) > 0.0 for _ in range(10)) == 2
     finally:
         os.close(fd)
 
