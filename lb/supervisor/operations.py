@@ -328,7 +328,7 @@ class LiveOperations:
             new = await self._reaching(wanted.text)
             if new:
                 obstacles = [Obstacle("is new, and needs a token", where=where) for where in new]
-                detail = "without a token, what lb runs and which files it writes can only be changed in the file"
+                detail = "without a token, what lb runs, writes and finds targets in can only be changed in the file"
                 raise Refused(Refusal.TOKEN_NEEDED_FOR_COMMANDS, detail, obstacles)
         return await self._reloaded(self._reloads.replace(wanted, actor, marks))
 
@@ -354,7 +354,7 @@ class LiveOperations:
         return done._replace(warnings=tuple(warnings))
 
     async def _reaching(self, text: str) -> list[str]:
-        """Places of `text` that reach out of lb in ways that what runs does not: commands, and files it writes."""
+        """Places of `text` that reach out of lb in ways that what runs does not: commands, files, engines."""
         try:
             config = await self._loaded(text)
         except ConfigError:
@@ -416,11 +416,14 @@ def _unserved(error: CutsOff) -> Refused:
 
 
 def _outward(value: object, where: tuple[str, ...] = ()) -> Iterator[tuple[str, object, str]]:
-    """The commands and files of a configuration: (kind, value, place) of each command, and of each file it writes."""
+    """The ways of a configuration out of lb: (kind, value, place) of each command, of each file that it writes, and of
+    each source of targets on this machine, whose lines errors would show."""
     if isinstance(value, dict):
         for key, below in value.items():
             place = (*where, str(key))
-            if (key == "command" and below) or place == ("access_log", "path") or place == ("state_dir",):
+            written = place in (("access_log", "path"), ("state_dir",))
+            source = place[-2:] in (("discover", "file"), ("docker", "socket"))
+            if (key == "command" and below) or written or (source and below):
                 yield key, below, ".".join(place)
             else:
                 yield from _outward(below, place)

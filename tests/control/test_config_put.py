@@ -119,12 +119,18 @@ def test_without_a_token_nobody_gets_lb_to_run_or_write_something(shared: Api, g
         "    liveness: {path: /, on_failure: {command: [touch, /tmp/x]}}\n",
         "    rollout: {pre: {command: [touch, /tmp/x]}}\n",
         f"access_log: {{path: {tmp_path}/taken}}\n",
+        "    pools: {found: {discover: {file: /etc/hostname}}}\n",
+        "    pools: {found: {discover: {docker: {label: a}}}}\n",
     ):
         wanted = text.replace("    rollout: {bake: 0s, min_ready: 1}\n", "") + more
+        if "pools" in more:
+            wanted = text.replace(
+                "    pools:\n", "    pools:\n      found: " + more.partition("found: ")[2][:-2] + "\n"
+            )
         assert shared.ask("POST", "/api/v1/config/validate", {"text": wanted}).json["ok"]
         refused = put(shared, wanted)
         assert (refused.status, refused.json["type"]) == (403, "/problems/token-needed-for-commands"), refused.body
-        assert refused.json["reasons"][0]["where"].endswith(("command", "path"))
+        assert refused.json["reasons"][0]["where"].endswith(("command", "path", "file", "socket"))
     assert running(shared)[0] == text
     protected, tag = running(guarded)
     allowed = protected.replace("min_ready: 1", "min_ready: 1, post: {command: [true]}")

@@ -291,3 +291,27 @@ def test_containers_come_stop_and_the_engine_goes(stage: Stage) -> None:
             eventually(lambda: pool(lb)["discovery"]["up"], what="it is heard again")  # type: ignore[index]
         assert not load.failed, load.failed
         assert "container" not in str(pool(lb)["discovery"]["problems"])  # type: ignore[index]
+
+
+# --- upgrades --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real_start
+def test_an_upgrade_keeps_the_targets_and_follows_the_source(stage: Stage) -> None:
+    path = stage.folder / "found.json"
+    one, two, three = stage.backend("one"), stage.backend("two"), stage.backend("three")
+    say(path, one, two)
+    lb = start(stage)
+    eventually(lambda: ready(lb, one, two), what="both are ready")
+    eventually(lambda: (stage.folder / "state/discovery.json").exists(), what="they are on the disk")
+    text = path.read_text()
+    path.unlink()  # the new lb has to know them without the source
+    with Load(lb.url, 4) as load:
+        done = lb.cli("upgrade", timeout=60.0)
+        assert done.returncode == 0, done.stderr
+        assert ready(lb, one, two)
+        path.write_text(text)
+        eventually(lambda: pool(lb)["discovery"]["up"], what="it is read again")  # type: ignore[index]
+        say(path, one, two, three)
+        eventually(lambda: ready(lb, one, two, three), what="the set follows")
+    assert not load.failed, load.failed

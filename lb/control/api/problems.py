@@ -65,8 +65,8 @@ FOREIGN_PAGE = _kind(403, "Foreign page", "A page of another site asked for this
 TOKEN_NEEDED_FOR_COMMANDS = _kind(
     403,
     "Token needed for commands",
-    "The text runs other commands than the configuration does now. Without "
-    "`admin: token_file:` anybody on this machine can reach the port: edit the file itself, or set a token.",
+    "The text runs other commands, writes other files or finds targets in other ones than the configuration does now. "
+    "Without `admin: token_file:` anybody on this machine can reach the port: edit the file itself, or set a token.",
     Refusal.TOKEN_NEEDED_FOR_COMMANDS,
 )
 NOT_FOUND = _kind(404, "Not found", "There is nothing at this address; /openapi.json lists what there is.")
