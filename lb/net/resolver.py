@@ -17,6 +17,8 @@ from functools import lru_cache
 from math import inf
 from typing import NamedTuple
 
+from lb.net.threads import threads
+
 #: Seconds after which a name in use is asked for again.
 FRESH = 5.0
 #: Seconds between two passes over the names in use.
@@ -116,7 +118,7 @@ class Resolver:
         if name.asking is not None:
             return name.asking
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="lb-names")
+            self._threads = threads(THREADS, "lb-names")
         name.asked_at = self._clock()
         name.asking = asking = asyncio.get_running_loop().run_in_executor(self._threads, self._look_up, host)
         asking.add_done_callback(lambda done: self._answered(host, name, done))

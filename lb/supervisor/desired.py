@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from lb.core.desired import Desired
 from lb.core.refusals import Refusal, Refused
+from lb.net.threads import threads
 from lb.supervisor.events import Events
 from lb.supervisor.state import State
 
@@ -61,7 +61,7 @@ class DesiredState:
         self._owned = False  # the store is this process's
         self._saved = True  # the store has `current`
         self._turn = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(1, "lb-desired")
+        self._thread = threads(1, "lb-desired")
 
     def load(self) -> str:
         """Take what the store has. Returns what was wrong with it; empty: nothing. Blocks."""

@@ -39,6 +39,7 @@ from lb.core.refusals import Refusal, Refused
 from lb.discovery.store import FoundStore
 from lb.health.monitor import Monitor
 from lb.health.verdict_store import VerdictStore
+from lb.net.threads import threads
 from lb.process.channel import Command
 from lb.process.descriptors import connections, keep_from_children, raise_limit
 from lb.process.fd_handover import FoundWorker
@@ -92,6 +93,8 @@ log = logging.getLogger("lb")
 
 #: Seconds between two writings of what is known of the targets.
 REMEMBER_EVERY = 1.0
+#: Calls that block, at one time; a thread is only started when it is needed.
+THREADS = 8
 #: Seconds between two samples for rates.
 SAMPLE_EVERY = 1.0
 #: Seconds within which a certificate's second file has to follow its first one.
@@ -336,7 +339,9 @@ class Supervisor:
     async def run(self, announce: Callable[[Supervisor], None]) -> None:
         """Serve until a signal says stop, or a successor has taken over. Raises `CannotStart`."""
         predecessor = Predecessor.known()
-        asyncio.get_running_loop().set_exception_handler(self.guard.on_error)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self.guard.on_error)
+        loop.set_default_executor(threads(THREADS, "lb-aside"))
         try:
             self._handle_signals()
             try:

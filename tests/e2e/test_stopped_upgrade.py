@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[2]
 
 def held_at(stage: Stage, step: str) -> Lb:
     """An lb whose upgrade has come to a step, and waits there for the file `go`."""
-    path = stage.config({"blue": stage.pool("blue", 1)})
+    target = stage.backend("blue")
+    path = stage.config({"blue": [target]})
     errors = stage.folder / "lb.err"
     with errors.open("wb") as sink:
         process = subprocess.Popen(
@@ -40,6 +41,8 @@ def held_at(stage: Stage, step: str) -> Lb:
     stage.running.append(lb)
     lb.await_start()
     eventually(lambda: ask(f"{lb.admin}/readyz").status == 200)
+    # From here on there is an idle thread, which wrote it down.
+    assert lb.cli("weight", f"127.0.0.1:{target.port}", "2").returncode == 0
     if step.startswith("second_"):
         first = lb.status()["pid"]
         lb.process.send_signal(signal.SIGUSR2)
@@ -105,20 +108,25 @@ def test_so_does_one_to_either_process_in_a_second_upgrade(stage: Stage, step: s
     assert lb.process.wait(15) == 0, lb.errors.read_text()
 
 
+@pytest.mark.parametrize("step", ["old_heard_done", "old_blocks_signals", "old_steps_aside"])
 def test_so_does_one_of_systemd_to_the_main_process_that_it_still_knows(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
+    """Before the process steps aside, threads may idle: none of them takes the signal."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(stage.folder / "notify"))
         systemd.settimeout(30)
         monkeypatch.setenv("NOTIFY_SOCKET", str(stage.folder / "notify"))
-        lb = held_at(stage, "old_heard_done")
+        lb = held_at(stage, step)
         requests = [asking(lb) for _ in range(8)]
+        if step != "old_heard_done":
+            lb.process.terminate()
         (stage.folder / "go").touch()
         said, descriptors = b"", [-1]
         while said != b"BARRIER=1":
             said, descriptors, _, _ = socket.recv_fds(systemd, 4096, 1)
-        lb.process.terminate()
+        if step == "old_heard_done":
+            lb.process.terminate()
         os.close(descriptors[0])  # from here on it knows the new main process
         _all_end(stage, lb, requests)
 

@@ -11,7 +11,6 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from lb.core.checks import CheckSpec
@@ -19,6 +18,7 @@ from lb.core.lifecycle import Verdict
 from lb.core.targets import Target, TlsClient
 from lb.health.probes.connection import ProbeTransport
 from lb.net.resolver import Resolver, is_name
+from lb.net.threads import threads
 from lb.net.tls.contexts import Contexts, server_name
 from lb.net.tls.target_faults import TargetFaults, own_certificate_refused
 
@@ -39,7 +39,7 @@ class Dialer:
         self.contexts = Contexts()
         self._faults = TargetFaults(self.contexts)
         #: For patterns that would block the loop. With two threads, only probes that need one wait for one another.
-        self.aside = ThreadPoolExecutor(2, "probe-aside")
+        self.aside = threads(2, "probe-aside")
 
     def close(self) -> None:
         self.resolver.close()

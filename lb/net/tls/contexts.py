@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lb.core.certificates import OFF, REQUIRED, Certificate, ClientAuth, Policy
 from lb.core.targets import TlsClient
+from lb.net.threads import threads
 from lb.net.tls.resuming import resuming_context
 
 #: Contents of files, by the digest that TLS settings carry.
@@ -178,7 +179,7 @@ class Contexts:
         building = self._built.get(key)
         if building is None or (building.done() and (building.cancelled() or building.exception() is not None)):
             if self._thread is None:
-                self._thread = ThreadPoolExecutor(1, "lb-tls")
+                self._thread = threads(1, "lb-tls")
             make = any_name_context if any_name else client_context
             building = asyncio.get_running_loop().run_in_executor(self._thread, make, tls, alpn, self._contents)
             building.add_done_callback(_retrieve)

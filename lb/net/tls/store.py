@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lb.core.certificates import OFF, Certificate, CertificateTable, Choice, Policy, TlsServer
+from lb.net.threads import threads
 from lb.net.tls import ticket_keys
 from lb.net.tls.contexts import Contents, server_context
 
@@ -85,7 +86,7 @@ class CertificateStore:
         Raises `OSError` where a file cannot be used; then the former settings stay. Where two calls for one listener
         overlap, the later call's settings are the ones that stay."""
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "lb-certificates")
+            self._thread = threads(1, "lb-certificates")
         table = CertificateTable(tls, self._wall())
         built = {key: context for each in self._installed.values() for key, context in each.contexts.items()}
         wanted = list(table.choices())
