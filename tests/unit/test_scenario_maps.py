@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.wire import request_table, response_table
+from tests.unit import h2_cases
+from tests.wire import h2spec_table, request_table, response_table
 
 ROOT = Path(__file__).parent.parent.parent
 MAPS = sorted((ROOT / "tests/scenarios").glob("*.md"))
 ROWS = {
+    "tests/unit/test_h2_rules.py": {case[0] for case in (*h2_cases.FRAMING, *h2_cases.MESSAGES, *h2_cases.COMPRESSED)},
+    "tests/wire/test_h2spec.py": {*h2spec_table.TABLE, *h2spec_table.AFTER},
     "tests/wire/test_requests.py": {row.name for row in request_table.TABLE},
     "tests/wire/test_responses.py": {row.name for row in response_table.TABLE},
 }
