@@ -1194,6 +1194,8 @@ class Exchange(Ended):
         if self.phase == WAITING:
             self.timer = "send"
             self._too_slow()
+        elif self.tunnel is not None:
+            self.tunnel.cut("timeout_send")
 
     # 7 --- end ------------------------------------------------------------------------------------------------------
 
@@ -1303,7 +1305,7 @@ def _public(failure: Failure) -> str:
     if failure.phase == CONNECT:
         return f"the target could not be reached ({CAUSES[failure.cause]})"
     if failure.cause == NO_UPGRADE:
-        return "the target speaks HTTP/2, over which lb passes no WebSocket"
+        return "the target speaks HTTP/2, and takes no WebSocket over it (RFC 8441)"
     if failure.cause == GARBAGE:
         return "the target's answer is not valid HTTP"
     return "the target broke off before it answered"

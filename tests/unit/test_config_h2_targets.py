@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lb.config.check.lint import lint
 from lb.config.diff import diff
-from lb.config.load import examine, load_text
+from lb.config.load import load_text
 from lb.config.resolve import World, resolve
 
 
@@ -51,10 +50,3 @@ def test_a_plan_names_the_change_of_the_protocol() -> None:
     before, after = world("http://h:1"), world("h2c://h:1")
     lines = diff(before, after).lines()
     assert any("a/p/h:1" in text and "speaks HTTP/2.0 instead of HTTP/1.1" in text for text in lines), lines
-
-
-@pytest.mark.parametrize(("url", "codes"), [("h2c://h:1", {"no-websockets"}), ("http://h:1", set())])
-def test_websockets_that_no_target_would_get_are_warned_of(url: str, codes: set[str]) -> None:
-    text = f"services:\n  a:\n    pools: {{p: {{targets: ['{url}']}}}}\n    timeouts: {{tunnel: 1h}}\n"
-    found = {problem.code for problem in lint(examine(text + "routes: [{service: a}]\n", "f.yaml", {}))}
-    assert found & {"no-websockets"} == codes

@@ -161,6 +161,8 @@ FAULTS = {
     "settings of a wrong size": (raw(4, 0, 0, b"\0"), SIZE),
     "settings on a stream": (raw(4, 0, 1, b""), PROTOCOL),
     "a push that is enabled": (settings(push=1), PROTOCOL),
+    "extended CONNECT that is neither": (raw(4, 0, 0, b"\0\x08\0\0\0\x02"), PROTOCOL),
+    "extended CONNECT taken back": (raw(4, 0, 0, b"\0\x08\0\0\0\x01\0\x08\0\0\0\0"), PROTOCOL),
     "a window setting too large": (settings(window=1 << 31), FLOW),
     "a frame size out of range": (settings(frame=1), PROTOCOL),
     "a ping of a wrong size": (raw(6, 0, 0, b"\0"), SIZE),

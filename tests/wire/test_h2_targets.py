@@ -164,7 +164,7 @@ def test_a_websocket_is_refused_clearly(front: Front) -> None:
         b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
     )
     assert status_of(answer) == 502
-    assert b"over which lb passes no WebSocket" in answer
+    assert b"takes no WebSocket over it" in answer
     assert not front.origin.requests
     eventually(front.at_rest)
 

@@ -45,7 +45,7 @@ CODES = frozenset(
     fallback-active fallback-unreleased fast-interval-slow file-too-open forwarded-open hsts-preload idle-too-long
     idle-too-short key-unused
     liveness-asks-outside liveness-asks-readiness liveness-before-readiness min-ready-too-many mirror-active
-    never-restarted no-check no-check-of-its-own no-grace no-jitter no-route no-websockets no-weight panic-spread
+    never-restarted no-check no-check-of-its-own no-grace no-jitter no-route no-weight panic-spread
     panic-threshold per-try-unreachable port-0 preview-twice probed-too-often proxy-protocol-open response-unreachable
     retries-do-not-fit route-order route-unreachable same-check single-target slow-check slow-detection state-lost
     target-twice timeout-over-interval timeout-too-short too-many-probes unsafe-method unverified
@@ -262,14 +262,6 @@ def _choices(at: Path, service: Service) -> Iterator[Warned]:
             (*at, "balance", "key"),
             f"{service.balance.policy} hashes nothing, so the key has no effect",
             "Use `policy: ring` or `policy: maglev`, or remove the key.",
-        )
-    protocols = {parse_target(target.url).http2 for pool in service.pools.values() for target in pool.targets}
-    if protocols == {True} and "tunnel" in service.timeouts.model_fields_set:
-        yield (
-            "no-websockets",
-            (*at, "timeouts", "tunnel"),
-            "all targets speak HTTP/2, over which lb passes no WebSocket: a handshake is answered with 502",
-            "Give a pool for WebSockets http:// targets, or remove the timeout.",
         )
     if service.panic_choice() == "spread":
         yield (

@@ -20,6 +20,19 @@ _LINES: Final[dict[int, bytes]] = {
 }
 
 
+def switched(head: ResponseHead, accept: bytes) -> ResponseHead:
+    """The 101 of HTTP/1.1 that a target's answer to an extended CONNECT stands for (RFC 8441 section 5.1). `accept` is
+    the value of Sec-WebSocket-Accept."""
+    lines = [
+        line + b"\r\n"
+        for line in head.fields.forwarded_lines.split(b"\r\n")
+        if line and not line.lower().startswith((b"content-length:", b"sec-websocket-accept:"))
+    ]
+    lines += [b"Upgrade: websocket\r\n", b"Connection: Upgrade\r\n", b"Sec-WebSocket-Accept: ", accept, b"\r\n"]
+    line = _LINES[101]
+    return parse.read_response(line + b"\r\n", len(line), read_response_fields(b"".join(lines)), b"GET")
+
+
 def read_answer(fields: Fields, head_only: bool) -> ResponseHead:
     """The head of an answer; `head_only`: to HEAD. Raises `BadResponse`.
 

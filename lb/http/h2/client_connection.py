@@ -17,6 +17,7 @@ from lb.http.h2.endpoint import Endpoint, EndpointUser
 from lb.http.h2.fault import Fault
 from lb.http.h2.frames import (
     CANCEL,
+    ENABLE_CONNECT_PROTOCOL,
     ENABLE_PUSH,
     FRAME_SIZE_ERROR,
     INITIAL_WINDOW_SIZE,
@@ -92,7 +93,16 @@ class ClientConnectionUser(EndpointUser):
 class ClientConnection(Endpoint):
     """One connection to a target."""
 
-    __slots__ = ("_asker", "_moved_at", "_pinged_at", "goaway_code", "heard_at", "limit", "ping_due")
+    __slots__ = (
+        "_asker",
+        "_moved_at",
+        "_pinged_at",
+        "extended_connect",
+        "goaway_code",
+        "heard_at",
+        "limit",
+        "ping_due",
+    )
 
     def __init__(self, user: ClientConnectionUser, now: float) -> None:
         Endpoint.__init__(
@@ -106,6 +116,7 @@ class ClientConnection(Endpoint):
         self.ping_due = inf  # when its answer is due; inf: it was not asked
         self.heard_at = now  # when anything of it has come
         self.goaway_code = NO_ERROR
+        self.extended_connect = False  # the target takes WebSockets on streams (RFC 8441 section 3)
         self.out.append(PREFACE)
         self.out.append(
             settings({ENABLE_PUSH: 0, INITIAL_WINDOW_SIZE: STREAM_WINDOW, MAX_HEADER_LIST_SIZE: BLOCK_LIMIT})
@@ -276,6 +287,10 @@ class ClientConnection(Endpoint):
             self.limit = value if value < STREAMS else STREAMS
         elif key == ENABLE_PUSH and value:
             raise Fault(PROTOCOL_ERROR, "protocol", "ENABLE_PUSH, which is a client's")  # section 6.5.2
+        elif key == ENABLE_CONNECT_PROTOCOL:
+            if value > 1 or (self.extended_connect and not value):  # RFC 8441 section 3
+                raise Fault(PROTOCOL_ERROR, "protocol", "ENABLE_CONNECT_PROTOCOL is neither 0 nor 1, or taken back")
+            self.extended_connect = value == 1
 
     def _on_goaway(self, last: int, code: int) -> None:
         self.goaway_code = code

@@ -55,6 +55,39 @@ def request_block(head: RequestHead, host: bytes, request_id: bytes, omit: int, 
     )
 
 
+def connect_block(head: RequestHead, host: bytes, request_id: bytes, omit: int, tls: bool) -> tuple[bytes, bytes]:
+    """The header block of an extended CONNECT for the WebSocket that a request asks for, and its handshake's key.
+
+    RFC 8441 section 5: neither the key nor its answer has a meaning over HTTP/2.
+    """
+    fields = head.fields
+    lines = fields.cached_lines
+    if omit or fields.special or not head.minor:
+        lines = rare_lines(head, omit)
+    key = b""
+    kept = []
+    for line in lines.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"sec-websocket-key":
+            key = value.strip(b" \t")
+        else:
+            kept.append(line)
+    block = (
+        b"\x02",  # :method
+        plain_text(b"CONNECT"),
+        encode_plain(b":protocol", b"websocket"),
+        _SCHEMES[tls],
+        b"\x01",  # :authority
+        plain_text(host),
+        b"\x04",  # :path
+        plain_text(head.target),
+        _lines_block(b"\r\n".join(kept)),
+        _ID_FIELD,
+        plain_text(request_id),
+    )
+    return b"".join(block), key
+
+
 def _lines_block(lines: bytes) -> bytes:
     out: list[bytes] = []
     for line in lines.split(b"\r\n"):

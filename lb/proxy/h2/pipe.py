@@ -1,20 +1,35 @@
 """StreamTransport: a stream of HTTP/2 as the transport of a tunnel (RFC 8441).
 
-A tunnel ties two transports together. This is the client's where the client has asked for a WebSocket on a stream. Its
-protocol is called as a loop calls one. The windows of the stream are its backpressure: DATA that the tunnel does not
-read is not given back, and DATA that the client does not take waits.
+A tunnel ties two transports together. This is one of them where the client has asked for a WebSocket on a stream, or
+where lb has asked a target so. Its protocol is called as a loop calls one. The windows of the stream are its
+backpressure: DATA that the tunnel does not read is not given back, and DATA that the peer does not take waits.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lb.http.h2.frames import CANCEL
 from lb.http.h2.sending import HIGH_WATER
 
 if TYPE_CHECKING:
+    from lb.http.h2.endpoint import Endpoint
     from lb.http.h2.stream import Stream
-    from lb.proxy.h2.owner import StreamOwner
+    from lb.proxy.context import Context
+
+
+class TunnelConnection(Protocol):
+    """The stream's connection, to a client or to a target."""
+
+    @property
+    def wire(self) -> Endpoint: ...
+
+    @property
+    def context(self) -> Context: ...
+
+    def flush(self) -> None: ...
+
+    def on_tunnel_end(self) -> None: ...
 
 
 class StreamTransport:
@@ -22,7 +37,7 @@ class StreamTransport:
 
     __slots__ = ("_closing", "_connection", "_lost", "_paused", "_protocol", "_stream")
 
-    def __init__(self, connection: StreamOwner, stream: Stream) -> None:
+    def __init__(self, connection: TunnelConnection, stream: Stream) -> None:
         self._connection = connection
         self._stream = stream
         self._protocol: Any = None
@@ -33,7 +48,7 @@ class StreamTransport:
     # --- from the tunnel --------------------------------------------------------------------------------------------
 
     def set_protocol(self, protocol: Any) -> None:
-        """Bytes of the client go there from now on. They are held until the present call is over."""
+        """Bytes of the peer go there from now on. They are held until the present call is over."""
         self._protocol = protocol
         self._connection.wire.read_on(self._stream, True)
         if self._stream.ended:
@@ -84,6 +99,7 @@ class StreamTransport:
         self._look()
 
     def _look(self) -> None:
+        """Whether the stream is over."""
         if not self._stream.id:
             self._connection.context.loop.call_soon(self.lose)
 
@@ -94,12 +110,14 @@ class StreamTransport:
             self._protocol.data_received(data)
 
     def on_end(self) -> None:
-        """The client has ended the stream."""
-        if not self._lost and not self._closing and not self._protocol.eof_received():
+        """The peer has ended the stream."""
+        if self._closing:
+            self._connection.context.loop.call_soon(self._look)  # the connection has yet to see that it is over
+        elif not self._protocol.eof_received():
             self.close()
 
     def on_room(self) -> None:
-        """The client has taken most of what waited, or all of it."""
+        """The peer has taken most of what waited, or all of it."""
         if self._closing:
             self._look()
         elif self._paused:

@@ -10,18 +10,21 @@ from __future__ import annotations
 import select
 import socket
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from lb.core.retry import BODY, GARBAGE, GONE, HEAD, NO_UPGRADE, REFUSED_STREAM, RESET, Failure
 from lb.http.h2.answer import lines_block
+from lb.http.h2.answer_head import switched
 from lb.http.h2.client_connection import ClientConnection, ClientConnectionUser
 from lb.http.h2.frames import NO_ERROR
 from lb.http.h2.frames import REFUSED_STREAM as REFUSED_CODE
-from lb.http.h2.request_head import request_block
+from lb.http.h2.request_head import connect_block, request_block
 from lb.http.h2.request_stream import RequestStream
 from lb.http.h2.sending import HIGH_WATER
+from lb.http.websocket import accept_for
 from lb.net.tls.resuming import keep_session
 from lb.net.tls.target_faults import own_certificate_refused
+from lb.proxy.h2.pipe import StreamTransport
 from lb.proxy.lane import Lane
 from lb.proxy.sending import CLOSE_TIME, Sending
 from lb.proxy.target_stream import SHARED, TargetStream
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     from lb.http.h2.stream import Stream
     from lb.http.message import ResponseHead
+    from lb.proxy.context import Context
     from lb.proxy.target_stream import Requester
 
 #: Seconds that a target has for the end of a stream behind an answer without a body.
@@ -187,6 +191,15 @@ class Http2Upstream(ClientConnectionUser):
         self.flush()
         if not wire.streams and (self.retired or wire.leaving) and not self._lost:
             self.close()
+
+    # --- of its tunnels ---------------------------------------------------------------------------------------------
+
+    @property
+    def context(self) -> Context:
+        return self.lane.context
+
+    def on_tunnel_end(self) -> None:
+        """A stream is a tunnel no more. Its request gives the stream back."""
 
     # --- of the lane ------------------------------------------------------------------------------------------------
 
@@ -377,13 +390,15 @@ class Http2Upstream(ClientConnectionUser):
                 counts is not None and (counts.sent <= before or (ended and counts.acked <= before))
             )
             user.fail(RESET, what, unprocessed=unprocessed, reused=user.on_idle_connection)
+        for stream in self.wire.streams.values():
+            stream.id = 0  # a tunnel gives its stream back later
         self.wire.streams.clear()
 
 
 class Http2TargetStream(TargetStream):
     """One request on a connection that others share."""
 
-    __slots__ = ("_stream", "answered", "connection", "held", "on_idle_connection", "sent_before")
+    __slots__ = ("_key", "_pipe", "_stream", "answered", "connection", "held", "on_idle_connection", "sent_before")
 
     def __init__(self, connection: Http2Upstream) -> None:
         self.connection = connection
@@ -401,6 +416,8 @@ class Http2TargetStream(TargetStream):
         self.held: ResponseHead | None = None  # a head that the exchange has yet to get
         self.answered = False  # it has got one
         self._stream: RequestStream | None = None
+        self._key = b""  # of the WebSocket that is asked for
+        self._pipe: StreamTransport | None = None  # the stream as a tunnel's transport
 
     # --- from the exchange ------------------------------------------------------------------------------------------
 
@@ -408,18 +425,22 @@ class Http2TargetStream(TargetStream):
         self.exchange = requester
         connection = self.connection
         head = requester.head
-        upgrade = head.fields.upgrade
-        if upgrade and b"websocket" in upgrade.lower().split(b", "):
-            # RFC 9113 section 8.6: there is no upgrade, and without it the handshake would be a plain GET.
-            text = "speaks HTTP/2, over which lb passes no WebSocket"
-            requester.on_failure(Failure(HEAD, NO_UPGRADE, text, unprocessed=True))
-            return
         wire, lane = connection.wire, connection.lane
         connection.flush()
         self.sent_before = connection.sent + sum([len(part) for part in wire.out])
         self.on_idle_connection = not wire.streams and connection.requests > 0
+        upgrade = head.fields.upgrade
+        if upgrade and b"websocket" in upgrade.lower().split(b", "):
+            # RFC 9113 section 8.6: there is no upgrade, and without it the handshake would be a plain GET.
+            block, self._key = connect_block(head, host, requester.request_id, omit, lane.target.tls is not None)
+            if not (wire.extended_connect and end and not piece):
+                text = "speaks HTTP/2, and takes no WebSocket over it (RFC 8441)"
+                requester.on_failure(Failure(HEAD, NO_UPGRADE, text, unprocessed=True))
+                return
+            end = False
+        else:
+            block = request_block(head, host, requester.request_id, omit, lane.target.tls is not None)
         connection.requests += 1
-        block = request_block(head, host, requester.request_id, omit, lane.target.tls is not None)
         now = lane.context.now
         self._stream = wire.begin(self, block, piece, end, head.method == b"HEAD", now)
         self._look()
@@ -502,8 +523,14 @@ class Http2TargetStream(TargetStream):
         exchange = self.exchange
         self.held = None
         self.answered = True
-        if exchange is not None:
-            exchange.on_response(head, piece, end)
+        if exchange is None:
+            return
+        if self._key and 200 <= head.status < 300 and self._stream is not None and not self._stream.bodiless:
+            self._pipe = StreamTransport(self.connection, self._stream)
+            self.transport = cast("asyncio.Transport", self._pipe)
+            exchange.on_upgrade(switched(head, accept_for(self._key)), piece)
+            return
+        exchange.on_response(head, piece, end)
 
     def flush_head(self) -> None:
         """No part of the body has come with the head."""
@@ -511,13 +538,21 @@ class Http2TargetStream(TargetStream):
             self.on_head(self.held, b"", False)
 
     def on_body(self, piece: bytes, end: bool) -> None:
-        if self.held is not None:
+        if self._pipe is not None:
+            if piece:
+                self._pipe.on_data(piece)
+            if end:
+                self._pipe.on_end()
+        elif self.held is not None:
             self.on_head(self.held, piece, end)
         elif self.exchange is not None:
             self.exchange.on_response_body(piece, end)
 
     def on_trailers(self, lines: bytes) -> None:
         self.flush_head()
+        if self._pipe is not None:
+            self._pipe.on_end()
+            return
         exchange = self.exchange
         if exchange is None:
             return
@@ -527,6 +562,8 @@ class Http2TargetStream(TargetStream):
             exchange.on_response_body(b"", True)
 
     def on_room(self) -> None:
+        if self._pipe is not None:
+            self._pipe.on_room()
         if self.blocked:
             self.blocked = False
             if self.exchange is not None:
@@ -536,6 +573,9 @@ class Http2TargetStream(TargetStream):
         """The request will get no (whole) answer here."""
         exchange = self.exchange
         self.held = None  # of an answer that has reached no client, nothing is kept
+        if self._pipe is not None:
+            self._pipe.lose()
+            return
         if exchange is None:
             return
         answered = self.answered
