@@ -139,3 +139,12 @@ def test_a_split_and_a_fallback_are_noted() -> None:
     assert made.notes == ["The route splits its requests: s 75 %, t 25 %. This is one of them."]
     made = trial(world, Request("GET", "https://a.org/sure"))
     assert (made.service, made.notes) == ("s", ["While no target can serve, requests go to t."])
+
+
+def test_limits_let_one_request_pass_and_faults_meet_none() -> None:
+    steps = "[{rate_limit: {rate: 1/h}}, {concurrency: {limit: 1}}, {bandwidth: {rate: 1KiB}}, {fault: FAULT}]"
+    fault = "{percent: 100%, delay: 10s, abort: 503, until: 2999-01-01T00:00:00Z}"
+    text = FILE + f"  - {{path: /limited, service: s, steps: {steps.replace('FAULT', fault)}}}\n"
+    made = trial(resolve(load_text(text), 1), Request("GET", "https://a.org/limited"))
+    assert (made.status, made.service) == (0, "s")
+    assert made.met == ["rate_limit", "concurrency", "bandwidth", "fault"]
