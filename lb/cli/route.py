@@ -69,11 +69,11 @@ def test(method: str, url: str, fields: tuple[str, ...], file: str, client: str,
 
 def _world(file: str) -> World:
     from lb.config.load import load
-    from lb.config.resolve import resolve
+    from lb.config.tls_files import load_world
     from lb.config.yaml.problems import ConfigError
 
     try:
-        return resolve(load(Path(file), check_files=False), 0)
+        return load_world(load(Path(file), check_files=False))
     except ConfigError as error:
         raise Failure(
             f"{file} is invalid: {error.problems[0].message}\n  `lb check {file}` shows all errors."

@@ -1,4 +1,4 @@
-"""Which TLS files were renewed in place from one world to another. Pure."""
+"""Which TLS files and files of steps were renewed in place from one world to another. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from lb.config.changes import Change, of_some
 from lb.config.resolve import World
 from lb.config.tls_values import paths_of, plain
 from lb.core.certificates import TlsServer
+from lb.core.step_files import step_files
 from lb.core.targets import TlsClient
 
 #: Files that one sentence names; of more it names two.
@@ -23,6 +24,10 @@ def renewed(before: World, after: World) -> Iterator[Change]:
         if listener.tls is not None and was is not None and was != listener.tls and plain(was) == plain(listener.tls):
             for text in _of_listener(was, listener.tls):
                 yield Change("change", f"listener {listener.bind}", text, "listener", field="tls")
+    before_files = step_files(before.snapshot)
+    for path, digest in step_files(after.snapshot).items():
+        if before_files.get(path, digest) != digest:
+            yield Change("change", path, "renewed, for new requests")
     groups: dict[tuple[str, str], list[str]] = {}
     for id, target in after.targets.items():
         former = before.targets.get(id)

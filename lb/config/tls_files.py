@@ -24,6 +24,7 @@ from lb.config.resolve import UnusablePair, World, resolve
 from lb.config.tls_values import clients, digests, servers, with_clients, with_settings
 from lb.config.yaml.problems import ConfigError, Problem
 from lb.core.certificates import REQUIRED, Certificate, ClientAuth, Policy, Source, TlsServer
+from lb.core.step_files import step_files, with_step_files
 from lb.core.targets import TlsClient
 from lb.net.tls import contexts
 
@@ -42,6 +43,7 @@ def load_world(config: Config, former: World | None = None, held: Held = NONE_HE
     """
     reading = _Reading(former, held)
     world = with_settings(resolve(config, 0), reading.client, reading.server)
+    world = replace(world, snapshot=with_step_files(world.snapshot, reading.digest))
     return replace(world, files=reading.files, unusable=tuple(reading.unusable))
 
 
@@ -49,6 +51,12 @@ def with_certificates_read_again(world: World, held: Held = NONE_HELD) -> World:
     """The same world with listeners' certificates, authorities and lists as they are on the disk now. Blocks."""
     reading = _Reading(world, held)
     renewed = with_settings(world, lambda tls: tls, reading.server)
+    # Files of steps are read with the configuration alone, which checks them. What comes from a URL was checked.
+    of_step = {
+        path: reading.digest(path) or former if "://" in path else former
+        for path, former in step_files(world.snapshot).items()
+    }
+    renewed = replace(renewed, snapshot=with_step_files(renewed.snapshot, of_step.__getitem__))
     files = {**world.files, **reading.files}
     used = digests(renewed)
     kept = {digest: data for digest, data in files.items() if digest in used}
@@ -95,8 +103,8 @@ class _Reading:
     def client(self, tls: TlsClient) -> TlsClient:
         known = self._clients.get(tls)
         if known is None:
-            ca = self._digest(tls.ca_file) if tls.ca_file else _stamp_of_system() if tls.verify else ""
-            pair = self._digest(tls.cert_file), self._digest(tls.key_file)
+            ca = self.digest(tls.ca_file) if tls.ca_file else _stamp_of_system() if tls.verify else ""
+            pair = self.digest(tls.cert_file), self.digest(tls.key_file)
             known = self._clients[tls] = replace(tls, digests=(ca, *pair))
         return known
 
@@ -107,7 +115,7 @@ class _Reading:
     def _client_auth(self, client: ClientAuth) -> ClientAuth:
         if not client.ca_file:
             return client
-        read = replace(client, digests=(self._digest(client.ca_file), self._digest(client.crl_file)))
+        read = replace(client, digests=(self.digest(client.ca_file), self.digest(client.crl_file)))
         former = self._former_clients.get((client.ca_file, client.crl_file))
         if former is None or former.digests == read.digests or not former.digests[0]:
             return read
@@ -150,7 +158,7 @@ class _Reading:
         if source.cert_file:
             return [(source.cert_file, source.key_file)]
         # Certificates that lb gets by itself have no file before the first one.
-        return [(path, path) for path in source.stored if self._digest(path) or (path, path) in self._former]
+        return [(path, path) for path in source.stored if self.digest(path) or (path, path) in self._former]
 
     def _listed(self, directory: str) -> list[tuple[str, str]]:
         """A directory's pairs, and pairs that it had and of which one file is gone."""
@@ -177,7 +185,7 @@ class _Reading:
 
         `required`: without a former one, the pair is left to be opened when it is needed."""
         former = self._former.get((cert_file, key_file))
-        read = (self._digest(cert_file), self._digest(key_file))
+        read = (self.digest(cert_file), self.digest(key_file))
         if former is not None and read == former.digests and all(read):
             return former
         leaf = certificates.parse(self.files[read[0]]) if read[0] else None
@@ -203,7 +211,7 @@ class _Reading:
     def _fault(self, pair: Certificate) -> str:
         """Why a pair cannot be served; empty: it can."""
         if not pair.digests:
-            missing = [path for path in (pair.cert_file, pair.key_file) if not self._digest(path)]
+            missing = [path for path in (pair.cert_file, pair.key_file) if not self.digest(path)]
             return f"{' and '.join(missing)} cannot be read"
         cert, key = (self.files[digest] for digest in pair.digests)
         fault = certificates.contents_fault(pair.cert_file, pair.key_file, cert, key)
@@ -226,7 +234,8 @@ class _Reading:
             return f"the certificate in {pair.cert_file} is not valid before {_moment(pair.not_before)}"
         return f"the certificate in {pair.cert_file} ended at {_moment(pair.not_after)}"
 
-    def _digest(self, path: str) -> str:
+    def digest(self, path: str) -> str:
+        """Of a file's contents; empty: it cannot be read."""
         if not path:
             return ""
         if path not in self._digests:

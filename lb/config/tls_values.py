@@ -1,4 +1,4 @@
-"""TLS settings as parts of a `World`: which there are, and the same world with other ones. Pure."""
+"""TLS settings and files of steps as parts of a `World`: which there are, and the same world with other ones. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from lb.config.resolve import World
 from lb.core.certificates import ClientAuth, TlsServer, digests_of
 from lb.core.checks import Checks, CheckSpec
+from lb.core.step_files import step_digests, with_step_files
 from lb.core.targets import Service, Snapshot, Target, TlsClient
 
 
@@ -57,7 +58,7 @@ def served_certificates(world: World) -> frozenset[tuple[str, str]]:
 def digests(world: World) -> set[str]:
     """Of the contents of all TLS files that the world uses."""
     found = {digest for tls in clients(world) for digest in tls.digests}
-    return found.union(*(digests_of(tls) for tls in servers(world)))
+    return found.union(*(digests_of(tls) for tls in servers(world)), step_digests(world.snapshot))
 
 
 def with_tls(snapshot: Snapshot, tls_of: Callable[[Target], TlsClient | None]) -> Snapshot:
@@ -102,7 +103,9 @@ def with_settings(
 
 
 def without_contents(world: World) -> World:
-    """The world by the names of TLS files alone, whatever the files hold."""
+    """The world by the names of its files alone, whatever the files hold."""
+    if step_digests(world.snapshot):
+        world = replace(world, snapshot=with_step_files(world.snapshot, lambda path: ""))
     if not any(tls.digests for tls in clients(world)) and not any(map(digests_of, servers(world))):
         return world
     return with_settings(world, lambda tls: replace(tls, digests=()), plain)

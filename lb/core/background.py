@@ -15,6 +15,7 @@ LOOPS = {
     "handovers": "the loop of handovers",
     "rates": "the sampling of rates",
     "issuing": "the loop that has new certificates served",
+    "keys": "the loop that fetches keys for tokens",
     "orders": "the loop that orders certificates",
     "reaper": "the reaper of ended child processes",
     "rollouts": "the loop of rollouts",

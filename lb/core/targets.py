@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lb.core.certificates import TlsServer
+from lb.core.guards import ApiKeys, BasicAuth, ForwardAuth, Jwt
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,10 @@ REQUEST_HEADERS = "request_headers"
 RESPONSE_HEADERS = "response_headers"
 ALLOW = "allow"
 DENY = "deny"
+BASIC_AUTH = "basic_auth"
+API_KEYS = "api_keys"
+FORWARD_AUTH = "forward_auth"
+JWT = "jwt"
 RATE_LIMIT = "rate_limit"
 CONCURRENCY = "concurrency"
 BANDWIDTH = "bandwidth"
@@ -236,6 +241,12 @@ class StepRule:
     concurrency: Concurrency | None = None
     bandwidth: Bandwidth | None = None
     fault: Fault | None = None
+    file: str = ""  # that it goes by; or a URL
+    digest: str = ""  # of the file's contents, which `Snapshot.files` has
+    basic_auth: BasicAuth | None = None
+    api_keys: ApiKeys | None = None
+    forward_auth: ForwardAuth | None = None
+    jwt: Jwt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,7 +389,7 @@ class Snapshot:
     trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-*, Forwarded, X-Request-Id are kept
     access_log: AccessLog = field(default_factory=AccessLog)
     orphan: float = 3600.0  # seconds that a worker serves on without a supervisor
-    #: Contents of TLS files by digest, so that no worker reads other ones than the probes.
+    #: Contents of TLS files and of steps' files by digest, so that no worker reads other ones than the supervisor.
     files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
 
 

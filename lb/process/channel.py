@@ -22,7 +22,7 @@ from lb.core.report import Alarm, Report
 from lb.core.targets import Rotation, Snapshot, Targets
 
 #: Grows when a message changes its meaning; a worker of another version is replaced.
-VERSION = 5
+VERSION = 6
 #: Bytes that may wait to be read by the other side.
 PENDING_LIMIT = 64 << 20
 #: Bytes of one message at most: a snapshot of 10,000 targets has about three million.

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 from lb.core.report import Alarm
+from lb.proxy.guards import Guards
 from lb.proxy.read_deferral import ReadDeferral
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Context:
         "alarm",
         "challenges",
         "date",
+        "guards",
         "id_front",
         "id_next",
         "in_flight",
@@ -90,6 +92,7 @@ class Context:
         self.stats = stats
         self.rates = rates  # the buckets of rate limits
         self.in_flight = in_flight  # requests under way of limited routes
+        self.guards = Guards(loop)
         self.challenges: dict[bytes, bytes] = {}  # by path, what a certificate authority expects there
         self.observers: tuple[Observer, ...] = ()
         self.log: Log | None = None

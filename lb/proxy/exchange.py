@@ -146,6 +146,7 @@ class Exchange(Ended):
         "context",
         "deadline",
         "ends_at",
+        "held_at",
         "held_by",
         "in_flight_slots",
         "key",
@@ -182,8 +183,9 @@ class Exchange(Ended):
         self.lease: Lease | None = None  # of the target that is tried, or that has answered
         self.upstream: TargetStream | None = None
         self.tunnel: Tunnel | None = None
-        self.held_by: Hold | None = None  # what a step of the route waits for
         self.pace: Pace | None = None  # of its answer, where the route limits that
+        self.held_by: Hold | None = None  # what a step of the route waits for
+        self.held_at: tuple[LiveRoute, Step, tuple[Step, ...]] | None = None  # that step, and the ones that follow
         self.text_reader: TextReader | None = None  # of a body in base64: gRPC-Web
         self.mirror_client: MirrorClient | None = None  # the mirrored copy, or on a copy its own port
         self.body: list[bytes] | None = None  # pieces kept for another try
@@ -285,19 +287,19 @@ class Exchange(Ended):
         assert work is not None
         fields = self.received.fields
         steps = route.steps if not (fields.special or fields.upgrade) else route.rare_steps
-        work.route, work.step, work.rest = route, step, steps[steps.index(step) + 1 :]
+        self.held_at = route, step, steps[steps.index(step) + 1 :]
         work.begin()
 
     def go_on(self, work: Hold, reply: Reply | None) -> None:
         """The step that held the request has decided: answer, or go on with the steps that follow."""
-        if self.held_by is not work or self.phase != HELD:
+        at = self.held_at
+        if self.held_by is not work or self.phase != HELD or at is None:
             return  # it has ended meanwhile
-        self.held_by, self.phase, self.deadline = None, NEW, inf
-        route, last = work.route, work.step
-        assert route is not None
-        assert last is not None
+        self.held_at = self.held_by = None
+        self.phase, self.deadline = NEW, inf
+        route, last, rest = at
         if reply is None:
-            for step in work.rest:
+            for step in rest:
                 reply = step.before(self)
                 if reply is WAIT:
                     self._wait_at(route, step)

@@ -8,7 +8,7 @@ of this.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from lb.core.native import mypyc_attr
 from lb.http.h1.replies import Reply
@@ -21,14 +21,10 @@ WAIT: Final = Reply(0, "wait", "")
 class Hold:
     """One request's wait at one step. `late` answers it when the time is over."""
 
-    __slots__ = ("late", "rest", "route", "step")
+    __slots__ = ("late",)
 
     def __init__(self, late: Reply) -> None:
         self.late = late
-        # The exchange's own, which sets and reads them (`Any`: their module imports this one's users).
-        self.route: Any = None
-        self.step: Any = None
-        self.rest: tuple[Any, ...] = ()  # the steps that follow
 
     def begin(self) -> None:
         """Begin the work. It may end at once."""

@@ -75,6 +75,7 @@ class DataPlane:
         )
         self.connector = connector(self.context)
         self.front = Front()
+        self.guards = self.context.guards
         self.live = LiveConfig(self.context)
         self.incarnation = time.time_ns()
         self._leaving: list[Lane] = []  # lanes of removed targets, until their last request is over
@@ -160,7 +161,9 @@ class DataPlane:
         self._carry_over(old_services, names)
         for rotation in snapshot.rotations:
             self._rotate(rotation)
+        self.guards.use(dict(snapshot.files))
         live.routes = [self._live_route(route) for route in snapshot.routes]
+        self.guards.made()
         self.stats.forget_routes({route.title() for route in snapshot.routes})
         live.table = RouteTable.build(snapshot.routes)
         live.only_route = live.routes[0] if len(snapshot.routes) == 1 and takes_all(snapshot.routes[0]) else None
@@ -419,6 +422,7 @@ class DataPlane:
         report.grpc = {name: {str(k): v for k, v in each.grpc.items()} for name, each in called if each.grpc}
         report.rate_evictions = self.context.rates.evicted
         report.steps = self.stats.step_results(full)
+        report.asked_keys, self.guards.asked_keys = list(self.guards.asked_keys), set()
         report.records = list(self.stats.records)
         self.stats.records.clear()
         return report
@@ -444,6 +448,7 @@ class DataPlane:
     def close(self) -> None:
         """Cut the remaining requests and write the log."""
         self._sweeper.stop()
+        self.guards.close()
         self.connector.contexts.close()
         for connection in list(self.front.multiplexed):
             connection.cut()

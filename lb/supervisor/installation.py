@@ -19,6 +19,7 @@ from lb.core.handover import Handover
 from lb.core.lifecycle import Drain
 from lb.core.refusals import Refused
 from lb.core.renames import Place, Renames
+from lb.core.step_files import step_digests
 from lb.core.targets import Snapshot
 from lb.health.monitor import Monitor
 from lb.supervisor import logs
@@ -239,7 +240,7 @@ class Installation:
         if former:
             snapshot = with_tls(snapshot, lambda target: former.get(target.id, target.tls))
         self._tls_files |= world.files
-        used = _digests(snapshot)
+        used = digests_of_snapshot(snapshot)
         self._tls_files = {digest: data for digest, data in self._tls_files.items() if digest in used}
         wishes = self._desired.current.routes
         routes = snapshot.routes
@@ -329,8 +330,9 @@ class Installation:
             self._tls_changed.cancel()
 
 
-def _digests(snapshot: Snapshot) -> set[str]:
-    """Of all TLS files that the snapshot's listeners and targets need."""
+def digests_of_snapshot(snapshot: Snapshot) -> set[str]:
+    """Of all files that the snapshot's listeners, targets and steps need."""
     clients = {target.tls for service in snapshot.services for pool in service.pools for target in pool.targets}
     found = {digest for tls in clients if tls is not None for digest in tls.digests}
+    found |= step_digests(snapshot)
     return found.union(*(digests_of(listener.tls) for listener in snapshot.listeners if listener.tls is not None))

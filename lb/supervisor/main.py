@@ -31,11 +31,12 @@ from lb.config.check.file_modes import modes_of_admin
 from lb.config.load import Served, load_again
 from lb.config.model.config import Config
 from lb.config.resolve import World
-from lb.config.tls_files import load_world
+from lb.config.tls_files import Held, load_world
 from lb.config.tls_values import server_paths, tls_paths
 from lb.control.probe_history import ProbeHistory
 from lb.core.lifecycle import Effect, Health
 from lb.core.refusals import Refusal, Refused
+from lb.core.report import Report
 from lb.discovery.store import FoundStore
 from lb.health.monitor import Monitor
 from lb.health.verdict_store import VerdictStore
@@ -57,6 +58,7 @@ from lb.supervisor.handovers import Handovers
 from lb.supervisor.health_counters import HealthCounters
 from lb.supervisor.installation import Installation
 from lb.supervisor.issuing import Issuing
+from lb.supervisor.key_sets import KeySets
 from lb.supervisor.maintenances import Maintenances
 from lb.supervisor.os import reaper, systemd
 from lb.supervisor.os.file_watch import FileWatch
@@ -130,7 +132,9 @@ class Supervisor:
         self.events = Events()
         self.issuing = Issuing(self.store.directory, self.events, lambda: (self.workers, self.rotations))
         self.issuing.configure(config)
-        world = load_world(config, held=self.issuing.held(config))
+        self.key_sets = KeySets(self.store.directory, lambda text: self.events.emit("note", text))
+        self.key_sets.configure(config)
+        world = load_world(config, held=self._got_by_itself(config))
         text, paths = text_of(path), tls_paths(world)
         self.state = State(path=path, text=text, config=config, file_world=world, world=world, tls_paths=paths)
         self.desired = DesiredState(self.store, self.state, self.events)
@@ -148,7 +152,7 @@ class Supervisor:
             self.totals,
             directory=self.store.directory,
             on_alarm=lambda alarm, incarnation: self.findings.alarmed(alarm, incarnation),
-            on_report=lambda report: self.findings.reported(report),
+            on_report=self._on_report,
             on_gone=lambda worker, incarnation: self.ejections.gone(worker, incarnation),
             tell=lambda text: self.events.emit("worker", text),
             on_hopeless=self._on_hopeless,
@@ -241,7 +245,7 @@ class Supervisor:
         )
         self.certificates = Certificates(self.events)
         self.reloads.on_read = self._on_read
-        self.reloads.held = self.issuing.held
+        self.reloads.held = self._got_by_itself
         self._given: list[socket.socket] = []  # by systemd
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -534,6 +538,7 @@ class Supervisor:
             ("certificates", self.certificate_watch.run),
             ("orders", self.issuing.order),
             ("issuing", partial(self.issuing.take_in, self._take_in)),
+            ("keys", partial(self.key_sets.run, self._take_in)),
         ):
             self._keep_running(label, body)
         if systemd.watchdog():
@@ -595,9 +600,19 @@ class Supervisor:
         """A world is in force."""
         self.certificates.told(world)
         self.issuing.configure(world.config)
+        self.key_sets.configure(world.config)
+
+    def _on_report(self, report: Report) -> None:
+        self.findings.reported(report)
+        if report.asked_keys:
+            self.key_sets.asked(report.asked_keys)
+
+    def _got_by_itself(self, config: Config) -> Held:
+        """The contents of what lb has got by itself, by path or URL."""
+        return {**self.issuing.held(config), **self.key_sets.held()}
 
     async def _take_in(self) -> bool:
-        """Certificates that lb has got by itself are to be served; whether they are."""
+        """Certificates or keys that lb has got by itself are to be served; whether they are."""
         try:
             await self.reloads.read_certificates("issuing")
         except NotNow:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,6 +32,7 @@ from lb.proxy.lane import Begun, Lane
 from lb.proxy.plane import DataPlane
 from lb.proxy.route_fragment import read_fragment
 from lb.proxy.services import LiveRoute
+from lb.proxy.steps.forward_auth import AuthHold
 
 if TYPE_CHECKING:
     import socket
@@ -38,6 +40,10 @@ if TYPE_CHECKING:
 _URL = re.compile(r"(?:(https?)://([^/?#]+))?([/?][^#]*)?")
 #: The fragment of the id that a request is shown with.
 REQUEST_ID = b"00000000-000000000"
+
+
+#: Seconds that a step may take to decide.
+LONGEST = 20.0
 
 
 class BadTrial(ValueError):  # noqa: N818 - it says what is wrong
@@ -176,7 +182,13 @@ def _snapshot(world: World) -> Snapshot:
     )
     routes = tuple(replace(route, steps=tuple(map(_without_fault, route.steps))) for route in made.routes)
     return replace(
-        made, routes=routes, services=services, rotations=rotations, access_log=AccessLog("off"), files=(), listeners=()
+        made,
+        routes=routes,
+        services=services,
+        rotations=rotations,
+        access_log=AccessLog("off"),
+        files=tuple(world.files.items()),
+        listeners=(),
     )
 
 
@@ -203,6 +215,7 @@ def _tried(plane: DataPlane, world: World, request: Request) -> Trial:
     made = Trial()
     _name_route(made, plane, world, live)
     exchange.start(b"", not (head.fields.chunked or head.fields.length > 0))
+    made.notes += _wait(plane, exchange)
     made.met = read_fragment(exchange.route_fragment)[1] or made.steps
     if client.answer is not None:
         made.status, made.reason = exchange.status, exchange.reason
@@ -223,6 +236,20 @@ def _tried(plane: DataPlane, world: World, request: Request) -> Trial:
         if index != made.index
     ]
     return made
+
+
+def _wait(plane: DataPlane, exchange: Exchange) -> list[str]:
+    """Let a slow hash be computed: what holds the request has threads for it, and the loop to come back to. A service
+    is not asked, but taken to let the request pass. Returns what there is to say of it."""
+    notes: list[str] = []
+    until = time.monotonic() + LONGEST
+    while (work := exchange.held_by) is not None and time.monotonic() < until:
+        if isinstance(work, AuthHold):
+            notes.append(f"Service {work.asks()} is not asked, but taken to let the request pass.")
+            work.assume()
+        else:
+            plane.context.loop.run_until_complete(asyncio.sleep(0.005))
+    return notes
 
 
 def _head_of(world: World, request: Request) -> tuple[RequestHead | RequestError, bool]:

@@ -232,19 +232,27 @@ class Front:
         )
         route = {key: options.pop(key) for key in of_route if key in options}
         trusted = options.pop("trusted_proxies", ())
+        files = options.pop("files", ())
         log = options.pop("access_log", AccessLog("off"))
         addresses = options.pop("addresses", {})
         targets = tuple(replace(target, addresses=addresses.get(target.id, ())) for target in self.targets)
+        services: tuple[Service, ...] = ()
+        rotations: tuple[Rotation, ...] = ()
+        if options.pop("asks", False):  # the last origin is a service of its own, `auth`
+            asked, targets = replace(targets[-1], id="auth/p/last", service="auth"), targets[:-1]
+            services = (Service("auth", (Pool("p", (asked,)),), **options.pop("auth", {})),)
+            rotations = (Rotation("auth", self.version, (("p", 100),), (("p", ((asked.id, 1.0),)),)),)
         service = Service("s", (Pool("p", targets),), **options)
-        weights = (("p", tuple((target.id, 1.0) for target in self.targets)),)
+        weights = (("p", tuple((target.id, 1.0) for target in targets)),)
         self.snapshot = Snapshot(
             version=self.version,
             listeners=(self._listener,),
-            services=(service,),
+            services=(service, *services),
             routes=(Route("s", **route),),
-            rotations=(Rotation("s", self.version, (("p", 100),), weights),),
+            rotations=(Rotation("s", self.version, (("p", 100),), weights), *rotations),
             trusted_proxies=trusted,
             access_log=log,
+            files=files,
         )
         self.plane.apply(self.snapshot)
 

@@ -28,15 +28,21 @@ from lb.proxy.services import LiveService
 
 #: Modules that the compiled ones may import of lb beside one another: of values, or of what is no part of a request.
 VALUES = {
+    "lb.core.claims",
+    "lb.core.guards",
+    "lb.core.key_file",
     "lb.core.native",
     "lb.core.renames",
     "lb.core.report",
     "lb.core.targets",
+    "lb.net.jwks",
     "lb.net.tls.identity",
     "lb.net.tls.resuming",
     "lb.net.tls.session",
     "lb.net.tls.target_faults",
+    "lb.proxy.guards",
     "lb.proxy.log_writer",
+    "lb.proxy.passwords",
 }
 
 

@@ -9,6 +9,7 @@ from lb.config.diff import diff
 from lb.config.load import examine, load_text
 from lb.config.resolve import resolve
 from lb.config.yaml.problems import ConfigError
+from lb.core.guards import ForwardAuth
 from lb.core.targets import StepRule
 
 SERVICES = "services:\n  s: {pools: {p: {targets: ['h:1', 'h:2']}}}\n  t: {pools: {p: {targets: ['h:3', 'h:4']}}}\n"
@@ -84,6 +85,18 @@ def warnings(*routes: str, more: str = "") -> list[tuple[int, str, str]]:
         ("{service: s, steps: [{}]}", "the step has no key"),
         ("{service: s, steps: [{allow: []}]}", "allow is empty"),
         ("{service: s, steps: [{deny: [office]}]}", "network"),
+        ("{service: s, steps: [{basic_auth: {users_file: u, user_header: X-Forwarded-For}}]}", "frames messages"),
+        ("{service: s, steps: [{api_keys: {keys_file: k, header: Host}}]}", "frames messages"),
+        ("{service: s, steps: [{jwt: {}}]}", "says where the keys are"),
+        ("{service: s, steps: [{jwt: {jwks: 'ftp://a/b'}}]}", "ftp"),
+        ("{service: s, steps: [{jwt: {jwks: 'https://a/b', algorithms: [HS256]}}]}", "is not one of the choices"),
+        ("{service: s, steps: [{jwt: {jwks: 'https://a/b', claims: {Via: sub}}}]}", "frames messages"),
+        ("{service: s, steps: [{forward_auth: {}}]}", "says what is asked"),
+        ("{service: s, steps: [{forward_auth: {service: s, url: 'http://a:1/'}}]}", "says what is asked"),
+        ("{service: s, steps: [{forward_auth: {service: u}}]}", "there is no service 'u'"),
+        ("{service: s, steps: [{forward_auth: {url: '127.0.0.1:1'}}]}", "is not the URL of a server"),
+        ("{service: s, steps: [{forward_auth: {url: 'http://a:b/'}}]}", "a:b"),
+        ("{service: s, steps: [{forward_auth: {service: s, copy: [Content-Length]}}]}", "frames messages"),
         ("{service: s, steps: [{request_headers: {}}]}", "request_headers changes nothing"),
         ("{service: s, steps: [{request_headers: {set: {content-length: '1'}}}]}", "frames messages"),
         ("{service: s, steps: [{request_headers: {remove: [X-Forwarded-For]}}]}", "frames messages"),
@@ -185,3 +198,26 @@ def test_steps_keep_their_order() -> None:
         StepRule("strip_prefix", "/a", "/"),
         StepRule("host", to="h.org"),
     )
+
+
+def test_a_url_of_forward_auth_is_a_service() -> None:
+    routes = "\n".join(
+        f"  - {{service: s, path: {path}, steps: [{{forward_auth: {{url: '{url}', copy: [X-User]}}}}]}}"
+        for path, url in (
+            ("/a", "http://127.0.0.1:9091/verify?x=1"),
+            ("/b", "http://127.0.0.1:9091"),
+            ("/c", "https://[::1]:8443/v"),
+        )
+    )
+    made = resolve(load_text(f"{SERVICES}routes:\n{routes}\n"), 1)
+    rules = [route.steps[0].forward_auth for route in made.snapshot.routes]
+    assert rules == [
+        ForwardAuth("auth-127.0.0.1-9091", "/verify?x=1", ("X-User",)),
+        ForwardAuth("auth-127.0.0.1-9091", "/", ("X-User",)),
+        ForwardAuth("auth-https-1-8443", "/v", ("X-User",)),
+    ]
+    assert {target.id for target in made.targets.values()} >= {
+        "auth-127.0.0.1-9091/auth/127.0.0.1:9091",
+        "auth-https-1-8443/auth/[::1]:8443",
+    }
+    assert not warnings("{service: s, steps: [{forward_auth: {url: 'http://127.0.0.1:9091/verify'}}]}")

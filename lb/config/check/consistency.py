@@ -203,6 +203,12 @@ def _routes(config: Config, known: Known) -> Iterator[Finding]:
             if name not in services:
                 hint = joined(did_you_mean(name, services), f"Services: {listed(services)}.")
                 yield ("routes", index, *where), f"there is no service {name!r}", hint
+        for number, step in enumerate(route.steps):
+            asked = step.forward_auth.service if step.forward_auth is not None else None
+            if asked is not None and asked not in services:
+                hint = joined(did_you_mean(asked, services), f"Services: {listed(services)}.")
+                at: Path = ("routes", index, "steps", number, "forward_auth", "service")
+                yield at, f"there is no service {asked!r}", hint
         if route.client_certificate and not _verifies_clients(config):
             yield (
                 ("routes", index, "client_certificate"),

@@ -11,16 +11,21 @@ from collections.abc import Callable, Iterator
 from lb.config.check.lint_checks import Warned
 from lb.config.model.config import Config
 from lb.config.model.routes import Route
+from lb.config.model.steps import Step
 from lb.config.yaml.tree import Path
 from lb.core.matching import Conditions
 from lb.core.paths import ODD
 from lb.core.routing import AMBIGUOUS, UNREADABLE, Candidate, RouteTable, Spot
 from lb.core.targets import (
     ALLOW,
+    API_KEYS,
+    BASIC_AUTH,
     CONCURRENCY,
     DENY,
     EXACT,
     FAULT,
+    FORWARD_AUTH,
+    JWT,
     RATE_LIMIT,
     REGEX,
     REQUEST_HEADERS,
@@ -33,7 +38,9 @@ from lb.http.changed_fields import FIXED_IN_ANSWERS, FIXED_IN_REQUESTS
 from lb.http.h1.replies import BODYLESS
 
 #: Steps that have a use on a route which sends no request on.
-WITHOUT_TARGET = frozenset((ALLOW, CONCURRENCY, DENY, FAULT, RATE_LIMIT, RESPONSE_HEADERS))
+WITHOUT_TARGET = frozenset(
+    (ALLOW, API_KEYS, BASIC_AUTH, CONCURRENCY, DENY, FAULT, FORWARD_AUTH, JWT, RATE_LIMIT, RESPONSE_HEADERS)
+)
 #: Routes of one host and path that are compared with one another.
 MOST = 200
 
@@ -115,6 +122,7 @@ def _steps(at: Path, route: Route) -> Iterator[tuple[Path, str, str]]:
             yield (*path, kind), f"{kind} changes nothing here: a route with {what} sends no request on", "Remove it."
         if step.fault is not None and not step.fault.delay and step.fault.abort is None:
             yield (*path, kind), "the fault does nothing", "Add `delay`, `abort`, or both."
+        yield from _identity((*path, kind), step)
         changes = step.request_headers or step.response_headers
         if changes is None:
             continue
@@ -128,6 +136,26 @@ def _steps(at: Path, route: Route) -> Iterator[tuple[Path, str, str]]:
                     yield where, f"{name} frames messages or is lb's own, and no route changes it", "Remove it."
                 elif name.lower() == "host" and kind == REQUEST_HEADERS:
                     yield where, "Host is a step of its own", "Write `- host: NAME` as a step."
+
+
+def _identity(at: Path, step: Step) -> Iterator[tuple[Path, str, str]]:
+    """Fields that tell targets of clients, and what a step needs besides."""
+    named: list[tuple[str, str]] = []
+    if step.basic_auth is not None:
+        named = [("user_header", step.basic_auth.user_header or "")]
+    elif step.api_keys is not None:
+        named = [("header", step.api_keys.header), ("name_header", step.api_keys.name_header or "")]
+    elif step.forward_auth is not None:
+        named = [("copy", name) for name in step.forward_auth.copy]
+        if (step.forward_auth.url is None) == (step.forward_auth.service is None):
+            yield at, "`url` or `service` says what is asked, one of them", "Write `url: http://HOST:PORT/PATH`."
+    elif step.jwt is not None:
+        named = [("header", step.jwt.header), *[("claims", name) for name in step.jwt.claims]]
+        if (step.jwt.jwks is None) == (step.jwt.jwks_file is None):
+            yield at, "`jwks` or `jwks_file` says where the keys are, one of them", "Write `jwks: https://…`."
+    for key, name in named:
+        if name.lower() in FIXED_IN_REQUESTS or name.lower() == "host":
+            yield (*at, key), f"{name} frames messages or is lb's own, and no route changes it", "Take another name."
 
 
 def warnings(config: Config, snapshot: Snapshot, line: Callable[[Path], int]) -> Iterator[Warned]:

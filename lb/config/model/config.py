@@ -27,6 +27,7 @@ from lb.config.model.fields import (
     TargetUrl,
     Whole,
 )
+from lb.config.model.guards import with_auth_services
 from lb.config.model.listeners import (
     Admin,
     AdminTls,
@@ -168,7 +169,7 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _lengthen(cls, data: Any) -> Any:
-        return lengthen(data) if isinstance(data, dict) else data
+        return with_auth_services(lengthen(data)) if isinstance(data, dict) else data
 
     def route_list(self) -> list[Route]:
         """The routes, or the one that is meant when there are none."""

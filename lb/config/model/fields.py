@@ -130,6 +130,10 @@ Name = Annotated[
 Reference = Annotated[Word, AfterValidator(validators.not_empty)]
 CheckPath = Annotated[Word, AfterValidator(validators.path), _schema(r"/.*", examples=["/health/readiness"])]
 RoutePath = Annotated[Word, AfterValidator(validators.route_path), _schema(r"/[^?#*]*", examples=["/", "/greeting"])]
+AuthUrl = Annotated[
+    Word, AfterValidator(validators.auth_url), _schema(r"(https?|h2c?)://.+", examples=["http://127.0.0.1:9091/verify"])
+]
+RequestTarget = Annotated[Word, AfterValidator(validators.path), _schema(r"/.*", examples=["/verify"])]
 RoutePattern = Annotated[
     Word, AfterValidator(validators.route_pattern), _schema(r"[\x20-\x7e]+", examples=["/users/[0-9]+"])
 ]

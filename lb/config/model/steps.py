@@ -27,6 +27,7 @@ from lb.config.model.fields import (
     Text,
     Whole,
 )
+from lb.config.model.guards import ApiKeys, BasicAuth, ForwardAuth, Jwt
 from lb.config.model.section import Section
 from lb.core import targets as core
 
@@ -135,6 +136,14 @@ class Step(Section):
     `trusted_proxies` the client is found as for `match.clients`."""
     deny: Annotated[list[ClientNetwork], Field(min_length=1)] | None = None
     """Networks of clients that get 403."""
+    basic_auth: BasicAuth | None = None
+    """Only for clients with a name and a password."""
+    api_keys: ApiKeys | None = None
+    """Only for clients with a key."""
+    forward_auth: ForwardAuth | None = None
+    """Only for requests that another server lets pass."""
+    jwt: Jwt | None = None
+    """Only for clients with a signed token."""
     strip_prefix: RoutePath | None = None
     """Prefix of the path that the target does not get: `/v1` sends `/v1/x` as `/x`, and `/v1` as `/`."""
     replace_prefix: PrefixChange | None = None
@@ -167,6 +176,15 @@ class Step(Section):
             return core.StepRule(core.ALLOW, networks=tuple(dict.fromkeys(self.allow)))
         if self.deny is not None:
             return core.StepRule(core.DENY, networks=tuple(dict.fromkeys(self.deny)))
+        if self.basic_auth is not None:
+            rule = self.basic_auth
+            return core.StepRule(core.BASIC_AUTH, file=rule.users_file, basic_auth=rule.value())
+        if self.api_keys is not None:
+            return core.StepRule(core.API_KEYS, file=self.api_keys.keys_file, api_keys=self.api_keys.value())
+        if self.forward_auth is not None:
+            return core.StepRule(core.FORWARD_AUTH, forward_auth=self.forward_auth.value())
+        if self.jwt is not None:
+            return core.StepRule(core.JWT, file=self.jwt.source(), jwt=self.jwt.value())
         if self.strip_prefix is not None:
             return core.StepRule(core.STRIP_PREFIX, self.strip_prefix, "/")
         if self.replace_prefix is not None:

@@ -12,6 +12,7 @@ from pydantic_core.core_schema import ValidationInfo
 from lb.config.model import addresses
 from lb.config.model.coerce import parsed, refuse
 from lb.config.model.units import Unreadable
+from lb.core.auth_urls import split_auth_url
 from lb.core.linear_pattern import BadLinearPattern, LinearPattern
 from lb.core.matching import is_pattern
 from lb.http.template import VARIABLES, BadTemplate, Template
@@ -231,6 +232,17 @@ def network(value: str) -> str:
 def client_network(value: str) -> str:
     """As `core.networks` has it: all clients of Unix sockets are one network."""
     return value if value == "unix" else network(value)
+
+
+def auth_url(value: str) -> str:
+    """A server as targets are written, and a path with a query or not."""
+    try:
+        server, request_target = split_auth_url(value)
+    except ValueError:
+        refuse(f"{value!r} is not the URL of a server", "http://HOST:PORT/PATH, or https, h2, h2c")
+    target(server)
+    path(request_target)
+    return value
 
 
 def server_host(value: str) -> str:

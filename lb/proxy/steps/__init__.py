@@ -11,19 +11,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lb.core.targets import ALLOW, DENY, RATE_LIMIT, REPLACE_PATH, REQUEST_HEADERS, RESPONSE_HEADERS, REWRITE_HOST
+from lb.core.targets import (
+    ALLOW,
+    DENY,
+    RATE_LIMIT,
+    REPLACE_PATH,
+    REPLACE_PREFIX,
+    REQUEST_HEADERS,
+    RESPONSE_HEADERS,
+    REWRITE_HOST,
+    STRIP_PREFIX,
+)
 from lb.http.changed_fields import FieldChanges
+from lb.proxy.steps.api_keys import ApiKeysStep
 from lb.proxy.steps.bandwidth import BandwidthStep
+from lb.proxy.steps.basic_auth import BasicAuthStep
 from lb.proxy.steps.body_limit import BodyLimit
 from lb.proxy.steps.client_certificate import ClientCertificate
 from lb.proxy.steps.client_networks import ClientNetworks
 from lb.proxy.steps.concurrency import ConcurrencyStep
 from lb.proxy.steps.fault import FaultStep
 from lb.proxy.steps.fixed_answer import FixedAnswer
+from lb.proxy.steps.forward_auth import ForwardAuthStep
 from lb.proxy.steps.grpc_deadline import GrpcDeadline
 from lb.proxy.steps.grpc_web import GrpcWeb
 from lb.proxy.steps.host_change import HostChange
 from lb.proxy.steps.https_redirect import HttpsRedirect
+from lb.proxy.steps.json_web_token import JwtStep
 from lb.proxy.steps.maintenance import MaintenanceStep
 from lb.proxy.steps.max_forwards import MaxForwards
 from lb.proxy.steps.overload import Overload
@@ -92,13 +106,23 @@ def _step(rule: StepRule, route: str, context: Context) -> Step:
         return BandwidthStep(rule.bandwidth, route, context)
     if rule.kind in (ALLOW, DENY):
         return ClientNetworks(rule.kind, rule.networks, rule.kind == ALLOW)
+    if rule.basic_auth is not None:
+        return BasicAuthStep(rule.basic_auth, context.guards.users(rule.digest), context.guards.passwords)
+    if rule.api_keys is not None:
+        return ApiKeysStep(rule.api_keys, context.guards.api_keys(rule.digest))
+    if rule.forward_auth is not None:
+        return ForwardAuthStep(rule.forward_auth)
+    if rule.jwt is not None:
+        return JwtStep(rule.jwt, context.guards.key_set(rule.digest), rule.file, context.guards)
     if rule.kind == REWRITE_HOST:
         return HostChange(rule.to)
     if rule.kind == REQUEST_HEADERS:
         return RequestHeaders(FieldChanges(rule.replaced, rule.added, rule.removed))
     if rule.kind == RESPONSE_HEADERS:
         return ResponseHeaders(FieldChanges(rule.replaced, rule.added, rule.removed))
-    return PathChange(rule.kind, rule.prefix, rule.to, rule.kind == REPLACE_PATH)
+    if rule.kind in (STRIP_PREFIX, REPLACE_PREFIX, REPLACE_PATH):
+        return PathChange(rule.kind, rule.prefix, rule.to, rule.kind == REPLACE_PATH)
+    raise ValueError(f"a step of an unknown kind: {rule.kind}")  # it may be a guard: nothing passes without it
 
 
 def steps_of_redirect(port: int) -> tuple[Step, ...]:
