@@ -1,4 +1,4 @@
-"""The values of steps that ask who sends a request; `core.targets.StepRule` has one of them."""
+"""The values of steps that have many; `core.targets.StepRule` has one of them."""
 
 from __future__ import annotations
 
@@ -44,3 +44,12 @@ class Jwt:
     header: str = "Authorization"
     remove_token: bool = False
     leeway: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """Which answers get a content coding."""
+
+    types: tuple[str, ...]
+    minimum: int = 1024  # bytes; an answer of unknown length is taken for a long one
+    codings: tuple[str, ...] = ("zstd", "br", "gzip")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lb.core.certificates import TlsServer
-from lb.core.guards import ApiKeys, BasicAuth, ForwardAuth, Jwt
+from lb.core.guards import ApiKeys, BasicAuth, Compression, ForwardAuth, Jwt
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +179,7 @@ BASIC_AUTH = "basic_auth"
 API_KEYS = "api_keys"
 FORWARD_AUTH = "forward_auth"
 JWT = "jwt"
+COMPRESS = "compress"
 RATE_LIMIT = "rate_limit"
 CONCURRENCY = "concurrency"
 BANDWIDTH = "bandwidth"
@@ -247,6 +248,7 @@ class StepRule:
     api_keys: ApiKeys | None = None
     forward_auth: ForwardAuth | None = None
     jwt: Jwt | None = None
+    compression: Compression | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,7 @@ class RequestFields:
         made = RequestFields()
         made.host, made.length, made.chunked = self.host, self.length, self.chunked
         made.upgrade, made.te_trailers, made.max_forwards = self.upgrade, self.te_trailers, self.max_forwards
+        made.close, made.keep_alive, made.connection_named = self.close, self.keep_alive, self.connection_named
         made.expect_continue = self.expect_continue
         made.authenticates_connection = self.authenticates_connection
         made.grpc, made.grpc_timeout, made.special = self.grpc, self.grpc_timeout, self.special

@@ -67,6 +67,10 @@ class ClientStream:
         """Seconds without progress, after which the client counts as stalled."""
         raise NotImplementedError
 
+    def is_blocked(self) -> bool:
+        """Whether it takes no more for now; `blocked`, which a stream around another one knows as of its last bytes."""
+        return self.blocked
+
     # --- the answer -------------------------------------------------------------------------------------------------
 
     def splice(self, response: ResponseHead) -> bool:

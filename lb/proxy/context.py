@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from lb.core.report import Alarm
 from lb.proxy.guards import Guards
+from lb.proxy.offload import Offload
 from lb.proxy.read_deferral import ReadDeferral
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Context:
         "loop",
         "now",
         "observers",
+        "offload",
         "rates",
         "read_deferral",
         "reply_heads",
@@ -93,6 +95,7 @@ class Context:
         self.rates = rates  # the buckets of rate limits
         self.in_flight = in_flight  # requests under way of limited routes
         self.guards = Guards(loop)
+        self.offload = Offload(loop)
         self.challenges: dict[bytes, bytes] = {}  # by path, what a certificate authority expects there
         self.observers: tuple[Observer, ...] = ()
         self.log: Log | None = None

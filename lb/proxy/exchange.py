@@ -962,7 +962,7 @@ class Exchange(Ended):
     @property
     def client_is_blocked(self) -> bool:
         """Whether the client takes no more for now."""
-        return self.client.blocked
+        return self.client.is_blocked()
 
     def keep_private(self, upstream: TargetStream) -> None:
         """Keep the connection for this client alone, until the client's connection ends."""

@@ -11,47 +11,26 @@ from typing import TYPE_CHECKING, Final
 from lb.http.grpc import status_of
 from lb.http.grpc_web import TEXT, encode_text, trailer_frame, web_type
 from lb.http.message import NONE, UNTIL_CLOSE, ResponseFields, ResponseHead
-from lb.proxy.client_stream import ClientStream
+from lb.proxy.wrapped_stream import WrappedStream
 
 if TYPE_CHECKING:
+    from lb.proxy.client_stream import ClientStream
     from lb.proxy.exchange import Exchange
-    from lb.proxy.lane import Lane
-    from lb.proxy.target_stream import TargetStream
 
 _OK: Final = b"HTTP/1.1 200 OK\r\n"
 
 
-class GrpcWebStream(ClientStream):
+class GrpcWebStream(WrappedStream):
     """Translates for one call."""
 
-    __slots__ = ("_exchange", "_form", "_inner", "_translates", "_type")
+    __slots__ = ("_exchange", "_form", "_translates", "_type")
 
     def __init__(self, inner: ClientStream, exchange: Exchange, form: int, content_type: bytes) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._exchange = exchange
         self._form = form
         self._type = content_type
         self._translates = False  # the answer is one of gRPC
-        self.peer = inner.peer
-        self.trusted = inner.trusted
-        self.transport = inner.transport
-        self.private = inner.private
-        self.blocked = inner.blocked
-        self.tls = inner.tls
-
-    @property
-    def send_timeout(self) -> float:
-        return self._inner.send_timeout
-
-    # --- the answer -------------------------------------------------------------------------------------------------
-
-    def splice(self, response: ResponseHead) -> bool:
-        return False
-
-    def send_interim(self, response: ResponseHead) -> bool:
-        sent = self._inner.send_interim(response)
-        self.blocked = self._inner.blocked
-        return sent
 
     def send_head(self, response: ResponseHead, piece: bytes, end: bool, last: bool = False) -> None:
         exchange = self._exchange
@@ -100,40 +79,6 @@ class GrpcWebStream(ClientStream):
             self._inner.send_body(self._encoded(trailer_frame(lines)), True)
         else:
             self._inner.send_trailers(lines)
-
-    def reset(self) -> None:
-        self._inner.reset()
-
-    def done(self, complete: bool) -> None:
-        self._inner.done(complete)
-
-    # --- the request ------------------------------------------------------------------------------------------------
-
-    def pause(self) -> None:
-        self._inner.pause()
-
-    def resume(self) -> None:
-        self._inner.resume()
-
-    def expect_body(self) -> None:
-        self._inner.expect_body()
-
-    # --- the connection ---------------------------------------------------------------------------------------------
-
-    def defer_read(self) -> None:
-        self._inner.defer_read()
-
-    def keep_private(self, lane: Lane, upstream: TargetStream) -> None:
-        self._inner.keep_private(lane, upstream)
-
-    def send_upgrade(self, response: ResponseHead) -> int:
-        return self._inner.send_upgrade(response)
-
-    def become_tunnel(self) -> bytes:
-        return self._inner.become_tunnel()
-
-    def unregister(self) -> None:
-        self._inner.unregister()
 
 
 def _head(response: ResponseHead, lines: bytes, framing: int) -> ResponseHead:

@@ -449,6 +449,7 @@ class DataPlane:
         """Cut the remaining requests and write the log."""
         self._sweeper.stop()
         self.guards.close()
+        self.context.offload.close()
         self.connector.contexts.close()
         for connection in list(self.front.multiplexed):
             connection.cut()

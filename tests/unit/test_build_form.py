@@ -42,6 +42,7 @@ VALUES = {
     "lb.net.tls.target_faults",
     "lb.proxy.guards",
     "lb.proxy.log_writer",
+    "lb.proxy.offload",
     "lb.proxy.passwords",
 }
 

@@ -97,6 +97,22 @@ def test_static_changes_do_not_leak_from_one_client_to_another() -> None:
         assert b"".join(front.origin.requests).count(b"X-Static: s\r\n") == 3
 
 
+def test_a_connection_ends_or_stays_as_its_client_says() -> None:
+    with Front(steps=(HEADERS,)) as front:
+        for line, end, kept in (
+            (b"GET / HTTP/1.1", b"Connection: close\r\n", False),
+            (b"GET / HTTP/1.0", b"Connection: keep-alive\r\n", True),
+        ):
+            with front.connect() as sock:
+                sock.settimeout(0.5)
+                sock.sendall(line + b"\r\nHost: a\r\n" + end + b"\r\n")
+                assert end.strip() in sock.recv(65536)
+                if kept:
+                    sock.sendall(line + b"\r\nHost: a\r\n\r\n")
+                    assert b" 200 " in sock.recv(65536)
+                assert sock.recv(65536) == b""
+
+
 def test_another_host_comes_before_the_services() -> None:
     with Front(steps=(StepRule(REWRITE_HOST, to="inner.example"),), host_header="service.example") as front:
         ask(front)

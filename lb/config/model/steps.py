@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from lb.config.model.compress import Compress
 from lb.config.model.fields import (
     AnswerStatus,
     Bounds,
@@ -144,6 +145,8 @@ class Step(Section):
     """Only for requests that another server lets pass."""
     jwt: Jwt | None = None
     """Only for clients with a signed token."""
+    compress: Compress | None = None
+    """Answers in a coding that the client takes. `{}` stands for its defaults."""
     strip_prefix: RoutePath | None = None
     """Prefix of the path that the target does not get: `/v1` sends `/v1/x` as `/x`, and `/v1` as `/`."""
     replace_prefix: PrefixChange | None = None
@@ -185,6 +188,8 @@ class Step(Section):
             return core.StepRule(core.FORWARD_AUTH, forward_auth=self.forward_auth.value())
         if self.jwt is not None:
             return core.StepRule(core.JWT, file=self.jwt.source(), jwt=self.jwt.value())
+        if self.compress is not None:
+            return core.StepRule(core.COMPRESS, compression=self.compress.value())
         if self.strip_prefix is not None:
             return core.StepRule(core.STRIP_PREFIX, self.strip_prefix, "/")
         if self.replace_prefix is not None:

@@ -245,6 +245,15 @@ def auth_url(value: str) -> str:
     return value
 
 
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/(?:[A-Za-z0-9!#$&^_.+-]+|\*)")
+
+
+def media_type(value: str) -> str:
+    if not _MEDIA_TYPE.fullmatch(value):
+        refuse(f"{value!r} is no media type", "TYPE/SUBTYPE or TYPE/*, such as application/json or text/*")
+    return value.lower()
+
+
 def server_host(value: str) -> str:
     try:
         address = addresses.parse_target(f"http://[{value}]:1" if ":" in value else f"http://{value}:1")
