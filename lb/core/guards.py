@@ -53,3 +53,15 @@ class Compression:
     types: tuple[str, ...]
     minimum: int = 1024  # bytes; an answer of unknown length is taken for a long one
     codings: tuple[str, ...] = ("zstd", "br", "gzip")
+
+
+@dataclass(frozen=True, slots=True)
+class Cors:
+    """Which pages of other origins may read answers."""
+
+    origins: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    expose: tuple[str, ...] = ()
+    credentials: bool = False
+    max_age: int = -1  # seconds; -1: the answer says nothing of it

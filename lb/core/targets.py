@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lb.core.certificates import TlsServer
-from lb.core.guards import ApiKeys, BasicAuth, Compression, ForwardAuth, Jwt
+from lb.core.guards import ApiKeys, BasicAuth, Compression, Cors, ForwardAuth, Jwt
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +180,7 @@ API_KEYS = "api_keys"
 FORWARD_AUTH = "forward_auth"
 JWT = "jwt"
 COMPRESS = "compress"
+CORS = "cors"
 RATE_LIMIT = "rate_limit"
 CONCURRENCY = "concurrency"
 BANDWIDTH = "bandwidth"
@@ -249,6 +250,7 @@ class StepRule:
     forward_auth: ForwardAuth | None = None
     jwt: Jwt | None = None
     compression: Compression | None = None
+    cors: Cors | None = None
 
 
 @dataclass(frozen=True, slots=True)

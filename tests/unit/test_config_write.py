@@ -64,6 +64,7 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "method": st.sampled_from(["GET", "HEAD", "NO"]),
     "url": st.sampled_from(["https://h/x?y=$1", "http://[::1]:8/"]),
     "auth_url": st.sampled_from(["http://127.0.0.1:9091/verify", "https://[::1]:8443", "h2c://a.org:1/?x=$1"]),
+    "origin": st.sampled_from(["*", "null", "https://a.org", "https://*.a.org:8443"]),
     "media_type": st.sampled_from(["text/*", "application/json", "image/svg+xml"]),
     "body": texts | st.just("/^ok$/"),
     "hash_key": st.sampled_from(["client", "path", "header:X", "cookie:no"]),

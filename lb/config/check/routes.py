@@ -21,6 +21,7 @@ from lb.core.targets import (
     API_KEYS,
     BASIC_AUTH,
     CONCURRENCY,
+    CORS,
     DENY,
     EXACT,
     FAULT,
@@ -39,7 +40,7 @@ from lb.http.h1.replies import BODYLESS
 
 #: Steps that have a use on a route which sends no request on.
 WITHOUT_TARGET = frozenset(
-    (ALLOW, API_KEYS, BASIC_AUTH, CONCURRENCY, DENY, FAULT, FORWARD_AUTH, JWT, RATE_LIMIT, RESPONSE_HEADERS)
+    (ALLOW, API_KEYS, BASIC_AUTH, CONCURRENCY, CORS, DENY, FAULT, FORWARD_AUTH, JWT, RATE_LIMIT, RESPONSE_HEADERS)
 )
 #: Routes of one host and path that are compared with one another.
 MOST = 200
@@ -123,6 +124,8 @@ def _steps(at: Path, route: Route) -> Iterator[tuple[Path, str, str]]:
         if step.fault is not None and not step.fault.delay and step.fault.abort is None:
             yield (*path, kind), "the fault does nothing", "Add `delay`, `abort`, or both."
         yield from _identity((*path, kind), step)
+        if step.cors is not None and step.cors.credentials and "*" in step.cors.origins:
+            yield (*path, kind, "credentials"), "credentials are for named origins", "Name them instead of `*`."
         changes = step.request_headers or step.response_headers
         if changes is None:
             continue

@@ -134,6 +134,7 @@ AuthUrl = Annotated[
     Word, AfterValidator(validators.auth_url), _schema(r"(https?|h2c?)://.+", examples=["http://127.0.0.1:9091/verify"])
 ]
 RequestTarget = Annotated[Word, AfterValidator(validators.path), _schema(r"/.*", examples=["/verify"])]
+Origin = Annotated[Word, AfterValidator(validators.origin)]
 MediaType = Annotated[Word, AfterValidator(validators.media_type)]
 RoutePattern = Annotated[
     Word, AfterValidator(validators.route_pattern), _schema(r"[\x20-\x7e]+", examples=["/users/[0-9]+"])

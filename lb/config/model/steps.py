@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lb.config.model.compress import Compress
+from lb.config.model.cors import Cors
 from lb.config.model.fields import (
     AnswerStatus,
     Bounds,
@@ -145,6 +146,8 @@ class Step(Section):
     """Only for requests that another server lets pass."""
     jwt: Jwt | None = None
     """Only for clients with a signed token."""
+    cors: Cors | None = None
+    """Lets pages of other origins read answers."""
     compress: Compress | None = None
     """Answers in a coding that the client takes. `{}` stands for its defaults."""
     strip_prefix: RoutePath | None = None
@@ -188,6 +191,8 @@ class Step(Section):
             return core.StepRule(core.FORWARD_AUTH, forward_auth=self.forward_auth.value())
         if self.jwt is not None:
             return core.StepRule(core.JWT, file=self.jwt.source(), jwt=self.jwt.value())
+        if self.cors is not None:
+            return core.StepRule(core.CORS, cors=self.cors.value())
         if self.compress is not None:
             return core.StepRule(core.COMPRESS, compression=self.compress.value())
         if self.strip_prefix is not None:

@@ -245,6 +245,17 @@ def auth_url(value: str) -> str:
     return value
 
 
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?:\*\.)?(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?"
+)
+
+
+def origin(value: str) -> str:
+    if value not in ("*", "null") and not _ORIGIN.fullmatch(value):
+        refuse(f"{value!r} is no origin", "SCHEME://HOST or SCHEME://HOST:PORT, with `*.` before the host, or `*`")
+    return value
+
+
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/(?:[A-Za-z0-9!#$&^_.+-]+|\*)")
 
 

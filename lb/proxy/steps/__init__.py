@@ -31,6 +31,7 @@ from lb.proxy.steps.client_certificate import ClientCertificate
 from lb.proxy.steps.client_networks import ClientNetworks
 from lb.proxy.steps.compress import CompressStep
 from lb.proxy.steps.concurrency import ConcurrencyStep
+from lb.proxy.steps.cors import CorsStep
 from lb.proxy.steps.fault import FaultStep
 from lb.proxy.steps.fixed_answer import FixedAnswer
 from lb.proxy.steps.forward_auth import ForwardAuthStep
@@ -115,6 +116,8 @@ def _step(rule: StepRule, route: str, context: Context) -> Step:
         return ForwardAuthStep(rule.forward_auth)
     if rule.jwt is not None:
         return JwtStep(rule.jwt, context.guards.key_set(rule.digest), rule.file, context.guards)
+    if rule.cors is not None:
+        return CorsStep(rule.cors)
     if rule.compression is not None:
         return CompressStep(rule.compression, context.offload)
     if rule.kind == REWRITE_HOST:
