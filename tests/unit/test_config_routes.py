@@ -229,3 +229,20 @@ def test_a_url_of_forward_auth_is_a_service() -> None:
         "auth-https-1-8443/auth/[::1]:8443",
     }
     assert not warnings("{service: s, steps: [{forward_auth: {url: 'http://127.0.0.1:9091/verify'}}]}")
+
+
+def test_security_headers() -> None:
+    def added(settings: str) -> dict[str, str]:
+        text = f"{SERVICES}routes:\n  - {{service: s, steps: [{{security_headers: {settings}}}]}}\n"
+        return dict(resolve(load_text(text), 1).snapshot.routes[0].steps[0].added)
+
+    assert added("{}") == {
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "SAMEORIGIN",
+        "Referrer-Policy": "strict-origin-when-cross-origin",
+    }
+    assert added("{frame: any, referrer: '', isolate: true, content_policy: \"default-src 'self'\"}") == {
+        "X-Content-Type-Options": "nosniff",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Content-Security-Policy": "default-src 'self'",
+    }

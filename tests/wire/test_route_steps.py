@@ -15,6 +15,7 @@ from lb.core.targets import (
     REQUEST_HEADERS,
     RESPONSE_HEADERS,
     REWRITE_HOST,
+    SECURITY_HEADERS,
     STRIP_PREFIX,
     AccessLog,
     Answer,
@@ -140,6 +141,17 @@ def test_the_client_gets_other_fields(raw: bytes) -> None:
             assert any(line.startswith(b"X-B: ") for line in lines)
             assert not any(line.lower().startswith(b"server") for line in lines)
             assert answer.endswith((b"\r\n\r\nok", b"2\r\nok\r\n0\r\n\r\n"))
+
+
+def test_security_headers_are_added_where_the_target_has_none() -> None:
+    fields = (("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY"))
+    raw = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nx-frame-options: SAMEORIGIN\r\n\r\nok"
+    with Front(steps=(StepRule(SECURITY_HEADERS, added=fields),)) as front:
+        front.with_script(answers(raw))
+        for _ in range(2):
+            lines = lines_of(ask(front))
+            assert [line for line in lines if line.lower().startswith(b"x-frame")] == [b"x-frame-options: SAMEORIGIN"]
+            assert b"X-Content-Type-Options: nosniff" in lines
 
 
 def test_lbs_own_answers_are_changed_too() -> None:

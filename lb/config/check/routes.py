@@ -31,6 +31,7 @@ from lb.core.targets import (
     REGEX,
     REQUEST_HEADERS,
     RESPONSE_HEADERS,
+    SECURITY_HEADERS,
     Match,
     Redirect,
     Snapshot,
@@ -39,9 +40,8 @@ from lb.http.changed_fields import FIXED_IN_ANSWERS, FIXED_IN_REQUESTS
 from lb.http.h1.replies import BODYLESS
 
 #: Steps that have a use on a route which sends no request on.
-WITHOUT_TARGET = frozenset(
-    (ALLOW, API_KEYS, BASIC_AUTH, CONCURRENCY, CORS, DENY, FAULT, FORWARD_AUTH, JWT, RATE_LIMIT, RESPONSE_HEADERS)
-)
+WITHOUT_TARGET = frozenset((ALLOW, API_KEYS, BASIC_AUTH, CONCURRENCY, CORS, DENY, FAULT, FORWARD_AUTH, JWT, RATE_LIMIT))
+WITHOUT_TARGET |= {RESPONSE_HEADERS, SECURITY_HEADERS}
 #: Routes of one host and path that are compared with one another.
 MOST = 200
 

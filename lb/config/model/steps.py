@@ -31,6 +31,7 @@ from lb.config.model.fields import (
 )
 from lb.config.model.guards import ApiKeys, BasicAuth, ForwardAuth, Jwt
 from lb.config.model.section import Section
+from lb.config.model.security_headers import SecurityHeaders
 from lb.core import targets as core
 
 
@@ -146,6 +147,8 @@ class Step(Section):
     """Only for requests that another server lets pass."""
     jwt: Jwt | None = None
     """Only for clients with a signed token."""
+    security_headers: SecurityHeaders | None = None
+    """Fields of answers that make browsers careful. `{}` stands for its defaults."""
     cors: Cors | None = None
     """Lets pages of other origins read answers."""
     compress: Compress | None = None
@@ -191,6 +194,8 @@ class Step(Section):
             return core.StepRule(core.FORWARD_AUTH, forward_auth=self.forward_auth.value())
         if self.jwt is not None:
             return core.StepRule(core.JWT, file=self.jwt.source(), jwt=self.jwt.value())
+        if self.security_headers is not None:
+            return core.StepRule(core.SECURITY_HEADERS, added=self.security_headers.fields())
         if self.cors is not None:
             return core.StepRule(core.CORS, cors=self.cors.value())
         if self.compress is not None:

@@ -20,6 +20,7 @@ from lb.core.targets import (
     REQUEST_HEADERS,
     RESPONSE_HEADERS,
     REWRITE_HOST,
+    SECURITY_HEADERS,
     STRIP_PREFIX,
 )
 from lb.http.changed_fields import FieldChanges
@@ -48,6 +49,7 @@ from lb.proxy.steps.rate_limit import RateLimitStep
 from lb.proxy.steps.redirect import RedirectStep
 from lb.proxy.steps.request_headers import RequestHeaders
 from lb.proxy.steps.response_headers import ResponseHeaders
+from lb.proxy.steps.security_headers import SecurityHeaders
 from lb.proxy.steps.service_choice import ServiceChoice
 from lb.proxy.steps.websocket import WebSocketHandshake
 
@@ -116,6 +118,8 @@ def _step(rule: StepRule, route: str, context: Context) -> Step:
         return ForwardAuthStep(rule.forward_auth)
     if rule.jwt is not None:
         return JwtStep(rule.jwt, context.guards.key_set(rule.digest), rule.file, context.guards)
+    if rule.kind == SECURITY_HEADERS:
+        return SecurityHeaders(rule.added)
     if rule.cors is not None:
         return CorsStep(rule.cors)
     if rule.compression is not None:
