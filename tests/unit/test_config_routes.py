@@ -91,6 +91,8 @@ def warnings(*routes: str, more: str = "") -> list[tuple[int, str, str]]:
         ("{service: s, steps: [{cors: {origins: ['https://a*.org']}}]}", "is no origin"),
         ("{service: s, steps: [{cors: {origins: ['https://a.org/']}}]}", "is no origin"),
         ("{service: s, steps: [{cors: {origins: ['*'], credentials: true}}]}", "for named origins"),
+        ("{service: s, steps: [{location: {prefix: '', to: /}}]}", "prefix"),
+        ("{redirect: {to: /x}, steps: [{cookie_path: {prefix: /, to: /a}}]}", "cookie_path changes nothing here"),
         ("{service: s, steps: [{compress: {types: []}}]}", "types is empty"),
         ("{service: s, steps: [{compress: {types: [html]}}]}", "is no media type"),
         ("{service: s, steps: [{compress: {codings: [deflate]}}]}", "is not one of the choices"),

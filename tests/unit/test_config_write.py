@@ -86,6 +86,7 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "Fault.abort": st.sampled_from([400, 503, 599]),
     "Fault.delay": st.sampled_from([0.5, 2.0]),
     "FixedAnswer.status": st.sampled_from([200, 204, 599]),
+    "UrlChange.prefix": st.sampled_from(["/", "http://app/", "on"]),
     "Retries.statuses": st.lists(st.sampled_from([502, 503, 504]), max_size=3),
 }
 

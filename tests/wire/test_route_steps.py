@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from lb.core.targets import (
+    COOKIE_DOMAIN,
+    COOKIE_PATH,
+    LOCATION,
     REPLACE_PATH,
     REPLACE_PREFIX,
     REQUEST_HEADERS,
@@ -152,6 +155,24 @@ def test_security_headers_are_added_where_the_target_has_none() -> None:
             lines = lines_of(ask(front))
             assert [line for line in lines if line.lower().startswith(b"x-frame")] == [b"x-frame-options: SAMEORIGIN"]
             assert b"X-Content-Type-Options: nosniff" in lines
+
+
+def test_the_way_back_of_a_stripped_prefix() -> None:
+    raw = (
+        b"HTTP/1.1 302 Found\r\nLocation: /login\r\nSet-Cookie: a=1; Path=/; Domain=in.org\r\n"
+        b"Set-Cookie: b=2\r\nContent-Length: 0\r\n\r\n"
+    )
+    back = (
+        StepRule(LOCATION, "/", "/v1/"),
+        StepRule(COOKIE_PATH, "/", "/v1/"),
+        StepRule(COOKIE_DOMAIN, "in.org", "a.org"),
+    )
+    with Front(steps=(STRIP, *back)) as front:
+        front.with_script(answers(raw))
+        lines = lines_of(ask(front))
+        assert b"Location: /v1/login" in lines
+        assert b"Set-Cookie: a=1; Path=/v1/; Domain=a.org" in lines
+        assert b"Set-Cookie: b=2" in lines
 
 
 def test_lbs_own_answers_are_changed_too() -> None:

@@ -131,6 +131,24 @@ class Fault(Section):
         return core.Fault(self.percent, self.until, self.delay, self.abort or 0)
 
 
+class UrlChange(Section):
+    """Another beginning of a URL or path."""
+
+    prefix: Annotated[HeaderValue, Field(min_length=1)]
+    """The beginning as the target has it, such as `http://app.internal/` or `/`."""
+    to: HeaderValue
+    """What stands there instead, such as `/v1/`."""
+
+
+class DomainChange(Section):
+    """Another domain."""
+
+    domain: ServerHost
+    """The domain as the target has it."""
+    to: ServerHost
+    """The domain for clients."""
+
+
 class Step(Section):
     """One step of a route: an entry has one key."""
 
@@ -147,6 +165,13 @@ class Step(Section):
     """Only for requests that another server lets pass."""
     jwt: Jwt | None = None
     """Only for clients with a signed token."""
+    location: UrlChange | None = None
+    """Another beginning of the URLs that the target's answers name in Location and Content-Location: the way back of a
+    changed path or host."""
+    cookie_path: UrlChange | None = None
+    """Another beginning of the paths of the target's cookies."""
+    cookie_domain: DomainChange | None = None
+    """Another domain of the target's cookies."""
     security_headers: SecurityHeaders | None = None
     """Fields of answers that make browsers careful. `{}` stands for its defaults."""
     cors: Cors | None = None
@@ -194,6 +219,12 @@ class Step(Section):
             return core.StepRule(core.FORWARD_AUTH, forward_auth=self.forward_auth.value())
         if self.jwt is not None:
             return core.StepRule(core.JWT, file=self.jwt.source(), jwt=self.jwt.value())
+        if self.location is not None:
+            return core.StepRule(core.LOCATION, self.location.prefix, self.location.to)
+        if self.cookie_path is not None:
+            return core.StepRule(core.COOKIE_PATH, self.cookie_path.prefix, self.cookie_path.to)
+        if self.cookie_domain is not None:
+            return core.StepRule(core.COOKIE_DOMAIN, self.cookie_domain.domain, self.cookie_domain.to)
         if self.security_headers is not None:
             return core.StepRule(core.SECURITY_HEADERS, added=self.security_headers.fields())
         if self.cors is not None:

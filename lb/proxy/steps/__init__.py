@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 
 from lb.core.targets import (
     ALLOW,
+    COOKIE_DOMAIN,
+    COOKIE_PATH,
     DENY,
+    LOCATION,
     RATE_LIMIT,
     REPLACE_PATH,
     REPLACE_PREFIX,
@@ -51,6 +54,7 @@ from lb.proxy.steps.request_headers import RequestHeaders
 from lb.proxy.steps.response_headers import ResponseHeaders
 from lb.proxy.steps.security_headers import SecurityHeaders
 from lb.proxy.steps.service_choice import ServiceChoice
+from lb.proxy.steps.way_back import WayBack
 from lb.proxy.steps.websocket import WebSocketHandshake
 
 if TYPE_CHECKING:
@@ -118,6 +122,8 @@ def _step(rule: StepRule, route: str, context: Context) -> Step:
         return ForwardAuthStep(rule.forward_auth)
     if rule.jwt is not None:
         return JwtStep(rule.jwt, context.guards.key_set(rule.digest), rule.file, context.guards)
+    if rule.kind in (LOCATION, COOKIE_PATH, COOKIE_DOMAIN):
+        return WayBack(rule.kind, rule.prefix, rule.to)
     if rule.kind == SECURITY_HEADERS:
         return SecurityHeaders(rule.added)
     if rule.cors is not None:
