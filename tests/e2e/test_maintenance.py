@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.support.eventually import eventually
 from tests.support.stage import Lb, Stage, ask
 
@@ -72,3 +74,15 @@ def test_what_is_refused(stage: Stage) -> None:
     assert told.returncode == 1
     assert "'10.0.0.0/99' is not a network" in told.stderr
     assert lb.status()["maintenance"] == []
+
+
+@pytest.mark.real_start
+def test_an_upgrade_keeps_it(stage: Stage) -> None:
+    lb = started(stage)
+    assert lb.cli("maintenance", "shop", "on", "--retry-after", "7s").returncode == 0
+    done = lb.cli("upgrade", timeout=90.0)
+    assert done.returncode == 0, done.stderr
+    for _ in range(6):
+        answer = ask(f"{lb.url}/greeting")
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "7")
+    assert [each["route"] for each in lb.status()["maintenance"]] == ["shop"]
