@@ -114,7 +114,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     ),
     "lb_route_step_total": (
         "counter",
-        ("route", "step", "result"),
+        ("route", "step", "outcome"),
         "Requests by what a step of their route did: the reason of its answer, or for limits `passed` or `dry_run`.",
     ),
     "lb_route_maintenance": ("gauge", ("route",), "1 for each route in maintenance, whose clients get 503."),

@@ -36,7 +36,7 @@ def test_from_on_to_off(stage: Stage) -> None:
     assert answer.body.startswith(b"503 Service Unavailable: the service is in maintenance")
     assert ask(f"{lb.url}/health/liveness").status == 200, "the other route goes on"
     assert lb.metrics()['lb_route_maintenance{route="shop"}'] == 1
-    assert lb.metrics()['lb_route_step_total{result="maintenance",route="shop",step="maintenance"}'] == 9
+    assert lb.metrics()['lb_route_step_total{outcome="maintenance",route="shop",step="maintenance"}'] == 9
     assert "route shop in maintenance" in lb.cli("status").stdout
     assert "route shop is in maintenance" in lb.cli("explain", "greeting").stdout
     assert "ended with 503: maintenance" in lb.cli("explain", answer.headers["X-Request-Id"]).stdout

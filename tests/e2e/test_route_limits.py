@@ -32,7 +32,7 @@ def test_workers_share_a_rate(stage: Stage) -> None:
     assert answer.headers["RateLimit-Policy"] == '"default";q=50;w=1'
     metrics = lb.metrics()
     passed, refused = (
-        metrics[f'lb_route_step_total{{result="{result}",route="/",step="rate_limit"}}']
+        metrics[f'lb_route_step_total{{outcome="{result}",route="/",step="rate_limit"}}']
         for result in ("passed", "rate_limited")
     )
     assert passed + refused == sum(load.statuses.values()) + 1

@@ -71,5 +71,5 @@ def test_requests_under_way_by_the_protocol_of_the_target() -> None:
 
 def test_what_steps_of_routes_did() -> None:
     found = lines(steps={"/a": {"rate_limit": {"passed": 2}}}, rate_evictions=3)
-    assert 'lb_route_step_total{result="passed",route="/a",step="rate_limit"} 2.0' in found
+    assert 'lb_route_step_total{outcome="passed",route="/a",step="rate_limit"} 2.0' in found
     assert "lb_rate_limit_evictions_total 3.0" in found
