@@ -6,6 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from lb.net.threads import threads
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -24,7 +26,7 @@ class Offload:
     def run(self, work: Callable[[], bytes], then: Callable[[bytes | None], None]) -> None:
         """Call `then` on the loop with the result; None: the work has failed."""
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(THREADS, "offload")
+            self._threads = threads(THREADS, "offload")
 
         def hand_over(future: Future[bytes]) -> None:
             if future.cancelled() or self._loop.is_closed():

@@ -15,6 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
+from lb.net.threads import threads
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -117,7 +119,7 @@ class Passwords:
                 self._end(check)
                 continue
             if self._threads is None:
-                self._threads = ThreadPoolExecutor(AT_ONCE, "password")
+                self._threads = threads(AT_ONCE, "password")
             self._running += 1
             self._threads.submit(self._verify, check.stored, check.password).add_done_callback(self._hand_over(check))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lb.config.model.addresses import parse_network
-from lb.control.models import MaintenanceRequest, MaintenanceState
 from lb.core.desired import Desired, RouteDesired
 from lb.core.refusals import Obstacle, Refusal, Refused
 from lb.core.targets import Maintenance
@@ -17,8 +17,10 @@ from lb.supervisor.events import Events
 from lb.supervisor.installation import Installation
 from lb.supervisor.lookup import route_of
 from lb.supervisor.state import State
-from lb.supervisor.views import maintenance_views
 from lb.supervisor.workers import Workers
+
+if TYPE_CHECKING:
+    from lb.control.models import MaintenanceRequest, MaintenanceState
 
 
 class Maintenances:
@@ -35,6 +37,9 @@ class Maintenances:
 
     def state(self, title: str) -> MaintenanceState:
         """Whether a route is in maintenance."""
+        from lb.control.models import MaintenanceState
+        from lb.supervisor.views import maintenance_views
+
         views = [view for view in maintenance_views(self._desired.current) if view.route == title]
         return MaintenanceState(route=title, maintenance=views[0] if views else None)
 

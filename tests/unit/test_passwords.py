@@ -14,8 +14,9 @@ from lb.proxy import passwords
 from lb.proxy.passwords import AT_ONCE, MOST_OF_ONE, Passwords, matches
 from tests.support.eventually_async import eventually
 
-BCRYPT = bcrypt.hashpw(b"secret", bcrypt.gensalt(4))
-ARGON2 = argon2.PasswordHasher(1, 8, 1).hash("secret").encode()
+# The same salts in each process: the hashes are in the names of tests.
+BCRYPT = bcrypt.hashpw(b"secret", b"$2b$04$" + b"abcdefghijklmnopqrstuu")
+ARGON2 = argon2.PasswordHasher(1, 8, 1).hash("secret", salt=b"sixteen bytes ok").encode()
 
 
 class Asker:
