@@ -355,6 +355,28 @@ def test_another_connection_is_opened_at_the_targets_limit() -> None:
         eventually(front.at_rest)
 
 
+def test_connections_that_are_refused_are_not_asked_for_again_and_again() -> None:
+    """Several are being opened at one time, since the target allows few streams on each."""
+    held: list[tuple[Peer, int]] = []
+
+    def hold(peer: Peer, asked: Asked) -> None:
+        held.append((peer, asked.stream))
+
+    with to_h2(hold, settings={MAX_STREAMS: 1}, retries=Retries(0)) as front, Client(front) as client:
+        client.ask(1)
+        eventually(lambda: len(held) == 1)
+        front.call(front.origin.refuse)
+        for stream in (3, 5, 7, 9):
+            client.ask(stream)
+        for stream in (3, 5, 7, 9):
+            assert client.answer(stream)[0] == 502
+        assert front.call(lambda: next(iter(front.plane.lanes.values())).tally.connect_failures) <= 8
+        (peer, number), *_ = held
+        front.loop.call_soon_threadsafe(peer.answer, number)
+        assert client.answer(1)[0] == 200
+        eventually(front.at_rest)
+
+
 def test_a_burst_opens_few_connections() -> None:
     with to_h2() as front, Client(front) as client:
         for stream in range(1, 161, 2):

@@ -90,7 +90,8 @@ class Http2Lane(LinkedLane):
         if not self._limit:
             link.retire()
             failure = Failure(CONNECT, REFUSED, "allows no streams (SETTINGS_MAX_CONCURRENT_STREAMS is 0)")
-            self._fail_waiters(failure, inf)
+            self.prune()
+            self._fail_waiters(failure, inf, len(self.waiters))
             return
         self.links.append(link)
         self.expires_at = min(self.expires_at, self.context.now + LOOK_EVERY)
@@ -111,17 +112,17 @@ class Http2Lane(LinkedLane):
         if not begun.for_copy or not all(lease.waiter.is_copy for lease in self.waiters):
             self.tally.connect_failures += 1
             self._count_failure(failure)
-        if not self.opening:
-            self._fail_waiters(failure, begun.at)
+        self.prune()
+        # Were another one asked for in its place each time, they would be refused in turn, and nobody would ever hear.
+        self._fail_waiters(failure, begun.at, len(self.waiters) - self.opening * max(1, self._limit))
         if self.needs_another():
             self.connector.ask(self)
         self.pools.wake(self)
 
-    def _fail_waiters(self, failure: Failure, until: float) -> None:
-        """Have the requests that have waited since then go elsewhere."""
-        self.prune()
+    def _fail_waiters(self, failure: Failure, until: float, most: int) -> None:
+        """Have at most so many of the requests that have waited since then go elsewhere."""
         late = [lease for lease in self.waiters if lease.since <= until and not lease.released]
-        for lease in late:
+        for lease in late[: max(0, most)]:
             if lease.released or lease not in self.waiters:
                 continue
             self._leaves(lease)
