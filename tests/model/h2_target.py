@@ -25,6 +25,8 @@ INTERNAL_ERROR, REFUSED_STREAM = 2, 7
 FRAME = 16384
 #: Seconds between a target's decision to leave and its GOAWAY: streams that come meanwhile are not read.
 LEAVING = 0.01
+#: Seconds between its last answer behind the GOAWAY and the end of the connection.
+CLOSING = 0.05
 _PATH = re.compile(r"^/(?:[a-z]+/)*r/(\d+)")
 
 
@@ -109,7 +111,8 @@ class Http2Conversation(asyncio.Protocol):
 
     def _close_if_done(self) -> None:
         if self.told and not self.streams:
-            self.transport.close()
+            # At once, unread requests would turn the close into a reset, which may eat the GOAWAY.
+            asyncio.get_running_loop().call_later(CLOSING, self.transport.close)
 
     # --- frames -----------------------------------------------------------------------------------------------------
 
