@@ -29,6 +29,13 @@ SOON = 20.0
 #: Browsers write refusals to the console whatever the page does with them.
 REFUSALS = re.compile(r"the server responded with a status of (401|409|412)")
 
+#: In the middle of the window, and not below the bar at the top or a row that has just come and still moves.
+UNCOVERED = """((button) => {
+    button.scrollIntoView({block: 'center'});
+    const at = button.getBoundingClientRect();
+    return button.contains(document.elementFromPoint(at.x + at.width / 2, at.y + at.height / 2));
+})(wanted[0])"""
+
 
 class Dashboard:
     """What a person does with the page, and sees."""
@@ -72,7 +79,7 @@ class Dashboard:
 
     def press(self, text: str, within: str = "body") -> None:
         button = self.button(text, within)
-        self.window.run("arguments[0].scrollIntoView({block: 'center'})", button)  # not below the bar at the top
+        assert self.look(UNCOVERED, button), f"{text} stays below something else"
         button.click()
 
     def shows(self, css: str, text: str) -> str:

@@ -22,12 +22,8 @@ class DnsServer:
         self.tcp = True  # answer over TCP
         self.strange: Callable[[DNSRecord], bytes] | None = None  # an answer of a test's own
         self.asked: list[tuple[str, str]] = []  # (name, type)
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.bind((host, port))
+        self._udp, self._listening = _pair(host, port)
         self.port = self._udp.getsockname()[1]
-        self._listening = socket.socket()
-        self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listening.bind((host, self.port))
         self._listening.listen(64)
         self.address = f"{host}:{self.port}"
         self._closing = False
@@ -141,3 +137,21 @@ class DnsServer:
                     peer.sendall(struct.pack("!H", len(answer)) + answer)
             except (OSError, struct.error):
                 return
+
+
+def _pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """Sockets for UDP and TCP on one port. One that is free for the one may be taken for the other: then the next."""
+    while True:
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.bind((host, port))
+        tcp = socket.socket()
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tcp.bind((host, udp.getsockname()[1]))
+        except OSError:
+            tcp.close()
+            udp.close()
+            if port:
+                raise
+        else:
+            return udp, tcp
