@@ -112,8 +112,12 @@ class DnsSource:
         results: dict[str, Part | NoAnswer] = {}
 
         async def follow(kind: str) -> None:
+            task = asyncio.current_task()
             while True:
                 results[kind] = part = await self._ask_part(kind)
+                if task is not None and task.cancelling():
+                    # `asyncio.wait_for`, in dnspython, may return an answer instead (Python 3.11, CPython gh-86296).
+                    raise asyncio.CancelledError
                 answer = self._combined(results)
                 if not _same(self._last, answer):
                     self._last = answer

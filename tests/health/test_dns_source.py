@@ -14,7 +14,7 @@ from dnslib import QTYPE, RR, A, DNSRecord
 
 from lb.config.model.discovery import Dns
 from lb.core.membership import Answer
-from lb.discovery.dns import DnsSource, Records, Server, scaled, servers_of_system
+from lb.discovery.dns import DnsSource, Part, Records, Server, scaled, servers_of_system
 from lb.discovery.source import NoAnswer
 from tests.support.dns_server import DnsServer
 from tests.support.eventually_async import eventually
@@ -92,6 +92,24 @@ async def test_the_set_follows_the_time_to_live(server: DnsServer) -> None:
         count = len(server.asked)
         await eventually(lambda: len(server.asked) > count + 1)
         assert len(watching.told) == 2
+
+
+class Unheeding(DnsSource):
+    """Its question gets an answer in the moment in which it is cancelled, and then goes on."""
+
+    async def _ask_part(self, kind: str) -> Part | NoAnswer:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(10)
+        return NoAnswer("no answer")
+
+
+async def test_a_cancellation_that_a_library_loses_ends_the_watch() -> None:
+    one = Unheeding(Dns.model_validate({"name": NAME, "port": 80}))
+    task = asyncio.ensure_future(one.watch(lambda answer: None))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    done, _ = await asyncio.wait((task,), timeout=2.0)
+    assert done
 
 
 @pytest.mark.parametrize(("ttl", "asked"), [(0, 1.0), (30, 30.0), (86400, 60.0)])
