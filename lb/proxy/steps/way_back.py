@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 class WayBack(AnswerStep):
     """`word` is the step's: `location`, `cookie_path` or `cookie_domain`. lb's own answers stay."""
 
-    __slots__ = ("_attribute", "_to", "_was", "_word")
+    __slots__ = ("_part", "_to", "_was", "_word")
 
     def __init__(self, word: str, was: str, to: str) -> None:
         self._word = word
-        self._attribute = word.removeprefix("cookie_").encode()
+        self._part = word.removeprefix("cookie_").encode()
         self._was = was.encode()
         self._to = to.encode()
 
@@ -35,8 +35,8 @@ class WayBack(AnswerStep):
         if exchange.answered_by_proxy:
             return head
         lines = head.fields.forwarded_lines
-        if self._attribute == b"location":
+        if self._part == b"location":
             made = with_location(lines, self._was, self._to)
         else:
-            made = with_cookies(lines, self._attribute, self._was, self._to)
+            made = with_cookies(lines, self._part, self._was, self._to)
         return head if made == lines else head.with_lines(made)
