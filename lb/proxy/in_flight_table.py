@@ -14,16 +14,12 @@ import mmap
 import os
 import struct
 import sys
-import tempfile
-from hashlib import blake2b
 from typing import Final
+
+from lb.proxy.limit_memory import REGIONS, SECRET, create_memory, mark_of
 
 SETS: Final = 512
 WAYS: Final = 8
-#: Worker processes at one time, those that drain included. One more counts for itself.
-REGIONS: Final = 64
-#: Bytes of the secret. After it comes the number of regions that have ever been given out.
-SECRET: Final = 32
 HEAD: Final = 64
 #: A set is the marks of its keys, and then the requests under way of each.
 _HALF: Final = struct.Struct(f"={WAYS}q")
@@ -53,8 +49,7 @@ class InFlightTable:
 
     def mark(self, limit: bytes, key: bytes) -> int:
         """What stands for a key of a limit in the table; never 0."""
-        digest = blake2b(limit + b"\0" + key, digest_size=8, key=self._secret).digest()
-        return int.from_bytes(digest, "little") >> 1 | 1
+        return mark_of(self._secret, limit, key)
 
     def enter(self, mark: int, limit: int) -> int:
         """Count one more request, and return its slot for `leave`; or `FULL`, or `UNCOUNTED`.
@@ -91,13 +86,7 @@ class Regions:
     """The supervisor's side: which process has which region."""
 
     def __init__(self) -> None:
-        if hasattr(os, "memfd_create"):
-            self.fd = os.memfd_create("lb-in-flight", os.MFD_CLOEXEC)
-        else:
-            with tempfile.TemporaryFile() as file:
-                self.fd = os.dup(file.fileno())
-        os.ftruncate(self.fd, SIZE)
-        os.pwrite(self.fd, os.urandom(SECRET), 0)
+        self.fd = create_memory("lb-in-flight", SIZE)
         self._given: set[int] = set()
         self._most = 0
 

@@ -15,17 +15,13 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-import tempfile
-from hashlib import blake2b
 from typing import Final
 
 from lb.core.rate_limit import TokenBucket
-from lb.proxy.in_flight_table import REGIONS
+from lb.proxy.limit_memory import REGIONS, SECRET, create_memory, mark_of
 
 SETS: Final = 1 << 14
 WAYS: Final = 8
-#: Bytes of the secret, at the table's beginning. After it comes the number of columns that have ever been used.
-SECRET: Final = 32
 #: In numbers of eight bytes: what comes before the first set; one set, with marks, times and bases of its slots; and a
 #: column. A time is when the bucket is full again as the last process saw it: by it slots are free. Pages that no key
 #: uses take no memory.
@@ -57,8 +53,7 @@ class RateTable:
 
     def mark(self, limit: bytes, key: bytes) -> int:
         """What stands for a key of a limit in the table; never 0."""
-        digest = blake2b(limit + b"\0" + key, digest_size=8, key=self._secret).digest()
-        return int.from_bytes(digest, "little") >> 1 | 1
+        return mark_of(self._secret, limit, key)
 
     def take(self, mark: int, bucket: TokenBucket, now: float) -> float:
         """Take a token; see `TokenBucket.take`."""
@@ -97,14 +92,7 @@ class RateTable:
 
 def create() -> int:
     """The memory for a table, with its secret; returns its descriptor. Raises OSError."""
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("lb-rate-limits", os.MFD_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
-    os.ftruncate(fd, SIZE)
-    os.pwrite(fd, os.urandom(SECRET), 0)
-    return fd
+    return create_memory("lb-rate-limits", SIZE)
 
 
 def use(fd: int, region: int) -> None:
