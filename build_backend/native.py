@@ -28,7 +28,7 @@ MODULES = {
     ),
     "lb/net/tls": "admission client_hello selection session transport",
     "lb/proxy": (
-        "access_log asked auth_call client_stream compressing context crash_counters deadlines "
+        "access_log asked auth_call client_stream compressing connectionless_stream context crash_counters deadlines "
         "exchange front grpc_web hold in_flight_table lane limit_key limit_memory mirror observers pace private "
         "rate_table read_deferral request_values route_fragment sending services stats target_stream tcp tunnel "
         "wrapped_stream"

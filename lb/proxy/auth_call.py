@@ -7,12 +7,11 @@ has a say in it, no client waits for it, and no line of the access log is its ow
 from __future__ import annotations
 
 from bisect import bisect_left
-from math import inf
 from typing import TYPE_CHECKING, Final
 
 from lb.core.report import BUCKETS
 from lb.http.message import RequestFields, RequestHead, ResponseHead
-from lb.proxy.client_stream import ClientStream
+from lb.proxy.connectionless_stream import ConnectionlessStream
 from lb.proxy.crash_counters import BEGUN
 from lb.proxy.crash_counters import OVER as OVER_CELL
 from lb.proxy.exchange import OVER, QUEUED, Exchange
@@ -20,9 +19,8 @@ from lb.proxy.lane import ABANDONED, COMPLETE
 from lb.proxy.lane import CUT as CUT_OFF
 
 if TYPE_CHECKING:
-    from lb.proxy.lane import Lane
+    from lb.proxy.client_stream import ClientStream
     from lb.proxy.services import LiveConfig, LiveService
-    from lb.proxy.target_stream import TargetStream
 
 #: Bytes of an answer's body that are kept for the client; a longer answer counts as none.
 MOST_KEPT: Final = 65536
@@ -75,17 +73,13 @@ class AuthCall(Exchange):
         self.client.done(complete and not cut and not self.answered_by_proxy)
 
 
-class Questioner(ClientStream):
+class Questioner(ConnectionlessStream):
     """The client stream of a question: it keeps the answer. A subclass has `answered`."""
 
     __slots__ = ("answer", "body", "call", "is_over", "size")
 
     def __init__(self, client: ClientStream) -> None:
-        self.peer, self.tls = client.peer, client.tls
-        self.trusted = False
-        self.transport = None  # type: ignore[assignment]  # a question becomes no tunnel
-        self.private = None
-        self.blocked = False
+        super().__init__(client, trusted=False)
         self.answer: ResponseHead | None = None
         self.body: list[bytes] = []
         self.size = 0  # of the body
@@ -108,16 +102,6 @@ class Questioner(ClientStream):
         """The call is over. `whole`: `answer` and `body` are a target's, and complete."""
         raise NotImplementedError
 
-    @property
-    def send_timeout(self) -> float:
-        return inf
-
-    def splice(self, response: ResponseHead) -> bool:
-        return False
-
-    def send_interim(self, response: ResponseHead) -> bool:
-        return True
-
     def send_head(self, response: ResponseHead, piece: bytes, end: bool, last: bool = False) -> None:
         self.answer = response
         self._keep(piece)
@@ -125,45 +109,15 @@ class Questioner(ClientStream):
     def send_body(self, piece: bytes, end: bool) -> None:
         self._keep(piece)
 
-    def send_trailers(self, lines: bytes) -> None:
-        """They say nothing."""
-
     def _keep(self, piece: bytes) -> None:
         self.size += len(piece)
         if self.size <= MOST_KEPT:
             self.body.append(piece)
 
-    def send_upgrade(self, response: ResponseHead) -> int:
-        return response.status
-
-    def become_tunnel(self) -> bytes:
-        return b""
-
-    def reset(self) -> None:
-        """`done` follows, and says that it is not complete."""
-
     def done(self, complete: bool) -> None:
         if not self.is_over:
             self.is_over = True
             self.answered(complete and self.answer is not None and self.size <= MOST_KEPT)
-
-    def defer_read(self) -> None:
-        """Nothing is read."""
-
-    def pause(self) -> None:
-        """There is no body."""
-
-    def resume(self) -> None:
-        """There is no body."""
-
-    def expect_body(self) -> None:
-        """There is no body."""
-
-    def keep_private(self, lane: Lane, upstream: TargetStream) -> None:
-        upstream.close()
-
-    def unregister(self) -> None:
-        """There is no connection to leave."""
 
 
 def question(asked: RequestHead, target: bytes, lines: list[bytes]) -> RequestHead:

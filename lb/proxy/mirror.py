@@ -15,20 +15,16 @@ other try follows then.
 
 from __future__ import annotations
 
-from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from lb.core.retry import RetryBudget
 from lb.core.targets import Mirror
-from lb.proxy.client_stream import ClientStream
+from lb.proxy.connectionless_stream import ConnectionlessStream
 
 if TYPE_CHECKING:
-    from lb.http.message import ResponseHead
     from lb.proxy.exchange import Exchange
-    from lb.proxy.lane import Lane
     from lb.proxy.services import LivePool, LiveService
-    from lb.proxy.target_stream import TargetStream
 
 #: A copy this many times slower than its original, and by more than SLOWER_BY seconds, counts as slower.
 SLOWER: Final = 2.0
@@ -80,16 +76,11 @@ class Mirroring:
         return original.pool.name == name or any(lane.target.pool == name for lane in original.tried)
 
 
-class MirrorClient(ClientStream):
+class MirrorClient(ConnectionlessStream):
     """The client port of a copy, and the comparison of the copy with its original."""
 
     def __init__(self, mirroring: Mirroring, original: Exchange) -> None:
-        self.peer = original.client.peer
-        self.trusted = True
-        self.transport = None  # type: ignore[assignment]  # a copy becomes no tunnel
-        self.private = None
-        self.blocked = False
-        self.tls = original.client.tls
+        super().__init__(original.client, trusted=True)
         self.exchange: Exchange | None = None
         self._mirroring = mirroring
         self._original = original
@@ -172,56 +163,3 @@ class MirrorClient(ClientStream):
         if copy_seconds > SLOWER * seconds and copy_seconds - seconds > SLOWER_BY:
             return "slower"
         return "same"
-
-    # --- the client's side: takes everything, keeps nothing ---------------------------------------------------------
-
-    @property
-    def send_timeout(self) -> float:
-        return inf
-
-    def splice(self, response: ResponseHead) -> bool:
-        return False
-
-    def send_interim(self, response: ResponseHead) -> bool:
-        return True
-
-    def send_head(self, response: ResponseHead, piece: bytes, end: bool, last: bool = False) -> None:
-        """Thrown away."""
-
-    def send_body(self, piece: bytes, end: bool) -> None:
-        """Thrown away."""
-
-    def send_trailers(self, lines: bytes) -> None:
-        """Thrown away."""
-
-    def send_upgrade(self, response: ResponseHead) -> int:
-        """Upgrades are not copied."""
-        return response.status
-
-    def become_tunnel(self) -> bytes:
-        return b""
-
-    def reset(self) -> None:
-        """The answer goes nowhere."""
-
-    def done(self, complete: bool) -> None:
-        """Nothing follows."""
-
-    def defer_read(self) -> None:
-        """Nothing follows."""
-
-    def pause(self) -> None:
-        """The body is complete."""
-
-    def resume(self) -> None:
-        """The body is complete."""
-
-    def expect_body(self) -> None:
-        """The body is complete."""
-
-    def keep_private(self, lane: Lane, upstream: TargetStream) -> None:
-        """No second request of this client follows."""
-        upstream.close()
-
-    def unregister(self) -> None:
-        """There is no connection to leave."""
