@@ -184,7 +184,7 @@ class Discoveries:
         for each in former.values():
             _end(each)
         self._in_force = in_force
-        self._waiting = any(each.members.held or len(levels(each.members)) > 1 for each in self._watched.values())
+        self._note_waiting()
         if any(in_force.get(place) != (each.version, each.level) for place, each in self._watched.items()):
             self._changed()
 
@@ -249,7 +249,7 @@ class Discoveries:
         if before.named == members.named and before.held == members.held:
             return False
         watched.version += 1
-        self._waiting = any(each.members.held or len(levels(each.members)) > 1 for each in self._watched.values())
+        self._note_waiting()
         watched.level = serving(members, self._passes(watched))
         self._changed()
         return True
@@ -257,6 +257,10 @@ class Discoveries:
     def _changed(self) -> None:
         self._debounce.changed(time.monotonic())
         self._wake.set()
+
+    def _note_waiting(self) -> None:
+        """Note whether members are held, or stand by: asked at each change of a target's health."""
+        self._waiting = any(each.members.held or len(levels(each.members)) > 1 for each in self._watched.values())
 
     def look(self) -> None:
         """A target's health is another one: look at the members that are held or stand by."""
