@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from lb.discovery.dns import DnsSource, Part, Records, Server, scaled, servers_o
 from lb.discovery.source import NoAnswer
 from tests.support.dns_server import DnsServer
 from tests.support.eventually_async import eventually
+from tests.support.source_watch import Watching, watched
 
 NAME = "web.test"
 
@@ -40,33 +40,14 @@ def addresses(answer: Answer | NoAnswer) -> list[str] | str:
     return sorted(each.address for each in answer.found) if isinstance(answer, Answer) else str(answer)
 
 
-class Watching:
-    """What a source has told last, and how often it was something else."""
-
-    def __init__(self) -> None:
-        self.told: list[Answer | NoAnswer] = []
-
-    def hear(self, what: Answer | NoAnswer) -> None:
-        if not self.told or self.told[-1] is not what:
-            self.told.append(what)
+class Asked(Watching):
+    """As the tests ask about it."""
 
     def says(self, *wanted: str) -> bool:
         return bool(self.told) and addresses(self.told[-1]) == sorted(wanted)
 
     def fails(self) -> bool:
         return bool(self.told) and isinstance(self.told[-1], NoAnswer)
-
-
-@asynccontextmanager
-async def watched(one: DnsSource) -> AsyncIterator[Watching]:
-    watching = Watching()
-    task = asyncio.ensure_future(one.watch(watching.hear))
-    try:
-        yield watching
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 # --- addresses -------------------------------------------------------------------------------------------------------
@@ -82,7 +63,7 @@ async def test_addresses_of_both_families(server: DnsServer) -> None:
 @pytest.mark.timing
 async def test_the_set_follows_the_time_to_live(server: DnsServer) -> None:
     server.say(NAME, "127.0.0.1", ttl=1)
-    async with watched(source(server, type="A")) as watching:
+    async with watched(source(server, type="A"), Asked()) as watching:
         await eventually(lambda: watching.says("127.0.0.1:80"))
         server.say(NAME, "127.0.0.2", "127.0.0.3", ttl=1)
         began = time.monotonic()
@@ -95,11 +76,17 @@ async def test_the_set_follows_the_time_to_live(server: DnsServer) -> None:
 
 
 class Unheeding(DnsSource):
-    """Its question gets an answer in the moment in which it is cancelled, and then goes on."""
+    """Its first question gets an answer in the moment in which it is cancelled."""
+
+    lost = False
 
     async def _ask_part(self, kind: str) -> Part | NoAnswer:
-        with suppress(asyncio.CancelledError):
+        try:
             await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            if self.lost:
+                raise
+            self.lost = True
         return NoAnswer("no answer")
 
 
@@ -122,7 +109,7 @@ def test_a_name_is_asked_for_again_within_bounds(ttl: int, asked: float) -> None
 @pytest.mark.timing
 async def test_a_dead_aaaa_beside_a_live_a_takes_nothing_away_and_delays_nothing(server: DnsServer) -> None:
     server.say(NAME, "127.0.0.1", "::1")
-    async with watched(source(server)) as watching:
+    async with watched(source(server), Asked()) as watching:
         await eventually(lambda: watching.says("127.0.0.1:80", "[::1]:80"))
         server.broken["AAAA"] = "timeout"
         await eventually(lambda: isinstance(watching.told[-1], Answer) and watching.told[-1].unanswered == {"AAAA"})
@@ -138,7 +125,7 @@ async def test_a_dead_aaaa_beside_a_live_a_takes_nothing_away_and_delays_nothing
 @pytest.mark.parametrize("how", ["servfail", "refused", "timeout", "garbage"])
 async def test_a_server_that_fails_is_no_answer_and_is_caught_up_with(server: DnsServer, how: str) -> None:
     server.say(NAME, "127.0.0.1")
-    async with watched(source(server, type="A")) as watching:
+    async with watched(source(server, type="A"), Asked()) as watching:
         await eventually(lambda: watching.says("127.0.0.1:80"))
         server.broken["*"] = how
         await eventually(watching.fails)

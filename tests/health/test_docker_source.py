@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from lb.discovery.docker import DockerSource
 from lb.discovery.source import NoAnswer
 from tests.support.docker_engine import Engine
 from tests.support.eventually_async import eventually
+from tests.support.source_watch import Watching, watched
 
 
 @pytest.fixture
@@ -33,27 +32,9 @@ def addresses(answer: Answer) -> list[str]:
     return [each.address for each in answer.found]
 
 
-class Watching:
-    def __init__(self) -> None:
-        self.last: Answer | NoAnswer | None = None
-
-    def hear(self, what: Answer | NoAnswer) -> None:
-        self.last = what
-
+class Asked(Watching):
     def says(self, *wanted: str) -> bool:
         return isinstance(self.last, Answer) and sorted(each.name for each in self.last.found) == sorted(wanted)
-
-
-@asynccontextmanager
-async def watched(one: DockerSource) -> AsyncIterator[Watching]:
-    watching = Watching()
-    task = asyncio.ensure_future(one.watch(watching.hear))
-    try:
-        yield watching
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def test_running_containers_with_the_label_are_named(engine: Engine) -> None:
@@ -121,7 +102,7 @@ async def test_a_container_with_a_check_is_named_when_that_has_passed(engine: En
 
 
 async def test_events_are_followed(engine: Engine) -> None:
-    async with watched(source(engine)) as watching:
+    async with watched(source(engine), Asked()) as watching:
         one = engine.run("one")
         await eventually(lambda: watching.says("one"))
         two = engine.run("two", "127.0.0.2", health="health: starting")
@@ -136,7 +117,7 @@ async def test_a_container_that_is_told_to_stop_is_named_no_more(
 ) -> None:
     monkeypatch.setattr(docker, "LEAVING", 0.5)
     one, _ = engine.run("one"), engine.run("two", "127.0.0.2")
-    async with watched(source(engine)) as watching:
+    async with watched(source(engine), Asked()) as watching:
         await eventually(lambda: watching.says("one", "two"))
         engine.kill(one, "1")  # SIGHUP: it reads its configuration again
         engine.run("three", "127.0.0.3")
@@ -148,7 +129,7 @@ async def test_a_container_that_is_told_to_stop_is_named_no_more(
 
 async def test_an_engine_that_is_gone_is_no_answer_and_is_caught_up_with(engine: Engine) -> None:
     one = engine.run("one")
-    async with watched(source(engine)) as watching:
+    async with watched(source(engine), Asked()) as watching:
         await eventually(lambda: watching.says("one"))
         engine.stop()
         await eventually(lambda: isinstance(watching.last, NoAnswer))
@@ -173,7 +154,7 @@ def engine_container(name: str) -> dict[str, Any]:
 
 async def test_an_event_that_was_lost_costs_one_interval(engine: Engine) -> None:
     engine.events_allowed = False
-    async with watched(source(engine, resync=0.1)) as watching:
+    async with watched(source(engine, resync=0.1), Asked()) as watching:
         engine.run("one")
         await eventually(lambda: watching.says("one"))
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +16,7 @@ from lb.discovery.file import FileSource
 from lb.discovery.source import NoAnswer
 from lb.discovery.store import FoundStore
 from tests.support.eventually_async import eventually
+from tests.support.source_watch import Watching, watched
 
 ONE = "- http://10.0.0.1:80\n"
 TWO = "- http://10.0.0.1:80\n- {url: 10.0.0.2:80, weight: 3, readiness: {path: /health, interval: 1s}}\n"
@@ -113,48 +111,27 @@ def test_found_targets_with_tls_have_the_same_settings_as_targets_of_the_file() 
 # --- when it counts --------------------------------------------------------------------------------------------------
 
 
-class Watching:
-    """What a source has told."""
+class Told(Watching):
+    """As the tests ask about it."""
 
-    def __init__(self) -> None:
-        self.told: list[Answer | NoAnswer] = []
-
-    def hear(self, what: Answer | NoAnswer) -> None:
-        if not self.told or self.told[-1] is not what:
-            self.told.append(what)
-
-    def last(self) -> list[str] | str:
-        if not self.told:
-            return "nothing"
-        last = self.told[-1]
-        return urls(last) if isinstance(last, Answer) else str(last)
-
-
-@asynccontextmanager
-async def watched(path: Path) -> AsyncIterator[Watching]:
-    watching = Watching()
-    task = asyncio.ensure_future(FileSource(path, every=0.02).watch(watching.hear))
-    try:
-        yield watching
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    def says(self) -> list[str] | str:
+        last = self.last
+        return urls(last) if isinstance(last, Answer) else str(last or "nothing")
 
 
 async def test_each_way_of_replacing_a_file_is_seen(tmp_path: Path) -> None:
     path = tmp_path / "found.yaml"
     path.write_text(ONE)
-    async with watched(path) as watching:
-        await eventually(lambda: watching.last() == ["http://10.0.0.1:80"])
+    async with watched(FileSource(path, every=0.02), Told()) as watching:
+        await eventually(lambda: watching.says() == ["http://10.0.0.1:80"])
         write(path, "- http://10.0.0.3:80\n")  # by a rename
-        await eventually(lambda: watching.last() == ["http://10.0.0.3:80"])
+        await eventually(lambda: watching.says() == ["http://10.0.0.3:80"])
         path.write_text("- http://10.0.0.4:80\n")  # in place
-        await eventually(lambda: watching.last() == ["http://10.0.0.4:80"])
+        await eventually(lambda: watching.says() == ["http://10.0.0.4:80"])
         path.unlink()
-        await eventually(lambda: "there is no such file" in watching.last())
+        await eventually(lambda: "there is no such file" in watching.says())
         path.write_text("- http://10.0.0.5:80\n")
-        await eventually(lambda: watching.last() == ["http://10.0.0.5:80"])
+        await eventually(lambda: watching.says() == ["http://10.0.0.5:80"])
 
 
 async def test_a_symbolic_link_that_is_turned_elsewhere_is_seen(tmp_path: Path) -> None:
@@ -165,30 +142,30 @@ async def test_a_symbolic_link_that_is_turned_elsewhere_is_seen(tmp_path: Path) 
     (tmp_path / "..data").symlink_to("v1")
     path = tmp_path / "found.yaml"
     path.symlink_to("..data/found.yaml")
-    async with watched(path) as watching:
-        await eventually(lambda: watching.last() == ["http://10.0.0.1:80"])
+    async with watched(FileSource(path, every=0.02), Told()) as watching:
+        await eventually(lambda: watching.says() == ["http://10.0.0.1:80"])
         (tmp_path / "..new").symlink_to("v2")
         (tmp_path / "..new").replace(tmp_path / "..data")
-        await eventually(lambda: watching.last() == ["http://10.0.0.9:80"])
+        await eventually(lambda: watching.says() == ["http://10.0.0.9:80"])
 
 
 async def test_a_half_written_file_is_no_answer(tmp_path: Path) -> None:
     path = tmp_path / "found.yaml"
     path.write_text(ONE)
-    async with watched(path) as watching:
-        await eventually(lambda: watching.last() == ["http://10.0.0.1:80"])
+    async with watched(FileSource(path, every=0.02), Told()) as watching:
+        await eventually(lambda: watching.says() == ["http://10.0.0.1:80"])
         with path.open("w") as stream:
             stream.write('["http://10.0.0.2:80", ')
             stream.flush()
             await eventually(lambda: isinstance(watching.told[-1], NoAnswer))
             stream.write('"http://10.0.0.3:80"]')
-        await eventually(lambda: watching.last() == ["http://10.0.0.2:80", "http://10.0.0.3:80"])
+        await eventually(lambda: watching.says() == ["http://10.0.0.2:80", "http://10.0.0.3:80"])
 
 
 async def test_a_file_that_is_only_touched_is_read_and_says_the_same(tmp_path: Path) -> None:
     path = tmp_path / "found.yaml"
     path.write_text(ONE)
-    async with watched(path) as watching:
+    async with watched(FileSource(path, every=0.02), Told()) as watching:
         await eventually(lambda: len(watching.told) == 1)
         os.utime(path, (1, 1))
         await eventually(lambda: len(watching.told) == 2)
