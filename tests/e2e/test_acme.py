@@ -116,6 +116,7 @@ def test_a_restart_without_the_authority_serves_what_is_stored(stage: Stage, doo
     path = door.file(stage, backend, NAMES[:1])
     lb = stage.start(path)
     eventually(lambda: shown(lb, NAMES[0], door.https), 60, lb.errors.read_text())
+    eventually(lambda: len(serials(lb, NAMES[0], door.https)) == 1, 10, "every worker has it")
     (before,) = serials(lb, NAMES[0], door.https)
     lb.stop()
     door.pebble.stop()
@@ -153,6 +154,7 @@ def test_a_restart_without_the_authority_serves_what_is_stored(stage: Stage, doo
 def test_an_operator_renews_a_name_and_connections_live_on(stage: Stage, door: Door, backend: Backend) -> None:
     lb = stage.start(door.file(stage, backend, NAMES[:1]))
     eventually(lambda: shown(lb, NAMES[0], door.https), 60, lb.errors.read_text())
+    eventually(lambda: len(serials(lb, NAMES[0], door.https)) == 1, 10, "every worker has it")
     (before,) = serials(lb, NAMES[0], door.https)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -191,6 +193,7 @@ def test_a_name_that_is_added_by_a_reload_is_ordered_and_the_others_stay(
 ) -> None:
     lb = stage.start(door.file(stage, backend, NAMES[:1]))
     eventually(lambda: shown(lb, NAMES[0], door.https), 60, lb.errors.read_text())
+    eventually(lambda: len(serials(lb, NAMES[0], door.https)) == 1, 10, "every worker has it")
     (before,) = serials(lb, NAMES[0], door.https)
     door.file(stage, backend, NAMES)
     assert lb.cli("reload").returncode == 0
