@@ -32,7 +32,7 @@ from lb.core.membership import (
     serving,
     weighed,
 )
-from lb.core.renames import Place, Renames, split_id
+from lb.core.renames import Place, split_id
 from lb.core.targets import Target
 from lb.discovery.providers import source_of
 from lb.discovery.source import NoAnswer, Source
@@ -118,7 +118,7 @@ class Discoveries:
         self._guard = guard
         self._store = store
         self._apply = apply  # puts the members in force
-        self._make = make
+        self.make = make  # of each source that is begun from now on
         self._watched: dict[Place, Watched] = {}
         self._stored: dict[Place, tuple[Found, ...]] = {}
         self._in_force: InForce = {}
@@ -142,8 +142,9 @@ class Discoveries:
 
     def world(self, file_world: World) -> tuple[World, InForce]:
         """A file's world with the targets that are found, and what of each source is in it."""
+        known = self._known(file_world.config)
         sources = {
-            place: self._known(place, settings, file_world.config) or self._restored(place, settings)
+            place: known.get(place) or self._restored(place, settings)
             for place, settings, _ in _pools(file_world.config)
         }
         in_force = {place: (each.version, each.level) for place, each in sources.items()}
@@ -159,19 +160,23 @@ class Discoveries:
         self._made_of, self._made_with, self._made, self._whole = file_world, in_force, used, whole
         return whole, in_force
 
-    def _known(self, place: Place, settings: Discover, config: Config) -> Watched | None:
-        """The source of a pool of `config`: its own, or the same source of a pool that has another name there."""
-        if place in self._watched:
-            return self._watched[place]
-        there = {place for place, _, _ in _pools(config)}
-        alike = (each for known, each in self._watched.items() if known not in there and each.settings == settings)
-        return next(alike, None)
+    def _known(self, config: Config) -> dict[Place, Watched]:
+        """The sources of the pools of `config`: a pool's own, or the same source of a pool that has another name there.
+        So the members are the ones that `renames` compares."""
+        wanted = {place: settings for place, settings, _ in _pools(config)}
+        known = {place: self._watched[place] for place in wanted if place in self._watched}
+        gone = [each for place, each in self._watched.items() if place not in known]
+        for place, settings in wanted.items():
+            if place not in known and (same := next((each for each in gone if each.settings == settings), None)):
+                gone.remove(same)
+                known[place] = same
+        return known
 
-    def configure(self, config: Config, renames: Renames, in_force: InForce) -> None:
+    def configure(self, config: Config, in_force: InForce) -> None:
         """A configuration is in force: watch the sources that it has."""
-        former, self._watched = self._watched, {}
+        kept, former, self._watched = self._known(config), self._watched, {}
         for place, settings, guard in _pools(config):
-            known = former.pop(place, None) or former.pop(renames.pool_was(*place), None)
+            known = kept.get(place)
             if known is None:
                 known = self._restored(place, settings)
             elif known.settings != settings:  # its members stay until the new source answers
@@ -182,8 +187,9 @@ class Discoveries:
             if self._begun and known.task is None:
                 self._start(known)
         for each in former.values():
-            _end(each)
-        self._in_force = in_force
+            if each not in self._watched.values():
+                _end(each)
+        self._in_force, self._stored = in_force, {}  # a pool that gets a source later begins without members
         self._note_waiting()
         if any(in_force.get(place) != (each.version, each.level) for place, each in self._watched.items()):
             self._changed()
@@ -202,7 +208,7 @@ class Discoveries:
             self._start(each)
 
     def _start(self, watched: Watched) -> None:
-        source = self._make(watched.settings)
+        source = self.make(watched.settings)
         watched.task = asyncio.ensure_future(
             self._guard.keep_running("discovery", lambda: source.watch(lambda what: self._told(watched, what)))
         )

@@ -172,7 +172,7 @@ class Installation:
         state.tls_paths = tls_paths(candidate.file_world)
         state.world, state.renames = plan.world, renames
         state.targets = dict(plan.world.targets)
-        self._discoveries.configure(config, renames, plan.found)
+        self._discoveries.configure(config, plan.found)
         self._handovers.take(plan.handovers, renames)
         self._rollouts.rename(renames)
         self._drains.configure(state.targets, renames)

@@ -17,7 +17,6 @@ from lb.config.model.discovery import Discover
 from lb.config.tls_files import load_world
 from lb.core.lifecycle import Health
 from lb.core.membership import Answer, Found
-from lb.core.renames import NONE, Renames
 from lb.discovery.source import NoAnswer, Tell
 from lb.discovery.store import FoundStore
 from lb.process.guard import Guard
@@ -87,11 +86,11 @@ class Scene:
         self.use(discoveries, self.state.file_world.config)
         return discoveries
 
-    def use(self, discoveries: Discoveries, config: Config, renames: Renames = NONE) -> None:
+    def use(self, discoveries: Discoveries, config: Config) -> None:
         if config is not self.state.file_world.config:
             self.state.file_world = load_world(config)
         self.world, in_force = discoveries.world(self.state.file_world)
-        discoveries.configure(config, renames, in_force)
+        discoveries.configure(config, in_force)
 
     async def apply(self) -> None:
         self.applied += 1
@@ -260,7 +259,7 @@ async def test_a_renamed_pool_keeps_its_source(scene: Scene) -> None:
     await scene.begin()
     scene.say(found(1, 2))
     await eventually(lambda: scene.targets() == [1, 2])
-    scene.use(scene.discoveries, config(pool="blue"), Renames(pools={("web", "blue"): PLACE}))
+    scene.use(scene.discoveries, config(pool="blue"))
     assert scene.targets() == [1, 2]
     assert len(scene.sources) == 1 and scene.discoveries.of(PLACE) is None
 
@@ -281,3 +280,25 @@ async def test_the_source_of_a_target_is_known(scene: Scene) -> None:
     assert scene.discoveries.naming(targets["web/main/10.0.0.1:80"]) is None
     naming = scene.discoveries.naming(targets["web/main/10.0.0.2:80"])
     assert naming is not None and naming[0].title == "file /a" and naming[1] is None
+
+
+async def test_a_renamed_pool_keeps_its_targets_when_it_gets_a_fixed_one(scene: Scene) -> None:
+    await scene.begin()
+    scene.say(found(1, 2))
+    await eventually(lambda: scene.targets() == [1, 2])
+    scene.use(scene.discoveries, config(pool="blue", more=", targets: ['10.0.0.9:80']"))
+    assert scene.targets() == [1, 2, 9]
+    assert len(scene.sources) == 1
+
+
+async def test_a_pool_that_gets_a_source_again_begins_without_targets(scene: Scene, tmp_path: Path) -> None:
+    await scene.begin()
+    scene.say(found(1, 2))
+    await eventually(lambda: scene.targets() == [1, 2])
+    await eventually((tmp_path / "discovery.json").exists)
+    again = scene.make(tmp_path)
+    again.load()
+    scene.use(again, load_text("services: {web: {pools: {main: ['10.0.0.1:80']}}}"))
+    scene.use(again, config())
+    watched = again.of(PLACE)
+    assert watched is not None and not watched.members.all
