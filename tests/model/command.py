@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--no-shorten", action="store_true", help="tell a violation as it was found")
     parser.add_argument("--only", help="numbers of the steps to take, such as 0,3,17")
     parser.add_argument("--without", default="", help="themes, features and steps to leave out, such as restart,mirror")
+    parser.add_argument("--with", dest="having", default="", help="themes that each run has, such as found,restart")
     parser.add_argument("-v", "--verbose", action="store_true", help="tell each step")
     wanted = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -33,6 +34,7 @@ def main() -> None:
 
     ordered.install()
     rules.load_all()
+    rules.put_in(name for name in wanted.having.split(",") if name)
     rules.leave_out(name for name in wanted.without.split(",") if name)
 
     load_text("backends: [http://127.0.0.1:1]\n", "lb.yaml")  # the models are built once, not by each run

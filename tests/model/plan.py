@@ -16,10 +16,24 @@ class TargetPlan:
     port: int
     weight: int = 1
     scheme: str = ""  # empty: its service's
+    found: bool = False  # a source names it, and the file does not
 
     @property
     def address(self) -> str:
         return f"{self.host}:{self.port}"
+
+
+@dataclass
+class SourcePlan:
+    """The source of a pool's found targets, as the file describes it."""
+
+    path: str
+    guard: str = "50%"  # `removal_guard`
+
+    @property
+    def share(self) -> float:
+        """The share of its targets that may vanish at one time."""
+        return float(self.guard.rstrip("%")) / 100
 
 
 @dataclass
@@ -34,6 +48,7 @@ class ServicePlan:
     check: dict[str, Any] = field(default_factory=dict)
     scheme: str = "http"
     max_body: int = 0  # bytes that its route lets a body have; 0: any number
+    sources: dict[str, SourcePlan] = field(default_factory=dict)  # by pool
 
     def pool_of(self, address: str) -> str:
         for name, targets in self.pools.items():
@@ -47,6 +62,21 @@ class ServicePlan:
                 if target.address == address:
                     return target
         return None
+
+    def spelled_pool(self, name: str) -> Any:
+        """A pool as the file has it."""
+        targets = [
+            {"url": self.url(target), "weight": target.weight} for target in self.pools[name] if not target.found
+        ]
+        source = self.sources.get(name)
+        if source is None:
+            return targets
+        fixed = {"targets": targets} if targets else {}
+        return {**fixed, "discover": {"file": source.path}, "removal_guard": source.guard}
+
+    def url(self, target: TargetPlan) -> str:
+        """A target as the file, or a source, spells it."""
+        return f"{target.scheme or self.scheme}://{target.address}"
 
     @property
     def interval(self) -> float:
@@ -93,13 +123,7 @@ class Plan:
         """The file's text; JSON is YAML."""
         services = {
             service.name: {
-                "pools": {
-                    name: [
-                        {"url": f"{target.scheme or service.scheme}://{target.address}", "weight": target.weight}
-                        for target in targets
-                    ]
-                    for name, targets in service.pools.items()
-                },
+                "pools": {name: service.spelled_pool(name) for name in service.pools},
                 "active": service.active,
                 "readiness": service.check,
                 **service.settings,

@@ -38,6 +38,7 @@ THEMES = {
 #: The same of themes with dice of their own, so that runs without them are what they would be anyway.
 APART = {
     "http2": 30,
+    "found": 35,
 }
 
 
@@ -73,8 +74,10 @@ async def begin(world: World) -> None:
     world.themes = {theme for theme, often in THEMES.items() if rng.random() * 100 < often}
     world.pace = {function: rng.choice(PACES) for _, theme, function in RULES if theme not in APART}
     apart = random.Random(f"{world.seed}/apart")
-    world.themes |= {theme for theme, often in APART.items() if apart.random() * 100 < often}
-    world.pace |= {function: apart.choice(PACES) for _, theme, function in RULES if theme in APART}
+    for theme, often in APART.items():
+        if apart.random() * 100 < often:
+            world.themes.add(theme)
+        world.pace |= {function: apart.choice(PACES) for _, where, function in RULES if where == theme}
     world.features = features.swarm(rng)
     check: dict[str, Any] = {
         "path": "/ready",
@@ -101,6 +104,8 @@ async def begin(world: World) -> None:
     if "http2" in world.themes:
         world.plan.listener["protocols"] = ["h2c", "http/1.1"]
     world.worker_count = rng.choice((1, 1, 2))
+    if "found" in world.themes:
+        await world.found.begin(app, apart)
     world.plan.extra["workers"] = world.worker_count
     world.plan.extra["worker_limits"] = {"orphan": f"{ORPHAN_BOUND:g}s"}
     world.file.write_text(world.plan.text())
@@ -150,10 +155,17 @@ def leave_out(names: Iterable[str]) -> None:
             features.FEATURES[name] = (0, features.FEATURES[name][1])
 
 
+def put_in(names: Iterable[str]) -> None:
+    """All runs have these themes."""
+    for name in names:
+        (APART if name in APART else THEMES)[name] = 100
+
+
 def load_all() -> None:
     """Import the files of steps."""
     from tests.model import (  # noqa: F401
         steps_crossings,
+        steps_found,
         steps_health,
         steps_http2,
         steps_names,

@@ -32,7 +32,7 @@ async def prepared(world: World, dice: random.Random, size: int, settings: dict[
     service = next(iter(plan.services.values()))
     active = active_of(world, service)
     others = [pool for pool in service.pools if pool != active]
-    if active not in service.pools or not others:
+    if active not in service.pools or not others or active in service.sources:
         return None
     other = dice.choice(others)
     targets = service.pools[active]

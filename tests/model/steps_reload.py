@@ -43,6 +43,8 @@ async def reload(world: World, plan: Plan, dice: random.Random, force: bool | No
 async def _reload(world: World, plan: Plan, force: bool) -> str:
     from lb.core.refusals import Refusal, Refused
 
+    for service in plan.services.values():
+        service.sources = {pool: source for pool, source in service.sources.items() if pool in service.pools}
     text = plan.text()
     world.file.write_text(text)
     await world.settle()
@@ -57,6 +59,9 @@ async def _reload(world: World, plan: Plan, force: bool) -> str:
             name for name in services if reference.served(services[name], PLAIN)[0]
         )  # a check may fail
         former, world.plan, world.former = world.plan, plan, services
+        for service in plan.services.values():
+            for pool in service.pools:
+                world.found.fit(world.supervisor, service, pool)
         hand_over(world, former, services, had_traffic)
         old_ones = {target.address for targets, _ in world.replaced.values() for target in targets}
         addresses = old_ones | {
@@ -74,11 +79,7 @@ async def _reload(world: World, plan: Plan, force: bool) -> str:
                     override = world.overrides.get(target.address)
                     if override is not None and override[1] != target.weight:
                         del world.overrides[target.address]
-        for address in set(world.knowledge) - addresses:
-            del world.knowledge[address]
-            world.drained.discard(address)
-            world.ejected.pop(address, None)
-            world.overrides.pop(address, None)
+        world.forget_targets(addresses)
         world.on_change()
 
     world.on_reload = note
@@ -163,8 +164,10 @@ async def step_edit_feature(world: World, dice: random.Random) -> str:
 @rule(2, "reload")
 async def step_edit_weight(world: World, dice: random.Random) -> str:
     plan, service = plan_to_edit(world, dice)
-    target = dice.choice([target for targets in service.pools.values() for target in targets])
-    target.weight = dice.choice((0, 1, 1, 2))
+    fixed = [target for targets in service.pools.values() for target in targets if not target.found]
+    if not fixed:
+        return "all are found"
+    dice.choice(fixed).weight = dice.choice((0, 1, 1, 2))
     return await reload(world, plan, dice)
 
 
@@ -232,13 +235,10 @@ async def step_edit_pace(world: World, dice: random.Random) -> str:
     return await reload(world, plan, dice)
 
 
-@rule(2, "reload")
-async def step_rename_pool(world: World, dice: random.Random) -> str:
-    """The same targets under another name."""
-    plan, service = plan_to_edit(world, dice)
-    old = dice.choice(list(service.pools))
-    new = next(name for name in ("v1", "v2", "v3", "v4", "v5") if name not in service.pools)
+def rename_pool(service: ServicePlan, old: str, new: str) -> None:
+    """The same pool under another name, in all that names it."""
     service.pools = {new if name == old else name: targets for name, targets in service.pools.items()}
+    service.sources = {new if name == old else name: source for name, source in service.sources.items()}
     service.active = new if service.active == old else service.active
     settings = service.settings
     if settings.get("fallback") == old:
@@ -248,6 +248,15 @@ async def step_rename_pool(world: World, dice: random.Random) -> str:
     for preview in settings.get("previews", ()):
         if preview["pool"] == old:
             preview["pool"] = new
+
+
+@rule(2, "reload")
+async def step_rename_pool(world: World, dice: random.Random) -> str:
+    """The same targets under another name."""
+    plan, service = plan_to_edit(world, dice)
+    old = dice.choice(list(service.pools))
+    new = next(name for name in ("v1", "v2", "v3", "v4", "v5") if name not in service.pools)
+    rename_pool(service, old, new)
     return f"{old} → {new}: {await reload(world, plan, dice)}"
 
 

@@ -51,7 +51,7 @@ class WatchedWorker(Worker):
 
 
 class Watched(Supervisor):
-    """Everything is as in production but for six listeners."""
+    """Everything is as in production but for six listeners, and sources that the model makes."""
 
     def __init__(self, world: World, process: Process, path: Path, config: Config, workers: int) -> None:
         self.model = world
@@ -59,6 +59,8 @@ class Watched(Supervisor):
         super().__init__(path, config, workers)
         self._known_config = config
         self._services_before: dict[str, Service] = {}
+        self._is_counted = False
+        self.discoveries.make = lambda settings: world.found.make(self, settings)
         self._commit, self.desired.commit = self.desired.commit, self._on_commit  # type: ignore[method-assign]
         self._amend, self.desired.amend = self.desired.amend, self._on_amend  # type: ignore[method-assign]
         self._take, self.handovers.take = self.handovers.take, self._on_take  # type: ignore[method-assign]
@@ -81,6 +83,7 @@ class Watched(Supervisor):
     def model_probe(self, address: str, seen: Seen) -> None:
         """A verdict: the reference counts by itself."""
         world, verdict = self.model, seen.verdict
+        world.found.note(self)
         known = world.knowledge.get(address)
         if known is None or verdict.ignored:
             return
@@ -132,13 +135,21 @@ class Watched(Supervisor):
 
     def _on_take(self, found: Mapping[Place, Handover], names: Renames) -> None:
         self._take(found, names)
-        if self.state.config is self._known_config:
-            return
-        self._known_config = self.state.config
-        note = self.model.on_reload
-        if note is not None and self.counts:
-            self.model.on_reload = None
-            note(self._services_before)
+        if self.state.config is not self._known_config:
+            self._known_config = self.state.config
+            note = self.model.on_reload
+            if note is not None and self.counts:
+                self.model.on_reload = None
+                note(self._services_before)
+        if self.counts:
+            self.begin_to_count()
+            self.model.found.put(self)
+
+    def begin_to_count(self) -> None:
+        """It is the one supervisor, from now on."""
+        if not self._is_counted:
+            self._is_counted = True
+            self.model.found.begin_anew(self)
 
     async def _on_end(self) -> Collection[Place]:
         over = await self._end()

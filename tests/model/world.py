@@ -24,6 +24,7 @@ from typing import Any
 
 from tests.model import reference
 from tests.model.clock import CLOCK, Loop
+from tests.model.found import Found
 from tests.model.h2_client import Http2Client
 from tests.model.names import Names
 from tests.model.peers import Answer, Arrival, Backend, Client, Wish
@@ -114,6 +115,7 @@ class World:
         self.backends: dict[str, Backend] = {}
         self.names: dict[str, list[str]] = {}  # host name → IP addresses
         self.standing = Names()  # what these names have stood for, where checks decide that
+        self.found = Found(self)
         self.plan = Plan(f"unix:{self.directory}/l.sock", str(self.directory / "state"), f"{prefix}.250:9900", {})
         self.knowledge: dict[str, Knowledge] = {}
         self.drained: set[str] = set()
@@ -285,6 +287,7 @@ class World:
         def announce(started: Any) -> None:
             self.supervisor, self.supervising = supervisor, process
             self.newest = supervisor
+            supervisor.begin_to_count()
             if announced is not None:
                 announced.set()
 
@@ -375,6 +378,16 @@ class World:
             replaced=replaced,
             meant=weight > 0,
         )
+
+    def forget_targets(self, there: set[str]) -> None:
+        """Only these addresses are targets now: operators' orders for other ones, and what checks said, are gone."""
+        for address in set(self.knowledge) - there:
+            del self.knowledge[address]
+            self.drained.discard(address)
+            self.ejected.pop(address, None)
+            self.overrides.pop(address, None)
+            self.in_rotation.pop(address, None)
+            self.entered.pop(address, None)
 
     def given_up(self, service: str, pool: str) -> None:
         """`lb` lets the replaced targets of a pool go: a new one has to be there instead."""
@@ -841,6 +854,9 @@ class World:
             self.violate("no error", self.troubles[-1])
         if self.processes.crashes:
             self.violate("no error", self.processes.crashes[-1])
+        if self.violations:
+            raise self.violations[0]
+        self.found.check()
         if self.violations:
             raise self.violations[0]
         invariants.memory(self)
