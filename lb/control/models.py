@@ -103,7 +103,7 @@ class DiscoveryView(View):
     """The source that names targets of a pool."""
 
     provider: str
-    """The kind of source: `dns`, `docker` or `file`."""
+    """The kind of source: `dns`, `docker`, `file` or `kubernetes`."""
     source: str
     """The source, for people."""
     up: bool

@@ -30,7 +30,7 @@ from lb.config.model.addresses import parse_bind, parse_target
 from lb.config.model.discovery import Dns
 from lb.config.model.units import Unreadable
 from lb.core.membership import Answer, Found
-from lb.discovery.source import NoAnswer, Tell
+from lb.discovery.source import NoAnswer, Tell, same
 
 #: Seconds between two attempts to get an answer.
 RETRY = 0.5
@@ -119,7 +119,7 @@ class DnsSource:
                     # `asyncio.wait_for`, in dnspython, may return an answer instead (Python 3.11, CPython gh-86296).
                     raise asyncio.CancelledError
                 answer = self._combined(results)
-                if not _same(self._last, answer):
+                if not same(self._last, answer):
                     self._last = answer
                 assert self._last is not None
                 tell(self._last)
@@ -313,12 +313,6 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _same(one: Answer | NoAnswer | None, other: Answer | NoAnswer) -> bool:
-    if isinstance(one, NoAnswer) and isinstance(other, NoAnswer):
-        return str(one) == str(other)
-    return one == other
 
 
 def _words(error: Exception) -> str:

@@ -26,7 +26,7 @@ from lb.config.model.addresses import parse_target
 from lb.config.model.discovery import Docker
 from lb.config.model.units import Unreadable
 from lb.core.membership import Answer, Found
-from lb.discovery.source import NoAnswer, Tell
+from lb.discovery.source import Newest, NoAnswer, Tell
 
 #: Seconds for one list.
 TIMEOUT = 5.0
@@ -64,7 +64,7 @@ class DockerSource:
             return await self._list(session)
 
     async def watch(self, tell: Tell) -> None:
-        last: Answer | NoAnswer | None = None
+        newest = Newest(tell)
         async with self._session() as session:
             listening = asyncio.ensure_future(self._listen(session))
             try:
@@ -74,9 +74,7 @@ class DockerSource:
                         now: Answer | NoAnswer = await self._list(session)
                     except NoAnswer as error:
                         now = error
-                    if last is None or not _same(last, now):
-                        last = now
-                    tell(last)
+                    newest(now)
                     await self._pause(RETRY if isinstance(now, NoAnswer) else self._resync)
             finally:
                 listening.cancel()
@@ -242,9 +240,3 @@ def _exposed(container: Mapping[str, Any]) -> int:
         said = f"exposes {len(ports)} ports" if ports else "exposes no port"
         raise ValueError(f"it {said}: `port` or the label lb.port says which one")
     return int(ports.pop())
-
-
-def _same(one: Answer | NoAnswer, other: Answer | NoAnswer) -> bool:
-    if isinstance(one, NoAnswer) and isinstance(other, NoAnswer):
-        return str(one) == str(other)
-    return one == other

@@ -18,7 +18,7 @@ from pathlib import Path
 from lb.config.found import read_found
 from lb.config.yaml.problems import ConfigError
 from lb.core.membership import Answer, Found
-from lb.discovery.source import NoAnswer, Tell
+from lb.discovery.source import NoAnswer, Tell, same
 
 #: Seconds between two looks.
 LOOK_EVERY = 0.5
@@ -67,7 +67,7 @@ class FileSource:
                     found: Answer | NoAnswer = await self.ask()
                 except NoAnswer as error:
                     found = error
-                if now != read or not _same(last, found):
+                if now != read or not same(last, found):
                     last = found
                 read, read_at = now, time.monotonic()
             before = now
@@ -119,12 +119,6 @@ class FileSource:
         if known is None or known[0] != stamp:
             self._parsed[path] = known = stamp, self._read(path, path.name)
         return known[1]
-
-
-def _same(one: Answer | NoAnswer | None, other: Answer | NoAnswer) -> bool:
-    if isinstance(one, NoAnswer) and isinstance(other, NoAnswer):
-        return str(one) == str(other)
-    return one == other
 
 
 def _stamp(path: Path) -> _Stamp:

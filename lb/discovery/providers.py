@@ -18,6 +18,10 @@ def source_of(settings: Discover) -> Source:
         from lb.discovery.docker import DockerSource
 
         return DockerSource(settings.docker)
+    if settings.kubernetes is not None:
+        from lb.discovery.kubernetes import KubernetesSource
+
+        return KubernetesSource(settings.kubernetes)
     from lb.discovery.file import FileSource
 
     assert settings.file is not None  # `config.check` allows no other case

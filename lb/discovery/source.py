@@ -21,6 +21,27 @@ class NoAnswer(Exception):  # noqa: N818 - it says what happened
 Tell = Callable[[Answer | NoAnswer], None]
 
 
+class Newest:
+    """Tells what a source says; what it says again is told as the same object."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._last: Answer | NoAnswer | None = None
+
+    def __call__(self, now: Answer | NoAnswer) -> None:
+        if not same(self._last, now):
+            self._last = now
+        assert self._last is not None
+        self._tell(self._last)
+
+
+def same(one: Answer | NoAnswer | None, other: Answer | NoAnswer) -> bool:
+    """Whether two answers, or two failures, say the same."""
+    if isinstance(one, NoAnswer) and isinstance(other, NoAnswer):
+        return str(one) == str(other)
+    return one == other
+
+
 class Source(Protocol):
     """One source, as the settings of one pool describe it. It runs in the supervisor's event loop, and never blocks."""
 

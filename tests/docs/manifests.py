@@ -62,6 +62,7 @@ POD = shape(
     "containers",
     containers=listed(CONTAINER),
     terminationGracePeriodSeconds=WHOLE,
+    serviceAccountName=TEXT,
     securityContext=shape(runAsNonRoot=YES_NO, fsGroup=WHOLE, seccompProfile=shape(type=TEXT)),
     volumes=listed(
         shape("name", name=TEXT, configMap=shape("name", name=TEXT),
@@ -83,7 +84,14 @@ WORKLOAD = shape(
     volumeClaimTemplates=listed(CLAIM),
 )
 PORT = shape("port", name=TEXT, port=WHOLE, targetPort=WHOLE)
-KINDS = {
+RULE = shape("apiGroups resources verbs", apiGroups=listed(TEXT), resources=listed(TEXT), verbs=listed(TEXT))
+KINDS: dict[tuple[str, str], Json] = {
+    ("v1", "ServiceAccount"): {},
+    ("rbac.authorization.k8s.io/v1", "Role"): {"rules": listed(RULE)},
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"): {
+        "roleRef": shape("apiGroup kind name", apiGroup=TEXT, kind=TEXT, name=TEXT),
+        "subjects": listed(shape("kind name", kind=TEXT, name=TEXT, namespace=TEXT)),
+    },
     ("v1", "Service"): {
         "spec": shape("selector ports", clusterIP={"const": "None"}, publishNotReadyAddresses=YES_NO, selector=TEXTS,
                       ports=listed(PORT))
@@ -160,6 +168,10 @@ def check_together(documents: list[Json]) -> None:
         }
         for port in spec["ports"]:
             assert port.get("targetPort", port["port"]) in open_ports, f"the Service {name} leads to port {port}"
+    named = {(one["kind"], one["metadata"]["name"]) for one in documents}
+    for binding in (one for one in documents if one["kind"] == "RoleBinding"):
+        for reference in (binding["roleRef"], *binding["subjects"]):
+            assert (reference["kind"], reference["name"]) in named, f"a binding leads to no {reference}"
     for name, data in maps.items():
         if "backends.yaml" in data:
             _check_lb(name, data["backends.yaml"], services, workloads)

@@ -11,6 +11,7 @@ import pytest
 from tests.support.dns_server import DnsServer
 from tests.support.docker_engine import Engine
 from tests.support.eventually import eventually
+from tests.support.kubernetes_api import ApiServer, leaving, pod
 from tests.support.stage import Backend, Lb, Load, Stage, ask
 
 CHECK = "{path: /health/readiness, interval: 200ms, timeout: 500ms, rise: 2, fall: 2}"
@@ -197,6 +198,11 @@ def test_what_a_source_says_is_printed_without_a_running_lb(stage: Stage) -> Non
     assert failed.returncode == 1 and "does not answer" in failed.stdout
 
 
+def weights(lb: Lb) -> dict[str, int]:
+    """Address → weight."""
+    return {each["address"]: each["weight"] for each in pool(lb)["targets"]}  # type: ignore[attr-defined]
+
+
 # --- DNS -------------------------------------------------------------------------------------------------------------
 
 
@@ -251,8 +257,7 @@ def test_services_have_ports_weights_and_stand_by(stage: Stage, dns: DnsServer) 
     lb = start_dns(stage, dns, "name: _http._tcp.web.test")
     eventually(lambda: ready(lb, first, second, reserve), what="all are ready")
     assert versions(lb, 40) == {"first", "second"}
-    weights = {each["address"]: each["weight"] for each in pool(lb)["targets"]}  # type: ignore[attr-defined]
-    assert weights == {first.address: 3, second.address: 1, reserve.address: 0}
+    assert weights(lb) == {first.address: 3, second.address: 1, reserve.address: 0}
     assert "It stands by" in text_of(lb, "explain", reserve.address)
     first.toggle()
     second.toggle()
@@ -291,6 +296,72 @@ def test_containers_come_stop_and_the_engine_goes(stage: Stage) -> None:
             eventually(lambda: pool(lb)["discovery"]["up"], what="it is heard again")  # type: ignore[index]
         assert not load.failed, load.failed
         assert "container" not in str(pool(lb)["discovery"]["problems"])  # type: ignore[index]
+
+
+# --- Kubernetes ------------------------------------------------------------------------------------------------------
+
+
+def test_pods_come_stop_and_the_api_server_goes(stage: Stage) -> None:
+    one = stage.backend("one")
+    two, three = stage.backend("two", one.port, "127.0.0.2"), stage.backend("three", one.port, "127.0.0.3")
+    ports = [{"name": "metrics", "port": 1}, {"name": "http", "port": one.port}]
+    with ApiServer() as api:
+        api.put("web-a", pod("127.0.0.1"), pod("127.0.0.2"), ports=ports)
+        config = api.kubeconfig(stage.folder / "kubeconfig")
+        text = (
+            "listeners: [127.0.0.1:0]\nadmin: {bind: 127.0.0.1:0}\nstate_dir: ./state\naccess_log: off\n"
+            "services:\n  web:\n"
+            f"    pools: {{main: {{discover: {{kubernetes: {{service: web, port: http, kubeconfig: {config}}}}}}}}}\n"
+            f"    readiness: {CHECK}\n"
+        )
+        lb = stage.start(stage.file(text))
+        eventually(lambda: ready(lb, one, two), what="both are ready")
+        with Load(lb.url, 4) as load:
+            api.put("web-b", pod("127.0.0.3"), ports=ports)
+            eventually(lambda: ready(lb, one, two, three), what="the third is ready")
+            api.put("web-a", leaving("127.0.0.1"), pod("127.0.0.2"), ports=ports)
+            eventually(lambda: weights(lb)[one.address] == 0, what="the first gets nothing more")
+            assert "It stands by" in text_of(lb, "explain", one.address)
+            one.kill()
+            api.put("web-a", pod("127.0.0.2"), ports=ports)
+            eventually(lambda: ready(lb, two, three), what="the first is gone")
+            api.stop()
+            eventually(lambda: pool(lb)["discovery"]["error"], what="status says so")  # type: ignore[index]
+            before = load.count
+            eventually(lambda: load.count > before + 200, what="requests go on")
+            assert ready(lb, two, three)
+            api.put("web-a", leaving("127.0.0.2"), ports=ports)
+            api.compact()
+            api.start()
+            eventually(lambda: weights(lb) == {two.address: 0, three.address: 1}, what="it is caught up with")
+        assert not load.failed, load.failed
+        assert "It was found by kubernetes web" in text_of(lb, "explain", three.address)
+        said = text_of(lb, "discover", str(stage.folder / "lb.yaml"))
+        assert "kubernetes web names 2 targets" in said and "pod-2 (terminating), priority 1" in said
+
+
+def test_pods_that_terminate_together_serve_until_other_ones_can(stage: Stage) -> None:
+    one = stage.backend("one")
+    two = stage.backend("two", one.port, "127.0.0.2")
+    ports = [{"name": "http", "port": one.port}]
+    with ApiServer() as api:
+        api.put("web-a", pod("127.0.0.1"), ports=ports)
+        config = api.kubeconfig(stage.folder / "kubeconfig")
+        text = (
+            "listeners: [127.0.0.1:0]\nadmin: {bind: 127.0.0.1:0}\nstate_dir: ./state\naccess_log: off\n"
+            "services:\n  web:\n"
+            f"    pools: {{main: {{discover: {{kubernetes: {{service: web, kubeconfig: {config}}}}}}}}}\n"
+            f"    readiness: {CHECK}\n"
+        )
+        lb = stage.start(stage.file(text))
+        with Load(lb.url, 4) as load:
+            api.put("web-a", leaving("127.0.0.1"), ports=ports)
+            before = load.count
+            eventually(lambda: load.count > before + 200, what="requests go on")
+            api.put("web-a", leaving("127.0.0.1"), pod("127.0.0.2"), ports=ports)
+            eventually(lambda: weights(lb) == {one.address: 0, two.address: 1}, what="the other one serves")
+            assert versions(lb) == {"two"}
+        assert not load.failed, load.failed
 
 
 # --- upgrades --------------------------------------------------------------------------------------------------------

@@ -30,6 +30,14 @@ def test_a_name_of_a_service_is_asked_for_by_its_records() -> None:
     assert discover is not None and discover.dns is not None and discover.dns.kind() == "SRV"
 
 
+def test_a_service_of_kubernetes_and_its_port() -> None:
+    for port, read in (("http", "http"), ("8080", "8080"), ("'08080'", "8080")):
+        discover = of(f"discover: {{kubernetes: {{service: web, namespace: prod, port: {port}}}}}")
+        found = discover.services["web"].pools["main"].discover
+        assert found is not None and found.kubernetes is not None and found.kubernetes.port == read
+        assert (found.kind(), found.title()) == ("kubernetes", "kubernetes prod/web")
+
+
 def test_servers_have_a_port_or_the_usual_one() -> None:
     resolvers = "resolvers: [127.0.0.1, '127.0.0.1:5353', '::1', '[::1]:5353']"
     discover = of(f"discover: {{dns: {{name: a.test, port: 1, {resolvers}}}}}").services["web"].pools["main"].discover
@@ -60,6 +68,11 @@ def test_servers_have_a_port_or_the_usual_one() -> None:
         ("discover: {dns: {name: a.test, port: 1, type: TXT}}", "'TXT' is not one of the choices"),
         ("discover: {docker: {label: ''}}", "label: the text is empty"),
         ("discover: {docker: {label: a, socket: /run/docker.sock}}", "is not the address of an engine"),
+        ("discover: {kubernetes: {service: Web}}", "'Web' is not a name of Kubernetes"),
+        ("discover: {kubernetes: {service: web, namespace: ''}}", "'' is not a name of Kubernetes"),
+        ("discover: {kubernetes: {service: web, port: 70000}}", "70000 is no port"),
+        ("discover: {kubernetes: {service: web, port: a b}}", "'a b' is no port's name"),
+        ("discover: {kubernetes: {service: web, context: a}}", "context chooses one of a kubeconfig file"),
         ("discover: {dsn: {name: a.test}}", "unknown key 'dsn'"),
     ],
 )

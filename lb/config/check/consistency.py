@@ -262,6 +262,9 @@ def _sources(at: Path, pool: Pool) -> Iterator[Finding]:
         yield (*at, "discover"), f"{said}; a pool has one source", f"Allowed: one of {listed(Discover.model_fields)}."
     elif pool.discover.dns is not None:
         yield from _dns((*at, "discover", "dns"), pool.discover.dns)
+    elif (kubernetes := pool.discover.kubernetes) is not None and kubernetes.context and not kubernetes.kubeconfig:
+        message = "context chooses one of a kubeconfig file, and no file is given"
+        yield (*at, "discover", "kubernetes", "context"), message, "Add `kubeconfig: FILE`, or remove it."
 
 
 def _dns(at: Path, dns: Dns) -> Iterator[Finding]:

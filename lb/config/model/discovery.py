@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 from lb.config.model import validators
-from lb.config.model.fields import Bounds, Domain, EngineUrl, FilePath, Period, Resolver, Whole, Word
+from lb.config.model.fields import Bounds, Domain, EngineUrl, FilePath, Period, Resolver, ServicePort, Whole, Word
 from lb.config.model.section import Section
 
 
@@ -55,6 +55,24 @@ class Docker(Section):
     """How the containers are spoken to, as in a target's URL."""
 
 
+class Kubernetes(Section):
+    """Endpoints of a Service of Kubernetes, by its EndpointSlices. lb needs a role that may list and watch them."""
+
+    service: Annotated[Word, AfterValidator(validators.dns_label)]
+    """Name of the Service."""
+    namespace: Annotated[Word, AfterValidator(validators.dns_label)] | None = None
+    """Namespace of the Service. Left out: the one of lb's own pod, or of the kubeconfig file's context."""
+    port: ServicePort = ""
+    """Port of the pods, by the name that the Service gives it or by its number. Left out: the only one."""
+    kubeconfig: FilePath | None = None
+    """File that says how the API server is reached: with a token, a token file or a client certificate. Left out: with
+    the account of the pod that lb runs in."""
+    context: Word = ""
+    """Context of the kubeconfig file. Left out: its current one."""
+    scheme: Literal["http", "https", "h2c", "h2"] = "http"
+    """How the endpoints are spoken to, as in a target's URL."""
+
+
 class Discover(Section):
     """A source of targets: one of these. What it names is probed as any target, and gets requests after its first
     passed check. A source that does not answer changes nothing."""
@@ -66,6 +84,8 @@ class Discover(Section):
     file: FilePath | None = None
     """A file, or a directory of files, that holds what `targets` does: a list, or a mapping with `targets`, in YAML or
     JSON. It is read again when it changes. Replace it by a rename."""
+    kubernetes: Kubernetes | None = None
+    """Endpoints of a Service of Kubernetes."""
 
     def given(self) -> list[str]:
         """The sources that are given: one, or the configuration is wrong."""
@@ -81,4 +101,6 @@ class Discover(Section):
             return f"dns {self.dns.name}"
         if self.docker is not None:
             return f"docker {self.docker.label}"
+        if self.kubernetes is not None:
+            return f"kubernetes {'/'.join(filter(None, (self.kubernetes.namespace, self.kubernetes.service)))}"
         return f"file {self.file}"

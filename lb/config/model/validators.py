@@ -291,6 +291,9 @@ def not_empty(value: str) -> str:
     return value
 
 
+_DNS_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
+
+
 def domain(value: str) -> str:
     name = value.removesuffix(".").lower()
     if len(name) > 253 or not _DOMAIN.fullmatch(name):
@@ -302,6 +305,24 @@ def engine(value: str) -> str:
     """The address of a Docker engine."""
     if not re.fullmatch(r"unix:///[^\0]+|http://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}", value):
         refuse(f"{value!r} is not the address of an engine", "unix:///PATH or http://host:port")
+    return value
+
+
+def dns_label(value: str) -> str:
+    """A name of Kubernetes: of a Service, or a namespace."""
+    if not _DNS_LABEL.fullmatch(value):
+        refuse(f"{value!r} is not a name of Kubernetes", "63 of a-z, 0-9 and - at most, such as greeting-blue")
+    return value
+
+
+def service_port(value: str) -> str:
+    """A port's name or number; empty is none."""
+    if value.isdecimal() and value.isascii():
+        if not 1 <= int(value) <= 65535:
+            refuse(f"{value} is no port", "a number from 1 to 65535, or a port's name")
+        return str(int(value))
+    if value and not _DNS_LABEL.fullmatch(value):
+        refuse(f"{value!r} is no port's name", "a name such as http, or a number from 1 to 65535")
     return value
 
 
