@@ -23,10 +23,13 @@ import aiohttp
 
 from lb import USER_AGENT
 from lb.config.model.addresses import parse_target
+from lb.config.model.checks import ClientTls
 from lb.config.model.discovery import Docker
 from lb.config.model.units import Unreadable
 from lb.core.membership import Answer, Found
+from lb.discovery.failures import in_words
 from lb.discovery.source import Newest, NoAnswer, Tell
+from lb.discovery.tls import TlsFiles
 
 #: Seconds for one list.
 TIMEOUT = 5.0
@@ -58,6 +61,8 @@ class DockerSource:
         self._resync = resync
         self._leaving: dict[str, float] = {}  # container id → monotonic seconds until which it is not named
         self._wake = asyncio.Event()
+        secured = settings.tls is not None or settings.socket.startswith("https:")
+        self._tls = TlsFiles(settings.tls or ClientTls()) if secured else None
 
     async def ask(self) -> Answer:
         async with self._session() as session:
@@ -97,8 +102,15 @@ class DockerSource:
         if url.scheme == "unix":
             connector, base = aiohttp.UnixConnector(url.path, limit=4), "http://engine/"
         else:
-            connector, base = aiohttp.TCPConnector(limit=4), f"http://{url.netloc}/"
+            scheme = "https" if self._tls is not None else "http"
+            connector, base = aiohttp.TCPConnector(limit=4), f"{scheme}://{url.netloc}/"
         return aiohttp.ClientSession(base, connector=connector, headers={"User-Agent": USER_AGENT})
+
+    async def _secured(self) -> dict[str, Any]:
+        """What a request is given for TLS. Raises `OSError` where a file cannot be used."""
+        if self._tls is None:
+            return {}
+        return {"ssl": await self._tls.context(), "server_hostname": self._tls.server_name}
 
     async def _list(self, session: aiohttp.ClientSession) -> Answer:
         filters = json.dumps({"label": [self._settings.label], "status": ["running"]})
@@ -106,7 +118,7 @@ class DockerSource:
         try:
             async with (
                 asyncio.timeout(TIMEOUT),
-                session.get("containers/json", params={"filters": filters}) as response,
+                session.get("containers/json", params={"filters": filters}, **await self._secured()) as response,
             ):
                 async for piece in response.content.iter_chunked(65536):
                     raw += piece
@@ -117,7 +129,7 @@ class DockerSource:
         except TimeoutError:
             raise NoAnswer(f"{self._settings.socket} did not answer within {TIMEOUT:g} s") from None
         except (OSError, aiohttp.ClientError) as error:
-            raise NoAnswer(f"{self._settings.socket} cannot be asked: {error}") from None
+            raise NoAnswer(f"{self._settings.socket} cannot be asked: {in_words(error)}") from None
         except ValueError:
             raise NoAnswer(f"{self._settings.socket} answered something that is no JSON") from None
         if status != 200 or not isinstance(found, list):
@@ -132,8 +144,9 @@ class DockerSource:
         while True:
             heard = False
             with contextlib.suppress(OSError, aiohttp.ClientError, ValueError, AttributeError):
+                secured = await self._secured()
                 async with session.get(
-                    "events", params={"filters": filters}, timeout=forever, read_bufsize=MOST_OF_EVENT
+                    "events", params={"filters": filters}, timeout=forever, read_bufsize=MOST_OF_EVENT, **secured
                 ) as response:
                     if response.status == 200:
                         heard = True

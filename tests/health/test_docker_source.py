@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lb.core.membership import Answer
 from lb.discovery import docker
 from lb.discovery.docker import DockerSource
 from lb.discovery.source import NoAnswer
+from tests.support.certificates import Authority
 from tests.support.docker_engine import Engine
 from tests.support.eventually_async import eventually
 from tests.support.source_watch import Watching, watched
@@ -177,3 +179,68 @@ async def test_a_socket_that_is_not_there_is_no_answer(tmp_path: Path) -> None:
     missing = DockerSource(Docker.model_validate({"label": "a", "socket": f"unix://{tmp_path}/no.sock"}))
     with pytest.raises(NoAnswer, match="cannot be asked"):
         await missing.ask()
+
+
+# --- over TLS --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[tuple[Engine, dict[str, str]]]:
+    """An engine that asks for certificates, as `dockerd --tlsverify` does, and the files that it is reached with."""
+    authority = Authority("docker")
+    authority.issue("127.0.0.1").write(tmp_path, "server")
+    authority.issue("lb", client=True).write(tmp_path, "client")
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tmp_path / "ca.pem"))
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    context.verify_mode = ssl.CERT_REQUIRED
+    files = {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key"}
+    with Engine(tmp_path / "unused", context) as made:
+        yield made, {key: str(tmp_path / name) for key, name in files.items()}
+
+
+async def test_an_engine_over_tls_is_followed_and_caught_up_with(secured: tuple[Engine, dict[str, str]]) -> None:
+    engine, files = secured
+    engine.run("one")
+    async with watched(source(engine, tls=files), Asked()) as watching:
+        await eventually(lambda: watching.says("one"))
+        engine.run("two", "127.0.0.2")
+        await eventually(lambda: watching.says("one", "two"))
+        engine.stop()
+        await eventually(lambda: isinstance(watching.last, NoAnswer))
+        engine.start()
+        await eventually(lambda: watching.says("one", "two"))
+
+
+async def test_an_engine_over_tls_is_verified_and_wants_a_certificate(
+    secured: tuple[Engine, dict[str, str]], tmp_path: Path
+) -> None:
+    engine, files = secured
+    assert (await source(engine, tls=files).ask()).found == ()
+    with pytest.raises(NoAnswer, match="cannot be asked: "):
+        await source(engine, tls={"ca_file": files["ca_file"]}).ask()
+    another = tmp_path / "another.pem"
+    another.write_bytes(Authority("another").pem)
+    with pytest.raises(NoAnswer, match="its certificate cannot be verified"):
+        await source(engine, tls={**files, "ca_file": str(another)}).ask()
+    with pytest.raises(NoAnswer, match="its certificate cannot be verified"):
+        await source(engine, tls={**files, "server_name": "engine.test"}).ask()
+    with pytest.raises(NoAnswer, match="no such file"):
+        await source(engine, tls={**files, "ca_file": str(tmp_path / "none.pem")}).ask()
+    with pytest.raises(NoAnswer, match="cannot be asked"):
+        await source(engine).ask()  # without TLS
+    settings = Docker.model_validate({"label": "a", "socket": engine.url.replace("tcp:", "https:")})
+    with pytest.raises(NoAnswer, match="its certificate cannot be verified"):  # by the system's authorities
+        await DockerSource(settings).ask()
+
+
+async def test_a_renewed_file_is_used_at_once(secured: tuple[Engine, dict[str, str]]) -> None:
+    engine, files = secured
+    made = source(engine, tls=files)
+    cert = Path(files["cert_file"])
+    good = cert.read_bytes()
+    cert.write_text("nonsense")
+    with pytest.raises(NoAnswer):
+        await made.ask()
+    cert.write_bytes(good)
+    assert (await made.ask()).found == ()

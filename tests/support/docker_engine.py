@@ -1,4 +1,4 @@
-"""The part of a Docker engine's API that discovery uses, on a Unix socket: a list of containers, and events.
+"""The part of a Docker engine's API that discovery uses, on a Unix socket or over TLS: containers and events.
 
 It filters by label and status as the engine does, and sends events as lines of JSON on a response without an end.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -15,13 +16,17 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from tests.support.ports import free_port
+
 
 class Engine:
     """Containers that a test makes and ends. It lives in a thread of its own, and may be stopped and started again."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, tls: ssl.SSLContext | None = None) -> None:
         self.socket = socket
-        self.url = f"unix://{socket}"
+        self.tls = tls  # None: it listens at the socket; else at a port, with this context
+        self.port = free_port() if tls is not None else 0
+        self.url = f"tcp://127.0.0.1:{self.port}" if tls is not None else f"unix://{socket}"
         self.containers: dict[str, dict[str, Any]] = {}
         self.broken = ""  # an answer instead of the list
         self.events_allowed = True
@@ -96,7 +101,11 @@ class Engine:
         app.add_routes([web.get("/containers/json", self._containers), web.get("/events", self._events)])
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.UnixSite(self._runner, str(self.socket)).start()
+        if self.tls is None:
+            await web.UnixSite(self._runner, str(self.socket)).start()
+        else:
+            site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self.tls, reuse_address=True)
+            await site.start()
 
     async def _stop(self) -> None:
         if self._runner is not None:

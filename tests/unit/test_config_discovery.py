@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lb.config.diff import diff
-from lb.config.load import load_text
+from lb.config.load import load, load_text
 from lb.config.model.config import Config
 from lb.config.resolve import resolve
 from lb.config.yaml.problems import ConfigError
@@ -68,6 +70,8 @@ def test_servers_have_a_port_or_the_usual_one() -> None:
         ("discover: {dns: {name: a.test, port: 1, type: TXT}}", "'TXT' is not one of the choices"),
         ("discover: {docker: {label: ''}}", "label: the text is empty"),
         ("discover: {docker: {label: a, socket: /run/docker.sock}}", "is not the address of an engine"),
+        ("discover: {docker: {label: a, tls: {}}}", "unix:///var/run/docker.sock is spoken to without TLS"),
+        ("discover: {docker: {label: a, socket: 'tcp://e:2376', tls: {cert_file: c}}}", "'key_file' is missing"),
         ("discover: {kubernetes: {service: Web}}", "'Web' is not a name of Kubernetes"),
         ("discover: {kubernetes: {service: web, namespace: ''}}", "'' is not a name of Kubernetes"),
         ("discover: {kubernetes: {service: web, port: 70000}}", "70000 is no port"),
@@ -80,6 +84,14 @@ def test_what_is_wrong_with_a_source(pool: str, said: str) -> None:
     with pytest.raises(ConfigError) as error:
         of(pool)
     assert said in " ".join(str(error.value).split())
+
+
+def test_files_for_an_engine_over_tls_are_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "lb.yaml"
+    docker = "{docker: {label: a, socket: 'tcp://e:2376', tls: {ca_file: none.pem}}}"
+    path.write_text(f"services: {{web: {{pools: {{main: {{discover: {docker}}}}}, readiness: /ready}}}}")
+    with pytest.raises(ConfigError, match=r"authorities cannot be read from"):
+        load(path)
 
 
 def test_the_time_of_detection_is_known_before_any_target_is() -> None:

@@ -15,7 +15,7 @@ from lb.config.check.messages import did_you_mean, dotted, joined, listed
 from lb.config.model.addresses import Address, parse_bind, parse_target
 from lb.config.model.checks import Check, ClientTls, Hook, Liveness, OnFailure
 from lb.config.model.config import Config
-from lb.config.model.discovery import Discover, Dns
+from lb.config.model.discovery import Discover, Dns, Docker
 from lb.config.model.listeners import Listener
 from lb.config.model.merging import MEANT_FOR, merged_checks
 from lb.config.model.services import Pool, Service
@@ -262,6 +262,8 @@ def _sources(at: Path, pool: Pool) -> Iterator[Finding]:
         yield (*at, "discover"), f"{said}; a pool has one source", f"Allowed: one of {listed(Discover.model_fields)}."
     elif pool.discover.dns is not None:
         yield from _dns((*at, "discover", "dns"), pool.discover.dns)
+    elif pool.discover.docker is not None:
+        yield from _docker((*at, "discover", "docker"), pool.discover.docker)
     elif (kubernetes := pool.discover.kubernetes) is not None and kubernetes.context and not kubernetes.kubeconfig:
         message = "context chooses one of a kubeconfig file, and no file is given"
         yield (*at, "discover", "kubernetes", "context"), message, "Add `kubeconfig: FILE`, or remove it."
@@ -279,6 +281,15 @@ def _dns(at: Path, dns: Dns) -> Iterator[Finding]:
         yield at, f"{dns.name} stands for addresses, and no port is given", hint
     if dns.max_refresh < dns.min_refresh:
         yield from _shorter((*at, "max_refresh"), dns.max_refresh, "min_refresh", dns.min_refresh)
+
+
+def _docker(at: Path, docker: Docker) -> Iterator[Finding]:
+    if docker.tls is None:
+        return
+    if docker.socket.startswith(("unix:", "http:")):
+        hint = "Write `socket: tcp://HOST:2376`, or remove `tls`."
+        yield (*at, "tls"), f"tls is set, but {docker.socket} is spoken to without TLS", hint
+    yield from _key_pair((*at, "tls"), docker.tls)
 
 
 def _key_pair(path: Path, tls: ClientTls) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 from lb.config.model import validators
+from lb.config.model.checks import ClientTls
 from lb.config.model.fields import Bounds, Domain, EngineUrl, FilePath, Period, Resolver, ServicePort, Whole, Word
 from lb.config.model.section import Section
 
@@ -45,7 +46,11 @@ class Docker(Section):
     """Which containers: `NAME=VALUE`, or the name of a label alone. Their labels `lb.port`, `lb.weight`, `lb.network`
     and `lb.check` (the path of an HTTP check) say more."""
     socket: EngineUrl = "unix:///var/run/docker.sock"
-    """The engine's API: `unix:///PATH` or `http://host:port`. Whoever can use it is root on the engine's machine."""
+    """The engine's API: `unix:///PATH`, or `tcp://host:port`, over TLS where `tls` is given. Whoever can use it is root
+    on the engine's machine."""
+    tls: ClientTls | None = None
+    """Authorities that the engine's certificate is verified with, and the certificate that lb shows: `ca_file`,
+    `cert_file` and `key_file`, which Docker calls ca.pem, cert.pem and key.pem. A renewed file is used at once."""
     port: Annotated[Whole, Bounds(1, 65535)] | None = None
     """Port of the containers without a label `lb.port`. Left out: the one port that a container exposes."""
     network: Word = ""

@@ -303,8 +303,8 @@ def domain(value: str) -> str:
 
 def engine(value: str) -> str:
     """The address of a Docker engine."""
-    if not re.fullmatch(r"unix:///[^\0]+|http://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}", value):
-        refuse(f"{value!r} is not the address of an engine", "unix:///PATH or http://host:port")
+    if not re.fullmatch(r"unix:///[^\0]+|(?:tcp|https?)://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}", value):
+        refuse(f"{value!r} is not the address of an engine", "unix:///PATH or tcp://host:port")
     return value
 
 
