@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from lb.config.check import consistency, messages
 from lb.config.check.consistency import Finding, Known
+from lb.config.check.messages import dotted
 from lb.config.load import read_text
 from lb.config.model.addresses import parse_target
 from lb.config.model.config import Config, Target
@@ -137,6 +138,35 @@ def read_found(path: FilePath, part: str = "", environ: Mapping[str, str] = os.e
     if faults:
         raise ConfigError(faults)
     return tuple(_found(target, part) for target in targets)
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+class Unfit(ValueError):  # noqa: N818 - it says what a value is
+    """Values that are no targets; the text says the first faults."""
+
+
+def found_of(targets: object) -> tuple[Found, ...]:
+    """The endpoints of a list as `targets` of a pool has it, of any source. Raises `Unfit`. Blocks."""
+    if targets == []:
+        return ()
+    data = {"services": {"found": {"pools": {"found": {"targets": targets}}}}}
+    try:
+        config = Config.model_validate(data, context={"base": ""})
+    except ValidationError as error:
+        faults = [(tuple(each["loc"]), each["msg"]) for each in error.errors(include_url=False)]
+        raise Unfit(_first_faults(faults)) from None
+    known = config.services["found"].pools["found"].targets
+    found = [(at, message) for at, message, _ in (*consistency.errors(config, Known()), *_commands(known))]
+    if faults := [(at, message) for at, message in found if at[: len(_AT)] == _AT]:
+        raise Unfit(_first_faults(faults))
+    return tuple(_found(target, "") for target in known)
+
+
+def _first_faults(faults: Iterable[tuple[tuple[int | str, ...], str]]) -> str:
+    texts = dict.fromkeys(f"{dotted(('targets', *at[len(_AT) :]))}: {message}" for at, message in faults)
+    return "; ".join(list(texts)[:3])
 
 
 def _commands(targets: Iterable[Target]) -> Iterator[Finding]:

@@ -31,13 +31,13 @@ from lb.discovery.kubernetes_events import (
     GONE,
     MOST_OF_EVENT,
     Garbled,
-    Lines,
     Outdated,
     Page,
     Slices,
     read_page,
     read_status,
 )
+from lb.discovery.lines import Lines, TooLong
 from lb.discovery.source import Newest, NoAnswer, Tell
 from lb.net.tls import contexts
 
@@ -205,7 +205,7 @@ class KubernetesSource:
         try:
             newest(slices.answer())
             await self._hear(response.content, slices, newest)
-        except Garbled as error:
+        except (Garbled, TooLong) as error:
             raise NoAnswer(f"{self._server()}: {error}") from None
         except (OSError, aiohttp.ClientError) as error:
             raise NoAnswer(f"{self._server()} has broken its watch off: {in_words(error)}") from None
@@ -214,7 +214,7 @@ class KubernetesSource:
 
     async def _hear(self, stream: aiohttp.StreamReader, slices: Slices, newest: Newest) -> None:
         """Tell what the events of one watch say; those of a burst together."""
-        lines, burst = Lines(), Debounce(quiet=0.02, longest=0.2)
+        lines, burst = Lines(MOST_OF_EVENT), Debounce(quiet=0.02, longest=0.2)
         while True:
             due = burst.due()
             if due is not None and time.monotonic() >= due:

@@ -43,30 +43,6 @@ class Outdated(Exception):  # noqa: N818 - it says what a version is
     """The server no longer knows the version from which on changes were asked for: the list has to be asked for."""
 
 
-class Lines:
-    """Whole lines of a stream that comes in any pieces."""
-
-    def __init__(self, longest: int = MOST_OF_EVENT) -> None:
-        self._longest = longest
-        self._rest = bytearray()
-
-    @property
-    def cut(self) -> bool:
-        """Whether the last line has no end."""
-        return bool(self._rest)
-
-    def add(self, data: bytes) -> list[bytes]:
-        """The lines that this piece ends. Raises `Garbled` where one is too long."""
-        *whole, rest = data.split(b"\n")
-        if whole:
-            whole[0] = bytes(self._rest) + whole[0]
-            self._rest.clear()
-        self._rest += rest
-        if len(self._rest) > self._longest:
-            raise Garbled(f"an event is longer than {self._longest >> 20} MiB")
-        return [line for line in whole if line.strip()]
-
-
 class Slices:
     """The slices of one Service, and the version up to which they are known."""
 

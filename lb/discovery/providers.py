@@ -22,6 +22,10 @@ def source_of(settings: Discover) -> Source:
         from lb.discovery.kubernetes import KubernetesSource
 
         return KubernetesSource(settings.kubernetes)
+    if settings.python is not None:
+        from lb.discovery.python import PythonSource
+
+        return PythonSource(settings.python)
     from lb.discovery.file import FileSource
 
     assert settings.file is not None  # `config.check` allows no other case

@@ -422,7 +422,12 @@ def _outward(value: object, where: tuple[str, ...] = ()) -> Iterator[tuple[str, 
         for key, below in value.items():
             place = (*where, str(key))
             written = place in (("access_log", "path"), ("state_dir",))
-            source = place[-2:] in (("discover", "file"), ("docker", "socket"), ("kubernetes", "kubeconfig"))
+            source = place[-2:] in (
+                ("discover", "file"),
+                ("docker", "socket"),
+                ("kubernetes", "kubeconfig"),
+                ("python", "source"),
+            )
             if (key == "command" and below) or written or (source and below):
                 yield key, below, ".".join(place)
             else:

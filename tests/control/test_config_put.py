@@ -122,6 +122,7 @@ def test_without_a_token_nobody_gets_lb_to_run_or_write_something(shared: Api, g
         "    pools: {found: {discover: {file: /etc/hostname}}}\n",
         "    pools: {found: {discover: {docker: {label: a}}}}\n",
         "    pools: {found: {discover: {kubernetes: {service: a, kubeconfig: /etc/hostname}}}}\n",
+        "    pools: {found: {discover: {python: {source: 'os:listdir'}}}}\n",
     ):
         wanted = text.replace("    rollout: {bake: 0s, min_ready: 1}\n", "") + more
         if "pools" in more:
@@ -131,7 +132,9 @@ def test_without_a_token_nobody_gets_lb_to_run_or_write_something(shared: Api, g
         assert shared.ask("POST", "/api/v1/config/validate", {"text": wanted}).json["ok"]
         refused = put(shared, wanted)
         assert (refused.status, refused.json["type"]) == (403, "/problems/token-needed-for-commands"), refused.body
-        assert refused.json["reasons"][0]["where"].endswith(("command", "path", "file", "socket", "kubeconfig"))
+        assert refused.json["reasons"][0]["where"].endswith(
+            ("command", "path", "file", "socket", "kubeconfig", "source")
+        )
     assert running(shared)[0] == text
     protected, tag = running(guarded)
     allowed = protected.replace("min_ready: 1", "min_ready: 1, post: {command: [true]}")

@@ -364,6 +364,46 @@ def test_pods_that_terminate_together_serve_until_other_ones_can(stage: Stage) -
         assert not load.failed, load.failed
 
 
+# --- a function of one's own -----------------------------------------------------------------------------------------
+
+
+def test_a_function_of_ones_own_that_fails_changes_nothing(stage: Stage) -> None:
+    """The example, with a file for the registry."""
+    example = Path(__file__).parent.parent.parent / "examples/own-source"
+    (stage.folder / "registry.py").write_text((example / "registry.py").read_text())
+    one, two, other = stage.backend("one"), stage.backend("two"), stage.backend("other")
+    registry = stage.folder / "instances.json"
+
+    def say_instances(*backends: Backend) -> None:
+        instances = [{"host": "127.0.0.1", "port": each.port, "zone": "north"} for each in backends]
+        instances += [{"host": "127.0.0.1", "port": other.port, "zone": "south"}]
+        new = registry.with_suffix(".new")
+        new.write_text(json.dumps({"instances": instances}))
+        new.replace(registry)
+
+    say_instances(one, two)
+    text = (example / "backends.yaml").read_text()
+    text = text.replace("http://127.0.0.1:8500/instances", f"'file://{registry}'")
+    text = text.replace("path: .\n", "path: .\n            interval: 100ms\n")
+    text = text.replace("/health/readiness", CHECK) + (
+        "listeners: [127.0.0.1:0]\nadmin: {bind: 127.0.0.1:0}\nstate_dir: ./state\naccess_log: off\n"
+    )
+    lb = stage.start(stage.file(text))
+    eventually(lambda: ready(lb, one, two), what="both are ready")
+    with Load(lb.url, 4) as load:
+        registry.unlink()
+        eventually(lambda: "has failed: " in pool(lb)["discovery"]["error"], what="status says so")  # type: ignore[index]
+        assert ready(lb, one, two)
+        registry.write_text('{"instances": [{"host": "", "port": 0}]}')
+        eventually(lambda: pool(lb)["discovery"]["error"], what="it is refused")  # type: ignore[index]
+        say_instances(two)
+        eventually(lambda: ready(lb, two), what="it is caught up with")
+    assert not load.failed, load.failed
+    assert "It was found by python registry:targets" in text_of(lb, "explain", two.address)
+    said = text_of(lb, "discover", str(stage.folder / "lb.yaml"))
+    assert f"python registry:targets names 1 target {two.url}" in said
+
+
 # --- upgrades --------------------------------------------------------------------------------------------------------
 
 

@@ -77,6 +77,9 @@ def test_servers_have_a_port_or_the_usual_one() -> None:
         ("discover: {kubernetes: {service: web, port: 70000}}", "70000 is no port"),
         ("discover: {kubernetes: {service: web, port: a b}}", "'a b' is no port's name"),
         ("discover: {kubernetes: {service: web, context: a}}", "context chooses one of a kubeconfig file"),
+        ("discover: {python: {source: registry}}", "'registry' is not the name of a function"),
+        ("discover: {python: {source: 'a b:c'}}", "'a b:c' is not the name of a function"),
+        ("discover: {python: {source: 'a:b', timeout: 0s}}", "timeout"),
         ("discover: {dsn: {name: a.test}}", "unknown key 'dsn'"),
     ],
 )

@@ -77,6 +77,7 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "server_host": st.sampled_from(["h", "10.0.0.1", "::1"]),
     "domain": st.sampled_from(["a.test", "_http._tcp.a.test", "no", "1e3", "010"]),
     "engine": st.sampled_from(["unix:///run/a b.sock", "http://127.0.0.1:2375", "tcp://e.test:2376"]),
+    "function_name": st.sampled_from(["registry:targets", "a.b:C.d"]),
     "dns_label": st.sampled_from(["greeting-blue", "no", "1e3", "010"]),
     "service_port": st.sampled_from(["", "http", "no", "8080"]),
     "resolver": st.sampled_from(["127.0.0.1:53", "[::1]:5353"]),

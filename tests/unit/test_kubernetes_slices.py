@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lb.core.membership import Found
-from lb.discovery.kubernetes_events import Garbled, Lines, Outdated, Page, Slices, read_page, read_status
+from lb.discovery.kubernetes_events import Garbled, Outdated, Page, Slices, read_page, read_status
 from lb.discovery.kubernetes_slices import (
     Conditions,
     Metadata,
@@ -21,6 +21,7 @@ from lb.discovery.kubernetes_slices import (
     port_of,
     priority,
 )
+from lb.discovery.lines import Lines, TooLong
 
 HTTP = SlicePort("http", 8080)
 METRICS = SlicePort("metrics", 9090, "TCP")
@@ -223,7 +224,7 @@ def test_a_list_that_cannot_be_read_is_no_list() -> None:
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=8))
 def test_lines_do_not_depend_on_where_a_stream_is_cut(data: bytes, cuts: list[int]) -> None:
-    lines, found = Lines(), []
+    lines, found = Lines(1 << 20), []
     places = [0, *sorted(cuts), len(data)]
     for begin, end in pairwise(places):
         found += lines.add(data[begin:end])
@@ -234,7 +235,7 @@ def test_lines_do_not_depend_on_where_a_stream_is_cut(data: bytes, cuts: list[in
 def test_a_line_without_an_end_is_not_kept_for_ever() -> None:
     lines = Lines(longest=1 << 20)
     lines.add(b"x" * (1 << 20))
-    with pytest.raises(Garbled, match="longer than 1 MiB"):
+    with pytest.raises(TooLong, match="longer than 1 MiB"):
         lines.add(b"x")
 
 

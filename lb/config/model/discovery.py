@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from lb.config.model import validators
 from lb.config.model.checks import ClientTls
-from lb.config.model.fields import Bounds, Domain, EngineUrl, FilePath, Period, Resolver, ServicePort, Whole, Word
+from lb.config.model.fields import (
+    Bounds,
+    Domain,
+    EngineUrl,
+    FilePath,
+    FunctionName,
+    ParameterName,
+    Period,
+    Resolver,
+    ServicePort,
+    Text,
+    Whole,
+    Word,
+)
 from lb.config.model.section import Section
 
 
@@ -78,6 +91,21 @@ class Kubernetes(Section):
     """How the endpoints are spoken to, as in a target's URL."""
 
 
+class Python(Section):
+    """A function of your own that returns targets. It runs in a process of its own, with lb's user and environment."""
+
+    source: FunctionName
+    """The function: `MODULE:FUNCTION`. It returns what `targets` of a pool holds, as a list, and may be `async`."""
+    path: FilePath | None = None
+    """Folder in which the module is looked for, after installed packages; `.` is this file's folder."""
+    arguments: dict[ParameterName, Text] = Field(default_factory=dict)
+    """Texts that the function is called with, by the names of its parameters."""
+    interval: Period = 2.0
+    """From the end of one call to the start of the next."""
+    timeout: Period = 10.0
+    """Longest time of one call. A call that takes longer is ended, and the function's process is started again."""
+
+
 class Discover(Section):
     """A source of targets: one of these. What it names is probed as any target, and gets requests after its first
     passed check. A source that does not answer changes nothing."""
@@ -91,6 +119,8 @@ class Discover(Section):
     JSON. It is read again when it changes. Replace it by a rename."""
     kubernetes: Kubernetes | None = None
     """Endpoints of a Service of Kubernetes."""
+    python: Python | None = None
+    """What a function of your own returns."""
 
     def given(self) -> list[str]:
         """The sources that are given: one, or the configuration is wrong."""
@@ -108,4 +138,6 @@ class Discover(Section):
             return f"docker {self.docker.label}"
         if self.kubernetes is not None:
             return f"kubernetes {'/'.join(filter(None, (self.kubernetes.namespace, self.kubernetes.service)))}"
+        if self.python is not None:
+            return f"python {self.python.source}"
         return f"file {self.file}"

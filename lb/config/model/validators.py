@@ -326,6 +326,14 @@ def service_port(value: str) -> str:
     return value
 
 
+def function_name(value: str) -> str:
+    """A function of a Python module."""
+    module, colon, attribute = value.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):
+        refuse(f"{value!r} is not the name of a function", "MODULE:FUNCTION, such as registry:targets")
+    return value
+
+
 def resolver(value: str) -> str:
     """`host:port` of a DNS server; its port is 53 where none is given."""
     with_port = value if value.rpartition(":")[2].isdigit() else f"{value}:53"
