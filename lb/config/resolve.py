@@ -24,6 +24,7 @@ from lb.core.rollout import Bake, Plan, Thresholds
 from lb.core.rotation import Panic, ServiceRules, rules_of
 from lb.core.targets import (
     AccessLog,
+    Affinity,
     Balance,
     Breaker,
     Listener,
@@ -353,6 +354,7 @@ def _service(name: str, service: model.Service) -> Service:
             adaptive=breaker.adaptive,
         ),
         sticky=Sticky(service.sticky.by, service.sticky.asset_fallback),
+        affinity=Affinity(service.affinity.cookie, service.affinity.secret_file) if service.affinity else None,
         previews=tuple(
             Preview(preview.pool, preview.header, preview.cookie, preview.value, preview.host)
             for preview in service.previews

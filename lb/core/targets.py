@@ -126,6 +126,15 @@ class Sticky:
 
 
 @dataclass(frozen=True, slots=True)
+class Affinity:
+    """The cookie that keeps a client at one target of the pool that is chosen for it; see `core.affinity`."""
+
+    cookie: str
+    file: str  # of secrets
+    digest: str = ""  # of the file's contents, which `Snapshot.files` has
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A service that clients ask for; served by one or, during a rollout, two of its pools."""
 
@@ -136,6 +145,7 @@ class Service:
     timeouts: Timeouts = Timeouts()
     breaker: Breaker = Breaker()
     sticky: Sticky = Sticky()
+    affinity: Affinity | None = None
     previews: tuple[Preview, ...] = ()
     retry_after: int = 1  # seconds, in the 503 of a service without a ready target
     host_header: str = ""  # replaces Host towards the targets; empty: the client's passes on

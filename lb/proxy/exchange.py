@@ -66,7 +66,7 @@ from lb.proxy.lane import FAILED as FAILED_CALL
 from lb.proxy.mirror import NO_RETRIES
 from lb.proxy.observers import Ended
 from lb.proxy.read_deferral import LATE
-from lb.proxy.route_fragment import with_remark
+from lb.proxy.route_fragment import with_late_remark, with_remark
 from lb.proxy.target_stream import AUTHENTICATED, OFFERED, SHARED
 from lb.proxy.tunnel import Tunnel
 
@@ -344,6 +344,10 @@ class Exchange(Ended):
         """Have the log say what a step has done with this request, which it does not answer."""
         self.route_fragment = with_remark(self.route_fragment, text)
 
+    def remark_late(self, text: str) -> None:
+        """The same once the log names the route."""
+        self.route_fragment = with_late_remark(self.route_fragment, text)
+
     @property
     def lane(self) -> Lane | None:
         """The target that is tried, or that has answered; None: none yet, or lb answered by itself before one was."""
@@ -575,6 +579,7 @@ class Exchange(Ended):
     def move_to(self, service: LiveService) -> None:
         """Go on by the rules of another service: the route's now, or the same one after a reload."""
         self.service = service
+        self.key = 0  # it was by the other one's rules
         if not self.is_copy:
             service.in_flight += 1
 

@@ -1,10 +1,11 @@
-"""Guards: what steps that ask who sends a request share in one worker, over all of its configurations."""
+"""Guards: the files that steps and services of one worker go by, and what checks of clients share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
+from lb.core.affinity import read_secrets
 from lb.core.key_file import read_keys
 from lb.core.user_file import read_users
 from lb.net.jwks import BadKeys, KeySet
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 
 class Guards:
-    """The contents of files that steps name, read once for all routes, and the results of slow checks."""
+    """The contents of files that steps and affinities name, each read once, and the results of slow checks."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.passwords = Passwords(loop)
@@ -28,12 +29,12 @@ class Guards:
         self._former: dict[tuple[str, str], object] = {}
 
     def use(self, files: Mapping[str, bytes]) -> None:
-        """Steps of a new configuration are made next. Their files are among these, by digest."""
+        """Services and steps of a new configuration are made next. Their files are among these, by digest."""
         self._files = files
         self._former, self._read = self._read, {}
 
     def made(self) -> None:
-        """All steps are made."""
+        """All of them are made."""
         self._files, self._former = {}, {}
 
     def users(self, digest: str) -> dict[bytes, bytes]:
@@ -43,6 +44,10 @@ class Guards:
     def api_keys(self, digest: str) -> dict[bytes, bytes]:
         """Names by the digests of their keys."""
         return self._once("keys", digest, lambda data: read_keys(data)[0])
+
+    def secrets(self, digest: str) -> list[bytes]:
+        """The secrets of an affinity. Without any there is none."""
+        return self._once("secrets", digest, lambda data: read_secrets(data)[0])
 
     def key_set(self, digest: str) -> KeySet | None:
         """The keys that verify tokens. None: they have not come yet, or cannot be used."""

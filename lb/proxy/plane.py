@@ -126,6 +126,7 @@ class DataPlane:
         old_services, old_lanes = live.services, live.lanes
         targets = (target for service in snapshot.services for pool in service.pools for target in pool.targets)
         self._use_tls(targets, dict(snapshot.files))
+        self.guards.use(dict(snapshot.files))
         services: dict[str, LiveService] = {}
         lanes: dict[str, Lane] = {}
         names = renames(_layout_of(old_services), layout_of(snapshot.services))
@@ -161,7 +162,6 @@ class DataPlane:
         self._carry_over(old_services, names)
         for rotation in snapshot.rotations:
             self._rotate(rotation)
-        self.guards.use(dict(snapshot.files))
         live.routes = [self._live_route(route) for route in snapshot.routes]
         self.guards.made()
         self.stats.forget_routes({route.title() for route in snapshot.routes})

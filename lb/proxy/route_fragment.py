@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Final
+
+_REMARKS: Final = b',"remarks":['
 
 
 def fragment_of(title: str, steps: Sequence[str]) -> bytes:
@@ -14,7 +17,13 @@ def fragment_of(title: str, steps: Sequence[str]) -> bytes:
 def with_remark(fragment: bytes, text: str) -> bytes:
     """What a step has done with a request that it has not answered, in front of what `fragment_of` makes."""
     said = json.dumps(text).encode()
-    return fragment[:-1] + b"," + said + b"]" if fragment else b',"remarks":[' + said + b"]"
+    return fragment[:-1] + b"," + said + b"]" if fragment else _REMARKS + said + b"]"
+
+
+def with_late_remark(fragment: bytes, text: str) -> bytes:
+    """The same where the route is there already: it comes before earlier remarks."""
+    said = _REMARKS + json.dumps(text).encode()
+    return said + b"," + fragment[len(_REMARKS) :] if fragment.startswith(_REMARKS) else said + b"]" + fragment
 
 
 def read_remarks(fragment: bytes) -> list[str]:

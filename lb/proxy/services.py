@@ -16,7 +16,9 @@ from random import Random
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from lb.core.affinity import TargetCookie
 from lb.core.balance import Balancer, build, hash_key
+from lb.core.balance.by_cookie import BITS, ByCookie
 from lb.core.limiter import GradientLimiter
 from lb.core.native import mypyc_attr
 from lb.core.renames import Renames
@@ -101,6 +103,9 @@ class LivePool:
         kept = [(lane, weight) for lane, weight in self.weights if lane not in self.cooling] or list(self.weights)
         self.members = [lane for lane, weight in kept if weight > 0]
         self.balancer = build(self.service.rules.balance, kept, self.rng)
+        cookie = self.service.cookie
+        if cookie is not None:
+            self.balancer = ByCookie(self.balancer, {cookie.number(lane.id): lane for lane in self.members})
 
     def cool_down(self, lane: Lane, until: float) -> None:
         """Take a lane out for a moment: it has refused a connection, and no verdict of the supervisor has come yet."""
@@ -211,6 +216,7 @@ class LiveService:
         "bounded",
         "budget",
         "connections",
+        "cookie",
         "copies",
         "fallback",
         "grpc",
@@ -243,6 +249,9 @@ class LiveService:
         pool_counts, rng = context.stats.pool_counts, context.rng
         self.name = rules.name
         self.follow(rules)
+        affinity = rules.affinity
+        secrets = context.guards.secrets(affinity.digest) if affinity is not None else ()
+        self.cookie = TargetCookie(affinity.cookie, secrets) if affinity is not None and secrets else None
         self.host_header = rules.host_header.encode()
         self.no_pool = LivePool(rng, self, "none", pool_counts(rules.name, "none"))
         self.pools: dict[str, LivePool] = {
@@ -297,6 +306,8 @@ class LiveService:
         """Take a new rotation: members, weights, shares. One step, between two requests."""
         self.version = rotation.version
         weights = dict(rotation.weights)
+        if self.cookie is not None:
+            self.cookie.know([id for pool in self.pools.values() for id in pool.lanes])
         for name, pool in self.pools.items():
             pool.rotate(tuple((lanes[id], weight) for id, weight in weights.get(name, ()) if id in lanes))
         self.fallback = self.pools.get(rotation.fallback)
@@ -405,9 +416,12 @@ class LiveService:
         return any(_untried(pool, (*exchange.tried, lane)) for pool in pools)
 
     def key_of(self, exchange: Exchange) -> int:
-        """The key for a hashing balancer. A request without the header or cookie is hashed by client."""
-        key = key_bytes(self.rules.balance.key, exchange.received, exchange.client)
-        return hash_key(key or exchange.client.peer)
+        """The key for a balancer by hash or cookie. A request without the header or cookie is hashed by client."""
+        key = hash_key(key_bytes(self.rules.balance.key, exchange.received, exchange.client) or exchange.client.peer)
+        cookie = self.cookie
+        if cookie is None or exchange.is_copy:
+            return key
+        return cookie.meant_by(exchange.received.fields.cookies(cookie.name)) << BITS | key
 
     def asset_pool(self, exchange: Exchange) -> LivePool | None:
         """During a rollout: the pool that may have an asset which the version that was asked lacks. It has a target

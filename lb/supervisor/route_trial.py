@@ -300,6 +300,13 @@ def _name_target(made: Trial, plane: DataPlane, world: World, exchange: Exchange
     lane = exchange.lane
     if lane is None:
         return
+    cookie = exchange.service.cookie
+    if cookie is not None:
+        if cookie.meant_by(exchange.received.fields.cookies(cookie.name)) == cookie.number(lane.id):
+            made.targets = [world.targets[lane.id].id]
+            made.notes.append(f"Its cookie {cookie.name.decode()} stands for this target.")
+        else:
+            made.notes.append(f"No cookie {cookie.name.decode()} leads it to a target: it gets one with the answer.")
     upstream = Upstream(lane, cast("socket.socket", None))
     upstream.connection_made(cast("asyncio.Transport", transport))
     exchange.on_connected(upstream)

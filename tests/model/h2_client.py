@@ -14,7 +14,7 @@ from typing import Any
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
 from tests.model.clock import CLOCK
-from tests.model.peers import Answer, Client, Wish
+from tests.model.peers import COOKIE, Answer, Client, Wish
 from tests.support.h2_peer import PREFACE, Frames, raw
 
 RST, SETTINGS, PING, GOAWAY, WINDOW = 3, 4, 6, 7, 8
@@ -166,6 +166,8 @@ class Http2Client(Client):
             backend = named.get("x-backend", "")
             stream.answer = Answer(status, named.get("server") == "lb" and not backend, "", backend, begun=True)
             stream.answer.request_id = named.get("x-request-id", "")
+            given = COOKIE.search(named.get("set-cookie", ""))
+            stream.answer.cookie = given[1] if given else ""
             stream.length = int(named.get("content-length", -1))
         if "END_STREAM" in frame.flags:
             self._done(id, stream)

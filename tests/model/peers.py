@@ -22,6 +22,8 @@ _LENGTH = re.compile(rb"(?im)^content-length: *(\d+)")
 _DO = re.compile(rb"(?im)^x-do: *([^\r\n]*)")
 _CHUNKED = re.compile(rb"(?im)^transfer-encoding: *chunked")
 _LOGIN = re.compile(rb"(?im)^authorization: *ntlm ")
+#: lb's cookie for a target, in the value of a field.
+COOKIE = re.compile(r"lb_target=([\w-]+); Path=/; HttpOnly; SameSite=Lax")
 _SENDER = re.compile(rb"(?im)^x-sender: *(\d+)")
 
 #: The answer to the key `dGhlIHNhbXBsZSBub25jZQ==` (RFC 6455 section 1.3).
@@ -327,6 +329,7 @@ class Answer:
     text: str = ""
     backend: str = ""
     request_id: str = ""
+    cookie: str = ""  # the value of lb's cookie for a target; empty: it gave none
     begun: bool = False
     seconds: float = 0.0
 
@@ -486,6 +489,8 @@ class Client(asyncio.Protocol):
         self._answer.backend = backend[1].decode() if backend else ""
         found = re.search(rb"(?im)^x-request-id: *([^\r\n]*)", head)
         self._answer.request_id = found[1].decode() if found else ""
+        given = COOKIE.search(head.decode("latin-1"))
+        self._answer.cookie = given[1] if given else ""
 
     def _done(self) -> None:
         _, future, since = self._waiting.pop(0)

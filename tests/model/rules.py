@@ -39,6 +39,7 @@ THEMES = {
 APART = {
     "http2": 30,
     "found": 35,
+    "affinity": 20,
 }
 
 
@@ -101,6 +102,10 @@ async def begin(world: World) -> None:
         for targets in service.pools.values():
             for target in targets:
                 world.knowledge[target.address] = Knowledge(check["rise"], check["fall"])
+    if "affinity" in world.themes:
+        secret = world.directory / "secret"
+        secret.write_text("the secret of the model\n".replace(" ", "-"))
+        app.settings["affinity"] = {"cookie": "lb_target", "secret_file": str(secret)}
     if "http2" in world.themes:
         world.plan.listener["protocols"] = ["h2c", "http/1.1"]
     world.worker_count = rng.choice((1, 1, 2))
@@ -164,6 +169,7 @@ def put_in(names: Iterable[str]) -> None:
 def load_all() -> None:
     """Import the files of steps."""
     from tests.model import (  # noqa: F401
+        steps_affinity,
         steps_crossings,
         steps_found,
         steps_health,

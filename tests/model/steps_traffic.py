@@ -26,6 +26,9 @@ def draw_wish(world: World, dice: random.Random, service: str = "") -> tuple[str
         fields["X-Any"] = dice.choice(("1", "yes"))
     if dice.random() < 0.2:
         fields["Cookie"] = dice.choice(("version=next", "any=thing", "version=old; any=1"))
+    if "affinity" in world.themes and world.cookies and dice.random() < 0.5:
+        value = dice.choice(["forged", *sorted(world.cookies.values())])
+        fields["Cookie"] = "; ".join([*([fields["Cookie"]] if "Cookie" in fields else []), f"lb_target={value}"])
     method = dice.choice(METHODS)
     do: dict[str, str] = {}
     kind = dice.random()

@@ -170,6 +170,7 @@ class World:
         self.tries: Counter[str] = Counter()
         self.unreachable: set[str] = set()  # addresses whose connections may have failed since the last ejection
         self.counted: dict[str, int] = {}  # service → requests that are over and that a living lb has counted
+        self.cookies: dict[str, str] = {}  # address → the value of lb's cookie for it
         self.perhaps: dict[str, int] = {}  # …and those without an answer, that it may have counted
         loop.set_exception_handler(self._on_trouble)
 
@@ -651,6 +652,11 @@ class World:
     def over(self, track: Track, answer: Answer) -> None:
         track.answer = answer
         track.witnesses = self._witnesses()
+        if answer.cookie and answer.backend:
+            address = self.spelled(answer.backend)
+            former = self.cookies.setdefault(address, answer.cookie)
+            if former != answer.cookie:
+                self.violate("9 affinity", f"the cookie of {address} was {former}, and is {answer.cookie} now")
         self.tracks.pop(track.wish.number, None)
         self.ended[track.wish.number] = track
         if "client" in track.excuses or track.copied_to or track.excuses & {"worker", "restart"}:

@@ -107,7 +107,14 @@ class Client(AnswerWriter):
 class Stage:
     """A data plane with one service of two pools, whose connections the test opens."""
 
-    def __init__(self, targets: int = 2, max_body: int = 0, http2: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        targets: int = 2,
+        max_body: int = 0,
+        http2: bool = False,
+        files: tuple[tuple[str, bytes], ...] = (),
+        **options: Any,
+    ) -> None:
         self.loop = FakeLoop()
         self.alarms: list[Alarm] = []
         self.plane = DataPlane(
@@ -127,7 +134,7 @@ class Stage:
         )
         service = Service("s", pools, **options)
         routes = (Route("s", max_body=max_body),)
-        self.snapshot = Snapshot(1, services=(service,), routes=routes, access_log=AccessLog("off"))
+        self.snapshot = Snapshot(1, services=(service,), routes=routes, access_log=AccessLog("off"), files=files)
         self.plane.apply(self.snapshot)
         self.version = 1
         self.rotate((("blue", 100),))

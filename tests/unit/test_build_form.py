@@ -28,6 +28,7 @@ from lb.proxy.services import LiveService
 
 #: Modules that the compiled ones may import of lb beside one another: of values, or of what is no part of a request.
 VALUES = {
+    "lb.core.affinity",
     "lb.core.claims",
     "lb.core.guards",
     "lb.core.key_file",

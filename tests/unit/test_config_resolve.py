@@ -16,6 +16,7 @@ from lb.core.rollout import Bake, Plan, Thresholds
 from lb.core.rotation import Panic, ServiceRules
 from lb.core.targets import (
     AccessLog,
+    Affinity,
     Balance,
     Breaker,
     Listener,
@@ -128,6 +129,7 @@ services:
     trailers: drop
     retry_after: 9
     sticky: {by: header:X-User, asset_fallback: true}
+    affinity: {cookie: c, secret_file: /etc/s}
     previews: [{pool: blue, header: X-P, value: v}, {pool: blue, cookie: c}, {pool: green, host: g.example.org}]
     mirror: {pool: blue, percent: 12.5%, concurrency: 3, max_body: 4KiB}
     rollout:
@@ -184,6 +186,7 @@ def test_every_option_arrives() -> None:
         timeouts=Timeouts(10.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 11.0),
         breaker=Breaker(1, 2, 3, True),
         sticky=Sticky("header:X-User", True),
+        affinity=Affinity("c", "/etc/s"),
         previews=(Preview("blue", "X-P", "", "v"), Preview("blue", "", "c"), Preview("green", host="g.example.org")),
         retry_after=9,
         host_header="internal",

@@ -1,4 +1,4 @@
-"""Files that steps go by: errors with their places, contents in the world, and what a reload says of them."""
+"""Files that steps and affinities go by: errors with places, contents in the world, and what a reload says of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 import bcrypt
 import pytest
 
+from lb.config.check.lint import lint
 from lb.config.diff import diff
-from lb.config.load import load
+from lb.config.load import load, load_with_source
 from lb.config.resolve import World
 from lb.config.tls_files import load_world, with_certificates_read_again
 from lb.config.yaml.problems import ConfigError
+from lb.core.affinity import TargetCookie
 from lb.core.guards import BasicAuth, Jwt
 from lb.core.step_files import step_digests
 from lb.supervisor.installation import digests_of_snapshot
@@ -144,3 +146,71 @@ def test_lb_route_test_takes_it_that_a_service_lets_pass(tmp_path: Path) -> None
     assert "root" not in result.sent
     assert result.met == ["forward_auth", "strip_prefix"]
     assert result.notes == ["Service auth-127.0.0.1-9 is not asked, but taken to let the request pass."]
+
+
+def affine(folder: Path, affinity: str = "{secret_file: secret}") -> Path:
+    path = folder / "backends.yaml"
+    path.write_text(f"services:\n  s:\n    pools: {{p: {{targets: ['h:1', 'h:2']}}}}\n    affinity: {affinity}\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (None, "the secret cannot be read from"),
+        (b"", "has no secret"),
+        (b"0123456789abcdef\nshort\n", "secret, line 2: a secret has at least 16"),
+    ],
+)
+def test_a_file_of_secrets(tmp_path: Path, contents: bytes | None, message: str) -> None:
+    if contents is not None:
+        (tmp_path / "secret").write_bytes(contents)
+    with pytest.raises(ConfigError) as caught:
+        load(affine(tmp_path))
+    [problem] = caught.value.problems
+    assert problem.line == 4
+    assert message in problem.message
+    assert problem.hint
+
+
+def test_secrets_are_part_of_the_world_and_clients_keep_their_targets(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"0123456789abcdef\n")
+    file = affine(tmp_path, "{cookie: c, secret_file: secret}")
+    before = load_world(load(file))
+    rule = before.snapshot.services[0].affinity
+    assert rule is not None
+    assert (rule.cookie, rule.file, before.files) == ("c", str(secret), {rule.digest: b"0123456789abcdef\n"})
+    assert digests_of_snapshot(before.snapshot) == {rule.digest}
+    assert with_certificates_read_again(before).files == before.files
+    value = TargetCookie("c", [b"0123456789abcdef"]).value("s/p/h:2").decode()
+    tried = trial(before, Request("GET", "http://a/", (f"Cookie: c={value}",)))
+    assert (tried.targets, tried.steps) == (["s/p/h:2"], ["affinity"])
+    assert tried.notes == ["Its cookie c stands for this target."]
+    tried = trial(before, Request("GET", "http://a/", ("Cookie: c=forged",)))
+    assert len(tried.targets) == 2
+    assert tried.notes == ["No cookie c leads it to a target: it gets one with the answer."]
+    secret.write_bytes(b"another-0123456789abcdef\n")
+    assert [str(change) for change in diff(before, load_world(load(file), before)).changes] == [
+        f"~ {secret}: renewed, for new requests"
+    ]
+
+
+def test_services_with_one_cookie_and_one_host(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"0123456789abcdef\n")
+    (tmp_path / "secret").chmod(0o644)
+    path = tmp_path / "backends.yaml"
+    names = {"a": "*.example.org", "b": "x.example.org", "c": "x.example.com"}
+    services = "".join(
+        f"  {name}: {{pools: {{p: {{targets: ['h{name}:1', 'h{name}:2']}}}}, affinity: {{secret_file: secret}}}}\n"
+        for name in names
+    )
+    routes = "".join(f"  - {{host: '{host}', service: {name}}}\n" for name, host in names.items())
+    path.write_text(f"services:\n{services}routes:\n{routes}")
+    found = lint(load_with_source(path), now=0.0)
+    assert [(each.line, each.code) for each in found if each.code.startswith(("affinity", "file"))] == [
+        (2, "file-too-open"),
+        (3, "affinity-cookie-shared"),
+        (3, "file-too-open"),
+        (4, "file-too-open"),
+    ]

@@ -38,7 +38,7 @@ HASHED = ("ring", "maglev")
 #: The codes of all warnings, which `lb check --ignore` takes.
 CODES = frozenset(
     """
-    access-log-unwritable acme-port acme-unused admin-in-clear asset-fallback-not-sticky
+    access-log-unwritable affinity-cookie-shared acme-port acme-unused admin-in-clear asset-fallback-not-sticky
     bake-too-short blind-check certificate-early certificate-ends-soon certificate-expired
     certificate-chain certificate-lacks-name certificate-no-default certificate-none certificate-stray certificate-twice
     certificate-unusable check-asks-outside check-of-another-host drain-too-short expect-no-success fall-1
@@ -71,6 +71,7 @@ def lint(loaded: Loaded, now: float | None = None, world: World | None = None) -
 def warnings(config: Config, world: World) -> Iterator[Warned]:
     yield from _doors(config)
     yield from _routes(config)
+    yield from _cookies(config, world)
     yield from lint_checks.of_all(world)
     for name, service in config.services.items():
         at: Path = ("services", name)
@@ -146,6 +147,29 @@ def _routes(config: Config) -> Iterator[Warned]:
                 f"no route leads to {name}: it is probed, but gets no requests",
                 "Add a route, or remove the service.",
             )
+
+
+def _cookies(config: Config, world: World) -> Iterator[Warned]:
+    """Services that browsers send each other's affinity cookie to, as they have a host in common."""
+    hosts: dict[str, set[str]] = {}
+    for route in world.snapshot.routes:
+        for name in route.services():
+            hosts.setdefault(name, set()).add(route.host.lstrip("*"))
+    seen: dict[str, list[str]] = {}
+    for name, service in config.services.items():
+        if service.affinity is None:
+            continue
+        mine = hosts.get(name, set())
+        for other in seen.setdefault(service.affinity.cookie, []):
+            if any(a.endswith(b) or b.endswith(a) for a in mine for b in hosts.get(other, ())):
+                yield (
+                    "affinity-cookie-shared",
+                    ("services", name, "affinity", "cookie"),
+                    f"{other} has a cookie {service.affinity.cookie} for the same host: each would replace the other's",
+                    "Give one of them another name.",
+                )
+                break
+        seen[service.affinity.cookie].append(name)
 
 
 # --- pools and requests ----------------------------------------------------------------------------------------------

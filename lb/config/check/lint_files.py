@@ -18,7 +18,7 @@ from lb.config.yaml.tree import Path
 
 
 def warnings(config: Config, now: float) -> Iterator[Warned]:
-    """All warnings about certificates, keys and tokens."""
+    """All warnings about certificates, keys, tokens and secrets."""
     yield from lint_certificates.warnings(config, now)
     yield from acme.warnings(config)
     yield from access_log_warnings(config)
@@ -27,6 +27,8 @@ def warnings(config: Config, now: float) -> Iterator[Warned]:
     yield from modes_of_admin(config)
     for name, service in config.services.items():
         yield from _client(("services", name, "tls"), service.tls, now)
+        if service.affinity is not None:
+            yield from mode(("services", name, "affinity", "secret_file"), service.affinity.secret_file, "the secret")
         for pool_name, pool in service.pools.items():
             for index, target in enumerate(pool.targets):
                 yield from _client(("services", name, "pools", pool_name, "targets", index, "tls"), target.tls, now)

@@ -1,4 +1,4 @@
-"""Whether the files that steps of routes go by can be used.
+"""Whether the files that steps of routes and affinities of services go by can be used.
 
 They are looked at while loading, so that a reload with a broken file of users is refused, and lets nobody in by mistake
 or locks everybody out.
@@ -12,7 +12,7 @@ from pathlib import Path as FilePath
 from lb.config.check.consistency import Finding
 from lb.config.model.config import Config
 from lb.config.yaml.tree import Path
-from lb.core import key_file
+from lb.core import affinity, key_file
 from lb.core.user_file import WRITE, BadLine, read_users
 
 #: Bytes of a file at most.
@@ -22,7 +22,10 @@ MOST = 3
 
 
 def errors(config: Config) -> Iterator[Finding]:
-    """Faults of all files that steps name. A file that many routes share is named once for each."""
+    """Faults of all these files. A file that many routes share is named once for each."""
+    for name, service in config.services.items():
+        if service.affinity is not None:
+            yield from _secrets(("services", name, "affinity", "secret_file"), service.affinity.secret_file)
     for index, route in enumerate(config.routes):
         for number, step in enumerate(route.steps):
             at: Path = ("routes", index, "steps", number)
@@ -52,6 +55,16 @@ def _keys(at: Path, file: str) -> Iterator[Finding]:
     yield from _bad_lines(at, file, bad, key_file.WRITE)
     if not keys and not bad:
         yield at, f"{file} has no keys, so that nobody could come in", key_file.WRITE
+
+
+def _secrets(at: Path, file: str) -> Iterator[Finding]:
+    data = yield from _contents(at, file, "the secret")
+    if data is None:
+        return
+    secrets, bad = affinity.read_secrets(data)
+    yield from _bad_lines(at, file, bad, affinity.WRITE)
+    if not secrets and not bad:
+        yield at, f"{file} has no secret", affinity.WRITE
 
 
 def _key_set(at: Path, file: str) -> Iterator[Finding]:

@@ -12,7 +12,9 @@ from lb.config.model.coerce import refuse
 from lb.config.model.fields import (
     Bounds,
     ClientKey,
+    CookieName,
     Duration,
+    FilePath,
     Flag,
     HeaderName,
     HeaderValue,
@@ -38,6 +40,19 @@ class Sticky(Section):
     asset_fallback: Flag = False
     """While a rollout splits the traffic, one version may answer a GET or HEAD with 404. The other version is then
     asked: the page came from there. Requests of previews are not."""
+
+
+class Affinity(Section):
+    """Keeps a client at one target by a cookie of lb's own, as long as that target is in rotation. The pool is chosen
+    before, so it never leads to another version. A client whose target is not in rotation goes by `balance`, and gets a
+    new cookie."""
+
+    cookie: CookieName = "lb_target"
+    """Name of the cookie. It goes on to the targets like all cookies."""
+    secret_file: FilePath
+    """File of secrets of 16 characters or more, one a line. The first makes new values, and those of the other ones are
+    still taken, so that a secret can be exchanged. Any lb with the same secret takes the cookie. It is read with the
+    configuration: `lb reload` takes changes in."""
 
 
 class Preview(Section):

@@ -24,7 +24,7 @@ from lb.config.model.fields import (
     TargetUrl,
     Whole,
 )
-from lb.config.model.releases import MirrorTo, Preview, Rollout, Sticky
+from lb.config.model.releases import Affinity, MirrorTo, Preview, Rollout, Sticky
 from lb.config.model.section import Section
 from lb.core import lifecycle, outlier, rotation
 
@@ -297,6 +297,8 @@ class Service(Section):
     """Seconds in the `Retry-After` of a 503."""
     sticky: Sticky = Field(default_factory=Sticky.defaults)
     """How a client stays on one version during a release."""
+    affinity: Affinity | None = None
+    """Keep a client at one target by a cookie. Left out: `balance` decides each request by itself."""
     previews: list[Preview] = Field(default_factory=list)
     """Requests that go to a chosen pool, whether active or not."""
     mirror: MirrorTo | None = None

@@ -27,6 +27,7 @@ from lb.core.targets import (
     STRIP_PREFIX,
 )
 from lb.http.changed_fields import FieldChanges
+from lb.proxy.steps.affinity import AffinityStep
 from lb.proxy.steps.api_keys import ApiKeysStep
 from lb.proxy.steps.bandwidth import BandwidthStep
 from lb.proxy.steps.basic_auth import BasicAuthStep
@@ -96,6 +97,8 @@ def steps_of(
         last += (Overload(),)
     title = route.title()
     last += tuple([_step(rule, title, context) for rule in route.steps])
+    if service.cookie is not None or (choice is not None and choice.affine):
+        last += (AffinityStep(),)
     if route.redirect is not None:
         last += (RedirectStep(route.redirect),)
     if route.answer is not None:

@@ -22,7 +22,18 @@ class ServiceChoice(Chooser):
     """The share of a service that has no target goes to the other ones, by their weights. It is asked once for a
     request: further tries stay at the chosen service."""
 
-    __slots__ = ("_by", "_counts", "_fallback", "_services", "_split", "_splits", "_timeout", "_weights", "bounded")
+    __slots__ = (
+        "_by",
+        "_counts",
+        "_fallback",
+        "_services",
+        "_split",
+        "_splits",
+        "_timeout",
+        "_weights",
+        "affine",
+        "bounded",
+    )
 
     def __init__(self, route: Route, live: LiveConfig) -> None:
         weights = route.split or ((route.service, 1),)
@@ -35,8 +46,10 @@ class ServiceChoice(Chooser):
         self._timeout = route.total
         self._counts = live.context.stats.step_counts(route.title(), self.name())
         self.bounded = self._fallback is not None and self._fallback.bounded
+        self.affine = self._fallback is not None and self._fallback.cookie is not None
         for service in self._services.values():
             self.bounded = self.bounded or service.bounded
+            self.affine = self.affine or service.cookie is not None
 
     def name(self) -> str:
         return "split" if len(self._weights) > 1 else "fallback"
