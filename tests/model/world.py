@@ -46,6 +46,8 @@ FIRST_REQUEST = 2.0
 PAUSES = 2.4
 #: Seconds for which a target that refused a connection is left out, and a little more.
 LEFT_OUT = 1.5
+#: Times that GOAWAY may leave a request out until its target counts as one that was tried.
+LEFT_OUT_TIMES = 3
 #: So many failing requests are within the budget of retries, whatever else is asked.
 BUDGET = 20
 #: The adaptive bound on requests never goes below this.
@@ -514,8 +516,15 @@ class World:
     def may_have_failed(self, backend: Backend, track: Track) -> bool:
         """Whether a target may have failed a request that is under way, or be left out since it failed another."""
         refused = track.wish.do.get("first") == "503" and backend in [each.backend for each in track.arrivals]
+        if self._closings(backend, track.since) > LEFT_OUT_TIMES:
+            return True
         unwilling = backend.refused_at > track.since - JUST_NOW
         return refused or unwilling or not backend.is_well or backend.hurt > track.since - LEFT_OUT
+
+    def _closings(self, backend: Backend, since: float) -> int:
+        """How many of its connections a target has ended with an answer, and perhaps left requests out by that."""
+        tracks = (each for each in (*self.tracks.values(), *self.ended.values()) if "close" in each.wish.do)
+        return sum(each.backend is backend and each.at >= since for track in tracks for each in track.arrivals)
 
     def hurt(self, backend: Backend) -> None:
         """What is under way at a target may fail by what becomes of it now."""
@@ -638,6 +647,9 @@ class World:
         track.arrivals.append(arrival)
         if track.wish.do.get("first") == "503" and track.answer is None:
             self._look(track, self.services())  # it is failed by this target, and may go on
+        if "close" in track.wish.do and "http2" in self.themes:
+            for each in self.tracks.values():
+                self._look(each, self.services())
         host = self.standing.of(arrival.backend)
         if host and arrival.backend not in self.in_use(host):
             self.violate("1 ready and allowed", f"{track.wish} was seen by {arrival.backend}, which {host} has left")
