@@ -691,8 +691,12 @@ class Exchange(Ended):
             upstream.send_trailers(trailers)
         if self.replayable:
             self._bound_replay()
-        if done and self.phase == WAITING:
+        if not done:
+            return
+        if self.phase == WAITING:
             self._await_response()
+        elif self.phase == ANSWERING and self.head.fields.grpc and not self._held_back():
+            self._await_more()
 
     def read_text(self, reader: TextReader) -> None:
         """The body is base64. Raises ValueError where what has come of it is none."""
@@ -708,6 +712,15 @@ class Exchange(Ended):
         self.timer = "response"
         ready = self.body_done and upstream is not None and not upstream.blocked
         self.deadline = self.context.now + response if ready and response else inf
+
+    def _await_more(self) -> None:
+        """The target has begun to answer. A call of gRPC that its client has not ended waits for both sides."""
+        read = self.service.read_time
+        self.deadline = self.context.now + read if read and (self.body_done or not self.head.fields.grpc) else inf
+
+    def _held_back(self) -> bool:
+        """Whether the target is read no more for now."""
+        return self.client.blocked or (self.pace is not None and self.pace.holds)
 
     def on_body_broken(self, text: str) -> None:
         """The client's body is malformed: the target must not take it for whole."""
@@ -774,7 +787,8 @@ class Exchange(Ended):
             self.first_byte_at = now
             read = self.service.read_time
             self.timer = "read"
-            self.deadline = now + read if read else inf
+            # A call of gRPC that its client has not ended waits for both sides: the client's stream bounds it.
+            self.deadline = now + read if read and (self.body_done or not self.head.fields.grpc) else inf
             if client.blocked:
                 self.client_blocked()
             if self.pace is not None:
@@ -1175,8 +1189,7 @@ class Exchange(Ended):
         if self.upstream is not None and (self.pace is None or not self.pace.holds):
             self.upstream.resume()
             if self.phase == ANSWERING:
-                read = self.service.read_time
-                self.deadline = self.context.now + read if read else inf
+                self._await_more()
             elif self.phase == WAITING:
                 self._await_response()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,75 @@ def test_messages_pass_when_they_come(front: Front, client: Client) -> None:
     client.send(client.frames.data(1, b"", True))
     client.until(lambda: client.ended(1))
     assert client.heads[1][-1][0] == ("grpc-status", "0")
+
+
+async def speaks_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
+    """A message each 0.2 seconds, six times; then the client's own end is waited for."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    for number in range(6):
+        await asyncio.sleep(0.2)
+        writer.write(chunk(message(b"%d" % number)))
+    await reader.readuntil(b"0\r\n\r\n")
+    writer.write(b"0\r\ngrpc-status: 0\r\n\r\n")
+    await reader.read()
+
+
+SHORT = replace(H2C, body_timeout=0.3)
+
+
+class TestSilence:
+    """A call is bound by `tunnel` while its client may still send: either side may be silent for longer than `body`
+    and `read` allow elsewhere."""
+
+    @pytest.mark.timing
+    def test_of_the_client(self) -> None:
+        with Front(listener=SHORT) as front, Client(front) as client:
+            front.with_script(speaks_slowly)
+            client.ask(1, CALL, end=False)
+            client.until(lambda: client.body(1).endswith(message(b"5")))
+            client.send(client.frames.data(1, message(b"x"), True))
+            client.until(lambda: client.ended(1))
+            assert client.heads[1][-1][0] == ("grpc-status", "0")
+
+    @pytest.mark.timing
+    def test_of_both(self) -> None:
+        with Front(listener=SHORT, timeouts=Timeouts(read=0.3)) as front, Client(front) as client:
+            front.with_script(speaks_slowly)
+            client.ask(1, CALL, end=False)
+            client.until(lambda: client.body(1).endswith(message(b"5")))
+            time.sleep(1.0)
+            client.send(client.frames.data(1, message(b"x"), True))
+            client.until(lambda: client.ended(1))
+            assert client.heads[1][-1][0] == ("grpc-status", "0")
+
+    @pytest.mark.timing
+    def test_of_both_ends_at_last(self) -> None:
+        with Front(listener=SHORT, timeouts=Timeouts(tunnel=1.0)) as front, Client(front) as client:
+            front.with_script(silent())
+            began = time.monotonic()
+            client.ask(1, CALL, end=False)
+            client.until(lambda: client.ended(1))
+            assert 0.9 < time.monotonic() - began < 3.0
+            assert front.plane.stats.rejected == {"timeout_tunnel": 1}
+
+    @pytest.mark.timing
+    def test_of_the_target_once_the_client_has_ended(self) -> None:
+        with Front(listener=SHORT, timeouts=Timeouts(read=0.5)) as front, Client(front) as client:
+            front.with_script(begins_and_stops)
+            client.ask(1, CALL, end=False)
+            client.until(lambda: client.body(1) == message(b"0"))
+            time.sleep(1.0)
+            assert client.reset(1) is None
+            client.send(client.frames.data(1, b"", True))
+            client.until(lambda: client.reset(1) is not None)
+
+
+async def begins_and_stops(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: Origin) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(message(b"0")))
+    await reader.read()
+    await asyncio.sleep(5)
 
 
 @pytest.mark.timing

@@ -153,7 +153,8 @@ class Timeouts(Section):
     total: Duration = 0.0
     """The whole request with all its tries; `0s`: no limit. A route may set its own."""
     tunnel: Duration = 3600.0
-    """An upgraded connection (WebSocket) without a byte either way; what a slow reader takes counts too. Envoy: 1h."""
+    """An upgraded connection (WebSocket) without a byte either way; what a slow reader takes counts too. A call
+    of gRPC is bound so as well while its client may still send. Envoy: 1h."""
     idle: Period = 60.0
     """A pooled connection to a target is closed after this long without a request, sooner if the target is known to
     close earlier. nginx: 60s."""

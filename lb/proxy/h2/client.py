@@ -330,6 +330,8 @@ class Http2Downstream(StreamOwner):
             client.expect_body()
         self.wire.read_on(stream, True)
         exchange.start(piece, stream.ended, stream.trailers)
+        if fields.grpc and client.deadline != inf:
+            client.expect_body()  # as the service has it, which is known now
 
     # --- timeouts and drain -----------------------------------------------------------------------------------------
 

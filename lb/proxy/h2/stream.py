@@ -90,6 +90,8 @@ class Http2Stream(ClientStream):
             self._look()
 
     def send_body(self, piece: bytes, end: bool) -> None:
+        if self.deadline != inf and self.exchange is not None and self.exchange.head.fields.grpc:
+            self.expect_body()  # a message either way shows that the call is alive
         self.connection.wire.send_body(self.stream, piece, end)
         self.connection.flush()
         if not end:
@@ -135,7 +137,12 @@ class Http2Stream(ClientStream):
             self.connection.flush()
 
     def expect_body(self) -> None:
-        self.deadline = self.connection.context.now + self.connection.listener.body_timeout
+        """A call of gRPC may be silent for as long as a tunnel may: it speaks when there is something to say."""
+        limit = self.connection.listener.body_timeout
+        exchange = self.exchange
+        if exchange is not None and exchange.head.fields.grpc:
+            limit = exchange.service.rules.timeouts.tunnel or inf
+        self.deadline = self.connection.context.now + limit
 
     def defer_read(self) -> None:
         self.connection.defer()
@@ -241,7 +248,7 @@ class Http2Stream(ClientStream):
             return
         if self.deadline <= now:
             self.deadline = inf
-            exchange.client_too_slow("client_body")
+            exchange.client_too_slow("tunnel" if exchange.head.fields.grpc else "client_body")
         elif exchange.deadline <= now or exchange.ends_at <= now:
             exchange.on_deadline(now)
 
