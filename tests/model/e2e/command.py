@@ -29,6 +29,7 @@ def run(seed: int, seconds: float, verbose: bool, leave_out: Iterable[str] = ())
     world = RealWorld(rng, loop, driver.prefix_of(seed))
     result.told = world.told
     themes = {theme for theme, often in steps.THEMES.items() if rng.random() * 100 < often} - set(leave_out)
+    world.themes = themes & {"http2"}  # what the model's own steps ask for
     out = set(leave_out)
     chosen = [
         (weight, step)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tests.model import features, reference, steps_health, steps_reload, steps_traffic
+from tests.model import features, reference, steps_health, steps_http2, steps_reload, steps_traffic
 from tests.model.clock import CLOCK
 from tests.model.e2e import certificates, front_door, look, tunnels
 from tests.model.e2e.processes import Said
@@ -82,7 +82,9 @@ async def begin(world: RealWorld) -> None:
     hurry(world.plan)
     world.plan.extra.update(workers=2, drain="4s")
     world.front = front_door.FrontDoor(world)
-    world.plan.extra["listeners"] = [{"bind": world.plan.bind}, world.front.listener()]
+    if "http2" in world.themes:
+        world.plan.listener["protocols"] = ["h2c", "http/1.1"]
+    world.plan.extra["listeners"] = [{"bind": world.plan.bind, **world.plan.listener}, world.front.listener()]
     world.file.write_text(world.plan.text())
     world.wished = world.planned_file(world.plan)
     world.wished.shares = {name: [{plan.active: 100}] for name, plan in world.plan.services.items()}
@@ -504,6 +506,12 @@ STEPS: list[tuple[int, str, Step]] = [
     (2, "slow", steps_traffic.step_slow_reader),
     (2, "slow", steps_traffic.step_pipeline),
     (1, "slow", steps_traffic.step_open_only),
+    (4, "http2", steps_http2.step_streams),
+    (2, "http2", steps_http2.step_reset_streams),
+    (1, "http2", steps_http2.step_close_with_streams),
+    (3, "http2", steps_http2.step_target_leaves),
+    (2, "http2", steps_http2.step_target_refuses),
+    (2, "http2", steps_http2.step_limit_of_streams),
     (6, "health", steps_health.step_ready),
     (2, "health", steps_health.step_words),
     (3, "health", steps_health.step_heal),
@@ -540,6 +548,7 @@ STEPS: list[tuple[int, str, Step]] = [
 THEMES = {
     "traffic": 100,
     "slow": 40,
+    "http2": 40,
     "health": 100,
     "trouble": 40,
     "orders": 85,

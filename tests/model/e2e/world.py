@@ -28,6 +28,7 @@ from tests.model.clock import CLOCK
 from tests.model.e2e import handovers
 from tests.model.e2e.handovers import Handovers
 from tests.model.e2e.processes import Program, Said, ask
+from tests.model.h2_client import Http2Client
 from tests.model.peers import WELL, Answer, Backend, Client, Wish, asks
 from tests.model.plan import Plan, ServicePlan, TargetPlan
 from tests.model.world import LEFT_OUT, Track, Violation, World
@@ -462,13 +463,18 @@ class RealWorld(World):
             track.excuses.add("restart")
         return track
 
-    async def client(self, fresh: bool = False) -> Client:
-        """A connection for one request; a fresh one is the caller's own, whatever it does with it."""
+    async def client(self, fresh: bool = False, http2: bool = False) -> Client:
+        """A connection for one request, of HTTP/2 for several; a fresh one is the caller's own, whatever it does with
+        it."""
         self.clients = [client for client in self.clients if client.open]
-        idle = [client for client in self.clients if client.idle and client not in self.private]
+        kind = Http2Client if http2 else Client
+        free = [client for client in self.clients if type(client) is kind and client not in self.private]
+        idle = [client for client in free if (client.has_room if http2 else client.idle)]
         if idle and not fresh:
             return self.rng.choice(idle)
-        client = await Client.connect(self.address)
+        client = await kind.connect(self.address)
+        if isinstance(client, Http2Client):
+            client.on_fault = self.on_fault
         self.clients.append(client)
         if fresh:
             self.private.add(client)
@@ -477,7 +483,7 @@ class RealWorld(World):
     async def ask(self, service: str, wish: Wish, client: Client | None = None) -> Track:
         if client is None:
             try:
-                client = await self.client()
+                client = await self.client(http2="http2" in self.themes and self.rng.random() < 0.5)
             except OSError as error:
                 if self.away or CLOCK.now - self.disturbed < SEEN:
                     return Track(wish, reference.Request(), service, CLOCK.now)
