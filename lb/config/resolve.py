@@ -40,7 +40,6 @@ from lb.core.targets import (
     Timeouts,
     TlsClient,
 )
-from lb.http.hsts import value as hsts_value
 
 #: The name of this machine, whose internal certificate is for its loopback addresses as well.
 LOCALHOST = "localhost"
@@ -223,7 +222,7 @@ def _listener(listener: model.Listener, config: model.Config) -> Listener:
         connections_per_client=limits.connections_per_client,
         requests_per_connection=limits.requests_per_connection,
         redirect=_redirect(listener, config.listeners),
-        hsts=hsts_value(int(hsts.max_age), hsts.include_subdomains, hsts.preload) if hsts else "",
+        hsts=hsts.value() if hsts else "",
         http1="http/1.1" in protocols,
         http2="h2" in protocols or "h2c" in protocols,
     )

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from lb.http.h1.parse import host_name
-from lb.http.message import ResponseFields, ResponseHead
+from lb.http.message import ResponseHead
 
 #: A name whose last label is a number is an IPv4 address for browsers (WHATWG URL, "ends in a number").
 _ADDRESS: Final = re.compile(rb"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
@@ -27,13 +27,5 @@ def is_for(host: bytes) -> bool:
 def with_policy(response: ResponseHead, line: bytes) -> ResponseHead:
     """The same head with the policy's line. A policy of the target stays, as a second one would be ignored (section
     8.1)."""
-    fields = response.fields
-    if _PRESENT.search(fields.forwarded_lines):
-        return response
-    made = ResponseFields()
-    made.length, made.chunked, made.close = fields.length, fields.chunked, fields.close
-    made.keep_alive_timeout, made.upgrade = fields.keep_alive_timeout, fields.upgrade
-    made.authenticates_connection = fields.authenticates_connection
-    made.has_date, made.has_request_id = fields.has_date, fields.has_request_id
-    made.forwarded_lines = fields.forwarded_lines + line
-    return ResponseHead(response.status, response.minor, response.line, response.framing, made)
+    lines = response.fields.forwarded_lines
+    return response if _PRESENT.search(lines) else response.with_lines(lines + line)

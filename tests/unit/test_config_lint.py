@@ -250,3 +250,5 @@ def test_a_policy_that_the_preload_list_would_refuse(hsts: str, count: int) -> N
     listener = f"{{bind: '0.0.0.0:8443', tls: {{cert_file: c.pem, key_file: k.pem}}, hsts: {hsts}}}"
     found = warnings(GOOD.replace("0.0.0.0:8080", listener))
     assert [one.code for one in found] == ["hsts-preload"] * count
+    found = warnings(GOOD + f"routes: [{{service: s, steps: [{{hsts: {hsts}}}]}}]\n")
+    assert [one.code for one in found if "hsts" in one.code] == ["hsts-never", *["hsts-preload"] * count]

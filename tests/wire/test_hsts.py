@@ -8,6 +8,7 @@ import ssl
 import pytest
 import trustme
 
+from lb.core.targets import HSTS, Answer, StepRule
 from tests.support.front import Front, answers, read_answer, status_of, with_listener
 
 POLICY = "max-age=31536000; includeSubDomains"
@@ -91,3 +92,32 @@ def without_ids(answer: bytes) -> bytes:
 def test_a_listener_without_a_policy_adds_none() -> None:
     with front(hsts="") as one, client(one) as sock:
         assert b"strict-transport" not in ask(sock).lower()
+
+
+STEP = StepRule(HSTS, to="max-age=60")
+OF_STEP = b"Strict-Transport-Security: max-age=60\r\n"
+
+
+@pytest.mark.parametrize("answer", [None, Answer(200, "own")])
+def test_a_routes_policy_goes_by_https_alone(answer: Answer | None) -> None:
+    of_route = {"steps": (STEP,), "answer": answer}
+    with front("", **of_route) as one, client(one) as sock:
+        for _ in range(3):
+            assert ask(sock).count(OF_STEP) == 1
+        assert b"strict-transport" not in ask(sock, b"192.0.2.1").lower()
+    for trusted in ((), ("127.0.0.1",)):
+        with Front(trusted_proxies=trusted, **of_route) as one:
+            assert b"strict-transport" not in one.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").lower()
+            proxied = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\r\n"
+            assert (OF_STEP in one.send(proxied)) is bool(trusted)
+
+
+def test_a_routes_policy_comes_before_the_listeners() -> None:
+    with front(steps=(STEP,)) as one, client(one) as sock:
+        answer = ask(sock)
+        assert answer.count(OF_STEP) == 1
+        assert answer.lower().count(b"strict-transport-security") == 1
+        one.with_script(
+            answers(b"HTTP/1.1 200 OK\r\nstrict-transport-security: max-age=1\r\nContent-Length: 0\r\n\r\n")
+        )
+        assert ask(sock).lower().count(b"strict-transport-security: max-age=1\r\n") == 1

@@ -17,6 +17,7 @@ from lb.config.check.lint_checks import Warned
 from lb.config.load import Loaded
 from lb.config.model.addresses import parse_bind, parse_target
 from lb.config.model.config import Config
+from lb.config.model.hsts import Hsts
 from lb.config.model.merging import readiness_of
 from lb.config.model.services import Pool, Service
 from lb.config.model.units import format_duration, format_percent
@@ -42,8 +43,8 @@ CODES = frozenset(
     bake-too-short blind-check certificate-early certificate-ends-soon certificate-expired
     certificate-chain certificate-lacks-name certificate-no-default certificate-none certificate-stray certificate-twice
     certificate-unusable check-asks-outside check-of-another-host drain-too-short expect-no-success fall-1
-    fallback-active fallback-unreleased fast-interval-slow file-too-open forwarded-open hsts-preload idle-too-long
-    idle-too-short key-unused
+    fallback-active fallback-unreleased fast-interval-slow file-too-open forwarded-open hsts-never hsts-preload
+    idle-too-long idle-too-short key-unused
     liveness-asks-outside liveness-asks-readiness liveness-before-readiness min-ready-too-many mirror-active
     never-restarted no-check no-check-of-its-own no-grace no-jitter no-route no-weight panic-spread
     panic-threshold per-try-unreachable port-0 preview-twice probed-too-often proxy-protocol-open response-unreachable
@@ -96,14 +97,7 @@ def _doors(config: Config) -> Iterator[Warned]:
                     "anybody may claim any client address by a PROXY header",
                     "Name the networks of the proxies in front.",
                 )
-        hsts = listener.hsts
-        if hsts is not None and hsts.preload and not (hsts.include_subdomains and hsts.max_age >= PRELOADED):
-            yield (
-                "hsts-preload",
-                ("listeners", index, "hsts", "preload"),
-                "the list of preloaded hosts takes none without include_subdomains and a max_age of 365d",
-                "Write `include_subdomains: true` and `max_age: 365d`, or `preload: false`.",
-            )
+        yield from _hsts(("listeners", index, "hsts"), listener.hsts)
         if config.trusted_proxies and listener.timeouts.idle <= BALANCER_IDLE:
             yield (
                 "idle-too-short",
@@ -137,7 +131,29 @@ def _doors(config: Config) -> Iterator[Warned]:
         )
 
 
+def _hsts(at: Path, hsts: Hsts | None) -> Iterator[Warned]:
+    if hsts is not None and hsts.preload and not (hsts.include_subdomains and hsts.max_age >= PRELOADED):
+        yield (
+            "hsts-preload",
+            (*at, "preload"),
+            "the list of preloaded hosts takes none without include_subdomains and a max_age of 365d",
+            "Write `include_subdomains: true` and `max_age: 365d`, or `preload: false`.",
+        )
+
+
 def _routes(config: Config) -> Iterator[Warned]:
+    https = bool(config.trusted_proxies) or any(listener.tls is not None for listener in config.listeners)
+    for index, route in enumerate(config.routes):
+        for number, step in enumerate(route.steps):
+            at: Path = ("routes", index, "steps", number, "hsts")
+            yield from _hsts(at, step.hsts)
+            if step.hsts is not None and not https:
+                yield (
+                    "hsts-never",
+                    at,
+                    "no listener has `tls`, so no request comes by https, and no answer gets the field",
+                    "Remove it. If a proxy in front speaks https, name its network in `trusted_proxies`.",
+                )
     reached = {name for route in config.route_list() for name in route.services()}
     for name in config.services:
         if name not in reached:

@@ -26,6 +26,7 @@ from lb.core.targets import (
     EXACT,
     FAULT,
     FORWARD_AUTH,
+    HSTS,
     JWT,
     RATE_LIMIT,
     REGEX,
@@ -41,7 +42,7 @@ from lb.http.h1.replies import BODYLESS
 
 #: Steps that have a use on a route which sends no request on.
 WITHOUT_TARGET = frozenset((ALLOW, API_KEYS, BASIC_AUTH, CONCURRENCY, CORS, DENY, FAULT, FORWARD_AUTH, JWT, RATE_LIMIT))
-WITHOUT_TARGET |= {RESPONSE_HEADERS, SECURITY_HEADERS}
+WITHOUT_TARGET |= {HSTS, RESPONSE_HEADERS, SECURITY_HEADERS}
 #: Routes of one host and path that are compared with one another.
 MOST = 200
 

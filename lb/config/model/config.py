@@ -28,13 +28,13 @@ from lb.config.model.fields import (
     Whole,
 )
 from lb.config.model.guards import with_auth_services
+from lb.config.model.hsts import Hsts
 from lb.config.model.listeners import (
     Admin,
     AdminTls,
     AnyListener,
     CertificateSource,
     ClientAuth,
-    Hsts,
     Listener,
     ListenerLimits,
     ListenerTimeouts,

@@ -22,6 +22,7 @@ from lb.config.model.fields import (
     Whole,
     Word,
 )
+from lb.config.model.hsts import Hsts
 from lb.config.model.section import Section
 
 #: What a field may tell of a client's certificate.
@@ -182,18 +183,6 @@ class Redirect(Section):
 
 def redirect_from_text(value: Any) -> Any:
     return {"scheme": value} if isinstance(value, str) else value
-
-
-class Hsts(Section):
-    """HTTP Strict Transport Security (RFC 6797): browsers come to this host by https alone."""
-
-    max_age: Duration = 31536000.0
-    """How long browsers keep to it after each answer. `0s`: they forget it at once."""
-    include_subdomains: Flag = False
-    """For all names below this host, too: each of them must be served by https."""
-    preload: Flag = False
-    """Say that the host may be put on the list that browsers are shipped with. Leaving that list takes months. It
-    wants `include_subdomains` and a `max_age` of 365d or more."""
 
 
 Protocol = Literal["h2", "h2c", "http/1.1"]

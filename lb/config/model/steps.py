@@ -30,6 +30,7 @@ from lb.config.model.fields import (
     Whole,
 )
 from lb.config.model.guards import ApiKeys, BasicAuth, ForwardAuth, Jwt
+from lb.config.model.hsts import Hsts
 from lb.config.model.section import Section
 from lb.config.model.security_headers import SecurityHeaders
 from lb.core import targets as core
@@ -174,6 +175,9 @@ class Step(Section):
     """Another domain of the target's cookies."""
     security_headers: SecurityHeaders | None = None
     """Fields of answers that make browsers careful. `{}` stands for its defaults."""
+    hsts: Hsts | None = None
+    """Strict-Transport-Security in answers to requests that came by https for a host name; by http browsers ignore it.
+    It comes before a listener's `hsts`, and a target's own field stays. `{}` stands for its defaults."""
     cors: Cors | None = None
     """Lets pages of other origins read answers."""
     compress: Compress | None = None
@@ -227,6 +231,8 @@ class Step(Section):
             return core.StepRule(core.COOKIE_DOMAIN, self.cookie_domain.domain, self.cookie_domain.to)
         if self.security_headers is not None:
             return core.StepRule(core.SECURITY_HEADERS, added=self.security_headers.fields())
+        if self.hsts is not None:
+            return core.StepRule(core.HSTS, to=self.hsts.value())
         if self.cors is not None:
             return core.StepRule(core.CORS, cors=self.cors.value())
         if self.compress is not None:

@@ -16,6 +16,7 @@ from lb.core.targets import (
     COOKIE_DOMAIN,
     COOKIE_PATH,
     DENY,
+    HSTS,
     LOCATION,
     RATE_LIMIT,
     REPLACE_PATH,
@@ -43,6 +44,7 @@ from lb.proxy.steps.forward_auth import ForwardAuthStep
 from lb.proxy.steps.grpc_deadline import GrpcDeadline
 from lb.proxy.steps.grpc_web import GrpcWeb
 from lb.proxy.steps.host_change import HostChange
+from lb.proxy.steps.hsts import Hsts
 from lb.proxy.steps.https_redirect import HttpsRedirect
 from lb.proxy.steps.json_web_token import JwtStep
 from lb.proxy.steps.maintenance import MaintenanceStep
@@ -129,6 +131,8 @@ def _step(rule: StepRule, route: str, context: Context) -> Step:
         return WayBack(rule.kind, rule.prefix, rule.to)
     if rule.kind == SECURITY_HEADERS:
         return SecurityHeaders(rule.added)
+    if rule.kind == HSTS:
+        return Hsts(rule.to)
     if rule.cors is not None:
         return CorsStep(rule.cors)
     if rule.compression is not None:
