@@ -23,8 +23,8 @@ FOLDERS = ("lb/http", "lb/http/h1", "lb/http/h2", "lb/core/balance", "lb/proxy/h
 #: Folder → its modules that are compiled.
 MODULES = {
     "lb/core": (
-        "grpc keepalive limiter linear_pattern matching networks paths patterns rate_limit retry rewriting routing "
-        "shares visibility"
+        "grpc keepalive limiter linear_pattern matching networks path_rewrite paths patterns rate_limit retry "
+        "rewriting routing shares visibility"
     ),
     "lb/net/tls": "admission client_hello selection session transport",
     "lb/proxy": (

@@ -49,18 +49,18 @@ _CLASSES: Final = {
 _PATH: Final = _mask(bytes(range(0x21, 0x7F))) & ~_mask(b"?#")
 
 # Kinds of nodes.
-_SET: Final = 0
-_CAT: Final = 1
-_ALT: Final = 2
-_REPEAT: Final = 3
+SET: Final = 0
+CAT: Final = 1
+ALT: Final = 2
+REPEAT: Final = 3
 
 
-class _Node:
+class Node:
     """A part of a pattern: a set of bytes, a sequence, alternatives, or a repetition."""
 
     __slots__ = ("kind", "least", "mask", "most", "parts")
 
-    def __init__(self, kind: int, parts: list[_Node], mask: int = 0, least: int = 0, most: int = 0) -> None:
+    def __init__(self, kind: int, parts: list[Node], mask: int = 0, least: int = 0, most: int = 0) -> None:
         self.kind = kind
         self.parts = parts
         self.mask = mask
@@ -68,18 +68,22 @@ class _Node:
         self.most = most  # -1: without end
 
 
-class _Parser:
-    """Recursive descent over the text of a pattern."""
+class Parser:
+    """Recursive descent over the text of a pattern. `groups` are the nodes of its numbered groups."""
 
-    __slots__ = ("at", "blind", "depth", "text")
+    __slots__ = ("at", "blind", "depth", "groups", "lazy", "text")
 
     def __init__(self, text: str) -> None:
+        if len(text) > LONGEST:
+            raise BadLinearPattern(f"it has {len(text)} characters; at most {LONGEST} are allowed")
         self.text = text
         self.at = 0
         self.depth = 0
         self.blind = False
+        self.lazy = False  # a repetition is written as `*?`
+        self.groups: list[Node | None] = []
 
-    def parse(self) -> _Node:
+    def parse(self) -> Node:
         if self.text.startswith("(?i)", self.at):
             self.blind = True
             self.at += 4
@@ -93,23 +97,23 @@ class _Parser:
     def _next(self) -> str:
         return self.text[self.at] if self.at < len(self.text) else ""
 
-    def _alternatives(self) -> _Node:
+    def _alternatives(self) -> Node:
         parts = [self._sequence()]
         while self._next() == "|":
             self.at += 1
             parts.append(self._sequence())
-        return parts[0] if len(parts) == 1 else _Node(_ALT, parts)
+        return parts[0] if len(parts) == 1 else Node(ALT, parts)
 
-    def _sequence(self) -> _Node:
-        parts: list[_Node] = []
+    def _sequence(self) -> Node:
+        parts: list[Node] = []
         while self._next() not in ("", "|", ")"):
             if self._next() == "$" and self.at == len(self.text) - 1:
                 self.at += 1
                 break
             parts.append(self._repeated(self._atom()))
-        return _Node(_CAT, parts)
+        return Node(CAT, parts)
 
-    def _repeated(self, node: _Node) -> _Node:
+    def _repeated(self, node: Node) -> Node:
         sign = self._next()
         if sign not in ("*", "+", "?", "{") or not sign:
             return node
@@ -120,9 +124,10 @@ class _Parser:
             least, most = {"*": (0, -1), "+": (1, -1), "?": (0, 1)}[sign]
         if self._next() == "?":  # lazy: the same texts match
             self.at += 1
+            self.lazy = True
         if self._next() in ("*", "+", "{") and self._next():
             raise BadLinearPattern(f"two repetitions in a row, at character {self.at + 1}")
-        return _Node(_REPEAT, [node], 0, least, most)
+        return Node(REPEAT, [node], 0, least, most)
 
     def _counts(self) -> tuple[int, int]:
         end = self.text.find("}", self.at)
@@ -138,31 +143,35 @@ class _Parser:
             raise BadLinearPattern(f"a repetition of {least} to {right or left}; at most {MOST_COPIES} times")
         return least, most
 
-    def _atom(self) -> _Node:
+    def _atom(self) -> Node:
         sign = self._next()
         self.at += 1
         if sign == "(":
             return self._group()
         if sign == "[":
-            return _Node(_SET, [], self._class())
+            return Node(SET, [], self._class())
         if sign == ".":
-            return _Node(_SET, [], _ALL & ~_mask(b"\n"))
+            return Node(SET, [], _ALL & ~_mask(b"\n"))
         if sign == "\\":
-            return _Node(_SET, [], self._cased(self._escape()))
+            return Node(SET, [], self._cased(self._escape()))
         if sign in ("*", "+", "?"):
             raise BadLinearPattern(f"{sign} at character {self.at} has nothing to repeat")
         if sign in ("^", "$"):
             raise BadLinearPattern(f"{sign} within the pattern; it matches the whole text anyway")
-        return _Node(_SET, [], self._cased(self._byte(sign)))
+        return Node(SET, [], self._cased(self._byte(sign)))
 
-    def _group(self) -> _Node:
+    def _group(self) -> Node:
+        number = len(self.groups)
         if self._next() == "?":
             if self.text.startswith("?:", self.at):
                 self.at += 2
+                number = -1
             elif self.text.startswith("?P<", self.at) and ">" in self.text[self.at :]:
                 self.at = self.text.index(">", self.at) + 1
             else:
                 raise BadLinearPattern("look-around, conditions and flags within a pattern need more than one pass")
+        if number >= 0:
+            self.groups.append(None)
         self.depth += 1
         if self.depth > 20:
             raise BadLinearPattern("groups are nested more than 20 deep")
@@ -171,6 +180,8 @@ class _Parser:
             raise BadLinearPattern("an opening parenthesis without a closing one")
         self.at += 1
         self.depth -= 1
+        if number >= 0:
+            self.groups[number] = node
         return node
 
     def _escape(self) -> int:
@@ -251,20 +262,20 @@ class _Builder:
         self.targets.append(-1)
         return len(self.masks) - 1
 
-    def add(self, node: _Node, begin: int) -> int:
+    def add(self, node: Node, begin: int) -> int:
         """Add the states of a node behind `begin`; returns the state at its end."""
-        if node.kind == _SET:
+        if node.kind == SET:
             end = self.state()
             step = self.state()
             self.free[begin].append(step)
             self.masks[step] = node.mask
             self.targets[step] = end
             return end
-        if node.kind == _CAT:
+        if node.kind == CAT:
             for part in node.parts:
                 begin = self.add(part, begin)
             return begin
-        if node.kind == _ALT:
+        if node.kind == ALT:
             end = self.state()
             for part in node.parts:
                 first = self.state()
@@ -300,17 +311,12 @@ class _Builder:
         return frozenset(reached)
 
 
-class LinearPattern:
-    """A pattern, ready to be matched. Raises `BadLinearPattern` when it cannot be."""
+class Automaton:
+    """The automaton of a pattern or of a part of one. Raises `BadLinearPattern` when it is too large."""
 
-    __slots__ = ("_accepting", "_kinds", "_rows", "_start", "literal", "text")
+    __slots__ = ("_accepting", "_kinds", "_rows", "_start")
 
-    def __init__(self, text: str) -> None:
-        if len(text) > LONGEST:
-            raise BadLinearPattern(f"it has {len(text)} characters; at most {LONGEST} are allowed")
-        self.text = text
-        tree = _Parser(text).parse()
-        self.literal = _literal(tree)  # the bytes that all of its texts begin with
+    def __init__(self, tree: Node) -> None:
         builder = _Builder()
         start = builder.state()
         self._determine(builder, start, builder.add(tree, start))
@@ -348,6 +354,19 @@ class LinearPattern:
         """Whether it matches all of the text."""
         return self._accepting[self._after(text)]
 
+    def ends(self, text: bytes, begin: int) -> list[int]:
+        """All places where a match that begins at `begin` may end, in order."""
+        rows, accepting = self._rows, self._accepting
+        state = self._start
+        found = [begin] if accepting[state] else []
+        for at, kind in enumerate(text[begin:].translate(self._kinds), begin + 1):
+            state = rows[state][kind]
+            if not state:
+                break
+            if accepting[state]:
+                found.append(at)
+        return found
+
     def _after(self, text: bytes) -> int:
         rows = self._rows
         state = self._start
@@ -356,6 +375,18 @@ class LinearPattern:
             if not state:
                 return 0
         return state
+
+
+class LinearPattern(Automaton):
+    """A pattern, ready to be matched. Raises `BadLinearPattern` when it cannot be."""
+
+    __slots__ = ("literal", "text")
+
+    def __init__(self, text: str) -> None:
+        tree = Parser(text).parse()
+        super().__init__(tree)
+        self.text = text
+        self.literal = literal_of(tree)  # the bytes that all of its texts begin with
 
     def matches_all_below(self, begin: bytes) -> bool:
         """Whether it matches every path that begins so."""
@@ -402,20 +433,20 @@ def _kinds_of(masks: list[int]) -> tuple[bytes, list[int]]:
     return bytes(kinds), samples
 
 
-def _literal(node: _Node) -> bytes:
+def literal_of(node: Node) -> bytes:
     """The bytes that every match begins with, as far as a sequence of single bytes says them."""
     found = bytearray()
     _collect(node, found)
     return bytes(found)
 
 
-def _collect(node: _Node, found: bytearray) -> bool:
+def _collect(node: Node, found: bytearray) -> bool:
     """Add the literal bytes of a node; whether all of it is literal."""
-    if node.kind == _SET:
+    if node.kind == SET:
         if node.mask and not node.mask & (node.mask - 1):
             found.append(node.mask.bit_length() - 1)
             return True
         return False
-    if node.kind == _CAT:
+    if node.kind == CAT:
         return all(_collect(part, found) for part in node.parts)
     return False

@@ -180,6 +180,7 @@ REGEX = "regex"
 STRIP_PREFIX = "strip_prefix"
 REPLACE_PREFIX = "replace_prefix"
 REPLACE_PATH = "replace_path"
+REWRITE = "rewrite"
 REWRITE_HOST = "host"
 REQUEST_HEADERS = "request_headers"
 RESPONSE_HEADERS = "response_headers"
@@ -248,8 +249,8 @@ class StepRule:
     `proxy.steps`."""
 
     kind: str
-    prefix: str = ""
-    to: str = ""  # path or host
+    prefix: str = ""  # or pattern
+    to: str = ""  # path, host or value
     replaced: tuple[tuple[str, str], ...] = ()  # header fields; values are templates (`http.template`)
     added: tuple[tuple[str, str], ...] = ()
     removed: tuple[str, ...] = ()

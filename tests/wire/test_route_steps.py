@@ -17,6 +17,7 @@ from lb.core.targets import (
     REPLACE_PREFIX,
     REQUEST_HEADERS,
     RESPONSE_HEADERS,
+    REWRITE,
     REWRITE_HOST,
     SECURITY_HEADERS,
     STRIP_PREFIX,
@@ -70,6 +71,23 @@ def test_a_changed_path_that_means_something_else_is_refused(path: bytes) -> Non
     with Front(steps=(STRIP,)) as front:
         assert status_of(ask(front, b"GET " + path)) == 400
         assert not front.origin.requests
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "status"),
+    [
+        (b"/users/7/x?q={1}", b"/u/7/x?q={1}", 200),
+        (b"/users/7%2F?", b"/u/7%2F?", 200),
+        (b"/users", b"/users", 200),
+        (b"/users//x", b"", 400),
+        (b"/users/..%2fx/y", b"", 400),
+    ],
+)
+def test_a_path_is_rewritten(path: bytes, sent: bytes, status: int) -> None:
+    to = "/u/{1}" if status == 200 else "/{1}"
+    with Front(steps=(StepRule(REWRITE, "/users/(.*)", to),)) as front:
+        assert status_of(ask(front, b"GET " + path)) == status
+        assert [request.split(b" ")[1] for request in front.origin.requests] == [sent] * (status == 200)
 
 
 def test_the_target_gets_other_fields() -> None:

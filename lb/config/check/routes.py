@@ -14,6 +14,7 @@ from lb.config.model.routes import Route
 from lb.config.model.steps import Step
 from lb.config.yaml.tree import Path
 from lb.core.matching import Conditions
+from lb.core.path_rewrite import BadRewrite, rewrite_of
 from lb.core.paths import ODD
 from lb.core.routing import AMBIGUOUS, UNREADABLE, Candidate, RouteTable, Spot
 from lb.core.targets import (
@@ -124,6 +125,11 @@ def _steps(at: Path, route: Route) -> Iterator[tuple[Path, str, str]]:
             yield (*path, kind), f"{kind} changes nothing here: a route with {what} sends no request on", "Remove it."
         if step.fault is not None and not step.fault.delay and step.fault.abort is None:
             yield (*path, kind), "the fault does nothing", "Add `delay`, `abort`, or both."
+        if step.rewrite is not None:
+            try:
+                rewrite_of(step.rewrite.pattern, step.rewrite.to)
+            except BadRewrite as error:
+                yield (*path, kind, error.key), str(error), "An example: {pattern: /users/([0-9]+), to: '/u/{1}'}."
         yield from _identity((*path, kind), step)
         if step.cors is not None and step.cors.credentials and "*" in step.cors.origins:
             yield (*path, kind, "credentials"), "credentials are for named origins", "Name them instead of `*`."

@@ -24,6 +24,7 @@ from lb.config.model.fields import (
     Rate,
     RedirectTo,
     RoutePath,
+    RoutePattern,
     ServerHost,
     Size,
     Text,
@@ -57,6 +58,17 @@ class PrefixChange(Section):
     """The prefix to be replaced; it ends at a segment's border. A path without it stays as it is."""
     to: RoutePath
     """What stands there instead; `/` leaves nothing of it."""
+
+
+class Rewrite(Section):
+    """Another path by a regular expression."""
+
+    pattern: RoutePattern
+    """Regular expression for the whole path, as in `match.path_regex`. A path that it does not match stays as it is.
+    From the left, each group and each part between groups takes as much as it can."""
+    to: Text
+    """The path instead. `{1}` stands for the first group, `{0}` for the whole path, and `{{` for a brace. A group is
+    one that stands within no other group, repetition (but `?`) or alternatives. The query stays."""
 
 
 class RateLimit(Section):
@@ -188,6 +200,8 @@ class Step(Section):
     """Another prefix of the path for the target."""
     replace_path: RoutePath | None = None
     """The path that the target gets, whatever the request's. The query stays."""
+    rewrite: Rewrite | None = None
+    """Another path for the target, by a regular expression with groups."""
     host: ServerHost | None = None
     """Host that the target gets, instead of the client's and the service's `host_header`."""
     request_headers: HeaderChanges | None = None
@@ -243,6 +257,8 @@ class Step(Section):
             return core.StepRule(core.REPLACE_PREFIX, self.replace_prefix.prefix, self.replace_prefix.to)
         if self.replace_path is not None:
             return core.StepRule(core.REPLACE_PATH, to=self.replace_path)
+        if self.rewrite is not None:
+            return core.StepRule(core.REWRITE, self.rewrite.pattern, self.rewrite.to)
         if self.host is not None:
             return core.StepRule(core.REWRITE_HOST, to=self.host)
         if self.rate_limit is not None:

@@ -83,7 +83,7 @@ def route_pattern(value: str) -> str:
     try:
         pattern = LinearPattern(value)
     except BadLinearPattern as error:
-        refuse(f"{value!r} cannot be a path_regex: {error}", "a regular expression of one pass, for the whole path")
+        refuse(f"{value!r} cannot be matched: {error}", "a regular expression of one pass, for the whole path")
     if not pattern.matches_some_below(b"/"):
         meant = f"/{value}" if not value.startswith("/") else ""
         refuse(f"{value!r} matches no path: a path begins with / and has no query", "/…", meant)

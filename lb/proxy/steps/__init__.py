@@ -23,6 +23,7 @@ from lb.core.targets import (
     REPLACE_PREFIX,
     REQUEST_HEADERS,
     RESPONSE_HEADERS,
+    REWRITE,
     REWRITE_HOST,
     SECURITY_HEADERS,
     STRIP_PREFIX,
@@ -143,6 +144,8 @@ def _step(rule: StepRule, route: str, context: Context) -> Step:
         return RequestHeaders(FieldChanges(rule.replaced, rule.added, rule.removed))
     if rule.kind == RESPONSE_HEADERS:
         return ResponseHeaders(FieldChanges(rule.replaced, rule.added, rule.removed))
+    if rule.kind == REWRITE:
+        return Rewrite(rule.prefix, rule.to)
     if rule.kind in (STRIP_PREFIX, REPLACE_PREFIX, REPLACE_PATH):
         return PathChange(rule.kind, rule.prefix, rule.to, rule.kind == REPLACE_PATH)
     raise ValueError(f"a step of an unknown kind: {rule.kind}")  # it may be a guard: nothing passes without it

@@ -28,16 +28,21 @@ class PathChange(Step):
         return self._word
 
     def before(self, exchange: Exchange) -> Reply | None:
-        head = exchange.head
-        path = head.path
+        path = exchange.head.path
         if path == b"*":
             return None
-        changed = self._to if self._whole else with_prefix(path, self._prefix, self._to)
-        if changed == path:
-            return None
-        fault = fault_of(changed)
-        if fault:
-            return Reply(400, "bad_path", f"the path would be sent in a form that is not allowed: {fault}")
-        target = changed + head.target[len(path) :]
-        exchange.head = RequestHead(head.method, target, changed, head.minor, head.host, head.fields)
+        return send_path(exchange, self._to if self._whole else with_prefix(path, self._prefix, self._to))
+
+
+def send_path(exchange: Exchange, changed: bytes) -> Reply | None:
+    """Have the target get this path, unless a client's could not be so: then it is refused."""
+    head = exchange.head
+    path = head.path
+    if changed == path:
         return None
+    fault = fault_of(changed)
+    if fault:
+        return Reply(400, "bad_path", f"the path would be sent in a form that is not allowed: {fault}")
+    target = changed + head.target[len(path) :]
+    exchange.head = RequestHead(head.method, target, changed, head.minor, head.host, head.fields)
+    return None
