@@ -299,6 +299,7 @@ def _route(route: model.Route) -> Route:
         host=route.for_host(),
         path=path,
         max_body=route.max_body,
+        max_response=route.max_response,
         total=route.timeout,
         client_certificate=route.client_certificate,
         grpc_web=route.grpc_web,

@@ -309,6 +309,7 @@ class Route:
     host: str = ""  # "" any | exact | "*.suffix"
     path: str = "/"
     max_body: int = 0
+    max_response: int = 0
     total: float = 0.0  # overrides the service's `Timeouts.total` when set
     client_certificate: bool = False  # its requests are for connections that have shown a verified certificate
     grpc_web: bool = False  # calls of gRPC-Web become calls of gRPC

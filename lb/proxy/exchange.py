@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from lb.proxy.lane import Lane, Lease
     from lb.proxy.mirror import MirrorClient
     from lb.proxy.pace import Pace
-    from lb.proxy.services import AnswerStep, LiveConfig, LivePool, LiveRoute, LiveService, Step
+    from lb.proxy.services import AnswerBound, AnswerStep, LiveConfig, LivePool, LiveRoute, LiveService, Step
     from lb.proxy.target_stream import TargetStream
 
 # Phases. Module ints: an enum's member costs a look-up each time.
@@ -161,6 +161,7 @@ class Exchange(Ended):
         "pool",
         "queued_until",
         "replayable",
+        "response_limit",
         "service",
         "text_reader",
         "timer",
@@ -184,6 +185,7 @@ class Exchange(Ended):
         self.upstream: TargetStream | None = None
         self.tunnel: Tunnel | None = None
         self.pace: Pace | None = None  # of its answer, where the route limits that
+        self.response_limit: AnswerBound | None = None  # of its answer's length
         self.held_by: Hold | None = None  # what a step of the route waits for
         self.held_at: tuple[LiveRoute, Step, tuple[Step, ...]] | None = None  # that step, and the ones that follow
         self.text_reader: TextReader | None = None  # of a body in base64: gRPC-Web
@@ -774,10 +776,12 @@ class Exchange(Ended):
         client = self.client
         self.phase = ANSWERING
         self.status = status
+        self.bytes_out = len(piece) - framing
         for step in self.answer_steps:
             head = step.on_answer(self, head)
+            if self.answered_by_proxy:
+                return  # the step has answered instead
         client.send_head(head, piece, done)
-        self.bytes_out = len(piece) - framing
         if done:
             self._finish(now)
         else:
@@ -811,6 +815,10 @@ class Exchange(Ended):
     def on_response_body(self, piece: bytes, done: bool, framing: int = 0) -> None:
         """More of the answer's body; with `done` its end. `framing` as in `on_response`."""
         self.bytes_out += len(piece) - framing
+        limit = self.response_limit
+        if limit is not None and self.bytes_out > limit.most:
+            limit.cut(self)
+            return
         self.client.send_body(piece, done)
         if done:
             self._finish(monotonic())

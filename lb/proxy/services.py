@@ -478,6 +478,18 @@ class AnswerStep(Step):
         raise NotImplementedError
 
 
+class AnswerBound(AnswerStep):
+    """A step that bounds an answer's length; `most` bytes of payload may come."""
+
+    __slots__ = ("most",)
+
+    most: int
+
+    def cut(self, exchange: Exchange) -> None:
+        """More has come of an answer that has begun."""
+        raise NotImplementedError
+
+
 class Chooser(Step):
     """A step that chooses the service of a request."""
 

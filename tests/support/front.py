@@ -219,6 +219,7 @@ class Front:
         options = {**self._service, **changes}
         of_route = (
             "max_body",
+            "max_response",
             "total",
             "path",
             "client_certificate",

@@ -140,8 +140,8 @@ services:
       bake: {time: 10s, budget: 2%, short_window: 3s, long_window: 4s, burn: 5}
       freeze_on_fail: true
       after_restart: rollback
-routes: [{service: s, host: "*.Example.org", path: /a, max_body: 1MiB, timeout: 2s, client_certificate: true,
-          grpc_web: true}]
+routes: [{service: s, host: "*.Example.org", path: /a, max_body: 1MiB, max_response: 2MiB, timeout: 2s,
+          client_certificate: true, grpc_web: true}]
 trusted_proxies: [192.0.2.1, 'fd00::/8']
 access_log: {format: combined, path: /var/log/x, sample: 50%}
 canary: {url: https://gw:443, readiness: /}
@@ -174,7 +174,7 @@ def test_every_option_arrives() -> None:
             http2=True,
         ),
     )
-    assert snapshot.routes == (Route("s", "*.example.org", "/a", 2**20, 2.0, True, True),)
+    assert snapshot.routes == (Route("s", "*.example.org", "/a", 2**20, 2**21, 2.0, True, True),)
     assert snapshot.trusted_proxies == ("192.0.2.1/32", "fd00::/8")
     assert snapshot.access_log == AccessLog("combined", "/var/log/x", 0.5)
     (service,) = snapshot.services

@@ -96,6 +96,9 @@ class Route(Section):
     come before."""
     max_body: Size = 0
     """Bytes of a request's body, without the framing of chunks; a longer one gets 413. 0: no limit. nginx: 1 MiB."""
+    max_response: Size = 0
+    """Bytes of an answer's body, as the target sends it. A longer one becomes a 502 while nothing of it was passed on,
+    else it is cut. 0: no limit."""
     timeout: Duration = 0.0
     """Longest time for the whole request, instead of the service's `timeouts.total`; `0s`: that one counts."""
     grpc_web: Flag = False

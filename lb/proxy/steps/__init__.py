@@ -56,6 +56,8 @@ from lb.proxy.steps.rate_limit import RateLimitStep
 from lb.proxy.steps.redirect import RedirectStep
 from lb.proxy.steps.request_headers import RequestHeaders
 from lb.proxy.steps.response_headers import ResponseHeaders
+from lb.proxy.steps.response_limit import ResponseLimit
+from lb.proxy.steps.rewrite import Rewrite
 from lb.proxy.steps.security_headers import SecurityHeaders
 from lb.proxy.steps.service_choice import ServiceChoice
 from lb.proxy.steps.way_back import WayBack
@@ -76,6 +78,7 @@ def has_steps(route: Route) -> bool:
         or route.grpc_web
         or route.client_certificate
         or route.max_body
+        or route.max_response
         or route.maintenance
         or route.split
         or route.fallback
@@ -99,6 +102,7 @@ def steps_of(
     if service.bounded or (choice is not None and choice.bounded):
         last += (Overload(),)
     title = route.title()
+    first += (ResponseLimit(route.max_response, title, context),) if route.max_response else ()
     last += tuple([_step(rule, title, context) for rule in route.steps])
     if service.cookie is not None or (choice is not None and choice.affine):
         last += (AffinityStep(),)
