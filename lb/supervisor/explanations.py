@@ -213,7 +213,7 @@ def _explain_request(record: RequestRecord) -> Explanation:
     lines = [f"{what} from {record.client}{over}" if what else f"from {record.client}{over}"]
     if record.route:
         lines.append(f"route {record.route}: {', '.join(record.steps) or 'no step'}")
-        lines += record.remarks
+    lines += record.remarks
     if record.target != "none":
         lines.append(f"service {record.service}, pool {record.pool}, target {record.target}")
     elif record.service != "none":
