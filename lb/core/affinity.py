@@ -54,10 +54,11 @@ def place_of(id: str) -> str:
 class TargetCookie:
     """The cookie of one service. Targets have numbers from 1 on; 0 stands for none."""
 
-    __slots__ = ("_last", "_numbers", "_places", "_secrets", "_values", "name")
+    __slots__ = ("_last", "_numbers", "_places", "_secrets", "_values", "name", "several")
 
     def __init__(self, name: str, secrets: Sequence[bytes]) -> None:
         self.name = name.encode()
+        self.several = len(secrets) > 1  # a target has several values, and the newest is to be in use
         self._secrets = secrets
         self._last = 0  # the newest number
         self._places: dict[str, int] = {}  # numbers by address

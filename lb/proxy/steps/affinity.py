@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lb.core.balance.by_cookie import BITS
 from lb.http.h1.replies import Reply
 from lb.http.message import ResponseHead
 from lb.proxy.services import AnswerStep
@@ -34,17 +35,22 @@ class AffinityStep(AnswerStep):
         cookie, lane = exchange.service.cookie, exchange.lane
         if cookie is None or lane is None or exchange.answered_by_proxy:
             return head
-        sent = list(exchange.received.fields.cookies(cookie.name))
-        meant = cookie.meant_by(sent)
-        if meant == cookie.number(lane.id):
+        fields, key = exchange.received.fields, exchange.key
+        meant = key >> BITS if key else cookie.meant_by(fields.cookies(cookie.name))  # 0: a reload came meanwhile
+        kept = meant == cookie.number(lane.id)
+        if kept:
             exchange.remark_late(f"affinity: kept to {lane.id}")
+            if not cookie.several:
+                return head
+        sent = list(fields.cookies(cookie.name))
+        if kept:
+            if cookie.value(lane.id) in sent:
+                return head
         elif exchange.asset_tried:  # a file of another version: the next request is for this one
             return head
         else:
             exchange.remark_late(f"affinity: {_reason(exchange, cookie, meant, sent)} {lane.id}")
         value = cookie.value(lane.id)
-        if value in sent:
-            return head
         secure = b"; Secure" if exchange.live.asked(exchange).scheme() == b"https" else b""
         line = b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax%b\r\n" % (cookie.name, value, secure)
         return head.with_lines(head.fields.forwarded_lines + line)
