@@ -79,6 +79,10 @@ class Watched:
             self._names = self.version, {**{each.address: None for each in self.members.named}, **held}
         return self._names[1]
 
+    def name_of(self, address: str) -> str:
+        """The source's own name for a member; empty: it has none."""
+        return next((each.name for each in self.members.all if each.address == address), "")
+
     @property
     def name(self) -> str:
         return "/".join(self.place)

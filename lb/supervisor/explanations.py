@@ -9,6 +9,7 @@ from lb.control.models import Explanation
 from lb.control.probe_history import ProbeHistory
 from lb.core.explain import explain, span, trial_text
 from lb.core.refusals import Refused
+from lb.core.renames import split_id
 from lb.core.report import RequestRecord
 from lb.core.rotation import given_shares, is_served, rules_of
 from lb.core.targets import Pool, Service, Target
@@ -119,6 +120,8 @@ class Explanations:
             return []
         watched, since = found
         lines = [f"It was found by {watched.title}, which {_last_answer(watched)}."]
+        name = watched.name_of(split_id(target.id)[2])
+        lines += [f"Its source calls it {name}."] if name else []
         if since is not None:
             gone = span(time.monotonic() - since)
             lines.append(

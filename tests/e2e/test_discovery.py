@@ -321,7 +321,8 @@ def test_pods_come_stop_and_the_api_server_goes(stage: Stage) -> None:
             eventually(lambda: ready(lb, one, two, three), what="the third is ready")
             api.put("web-a", leaving("127.0.0.1"), pod("127.0.0.2"), ports=ports)
             eventually(lambda: weights(lb)[one.address] == 0, what="the first gets nothing more")
-            assert "It stands by" in text_of(lb, "explain", one.address)
+            explained = text_of(lb, "explain", one.address)
+            assert "It stands by" in explained and "Its source calls it pod-1 (terminating)" in explained
             one.kill()
             api.put("web-a", pod("127.0.0.2"), ports=ports)
             eventually(lambda: ready(lb, two, three), what="the first is gone")
