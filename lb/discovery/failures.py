@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 
 import aiohttp
@@ -17,5 +18,7 @@ def in_words(error: Exception) -> str:
         return f"its certificate cannot be verified: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
+    if isinstance(error, OSError) and (error.strerror or "").startswith(("Connect call failed", "Multiple exceptions")):
+        return os.strerror(error.errno).lower() if error.errno else "connection refused"  # asyncio's words
     text = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
     return text.rstrip(".").lower()

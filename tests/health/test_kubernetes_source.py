@@ -212,6 +212,7 @@ async def test_a_server_that_is_gone_is_caught_up_with(api: ApiServer, folder: P
         await eventually(lambda: watching.says("1") and api.watches)
         api.stop()
         await eventually(lambda: isinstance(watching.last, NoAnswer))
+        assert str(watching.last) == f"{api.url} cannot be asked: connection refused"
         api.put("web-a", pod("10.0.0.2"))
         api.compact()
         api.start()
