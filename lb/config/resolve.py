@@ -17,6 +17,7 @@ from lb.config.model.merging import liveness_of, readiness_of
 from lb.core.certificates import OFF, ClientAuth, Source, TlsServer
 from lb.core.checks import Checks, CheckSpec, Expect, OnFailure
 from lb.core.detection import Detection, detection
+from lb.core.error_pages import ErrorPage, ErrorPages, parse_statuses
 from lb.core.lifecycle import Damping, Ejection, Rules, SlowStart
 from lb.core.outlier import Outlier
 from lb.core.renames import Place
@@ -147,6 +148,7 @@ def resolve(config: model.Config, version: int) -> World:
             trusted_proxies=tuple(config.trusted_proxies),
             access_log=AccessLog(config.access_log.format, config.access_log.path, config.access_log.sample),
             orphan=config.worker_limits.orphan,
+            error_pages=_error_pages(config.error_pages),
         ),
         checks=checks,
         rules={name: _rules(service) for name, service in config.services.items()},
@@ -312,7 +314,14 @@ def _route(route: model.Route) -> Route:
         split=tuple((route.split or {}).items()),
         split_by=route.split_by or "",
         fallback=route.fallback or "",
+        error_pages=_error_pages(route.error_pages),
     )
+
+
+def _error_pages(files: Mapping[str, str] | None) -> ErrorPages | None:
+    if files is None:
+        return None
+    return ErrorPages(tuple(ErrorPage(*parse_statuses(key), file) for key, file in files.items()))
 
 
 # --- services --------------------------------------------------------------------------------------------------------
@@ -364,6 +373,7 @@ def _service(name: str, service: model.Service) -> Service:
         via=service.via,
         trailers=service.trailers,
         passive=service.outlier.enabled,
+        error_pages=_error_pages(service.error_pages),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lb.core.certificates import TlsServer
+from lb.core.error_pages import ErrorPages
 from lb.core.guards import ApiKeys, BasicAuth, Compression, Cors, ForwardAuth, Jwt
 
 
@@ -152,6 +153,7 @@ class Service:
     via: bool = True  # add Via to requests
     trailers: str = "negotiate"  # negotiate (an answer's to clients with TE: trailers) | pass | drop
     passive: bool = True  # count failures for outlier ejection
+    error_pages: ErrorPages | None = None  # of lb's own answers; None: the file's count
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +325,7 @@ class Route:
     split: tuple[tuple[str, int], ...] = ()  # (service, weight), instead of `service`
     split_by: str = ""  # what keeps a client at a service: client | header:NAME | cookie:NAME; empty: nothing
     fallback: str = ""  # the service that serves while no other one can
+    error_pages: ErrorPages | None = None  # of lb's own answers; None: the service's count
 
     def services(self) -> tuple[str, ...]:
         """The services that its requests may go to."""
@@ -410,6 +413,7 @@ class Snapshot:
     trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-*, Forwarded, X-Request-Id are kept
     access_log: AccessLog = field(default_factory=AccessLog)
     orphan: float = 3600.0  # seconds that a worker serves on without a supervisor
+    error_pages: ErrorPages | None = None  # of lb's own answers; None: they are plain text
     #: Contents of TLS files and of steps' files by digest, so that no worker reads other ones than the supervisor.
     files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
 

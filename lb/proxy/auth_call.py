@@ -10,6 +10,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 from lb.core.report import BUCKETS
+from lb.http.h1.replies import Reply
 from lb.http.message import RequestFields, RequestHead, ResponseHead
 from lb.proxy.connectionless_stream import ConnectionlessStream
 from lb.proxy.crash_counters import BEGUN
@@ -49,6 +50,9 @@ class AuthCall(Exchange):
             self.answer(503, "no_target", "the service is no longer served")
             return
         super().leave_queue()
+
+    def worded(self, reply: Reply) -> Reply:
+        return reply  # no client sees it
 
     def _finish(self, now: float, cut: bool = False, complete: bool = True) -> None:
         self.phase = OVER

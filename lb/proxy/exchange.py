@@ -1155,6 +1155,8 @@ class Exchange(Ended):
             self._let_go()
         if self.pool is self.live.no_service.no_pool:
             self.pool = self.service.no_pool  # refused before a pool was chosen: its service counts it
+        if self.live.error_words is not None and reply.status >= 400 and not (reply.payload or reply.done):
+            reply = self.worded(reply)
         self.reason = reply.reason
         self.status = reply.status
         self.answered_by_proxy = True
@@ -1174,6 +1176,11 @@ class Exchange(Ended):
             response = step.on_answer(self, response)
         client.send_head(response, payload, True, reply.last)
         self._finish(monotonic())
+
+    def worded(self, reply: Reply) -> Reply:
+        """An error of lb's own in the words that the route's error pages have for it."""
+        words = self.live.error_words
+        return reply if words is None else words.reply(self, reply)
 
     def _cut(self) -> None:
         """The answer has begun and cannot be finished: it must not look complete."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from lb.core.challenges import PATH, Challenges
+from lb.core.error_pages import ErrorPages
 from lb.core.renames import Layout, Renames, layout_of, renames, split_id
 from lb.core.report import (
     REMOVED,
@@ -26,13 +27,16 @@ from lb.core.report import (
     removed_id,
 )
 from lb.core.routing import RouteTable, takes_all
+from lb.core.step_files import all_error_pages
 from lb.core.targets import Listener, Rotation, Route, Service, Snapshot, Target, Targets
+from lb.http.error_answers import DEFAULT_PAGE, HtmlPage
 from lb.http.h1.parse import own
 from lb.proxy.access_log import RECENT, Brief, Log, Recent, find_brief
 from lb.proxy.connect import Connector
 from lb.proxy.context import Context
 from lb.proxy.crash_counters import LOGGED
 from lb.proxy.deadlines import Sweeper
+from lb.proxy.error_pages import PageWords
 from lb.proxy.front import Front
 from lb.proxy.h1.client import Downstream
 from lb.proxy.h1.strict_client import StrictDownstream
@@ -40,6 +44,7 @@ from lb.proxy.h2.lane import make_lane
 from lb.proxy.in_flight_table import InFlightTable
 from lb.proxy.lane import Lane
 from lb.proxy.observers import Limits, Mirrors
+from lb.proxy.page_set import PageSet
 from lb.proxy.rate_table import RateTable
 from lb.proxy.services import LiveConfig, LivePool, LiveRoute, LiveService
 from lb.proxy.stats import Stats
@@ -125,8 +130,9 @@ class DataPlane:
         live = self.live
         old_services, old_lanes = live.services, live.lanes
         targets = (target for service in snapshot.services for pool in service.pools for target in pool.targets)
-        self._use_tls(targets, dict(snapshot.files))
-        self.guards.use(dict(snapshot.files))
+        files = dict(snapshot.files)
+        self._use_tls(targets, files)
+        self.guards.use(files)
         services: dict[str, LiveService] = {}
         lanes: dict[str, Lane] = {}
         names = renames(_layout_of(old_services), layout_of(snapshot.services))
@@ -162,8 +168,11 @@ class DataPlane:
         self._carry_over(old_services, names)
         for rotation in snapshot.rotations:
             self._rotate(rotation)
+        self._use_error_pages(snapshot, files)
         live.routes = [self._live_route(route) for route in snapshot.routes]
         self.guards.made()
+        for made, route in zip(live.routes, snapshot.routes, strict=True):
+            made.error_pages = _live_pages(route.error_pages, files)
         self.stats.forget_routes({route.title() for route in snapshot.routes})
         live.table = RouteTable.build(snapshot.routes)
         live.only_route = live.routes[0] if len(snapshot.routes) == 1 and takes_all(snapshot.routes[0]) else None
@@ -177,6 +186,15 @@ class DataPlane:
         self.applied, self.behind = max(self.applied, snapshot.version), 0
         for exchange in waiting:
             exchange.leave_queue()
+
+    def _use_error_pages(self, snapshot: Snapshot, files: Mapping[str, bytes]) -> None:
+        """Read the pages of the file and of its services. Steps of routes look at them."""
+        live = self.live
+        live.error_pages = _live_pages(snapshot.error_pages, files)
+        for service in snapshot.services:
+            live.services[service.name].error_pages = _live_pages(service.error_pages, files)
+        any_page = any(pages is not None for pages in all_error_pages(snapshot))
+        live.error_words = PageWords() if any_page else None
 
     def _live_route(self, route: Route) -> LiveRoute:
         """The route with its steps. One that answers by itself has a service of its own, without pools."""
@@ -500,6 +518,13 @@ class DataPlane:
         if self._limits in context.observers or any(service.limiter is not None for service in services):
             observers.append(self._limits)
         context.observers = tuple(observers)
+
+
+def _live_pages(rules: ErrorPages | None, files: Mapping[str, bytes]) -> PageSet | None:
+    if rules is None:
+        return None
+    default = DEFAULT_PAGE.encode()
+    return PageSet(rules, lambda digest: HtmlPage(files.get(digest, default).decode("utf-8", "replace")))
 
 
 def _layout_of(services: dict[str, LiveService]) -> Layout:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lb.proxy.context import Context
     from lb.proxy.exchange import Exchange
     from lb.proxy.lane import Lane
+    from lb.proxy.page_set import PageSet
     from lb.proxy.stats import PoolCounts, StepCounts
 
 
@@ -218,6 +219,7 @@ class LiveService:
         "connections",
         "cookie",
         "copies",
+        "error_pages",
         "fallback",
         "grpc",
         "host_header",
@@ -270,6 +272,7 @@ class LiveService:
         self.mirror: Mirroring | None = None
         self.mirrored: dict[str, int] = {}  # outcome → copies
         self.grpc: dict[int, int] = {}  # grpc-status → calls
+        self.error_pages: PageSet | None = None
         self.copies: set[Exchange] = set()  # mirrored copies under way
         self.omit = (0 if rules.via else OMIT_VIA) + (OMIT_TRAILERS if rules.trailers == "drop" else 0)
         self.plain = not rules.previews and not rules.sticky.by
@@ -454,6 +457,17 @@ class LiveService:
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
+class ErrorWords:
+    """The form of errors that lb answers with by itself; see `proxy.error_pages`."""
+
+    __slots__ = ()
+
+    def reply(self, exchange: Exchange, reply: Reply) -> Reply:
+        """The answer for a client."""
+        raise NotImplementedError
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Step:
     """Something that a route decides of each request before it goes to a target; see `proxy.steps`."""
 
@@ -504,7 +518,18 @@ class LiveRoute:
     """A route with its service and its steps at hand. `rare_steps` are the steps for heads with rare fields: Upgrade,
     Expect, Max-Forwards, or a login of the connection."""
 
-    __slots__ = ("choice", "counts", "fragment", "fragments", "max_body", "rare_steps", "service", "steps", "total")
+    __slots__ = (
+        "choice",
+        "counts",
+        "error_pages",
+        "fragment",
+        "fragments",
+        "max_body",
+        "rare_steps",
+        "service",
+        "steps",
+        "total",
+    )
 
     def __init__(
         self,
@@ -525,6 +550,7 @@ class LiveRoute:
         self.fragments: dict[Step, bytes] = {}  # the steps that a request met which this one has answered
         self.fragment = b""  # the same for a request that passed all of them
         self.counts: dict[Step, StepCounts] = {}  # what its steps have answered
+        self.error_pages: PageSet | None = None
         if title:
             names: list[str] = []
             stats = service.live.context.stats
@@ -548,7 +574,19 @@ class LiveConfig:
     An `Exchange` knows no more of its worker. `DataPlane` replaces the parts between two requests.
     """
 
-    __slots__ = ("context", "copies", "lanes", "no_service", "only_route", "routes", "services", "table", "trusted")
+    __slots__ = (
+        "context",
+        "copies",
+        "error_pages",
+        "error_words",
+        "lanes",
+        "no_service",
+        "only_route",
+        "routes",
+        "services",
+        "table",
+        "trusted",
+    )
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -559,6 +597,8 @@ class LiveConfig:
         self.trusted: tuple[str, ...] = ()  # networks of proxies whose forwarding fields are believed
         self.only_route: LiveRoute | None = None  # it takes every request
         self.copies: set[Exchange] = set()  # of mirrored requests, under way
+        self.error_pages: PageSet | None = None  # of the file
+        self.error_words: ErrorWords | None = None  # None: no route, service or file has pages
         self.no_service = LiveService(self, Service("none", ()))  # of a request without a route
 
     def route_of(self, exchange: Exchange) -> LiveRoute | None:

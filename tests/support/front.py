@@ -232,8 +232,10 @@ class Front:
             "maintenance",
         )
         route = {key: options.pop(key) for key in of_route if key in options}
+        route["error_pages"] = options.pop("route_pages", None)
         trusted = options.pop("trusted_proxies", ())
         files = options.pop("files", ())
+        file_pages = options.pop("file_pages", None)
         log = options.pop("access_log", AccessLog("off"))
         addresses = options.pop("addresses", {})
         targets = tuple(replace(target, addresses=addresses.get(target.id, ())) for target in self.targets)
@@ -254,6 +256,7 @@ class Front:
             trusted_proxies=trusted,
             access_log=log,
             files=files,
+            error_pages=file_pages,
         )
         self.plane.apply(self.snapshot)
 

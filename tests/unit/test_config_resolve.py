@@ -9,6 +9,7 @@ from lb.config.model.config import Rollout
 from lb.config.resolve import World, release_plan, resolve
 from lb.core.certificates import ClientAuth, Source, TlsServer
 from lb.core.checks import CheckSpec, Expect, OnFailure
+from lb.core.error_pages import ErrorPage, ErrorPages
 from lb.core.lifecycle import Damping, Ejection, SlowStart
 from lb.core.outlier import Outlier
 from lb.core.quorum import Quorum
@@ -141,7 +142,7 @@ services:
       freeze_on_fail: true
       after_restart: rollback
 routes: [{service: s, host: "*.Example.org", path: /a, max_body: 1MiB, max_response: 2MiB, timeout: 2s,
-          client_certificate: true, grpc_web: true}]
+          client_certificate: true, grpc_web: true, error_pages: {503: page.html}}]
 trusted_proxies: [192.0.2.1, 'fd00::/8']
 access_log: {format: combined, path: /var/log/x, sample: 50%}
 canary: {url: https://gw:443, readiness: /}
@@ -174,7 +175,9 @@ def test_every_option_arrives() -> None:
             http2=True,
         ),
     )
-    assert snapshot.routes == (Route("s", "*.example.org", "/a", 2**20, 2**21, 2.0, True, True),)
+    pages = ErrorPages((ErrorPage(503, 503, "page.html"),))
+    route = Route("s", "*.example.org", "/a", 2**20, 2**21, 2.0, True, True, error_pages=pages)
+    assert snapshot.routes == (route,)
     assert snapshot.trusted_proxies == ("192.0.2.1/32", "fd00::/8")
     assert snapshot.access_log == AccessLog("combined", "/var/log/x", 0.5)
     (service,) = snapshot.services

@@ -84,7 +84,11 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "file": st.sampled_from(["/a", "b", "no", "${X}", "1.10"]),
     "log_file": st.sampled_from(["-", "/a"]),
 }
+ERROR_PAGES = st.dictionaries(st.sampled_from(["404", "503", "4xx"]), st.just("/a"), max_size=2)
 SPECIAL: dict[str, st.SearchStrategy[Any]] = {
+    "Config.error_pages": ERROR_PAGES,
+    "Route.error_pages": ERROR_PAGES,
+    "Service.error_pages": ERROR_PAGES,
     "Rollout.steps": st.sampled_from([[100], [1, 100], [5, 25, 50, 100]]),
     "Fault.abort": st.sampled_from([400, 503, 599]),
     "Fault.delay": st.sampled_from([0.5, 2.0]),

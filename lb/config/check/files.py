@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path as FilePath
 
 from lb.config.certificate_sources import list_directory
-from lb.config.check import acme, certificates, step_files, tls_policies
+from lb.config.check import acme, certificates, error_pages, step_files, tls_policies
 from lb.config.check.consistency import Finding
 from lb.config.model.checks import ClientTls
 from lb.config.model.config import Config
@@ -32,6 +32,7 @@ def errors(config: Config, served: Collection[tuple[str, str]] = ()) -> Iterator
         yield from _pair(("admin", "tls"), config.admin.tls.cert_file, config.admin.tls.key_file)
     yield from _tokens(config)
     yield from step_files.errors(config)
+    yield from error_pages.errors(config)
     for name, service in config.services.items():
         place: Path = ("services", name)
         if service.tls is not None:

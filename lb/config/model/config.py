@@ -21,6 +21,7 @@ from lb.config.model.fields import (
     LogPath,
     Name,
     Network,
+    PageStatus,
     Percent,
     Period,
     Size,
@@ -144,6 +145,10 @@ class Config(Section):
     """Networks of proxies in front. Clients from these networks may keep their X-Forwarded-For, -Proto, -Host,
     Forwarded and X-Request-Id; from every other client they are replaced. X-Real-IP and other such fields pass from
     them alone."""
+    error_pages: dict[PageStatus, FilePath] | None = None
+    """HTML pages for lb's own answers (404, 429, 503, …), by status or class: `{404: lost.html, 5xx: error.html}`. With
+    it, also as `{}`, clients that ask for HTML get the page, or a short one of lb's, and all others a problem document
+    in JSON (RFC 9457). Left out: plain text. Answers of targets stay as they are."""
     access_log: Annotated[
         AccessLog,
         BeforeValidator(access_log_from_text, json_schema_input_type=Literal["json", "combined", "off"] | AccessLog),

@@ -176,4 +176,6 @@ ServicePort = Annotated[Text, AfterValidator(validators.service_port)]
 FunctionName = Annotated[Word, AfterValidator(validators.function_name)]
 FilePath = Annotated[Word, AfterValidator(validators.file)]
 LogPath = Annotated[Word, AfterValidator(validators.log_file)]
+#: `503`, or `5xx` for a whole class.
+PageStatus = Annotated[Text, AfterValidator(validators.page_status)]
 Argument = Annotated[Text, AfterValidator(validators.not_empty)]

@@ -13,9 +13,11 @@ from lb.config.model.fields import (
     ConditionValue,
     CookieName,
     Duration,
+    FilePath,
     Flag,
     HeaderName,
     Name,
+    PageStatus,
     ParameterName,
     Reference,
     RequestMethod,
@@ -101,6 +103,9 @@ class Route(Section):
     else it is cut. 0: no limit."""
     timeout: Duration = 0.0
     """Longest time for the whole request, instead of the service's `timeouts.total`; `0s`: that one counts."""
+    error_pages: dict[PageStatus, FilePath] | None = None
+    """HTML pages for lb's own answers, by status or class: `{503: sorry.html, 5xx: error.html}`. What is missing here,
+    the service's and the file's `error_pages` have."""
     grpc_web: Flag = False
     """Take calls of gRPC-Web (`application/grpc-web`, and `-text`), which browsers make, as calls of gRPC."""
     client_certificate: Flag = False

@@ -12,11 +12,13 @@ from lb.config.model.discovery import Discover
 from lb.config.model.fields import (
     Bounds,
     Duration,
+    FilePath,
     Flag,
     HashKey,
     HeaderValue,
     Name,
     Number,
+    PageStatus,
     Percent,
     Period,
     Reference,
@@ -296,6 +298,8 @@ class Service(Section):
     (RFC 9110). `pass`: both always. `drop`: neither, as nginx does, and targets are not told of such clients."""
     retry_after: Annotated[Whole, Bounds(0, 3600)] = 1
     """Seconds in the `Retry-After` of a 503."""
+    error_pages: dict[PageStatus, FilePath] | None = None
+    """HTML pages for lb's own answers to this service's requests; a route's `error_pages` come first."""
     sticky: Sticky = Field(default_factory=Sticky.defaults)
     """How a client stays on one version during a release."""
     affinity: Affinity | None = None

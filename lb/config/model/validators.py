@@ -281,6 +281,13 @@ def file(value: str, info: ValidationInfo) -> str:
     return posixpath.normpath(f"{base}/{value}" if base and not value.startswith("/") else value)
 
 
+def page_status(value: str) -> str:
+    """A status of errors, or a class of them."""
+    if re.fullmatch(r"[45](?:[0-9]{2}|xx)", value) is None:
+        refuse(f"{value!r} is no status of an error", "400 to 599, or 4xx or 5xx")
+    return value
+
+
 def log_file(value: str, info: ValidationInfo) -> str:
     return value if value == "-" else file(value, info)
 

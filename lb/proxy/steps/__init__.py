@@ -94,7 +94,7 @@ def steps_of(
     """
     first: tuple[Step, ...] = (GrpcWeb(),) if route.grpc_web else ()
     if route.maintenance is not None:
-        first += (MaintenanceStep(route.maintenance),)
+        first += (MaintenanceStep(route.maintenance, _has_page_of_its_own(route, service)),)
     first += (ClientCertificate(),) if route.client_certificate else ()
     first += (BodyLimit(route.max_body),) if route.max_body else ()
     deadline: tuple[Step, ...] = (GrpcDeadline(),) if route.grpc_web else ()  # the step before may have made one
@@ -111,6 +111,14 @@ def steps_of(
     if route.answer is not None:
         last += (FixedAnswer(route.answer),)
     return (*first, *deadline, *last), (*first, GrpcDeadline(), MaxForwards(), WebSocketHandshake(), *last)
+
+
+def _has_page_of_its_own(route: Route, service: LiveService) -> bool:
+    """Whether the route's error pages have one for a service that cannot serve."""
+    for level in (route.error_pages, service.rules.error_pages, service.live.error_pages):
+        if level is not None and level.find(503) is not None:
+            return True
+    return False
 
 
 def _step(rule: StepRule, route: str, context: Context) -> Step:
