@@ -103,7 +103,9 @@ def told(made: Trial, ink: Ink) -> list[str]:
 
 def _others(others: list[Passed]) -> list[str]:
     """The nearest ones, in the order of the file: with the fewest reasons."""
-    near = sorted(sorted(others, key=lambda each: len(each.reasons))[:SHOWN], key=lambda each: each.index)
+    from lb.supervisor.route_trial import nearest
+
+    near = nearest(others, SHOWN)
     rows = [(f"{each.title} (routes[{each.index}])", "; ".join(each.reasons)) for each in near]
     lines = [part for line in columns(rows, "<<") for part in wrapped(f"  {line}", "    ")]
     if len(others) > len(near):

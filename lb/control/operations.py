@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         UpgradeResult,
         WeightRequest,
     )
+    from lb.control.trial_models import Trial, TrialRequest
 
 
 class InvalidFile(Refused):
@@ -123,6 +124,9 @@ class Operations(Protocol):
 
     def runs(self, since: float, subject: str) -> list[RunView]:
         """The probes of what `subject` names (empty: everything) since then, folded into runs, oldest first."""
+
+    async def try_request(self, wanted: TrialRequest) -> Trial:
+        """What would become of a request, without any traffic."""
 
     def certificates(self) -> list[NameView]:
         """What each name of a listener's certificates gets."""

@@ -288,6 +288,7 @@ class Supervisor:
         from lb.supervisor.explanations import Explanations
         from lb.supervisor.metrics import Metrics
         from lb.supervisor.operations import LiveOperations
+        from lb.supervisor.route_trials import RouteTrials
 
         certificate_views = CertificateViews(self.state, self.certificates, self.issuing)
         return LiveOperations(
@@ -335,6 +336,7 @@ class Supervisor:
             ),
             certificate_views,
             self.discoveries,
+            RouteTrials(self.state, self.desired),
             self.upgrade,
         )
 

@@ -40,6 +40,7 @@ from lb.control.models import (
 )
 from lb.control.operations import Base, InvalidFile, Previewed, Reloaded, Validated
 from lb.control.probe_history import ProbeHistory
+from lb.control.trial_models import Trial, TrialRequest
 from lb.core.consequences import Consequence
 from lb.core.digest import digest
 from lb.core.refusals import Obstacle, Refusal, Refused
@@ -57,6 +58,7 @@ from lb.supervisor.metrics import Metrics
 from lb.supervisor.reloads import CutsOff, Edited, NotNow, OtherText, Reloads
 from lb.supervisor.rollouts import Rollouts
 from lb.supervisor.rotations import Rotations
+from lb.supervisor.route_trials import RouteTrials
 from lb.supervisor.sockets import CannotListen
 from lb.supervisor.state import State
 from lb.supervisor.totals import Counters, Totals
@@ -91,6 +93,7 @@ class LiveOperations:
         metrics: Metrics,
         certificates: CertificateViews,
         discoveries: Discoveries,
+        route_trials: RouteTrials,
         upgrade: Callable[[str, float], Awaitable[int]],
     ) -> None:
         self._state = state
@@ -111,6 +114,7 @@ class LiveOperations:
         self._metrics = metrics
         self._certificates = certificates
         self._discoveries = discoveries
+        self._route_trials = route_trials
         self._upgrade = upgrade
 
     @property
@@ -161,6 +165,9 @@ class LiveOperations:
             service.name: {pool.name: [target.id for target in pool.targets] for pool in service.pools}
             for service in self._state.world.snapshot.services
         }
+
+    async def try_request(self, wanted: TrialRequest) -> Trial:
+        return await self._route_trials.tried(wanted)
 
     async def status(self) -> Status:
         return self._views.status(await self._sums())

@@ -7,8 +7,10 @@ the bytes down stands in for the target. So the answer cannot differ from what l
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,6 +43,9 @@ _URL = re.compile(r"(?:(https?)://([^/?#]+))?([/?][^#]*)?")
 #: The fragment of the id that a request is shown with.
 REQUEST_ID = b"00000000-000000000"
 
+
+#: (pool, parts of 100) of a service.
+Shares = tuple[tuple[str, int], ...]
 
 #: Seconds that a step may take to decide.
 LONGEST = 20.0
@@ -140,13 +145,20 @@ class _Connector(Connector):
         self.asked.append(lane)
 
 
-def trial(world: World, request: Request) -> Trial:
-    """Try a request. Raises `BadTrial` for one that no client could send."""
+def trial(world: World, request: Request, shares: Mapping[str, Shares] | None = None) -> Trial:
+    """Try a request. Raises `BadTrial` for one that no client could send.
+
+    `shares` are the parts of the pools, by service; without them the active pool of the file has all.
+    """
+    try:
+        ipaddress.ip_address(request.client if request.client != "unix" else "::")
+    except ValueError:
+        raise BadTrial(f"{request.client!r} is no address of a client") from None
     loop = asyncio.new_event_loop()
     try:
         plane = DataPlane(worker=0, loop=loop, alarm=lambda alarm: None, seed=1, connector=_Connector)
         try:
-            plane.apply(_snapshot(world))
+            plane.apply(_snapshot(world, shares or {}))
             return _tried(plane, world, request)
         finally:
             plane.close()
@@ -154,7 +166,12 @@ def trial(world: World, request: Request) -> Trial:
         loop.close()
 
 
-def _snapshot(world: World) -> Snapshot:
+def nearest(others: list[Passed], most: int) -> list[Passed]:
+    """The routes with the fewest reasons, in the order of the file."""
+    return sorted(sorted(others, key=lambda each: len(each.reasons))[:most], key=lambda each: each.index)
+
+
+def _snapshot(world: World, shares: Mapping[str, Shares]) -> Snapshot:
     """The file's routes and services; each target is one of HTTP/1 without TLS, so that its bytes can be read."""
     made = world.snapshot
     services = tuple(
@@ -172,7 +189,7 @@ def _snapshot(world: World) -> Snapshot:
         Rotation(
             service.name,
             1,
-            ((actives[service.name], 100),),
+            shares.get(service.name) or ((actives[service.name], 100),),
             tuple(
                 (pool.name, tuple((each.id, float(each.weight)) for each in pool.targets if each.weight))
                 for pool in service.pools

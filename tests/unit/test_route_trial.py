@@ -102,6 +102,12 @@ def test_no_request_at_all(url: str, field: str) -> None:
         tried("GET", url, field)
 
 
+@pytest.mark.parametrize("client", ["", "somebody", "1.2.3.4.5", "10.0.0.0/8"])
+def test_no_client_at_all(client: str) -> None:
+    with pytest.raises(BadTrial, match="is no address of a client"):
+        trial(resolve(load_text(FILE), 0), Request("GET", "http://a.org/", client=client))
+
+
 def test_the_command(tmp_path: Path) -> None:
     file = tmp_path / "b.yaml"
     file.write_text(FILE)

@@ -24,6 +24,7 @@ from lb.control.api import (
     process_api,
     read_api,
     streams,
+    trial_api,
 )
 from lb.control.api.endpoint import LOOKING, NO_ROLE, TEXT, Answer, Endpoint
 from lb.control.api.guard import HEALTH, KNOWN, guard
@@ -112,6 +113,7 @@ async def problem_kind(request: web.Request) -> web.Response:
 ENDPOINTS: tuple[Endpoint, ...] = (
     *read_api.ENDPOINTS,
     *certificate_api.ENDPOINTS,
+    *trial_api.ENDPOINTS,
     *action_api.ENDPOINTS,
     *process_api.ENDPOINTS,
     *draft_api.ENDPOINTS,

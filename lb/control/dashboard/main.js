@@ -10,6 +10,7 @@ import { History } from "./history.js";
 import { ServicesView, TotalsView } from "./services.js";
 import { announce, connected } from "./shell.js";
 import { Events, TimelineView } from "./timeline.js";
+import { TrialView } from "./trial.js";
 import { clock, count, many } from "./words.js";
 
 const EVERY = 2000; // milliseconds between two looks
@@ -37,6 +38,7 @@ class Page {
     this.totals = new TotalsView();
     this.services = new ServicesView(this);
     this.certificates = new CertificatesView();
+    this.trial = new TrialView();
     this.warnings = make("div", { class: "warnings" });
     this.filter = make("input", {
       id: "filter", type: "search", placeholder: "service, pool, target, state or reason", autocomplete: "off", spellcheck: "false",
@@ -60,7 +62,7 @@ class Page {
       make("div", { class: "left stack" },
         make("h2", { class: "hidden-text", tabindex: "-1" }, "Overview"), this.warnings, this.totals.node,
         make("search", { class: "row filter" }, make("label", { for: "filter" }, "Filter"), this.filter, this.found, this.ask),
-        this.nothing, this.services.node, this.certificates.node),
+        this.nothing, this.services.node, this.certificates.node, this.trial.node),
       make("aside", { class: "right", "aria-label": "Latest events" }, this.latest.node));
     this.connected = false;
     this.main = document.getElementById("main");
