@@ -23,24 +23,32 @@ def usual(name: bytes) -> bytes:
 class IdentityFields:
     """The fields that one step sets, by their names."""
 
-    __slots__ = ("_fields", "_made", "_new", "_usual")
+    __slots__ = ("_usual",)
 
     def __init__(self, names: Sequence[bytes]) -> None:
         self._usual = frozenset([usual(name) for name in names])
-        # A connection repeats its fields, and its user with them.
-        self._fields: RequestFields | None = None
-        self._new: list[bytes] = []
-        self._made: RequestFields | None = None
 
     def head_with(self, head: RequestHead, new: list[bytes]) -> RequestHead:
         """The head for the target with these whole lines, and with nothing else of these names."""
         fields = head.fields
-        made = self._made
-        if made is None or self._fields is not fields or self._new != new:
+        known = fields.remembered(self)
+        if isinstance(known, Told) and known.new == new:  # a connection repeats its fields, and its user with them
+            made = known.made
+        else:
             names = self._usual
             gone = [line for line in fields.forwarded_lines if usual(line[: line.find(b":")]) in names]
             made = fields.with_changes(new, gone) if new or gone else fields
-            self._fields, self._new, self._made = fields, new, made
+            fields.remember(self, Told(new, made))
         if made is fields:
             return head
         return RequestHead(head.method, head.target, head.path, head.minor, head.host, made)
+
+
+class Told:
+    """What a target is told: these lines, in these fields."""
+
+    __slots__ = ("made", "new")
+
+    def __init__(self, new: list[bytes], made: RequestFields) -> None:
+        self.new = new
+        self.made = made

@@ -48,6 +48,7 @@ class RequestFields:
         "length",
         "log_fragment",
         "max_forwards",
+        "memo",
         "request_id",
         "special",
         "te_trailers",
@@ -81,6 +82,18 @@ class RequestFields:
         self.cached_lines: bytes = b""  # all bytes between Host and the request id: `serialize.request_lines`
         self.forwarding_lines: bytes = b""  # their end, which depends on the connection and Host alone
         self.log_fragment = b""  # the part of an access log line that depends on the fields; made when first logged
+        #: What steps have made of these fields, by step: a connection repeats its fields, and they are read once.
+        self.memo: dict[object, object] | None = None
+
+    def remembered(self, step: object) -> object:
+        """What the step has made of these fields before; None: nothing."""
+        return None if self.memo is None else self.memo.get(step)
+
+    def remember(self, step: object, made: object) -> None:
+        """Keep what the step has made of these fields, for as long as the connection repeats them."""
+        if self.memo is None:
+            self.memo = {}
+        self.memo[step] = made
 
     def value(self, name: bytes) -> bytes:
         """The first forwarded field called `name` (lower case), or b""."""

@@ -34,6 +34,8 @@ VARIABLES: Final = (
     "tls.cipher",
     "tls.server_name",
 )
+#: Variables that stand for something else in each request, though it has the same fields on the same connection.
+OF_ONE_REQUEST: Final = frozenset(("host", "method", "path", "query", "request_id"))
 _PART: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 

@@ -32,6 +32,16 @@ _NO_KEYS: Final = Reply(503, "auth_unavailable", "the keys that would verify the
 _CHALLENGE: Final = b'WWW-Authenticate: Bearer error="invalid_token"\r\n'
 
 
+class Passed:
+    """A token that has passed."""
+
+    __slots__ = ("lines", "until")
+
+    def __init__(self, lines: list[bytes], until: float) -> None:
+        self.lines = lines  # for the target, whole
+        self.until = until  # Unix time
+
+
 class JwtStep(Step):
     """One set of keys. None: it has not come yet. `source`: where it comes from."""
 
@@ -42,9 +52,6 @@ class JwtStep(Step):
         "_header",
         "_kept",
         "_keys",
-        "_last",
-        "_last_lines",
-        "_last_until",
         "_rule",
         "_source",
     )
@@ -57,11 +64,7 @@ class JwtStep(Step):
         self._header = rule.header.lower().encode()
         self._bearer = self._header == b"authorization"
         self._fields = IdentityFields([self._header, *[field.encode() for field, _ in rule.claims]])
-        self._kept: dict[bytes, tuple[list[bytes], float]] = {}  # by hash: (lines for the target, until when)
-        # A connection repeats its fields, and its token with them.
-        self._last: RequestFields | None = None
-        self._last_lines: list[bytes] = []
-        self._last_until = 0.0
+        self._kept: dict[bytes, Passed] = {}  # by hash
 
     def name(self) -> str:
         return "jwt"
@@ -69,16 +72,19 @@ class JwtStep(Step):
     def before(self, exchange: Exchange) -> Reply | None:
         fields = exchange.received.fields
         now = time.time()
-        if self._last is not fields or now >= self._last_until:
-            reply = self._look(fields, now)
-            if reply is not None:
-                return reply
-        exchange.head = self._fields.head_with(exchange.head, self._last_lines)
+        known = fields.remembered(self)  # a connection repeats its fields, and its token with them
+        if not isinstance(known, Passed) or now >= known.until:
+            found = self._look(fields, now)
+            if not isinstance(found, Passed):
+                return found
+            known = found
+            fields.remember(self, known)
+        exchange.head = self._fields.head_with(exchange.head, known.lines)
         exchange.omits_trailers = True
         return None
 
-    def _look(self, fields: RequestFields, now: float) -> Reply | None:
-        """Find the token, and make its lines the last ones."""
+    def _look(self, fields: RequestFields, now: float) -> Passed | Reply:
+        """Find the token: what it lets pass, or why it does not."""
         try:
             sent = only_value(fields, self._header)
         except Several:
@@ -88,7 +94,7 @@ class JwtStep(Step):
             return _NONE
         key = hashlib.blake2b(token, digest_size=32).digest()
         kept = self._kept.get(key)
-        if kept is None or now >= kept[1]:
+        if kept is None or now >= kept.until:
             if self._keys is None:
                 return _NO_KEYS
             try:
@@ -102,15 +108,14 @@ class JwtStep(Step):
             if len(self._kept) >= MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = kept
-        self._last, (self._last_lines, self._last_until) = fields, kept
-        return None
+        return kept
 
-    def _verified(self, token: bytes, keys: KeySet, sent: bytes, now: float) -> tuple[list[bytes], float]:
+    def _verified(self, token: bytes, keys: KeySet, sent: bytes, now: float) -> Passed:
         rule = self._rule
         claims = read_claims(payload_of(token, keys, rule.algorithms))
         until = min(check_claims(claims, rule, now), now + LONGEST)
         own = [] if rule.remove_token else [rule.header.encode() + b": " + sent + b"\r\n"]
-        return own + told_lines(claims, rule.claims), until
+        return Passed(own + told_lines(claims, rule.claims), until)
 
 
 def _refusal(error: BadToken) -> Reply:

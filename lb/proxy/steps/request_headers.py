@@ -16,14 +16,12 @@ if TYPE_CHECKING:
 
 
 class RequestHeaders(Step):
-    """Clients repeat their header blocks: where no variable is used, the last result is at hand."""
+    """Connections repeat their header blocks: where no variable stands for something else, the result is at hand."""
 
-    __slots__ = ("_changes", "_from", "_made")
+    __slots__ = ("_changes",)
 
     def __init__(self, changes: FieldChanges) -> None:
         self._changes = changes
-        self._from: RequestFields | None = None
-        self._made: RequestFields | None = None
 
     def name(self) -> str:
         return "request_headers"
@@ -31,14 +29,14 @@ class RequestHeaders(Step):
     def before(self, exchange: Exchange) -> Reply | None:
         head = exchange.head
         fields = head.fields
-        made = self._made
-        if made is None or self._from is not fields:
+        made = fields.remembered(self)
+        if not isinstance(made, RequestFields):
             try:
                 _, new, gone = self._changes.apply(fields.forwarded_lines, RequestValues(exchange))
             except BadValue as error:
                 return Reply(400, "bad_value", f"{error} of this request has a control character")
             made = fields.with_changes(new, gone)
-            if self._changes.static:
-                self._from, self._made = fields, made
+            if self._changes.steady:
+                fields.remember(self, made)
         exchange.head = RequestHead(head.method, head.target, head.path, head.minor, head.host, made)
         return None
