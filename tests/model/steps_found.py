@@ -87,6 +87,29 @@ async def step_found_fewer(world: World, dice: random.Random) -> str:
     return f"{service.name}/{pool}: {gone} of {names}"
 
 
+@rule(2, "found")
+async def step_found_ill(world: World, dice: random.Random) -> str:
+    """Targets are new that do not pass, while requests come in all the time."""
+    chosen = any_source(world, dice)
+    if chosen is None:
+        return "no source"
+    service, pool, source = chosen
+    added = await name_more(world, source, dice.choice((1, 2, 3)), dice)
+    for address in added:
+        for backend in world.backends_of(address):
+            backend.ready = dice.choice(("hang", "hang", "fail"))
+    source.publish(dice)
+    for _ in range(30 if source.is_file else 8):
+        for _ in range(2):
+            await world.ask(service.name, world.wish(service.name, method="GET"))
+        await asyncio.sleep(0.06)
+    for address in added:
+        if dice.random() < 0.5:
+            for backend in world.backends_of(address):
+                backend.ready = "pass"
+    return f"{service.name}/{pool}: {added}"
+
+
 @rule(3, "found")
 async def step_found_replaced(world: World, dice: random.Random) -> str:
     """Other targets instead, all at once or one by one; the old ones may have ended."""
