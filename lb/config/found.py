@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path as FilePath
 
@@ -49,7 +49,7 @@ def with_found(world: World, place: Place, found: Iterable[tuple[Found, int]], m
     taken = {each.target.id for each in own}
     known = made if made is not None else {}
     more: list[Endpoint] = []
-    alike: dict[tuple[bool, bool], Endpoint] = {}  # an example of those without settings of their own, by protocol
+    alike: Alike = {}
     for each, weight in found:
         key = place, each, weight
         one = known.get(key)
@@ -60,9 +60,30 @@ def with_found(world: World, place: Place, found: Iterable[tuple[Found, int]], m
     return world.with_endpoints(service, pool, (*own, *more))
 
 
-def _endpoint(
-    world: World, service: str, pool: str, found: Found, weight: int, alike: dict[tuple[bool, bool], Endpoint]
-) -> Endpoint:
+@dataclass(frozen=True, slots=True)
+class FoundChange:
+    """Another answer of one source: what differs by it in a world where all else stays."""
+
+    place: Place
+    ids: tuple[str, ...]  # of all targets that the pool has then, in their order
+    changed: tuple[Endpoint, ...]  # new, or with another weight
+    removed: tuple[str, ...]  # ids
+
+    def apply(self, world: World) -> World:
+        """The world with this change."""
+        return world.with_changed(*self.place, self.ids, self.changed, self.removed)
+
+
+#: An endpoint without settings of its own, by whether it has TLS and HTTP/2: thousands share one value of their checks.
+Alike = dict[tuple[bool, bool], Endpoint]
+
+
+def found_endpoint(world: World, place: Place, found: Found, weight: int, alike: Alike) -> Endpoint:
+    """One found endpoint of a pool; `alike` has examples of that pool, or gets one."""
+    return _endpoint(world, *place, found, weight, alike)
+
+
+def _endpoint(world: World, service: str, pool: str, found: Found, weight: int, alike: Alike) -> Endpoint:
     address = parse_target(found.url)
     example = None if found.settings else alike.get((address.tls, address.http2))
     if example is not None:  # thousands share one value of their checks

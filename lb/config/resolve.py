@@ -122,6 +122,36 @@ class World:
             detections=_detections(services, checks, self.found_checks),
         )
 
+    def pool(self, service: str, pool: str) -> Pool:
+        """Raises KeyError when there is no such pool."""
+        found = [one for each in self.snapshot.services if each.name == service for one in each.pools]
+        return {each.name: each for each in found}[pool]
+
+    def with_changed(
+        self, service: str, pool: str, ids: Iterable[str], changed: Iterable[Endpoint], removed: Iterable[str]
+    ) -> World:
+        """As `with_endpoints`, where most endpoints stay. `ids`: of all endpoints of the pool, in their order.
+
+        The detection times stay as well: the changed endpoints are checked as ones that are yet to be found.
+        """
+        checks, targets = dict(self.checks), dict(self.targets)
+        for id in removed:
+            del checks[id], targets[id]
+        for each in changed:
+            checks[each.target.id], targets[each.target.id] = each.checks, each.target
+        made = Pool(pool, tuple(map(targets.__getitem__, ids)))
+        services = tuple(
+            replace(known, pools=tuple(made if each.name == pool else each for each in known.pools))
+            if known.name == service
+            else known
+            for known in self.snapshot.services
+        )
+        return replace(self, snapshot=replace(self.snapshot, services=services), checks=checks, targets=targets)
+
+    def rules_of(self, id: str) -> Rules:
+        """The rules of one target's health."""
+        return rules_of(self.rules[self.targets[id].service], self.checks[id].readiness)
+
     def target_rules(self) -> dict[str, Rules]:
         """The rules of each target's health, by its id."""
         return {

@@ -97,6 +97,12 @@ class ProbeHistory:
             for run in self._folder.end(target):
                 self._end(run)
 
+    def drop(self, targets: Iterable[str]) -> None:
+        """The runs of these targets have ended; what they were is kept."""
+        for target in targets:
+            for run in self._folder.end(target):
+                self._end(run)
+
     def of(self, target: str) -> list[Run]:
         """The runs of one target, oldest first; open runs are the last."""
         return [*self._past.get(target, ()), *self._folder.open_of(target)]

@@ -15,7 +15,7 @@ target that is missing from it goes at once, unless too much goes at once:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 #: Seconds over which removals are added up, so that a set that shrinks in steps is noticed as well.
@@ -75,22 +75,24 @@ Passes = Callable[[Found], bool | None]
 
 def restored(found: Iterable[Found]) -> Members:
     """The members that were stored before a restart."""
-    return Members(_distinct(found))
+    return Members(tuple(_distinct(found, {}).values()))
 
 
 def proposed(members: Members, answer: Answer, guard: float, passes: Passes, now: float) -> Members:
     """The members after an answer. `guard`: the share of members that may go at one time."""
-    kept = [each for each in members.named if each.part in answer.unanswered]
-    named = _distinct((*answer.found, *kept))
-    addresses = {each.address for each in named}
-    gone = [each for each in members.named if each.address not in addresses]
+    before = {each.address: each for each in members.named}
+    parts = answer.unanswered
+    kept = [each for each in members.named if each.part in parts] if parts else []
+    now_named = _distinct((*answer.found, *kept), before)
+    named, addresses = tuple(now_named.values()), now_named.keys()
+    gone = [before[address] for address in before if address not in addresses] if before.keys() - addresses else []
     held = [each for each in members.held if each.found.address not in addresses]
     good = sum(1 for each in members.all if passes(each) is not False)
     if good >= members.most or now - members.counted_at > WINDOW:
         after = Members(named, tuple(held), good, now)
     else:
         after = replace(members, named=named, held=tuple(held))
-    if gone and _left(after, passes, members) < enough(after.most, guard):
+    if gone and not _are_left(after, enough(after.most, guard), passes, before):
         after = replace(after, held=(*held, *(Held(each, now) for each in gone)))
     return reviewed(after, guard, passes)
 
@@ -100,16 +102,20 @@ def reviewed(members: Members, guard: float, passes: Passes) -> Members:
     if not members.held:
         return members
     stay = tuple(each for each in members.held if passes(each.found) is not False)
-    if stay and _left(members, passes) >= enough(members.most, guard):
+    if stay and _are_left(members, enough(members.most, guard), passes):
         stay = ()
     return members if len(stay) == len(members.held) else replace(members, held=stay)
 
 
-def _left(members: Members, passes: Passes, before: Members | None = None) -> int:
-    """Named members that pass. A member that was named `before` and was not checked yet counts as well."""
-    known = {each.address for each in before.named} if before is not None else frozenset[str]()
-    found = ((passes(each), each.address) for each in members.named)
-    return sum(1 for good, address in found if good or (good is None and address in known))
+def _are_left(members: Members, needed: int, passes: Passes, before: Container[str] = ()) -> bool:
+    """Whether so many named members pass. One whose address was named `before` counts as well until it is checked."""
+    for each in members.named if needed > 0 else ():
+        good = passes(each)
+        if good or (good is None and each.address in before):
+            needed -= 1
+            if not needed:
+                break
+    return needed <= 0
 
 
 def confirmed(members: Members) -> Members:
@@ -130,8 +136,10 @@ def levels(members: Members) -> tuple[int, ...]:
 def serving(members: Members, passes: Passes) -> int:
     """The priority whose members get requests: the lowest one of which a member passes, else the lowest one."""
     known = levels(members)
+    if len(known) < 2:
+        return known[0] if known else 0
     able = {each.priority for each in members.all if each.weight and passes(each)}
-    return min(able, default=known[0] if known else 0)
+    return min(able, default=known[0])
 
 
 def weighed(members: Members, level: int) -> list[tuple[Found, int]]:
@@ -139,11 +147,16 @@ def weighed(members: Members, level: int) -> list[tuple[Found, int]]:
     return [(each, each.weight if each.priority == level else 0) for each in members.all]
 
 
-def _distinct(found: Iterable[Found]) -> tuple[Found, ...]:
-    by_address: dict[str, Found] = {}
+def _distinct(found: Iterable[Found], before: Mapping[str, Found]) -> dict[str, Found]:
+    """The endpoints in order of their addresses. One that is as it was `before` is the same object."""
+    first: dict[str, Found] = {}
     for each in found:
-        by_address.setdefault(each.address, each)
-    return tuple(by_address[address] for address in sorted(by_address)[:MOST])
+        first.setdefault(each.address, each)
+    chosen: dict[str, Found] = {}
+    for address in sorted(first)[:MOST]:
+        each, known = first[address], before.get(address)
+        chosen[address] = known if known is not None and (known is each or known == each) else each
+    return chosen
 
 
 class Debounce:

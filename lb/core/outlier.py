@@ -228,6 +228,13 @@ class Ejector:
             for target in [target for target in records if target not in kept]:
                 del records[target]
 
+    def drop(self, targets: Iterable[str]) -> None:
+        """Drop the records of these targets."""
+        for target in targets:
+            self._away.discard(target)
+            for records in (self._windows, self._heard, self._probation, self._causes):
+                records.pop(target, None)
+
     def sweep(self, states: Mapping[str, str], now: float) -> list[Suspect]:
         """The targets to eject. `states` says of each target of the pool: `in` if it can serve, `ejected`, `idle` if it
         is ready but has weight 0, or else `out`. An idle target replaces no other one, and is no part of the share."""

@@ -90,8 +90,9 @@ def resolve(
     weights: list[tuple[str, tuple[tuple[str, float], ...]]] = []
     draining: list[str] = []
     for pool in service.pools:
-        weights.append((pool.name, _members(pool, healths, overrides, rules, now)))
-        draining.extend(target.id for target in pool.targets if _leaving(target, healths, overrides))
+        members, leaving = _members(pool, healths, overrides, rules, now)
+        weights.append((pool.name, members))
+        draining.extend(leaving)
     shares = desired.shares or ((desired.active, 100),)
     return Rotation(
         service=service.name,
@@ -109,6 +110,8 @@ def in_panic(pool: Pool, healths: Mapping[str, Health], overrides: Mapping[str, 
     """Whether fewer than the threshold of the pool's targets are in rotation. Draining ones are not counted at all."""
     if pool.replaced and not in_panic(without_replaced(pool), healths, overrides, panic):
         return False
+    if not panic.threshold:  # the usual case, without a look at each target
+        return not any(can_serve(target, healths, overrides) for target in pool.targets)
     counted = list(_counted(pool, healths, overrides))
     ready = sum(1 for target in counted if can_serve(target, healths, overrides))
     return not ready or ready / len(counted) < panic.threshold
@@ -259,6 +262,8 @@ def next_change(healths: Mapping[str, Health], service: Service, rules: ServiceR
     HAProxy's pace: a twentieth of the window, and at least a second, or the rest of it.
     """
     window = rules.slow_start.window
+    if window <= 0:
+        return None
     ends = [
         health.warm_at - now
         for pool in service.pools
@@ -283,25 +288,35 @@ def _members(
     overrides: Mapping[str, TargetDesired],
     rules: ServiceRules,
     now: float,
-) -> tuple[tuple[str, float], ...]:
+) -> tuple[tuple[tuple[str, float], ...], list[str]]:
+    """The targets of a pool that get requests, with their weights, and the targets that are leaving.
+
+    It looks at each of what may be ten thousand targets, so it calls nothing for one that is plainly in rotation."""
     panic = in_panic(pool, healths, overrides, rules.panic)
-    if panic and rules.panic.choice != "spread":
-        return ()
+    serves = not panic or rules.panic.choice == "spread"
     members: list[tuple[str, float]] = []
+    leaving: list[str] = []
     for target in pool.targets:
-        health = healths.get(target.id)
-        if health is None or _leaving(target, healths, overrides):
+        id = target.id
+        health, override = healths.get(id), overrides.get(id)
+        if (override is not None and override.draining) or (
+            health is not None and (health.admin != "normal" or health.asks_drain)
+        ):
+            leaving.append(id)
             continue
-        if in_rotation(health):
-            share = max(LEAST_SHARE, ramp(health, now, rules.slow_start)) * health.weight * health.relief
+        if health is None or not serves:
+            continue
+        if health.probe == "ready" and not health.ejected_until:
+            share = 1.0 if now >= health.warm_at else max(LEAST_SHARE, ramp(health, now, rules.slow_start))
+            share *= health.weight * health.relief
         elif panic and health.ever_ready:
             share = 1.0 if health.weight else 0.0  # it asked for nothing before it failed
         else:
             continue
-        weight = _base_weight(target, overrides) * share
+        weight = (target.weight if override is None else _base_weight(target, overrides)) * share
         if weight > 0:
-            members.append((target.id, weight))
-    return tuple(members)
+            members.append((id, weight))
+    return tuple(members), leaving
 
 
 def _base_weight(target: Target, overrides: Mapping[str, TargetDesired]) -> int:

@@ -221,10 +221,7 @@ class Monitor:
         for target_id in [old for old in self._targets if old not in targets]:
             self._forget(target_id)
         for target_id, target in targets.items():
-            self._apply_rules(target_id, rules[target_id])
-            self._targets[target_id] = target
-            self._watch_readiness(target, checks[target_id].readiness)
-            self._watch_liveness(target, checks[target_id])
+            self._watch(target, checks[target_id], rules[target_id])
         self._watch_canary(canary)
         self._named = {}
         for target in targets.values():
@@ -240,6 +237,28 @@ class Monitor:
             if not watch.began and watch.under_way is None and not watch.queued:
                 self._set(watch, now + first * PACE)
                 first += 1
+
+    def change(self, changed: Iterable[tuple[Target, Checks, Rules]], removed: Iterable[str]) -> None:
+        """As `update`, where most targets stay: some are new, have other settings, or are gone.
+
+        They have no names to resolve and no contents of TLS files that no other target has."""
+        for target_id in removed:
+            self._forget(target_id)
+        now, first = self._clock(), 0
+        for target, checks, rules in changed:
+            self._watch(target, checks, rules)
+            roles: tuple[Role, ...] = ("readiness", "liveness")
+            for watch in [each for role in roles if (each := self._watches.get((target.id, role))) is not None]:
+                self._common_cause.window = max(self._common_cause.window, watch.spec.interval + watch.spec.timeout)
+                if not watch.began and watch.under_way is None and not watch.queued:
+                    self._set(watch, now + first * PACE)
+                    first += 1
+
+    def _watch(self, target: Target, checks: Checks, rules: Rules) -> None:
+        self._apply_rules(target.id, rules)
+        self._targets[target.id] = target
+        self._watch_readiness(target, checks.readiness)
+        self._watch_liveness(target, checks)
 
     def foresee(
         self, checks: Mapping[str, Checks], targets: Mapping[str, Target], rules: Mapping[str, Rules], renames: Renames

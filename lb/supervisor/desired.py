@@ -8,6 +8,7 @@ since a flush to the disk may take seconds. So a change is asked again once it i
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, TypeVar
@@ -19,6 +20,8 @@ from lb.supervisor.events import Events
 from lb.supervisor.state import State
 
 Decided = TypeVar("Decided")
+#: Seconds within which a value is saved that may be lost.
+SOFTLY = 10.0
 #: Returns the new value, or the same object when nothing is to change, and its decision. May raise.
 Change = Callable[[Desired], tuple[Desired, Decided]]
 
@@ -60,6 +63,7 @@ class DesiredState:
         self._events = events
         self._owned = False  # the store is this process's
         self._saved = True  # the store has `current`
+        self._save_at = 0.0  # monotonic: when it is to have it, at the earliest
         self._turn = asyncio.Lock()
         self._thread = threads(1, "lb-desired")
 
@@ -110,12 +114,22 @@ class DesiredState:
                 conclude()
             return decided
 
+    async def amend_softly(self, change: Change[Decided]) -> Decided:
+        """As `amend`, for what may be lost: the value is in force at once, and saved within `SOFTLY` seconds."""
+        async with self._turn:
+            wanted, decided = change(self.current)
+            if wanted is not self.current:
+                self.current = wanted
+                if self._saved:
+                    self._saved, self._save_at = False, time.monotonic() + SOFTLY
+            return decided
+
     async def retry(self) -> None:
         """Save the present value if the store does not have it: the disk may have room again.
 
         A change that is under way saves by itself, and is not waited for.
         """
-        if self._saved or self._turn.locked():
+        if self._saved or self._turn.locked() or time.monotonic() < self._save_at:
             return
         async with self._turn:
             await self._save(self.current)
@@ -123,6 +137,8 @@ class DesiredState:
     async def settle(self) -> None:
         """Return when the changes under way have ended, and their writing."""
         async with self._turn:
+            if not self._saved and self._save_at:
+                await self._save(self.current)
             await asyncio.get_running_loop().run_in_executor(self._thread, _nothing)
 
     def close(self) -> None:
@@ -157,7 +173,7 @@ class DesiredState:
 
     async def _save(self, desired: Desired) -> bool:
         """Write a value; trouble is told once. Returns whether the store was asked, which takes time."""
-        self._saved = False  # also when this is cancelled: then the store may have either value
+        self._saved, self._save_at = False, 0.0  # also when this is cancelled: then the store may have either value
         if not self._owned or self._state.blocked_by:
             return False
         before = self.trouble

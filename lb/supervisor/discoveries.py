@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from lb.config.found import Made, with_found
+from lb.config.found import Alike, FoundChange, Made, found_endpoint, with_found
 from lb.config.model.config import Config
 from lb.config.model.discovery import Discover
 from lb.config.resolve import World
@@ -49,6 +49,8 @@ FIRST_LOAD = 15.0
 MOST_NAMED = 3
 #: Seconds between two attempts to write the members down.
 WRITE_AGAIN = 5.0
+#: Members of which more than so many a second are not written down.
+WRITTEN_PER_SECOND = 2_000
 
 #: Of each source whose members are in force: which version of them, and the priority that serves.
 InForce = Mapping[Place, tuple[int, int]]
@@ -130,6 +132,8 @@ class Discoveries:
         self._made_of = self._whole = state.file_world
         self._made_with: InForce | None = None
         self._made: Made = {}
+        self._found_in: dict[Place, dict[str, Found]] = {}  # by address, of each source
+        self._alike: dict[Place, Alike] = {}
         self._debounce = Debounce()
         self._wake = asyncio.Event()
         self._begun = False
@@ -162,7 +166,57 @@ class Discoveries:
             if found:
                 whole = with_found(whole, place, found, used)
         self._made_of, self._made_with, self._made, self._whole = file_world, in_force, used, whole
+        self._found_in = {place: {each.address: each for each in known.members.all} for place, known in sources.items()}
+        if not again:
+            self._alike = {}
         return whole, in_force
+
+    def change(self, file_world: World, world: World) -> FoundChange | None:
+        """What differs between the world in force and `world(file_world)`, where that is no more than targets of one
+        source; None: it is more, or nothing."""
+        if file_world is not self._made_of or world is not self._whole or self._made_with is None:
+            return None
+        made = self._made_with
+        news = [each for place, each in self._watched.items() if made.get(place) != (each.version, each.level)]
+        if len(news) != 1 or made.get(news[0].place, (0, None))[1] != news[0].level or len(levels(news[0].members)) > 1:
+            return None
+        watched, place = news[0], news[0].place
+        before, after = self._found_in[place], {each.address: each for each in watched.members.all}
+        gone = before.keys() - after.keys()
+        fresh = [each for address, each in after.items() if (was := before.get(address)) is not each and was != each]
+        start = f"{watched.name}/"
+        own = [target.id for target in file_world.pool(*place).targets]
+        ids = [start + address for address in after]
+        if own:
+            taken = frozenset(own)
+            ids = [*own, *(id for id in ids if id not in taken)]
+            gone = {address for address in gone if start + address not in taken}
+            fresh = [each for each in fresh if start + each.address not in taken]
+        if any(each.settings for each in (*fresh, *(before[address] for address in gone))):
+            return None  # its check may be another one
+        if any(was.settings for each in fresh if (was := before.get(each.address)) is not None):
+            return None
+        alike = self._alike.setdefault(place, {})
+        changed = [found_endpoint(file_world, place, each, each.weight, alike) for each in fresh]
+        return FoundChange(place, tuple(ids), tuple(changed), tuple(start + address for address in sorted(gone)))
+
+    def took(self, change: FoundChange, world: World) -> None:
+        """A change is in force; `world` is the one with it."""
+        watched, place = self._watched[change.place], change.place
+        before, after = self._found_in[place], {each.address: each for each in watched.members.all}
+        start = len(watched.name) + 1
+        for id in change.removed:
+            was = before[id[start:]]
+            self._made.pop((place, was, was.weight), None)
+        for each in change.changed:
+            found, was_here = after[each.target.id[start:]], before.get(each.target.id[start:])
+            if was_here is not None:
+                self._made.pop((place, was_here, was_here.weight), None)
+            self._made[place, found, found.weight] = each
+        assert self._made_with is not None
+        self._made_with = self._in_force = {**self._made_with, place: (watched.version, watched.level)}
+        self._found_in[place], self._whole = after, world
+        self._note_waiting()
 
     def _known(self, config: Config) -> dict[Place, Watched]:
         """The sources of the pools of `config`: a pool's own, or the same source of a pool that has another name there.
@@ -278,10 +332,10 @@ class Discoveries:
             self._wake.set()
 
     def _passes(self, watched: Watched) -> Callable[[Found], bool | None]:
-        name, healths = watched.name, self._healths
+        start, healths = f"{watched.name}/", self._healths
 
         def passes(found: Found) -> bool | None:
-            health = healths.get(f"{name}/{found.address}")
+            health = healths.get(start + found.address)
             if health is None or (health.probe == "starting" and health.checked is None):
                 return None
             return health.probe == "ready"
@@ -326,7 +380,9 @@ class Discoveries:
 
     async def _write(self) -> None:
         versions = {place: each.version for place, each in self._watched.items() if each.up is not None}
-        if versions == self._written or time.monotonic() - self._written_at < (WRITE_AGAIN if self.trouble else 0):
+        count = sum(len(each.members.named) for each in self._watched.values())
+        pause = WRITE_AGAIN if self.trouble else min(WRITE_AGAIN, count / WRITTEN_PER_SECOND) if self._written else 0.0
+        if versions == self._written or time.monotonic() - self._written_at < pause:
             return
         kept = {place: each.members.all for place, each in self._watched.items()}
         self._written_at = time.monotonic()
@@ -399,9 +455,8 @@ def _said(watched: Watched, before: Members, after: Members) -> str:
     """What an answer has changed, for people."""
     old, new = {each.address: each for each in before.all}, {each.address: each for each in after.all}
     held = {each.found.address for each in after.held} - {each.found.address for each in before.held}
-    added = [address for address in new if address not in old]
-    gone = [address for address in old if address not in new]
-    changed = [address for address in new if address in old and new[address] != old[address]]
+    added, gone = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
+    changed = [address for address, each in new.items() if (was := old.get(address, each)) is not each and was != each]
     parts = []
     if added:
         parts.append(f"{_targets(len(added))} found ({_named(added)})")

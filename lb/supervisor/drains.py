@@ -190,6 +190,12 @@ class Drains:
         self._seen_down.intersection_update(targets)
         self._told_safe = {id: since for id, since in self._told_safe.items() if id in targets}
 
+    def drop(self, targets: Iterable[str]) -> None:
+        """Forget these targets."""
+        for id in targets:
+            self._seen_down.discard(id)
+            self._told_safe.pop(id, None)
+
     # --- looking ----------------------------------------------------------------------------------------------------
 
     async def state(self, target: Target) -> DrainState:

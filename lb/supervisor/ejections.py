@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from lb.core.lifecycle import Health, in_rotation
 from lb.core.outlier import Ejector, Suspect
@@ -17,7 +17,7 @@ class Ejections:
 
     def __init__(self) -> None:
         self._ejectors: dict[tuple[str, str], Ejector] = {}
-        self._members: dict[tuple[str, str], list[Target]] = {}
+        self._members: dict[tuple[str, str], dict[str, Target]] = {}
         self._pools: dict[str, tuple[str, str]] = {}  # target id → service and pool
         self._workers: set[tuple[int, int]] = set()  # number and incarnation of the workers that have reported
 
@@ -29,7 +29,7 @@ class Ejections:
         self._pools = {id: (target.service, target.pool) for id, target in targets.items()}
         self._members = {}
         for id, pool in self._pools.items():
-            self._members.setdefault(pool, []).append(targets[id])
+            self._members.setdefault(pool, {})[id] = targets[id]
         self._ejectors = {pool: self._ejectors.get(pool) or Ejector(rules[pool[0]].outlier) for pool in self._members}
         for (service, _), ejector in self._ejectors.items():
             ejector.configure(rules[service].outlier)
@@ -38,6 +38,19 @@ class Ejections:
                 self._ejectors[self._pools[new]].rename(old, new, former[places[old]])
         for ejector in self._ejectors.values():
             ejector.forget(targets)
+
+    def change(
+        self, place: tuple[str, str], changed: Iterable[Target], removed: Collection[str], rules: ServiceRules
+    ) -> None:
+        """Some targets of a pool are new, have other settings, or are gone; all else stays."""
+        members = self._members.setdefault(place, {})
+        if place not in self._ejectors:
+            self._ejectors[place] = Ejector(rules.outlier)
+        for id in removed:
+            del members[id], self._pools[id]
+        for target in changed:
+            members[target.id], self._pools[target.id] = target, place
+        self._ejectors[place].drop(removed)
 
     def report(self, report: Report, now: float) -> None:
         """A worker's newest counters.
@@ -72,7 +85,7 @@ class Ejections:
         """The targets to eject now. `able`: whether a target can serve."""
         for pool, ejector in self._ejectors.items():
             if not ejector.rules.off:
-                states = {target.id: _state(health(target.id), able(target)) for target in self._members[pool]}
+                states = {target.id: _state(health(target.id), able(target)) for target in self._members[pool].values()}
                 yield from ejector.sweep(states, now)
 
 

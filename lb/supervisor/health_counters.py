@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Iterable
+from typing import get_args
 
 from lb.control.histogram import Histogram
+from lb.core.lifecycle import State
 
 
 class HealthCounters:
@@ -26,6 +28,15 @@ class HealthCounters:
         if histogram is None:
             histogram = self.probe_seconds[service, kind] = Histogram()
         histogram.observe(seconds)
+
+    def drop(self, targets: Iterable[str]) -> None:
+        """Drop the counts of these targets."""
+        for id in targets:
+            for state in get_args(State):
+                self.transitions.pop((id, state), None)
+            for kind in ("readiness", "liveness"):
+                for result in ("passed", "failed", "ignored"):
+                    self.probes.pop((id, kind, result), None)
 
     def forget(self, targets: Container[str], services: Container[str]) -> None:
         """Drop the counts of targets and services that the configuration no longer has."""

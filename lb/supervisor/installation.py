@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from socket import socket
 
+from lb.config.found import FoundChange
 from lb.config.model.config import Config
 from lb.config.resolve import World
 from lb.config.tls_values import tls_paths, with_tls
@@ -18,10 +19,11 @@ from lb.core.desired import Desired, under_configuration, under_names, under_rou
 from lb.core.handover import Handover
 from lb.core.lifecycle import Drain
 from lb.core.refusals import Refused
-from lb.core.renames import Place, Renames
+from lb.core.renames import NONE, Place, Renames, split_id
 from lb.core.step_files import step_digests
-from lb.core.targets import Snapshot
+from lb.core.targets import Snapshot, Target
 from lb.health.monitor import Monitor
+from lb.net.resolver import is_name
 from lb.supervisor import logs
 from lb.supervisor.confirming import confirm
 from lb.supervisor.desired import DesiredState
@@ -104,6 +106,8 @@ class Installation:
         self._watch_file = watch_file  # begins or ends the watch on the file
         self._tls_files: dict[str, bytes] = {}  # contents by digest, of the files that workers use
         self._tls_changed: asyncio.TimerHandle | None = None
+        #: Targets, and their addresses as ids have them.
+        self._known_addresses: tuple[Mapping[str, Target], set[str]] = ({}, set())
 
     # --- a configuration --------------------------------------------------------------------------------------------
 
@@ -203,6 +207,79 @@ class Installation:
 
     async def take_found(self) -> None:
         """Put the targets in force that sources name now, and tell the workers."""
+        if not await self._take_change():
+            await self._take_all_found()
+        with contextlib.suppress(Refused):  # it was told, and the worker is replaced
+            await self.confirm()
+
+    async def _take_change(self) -> bool:
+        """Put in force what differs, at a cost that hardly grows with what stays; False: that is not possible."""
+        state = self._state
+
+        def change(current: Desired) -> tuple[Desired, FoundChange | None]:
+            found = self._discoveries.change(state.file_world, state.world)
+            if found is None or not self._stands_alone(found, current):
+                return current, None
+            (service, pool), start = found.place, sum(map(len, found.place)) + 2
+            addresses = tuple(id[start:] for id in found.ids)
+            layout = {**current.layout, service: {**current.layout.get(service, {}), pool: addresses}}
+            return replace(current, layout=layout), found
+
+        found = await self._desired.amend_softly(change)
+        if found is None:
+            return False
+        world = found.apply(state.world)
+        state.world, state.targets, state.renames = world, world.targets, NONE
+        self._known_addresses = state.targets, self._addresses_with(found)
+        self._discoveries.took(found, world)
+        self._handovers.take({}, NONE)
+        changed = [each.target for each in found.changed]
+        self._drains.drop(found.removed)
+        self._ejections.change(found.place, changed, found.removed, world.rules[found.place[0]])
+        self._probe_history.drop(found.removed)
+        self._monitor.change(
+            [(each.target, each.checks, world.rules_of(each.target.id)) for each in found.changed], found.removed
+        )
+        self._rotations.change(found.place, world.pool(*found.place).targets, changed, found.removed)
+        self._workers.retry()
+        self._counters.drop(found.removed)
+        return True
+
+    def _stands_alone(self, found: FoundChange, current: Desired) -> bool:
+        """Whether a change has no part in anything else: an operator's wish, a handover, a renamed or moved target,
+        addresses of names, contents of TLS files."""
+        state = self._state
+        if self._handovers.under_way or not current.targets.keys().isdisjoint(found.removed):
+            return False
+        addresses = self._addresses()
+        present = state.world.pool(*found.place).targets
+        tls = {target.tls for target in present[:1]} | {None}
+        for each in found.changed:
+            target, known = each.target, state.targets.get(each.target.id)
+            if target.id in current.targets or target.tls not in tls or is_name(target.host):
+                return False
+            if known is not None and (known.tls is not None or known.http2 != target.http2):
+                return False
+            if known is None and split_id(target.id)[2] in addresses:
+                return False
+        return True
+
+    def _addresses(self) -> set[str]:
+        """The addresses of all targets, as their ids have them."""
+        of, addresses = self._known_addresses
+        if of is not self._state.targets:
+            addresses = {split_id(id)[2] for id in self._state.targets}
+            self._known_addresses = self._state.targets, addresses
+        return addresses
+
+    def _addresses_with(self, found: FoundChange) -> set[str]:
+        addresses = self._known_addresses[1]
+        addresses.difference_update(split_id(id)[2] for id in found.removed)
+        addresses.update(split_id(each.target.id)[2] for each in found.changed)
+        return addresses
+
+    async def _take_all_found(self) -> None:
+        """Put all targets in force that sources name now."""
 
         def change(current: Desired) -> tuple[Desired, Plan]:
             plan = self._plan(self._state.file_world, current, self._handovers.under_way, begin=False)
@@ -214,8 +291,6 @@ class Installation:
         self._put(Candidate(state.config, state.text, state.file_world), plan)
         self.watch_targets()
         self._tell_workers()
-        with contextlib.suppress(Refused):  # it was told, and the worker is replaced
-            await self.confirm()
 
     # --- listeners --------------------------------------------------------------------------------------------------
 

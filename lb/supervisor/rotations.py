@@ -7,13 +7,14 @@ targets that become ready at once are one message. Snapshots, rotations and targ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from time import monotonic
 
 from lb.core.desired import Desired, TargetDesired
 from lb.core.lifecycle import Health
 from lb.core.refusals import Obstacle
+from lb.core.renames import Place
 from lb.core.rotation import (
     Panic,
     ServiceRules,
@@ -75,6 +76,34 @@ class Rotations:
         self.version += 1
         self._told = self.version
         return replace(snapshot, version=self.version, rotations=tuple(self.current.values()))
+
+    def change(
+        self, place: Place, targets: tuple[Target, ...], changed: Collection[Target], gone: Iterable[str]
+    ) -> None:
+        """Some targets of a pool are new, have other settings, or are gone: tell the workers these, and the rotation.
+
+        `targets`: all targets of the pool."""
+        name, pool_name = place
+        removed = tuple(gone)
+        for id in removed:
+            self._targets.pop(id, None)
+        self._targets |= {target.id: target for target in changed}
+        if self._addresses:
+            addresses = self._addresses
+            targets = tuple(replace(each, addresses=addresses.get(each.id, ())) for each in targets)
+        service = self._services[name]
+        pools = (replace(pool, targets=targets) if pool.name == pool_name else pool for pool in service.pools)
+        self._services[name] = replace(service, pools=tuple(pools))
+        old, new = self.current.get(name), self._resolve(name)
+        self._dirty.discard(name)
+        differs = old is None or replace(old, version=new.version) != new
+        if differs or removed:
+            self.current[name] = new
+        self.version += 1
+        self._told = self.version
+        rotations = (new,) if differs or removed else ()
+        message = Targets(self.version, tuple(changed), removed, rotations)
+        self._workers.change(message, tuple(self._services.values()))
 
     def next_version(self) -> int:
         """A version for a message that is told beside rotations."""

@@ -117,6 +117,8 @@ class Counters:
 
     def fold(self, known: Collection[str]) -> None:
         """Count targets that the configuration no longer has together, by pool, and so pools and services."""
+        if not (self.targets or self.pools or self.retries or self.mirrored or self.grpc):
+            return  # and thousands are known
         layout: dict[str, set[str]] = {}
         for id in known:
             service, pool, _ = split_id(id)

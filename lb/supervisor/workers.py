@@ -38,7 +38,7 @@ from typing import Any
 from lb.core.challenges import Challenges
 from lb.core.report import Alarm, Report
 from lb.core.target_changes import target_changes, with_targets
-from lb.core.targets import Rotation, Snapshot, Targets
+from lb.core.targets import Rotation, Service, Snapshot, Targets
 from lb.net.tls import ticket_keys
 from lb.process import fd_handover
 from lb.process.channel import (
@@ -287,9 +287,11 @@ class Workers:
         else:
             self._tell_changes(changes)
 
-    def change(self, targets: Targets) -> None:
-        """Changed targets for all."""
-        self._snapshot = with_targets(self._snapshot, targets)
+    def change(self, targets: Targets, services: tuple[Service, ...] = ()) -> None:
+        """Changed targets for all. `services`: all of them with these targets, where the caller has them."""
+        self._snapshot = (
+            replace(self._snapshot, services=services) if services else with_targets(self._snapshot, targets)
+        )
         self._rotations |= {rotation.service: rotation for rotation in targets.rotations}
         self._version = max(self._version, targets.version)
         self._tell_changes(targets)
