@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -32,6 +33,8 @@ from lb.core.targets import TlsClient
 
 #: Where the targets of a file stand in the configuration that they are checked as.
 _AT: Path = ("services", "found", "pools", "found", "targets")
+#: A file that is a list of plain addresses, one a line.
+_PLAIN = re.compile(r"(?:- [0-9a-z][0-9a-z:/.-]*\n)+")
 
 
 #: Endpoints that were made of a world before, by what they were made of.
@@ -119,7 +122,47 @@ def _target(url: str, settings: str) -> Target:
 
 def read_found(path: FilePath, part: str = "", environ: Mapping[str, str] = os.environ) -> tuple[Found, ...]:
     """The endpoints that a file names. Raises `ConfigError` with all that is wrong. Blocks."""
-    text = read_text(path)
+    return _parsed(read_text(path), path, part, environ)
+
+
+class FoundFile:
+    """Files that name endpoints, read again and again. In a long list of plain addresses only new lines are parsed.
+
+    Such a line means the same wherever it stands: it has no reference, no variable and no comment.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[FilePath, str], dict[str, Found]] = {}  # file and part → line → endpoint
+
+    def __call__(self, path: FilePath, part: str) -> tuple[Found, ...]:
+        """As `read_found`."""
+        text = read_text(path)
+        key = path, part
+        lines = text.splitlines() if _PLAIN.fullmatch(text) else []
+        found = self._of_lines(lines, self._known.get(key, {}), path, part)
+        if found is None:
+            found = _parsed(text, path, part, os.environ)
+        self._known[key] = dict(zip(lines, found, strict=False)) if len(lines) == len(found) else {}
+        return found
+
+    @staticmethod
+    def _of_lines(lines: list[str], known: Mapping[str, Found], path: FilePath, part: str) -> tuple[Found, ...] | None:
+        """The endpoints of plain lines; None: the file has to be parsed whole, for the errors' sake as well."""
+        if not known or not lines:
+            return None
+        fresh = [line for line in lines if line not in known]
+        try:
+            new = _parsed("\n".join((*fresh, "")), path, part, os.environ) if fresh else ()
+        except ConfigError:
+            return None
+        if len(new) != len(fresh):
+            return None
+        all_of_them = {**known, **dict(zip(fresh, new, strict=True))}
+        found = tuple(map(all_of_them.__getitem__, lines))
+        return found if len({each.address for each in found}) == len(found) else None
+
+
+def _parsed(text: str, path: FilePath, part: str, environ: Mapping[str, str]) -> tuple[Found, ...]:
     name = str(path)
     if not text.strip():
         raise ConfigError([Problem(name, 0, 0, "the file is empty: it may be half written", hint=_EMPTY)])

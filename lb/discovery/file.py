@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lb.config.found import read_found
+from lb.config.found import FoundFile
 from lb.config.yaml.problems import ConfigError
 from lb.core.membership import Answer, Found
 from lb.discovery.source import NoAnswer, Tell, same
@@ -43,11 +43,11 @@ class FileSource:
         self,
         path: Path,
         every: float = LOOK_EVERY,
-        read: Callable[[Path, str], tuple[Found, ...]] = read_found,
+        read: Callable[[Path, str], tuple[Found, ...]] | None = None,
     ) -> None:
         self._path = path
         self._every = every
-        self._read = read
+        self._read = read or FoundFile()
         self._parsed: dict[Path, tuple[_Stamp, tuple[Found, ...]]] = {}
 
     async def ask(self) -> Answer:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lb.config.found import read_found, with_found
+from lb.config.found import FoundFile, read_found, with_found
 from lb.config.load import load_text
 from lb.config.tls_files import load_world
 from lb.config.yaml.problems import ConfigError
@@ -20,6 +24,22 @@ from tests.support.source_watch import Watching, watched
 
 ONE = "- http://10.0.0.1:80\n"
 TWO = "- http://10.0.0.1:80\n- {url: 10.0.0.2:80, weight: 3, readiness: {path: /health, interval: 1s}}\n"
+#: Lines of such files; not all of them are right.
+LINES = [
+    "- http://10.0.0.1:80",
+    "- http://10.0.0.1",
+    "- 10.0.0.1:80",
+    "- http://10.0.0.2:81",
+    "- https://10.0.0.3",
+    "- h2c://10.0.0.4:80",
+    "- web.internal:8080",
+    "- 12:30",
+    "- null",
+    "- ---",
+    "- {url: 10.0.0.5:80}",
+    "- http://10.0.0.6:x",
+    "---",
+]
 
 
 def urls(answer: Answer) -> list[str]:
@@ -212,3 +232,31 @@ def test_members_outlive_a_restart_and_a_damaged_file_is_nothing(tmp_path: Path)
     (tmp_path / "discovery.json").write_text("[{")
     assert store.read() == {}
     assert not FoundStore(tmp_path / "gone").write({})
+
+
+# --- long lists ------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.lists(st.sampled_from(LINES), max_size=6), min_size=1, max_size=6))
+def test_new_lines_of_a_list_mean_what_the_whole_says(versions: list[list[str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path, again = Path(folder, "found.yaml"), FoundFile()
+        for lines in versions:
+            path.write_text("".join(f"{line}\n" for line in lines))
+            assert outcome(again, path) == outcome(read_found, path)
+
+
+def outcome(read: Callable[[Path, str], tuple[Found, ...]], path: Path) -> tuple[Found, ...] | str:
+    """What a file names, or its errors."""
+    try:
+        return read(path, "a")
+    except ConfigError as error:
+        return str(error)
+
+
+def test_an_address_that_stays_is_not_parsed_again(tmp_path: Path) -> None:
+    path, again = tmp_path / "found.yaml", FoundFile()
+    path.write_text("- http://10.0.0.1:80\n- http://10.0.0.2:80\n")
+    [first, _] = again(path, "")
+    path.write_text("- http://10.0.0.3:80\n- http://10.0.0.1:80\n")
+    assert again(path, "")[1] is first
