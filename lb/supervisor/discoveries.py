@@ -45,6 +45,8 @@ from lb.supervisor.state import State
 REVIEW_EVERY = 0.25
 #: Seconds at most that /readyz waits for the first answer of a source of which nothing is known.
 FIRST_LOAD = 15.0
+#: Changed members that are put in force one by one in any case; of large sources a quarter is.
+MANY = 500
 #: Targets that one event names.
 MOST_NAMED = 3
 #: Seconds between two attempts to write the members down.
@@ -184,6 +186,8 @@ class Discoveries:
         before, after = self._found_in[place], {each.address: each for each in watched.members.all}
         gone = before.keys() - after.keys()
         fresh = [each for address, each in after.items() if (was := before.get(address)) is not each and was != each]
+        if len(gone) + len(fresh) > max(MANY, len(after) // 4):
+            return None  # working the whole out is not dearer then
         start = f"{watched.name}/"
         own = [target.id for target in file_world.pool(*place).targets]
         ids = [start + address for address in after]
