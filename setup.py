@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 builds = {"bdist_wheel", "build", "build_ext"} & set(sys.argv)
 if builds and os.environ.get("LB_COMPILE") == "1":
     from build_backend.native import extensions
+    from build_backend.side_by_side import BuildExtensions
 
-    setup(ext_modules=extensions())
+    setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtensions})
 else:
     setup()
