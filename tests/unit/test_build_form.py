@@ -44,6 +44,7 @@ VALUES = {
     "lb.proxy.guards",
     "lb.proxy.log_writer",
     "lb.proxy.offload",
+    "lb.proxy.page_set",
     "lb.proxy.passwords",
 }
 
