@@ -46,7 +46,7 @@ REVIEW_EVERY = 0.25
 #: Seconds at most that /readyz waits for the first answer of a source of which nothing is known.
 FIRST_LOAD = 15.0
 #: Changed members that are put in force one by one in any case; of large sources a quarter is.
-MANY = 500
+MANY = 512
 #: Targets that one event names.
 MOST_NAMED = 3
 #: Seconds between two attempts to write the members down.

@@ -39,7 +39,7 @@ def test_in_flight_requests_finish_and_then_it_is_safe_to_kill(stage: Stage) -> 
     one, two = stage.pool("blue", 2)
     lb = stage.start(stage.config({"blue": [one, two]}))
     eventually(lambda: all_ready(lb))
-    with Load(lb.url, clients=4, path="/slow?seconds=1") as slow, Load(lb.url, clients=2) as quick:
+    with Load(lb.url, clients=4, path="/slow?seconds=4") as slow, Load(lb.url, clients=2) as quick:
         eventually(lambda: all(t["in_flight"] for t in lb.status()["services"][0]["pools"][0]["targets"]))
         begun = lb.cli("drain", one.address)
         assert begun.returncode == 0
