@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lb.core.affinity import read_secrets
 from lb.core.key_file import read_keys
 from lb.core.user_file import read_users
+from lb.http.error_answers import DEFAULT_PAGE, HtmlPage
 from lb.net.jwks import BadKeys, KeySet
 from lb.net.jwks import read_keys as read_key_set
 from lb.proxy.passwords import Passwords
@@ -53,15 +54,19 @@ class Guards:
         """The keys that verify tokens. None: they have not come yet, or cannot be used."""
         return self._once("jwks", digest, _key_set)
 
+    def page(self, digest: str) -> HtmlPage:
+        """An error page. For one that is not there, lb's own."""
+        return self._once("page", digest, lambda data: HtmlPage(data.decode("utf-8", "replace")), DEFAULT_PAGE.encode())
+
     def close(self) -> None:
         """No request comes any more."""
         self.passwords.close()
 
-    def _once(self, kind: str, digest: str, read: Callable[[bytes], T]) -> T:
+    def _once(self, kind: str, digest: str, read: Callable[[bytes], T], missing: bytes = b"") -> T:
         key = (kind, digest)
         value = self._read.get(key, self._former.get(key))
         if value is None:
-            value = read(self._files.get(digest, b""))
+            value = read(self._files.get(digest, missing))
         self._read[key] = value
         return value  # type: ignore[return-value]  # what is kept under a kind is of one type
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
@@ -29,7 +29,6 @@ from lb.core.report import (
 from lb.core.routing import RouteTable, takes_all
 from lb.core.step_files import all_error_pages
 from lb.core.targets import Listener, Rotation, Route, Service, Snapshot, Target, Targets
-from lb.http.error_answers import DEFAULT_PAGE, HtmlPage
 from lb.http.h1.parse import own
 from lb.proxy.access_log import RECENT, Brief, Log, Recent, find_brief
 from lb.proxy.connect import Connector
@@ -168,11 +167,11 @@ class DataPlane:
         self._carry_over(old_services, names)
         for rotation in snapshot.rotations:
             self._rotate(rotation)
-        self._use_error_pages(snapshot, files)
+        self._use_error_pages(snapshot)
         live.routes = [self._live_route(route) for route in snapshot.routes]
-        self.guards.made()
         for made, route in zip(live.routes, snapshot.routes, strict=True):
-            made.error_pages = _live_pages(route.error_pages, files)
+            made.error_pages = self._pages(route.error_pages)
+        self.guards.made()
         self.stats.forget_routes({route.title() for route in snapshot.routes})
         live.table = RouteTable.build(snapshot.routes)
         live.only_route = live.routes[0] if len(snapshot.routes) == 1 and takes_all(snapshot.routes[0]) else None
@@ -187,14 +186,17 @@ class DataPlane:
         for exchange in waiting:
             exchange.leave_queue()
 
-    def _use_error_pages(self, snapshot: Snapshot, files: Mapping[str, bytes]) -> None:
+    def _use_error_pages(self, snapshot: Snapshot) -> None:
         """Read the pages of the file and of its services. Steps of routes look at them."""
         live = self.live
-        live.error_pages = _live_pages(snapshot.error_pages, files)
+        live.error_pages = self._pages(snapshot.error_pages)
         for service in snapshot.services:
-            live.services[service.name].error_pages = _live_pages(service.error_pages, files)
+            live.services[service.name].error_pages = self._pages(service.error_pages)
         any_page = any(pages is not None for pages in all_error_pages(snapshot))
         live.error_words = PageWords() if any_page else None
+
+    def _pages(self, rules: ErrorPages | None) -> PageSet | None:
+        return PageSet(rules, self.guards.page) if rules is not None else None
 
     def _live_route(self, route: Route) -> LiveRoute:
         """The route with its steps. One that answers by itself has a service of its own, without pools."""
@@ -518,13 +520,6 @@ class DataPlane:
         if self._limits in context.observers or any(service.limiter is not None for service in services):
             observers.append(self._limits)
         context.observers = tuple(observers)
-
-
-def _live_pages(rules: ErrorPages | None, files: Mapping[str, bytes]) -> PageSet | None:
-    if rules is None:
-        return None
-    default = DEFAULT_PAGE.encode()
-    return PageSet(rules, lambda digest: HtmlPage(files.get(digest, default).decode("utf-8", "replace")))
 
 
 def _layout_of(services: dict[str, LiveService]) -> Layout:
