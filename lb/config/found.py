@@ -57,7 +57,7 @@ def with_found(world: World, place: Place, found: Iterable[tuple[Found, int]], m
         key = place, each, weight
         one = known.get(key)
         if one is None:
-            one = known[key] = _endpoint(world, service, pool, each, weight, alike)
+            one = known[key] = found_endpoint(world, place, each, weight, alike)
         if one.target.id not in taken:
             more.append(one)
     return world.with_endpoints(service, pool, (*own, *more))
@@ -83,10 +83,7 @@ Alike = dict[tuple[bool, bool], Endpoint]
 
 def found_endpoint(world: World, place: Place, found: Found, weight: int, alike: Alike) -> Endpoint:
     """One found endpoint of a pool; `alike` has examples of that pool, or gets one."""
-    return _endpoint(world, *place, found, weight, alike)
-
-
-def _endpoint(world: World, service: str, pool: str, found: Found, weight: int, alike: Alike) -> Endpoint:
+    service, pool = place
     address = parse_target(found.url)
     example = None if found.settings else alike.get((address.tls, address.http2))
     if example is not None:  # thousands share one value of their checks

@@ -6,7 +6,8 @@ or locks everybody out.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sized
+from dataclasses import dataclass
 from pathlib import Path as FilePath
 
 from lb.config.check.consistency import Finding
@@ -25,46 +26,41 @@ def errors(config: Config) -> Iterator[Finding]:
     """Faults of all these files. A file that many routes share is named once for each."""
     for name, service in config.services.items():
         if service.affinity is not None:
-            yield from _secrets(("services", name, "affinity", "secret_file"), service.affinity.secret_file)
+            yield from _lines(("services", name, "affinity", "secret_file"), service.affinity.secret_file, _SECRETS)
     for index, route in enumerate(config.routes):
         for number, step in enumerate(route.steps):
             at: Path = ("routes", index, "steps", number)
             if step.basic_auth is not None:
-                yield from _users((*at, "basic_auth", "users_file"), step.basic_auth.users_file)
+                yield from _lines((*at, "basic_auth", "users_file"), step.basic_auth.users_file, _USERS)
             if step.api_keys is not None:
-                yield from _keys((*at, "api_keys", "keys_file"), step.api_keys.keys_file)
+                yield from _lines((*at, "api_keys", "keys_file"), step.api_keys.keys_file, _KEYS)
             if step.jwt is not None and step.jwt.jwks_file is not None:
                 yield from _key_set((*at, "jwt", "jwks_file"), step.jwt.jwks_file)
 
 
-def _users(at: Path, file: str) -> Iterator[Finding]:
-    data = yield from _contents(at, file, "users")
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """A kind of file that has an entry on each line."""
+
+    what: str  # that the file has, for people
+    read: Callable[[bytes], tuple[Sized, list[BadLine]]]  # the entries, and the lines that are none
+    empty: str  # what is wrong where there is no entry
+    write: str  # how such a file is written
+
+
+_USERS = _Lines("users", read_users, "has no users, so that nobody could come in", WRITE)
+_KEYS = _Lines("keys", key_file.read_keys, "has no keys, so that nobody could come in", key_file.WRITE)
+_SECRETS = _Lines("the secret", affinity.read_secrets, "has no secret", affinity.WRITE)
+
+
+def _lines(at: Path, file: str, kind: _Lines) -> Iterator[Finding]:
+    data = yield from _contents(at, file, kind.what)
     if data is None:
         return
-    users, bad = read_users(data)
-    yield from _bad_lines(at, file, bad, WRITE)
-    if not users and not bad:
-        yield at, f"{file} has no users, so that nobody could come in", WRITE
-
-
-def _keys(at: Path, file: str) -> Iterator[Finding]:
-    data = yield from _contents(at, file, "keys")
-    if data is None:
-        return
-    keys, bad = key_file.read_keys(data)
-    yield from _bad_lines(at, file, bad, key_file.WRITE)
-    if not keys and not bad:
-        yield at, f"{file} has no keys, so that nobody could come in", key_file.WRITE
-
-
-def _secrets(at: Path, file: str) -> Iterator[Finding]:
-    data = yield from _contents(at, file, "the secret")
-    if data is None:
-        return
-    secrets, bad = affinity.read_secrets(data)
-    yield from _bad_lines(at, file, bad, affinity.WRITE)
-    if not secrets and not bad:
-        yield at, f"{file} has no secret", affinity.WRITE
+    entries, bad = kind.read(data)
+    yield from _bad_lines(at, file, bad, kind.write)
+    if not entries and not bad:
+        yield at, f"{file} {kind.empty}", kind.write
 
 
 def _key_set(at: Path, file: str) -> Iterator[Finding]:
