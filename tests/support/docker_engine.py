@@ -8,21 +8,21 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-import threading
-from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from aiohttp import web
 
 from tests.support.ports import free_port
+from tests.support.threaded_server import ThreadedServer
 
 
-class Engine:
+class Engine(ThreadedServer):
     """Containers that a test makes and ends. It lives in a thread of its own, and may be stopped and started again."""
 
     def __init__(self, socket: Path, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__()
         self.socket = socket
         self.tls = tls  # None: it listens at the socket; else at a port, with this context
         self.port = free_port() if tls is not None else 0
@@ -32,27 +32,6 @@ class Engine:
         self.events_allowed = True
         self.lists = 0
         self._listening: dict[web.StreamResponse, asyncio.BaseTransport | None] = {}
-        self._loop = asyncio.new_event_loop()
-        self._runner: web.AppRunner | None = None
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-        self._loop.close()
-
-    def start(self) -> None:
-        self._call(self._start())
-
-    def stop(self) -> None:
-        """Its connections break off, and its socket is gone."""
-        self._call(self._stop())
 
     # --- containers --------------------------------------------------------------------------------------------------
 
@@ -135,9 +114,6 @@ class Engine:
         finally:
             self._listening.pop(response, None)
         return response
-
-    def _call(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(5)
 
 
 def _matches(container: dict[str, Any], wanted: dict[str, list[str]]) -> bool:

@@ -12,17 +12,16 @@ import base64
 import json
 import ssl
 import tempfile
-import threading
-from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import yaml
 from aiohttp import web
 
 from tests.support.certificates import Authority
 from tests.support.ports import free_port
+from tests.support.threaded_server import ThreadedServer
 
 GROUP = "discovery.k8s.io"
 #: Names and versions are of the real API (discovery.k8s.io/v1).
@@ -30,10 +29,11 @@ API = f"{GROUP}/v1"
 Json = dict[str, Any]
 
 
-class ApiServer:
+class ApiServer(ThreadedServer):
     """Slices that a test makes. It lives in a thread of its own, and may be stopped and started again."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__()
         self.authority = Authority("cluster")
         self.tokens = {"good-token"}
         self.client_authority: Authority | None = None  # client certificates of it may ask as well
@@ -55,27 +55,6 @@ class ApiServer:
         self._host = host
         self._port = free_port()
         self.url = f"https://{host}:{self._port}"
-        self._loop = asyncio.new_event_loop()
-        self._runner: web.AppRunner | None = None
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-        self._loop.close()
-
-    def start(self) -> None:
-        self._call(self._start())
-
-    def stop(self) -> None:
-        """Its connections break off, and nothing listens at its port."""
-        self._call(self._stop())
 
     # --- how it is reached -------------------------------------------------------------------------------------------
 
@@ -144,9 +123,6 @@ class ApiServer:
         return [each.partition(" ")[0] for each in self.asked]
 
     # --- in its thread -----------------------------------------------------------------------------------------------
-
-    def _call(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _start(self) -> None:
         app = web.Application()
