@@ -302,7 +302,8 @@ class Drains:
         while True:
             await asyncio.sleep(LOOK_EVERY)
             healths = self._monitor.healths
-            draining = [id for id, health in healths.items() if health.admin == "draining"]
+            wishes = self._desired.current.targets  # of thousands of targets few have one
+            draining = [id for id in wishes if id in healths and healths[id].admin == "draining"]
             if draining:
                 await self._look(draining)
             for id, wanted in list(self._desired.current.targets.items()):

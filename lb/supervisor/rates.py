@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from lb.core.report import BUCKETS, REMOVED
+from lb.core.report import BUCKETS, REMOVED, TargetTally
 from lb.supervisor.totals import Counters
 
 #: Seconds that a rate looks back.
@@ -49,7 +49,7 @@ class Traffic:
 @dataclass(slots=True)
 class _Sample:
     at: float
-    targets: dict[str, tuple[int, int, list[int]]]
+    targets: dict[str, TargetTally]  # sums are values of their own: they can be looked into when somebody asks
     pools: dict[tuple[str, str], tuple[int, int, list[int]]]
 
 
@@ -61,18 +61,15 @@ class Rates:
 
     def sample(self, sums: Counters, now: float) -> None:
         """Take one, about once a second."""
-        targets = {
-            id: (sum(tally.codes.values()), tally.server_errors, tally.buckets) for id, tally in sums.targets.items()
-        }
         pools = {key: (tally.requests, tally.errors, list(tally.buckets)) for key, tally in sums.pools.items()}
-        self._samples.append(_Sample(now, targets, pools))
+        self._samples.append(_Sample(now, sums.targets, pools))
 
     def of_target(self, id: str) -> Traffic:
         """The recent past of one target."""
         if len(self._samples) < 2:
             return Traffic()
         first, last = self._samples[0], self._samples[-1]
-        return _between(first.targets.get(id), last.targets.get(id), last.at - first.at)
+        return _between(_counted(first.targets.get(id)), _counted(last.targets.get(id)), last.at - first.at)
 
     def of_pool(self, service: str, pool: str) -> Traffic:
         """The recent past of one pool."""
@@ -93,6 +90,11 @@ class Rates:
                     total.buckets = [a + b for a, b in zip(total.buckets, part.buckets, strict=True)]
                     total.seconds = part.seconds
         return total
+
+
+def _counted(tally: TargetTally | None) -> tuple[int, int, list[int]] | None:
+    """Requests, errors and histogram of one target; None: there are none."""
+    return (sum(tally.codes.values()), tally.server_errors, tally.buckets) if tally is not None else None
 
 
 def _between(

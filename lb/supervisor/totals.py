@@ -2,12 +2,16 @@
 
 A worker's reports are cumulative since its start, so that its newest one is all that has to be kept. When a worker is
 gone its counters are added to a base, and its gauges (requests in flight, open connections) are dropped.
+
+Sums of targets are kept, and worked out anew only for targets that were reported since. They are asked for every
+second, and of ten thousand targets most have nothing new.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import reduce
 
 from lb.core.renames import split_id
 from lb.core.report import (
@@ -81,14 +85,14 @@ class Counters:
         self.errors = report.errors
         self.log_trouble = report.log_trouble
 
-    def add(self, other: Counters, gauges: bool = True) -> None:
-        """Add another worker's counters, and its gauges unless it is gone."""
+    def add_gone(self, other: Counters) -> None:
+        """Add the counters of a worker that is gone, without its gauges."""
         for id, tally in other.targets.items():
-            mine = self.targets.get(id)
-            if mine is not None:
-                self.targets[id] = mine.plus(tally, gauges)
-            else:
-                self.targets[id] = tally if gauges else empty_tally(id).plus(tally, gauges=False)
+            self.targets[id] = self.targets.get(id, empty_tally(id)).plus(tally, gauges=False)
+        self.add_beside_targets(other, gauges=False)
+
+    def add_beside_targets(self, other: Counters, gauges: bool = True) -> None:
+        """Add what another one has counted beside its targets; with `gauges`, what is open there now as well."""
         for key, pool in other.pools.items():
             self.pools.setdefault(key, empty_pool_tally(*key)).add(pool)
         _add_nested(self.retries, other.retries)
@@ -115,10 +119,12 @@ class Counters:
             self.http2_streams += other.http2_streams
             self.log_trouble = self.log_trouble or other.log_trouble
 
-    def fold(self, known: Collection[str]) -> None:
-        """Count targets that the configuration no longer has together, by pool, and so pools and services."""
+    def fold(self, known: Collection[str]) -> set[str]:
+        """Count targets that the configuration no longer has together, by pool, and so pools and services. Returns the
+        ids under which something else is counted now."""
+        touched: set[str] = set()
         if not (self.targets or self.pools or self.retries or self.mirrored or self.grpc):
-            return  # and thousands are known
+            return touched  # and thousands are known
         layout: dict[str, set[str]] = {}
         for id in known:
             service, pool, _ = split_id(id)
@@ -129,6 +135,7 @@ class Counters:
             if place != id:
                 gone = self.targets.pop(id)
                 self.targets[place] = self.targets.get(place, empty_tally(place)).plus(gone)
+                touched |= {id, place}
         for key in list(self.pools):
             standing = counted_under(*key, layout)
             if standing != key:
@@ -140,6 +147,7 @@ class Counters:
         for counts in (self.retries, self.mirrored, self.grpc):
             for name in [name for name in counts if name not in layout and name != "none"]:
                 del counts[name]
+        return touched
 
     def fold_routes(self, titles: Collection[str]) -> None:
         """Drop what steps of other routes have counted."""
@@ -153,6 +161,8 @@ class Totals:
     def __init__(self) -> None:
         self._gone = Counters()
         self._live: dict[int, Counters] = {}  # incarnation → its newest state
+        self._targets: dict[str, TargetTally] = {}  # of all workers together…
+        self._stale: set[str] = set()  # …but for these ids
         self.records: dict[str, RequestRecord] = {}  # request id → record, oldest first
         self._known: Collection[str] | None = None  # the configuration's targets, once `forget` was called
         self._routes: Collection[str] = ()  # …and the titles of its routes
@@ -160,6 +170,8 @@ class Totals:
     def take(self, report: Report) -> None:
         """A worker reports."""
         self._live.setdefault(report.incarnation, Counters()).take(report)
+        self._stale.update(report.folded)
+        self._stale.update([tally.target for tally in report.targets])
         for record in report.records:
             self.records[record.id] = record
         while len(self.records) > RECORDS:
@@ -171,9 +183,10 @@ class Totals:
         self._gone.log_lines_lost += left.lines
         sums = self._live.pop(incarnation, None)
         if sums is not None:
-            self._gone.add(sums, gauges=False)
+            self._gone.add_gone(sums)
+            self._stale.update(sums.targets)
             if self._known is not None:
-                self._gone.fold(self._known)
+                self._stale |= self._gone.fold(self._known)
                 self._gone.fold_routes(self._routes)
 
     def gone_sums(self) -> Counters:
@@ -182,14 +195,22 @@ class Totals:
 
     def inherit(self, sums: Counters) -> None:
         """Add what the workers of a predecessor had counted before they were gone."""
-        self._gone.add(sums, gauges=False)
+        self._gone.add_gone(sums)
+        self._stale.update(sums.targets)
 
     def sums(self, known: Collection[str] | None = None) -> Counters:
         """Everything added up, as a value of its own; with `known`, all other targets together by pool."""
-        total = Counters()
-        total.add(self._gone)  # it has no gauges
-        for sums in self._live.values():
-            total.add(sums)
+        every = (self._gone, *self._live.values())  # the first has no gauges
+        for id in self._stale:
+            tallies = [tally for each in every if (tally := each.targets.get(id)) is not None]
+            if tallies:
+                self._targets[id] = reduce(TargetTally.plus, tallies)
+            else:
+                self._targets.pop(id, None)
+        self._stale.clear()
+        total = Counters(self._targets.copy())
+        for each in every:
+            total.add_beside_targets(each)
         if known is not None:
             total.fold(known)
         return total
@@ -197,7 +218,7 @@ class Totals:
     def forget(self, known: Collection[str], routes: Collection[str] = ()) -> None:
         """The configuration has no targets and routes but these any more. The living workers have seen to theirs."""
         self._known, self._routes = known, routes
-        self._gone.fold(known)
+        self._stale |= self._gone.fold(known)
         for counters in (self._gone, *self._live.values()):
             counters.fold_routes(routes)
 

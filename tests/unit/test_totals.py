@@ -44,7 +44,7 @@ class Worker:
         return copy.deepcopy(self.report)
 
 
-ACTS = ["serve", "serve", "tell", "die", "twice", "remove"]
+ACTS = ["serve", "serve", "tell", "die", "twice", "remove", "ask"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(ACTS), st.booleans())))
@@ -62,6 +62,8 @@ def test_any_history_adds_up(history: list[tuple[int, str, bool]]) -> None:
                 each.remove("s/p/a")
                 totals.take(each.tell())
             totals.forget({"s/p/b"})
+        elif what == "ask":  # what is known by then must not stand for what comes after
+            totals.sums()
         elif what in ("tell", "twice"):
             for _ in range(1 + (what == "twice")):
                 totals.take(worker.tell())
