@@ -28,9 +28,9 @@ worker has its own).
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import log, sqrt
+from math import inf, log, sqrt
 from typing import NamedTuple
 
 from lb.core.report import Alarm, TargetTally
@@ -156,6 +156,8 @@ class Ejector:
         self._probation: dict[str, float] = {}  # target → until when
         self._causes: dict[str, str] = {}  # target → how it failed the last time that an alarm told of
         self._away: set[str] = set()  # targets that were not in rotation at the last sweep
+        self._failing: dict[str, None] = {}  # targets that may have a failure in a row, the longest known first
+        self._failed_at = -inf  # when a failure was last put into any window
 
     def tally(self, worker: tuple[int, int], tally: TargetTally, now: float) -> None:
         """A worker's newest counters of one target. `worker` is its number and its incarnation."""
@@ -170,6 +172,8 @@ class Ejector:
             if window is None:
                 window = self._windows[tally.target] = Window(self.rules.window)
             window.add(ok_more, failed_more, tally.seconds - heard.seconds, now)
+            if failed_more:
+                self._failed_at = now
         if ok_more:
             heard.floor = 0  # whatever was held against it is over
         if ok_more or tally.streak == 0:
@@ -177,6 +181,8 @@ class Ejector:
         heard.ok, heard.failed, heard.seconds = tally.successes, failed, tally.seconds
         heard.connects = tally.connect_failures
         heard.streak = tally.streak
+        if tally.streak:
+            self._failing.setdefault(tally.target)
 
     def inherit(self, worker: tuple[int, int], tally: TargetTally) -> None:
         """A worker's counters of one target from before this supervisor heard of it: only what follows is evidence.
@@ -199,6 +205,7 @@ class Ejector:
         if alarm.streak < heard.streak:
             heard.floor = 0  # it succeeded in between
         heard.streak = alarm.streak
+        self._failing.setdefault(alarm.target)
         self._causes[alarm.target] = alarm.text
 
     def configure(self, rules: Outlier) -> None:
@@ -212,9 +219,11 @@ class Ejector:
         for worker, before in former._heard.pop(old, {}).items():
             heard = self._of(new, worker)
             heard.streak, heard.floor = before.streak, before.floor
+            self._failing.setdefault(new)
         window, until = former._windows.pop(old, None), former._probation.pop(old, None)
         if window is not None and former.rules.window == self.rules.window:
             self._windows[new] = window
+            self._failed_at = max(self._failed_at, former._failed_at)
         if until is not None:
             self._probation[new] = until
         if old in former._away:
@@ -224,7 +233,7 @@ class Ejector:
         """Drop the records of all targets but these."""
         kept = set(keep)
         self._away &= kept
-        for records in (self._windows, self._heard, self._probation, self._causes):
+        for records in (self._windows, self._heard, self._probation, self._causes, self._failing):
             for target in [target for target in records if target not in kept]:
                 del records[target]
 
@@ -232,28 +241,28 @@ class Ejector:
         """Drop the records of these targets."""
         for target in targets:
             self._away.discard(target)
-            for records in (self._windows, self._heard, self._probation, self._causes):
+            for records in (self._windows, self._heard, self._probation, self._causes, self._failing):
                 records.pop(target, None)
 
     def sweep(self, states: Mapping[str, str], now: float) -> list[Suspect]:
         """The targets to eject. `states` says of each target of the pool: `in` if it can serve, `ejected`, `idle` if it
         is ready but has weight 0, or else `out`. An idle target replaces no other one, and is no part of the share."""
-        for target, state in states.items():
-            if state != "in":
-                self._reset_evidence(target)
-                self._away.add(target)
-            elif target in self._away:  # it is back: what has failed since the last sweep was sent before it left
-                self._reset_evidence(target)
-                self._away.discard(target)
+        outside = {target: state for target, state in states.items() if state != "in"}
+        for target, state in outside.items():
+            self._reset_evidence(target)
             if state == "ejected":
                 self._probation[target] = now + PROBATION * self.rules.window
-        rotating = [target for target, state in states.items() if state == "in"]
-        room = self._room(states, len(rotating))
-        if room <= 0:
+        for target in [target for target in self._away if states.get(target) == "in"]:
+            self._reset_evidence(target)  # it is back: what has failed since the last sweep was sent before it left
+            self._away.discard(target)
+        self._away.update(outside)
+        room = self._room(outside.values(), len(states) - len(outside))
+        if room <= 0 or not self._any_evidence(now):
             return []
-        sums = {target: self._windows[target].sums(now) for target in rotating if target in self._windows}
+        sums = {target: window.sums(now) for target, window in self._windows.items() if states.get(target) == "in"}
         peers = _Peers(sums)
-        suspects = [suspect for target in rotating if (suspect := self._in_a_row(target, peers)) is not None]
+        failing = [target for target in self._failing if states.get(target) == "in"]
+        suspects = [suspect for target in failing if (suspect := self._in_a_row(target, peers)) is not None]
         if not suspects:
             suspects = self._against_peers(sums, now)
         suspects.sort(key=lambda suspect: -_failed_share(sums.get(suspect.target, (0, 0, 0.0))))
@@ -263,23 +272,31 @@ class Ejector:
 
     # --- the rules ---------------------------------------------------------------------------------------------------
 
-    def _room(self, states: Mapping[str, str], rotating: int) -> int:
-        """How many more may be ejected now."""
-        ejected = sum(1 for state in states.values() if state == "ejected")
-        counted = sum(1 for state in states.values() if state != "idle")
+    def _any_evidence(self, now: float) -> bool:
+        """Whether any target may be suspected. With thousands of targets it is the usual case that none is."""
+        self._failing = {target: None for target in self._failing if self._longest_row(target)[0]}
+        return bool(self._failing) or bool(self.rules.latency) or now - self._failed_at <= self.rules.window
+
+    def _room(self, outside: Collection[str], rotating: int) -> int:
+        """How many more may be ejected now. `outside`: the states of all targets that cannot serve."""
+        ejected = sum(1 for state in outside if state == "ejected")
+        counted = rotating + sum(1 for state in outside if state != "idle")
         allowed = max(1, int(self.rules.max_ejected * counted + 1e-9))
         return min(allowed - ejected, rotating - 1)
 
-    def _in_a_row(self, target: str, peers: _Peers) -> Suspect | None:
-        rules = self.rules
+    def _longest_row(self, target: str) -> tuple[int, int]:
+        """(failures in a row that a worker has seen, connections in a row that could not be made)."""
         refused = streak = 0
         for heard in self._heard.get(target, {}).values():
             in_row = heard.streak - heard.floor
             if in_row:
                 streak = max(streak, in_row)
                 refused = max(refused, min(heard.connects - heard.connects_floor, in_row))
-        if not streak:
-            return None
+        return streak, refused
+
+    def _in_a_row(self, target: str, peers: _Peers) -> Suspect | None:
+        rules = self.rules
+        streak, refused = self._longest_row(target)
         if rules.consecutive_connect and refused >= rules.consecutive_connect:
             suspect = Suspect(
                 target, f"{refused} connections in a row could not be made{self._cause(target)}", quick=True

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from lb.core.desired import TargetDesired
 from lb.core.lifecycle import Health, in_rotation
 from lb.core.outlier import Ejector, Suspect
 from lb.core.renames import NONE, Renames
 from lb.core.report import Alarm, Report
-from lb.core.rotation import ServiceRules
+from lb.core.rotation import ServiceRules, can_serve
 from lb.core.targets import Target
 
 
@@ -20,6 +21,9 @@ class Ejections:
         self._members: dict[tuple[str, str], dict[str, Target]] = {}
         self._pools: dict[str, tuple[str, str]] = {}  # target id → service and pool
         self._workers: set[tuple[int, int]] = set()  # number and incarnation of the workers that have reported
+        self._states: dict[tuple[str, str], dict[str, str]] = {}  # of each pool's targets, as of the last sweep…
+        self._seen: dict[str, Health] = {}  # …by these healths…
+        self._wishes: Mapping[str, TargetDesired] = {}  # …and these wishes
 
     def configure(
         self, targets: Mapping[str, Target], rules: Mapping[str, ServiceRules], renames: Renames = NONE
@@ -27,7 +31,7 @@ class Ejections:
         """Take the targets as they are now; records of targets that stay, or have another name, are kept."""
         former, places = self._ejectors, self._pools
         self._pools = {id: (target.service, target.pool) for id, target in targets.items()}
-        self._members = {}
+        self._members, self._states, self._seen = {}, {}, {}
         for id, pool in self._pools.items():
             self._members.setdefault(pool, {})[id] = targets[id]
         self._ejectors = {pool: self._ejectors.get(pool) or Ejector(rules[pool[0]].outlier) for pool in self._members}
@@ -46,10 +50,14 @@ class Ejections:
         members = self._members.setdefault(place, {})
         if place not in self._ejectors:
             self._ejectors[place] = Ejector(rules.outlier)
+        states = self._states.setdefault(place, {})
         for id in removed:
             del members[id], self._pools[id]
+            states.pop(id, None)
+            self._seen.pop(id, None)
         for target in changed:
             members[target.id], self._pools[target.id] = target, place
+            self._seen.pop(target.id, None)
         self._ejectors[place].drop(removed)
 
     def report(self, report: Report, now: float) -> None:
@@ -81,12 +89,27 @@ class Ejections:
         for ejector in self._ejectors.values():
             ejector.gone((worker, incarnation))
 
-    def sweep(self, health: Callable[[str], Health], able: Callable[[Target], bool], now: float) -> Iterator[Suspect]:
-        """The targets to eject now. `able`: whether a target can serve."""
-        for pool, ejector in self._ejectors.items():
+    def sweep(
+        self, healths: Mapping[str, Health], wishes: Mapping[str, TargetDesired], now: float
+    ) -> Iterator[Suspect]:
+        """The targets to eject now. `wishes`: the operators', by target id; a value that is replaced, never changed."""
+        if wishes is not self._wishes:
+            self._wishes = wishes
+            self._seen.clear()
+        for place, ejector in self._ejectors.items():
             if not ejector.rules.off:
-                states = {target.id: _state(health(target.id), able(target)) for target in self._members[pool].values()}
-                yield from ejector.sweep(states, now)
+                yield from ejector.sweep(self._states_of(place, healths), now)
+
+    def _states_of(self, place: tuple[str, str], healths: Mapping[str, Health]) -> Mapping[str, str]:
+        """The state of each target of a pool. Only targets with another health are looked at: thousands stay as they
+        are for hours."""
+        states, seen = self._states.setdefault(place, {}), self._seen
+        for id, target in self._members[place].items():
+            health = healths[id]
+            if seen.get(id) is not health:
+                seen[id] = health
+                states[id] = _state(health, can_serve(target, healths, self._wishes))
+        return states
 
 
 def _state(health: Health, able: bool) -> str:

@@ -114,7 +114,7 @@ class Findings:
             await asyncio.sleep(SWEEP_EVERY)
             if self._held:
                 continue
-            ejected = list(self._ejections.sweep(self._monitor.health, self._rotations.can_serve, time.monotonic()))
+            ejected = list(self._ejections.sweep(self._monitor.healths, self._rotations.wishes, time.monotonic()))
             for found in ejected:
                 self._monitor.feed(found.target, Eject(found.reason, found.quick))
             if ejected:

@@ -180,6 +180,11 @@ class Rotations:
 
     # --- targets that can serve -------------------------------------------------------------------------------------
 
+    @property
+    def wishes(self) -> Mapping[str, TargetDesired]:
+        """The operators' wishes, by target id; another object when one is another."""
+        return self._desired().targets
+
     def can_serve(self, target: Target) -> bool:
         """Whether it takes a request that its pool is given."""
         return can_serve(target, self._healths, self._desired().targets)

@@ -6,12 +6,14 @@ import math
 import random
 import statistics
 from copy import copy
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from lb.core.desired import TargetDesired
 from lb.core.lifecycle import Health
 from lb.core.outlier import Ejector, Outlier, Window, by_chance, median_without, success_rate_limit
 from lb.core.report import Alarm, Report, TargetTally
@@ -218,10 +220,13 @@ def test_a_worker_that_drains_beside_its_replacement_is_counted_once():
 # --- workers of another supervisor -----------------------------------------------------------------------------------
 
 
+READY = Health("ready", ever_ready=True)
+
+
 def tells(ejections: Ejections, *tallies: TargetTally, now: float = 1000.0, incarnation: int = 100) -> list[str]:
     """The targets that are ejected after a worker's report."""
     ejections.report(Report(1, incarnation, 1, 1, list(tallies)), now)
-    return [found.target for found in ejections.sweep(lambda id: Health("ready", ever_ready=True), lambda _: True, now)]
+    return [found.target for found in ejections.sweep(dict.fromkeys("abc", READY), {}, now)]
 
 
 def ejections(*names: str) -> Ejections:
@@ -283,6 +288,34 @@ def test_an_alarm_of_a_worker_that_drains_says_nothing_of_its_replacement():
     assert tells(found, TargetTally("a", server_errors=1, streak=1), incarnation=101) == []
     found.alarm(Alarm(1, "a", "5xx", 10, "HTTP 500"), 100)
     assert tells(found) == []
+
+
+def test_a_target_is_judged_by_its_newest_health_wish_and_weight():
+    """States are worked out anew only where one of these is another object."""
+    found, failing = ejections("a", "b", "c"), TargetTally("a", server_errors=5, streak=5)
+    healths = {**dict.fromkeys("abc", READY), "d": Health("ready", ever_ready=True)}
+    wishes: dict[str, TargetDesired] = {}
+    target = Target("a", "app", "blue", "a", 8000)
+
+    def sweeps(report: TargetTally | None = None) -> list[str]:
+        if report is not None:
+            found.report(Report(1, 100, 1, 1, [report]), 1000.0)
+        return [suspect.target for suspect in found.sweep(healths, wishes, 1000.0)]
+
+    assert tells(found) == []
+    healths["a"] = Health("unready", ever_ready=True)
+    assert sweeps(failing) == [], "probes have taken it out already"
+    healths["a"] = READY
+    assert sweeps() == [], "it is back: nothing is held against it"
+    wishes = {"a": TargetDesired(draining=True)}
+    assert sweeps(TargetTally("a", server_errors=10, streak=10)) == []
+    wishes = {}
+    assert sweeps() == []
+    found.change(("app", "blue"), [replace(target, weight=0)], (), ServiceRules())
+    assert sweeps(TargetTally("a", server_errors=15, streak=15)) == []
+    found.change(("app", "blue"), [target], ["b"], ServiceRules())
+    assert sweeps() == []
+    assert sweeps(TargetTally("a", server_errors=20, streak=20)) == ["a"]
 
 
 # --- bounds ----------------------------------------------------------------------------------------------------------
