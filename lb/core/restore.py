@@ -102,6 +102,11 @@ def keep(target: str, identity: str, health: Health, decided: bool, now: float, 
     )
 
 
+def stands(health: Health, now: float) -> bool:
+    """Whether the result of `keep` stays the same as time passes: nothing in it is counted up to now."""
+    return now >= health.held_until and now >= health.warm_at
+
+
 def with_former(kept: Kept, former: CheckSpec) -> Kept:
     """`kept`, whose verdict is the former check's, as the one of `identity` is on trial.
 

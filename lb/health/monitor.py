@@ -90,6 +90,8 @@ NUDGE = 0.2
 SLACK = 0.005
 #: The check of a target that is not probed.
 UNPROBED = CheckSpec(protocol="none")
+#: Seconds by which the system's clock must be set for times that were made from it to be made anew.
+CLOCK_SET = 0.1
 #: Seconds after which another standstill of lb's own loop is reported.
 REPORT_AGAIN = 5.0
 
@@ -193,6 +195,8 @@ class Monitor:
         self._unprobed: dict[str, tuple[Target, str]] = {}  # identities, as far as they were asked for
         self._rules: dict[str, Rules] = {}
         self._busy: dict[str, dict[int, tuple[int, int]]] = {}  # target → worker → (in flight, completed), as reported
+        self._kept: dict[str, tuple[Health, Kept | None]] = {}  # what is to be kept of a health, and of which
+        self._kept_offset = 0.0  # Unix time less monotonic time, by which it was made
         self._healths: dict[str, Health] = {}
         self.healths: Mapping[str, Health] = MappingProxyType(self._healths)
         self.liveness: Mapping[str, Liveness] = self._liveness.states
@@ -218,6 +222,7 @@ class Monitor:
         settings += [tls for target, spec in pairs for tls in (target.tls, spec.tls)]
         self._dialer.contexts.use({tls for tls in settings if tls is not None}, contents or {})
         self._take_names_over(checks, targets, renames)
+        self._kept.clear()  # the checks may be other ones
         for target_id in [old for old in self._targets if old not in targets]:
             self._forget(target_id)
         for target_id, target in targets.items():
@@ -256,6 +261,7 @@ class Monitor:
 
     def _watch(self, target: Target, checks: Checks, rules: Rules) -> None:
         self._apply_rules(target.id, rules)
+        self._kept.pop(target.id, None)
         self._targets[target.id] = target
         self._watch_readiness(target, checks.readiness)
         self._watch_liveness(target, checks)
@@ -486,6 +492,7 @@ class Monitor:
         self._busy.pop(target_id, None)
         self._unprobed.pop(target_id, None)
         del self._rules[target_id], self._healths[target_id]
+        self._kept.pop(target_id, None)
         self._notify(self._common_cause.set_ready(_pool(target), target_id, False))
 
     # --- queries -----------------------------------------------------------------------------------------------------
@@ -580,26 +587,41 @@ class Monitor:
     def keep(self) -> list[Kept]:
         """The verdicts of all targets, to be restored after a restart."""
         now, unix = self._clock(), time.time()
-        verdicts = []
+        if abs(unix - now - self._kept_offset) > CLOCK_SET:
+            self._kept.clear()
+            self._kept_offset = unix - now
+        verdicts: dict[str, Kept] = {}
         for target_id in self._targets:
-            watch = self._watches.get((target_id, "readiness"))
-            former = self._watches.get((target_id, "former"))
-            decided = watch is not None and (watch.trial is None or former is not None)
-            asked = self._identity(target_id)
-            kept = restore.keep(target_id, asked, self._healths[target_id], decided, now, unix)
-            if kept is not None and former is not None:
-                kept = restore.with_former(kept, former.spec)
-            life, watch = self.liveness.get(target_id), self._watches.get((target_id, "liveness"))
-            if life is not None and life.tries and watch is not None:
-                kept = kept or Kept(target_id, asked, False, False, 0.0, "")
-                kept = restore.with_life(kept, watch.identity, life, now, unix)
+            health = self._healths[target_id]
+            known = self._kept.get(target_id)
+            kept = known[1] if known is not None and known[0] is health else self._keep(target_id, health, now, unix)
             if kept is not None:
-                address = self.addresses.get(target_id, ("",))[0]
-                verdicts.append(msgspec.structs.replace(kept, address=address) if address else kept)
-        return verdicts
+                verdicts[target_id] = kept
+        for target_id, life in self.liveness.items():
+            watch = self._watches.get((target_id, "liveness"))
+            if life.tries and watch is not None:
+                kept = verdicts.get(target_id) or Kept(target_id, self._identity(target_id), False, False, 0.0, "")
+                verdicts[target_id] = restore.with_life(kept, watch.identity, life, now, unix)
+        for target_id, addresses in self.addresses.items():
+            if target_id in verdicts:
+                verdicts[target_id] = msgspec.structs.replace(verdicts[target_id], address=addresses[0])
+        return list(verdicts.values())
+
+    def _keep(self, target_id: str, health: Health, now: float, unix: float) -> Kept | None:
+        """The part of a health to keep. It is remembered where only another health, or other checks, make it another
+        one: thousands of targets stay as they are."""
+        watch, former = self._watches.get((target_id, "readiness")), self._watches.get((target_id, "former"))
+        decided = watch is not None and (watch.trial is None or former is not None)
+        kept = restore.keep(target_id, self._identity(target_id), health, decided, now, unix)
+        if former is not None:
+            return restore.with_former(kept, former.spec) if kept is not None else None
+        if restore.stands(health, now) and (watch is None or watch.trial is None):
+            self._kept[target_id] = health, kept
+        return kept
 
     def restore(self, kept: Iterable[Kept]) -> list[str]:
         """Take over the verdicts from before a restart, before the first probes. Returns the ids that have one."""
+        self._kept.clear()  # checks may be on trial again
         kept = self._under_new_names(kept)
         now, unix = self._clock(), time.time()
         held = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from lb.core.checks import CheckSpec, Expect
 from lb.core.restore import Kept
 from lb.core.targets import TlsClient
@@ -38,3 +40,26 @@ def test_damage_and_a_full_disk_cost_the_verdicts_only(tmp_path: Path):
     (tmp_path / "full" / FILE).symlink_to("/dev/full")
     temporary = tmp_path / "full"
     assert VerdictStore(temporary).write(KEPT)  # a rename replaces whatever stands there
+
+
+def test_a_file_that_is_up_to_date_stays(tmp_path: Path):
+    store, path = VerdictStore(tmp_path), tmp_path / FILE
+    assert store.write(KEPT)
+    before = path.stat()
+    assert store.write(list(KEPT))
+    assert path.stat() == before
+    changed = [KEPT[0], replace(KEPT[1], ready=True), KEPT[2]]
+    for kept in (changed, changed[1:], KEPT):
+        assert store.write(kept)
+        assert VerdictStore(tmp_path).read() == kept
+
+
+def test_a_file_that_another_lb_has_written_or_that_is_gone_is_replaced(tmp_path: Path):
+    store, path = VerdictStore(tmp_path), tmp_path / FILE
+    assert store.write(KEPT)
+    assert VerdictStore(tmp_path).write(KEPT[1:])
+    assert store.write(KEPT)
+    assert store.read() == KEPT
+    path.unlink()
+    assert store.write(KEPT)
+    assert store.read() == KEPT
