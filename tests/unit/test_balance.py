@@ -99,6 +99,14 @@ def test_whole_weights():
     assert whole([1.0, float(LONGEST_CYCLE)]) is None
 
 
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+def test_a_large_pool_of_equal_weights_is_one_cycle(weight):
+    """It is longer than `LONGEST_CYCLE`, and no longer than the list of its lanes."""
+    members = lanes(*[weight] * (LONGEST_CYCLE + 1000))
+    balancer = build(Balance("round_robin"), members, random.Random(1), offset=0)
+    assert [balancer.pick() for _ in range(2 * len(members))] == [lane for lane, _ in members] * 2
+
+
 def test_strictly_in_turn():
     """haproxy balance-rr: four backends, five connections: s1, s2, s3, s4, s1."""
     members = lanes(1, 1, 1, 1)

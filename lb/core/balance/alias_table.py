@@ -15,13 +15,15 @@ class AliasTable:
 
     def __init__(self, weights: Sequence[float], rng: random.Random) -> None:
         sides = len(weights)
-        mean = sum(weights, 0.0) / sides
-        scaled = [weight / mean for weight in weights]
-        self.fair = all(weight == weights[0] for weight in weights)
+        self.fair = min(weights) == max(weights)
         self._random = rng.random
         self._sides = sides
         self._keep = [1.0] * sides
         self._alias = list(range(sides))
+        if self.fair:
+            return  # each draw stands as it is
+        mean = sum(weights, 0.0) / sides
+        scaled = [weight / mean for weight in weights]
         poor = [i for i, share in enumerate(scaled) if share < 1.0]
         rich = [i for i, share in enumerate(scaled) if share >= 1.0]
         while poor and rich:
