@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +31,7 @@ from lb.config.model.discovery import Dns
 from lb.config.model.units import Unreadable
 from lb.core.membership import Answer, Found
 from lb.discovery.source import NoAnswer, Tell, same
+from lb.discovery.weights import scaled
 
 #: Seconds between two attempts to get an answer.
 RETRY = 0.5
@@ -48,8 +49,6 @@ MOST_SERVERS = 3
 MOST_HOSTS, AT_ONE_TIME = 1000, 16
 #: Bytes of an answer over UDP (dnsflagday.net/2020).
 PAYLOAD = 1232
-#: The largest weight of a target.
-MOST_WEIGHT = 1000
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 
@@ -165,7 +164,7 @@ class DnsSource:
         services = [each for each in records.data if isinstance(each, dns.rdtypes.IN.SRV.SRV)]
         named = sorted(services, key=lambda each: (each.priority, str(each.target), each.port))[:MOST_HOSTS]
         named = [each for each in named if each.target != dns.name.root]
-        weights = scaled([each.weight for each in named])
+        weights = scaled([each.weight for each in named])  # a record of weight 0 gets a small share (RFC 2782)
         hosts = list(dict.fromkeys(each.target.to_text(omit_final_dot=True).lower() for each in named))
         looked_up = dict(zip(hosts, await asyncio.gather(*map(self._host, hosts)), strict=True))
         found: list[Found] = []
@@ -287,14 +286,6 @@ class DnsSource:
         except (OSError, EOFError, dns.exception.DNSException) as error:
             raise NoAnswer(f"could not be asked: {_words(error)}") from None
         return response
-
-
-def scaled(weights: Sequence[int]) -> list[int]:
-    """Weights of SRV records as weights of targets: a record of weight 0 gets a small share (RFC 2782)."""
-    most = max(weights, default=0)
-    if most <= MOST_WEIGHT:
-        return [max(1, weight) for weight in weights]
-    return [max(1, round(weight * MOST_WEIGHT / most)) for weight in weights]
 
 
 def servers_of_system(path: Path) -> list[Server]:

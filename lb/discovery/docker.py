@@ -17,19 +17,17 @@ import json
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 
-from lb import USER_AGENT
 from lb.config.model.addresses import parse_target
-from lb.config.model.checks import ClientTls
 from lb.config.model.discovery import Docker
 from lb.config.model.units import Unreadable
 from lb.core.membership import Answer, Found
 from lb.discovery.failures import in_words
+from lb.discovery.labels import MOST_WEIGHT, check, number
+from lb.discovery.server_address import ServerAddress
 from lb.discovery.source import Newest, NoAnswer, Tell
-from lb.discovery.tls import TlsFiles
 
 #: Seconds for one list.
 TIMEOUT = 5.0
@@ -45,7 +43,6 @@ LEAVING = 15.0
 MOST_OCTETS, MOST_OF_EVENT = 32 << 20, 1 << 20
 #: Containers that are used at most; problems that are told.
 MOST_CONTAINERS, MOST_PROBLEMS = 5000, 5
-MOST_WEIGHT = 1000
 
 #: Signals by which containers are stopped, as events have them.
 STOPPING = frozenset(("2", "3", "9", "15", "SIGINT", "SIGQUIT", "SIGKILL", "SIGTERM"))
@@ -61,16 +58,15 @@ class DockerSource:
         self._resync = resync
         self._leaving: dict[str, float] = {}  # container id → monotonic seconds until which it is not named
         self._wake = asyncio.Event()
-        secured = settings.tls is not None or settings.socket.startswith("https:")
-        self._tls = TlsFiles(settings.tls or ClientTls()) if secured else None
+        self._engine = ServerAddress(settings.socket, settings.tls)
 
     async def ask(self) -> Answer:
-        async with self._session() as session:
+        async with self._engine.session() as session:
             return await self._list(session)
 
     async def watch(self, tell: Tell) -> None:
         newest = Newest(tell)
-        async with self._session() as session:
+        async with self._engine.session() as session:
             listening = asyncio.ensure_future(self._listen(session))
             try:
                 while True:
@@ -96,29 +92,13 @@ class DockerSource:
 
     # --- the engine --------------------------------------------------------------------------------------------------
 
-    def _session(self) -> aiohttp.ClientSession:
-        url = urlsplit(self._settings.socket)
-        connector: aiohttp.BaseConnector
-        if url.scheme == "unix":
-            connector, base = aiohttp.UnixConnector(url.path, limit=4), "http://engine/"
-        else:
-            scheme = "https" if self._tls is not None else "http"
-            connector, base = aiohttp.TCPConnector(limit=4), f"{scheme}://{url.netloc}/"
-        return aiohttp.ClientSession(base, connector=connector, headers={"User-Agent": USER_AGENT})
-
-    async def _secured(self) -> dict[str, Any]:
-        """What a request is given for TLS. Raises `OSError` where a file cannot be used."""
-        if self._tls is None:
-            return {}
-        return {"ssl": await self._tls.context(), "server_hostname": self._tls.server_name}
-
     async def _list(self, session: aiohttp.ClientSession) -> Answer:
         filters = json.dumps({"label": [self._settings.label], "status": ["running"]})
         raw = bytearray()
         try:
             async with (
                 asyncio.timeout(TIMEOUT),
-                session.get("containers/json", params={"filters": filters}, **await self._secured()) as response,
+                session.get("containers/json", params={"filters": filters}, **await self._engine.secured()) as response,
             ):
                 async for piece in response.content.iter_chunked(65536):
                     raw += piece
@@ -144,7 +124,7 @@ class DockerSource:
         while True:
             heard = False
             with contextlib.suppress(OSError, aiohttp.ClientError, ValueError, AttributeError):
-                secured = await self._secured()
+                secured = await self._engine.secured()
                 async with session.get(
                     "events", params={"filters": filters}, timeout=forever, read_bufsize=MOST_OF_EVENT, **secured
                 ) as response:
@@ -195,14 +175,11 @@ class DockerSource:
         address = self._address(container, str(labels.get("lb.network", "") or self._settings.network))
         if not address:
             return None
-        port = _number(labels, "lb.port", 1, 65535) or self._settings.port or _exposed(container)
-        weight = _number(labels, "lb.weight", 0, MOST_WEIGHT)
+        port = number(labels, "lb.port", 1, 65535) or self._settings.port or _exposed(container)
+        weight = number(labels, "lb.weight", 0, MOST_WEIGHT)
         host = f"[{address}]" if ":" in address else address
         text = parse_target(f"{self._settings.scheme}://{host}:{port}").text
-        path = str(labels.get("lb.check", ""))
-        if path and not (path.startswith("/") and path.isascii() and path.isprintable() and " " not in path):
-            raise ValueError(f"its label lb.check is {path!r}, which is no path")
-        settings = json.dumps({"readiness": {"path": path}}) if path else ""
+        settings = check(labels, "lb.check")
         url = f"{self._settings.scheme}://{text}"
         return Found(text, url, 1 if weight is None else weight, name=_name(container), settings=settings)
 
@@ -235,15 +212,6 @@ def _is_well(container: Mapping[str, Any]) -> bool:
     if not health and "(" in status:
         health = status.rpartition("(")[2].rstrip(")").removeprefix("health: ")
     return container.get("State", "running") == "running" and health in ("", "none", "healthy")
-
-
-def _number(labels: Mapping[str, Any], label: str, least: int, most: int) -> int | None:
-    if label not in labels:
-        return None
-    text = str(labels[label])
-    if not text.isdecimal() or not least <= int(text) <= most:
-        raise ValueError(f"its label {label} is {text!r}; allowed is a number from {least} to {most}")
-    return int(text)
 
 
 def _exposed(container: Mapping[str, Any]) -> int:

@@ -16,7 +16,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -24,7 +24,8 @@ import aiohttp
 from lb import USER_AGENT
 from lb.config.model.discovery import Kubernetes
 from lb.core.membership import Answer, Debounce
-from lb.core.printable import printable
+from lb.discovery.answers import DENIED, Refused, noticed_late, read, refusal
+from lb.discovery.backoff import backoff
 from lb.discovery.failures import in_words
 from lb.discovery.kubernetes_access import ACCOUNT, Access, access_of_file, access_of_pod
 from lb.discovery.kubernetes_events import (
@@ -45,8 +46,6 @@ from lb.net.tls import contexts
 MOST_OCTETS, MOST_OF_STATUS = 64 << 20, 1 << 16
 #: Slices of one page of a list. A slice has 100 endpoints, unless the cluster says otherwise.
 PAGE = 500
-#: Statuses that stay for a while: what lb shows the server, or what that allows, has to change.
-DENIED = (401, 403)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +64,6 @@ class Pace:
     first: float = 0.1
     longest: float = 1.5
     longest_denied: float = 10.0
-
-
-class Refused(NoAnswer):
-    """The server has answered with a failure. `wait`: seconds at least until it may be asked again."""
-
-    def __init__(self, text: str, status: int, wait: float = 0.0) -> None:
-        super().__init__(text)
-        self.status = status
-        self.wait = wait
 
 
 class Silent(NoAnswer):
@@ -117,7 +107,7 @@ class KubernetesSource:
                     await asyncio.sleep(self._wait(failures, error))
                     continue
                 failures = 0
-                newest(_with_trouble(slices.answer(), trouble if missed > 1 else ""))
+                newest(noticed_late(slices.answer(), trouble if missed > 1 else ""))
                 began = time.monotonic()
                 try:
                     await self._follow(session, slices, newest)
@@ -132,14 +122,10 @@ class KubernetesSource:
                 await asyncio.sleep(self._wait(missed))
 
     def _wait(self, failures: int, error: NoAnswer | None = None) -> float:
-        """Seconds after so many failures in a row: doubled with each, up to a half shorter by chance.
-
-        `error`: why there is no list; None: only watches fail."""
-        if not failures:
-            return 0.0
+        """Seconds after so many failures in a row. `error`: why there is no list; None: only watches fail."""
         denied = error is None or (isinstance(error, Refused) and error.status in DENIED)
         longest = self._pace.longest_denied if denied else self._pace.longest
-        wait = min(longest, self._pace.first * (1 << min(failures - 1, 10))) * (1 - self._dice() / 2)
+        wait = backoff(failures, self._pace.first, longest, self._dice())
         return max(wait, error.wait if isinstance(error, Refused) else 0.0)
 
     # --- lists and watches -------------------------------------------------------------------------------------------
@@ -159,21 +145,22 @@ class KubernetesSource:
 
     async def _pages(self, session: aiohttp.ClientSession, limit: int) -> Slices:
         slices = Slices(self._settings.service, self._settings.port, self._settings.scheme)
-        next, room = "", MOST_OCTETS
+        next, length = "", 0
         while True:
             query = {"limit": str(limit)} if limit else {}
             if next:
                 query["continue"] = next
-            page, length = await self._page(session, query, room)
-            next, room = slices.add(page), room - length
+            page, length = await self._page(session, query, length)
+            next = slices.add(page)
             if not next:
                 return slices
 
-    async def _page(self, session: aiohttp.ClientSession, query: dict[str, str], room: int) -> tuple[Page, int]:
+    async def _page(self, session: aiohttp.ClientSession, query: dict[str, str], before: int) -> tuple[Page, int]:
+        """A page, and the octets up to its end. `before`: those of the pages before."""
         response = await self._get(session, query)
         try:
-            raw = await self._read(response, room)
-            return read_page(raw), len(raw)
+            raw = await read(response, self._server(), MOST_OCTETS, before)
+            return read_page(raw), before + len(raw)
         except Garbled as error:
             raise NoAnswer(f"{self._server()}: {error}") from None
         finally:
@@ -309,29 +296,8 @@ class KubernetesSource:
     def _server(self) -> str:
         return self._access.server if self._access is not None else "the API server"
 
-    async def _read(self, response: aiohttp.ClientResponse, most: int) -> bytearray:
-        raw = bytearray()
-        try:
-            async for piece in response.content.iter_chunked(65536):
-                raw += piece
-                if len(raw) > most:
-                    raise NoAnswer(f"{self._server()} answered more than {MOST_OCTETS >> 20} MiB")
-        except (OSError, aiohttp.ClientError) as error:
-            raise NoAnswer(f"{self._server()} has broken off its answer: {in_words(error)}") from None
-        return raw
-
     async def _refusal(self, response: aiohttp.ClientResponse) -> Refused:
-        raw = await self._read(response, MOST_OF_STATUS)
-        said = printable(read_status(raw).message.encode(), 300)
-        hint = "; docs/discovery.md has the role that lb needs" if response.status == 403 else ""
-        after = response.headers.get("Retry-After", "")
-        wait = min(float(after), self._pace.longest_denied) if after.isdecimal() else 0.0
-        text = f"{self._server()} answered {response.status}{f': {said}' if said else ''}{hint}"
-        return Refused(text, response.status, wait)
-
-
-def _with_trouble(answer: Answer, trouble: str) -> Answer:
-    """The answer, with why it is not watched."""
-    if not trouble:
-        return answer
-    return replace(answer, problems=(f"changes are noticed late: {trouble}", *answer.problems))
+        raw = await read(response, self._server(), MOST_OF_STATUS)
+        said = read_status(raw).message.encode()
+        hint = "docs/discovery.md has the role that lb needs"
+        return refusal(response, self._server(), said, hint, self._pace.longest_denied)

@@ -18,12 +18,11 @@ import msgspec
 import yaml
 
 from lb.core.targets import TlsClient
+from lb.discovery.credentials import read_octets, read_text
 from lb.discovery.source import NoAnswer
 
 #: Where a pod has its account.
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-#: Octets of one file that are read at most.
-MOST_OCTETS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +44,11 @@ def access_of_pod(environ: Mapping[str, str], account: Path = ACCOUNT) -> Access
             "lb does not run in a pod of Kubernetes (KUBERNETES_SERVICE_HOST is not set): `kubeconfig: FILE` says how "
             "the API server is reached"
         )
-    token = _text(account / "token", "the token of the pod's account")
+    token = read_text(account / "token", "the token of the pod's account")
     namespace = ""
     if (account / "namespace").exists():
-        namespace = _text(account / "namespace", "the pod's namespace")
-    ca = _read(account / "ca.crt", "the authority of the API server")
+        namespace = read_text(account / "namespace", "the pod's namespace")
+    ca = read_octets(account / "ca.crt", "the authority of the API server")
     tls, contents = _tls(str(account / "ca.crt"), ca)
     return Access(f"https://{f'[{host}]' if ':' in host else host}:{port}", namespace, token, tls, contents)
 
@@ -57,7 +56,7 @@ def access_of_pod(environ: Mapping[str, str], account: Path = ACCOUNT) -> Access
 def access_of_file(path: Path, context: str = "") -> Access:
     """As a kubeconfig file says. `context`: empty is the current one. Raises `NoAnswer`. Blocks."""
     try:
-        document = yaml.load(_read(path, "the kubeconfig file"), Loader=_LOADER)
+        document = yaml.load(read_octets(path, "the kubeconfig file"), Loader=_LOADER)
         config = msgspec.convert(document if document is not None else {}, _Kubeconfig)
     except (yaml.YAMLError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise NoAnswer(f"{path} is no kubeconfig file: {' '.join(str(error).split())}") from None
@@ -81,7 +80,7 @@ def access_of_file(path: Path, context: str = "") -> Access:
     server = cluster.server.rstrip("/")
     if not server.startswith(("https://", "http://")):
         raise NoAnswer(f"{path}: cluster {chosen.cluster} has the server {cluster.server!r}, which is no URL")
-    token = _text(_beside(path, user.token_file), "the token") if user.token_file else user.token
+    token = read_text(_beside(path, user.token_file), "the token") if user.token_file else user.token
     if not server.startswith("https://"):
         return Access(server, chosen.namespace, token)
     tls, contents = _tls(
@@ -161,7 +160,7 @@ def _content(path: Path, file: str, data: str, what: str) -> tuple[str, bytes]:
             return f"{path} ({what})", base64.b64decode(data, validate=True)
         except (binascii.Error, ValueError):
             raise NoAnswer(f"{path}: {what} is no base64") from None
-    return (str(_beside(path, file)), _read(_beside(path, file), what)) if file else ("", b"")
+    return (str(_beside(path, file)), read_octets(_beside(path, file), what)) if file else ("", b"")
 
 
 def _tls(
@@ -183,25 +182,3 @@ def _tls(
 def _beside(path: Path, file: str) -> Path:
     """Relative paths begin at the kubeconfig file's folder."""
     return path.parent / file
-
-
-def _text(path: Path, what: str) -> str:
-    try:
-        text = _read(path, what).decode().strip()
-    except UnicodeDecodeError:
-        text = ""
-    if not text or not text.isprintable() or not text.isascii():
-        raise NoAnswer(f"{path} holds no text that could be {what}")
-    return text
-
-
-def _read(path: Path, what: str) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MOST_OCTETS + 1)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise NoAnswer(f"{what} cannot be read from {path}: {reason}") from None
-    if len(data) > MOST_OCTETS:
-        raise NoAnswer(f"{path} is longer than {MOST_OCTETS >> 20} MiB")
-    return data

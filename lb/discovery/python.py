@@ -24,6 +24,7 @@ from lb.config.model.discovery import Python
 from lb.core.membership import Answer
 from lb.core.printable import printable
 from lb.discovery import python_child
+from lb.discovery.backoff import backoff
 from lb.discovery.lines import Lines, TooLong
 from lb.discovery.source import Newest, NoAnswer, Tell
 
@@ -68,8 +69,7 @@ class PythonSource:
             except NoAnswer as error:
                 newest(error)
             failures = 0 if answered > 1 else failures + 1
-            wait = min(LONGEST_WAIT, FIRST_WAIT * (1 << min(failures, 10)))
-            await asyncio.sleep(wait * (1 - self._dice() / 2))
+            await asyncio.sleep(backoff(failures + 1, FIRST_WAIT, LONGEST_WAIT, self._dice()))
 
     async def _answer(self, child: Child, wait: float) -> Answer:
         """The next answer of the process. Raises `Failed` where it goes on after that, else `NoAnswer`."""

@@ -13,8 +13,9 @@ from dnslib import QTYPE, RR, A, DNSRecord
 
 from lb.config.model.discovery import Dns
 from lb.core.membership import Answer
-from lb.discovery.dns import DnsSource, Part, Records, Server, scaled, servers_of_system
+from lb.discovery.dns import DnsSource, Part, Records, Server, servers_of_system
 from lb.discovery.source import NoAnswer
+from lb.discovery.weights import scaled
 from tests.support.dns_server import DnsServer
 from tests.support.eventually_async import eventually
 from tests.support.source_watch import Watching, watched

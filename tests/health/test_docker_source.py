@@ -53,9 +53,9 @@ async def test_running_containers_with_the_label_are_named(engine: Engine) -> No
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ({"lb_port": "x"}, "its label lb.port is 'x'; allowed is a number from 1 to 65535"),
-        ({"lb_weight": "5000"}, "its label lb.weight is '5000'"),
-        ({"lb_check": "ready"}, "its label lb.check is 'ready', which is no path"),
+        ({"lb_port": "x"}, "its lb.port is 'x'; allowed is a number from 1 to 65535"),
+        ({"lb_weight": "5000"}, "its lb.weight is '5000'"),
+        ({"lb_check": "ready"}, "its lb.check is 'ready', which is no path"),
         ({"lb_network": "backend"}, "it is not in the network backend; it is in bridge"),
     ],
 )
