@@ -103,7 +103,7 @@ class DiscoveryView(View):
     """The source that names targets of a pool."""
 
     provider: str
-    """The kind of source: `dns`, `docker`, `file`, `kubernetes` or `python`."""
+    """The kind of source: `consul`, `dns`, `docker`, `file`, `kubernetes` or `python`."""
     source: str
     """The source, for people."""
     up: bool

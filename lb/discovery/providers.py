@@ -10,6 +10,10 @@ from lb.discovery.source import Source
 
 def source_of(settings: Discover) -> Source:
     """The source that a pool's `discover` describes. A provider's file is imported when it is used."""
+    if settings.consul is not None:
+        from lb.discovery.consul import ConsulSource
+
+        return ConsulSource(settings.consul)
     if settings.dns is not None:
         from lb.discovery.dns import DnsSource
 

@@ -431,6 +431,8 @@ def _outward(value: object, where: tuple[str, ...] = ()) -> Iterator[tuple[str, 
             written = place in (("access_log", "path"), ("state_dir",))
             source = place[-2:] in (
                 ("discover", "file"),
+                ("consul", "address"),
+                ("consul", "token_file"),
                 ("docker", "socket"),
                 ("kubernetes", "kubeconfig"),
                 ("python", "source"),

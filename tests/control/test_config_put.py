@@ -120,6 +120,8 @@ def test_without_a_token_nobody_gets_lb_to_run_or_write_something(shared: Api, g
         "    rollout: {pre: {command: [touch, /tmp/x]}}\n",
         f"access_log: {{path: {tmp_path}/taken}}\n",
         "    pools: {found: {discover: {file: /etc/hostname}}}\n",
+        "    pools: {found: {discover: {consul: {service: a}}}}\n",
+        "    pools: {found: {discover: {consul: {service: a, token_file: /etc/hostname}}}}\n",
         "    pools: {found: {discover: {docker: {label: a}}}}\n",
         "    pools: {found: {discover: {kubernetes: {service: a, kubeconfig: /etc/hostname}}}}\n",
         "    pools: {found: {discover: {python: {source: 'os:listdir'}}}}\n",
@@ -133,7 +135,7 @@ def test_without_a_token_nobody_gets_lb_to_run_or_write_something(shared: Api, g
         refused = put(shared, wanted)
         assert (refused.status, refused.json["type"]) == (403, "/problems/token-needed-for-commands"), refused.body
         assert refused.json["reasons"][0]["where"].endswith(
-            ("command", "path", "file", "socket", "kubeconfig", "source")
+            ("command", "path", "file", "address", "token_file", "socket", "kubeconfig", "source")
         )
     assert running(shared)[0] == text
     protected, tag = running(guarded)

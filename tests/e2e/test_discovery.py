@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.consul_agent import Agent
 from tests.support.dns_server import DnsServer
 from tests.support.docker_engine import Engine
 from tests.support.eventually import eventually
@@ -363,6 +364,137 @@ def test_pods_that_terminate_together_serve_until_other_ones_can(stage: Stage) -
             eventually(lambda: weights(lb) == {one.address: 0, two.address: 1}, what="the other one serves")
             assert versions(lb) == {"two"}
         assert not load.failed, load.failed
+
+
+# --- Consul ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def consul() -> Iterator[Agent]:
+    with Agent() as agent:
+        yield agent
+
+
+def start_consul(stage: Stage, agent: Agent, *services: str) -> Lb:
+    """A service of lb for each service of Consul, found there."""
+    text = "listeners: [127.0.0.1:0]\nadmin: {bind: 127.0.0.1:0}\nstate_dir: ./state\naccess_log: off\nservices:\n"
+    for name in services or ("web",):
+        text += (
+            f"  {name}:\n    pools: {{main: {{discover: {{consul: {{service: {name}, address: '{agent.url}'}}}}}}}}\n"
+            f"    readiness: {CHECK}\n"
+        )
+    text += "routes:\n" + "".join(f"  - {{path: /greeting, service: {name}}}\n" for name in (services or ("web",))[:1])
+    return stage.start(stage.file(text))
+
+
+def test_instances_come_fall_ill_and_the_agent_goes(stage: Stage, consul: Agent) -> None:
+    one, two, three, four = (stage.backend(name) for name in ("one", "two", "three", "four"))
+    consul.register("one", "127.0.0.1", one.port)
+    consul.register("two", "", two.port, status="warning")  # at its node's address
+    lb = start_consul(stage, consul)
+    eventually(lambda: ready(lb, one, two), what="both are ready")
+    with Load(lb.url, 4) as load:
+        consul.register("three", "127.0.0.1", three.port)
+        eventually(lambda: ready(lb, one, two, three), what="the third is ready")
+        consul.check("one", "critical")
+        eventually(lambda: ready(lb, two, three), what="the first gets nothing more")
+        one.kill()
+        consul.stop()
+        eventually(lambda: pool(lb)["discovery"]["error"], what="status says so")  # type: ignore[index]
+        before = load.count
+        eventually(lambda: load.count > before + 500, what="requests go on")
+        assert ready(lb, two, three)
+        assert "it does not answer, its targets stay" in text_of(lb, "status")
+        assert lb.metrics()['lb_discovery_up{pool="main",provider="consul",service="web"}'] == 0
+        consul.deregister("one")
+        consul.register("four", "127.0.0.1", four.port)
+        consul.restore(2)  # it has an older index when it is back
+        consul.start()
+        eventually(lambda: ready(lb, two, three, four), what="it is caught up with")
+        consul.check("three", "warning")
+        eventually(lambda: consul.waiting, what="it is asked for changes")
+    assert not load.failed, load.failed
+    assert "It was found by consul web" in text_of(lb, "explain", three.address)
+    said = text_of(lb, "discover", str(stage.folder / "lb.yaml"))
+    assert "consul web names 3 targets" in said and three.url in said and "three on node-1" in said
+
+
+@pytest.mark.timing
+def test_consul_is_followed_within_a_second_and_caught_up_with_within_two(stage: Stage, consul: Agent) -> None:
+    one, two = stage.backend("one"), stage.backend("two")
+    consul.register("one", "127.0.0.1", one.port)
+    consul.register("two", "127.0.0.1", two.port)
+    lb = start_consul(stage, consul)
+    eventually(lambda: ready(lb, one, two), what="both are ready")
+    with Load(lb.url, 4) as load:
+        consul.check("one", "critical")
+        eventually(lambda: ready(lb, two), within=1.0, what="the first is out")
+        consul.stop()
+        before = load.count
+        eventually(lambda: load.count > before + 3000, what="some seconds go by")
+        consul.check("one", "passing")
+        consul.start()
+        eventually(lambda: set(targets(lb)) == {one.address, two.address}, within=2.0, what="it is caught up with")
+    assert not load.failed, load.failed
+
+
+def test_a_catalogue_that_is_empty_at_once_is_held(stage: Stage, consul: Agent) -> None:
+    web, shop = stage.backend("web"), stage.backend("shop")
+    consul.register("one", "127.0.0.1", web.port)
+    consul.register("shop", "127.0.0.1", shop.port, service="shop")
+    lb = start_consul(stage, consul, "web", "shop")
+
+    def kept() -> dict[str, list[str]]:
+        return {each["name"]: each["pools"][0]["discovery"]["kept"] for each in lb.status()["services"]}
+
+    def states() -> dict[str, str]:
+        pools = [each["pools"][0] for each in lb.status()["services"]]
+        return {each["address"]: each["state"] for pool in pools for each in pool["targets"]}
+
+    eventually(lambda: states() == {web.address: "ready", shop.address: "ready"}, what="both are ready")
+    with Load(lb.url, 4) as load:
+        consul.deregister("one")
+        consul.deregister("shop", service="shop")
+        eventually(lambda: kept() == {"web": [web.address], "shop": [shop.address]}, what="both are kept")
+        assert "Consul knows no instance of web" in text_of(lb, "status")
+        before = load.count
+        eventually(lambda: load.count > before + 200, what="requests go on")
+        consul.register("one", "127.0.0.1", web.port)
+        eventually(lambda: kept() == {"web": [], "shop": [shop.address]}, what="it is named again")
+    assert not load.failed, load.failed
+
+
+def test_instances_in_maintenance_get_requests_only_when_there_is_no_other(stage: Stage, consul: Agent) -> None:
+    one, two = stage.backend("one"), stage.backend("two")
+    consul.register("one", "127.0.0.1", one.port)
+    consul.register("two", "127.0.0.1", two.port, node="node-2")
+    lb = start_consul(stage, consul)
+    eventually(lambda: ready(lb, one, two), what="both are ready")
+    with Load(lb.url, 4) as load:
+        consul.maintain("one", True)
+        eventually(lambda: weights(lb) == {one.address: 0, two.address: 1}, what="the first gets nothing more")
+        assert versions(lb) == {"two"}
+        explained = text_of(lb, "explain", one.address)
+        assert "It stands by" in explained and "one on node-1 (maintenance)" in explained
+        consul.maintain("", True, node="node-2")
+        eventually(lambda: versions(lb) == {"one", "two"}, what="there is no other")
+        consul.maintain("one", False)
+        eventually(lambda: weights(lb) == {one.address: 1, two.address: 0}, what="the first serves")
+        assert versions(lb) == {"one"}
+    assert not load.failed, load.failed
+
+
+def test_a_restart_without_the_agent_serves(stage: Stage, consul: Agent) -> None:
+    one = stage.backend("one")
+    consul.register("one", "127.0.0.1", one.port)
+    lb = start_consul(stage, consul)
+    eventually(lambda: ready(lb, one), what="it is ready")
+    eventually(lambda: (stage.folder / "state/discovery.json").exists(), what="it is on the disk")
+    lb.stop()
+    consul.stop()
+    lb = start_consul(stage, consul)
+    eventually(lambda: ready(lb, one), what="it is ready again")
+    assert ask(f"{lb.url}/greeting").status == 200
 
 
 # --- a function of one's own -----------------------------------------------------------------------------------------

@@ -40,6 +40,20 @@ def test_a_service_of_kubernetes_and_its_port() -> None:
         assert (found.kind(), found.title()) == ("kubernetes", "kubernetes prod/web")
 
 
+def test_a_service_of_consul_with_all_its_defaults() -> None:
+    found = of("discover: {consul: {service: web}}").services["web"].pools["main"].discover
+    assert found is not None and found.consul is not None and found.over_tls() == []
+    assert (found.kind(), found.title()) == ("consul", "consul web")
+    assert (found.consul.address, found.consul.wait) == ("http://127.0.0.1:8500", 30.0)
+    assert found.consul.warning and not found.consul.stale and found.consul.tags == []
+    addresses = ("https://consul.internal:8501", "http://[::1]:8500", "unix:///run/consul/http.sock")
+    for address in addresses:
+        found = (
+            of(f"discover: {{consul: {{service: web, address: '{address}'}}}}").services["web"].pools["main"].discover
+        )
+        assert found is not None and found.consul is not None and found.consul.address == address
+
+
 def test_servers_have_a_port_or_the_usual_one() -> None:
     resolvers = "resolvers: [127.0.0.1, '127.0.0.1:5353', '::1', '[::1]:5353']"
     discover = of(f"discover: {{dns: {{name: a.test, port: 1, {resolvers}}}}}").services["web"].pools["main"].discover
@@ -68,6 +82,15 @@ def test_servers_have_a_port_or_the_usual_one() -> None:
             "0.0.0.0:53 is every address, and no server's",
         ),
         ("discover: {dns: {name: a.test, port: 1, type: TXT}}", "'TXT' is not one of the choices"),
+        ("discover: {consul: {service: ''}}", "service: the text is empty"),
+        ("discover: {consul: {}}", "'service' is missing"),
+        ("discover: {consul: {service: a, tags: ['']}}", "the text is empty"),
+        ("discover: {consul: {service: a, address: '127.0.0.1:8500'}}", "is not the address of an agent"),
+        ("discover: {consul: {service: a, address: 'http://a:8500/v1'}}", "is not the address of an agent"),
+        ("discover: {consul: {service: a, wait: 11m}}", "wait"),
+        ("discover: {consul: {service: a, wait: 100ms}}", "wait"),
+        ("discover: {consul: {service: a, tls: {}}}", "http://127.0.0.1:8500 is spoken to without TLS"),
+        ("discover: {consul: {service: a, address: 'https://a:1', tls: {key_file: k}}}", "'cert_file' is missing"),
         ("discover: {docker: {label: ''}}", "label: the text is empty"),
         ("discover: {docker: {label: a, socket: /run/docker.sock}}", "is not the address of an engine"),
         ("discover: {docker: {label: a, tls: {}}}", "unix:///var/run/docker.sock is spoken to without TLS"),
@@ -89,10 +112,16 @@ def test_what_is_wrong_with_a_source(pool: str, said: str) -> None:
     assert said in " ".join(str(error.value).split())
 
 
-def test_files_for_an_engine_over_tls_are_looked_at(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{docker: {label: a, socket: 'tcp://e:2376', tls: {ca_file: none.pem}}}",
+        "{consul: {service: a, address: 'https://e:8501', tls: {ca_file: none.pem}}}",
+    ],
+)
+def test_files_for_a_source_over_tls_are_looked_at(tmp_path: Path, source: str) -> None:
     path = tmp_path / "lb.yaml"
-    docker = "{docker: {label: a, socket: 'tcp://e:2376', tls: {ca_file: none.pem}}}"
-    path.write_text(f"services: {{web: {{pools: {{main: {{discover: {docker}}}}}, readiness: /ready}}}}")
+    path.write_text(f"services: {{web: {{pools: {{main: {{discover: {source}}}}}, readiness: /ready}}}}")
     with pytest.raises(ConfigError, match=r"authorities cannot be read from"):
         load(path)
 

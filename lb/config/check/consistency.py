@@ -15,7 +15,7 @@ from lb.config.check.messages import did_you_mean, dotted, joined, listed
 from lb.config.model.addresses import Address, parse_bind, parse_target
 from lb.config.model.checks import Check, ClientTls, Hook, Liveness, OnFailure
 from lb.config.model.config import Config
-from lb.config.model.discovery import Discover, Dns, Docker
+from lb.config.model.discovery import Consul, Discover, Dns, Docker
 from lb.config.model.listeners import Listener
 from lb.config.model.merging import MEANT_FOR, merged_checks
 from lb.config.model.services import Pool, Service
@@ -260,6 +260,8 @@ def _sources(at: Path, pool: Pool) -> Iterator[Finding]:
     elif len(given := pool.discover.given()) != 1:
         said = f"{' and '.join(given)} are given" if given else "nothing says where"
         yield (*at, "discover"), f"{said}; a pool has one source", f"Allowed: one of {listed(Discover.model_fields)}."
+    elif pool.discover.consul is not None:
+        yield from _consul((*at, "discover", "consul"), pool.discover.consul)
     elif pool.discover.dns is not None:
         yield from _dns((*at, "discover", "dns"), pool.discover.dns)
     elif pool.discover.docker is not None:
@@ -267,6 +269,15 @@ def _sources(at: Path, pool: Pool) -> Iterator[Finding]:
     elif (kubernetes := pool.discover.kubernetes) is not None and kubernetes.context and not kubernetes.kubeconfig:
         message = "context chooses one of a kubeconfig file, and no file is given"
         yield (*at, "discover", "kubernetes", "context"), message, "Add `kubeconfig: FILE`, or remove it."
+
+
+def _consul(at: Path, consul: Consul) -> Iterator[Finding]:
+    if consul.tls is None:
+        return
+    if not consul.address.startswith("https:"):
+        hint = "Write `address: https://HOST:8501`, or remove `tls`."
+        yield (*at, "tls"), f"tls is set, but {consul.address} is spoken to without TLS", hint
+    yield from _key_pair((*at, "tls"), consul.tls)
 
 
 def _dns(at: Path, dns: Dns) -> Iterator[Finding]:

@@ -41,9 +41,8 @@ def errors(config: Config, served: Collection[tuple[str, str]] = ()) -> Iterator
             for index, target in enumerate(pool.targets):
                 if target.tls is not None:
                     yield from _client((*place, "pools", pool_name, "targets", index, "tls"), target.tls)
-            docker = pool.discover.docker if pool.discover is not None else None
-            if docker is not None and docker.tls is not None:
-                yield from _client((*place, "pools", pool_name, "discover", "docker", "tls"), docker.tls)
+            for kind, settings in pool.discover.over_tls() if pool.discover is not None else ():
+                yield from _client((*place, "pools", pool_name, "discover", kind, "tls"), settings)
         for path, check in merged_checks(place, service):
             if check.tls is not None and "tls" in check.model_fields_set:
                 yield from _client((*path, "tls"), check.tls)

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from lb.config.model.acme import Acme, ExternalAccount
 from lb.config.model.checks import AnyReadiness, Check, ClientTls, Expect, Hook, Liveness, OnFailure, Readiness
-from lb.config.model.discovery import Discover, Dns, Docker, Kubernetes, Python
+from lb.config.model.discovery import Consul, Discover, Dns, Docker, Kubernetes, Python
 from lb.config.model.fields import (
     Bounds,
     Duration,
@@ -61,10 +61,10 @@ from lb.config.model.services import (
 
 __all__ = [
     "AccessLog", "Acme", "Admin", "AdminTls", "Analysis", "Bake", "Balance", "Breaker", "Canary", "CertificateSource",
-    "Check", "ClientAuth", "ClientTls", "Config", "Damping", "Discover", "Dns", "Docker", "Expect", "ExternalAccount",
-    "Hook", "Hsts", "Kubernetes", "Listener", "ListenerLimits", "ListenerTimeouts", "Liveness", "Log", "Match",
-    "MirrorTo", "OnFailure", "Outlier", "Pool", "Preview", "Python", "Readiness", "Redirect", "Retries", "Rollout",
-    "Route", "ServerTls", "Service", "SlowStart", "Sticky", "Target", "Timeouts", "Token", "WorkerLimits",
+    "Check", "ClientAuth", "ClientTls", "Config", "Consul", "Damping", "Discover", "Dns", "Docker", "Expect",
+    "ExternalAccount", "Hook", "Hsts", "Kubernetes", "Listener", "ListenerLimits", "ListenerTimeouts", "Liveness",
+    "Log", "Match", "MirrorTo", "OnFailure", "Outlier", "Pool", "Preview", "Python", "Readiness", "Redirect", "Retries",
+    "Rollout", "Route", "ServerTls", "Service", "SlowStart", "Sticky", "Target", "Timeouts", "Token", "WorkerLimits",
 ]  # fmt: skip
 
 #: Keys of the short form: `backends`, and what may stand beside it of the one service that it means.

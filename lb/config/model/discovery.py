@@ -9,10 +9,13 @@ from pydantic import AfterValidator, Field
 from lb.config.model import validators
 from lb.config.model.checks import ClientTls
 from lb.config.model.fields import (
+    AgentUrl,
     Bounds,
     Domain,
+    Duration,
     EngineUrl,
     FilePath,
+    Flag,
     FunctionName,
     ParameterName,
     Period,
@@ -23,6 +26,39 @@ from lb.config.model.fields import (
     Word,
 )
 from lb.config.model.section import Section
+
+
+class Consul(Section):
+    """Instances of a service that is registered with Consul, by the HTTP API of an agent."""
+
+    service: Annotated[Word, AfterValidator(validators.not_empty)]
+    """Name of the service. The meta of an instance may hold `lb_weight` and `lb_check` (the path of an HTTP check)."""
+    address: AgentUrl = "http://127.0.0.1:8500"
+    """The agent's HTTP API: `http://host:port`, `https://host:port` or `unix:///PATH`."""
+    tags: list[Annotated[Word, AfterValidator(validators.not_empty)]] = []
+    """Tags that an instance must have, all of them."""
+    filter: Word = ""
+    """Expression that instances must fulfil, in Consul's filter language: `Service.Meta.color == blue`."""
+    datacenter: Word = ""
+    """Datacenter whose instances are meant. Left out: the agent's."""
+    namespace: Word = ""
+    """Namespace of the service, in Consul Enterprise. Left out: the token's."""
+    partition: Word = ""
+    """Admin partition of the service, in Consul Enterprise. Left out: the agent's."""
+    token_file: FilePath | None = None
+    """File with the ACL token that lb shows. A replaced token is used with the next query."""
+    tls: ClientTls | None = None
+    """Authorities that the agent's certificate is verified with, and the certificate that lb shows. A renewed file is
+    used with the next query."""
+    wait: Annotated[Duration, Bounds(1, 600)] = 30.0
+    """Longest time for which the agent holds a query while nothing changes. Changes are told at once, whatever it is. A
+    connection that is dead without a word is noticed after it. Consul: 5m."""
+    warning: Flag = True
+    """Use instances with a check in the state `warning`, with the weight that they have for it."""
+    stale: Flag = False
+    """Let any server answer, not the leader alone: also while Consul has no leader, and then maybe with what is old."""
+    scheme: Literal["http", "https", "h2c", "h2"] = "http"
+    """How the instances are spoken to, as in a target's URL."""
 
 
 class Dns(Section):
@@ -110,6 +146,8 @@ class Discover(Section):
     """A source of targets: one of these. What it names is probed as any target, and gets requests after its first
     passed check. A source that does not answer changes nothing."""
 
+    consul: Consul | None = None
+    """Instances of a service that is registered with Consul."""
     dns: Dns | None = None
     """The addresses of a name in DNS."""
     docker: Docker | None = None
@@ -126,12 +164,19 @@ class Discover(Section):
         """The sources that are given: one, or the configuration is wrong."""
         return [name for name in type(self).model_fields if getattr(self, name) is not None]
 
+    def over_tls(self) -> list[tuple[str, ClientTls]]:
+        """The provider's name and its settings for TLS, where it has any."""
+        asked = (("consul", self.consul), ("docker", self.docker))
+        return [(name, each.tls) for name, each in asked if each is not None and each.tls is not None]
+
     def kind(self) -> str:
         """The provider's name."""
         return self.given()[0]
 
     def title(self) -> str:
         """The source, for people."""
+        if self.consul is not None:
+            return f"consul {self.consul.service}"
         if self.dns is not None:
             return f"dns {self.dns.name}"
         if self.docker is not None:

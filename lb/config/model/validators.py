@@ -308,9 +308,21 @@ def domain(value: str) -> str:
     return name
 
 
+_AUTHORITY = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}"
+_ENGINE = re.compile(rf"unix:///[^\0]+|(?:tcp|https?)://{_AUTHORITY}")
+_AGENT = re.compile(rf"unix:///[^\0]+|https?://{_AUTHORITY}")
+
+
+def agent(value: str) -> str:
+    """The address of a Consul agent."""
+    if not _AGENT.fullmatch(value):
+        refuse(f"{value!r} is not the address of an agent", "http://host:port, https://host:port or unix:///PATH")
+    return value
+
+
 def engine(value: str) -> str:
     """The address of a Docker engine."""
-    if not re.fullmatch(r"unix:///[^\0]+|(?:tcp|https?)://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}", value):
+    if not _ENGINE.fullmatch(value):
         refuse(f"{value!r} is not the address of an engine", "unix:///PATH or tcp://host:port")
     return value
 

@@ -60,6 +60,7 @@ _KINDS: dict[str, str] = {
     "server_host": "host",
     "domain": "domain name",
     "resolver": "address",
+    "agent": "URL",
     "engine": "URL",
     "file": "file",
     "log_file": "file",
