@@ -2,7 +2,8 @@
 
 Two lbs run at once, each with one worker on the first processor. One has a bare route for everything. The other has a
 route that is matched by a header, and has four steps: a JWT (whose result is kept after the first request), a rate
-limit, a changed prefix and a header that is set with a variable. Both get the same requests, in interleaved rounds.
+limit, a changed prefix and a header that is set with a variable. Both get the same requests, in interleaved rounds. Of
+a request that its connection repeats, steps remember what they made; with `--other-paths` no request is repeated.
 """
 
 from __future__ import annotations
@@ -28,6 +29,14 @@ from benchmarks.processes import PROXY_CPU, Server, await_answer, children, free
 from benchmarks.rounds import Round, run
 
 CONNECTIONS = 32
+#: For wrk: a thousand paths in turn, so that each connection sends another one than before.
+_OTHER_PATHS = """
+local turn = 0
+function request()
+  turn = turn % 1000 + 1
+  return wrk.format(nil, "/v1/x" .. turn)
+end
+"""
 BARE = "  - {path: /, service: all}"
 STEPS = {
     "match by header": '  - {match: {path: /v1, headers: {x-beta: "1"}}, service: all}\n' + BARE,
@@ -58,7 +67,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="lb-bench-") as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)  # nginx's workers may be somebody else
-        script = _script(folder)
+        script = _script(folder) + (_OTHER_PATHS if options.other_paths else "")
         behind, (target,) = origin(folder)
         try:
             for name in options.only or STEPS:
@@ -147,6 +156,7 @@ def _b64(data: bytes) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description=__doc__)
     parser.add_argument("--only", action="append", choices=list(STEPS), help="again for more; else all")
+    parser.add_argument("--other-paths", action="store_true", help="each request has another path than the one before")
     parser.add_argument("--rounds", type=int, default=20, help="interleaved rounds (20), after one that warms up")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a round (1)")
     here = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from lb.http.template import OF_ONE_REQUEST, Template, Values
+from lb.http.template import OF_ONE_REQUEST, REQUEST_ID, VARIABLES, Template, Values
 
 _ODD: Final = re.compile(rb"[^0-9a-z]")
 #: Fields that frame a message, belong to one connection, or are lb's own: no route changes them.
@@ -24,7 +24,7 @@ FIXED_IN_ANSWERS: Final = frozenset(
 class FieldChanges:
     """The changes of one step. A name stands for all of its spellings, since servers take `X_A` for `X-A`."""
 
-    __slots__ = ("_add", "_remove", "_set", "static", "steady")
+    __slots__ = ("_add", "_remove", "_set", "of_head", "static", "steady")
 
     def __init__(
         self, replaced: Sequence[tuple[str, str]], added: Sequence[tuple[str, str]], removed: Sequence[str]
@@ -35,9 +35,11 @@ class FieldChanges:
         self._remove = frozenset([_usual(name.encode()) for name in names])
         self.static = True  # the changes are the same for every request
         self.steady = True  # …for every request of a connection with the same fields
+        self.of_head = True  # …with the same whole head
         for _, template in [*self._set, *self._add]:
             self.static = self.static and template.static
             self.steady = self.steady and not (template.variables & OF_ONE_REQUEST)
+            self.of_head = self.of_head and VARIABLES[REQUEST_ID] not in template.variables
 
     def apply(self, lines: Sequence[bytes], values: Values) -> tuple[list[bytes], list[bytes], list[bytes]]:
         """(the lines that stay, the lines that are new, the lines that are gone). Raises `BadValue`."""

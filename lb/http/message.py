@@ -152,9 +152,10 @@ class RequestFields:
 
 
 class RequestHead:
-    """One request's start line and fields, checked by `h1.parse.read_request`."""
+    """One request's start line and fields, checked by `h1.parse.read_request`. A connection that repeats a whole head
+    has the same object again, and with it what was found out before."""
 
-    __slots__ = ("fields", "host", "method", "minor", "path", "target")
+    __slots__ = ("fields", "host", "method", "minor", "passed", "path", "route", "table", "target")
 
     def __init__(
         self, method: bytes, target: bytes, path: bytes, minor: int, host: bytes, fields: RequestFields
@@ -165,6 +166,9 @@ class RequestHead:
         self.minor = minor  # HTTP/1.`minor`: 0 or 1; or HTTP2
         self.host = host  # the value of Host for the target; b"" when an HTTP/1.0 client sent none
         self.fields = fields
+        self.table: object = None  # the table of routes that was asked last…
+        self.route = -1  # …and its answer
+        self.passed: object = None  # the steps that it has passed last: `proxy.steps.steady`
 
     @property
     def protocol(self) -> bytes:

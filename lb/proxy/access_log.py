@@ -122,7 +122,11 @@ def _record_of(line: dict[str, Any]) -> RequestRecord:
 def _sent(exchange: Ended) -> bytes:
     """The path that the target got, where a step has changed it."""
     target = exchange.head.target
-    return b"" if target == exchange.received.target else b',"sent":' + quoted(target).encode()
+    if target == exchange.received.target:
+        return b""
+    if QUOTE in target or BACKSLASH in target or not target.isascii():
+        return b',"sent":' + quoted(target).encode()
+    return b',"sent":"' + target + b'"'
 
 
 class Recent(Observer):
@@ -217,7 +221,7 @@ class Log(Observer):
         )
         grpc = exchange.grpc_status >= 0
         if exchange.route_fragment:
-            line = line[: -len(_END)] + exchange.route_fragment + _sent(exchange) + _END
+            line = b"".join((line[: -len(_END)], exchange.route_fragment, _sent(exchange), _END))
         if exchange.connected_at or exchange.first_byte_at or exchange.reason or exchange.attempt_log or grpc:
             # There is more to tell than of a request that one kept connection answered at once.
             line = line[: -len(_END)] + self._rare(exchange) + _END

@@ -246,8 +246,12 @@ class Exchange(Ended):
             route = live.only_route
         else:
             table = live.table
-            path = head.path if head.path != b"*" else b"/"
-            number = table.match(host_name(head.host), path, live.asked(self) if table.conditional else None)
+            if head.table is table:
+                number = head.route
+            else:
+                path = head.path if head.path != b"*" else b"/"
+                number = table.match(host_name(head.host), path, live.asked(self) if table.conditional else None)
+                head.table, head.route = table, number
             if number < 0:
                 self.answer_with(UNROUTED[number])
                 return
@@ -256,7 +260,7 @@ class Exchange(Ended):
         service.in_flight += 1
         service.budget.requests += 1
         self.max_body = route.max_body
-        for step in route.steps if not (fields.special or fields.upgrade) else route.rare_steps:
+        for step in route.way if not (fields.special or fields.upgrade) else route.rare_way:
             refusal = step.before(self)
             if refusal is not None:
                 if refusal is WAIT:
@@ -288,7 +292,7 @@ class Exchange(Ended):
         work = self.held_by
         assert work is not None
         fields = self.received.fields
-        steps = route.steps if not (fields.special or fields.upgrade) else route.rare_steps
+        steps = route.way if not (fields.special or fields.upgrade) else route.rare_way
         self.held_at = route, step, steps[steps.index(step) + 1 :]
         work.begin()
 

@@ -19,10 +19,11 @@ class LimitKey:
     """`client`, `route`, `header:NAME` or `cookie:NAME` of one limit. Requests without the header or cookie share a
     mark. `mark_of` is the table's."""
 
-    __slots__ = ("_by", "_limit", "_mark_of", "_marks", "_name")
+    __slots__ = ("_by", "_by_client", "_limit", "_mark_of", "_marks", "_name")
 
     def __init__(self, by: str, limit: bytes, mark_of: Callable[[bytes, bytes], int]) -> None:
         self._by = by
+        self._by_client = by == "client"
         self._limit = limit
         self._mark_of = mark_of
         kind, _, name = by.partition(":")
@@ -35,7 +36,7 @@ class LimitKey:
         mark = self._marks.get(key, 0)
         if mark:
             return mark
-        mark = self._mark_of(self._limit, limited_as(key) if self._by == "client" else key)
+        mark = self._mark_of(self._limit, limited_as(key) if self._by_client else key)
         if len(self._marks) >= REMEMBERED:
             self._marks.clear()
         if len(key) <= LONGEST:
@@ -44,7 +45,7 @@ class LimitKey:
 
     def _value(self, exchange: Exchange) -> bytes:
         by = self._by
-        if by == "client":
+        if self._by_client:
             client = exchange.client
             return client.peer if not client.trusted else exchange.live.asked(exchange).client()
         if by == "route":

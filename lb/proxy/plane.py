@@ -49,6 +49,7 @@ from lb.proxy.services import LiveConfig, LivePool, LiveRoute, LiveService
 from lb.proxy.stats import Stats
 from lb.proxy.steps import has_steps, steps_of, steps_of_redirect
 from lb.proxy.steps.service_choice import ServiceChoice
+from lb.proxy.steps.steady import joined
 
 if TYPE_CHECKING:
     from lb.proxy.exchange import Exchange
@@ -205,7 +206,8 @@ class DataPlane:
         choice = ServiceChoice(route, live) if route.split or route.fallback else None
         steps, rare_steps = steps_of(route, choice, service, live.context)
         title = route.title() if has_steps(route) else ""
-        made = LiveRoute(service, route.max_body, route.total, steps, rare_steps, title)
+        made = LiveRoute(service, route.max_body, route.total, steps, title)
+        made.way, made.rare_way = joined(steps), joined(rare_steps)
         made.choice = choice
         return made
 

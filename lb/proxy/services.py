@@ -12,6 +12,7 @@ import re
 from collections import deque
 from collections.abc import Collection
 from itertools import islice
+from math import inf
 from random import Random
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -481,6 +482,19 @@ class Step:
         """What logs call it: its class's name in the spelling of the file."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
+    def steady(self) -> bool:
+        """Whether it changes nothing but the head for the target, and that in the same way whenever the same connection
+        sends the same head. It is not asked again then (`proxy.steps.steady`)."""
+        return False
+
+    def passes_until(self, exchange: Exchange) -> float:
+        """When a steady step that has let a request pass has to be asked again, in Unix time; inf: never."""
+        return inf
+
+    def decider(self) -> Step:
+        """The step that has made the last reply: itself, or one of several that it stands for."""
+        return self
+
 
 class AnswerStep(Step):
     """A step that changes answers, too. Its `before` puts it into the exchange's `answer_steps`."""
@@ -515,8 +529,8 @@ class Chooser(Step):
 
 
 class LiveRoute:
-    """A route with its service and its steps at hand. `rare_steps` are the steps for heads with rare fields: Upgrade,
-    Expect, Max-Forwards, or a login of the connection."""
+    """A route with its service and its steps at hand. `way` has the steps as a request meets them. `rare_way` has them
+    for heads with rare fields: Upgrade, Expect, Max-Forwards, or a login of the connection."""
 
     __slots__ = (
         "choice",
@@ -525,10 +539,11 @@ class LiveRoute:
         "fragment",
         "fragments",
         "max_body",
-        "rare_steps",
+        "rare_way",
         "service",
         "steps",
         "total",
+        "way",
     )
 
     def __init__(
@@ -537,7 +552,6 @@ class LiveRoute:
         max_body: int,
         total: float,
         steps: tuple[Step, ...] = (),
-        rare_steps: tuple[Step, ...] | None = None,
         title: str = "",
     ) -> None:
         """With a `title`, logs and `lb explain` name the route and the steps that a request met."""
@@ -546,7 +560,7 @@ class LiveRoute:
         self.max_body = max_body
         self.total = total or service.rules.timeouts.total
         self.steps = steps
-        self.rare_steps = steps if rare_steps is None else rare_steps
+        self.way = self.rare_way = steps
         self.fragments: dict[Step, bytes] = {}  # the steps that a request met which this one has answered
         self.fragment = b""  # the same for a request that passed all of them
         self.counts: dict[Step, StepCounts] = {}  # what its steps have answered
@@ -562,6 +576,7 @@ class LiveRoute:
 
     def answered(self, exchange: Exchange, step: Step, reason: str) -> None:
         """Count and log that a step has answered a request."""
+        step = step.decider()
         exchange.route_fragment += self.fragments.get(step, b"")
         counts = self.counts.get(step)
         if counts is not None:

@@ -44,7 +44,7 @@ def test_a_route_has_the_steps_that_its_settings_ask_for() -> None:
     plain, bounded, limited = Stage(), Stage(breaker=Breaker(requests=5)), Stage(max_body=9)
     names = [[type(step).__name__ for step in stage.plane.live.routes[0].steps] for stage in (plain, bounded, limited)]
     assert names == [[], ["Overload"], ["BodyLimit"]]
-    rare = [type(step).__name__ for step in limited.plane.live.routes[0].rare_steps]
+    rare = [type(step).__name__ for step in limited.plane.live.routes[0].rare_way]
     assert rare == ["BodyLimit", "GrpcDeadline", "MaxForwards", "WebSocketHandshake"]
 
 

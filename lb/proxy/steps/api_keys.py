@@ -39,6 +39,9 @@ class ApiKeysStep(Step):
     def name(self) -> str:
         return "api_keys"
 
+    def steady(self) -> bool:
+        return True
+
     def before(self, exchange: Exchange) -> Reply | None:
         try:
             sent = only_value(exchange.received.fields, self._header)

@@ -23,6 +23,9 @@ class HostChange(Step):
     def name(self) -> str:
         return "host"
 
+    def steady(self) -> bool:
+        return True
+
     def before(self, exchange: Exchange) -> Reply | None:
         head = exchange.head
         exchange.head = RequestHead(head.method, head.target, head.path, head.minor, self._host, head.fields)

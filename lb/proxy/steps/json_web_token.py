@@ -69,6 +69,13 @@ class JwtStep(Step):
     def name(self) -> str:
         return "jwt"
 
+    def steady(self) -> bool:
+        return True
+
+    def passes_until(self, exchange: Exchange) -> float:
+        known = exchange.received.fields.remembered(self)
+        return known.until if isinstance(known, Passed) else 0.0
+
     def before(self, exchange: Exchange) -> Reply | None:
         fields = exchange.received.fields
         now = time.time()

@@ -27,6 +27,9 @@ class PathChange(Step):
     def name(self) -> str:
         return self._word
 
+    def steady(self) -> bool:
+        return True
+
     def before(self, exchange: Exchange) -> Reply | None:
         path = exchange.head.path
         if path == b"*":

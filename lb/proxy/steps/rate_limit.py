@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 class RateLimitStep(Step):
     """Takes a token of the key's bucket. Requests without the header or cookie share one bucket."""
 
-    __slots__ = ("_bucket", "_counts", "_key", "_policy", "_rule", "_table")
+    __slots__ = ("_bucket", "_counts", "_key", "_policy", "_rule", "_table", "_tells")
 
     def __init__(self, rule: RateLimit, route: str, context: Context) -> None:
         self._rule = rule
+        self._tells = rule.fields and not rule.dry_run  # of the limit, in each answer
         self._bucket = TokenBucket(rule.number, rule.seconds, rule.burst)
         self._table = context.rates
         self._counts = context.stats.step_counts(route, "rate_limit")
@@ -46,14 +47,15 @@ class RateLimitStep(Step):
 
     def before(self, exchange: Exchange) -> Reply | None:
         mark = self._key.mark(exchange)
-        now, bucket, rule = exchange.started, self._bucket, self._rule
+        now, bucket = exchange.started, self._bucket
         full_at = self._table.take(mark, bucket, now)
         if full_at > 0.0:
             self._counts.count("passed")
-            if rule.fields and not rule.dry_run:
+            if self._tells:
                 left, more = bucket.left(full_at, now), bucket.next_in(full_at, now)
                 exchange.answer_steps = [*exchange.answer_steps, Told(b"%b;r=%d;t=%d\r\n" % (self._policy, left, more))]
             return None
+        rule = self._rule
         if rule.dry_run:
             self._counts.count("dry_run")
             exchange.remark(f"rate_limit {rule.name}: over the limit (dry run)")

@@ -26,6 +26,9 @@ class RequestHeaders(Step):
     def name(self) -> str:
         return "request_headers"
 
+    def steady(self) -> bool:
+        return self._changes.of_head
+
     def before(self, exchange: Exchange) -> Reply | None:
         head = exchange.head
         fields = head.fields

@@ -21,6 +21,9 @@ class Rewrite(Step):
     def __init__(self, pattern: str, to: str) -> None:
         self._rewrite = rewrite_of(pattern, to)
 
+    def steady(self) -> bool:
+        return True
+
     def before(self, exchange: Exchange) -> Reply | None:
         path = exchange.head.path
         changed = self._rewrite.apply(path) if path != b"*" else None
