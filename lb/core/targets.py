@@ -401,6 +401,34 @@ class Rotation:
     sharing: tuple[str, ...] = ()  # pools that are to have a share, with or without a target; empty: as `shares`
 
 
+#: Targets in rotation by id, each with its effective weight, in their order.
+Weighted = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MembersChange:
+    """Members of one pool that have changed."""
+
+    pool: str
+    left: tuple[str, ...]  # ids that are no members any more
+    placed: tuple[tuple[int, str, float], ...]  # (place among the members, id, weight): new, or with another weight
+
+
+@dataclass(frozen=True, slots=True)
+class RotationChange:
+    """A new rotation of one service, of which only the changed members are named: see `core.rotation_change`."""
+
+    service: str
+    version: int
+    base: int  # the version of the rotation that it is a change of
+    shares: tuple[tuple[str, int], ...]
+    pools: tuple[MembersChange, ...]
+    fallback: str = ""
+    draining: tuple[str, ...] = ()
+    mirror: Mirror | None = None
+    sharing: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One version of the whole world for a worker."""
@@ -423,8 +451,8 @@ class Targets:
     """The changes to the targets of a snapshot and to listeners' certificates, where nothing else has changed: its cost
     does not grow with the snapshot.
 
-    Each part is a whole value, so that a repeated one harms nothing. All of it is in force in one step, between two
-    requests.
+    Each part is a whole value or names its base, so that a repeated one harms nothing. All of it is in force in one
+    step, between two requests.
     """
 
     version: int
@@ -433,3 +461,4 @@ class Targets:
     rotations: tuple[Rotation, ...] = ()  # rotations that have changed as well
     files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)  # contents that nothing before has needed
     listeners: tuple[Listener, ...] = ()  # listeners whose certificates have changed, and nothing else of them
+    rotation_changes: tuple[RotationChange, ...] = ()  # rotations of which only a few members have changed

@@ -1,9 +1,10 @@
 """The messages between the supervisor and a worker, and the wire for them.
 
 Down go states (`Snapshot`, `Rotation`, `Targets`, `Challenges`, `TicketSecret`) and orders; up go reports, alarms and
-confirmations. Every message is whole state or a mergeable delta, so that a lost or repeated one harms nothing. A frame
-is its length (4 bytes), the kind (1 byte) and the value as MessagePack. Bytes that wait for a slow reader are bounded:
-a worker that does not read counts as hung, and its channel is closed.
+confirmations. Every message is whole state or a mergeable delta, so that a lost or repeated one harms nothing. A
+`RotationChange` names what it is a change of; `core.rotation_change` says why that is as safe. A frame is its length
+(4 bytes), the kind (1 byte) and the value as MessagePack. Bytes that wait for a slow reader are bounded: a worker that
+does not read counts as hung, and its channel is closed.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import msgspec
 
 from lb.core.challenges import Challenges
 from lb.core.report import Alarm, Report
-from lb.core.targets import Rotation, Snapshot, Targets
+from lb.core.targets import Rotation, RotationChange, Snapshot, Targets
 
 #: Grows when a message changes its meaning; a worker of another version is replaced.
-VERSION = 6
+VERSION = 7
 #: Bytes that may wait to be read by the other side.
 PENDING_LIMIT = 64 << 20
 #: Bytes of one message at most: a snapshot of 10,000 targets has about three million.
@@ -101,6 +102,7 @@ class WorkerError:
 Message = (
     Snapshot
     | Rotation
+    | RotationChange
     | Targets
     | Challenges
     | TicketSecret
@@ -118,6 +120,7 @@ Message = (
 _KINDS: dict[bytes, type[Any]] = {
     b"S": Snapshot,
     b"R": Rotation,
+    b"r": RotationChange,
     b"t": Targets,
     b"c": Challenges,
     b"k": TicketSecret,

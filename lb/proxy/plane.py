@@ -26,9 +26,10 @@ from lb.core.report import (
     empty_tally,
     removed_id,
 )
+from lb.core.rotation_change import with_rotation_change
 from lb.core.routing import RouteTable, takes_all
 from lb.core.step_files import all_error_pages
-from lb.core.targets import Listener, Rotation, Route, Service, Snapshot, Target, Targets
+from lb.core.targets import Listener, Rotation, RotationChange, Route, Service, Snapshot, Target, Targets
 from lb.http.h1.parse import own
 from lb.proxy.access_log import RECENT, Brief, Log, Recent, find_brief
 from lb.proxy.connect import Connector
@@ -284,6 +285,11 @@ class DataPlane:
         self._rotate(rotation)
         self._follow(rotation.version)
 
+    def change_rotation(self, change: RotationChange) -> None:
+        """Take a new rotation of one service by what differs. Raises ValueError when it differs from another one."""
+        self._change_rotation(change)
+        self._follow(change.version)
+
     def change(self, targets: Targets) -> None:
         """Take new and changed targets, and give up removed ones, as `apply` does.
 
@@ -317,6 +323,8 @@ class DataPlane:
             self._use_tls((lane.target for lane in live.lanes.values()), {**files, **dict(targets.files)})
         for rotation in targets.rotations:
             self._rotate(rotation)
+        for change in targets.rotation_changes:
+            self._change_rotation(change)
         self._follow(targets.version)
 
     def challenge(self, challenges: Challenges) -> None:
@@ -344,15 +352,36 @@ class DataPlane:
 
     def _rotate(self, rotation: Rotation) -> None:
         service = self.services.get(rotation.service)
-        if service is None or rotation.version < service.version:
+        if service is None or (service.rotation is not None and rotation.version < service.rotation.version):
             return
-        if rotation.mirror is not None:
-            self._observe(mirror=True)  # before: a request that the rotation lets go may end at once
-        service.rotate(rotation, self.lanes, self.context.now)
+        self._use(rotation, service)
         draining, now = set(rotation.draining), self.context.now
         for pool in service.pools.values():
             for lane in pool.lanes.values():
                 lane.drain(lane.id in draining, now)
+
+    def _change_rotation(self, change: RotationChange) -> None:
+        service = self.services.get(change.service)
+        if service is None:
+            return
+        known = service.rotation
+        if known is None or (known.version != change.base and known.version < change.version):
+            if not self.behind:  # else a snapshot follows
+                raise ValueError(f"{change.service} has not the rotation {change.base} that {change.version} changes")
+            return
+        if change.version <= known.version:
+            return  # a repeated one
+        self._use(with_rotation_change(known, change), service)
+        draining, now = set(change.draining), self.context.now
+        for id in (*known.draining, *change.draining):
+            lane = self.lanes.get(id)
+            if lane is not None:
+                lane.drain(id in draining, now)
+
+    def _use(self, rotation: Rotation, service: LiveService) -> None:
+        if rotation.mirror is not None:
+            self._observe(mirror=True)  # before: a request that the rotation lets go may end at once
+        service.rotate(rotation, self.lanes, self.context.now)
 
     def downstream(self, listener: Listener) -> Callable[[], asyncio.Protocol]:
         """The protocol factory of a listener. (A `Downstream` has not the base class: a compiled class cannot.)"""

@@ -102,7 +102,9 @@ class LivePool:
 
     def rebuild(self) -> None:
         """Make the balancer anew, without the cooling lanes unless they are all there is."""
-        kept = [(lane, weight) for lane, weight in self.weights if lane not in self.cooling] or list(self.weights)
+        kept = list(self.weights)
+        if self.cooling:
+            kept = [member for member in kept if member[0] not in self.cooling] or kept
         self.members = [lane for lane, weight in kept if weight > 0]
         self.balancer = build(self.service.rules.balance, kept, self.rng)
         cookie = self.service.cookie
@@ -240,10 +242,10 @@ class LiveService:
         "replay",
         "response_time",
         "retried",
+        "rotation",
         "rules",
         "shares",
         "split",
-        "version",
     )
 
     def __init__(self, live: LiveConfig, rules: Service) -> None:
@@ -277,7 +279,7 @@ class LiveService:
         self.copies: set[Exchange] = set()  # mirrored copies under way
         self.omit = (0 if rules.via else OMIT_VIA) + (OMIT_TRAILERS if rules.trailers == "drop" else 0)
         self.plain = not rules.previews and not rules.sticky.by
-        self.version = 0
+        self.rotation: Rotation | None = None  # as it was told last
 
     def follow(self, rules: Service) -> None:
         """Go by these rules. Objects that each request asks for are at hand, which saves it the way to them."""
@@ -308,7 +310,7 @@ class LiveService:
 
     def rotate(self, rotation: Rotation, lanes: dict[str, Lane], now: float) -> None:
         """Take a new rotation: members, weights, shares. One step, between two requests."""
-        self.version = rotation.version
+        self.rotation = rotation
         weights = dict(rotation.weights)
         if self.cookie is not None:
             self.cookie.know([id for pool in self.pools.values() for id in pool.lanes])

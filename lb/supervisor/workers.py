@@ -37,6 +37,7 @@ from typing import Any
 
 from lb.core.challenges import Challenges
 from lb.core.report import Alarm, Report
+from lb.core.rotation_change import rotation_change
 from lb.core.target_changes import target_changes, with_targets
 from lb.core.targets import Rotation, Service, Snapshot, Targets
 from lb.net.tls import ticket_keys
@@ -281,32 +282,54 @@ class Workers:
     def apply(self, snapshot: Snapshot) -> None:
         """A new snapshot for all: where it differs by targets alone, only the changed ones."""
         changes = target_changes(self._whole(), snapshot)
-        self._take(snapshot)
         if changes is None:
+            self._take(snapshot)
             self._tell(snapshot)
-        else:
-            self._tell_changes(changes)
+            return
+        former, message = self._rotations, self._without_known_members(changes)
+        self._take(snapshot)
+        told = {rotation.service for rotation in changes.rotations}
+        self._rotations |= {name: each for name, each in former.items() if name not in told}  # changes have this base
+        self._tell_changes(message)
 
     def change(self, targets: Targets, services: tuple[Service, ...] = ()) -> None:
         """Changed targets for all. `services`: all of them with these targets, where the caller has them."""
         self._snapshot = (
             replace(self._snapshot, services=services) if services else with_targets(self._snapshot, targets)
         )
+        message = self._without_known_members(targets)
         self._rotations |= {rotation.service: rotation for rotation in targets.rotations}
         self._version = max(self._version, targets.version)
-        self._tell_changes(targets)
+        self._tell_changes(message)
+
+    def _without_known_members(self, targets: Targets) -> Targets:
+        """The same for workers that have the rotations of before: of what they know, nothing is told again."""
+        changes = [(each, rotation_change(self._rotations.get(each.service), each)) for each in targets.rotations]
+        return replace(
+            targets,
+            rotations=tuple(rotation for rotation, change in changes if change is None),
+            rotation_changes=tuple(change for _, change in changes if change is not None),
+        )
 
     def _tell_changes(self, targets: Targets) -> None:
         """Send the whole snapshot to workers that are behind: they lack the one that these targets are a change of."""
         self._tell(targets, [worker for worker in self._processes if worker.behind is None])
-        behind = [worker for worker in self._processes if worker.behind is not None]
-        if behind:
+        if behind := self._behind():
             self._tell(self._whole(), behind)
+
+    def _behind(self) -> list[WorkerProcess]:
+        return [worker for worker in self._processes if worker.behind is not None]
 
     def rotate(self, rotation: Rotation) -> None:
         """A new rotation of one service for all."""
+        change = rotation_change(self._rotations.get(rotation.service), rotation)
         self._rotations[rotation.service] = rotation
-        self._tell(rotation)
+        if change is None:
+            self._tell(rotation)
+            return
+        self._tell(change, [worker for worker in self._processes if worker.behind is None])
+        if behind := self._behind():
+            self._tell(rotation, behind)
 
     def challenge(self, challenges: Challenges) -> None:
         """The answers to challenges of certificate authorities, for all."""

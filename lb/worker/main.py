@@ -44,7 +44,7 @@ from lb.core.certificates import digests_of, folded
 from lb.core.challenges import Challenges
 from lb.core.networks import in_networks
 from lb.core.report import Alarm, Report
-from lb.core.targets import Listener, Rotation, Snapshot, Targets
+from lb.core.targets import Listener, Rotation, RotationChange, Snapshot, Targets
 from lb.net.tls.admission import Admission
 from lb.net.tls.client_hello import ClientHello
 from lb.net.tls.contexts import ACME_ALPN, alpn_of, challenge_context
@@ -284,7 +284,7 @@ class Worker:
         try:
             self._act(message)
         except Exception as error:  # one bad message must not end a worker, and its supervisor has to hear of it
-            if isinstance(message, Snapshot | Rotation | Targets):
+            if isinstance(message, Snapshot | Rotation | RotationChange | Targets):
                 self._fall_behind(message.version, error)
                 return
             what = message.what if isinstance(message, Command) else type(message).__name__
@@ -293,9 +293,11 @@ class Worker:
     def _act(self, message: Message) -> None:
         if isinstance(message, Snapshot):
             self._apply(message)
-        elif isinstance(message, Rotation | Targets | Challenges):
+        elif isinstance(message, Rotation | RotationChange | Targets | Challenges):
             if isinstance(message, Rotation):
                 self.plane.rotate(message)
+            elif isinstance(message, RotationChange):
+                self.plane.change_rotation(message)
             elif isinstance(message, Challenges):
                 self._challenges = {folded(name): challenge_context(pem) for name, pem in message.certificates}
                 self.plane.challenge(message)

@@ -64,6 +64,55 @@ async def test_a_snapshot_with_one_more_target_is_told_as_that_target(
     assert kinds[2:] == ["Snapshot"]
 
 
+def rotation(one: Crew, *ready: int) -> Rotation:
+    """The next rotation of its pool."""
+    one.version += 1
+    members = tuple((f"s/p/h:{number}", 1.0) for number in ready)
+    return Rotation("s", one.version, (("p", 100),), (("p", members),))
+
+
+async def test_a_rotation_is_told_by_its_changed_members(crew: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a change of targets that left the rotation as it was: workers have it under its former version."""
+    two = crew(2)
+    await two.start()
+    targets = [target(number) for number in range(4)]
+    first = rotation(two, 0, 1, 2)
+    two.workers.apply(replace(with_pool(two, *targets), rotations=(first,), trusted_proxies=("::1/128",)))
+    kinds = sent(two, monkeypatch)
+    two.workers.rotate(rotation(two, 0, 1, 2, 3))
+    two.workers.rotate(now := rotation(two, 0, 1, 3))
+    after = replace(with_pool(two, *targets[:3], replace(targets[3], weight=2)), trusted_proxies=("::1/128",))
+    two.workers.apply(replace(after, rotations=(replace(now, version=two.version),)))
+    two.workers.rotate(rotation(two, 0, 3))
+    two.workers.change(Targets(two.version + 1, removed=("s/p/h:1",), rotations=(rotation(two, 0, 2, 3),)))
+    await two.workers.confirm(two.version)
+    assert kinds == ["RotationChange", "RotationChange", "Targets", "RotationChange", "Targets"]
+    assert not two.workers.behind and not two.told
+    two.workers.rotate(rotation(two, 1))
+    await two.workers.confirm(two.version)
+    assert kinds[5:] == ["Rotation"], "hardly one stays"
+
+
+async def test_a_worker_that_lost_a_rotation_gets_a_snapshot(crew: Make) -> None:
+    """It refuses what differs from a rotation that it does not have."""
+    one = crew(1)
+    await one.start()
+    slot = one.workers.slots[0]
+    slot.next_replacement = inf  # it is to stay for a while
+    first = rotation(one, *range(6))
+    one.workers.apply(replace(with_pool(one, *map(target, range(6))), rotations=(first,)))
+    await one.workers.confirm(one.version)
+    assert slot.worker is not None
+    channel, slot.worker.channel = slot.worker.channel, None
+    one.workers.rotate(rotation(one, *range(5)))
+    slot.worker.channel = channel
+    one.workers.rotate(rotation(one, *range(4)))
+    await eventually(lambda: bool(one.workers.behind))
+    one.workers.apply(with_pool(one, *map(target, range(7))))
+    await one.workers.confirm(one.version)
+    assert not one.workers.behind
+
+
 async def test_a_new_worker_gets_the_targets_as_they_are(crew: Make) -> None:
     one = crew(1)
     await one.start()

@@ -35,6 +35,7 @@ VALUES = {
     "lb.core.native",
     "lb.core.renames",
     "lb.core.report",
+    "lb.core.rotation_change",
     "lb.core.targets",
     "lb.net.jwks",
     "lb.net.tls.identity",

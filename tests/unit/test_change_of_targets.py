@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from lb.core.targets import Breaker, Pool, Rotation, Target, Targets, TlsClient
+from lb.core.rotation_change import rotation_change
+from lb.core.targets import Breaker, Pool, Rotation, RotationChange, Target, Targets, TlsClient
 from tests.support.data_plane import GET, OK, Stage
 
 OLD, NEW = "s/blue/h:1", "s/blue/h:7"
@@ -29,6 +30,55 @@ def test_a_new_target_gets_no_request_before_a_rotation_says_so() -> None:
     assert list(pool.lanes) == [OLD, NEW] and [lane.id for lane in pool.members] == [OLD]
     change(stage, ready=f"{OLD} {NEW}")
     assert [lane.id for lane in pool.members] == [OLD, NEW]
+
+
+def differing(stage: Stage, ready: str, draining: tuple[str, ...] = ()) -> RotationChange:
+    """What makes the targets of `ready` the ones of blue."""
+    known = stage.plane.services["s"].rotation
+    assert known is not None
+    stage.version += 1
+    weights = [(name, tuple((id, 1.0) for id in ready.split()) if name == "blue" else of) for name, of in known.weights]
+    change = rotation_change(known, replace(known, version=stage.version, weights=tuple(weights), draining=draining))
+    assert change is not None
+    return change
+
+
+def test_a_rotation_is_told_by_what_differs() -> None:
+    stage = Stage(targets=3)
+    blue = stage.plane.services["s"].pools["blue"]
+    one, two, three = (lane.id for lane in blue.members)
+    stage.plane.change_rotation(out := differing(stage, f"{one} {three}", draining=(two,)))
+    assert [lane.id for lane in blue.members] == [one, three] and stage.plane.applied == stage.version
+    assert stage.plane.lanes[two].draining
+    stage.plane.change_rotation(back := differing(stage, f"{one} {two} {three}"))
+    assert [lane.id for lane in blue.members] == [one, two, three] and not stage.plane.lanes[two].draining
+    for repeated in (out, back):
+        stage.plane.change_rotation(repeated)
+        assert [lane.id for lane in blue.members] == [one, two, three] and stage.plane.applied == stage.version
+
+
+def test_a_target_comes_with_what_differs_in_the_rotation() -> None:
+    stage = Stage(targets=3)
+    ready = " ".join(lane.id for lane in stage.plane.services["s"].pools["blue"].members)
+    rotation = differing(stage, f"{ready} {NEW}")
+    stage.plane.change(Targets(rotation.version, (ADDED,), rotation_changes=(rotation,)))
+    assert [lane.id for lane in stage.plane.services["s"].pools["blue"].members][-1] == NEW
+    assert stage.plane.applied == rotation.version
+
+
+def test_what_differs_from_another_rotation_is_refused() -> None:
+    """Unless it is known already that a snapshot is missing: then one follows."""
+    stage = Stage(targets=3)
+    first, _, third = (lane.id for lane in stage.plane.services["s"].pools["blue"].members)
+    lost = differing(stage, f"{first} {third}")
+    change = replace(lost, base=lost.version, version=lost.version + 1)
+    before = stage.plane.applied
+    with pytest.raises(ValueError, match="has not the rotation"):
+        stage.plane.change_rotation(change)
+    assert stage.plane.applied == before
+    stage.plane.behind = change.version
+    stage.plane.change_rotation(change)
+    assert stage.plane.applied == before and len(stage.plane.services["s"].pools["blue"].members) == 3
 
 
 def test_a_request_on_a_target_that_is_gone_ends_there_and_no_other_begins() -> None:

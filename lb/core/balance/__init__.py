@@ -49,7 +49,7 @@ def build(
     """
     if balance.policy not in _CLASSES:
         raise ValueError(f"balancing policy {balance.policy!r} is unknown; known are {', '.join(POLICIES)}")
-    kept = [(member, weight) for member, weight in members if weight > 0]
+    kept = [member for member in members if member[1] > 0]
     if not kept:
         return NoMember()
     balancer: Balancer[L] = _CLASSES[balance.policy](kept, rng, offset)
