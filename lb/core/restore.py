@@ -34,7 +34,7 @@ from lb.core.liveness import Liveness, restart_time
 LONGEST_TRIAL = 86400.0
 
 
-class Kept(msgspec.Struct, frozen=True, gc=False):
+class Kept(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A target's state that outlives a restart of the supervisor."""
 
     target: str
