@@ -15,8 +15,9 @@ target that is missing from it goes at once, unless too much goes at once:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 #: Seconds over which removals are added up, so that a set that shrinks in steps is noticed as well.
 WINDOW = 60.0
@@ -54,23 +55,34 @@ class Held:
     since: float  # as the caller's clock has it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Members:
-    """The members of one pool that come from its source."""
+    """The members of one pool that come from its source. What follows from thousands of them is worked out once."""
 
     named: tuple[Found, ...] = ()  # by the newest answer; in order of their addresses
     held: tuple[Held, ...] = ()
     most: int = 0  # members that passed at one time, counted not longer than `WINDOW` ago
     counted_at: float = -math.inf
 
-    @property
+    @cached_property
     def all(self) -> tuple[Found, ...]:
         """Named and held members."""
-        return (*self.named, *(each.found for each in self.held))
+        return (*self.named, *(each.found for each in self.held)) if self.held else self.named
+
+    @cached_property
+    def by_address(self) -> Mapping[str, Found]:
+        """Named and held members by their addresses, in the same order."""
+        return {each.address: each for each in self.all}
+
+    @cached_property
+    def levels(self) -> tuple[int, ...]:
+        """The priorities of the members, the one that serves first."""
+        return tuple(sorted({each.priority for each in self.all}))
 
 
-#: Whether a member passes its checks; None: it was not checked yet.
-Passes = Callable[[Found], bool | None]
+#: The endpoints that do not pass their checks, by address. False: it fails; None: it was not checked yet. Of thousands
+#: they are mostly few.
+NotPassing = Mapping[str, bool | None]
 
 
 def restored(found: Iterable[Found]) -> Members:
@@ -78,44 +90,45 @@ def restored(found: Iterable[Found]) -> Members:
     return Members(tuple(_distinct(found, {}).values()))
 
 
-def proposed(members: Members, answer: Answer, guard: float, passes: Passes, now: float) -> Members:
+def proposed(members: Members, answer: Answer, guard: float, ailing: NotPassing, now: float) -> Members:
     """The members after an answer. `guard`: the share of members that may go at one time."""
-    before = {each.address: each for each in members.named}
+    before = {each.address: each for each in members.named} if members.held else members.by_address
     parts = answer.unanswered
     kept = [each for each in members.named if each.part in parts] if parts else []
-    now_named = _distinct((*answer.found, *kept), before)
+    now_named = _distinct((*answer.found, *kept) if kept else answer.found, before)
     named, addresses = tuple(now_named.values()), now_named.keys()
     gone = [before[address] for address in before if address not in addresses] if before.keys() - addresses else []
     held = [each for each in members.held if each.found.address not in addresses]
-    good = sum(1 for each in members.all if passes(each) is not False)
+    failing = sum(1 for address, checked in ailing.items() if checked is False and address in members.by_address)
+    good = len(members.all) - failing
     if good >= members.most or now - members.counted_at > WINDOW:
         after = Members(named, tuple(held), good, now)
     else:
         after = replace(members, named=named, held=tuple(held))
-    if gone and not _are_left(after, enough(after.most, guard), passes, before):
+    if gone and not _are_left(after, enough(after.most, guard), ailing, before):
         after = replace(after, held=(*held, *(Held(each, now) for each in gone)))
-    return reviewed(after, guard, passes)
+    return reviewed(after, guard, ailing)
 
 
-def reviewed(members: Members, guard: float, passes: Passes) -> Members:
+def reviewed(members: Members, guard: float, ailing: NotPassing) -> Members:
     """The members once probes have had their say on the ones that are held."""
     if not members.held:
         return members
-    stay = tuple(each for each in members.held if passes(each.found) is not False)
-    if stay and _are_left(members, enough(members.most, guard), passes):
+    stay = tuple(each for each in members.held if ailing.get(each.found.address, True) is not False)
+    if stay and _are_left(members, enough(members.most, guard), ailing):
         stay = ()
     return members if len(stay) == len(members.held) else replace(members, held=stay)
 
 
-def _are_left(members: Members, needed: int, passes: Passes, before: Container[str] = ()) -> bool:
+def _are_left(members: Members, needed: int, ailing: NotPassing, before: Container[str] = ()) -> bool:
     """Whether so many named members pass. One whose address was named `before` counts as well until it is checked."""
-    for each in members.named if needed > 0 else ():
-        good = passes(each)
-        if good or (good is None and each.address in before):
-            needed -= 1
-            if not needed:
-                break
-    return needed <= 0
+    held = {each.found.address for each in members.held}
+    lost = sum(
+        1
+        for address, checked in ailing.items()
+        if address in members.by_address and address not in held and (checked is False or address not in before)
+    )
+    return len(members.named) - lost >= needed
 
 
 def confirmed(members: Members) -> Members:
@@ -128,17 +141,12 @@ def enough(most: int, guard: float) -> int:
     return math.ceil(round((1 - guard) * most, 9))
 
 
-def levels(members: Members) -> tuple[int, ...]:
-    """The priorities of the members, the one that serves first."""
-    return tuple(sorted({each.priority for each in members.all}))
-
-
-def serving(members: Members, passes: Passes) -> int:
+def serving(members: Members, ailing: NotPassing) -> int:
     """The priority whose members get requests: the lowest one of which a member passes, else the lowest one."""
-    known = levels(members)
+    known = members.levels
     if len(known) < 2:
         return known[0] if known else 0
-    able = {each.priority for each in members.all if each.weight and passes(each)}
+    able = {each.priority for each in members.all if each.weight and each.address not in ailing}
     return min(able, default=known[0])
 
 
@@ -148,12 +156,14 @@ def weighed(members: Members, level: int) -> list[tuple[Found, int]]:
 
 
 def _distinct(found: Iterable[Found], before: Mapping[str, Found]) -> dict[str, Found]:
-    """The endpoints in order of their addresses. One that is as it was `before` is the same object."""
+    """The endpoints in order of their addresses. One that is as it was `before` is the same object. (Members are in
+    that order already, and sorting what is nearly sorted takes little.)"""
     first: dict[str, Found] = {}
     for each in found:
         first.setdefault(each.address, each)
+    in_order = sorted([*filter(first.__contains__, before), *(first.keys() - before.keys())])
     chosen: dict[str, Found] = {}
-    for address in sorted(first)[:MOST]:
+    for address in in_order[:MOST]:
         each, known = first[address], before.get(address)
         chosen[address] = known if known is not None and (known is each or known == each) else each
     return chosen

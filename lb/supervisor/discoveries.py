@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from lb.config.found import Alike, FoundChange, Made, found_endpoint, with_found
@@ -24,8 +24,8 @@ from lb.core.membership import (
     Debounce,
     Found,
     Members,
+    NotPassing,
     confirmed,
-    levels,
     proposed,
     restored,
     reviewed,
@@ -85,7 +85,8 @@ class Watched:
 
     def name_of(self, address: str) -> str:
         """The source's own name for a member; empty: it has none."""
-        return next((each.name for each in self.members.all if each.address == address), "")
+        found = self.members.by_address.get(address)
+        return found.name if found is not None else ""
 
     @property
     def name(self) -> str:
@@ -134,7 +135,7 @@ class Discoveries:
         self._made_of = self._whole = state.file_world
         self._made_with: InForce | None = None
         self._made: Made = {}
-        self._found_in: dict[Place, dict[str, Found]] = {}  # by address, of each source
+        self._found_in: dict[Place, Mapping[str, Found]] = {}  # by address, of each source
         self._alike: dict[Place, Alike] = {}
         self._debounce = Debounce()
         self._wake = asyncio.Event()
@@ -168,7 +169,7 @@ class Discoveries:
             if found:
                 whole = with_found(whole, place, found, used)
         self._made_of, self._made_with, self._made, self._whole = file_world, in_force, used, whole
-        self._found_in = {place: {each.address: each for each in known.members.all} for place, known in sources.items()}
+        self._found_in = {place: known.members.by_address for place, known in sources.items()}
         if not again:
             self._alike = {}
         return whole, in_force
@@ -180,10 +181,10 @@ class Discoveries:
             return None
         made = self._made_with
         news = [each for place, each in self._watched.items() if made.get(place) != (each.version, each.level)]
-        if len(news) != 1 or made.get(news[0].place, (0, None))[1] != news[0].level or len(levels(news[0].members)) > 1:
+        if len(news) != 1 or made.get(news[0].place, (0, None))[1] != news[0].level or len(news[0].members.levels) > 1:
             return None
         watched, place = news[0], news[0].place
-        before, after = self._found_in[place], {each.address: each for each in watched.members.all}
+        before, after = self._found_in[place], watched.members.by_address
         gone = before.keys() - after.keys()
         fresh = [each for address, each in after.items() if (was := before.get(address)) is not each and was != each]
         if len(gone) + len(fresh) > max(MANY, len(after) // 4):
@@ -207,7 +208,7 @@ class Discoveries:
     def took(self, change: FoundChange, world: World) -> None:
         """A change is in force; `world` is the one with it."""
         watched, place = self._watched[change.place], change.place
-        before, after = self._found_in[place], {each.address: each for each in watched.members.all}
+        before, after = self._found_in[place], watched.members.by_address
         start = len(watched.name) + 1
         for id in change.removed:
             was = before[id[start:]]
@@ -259,7 +260,7 @@ class Discoveries:
     def _restored(self, place: Place, settings: Discover) -> Watched:
         """A source that was not asked yet, with the members that were stored of it."""
         members = restored(self._stored.get(place, ()))
-        return Watched(place, settings, members=members, level=min(levels(members), default=0))
+        return Watched(place, settings, members=members, level=min(members.levels, default=0))
 
     def begin(self, wait: bool) -> None:
         """Begin to watch the sources. `wait`: /readyz is to wait for sources of which nothing is known."""
@@ -298,7 +299,8 @@ class Discoveries:
             self._emit(watched, f"a part of {watched.title} cannot be used: {'; '.join(what.problems)}")
         watched.up, watched.waits_until = True, 0.0
         former = watched.members
-        members = proposed(former, what, watched.guard, self._passes(watched), time.monotonic())
+        ailing = self._ailing(watched, {each.address for each in what.found} - former.by_address.keys())
+        members = proposed(former, what, watched.guard, ailing, time.monotonic())
         if self._replace(watched, members):
             self._emit(watched, _said(watched, former, members))
 
@@ -318,7 +320,7 @@ class Discoveries:
             return False
         watched.version += 1
         self._note_waiting()
-        watched.level = serving(members, self._passes(watched))
+        watched.level = serving(members, self._ailing(watched) if len(members.levels) > 1 else {})
         self._changed()
         return True
 
@@ -328,23 +330,21 @@ class Discoveries:
 
     def _note_waiting(self) -> None:
         """Note whether members are held, or stand by: asked at each change of a target's health."""
-        self._waiting = any(each.members.held or len(levels(each.members)) > 1 for each in self._watched.values())
+        self._waiting = any(each.members.held or len(each.members.levels) > 1 for each in self._watched.values())
 
     def look(self) -> None:
         """A target's health is another one: look at the members that are held or stand by."""
         if self._waiting:
             self._wake.set()
 
-    def _passes(self, watched: Watched) -> Callable[[Found], bool | None]:
+    def _ailing(self, watched: Watched, more: Iterable[str] = ()) -> NotPassing:
+        """The members that do not pass their checks, and the ones of `more` addresses."""
         start, healths = f"{watched.name}/", self._healths
-
-        def passes(found: Found) -> bool | None:
-            health = healths.get(start + found.address)
-            if health is None or (health.probe == "starting" and health.checked is None):
-                return None
-            return health.probe == "ready"
-
-        return passes
+        return {
+            address: None if health is None or (health.probe == "starting" and health.checked is None) else False
+            for address in (*watched.members.by_address, *more)
+            if (health := healths.get(start + address)) is None or health.probe != "ready"
+        }
 
     # --- in the background ------------------------------------------------------------------------------------------
 
@@ -367,13 +367,15 @@ class Discoveries:
 
     def _review(self, watched: Watched) -> None:
         """See what probes say of members that are held, or stand by."""
-        passes = self._passes(watched)
+        if not watched.members.held and len(watched.members.levels) < 2:
+            return
+        ailing = self._ailing(watched)
         if watched.members.held:
-            before, after = watched.members, reviewed(watched.members, watched.guard, passes)
+            before, after = watched.members, reviewed(watched.members, watched.guard, ailing)
             if after is not before and self._replace(watched, after):
                 self._emit(watched, _released(before, after, watched.title))
-        if len(levels(watched.members)) > 1:
-            level = serving(watched.members, passes)
+        if len(watched.members.levels) > 1:
+            level = serving(watched.members, ailing)
             if level != watched.level:
                 text = f"no target of priority {watched.level} passes its checks: those of {level} get the requests"
                 if level < watched.level:
@@ -457,7 +459,7 @@ def _named(addresses: list[str]) -> str:
 
 def _said(watched: Watched, before: Members, after: Members) -> str:
     """What an answer has changed, for people."""
-    old, new = {each.address: each for each in before.all}, {each.address: each for each in after.all}
+    old, new = before.by_address, after.by_address
     held = {each.found.address for each in after.held} - {each.found.address for each in before.held}
     added, gone = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
     changed = [address for address, each in new.items() if (was := old.get(address, each)) is not each and was != each]

@@ -11,6 +11,7 @@ from lb.core.membership import (
     Debounce,
     Found,
     Members,
+    NotPassing,
     confirmed,
     enough,
     proposed,
@@ -27,10 +28,11 @@ def found(*numbers: int, **more: object) -> tuple[Found, ...]:
     return tuple(Found(f"10.0.0.{n}:80", f"http://10.0.0.{n}:80", **more) for n in numbers)  # type: ignore[arg-type]
 
 
-def passing(*numbers: int, unknown: tuple[int, ...] = ()) -> object:
-    good = {each.address for each in found(*numbers)}
+def passing(*numbers: int, unknown: tuple[int, ...] = ()) -> NotPassing:
+    """All others fail, or are not checked yet."""
+    ailing = found(*(number for number in range(1, 30) if number not in numbers))
     new = {each.address for each in found(*unknown)}
-    return lambda each: True if each.address in good else None if each.address in new else False
+    return {each.address: None if each.address in new else False for each in ailing}
 
 
 def named(members: Members) -> list[int]:
@@ -41,7 +43,9 @@ def held(members: Members) -> list[int]:
     return sorted(int(each.found.address.split(":")[0].split(".")[3]) for each in members.held)
 
 
-def after(members: Members, numbers: tuple[int, ...], passes: object, now: float = 1000.0, **more: object) -> Members:
+def after(
+    members: Members, numbers: tuple[int, ...], passes: NotPassing, now: float = 1000.0, **more: object
+) -> Members:
     return proposed(members, Answer(found(*numbers), **more), HALF, passes, now)  # type: ignore[arg-type]
 
 
@@ -136,11 +140,11 @@ def test_an_operator_confirms_a_removal() -> None:
 
 
 def test_without_a_guard_everything_goes_at_once() -> None:
-    assert proposed(FOUR, Answer(()), 1.0, lambda each: True, 1000.0).all == ()
+    assert proposed(FOUR, Answer(()), 1.0, {}, 1000.0).all == ()
 
 
 def test_with_a_strict_guard_nothing_goes_that_passes() -> None:
-    members = proposed(FOUR, Answer(found(1, 2, 3)), 0.0, lambda each: True, 1000.0)
+    members = proposed(FOUR, Answer(found(1, 2, 3)), 0.0, {}, 1000.0)
     assert held(members) == [4]
 
 
@@ -156,8 +160,8 @@ def test_members_of_another_priority_stand_by() -> None:
     assert weight_of(members, passing()) == [3, 3, 0]
 
 
-def weight_of(members: Members, passes: object) -> list[int]:
-    return [weight for _, weight in weighed(members, serving(members, passes))]  # type: ignore[arg-type]
+def weight_of(members: Members, passes: NotPassing) -> list[int]:
+    return [weight for _, weight in weighed(members, serving(members, passes))]
 
 
 def test_no_answer_takes_out_what_passes_but_by_replacing_it() -> None:
@@ -166,8 +170,9 @@ def test_no_answer_takes_out_what_passes_but_by_replacing_it() -> None:
     for _ in range(2000):
         members = Members(found(*rng.sample(range(1, 21), rng.randint(1, 20))))
         good = {each.address for each in members.named if rng.random() < 0.7}
+        failing = {each.address: False for each in found(*range(1, 21)) if each.address not in good}
         answer = Answer(found(*rng.sample(range(1, 21), rng.randint(0, 20))))
-        left = proposed(members, answer, HALF, lambda each, good=good: each.address in good, 0.0)
+        left = proposed(members, answer, HALF, failing, 0.0)
         assert sum(1 for each in left.all if each.address in good) * 2 >= len(good)
 
 
