@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 _REMARKS: Final = b',"remarks":['
@@ -28,7 +29,9 @@ def with_late_remark(fragment: bytes, text: str) -> bytes:
 
 def read_remarks(fragment: bytes) -> list[str]:
     """The remarks of steps."""
-    remarks: list[str] = json.loads(b"{" + fragment[1:] + b"}").get("remarks", []) if fragment else []
+    if not fragment.startswith(_REMARKS):
+        return []
+    remarks: list[str] = json.loads(b"{" + fragment[1:] + b"}")["remarks"]
     return remarks
 
 
@@ -36,5 +39,12 @@ def read_fragment(fragment: bytes) -> tuple[str, list[str]]:
     """The route and the steps. Both are empty for a route without steps."""
     if not fragment:
         return "", []
+    route, steps = _read(fragment)
+    return route, list(steps)
+
+
+@lru_cache(maxsize=256)
+def _read(fragment: bytes) -> tuple[str, tuple[str, ...]]:
+    """The same, once for all requests that a step refuses: a flood of these is no time to read JSON."""
     parts = json.loads(b"{" + fragment[1:] + b"}")
-    return parts.get("route", ""), parts.get("steps", [])
+    return parts.get("route", ""), tuple(parts.get("steps", ()))
