@@ -9,6 +9,8 @@ The rules, each learnt from a peer:
 - any other request only with the kernel's proof that the target never received it (`unprocessed`);
 - a request of HTTP/2 that the target's GOAWAY leaves out, or that it has refused: always, whatever the method (RFC 9113
   section 8.7). After a second refusal the budget decides, as refusals may mean that the target has too much to do;
+- a WebSocket that a target of HTTP/2 does not take (RFC 8441): until all targets have been tried, each once. Such a
+  target has been sent nothing, and says by its settings alone that it takes none;
 - a pooled connection that the target closed as we wrote to it is not the client's problem. Such replays are free, and
   bounded only so that they end;
 - 502, 503, 504 as answers: idempotent requests, if the service lists the status;
@@ -161,7 +163,7 @@ def _why_not(
         return "its body is longer than `retries.replay`"
     used_up = f"`retries.attempts: {attempts}` is used up"
     if failure.cause == NO_UPGRADE:
-        return "" if elsewhere and attempt < attempts else "no target that may be tried speaks HTTP/1.1"
+        return "" if elsewhere else "no other target may be tried"
     if failure.unprocessed:
         return "" if attempt < attempts + FREE else used_up
     if failure.phase == CONNECT:

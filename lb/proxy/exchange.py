@@ -157,6 +157,7 @@ class Exchange(Ended):
         "needs_new_connection",
         "omits_trailers",
         "pace",
+        "passed_over",
         "phase",
         "pool",
         "queued_until",
@@ -192,6 +193,7 @@ class Exchange(Ended):
         self.mirror_client: MirrorClient | None = None  # the mirrored copy, or on a copy its own port
         self.body: list[bytes] | None = None  # pieces kept for another try
         self.phase = self.status = self.key = self.attempt = 0
+        self.passed_over = 0  # tries of a WebSocket at targets that take none, and were sent nothing
         self.grpc_status = -1  # -1: it is no call of gRPC, or its status has not come
         self.body_bytes = self.max_body = self.bytes_in = self.bytes_out = 0
         self.connected_at = self.first_byte_at = 0.0
@@ -932,7 +934,7 @@ class Exchange(Ended):
             idempotent=self.head.idempotent,
             replayable=self.replayable,
             attempt=self.attempt,
-            attempts=service.rules.retries.attempts,
+            attempts=service.rules.retries.attempts + self.passed_over,
             statuses=service.rules.retries.statuses,
             elsewhere=self._elsewhere(lane),
             budget=NO_RETRIES if self.is_copy else service.budget,
@@ -964,7 +966,10 @@ class Exchange(Ended):
             self.tried = [*self.tried, lane]
         self.phase = NEW
         pool = self.pool
-        if self._choose_again():
+        if failure.cause == NO_UPGRADE:
+            self.passed_over += 1
+            self.context.loop.call_soon(self._retry_now)  # no deeper with each target of a large pool
+        elif self._choose_again():
             at_once = failure.reused or failure.cause == GONE
             if at_once or any(member not in self.tried for member in self.pool.members):
                 self._next_lane()

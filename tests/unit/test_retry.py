@@ -240,17 +240,18 @@ def test_a_second_refusal_of_a_stream_takes_from_the_budget(failure: Failure, at
     assert (decision.action, budget.retries) == (RETRY, bounded)
 
 
-def test_a_websocket_is_tried_elsewhere_only_if_there_is_one() -> None:
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_websocket_is_tried_at_all_targets_each_once(elsewhere: bool) -> None:
     decision = decide(
         WEBSOCKET,
         started=False,
         idempotent=True,
         replayable=True,
-        attempt=0,
+        attempt=50,
         attempts=2,
         statuses=(),
-        elsewhere=False,
-        budget=RetryBudget(1.0, 100, 0.0),
+        elsewhere=elsewhere,
+        budget=RetryBudget(0.0, 0, 0.0),
         now=0.0,
     )
-    assert decision.action == 502
+    assert decision.action == (RETRY if elsewhere else 502)

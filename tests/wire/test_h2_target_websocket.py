@@ -178,10 +178,12 @@ def test_a_target_that_refuses_is_passed_on() -> None:
         eventually(front.at_rest)
 
 
+@pytest.mark.parametrize("origins", [1, 20])
 @pytest.mark.parametrize("settings", [{}, {CONNECT_PROTOCOL: 0}])
-def test_a_target_that_offers_none(settings: dict[int, int]) -> None:
+def test_targets_that_offer_none(settings: dict[int, int], origins: int) -> None:
     echo = Echo(settings=settings)
-    with to(echo) as front:
+    listener = with_listener(http2=True)
+    with Front(listener=listener, http2=True, script=echo.script, origins=origins) as front:
         answer = front.send(HANDSHAKE)
         assert status_of(answer) == 502
         assert b"RFC 8441" in answer
@@ -191,6 +193,34 @@ def test_a_target_that_offers_none(settings: dict[int, int]) -> None:
             assert client.heads[1][0][0] == (":status", "502")
         assert not echo.asked
         eventually(front.at_rest)
+
+
+@pytest.mark.parametrize("number", [6, 300])
+def test_the_one_target_that_takes_websockets_is_found(number: int) -> None:
+    """Whatever `retries.attempts` says: the other ones are sent nothing."""
+    echo, other = Echo(), Echo(settings={})
+    with Front(listener=with_listener(http2=True), http2=True, script=other.script, origins=number) as front:
+        front.origins[-1].script = echo.script
+        for count in range(1, 4):
+            with opened(front) as sock:
+                sock.sendall(frame(b"hello"))
+                assert read(sock, len(frame(b"hello"))) == frame(b"hello")
+            assert len(echo.asked) == count
+        assert not other.asked
+        eventually(lambda: over(front))
+
+
+def test_a_target_that_refuses_connections_behind_many_that_take_no_websocket() -> None:
+    """Those do not count among the tries."""
+    echo, other = Echo(), Echo(settings={})
+    with Front(listener=with_listener(http2=True), http2=True, script=other.script, origins=6) as front:
+        front.origins[-1].script = echo.script
+        front.call(front.origins[-2].refuse)
+        for _ in range(6):
+            opened(front).close()
+        assert len(echo.asked) == 6
+        assert not other.asked
+        eventually(lambda: over(front))
 
 
 def test_a_client_that_goes_ends_the_stream(front: Front, echo: Echo) -> None:
