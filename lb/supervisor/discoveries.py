@@ -351,7 +351,7 @@ class Discoveries:
     async def run(self) -> None:
         """Put changes in force, for as long as lb runs."""
         while True:
-            due = self._debounce.due()
+            due = None if self._state.blocked_by else self._debounce.due()
             wait = REVIEW_EVERY if due is None else min(REVIEW_EVERY, max(0.0, due - time.monotonic()))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):

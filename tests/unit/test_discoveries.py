@@ -14,6 +14,7 @@ import pytest
 from lb.config.load import load_text
 from lb.config.model.config import Config
 from lb.config.model.discovery import Discover
+from lb.config.resolve import World
 from lb.config.tls_files import load_world
 from lb.core.lifecycle import Health
 from lb.core.membership import Answer, Found
@@ -55,6 +56,24 @@ def config(file: str = "/a", pool: str = "main", more: str = "") -> Config:
     return load_text(text)
 
 
+class Blockable:
+    """The supervisor's state, which counts looks at whether changes are blocked."""
+
+    def __init__(self, file_world: World) -> None:
+        self.file_world = file_world
+        self.looks = 0
+        self._blocked_by = ""
+
+    @property
+    def blocked_by(self) -> str:
+        self.looks += 1
+        return self._blocked_by
+
+    @blocked_by.setter
+    def blocked_by(self, reason: str) -> None:
+        self._blocked_by = reason
+
+
 class Scene:
     """A supervisor's part for discovery, without the rest."""
 
@@ -63,7 +82,7 @@ class Scene:
         self.events: list[str] = []
         self.sources: list[Scripted] = []
         self.applied = 0
-        self.state = SimpleNamespace(file_world=load_world(config()), blocked_by="")
+        self.state = Blockable(load_world(config()))
         self.discoveries = self.make(folder)
         self.task: asyncio.Task[None] | None = None
 
@@ -237,8 +256,10 @@ async def test_nothing_is_put_in_force_while_changes_are_blocked(scene: Scene) -
     await scene.begin()
     scene.state.blocked_by = "an upgrade"
     scene.say(found(1))
+    before = scene.state.looks
     await asyncio.sleep(0.4)
     assert scene.applied == 0
+    assert scene.state.looks - before < 12  # it does not look all the time whether it may
     scene.state.blocked_by = ""
     await eventually(lambda: scene.targets() == [1])
 
