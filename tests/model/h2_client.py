@@ -77,13 +77,17 @@ class Http2Client(Client):
         id, self._next = self._next, self._next + 2
         self.streams[id] = Stream(wish, future, CLOCK.now)
         pieces = [b"b" * (wish.chunk or wish.body)] * (wish.body // (wish.chunk or wish.body)) if wish.body else []
-        out = [self._frames.headers(id, fields_of(wish), not pieces)]
+        out = [self._frames.headers(id, fields_of(wish), not pieces and not wish.websocket)]
         out += [self._frames.data(id, piece, False) for piece in pieces[:-1]]
         out += [self._frames.data(id, piece, True) for piece in pieces[-1:]]
         self.transport.write(b"".join(out))
         return future
 
     # --- what steps do ----------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        [id] = [id for id, stream in self.streams.items() if stream.wish.websocket]
+        self.transport.write(self._frames.data(id, data))
 
     def reset(self, id: int) -> None:
         """Give a request up."""
@@ -169,6 +173,9 @@ class Http2Client(Client):
             given = COOKIE.search(named.get("set-cookie", ""))
             stream.answer.cookie = given[1] if given else ""
             stream.length = int(named.get("content-length", -1))
+            if stream.wish.websocket and status == 200:
+                self.tunnel = True
+                self._end(stream, stream.answer)
         if "END_STREAM" in frame.flags:
             self._done(id, stream)
 
@@ -181,6 +188,8 @@ class Http2Client(Client):
         if stream is None:
             return  # it was reset
         stream.got += len(frame.data)
+        if self.tunnel and stream.wish.websocket:
+            self.came += frame.data
         stream.text = (stream.text + frame.data)[:300]
         if size and not ended:
             if id in self.held:
@@ -205,10 +214,11 @@ class Http2Client(Client):
 
 
 def fields_of(wish: Wish) -> list[tuple[str, str]]:
-    """A request's head."""
-    fields = [(":method", wish.method), (":scheme", "http"), (":authority", wish.host)]
-    fields.append((":path", f"{wish.route}/r/{wish.number}"))
-    fields += [(name.lower(), value) for name, value in wish.fields.items()]
+    """A request's head. A WebSocket's is an extended CONNECT (RFC 8441 section 4)."""
+    fields = [(":method", "CONNECT"), (":protocol", "websocket")] if wish.websocket else [(":method", wish.method)]
+    fields += [(":scheme", "http"), (":authority", wish.host), (":path", f"{wish.route}/r/{wish.number}")]
+    unasked = ("Connection", "Upgrade", "Sec-WebSocket-Key") if wish.websocket else ()
+    fields += [(name.lower(), value) for name, value in wish.fields.items() if name not in unasked]
     if wish.do:
         fields.append(("x-do", ",".join(f"{key}={value}" for key, value in wish.do.items())))
     fields.append(("x-sender", str(wish.sender)))

@@ -40,6 +40,7 @@ class Stream:
     do: dict[str, str]
     arrival: Arrival | None = None  # None: a probe
     waiting: int = 0  # octets of the answer's body that wait for a window
+    tunnel: bool = False  # what comes is sent back
 
 
 class Http2Conversation(asyncio.Protocol):
@@ -62,7 +63,8 @@ class Http2Conversation(asyncio.Protocol):
         transport.write(raw(WINDOW, 0, 0, (1 << 24).to_bytes(4, "big")))
 
     def _settings(self) -> dict[int, int]:
-        return {SettingsFrame.MAX_CONCURRENT_STREAMS: self.limits[-1]}
+        takes = {SettingsFrame.ENABLE_CONNECT_PROTOCOL: 1} if self.backend.websockets else {}
+        return {SettingsFrame.MAX_CONCURRENT_STREAMS: self.limits[-1], **takes}
 
     # --- as of any connection to a target ---------------------------------------------------------------------------
 
@@ -167,6 +169,12 @@ class Http2Conversation(asyncio.Protocol):
             self.transport.write(raw(WINDOW, 0, 0, size.to_bytes(4, "big")))
         if stream is None:
             return
+        if stream.tunnel:
+            ended = "END_STREAM" in frame.flags
+            self.transport.write(self._frames.data(stream.id, frame.data, ended))
+            if ended:
+                self._over(stream)
+                return
         if "END_STREAM" in frame.flags:
             self._whole(stream)
         elif size:
@@ -189,10 +197,13 @@ class Http2Conversation(asyncio.Protocol):
             self.transport.write(raw(RST, 0, id, REFUSED_STREAM.to_bytes(4, "big")))
             return
         do = dict(part.split("=") for part in named["x-do"].split(",")) if named.get("x-do") else {}
+        asked = named.get(":protocol", "")
+        if ("tunnel" in do) != bool(asked) or (asked and not backend.websockets):
+            backend.on_fault(f"{backend} is asked for a WebSocket by {named}, extended CONNECT: {backend.websockets}")
         stream = self.streams[id] = Stream(id, named[":method"], self._initial, do)
         if number is not None:
             stream.arrival = backend.arrive(int(number[1]), stream.method, do)
-        if "END_STREAM" in frame.flags:
+        if "END_STREAM" in frame.flags or asked:
             self._whole(stream, named[":path"])
 
     def _whole(self, stream: Stream, path: str = "") -> None:
@@ -211,6 +222,12 @@ class Http2Conversation(asyncio.Protocol):
     def _answer(self, stream: Stream) -> None:
         mood, do = self.backend.mood, stream.do
         loop = asyncio.get_running_loop()
+        if "tunnel" in do and mood == "well":
+            stream.tunnel = True
+            self._head(stream, 200, [("x-backend", self.backend.address)], False)
+            if stream.arrival is not None:
+                stream.arrival.answered = True
+            return
         if mood in ("reset", "close") and stream.method == "POST":
             mood = "500"  # as over HTTP/1.1
         if mood == "hang":

@@ -8,7 +8,10 @@ it does with all of them in `Backend.mood`.
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import itertools
+import random
 import re
 import socket
 from collections.abc import Callable
@@ -24,10 +27,16 @@ _CHUNKED = re.compile(rb"(?im)^transfer-encoding: *chunked")
 _LOGIN = re.compile(rb"(?im)^authorization: *ntlm ")
 #: lb's cookie for a target, in the value of a field.
 COOKIE = re.compile(r"lb_target=([\w-]+); Path=/; HttpOnly; SameSite=Lax")
+_KEY = re.compile(rb"(?im)^sec-websocket-key: *([^\r\n]*)")
 _SENDER = re.compile(rb"(?im)^x-sender: *(\d+)")
 
-#: The answer to the key `dGhlIHNhbXBsZSBub25jZQ==` (RFC 6455 section 1.3).
-ACCEPT = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+#: The fields of a WebSocket's handshake (RFC 6455 section 1.3).
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
 #: Moods in which a target answers every request well.
 WELL = frozenset({"well"})
 
@@ -73,6 +82,7 @@ class Backend:
         self.last_pass = 0  # number, among all targets' probes, of the last one that it let pass; 0: none
         self.fails = 0
         self.streams = 100  # of HTTP/2, at one time on one connection
+        self.websockets = random.Random(f"{host}/websockets").random() < 0.3  # on streams of HTTP/2 (RFC 8441)
         self.refuses = 0  # so many requests of HTTP/2 to come
         self.refused_at = -1e9  # when it last was to refuse any
         self.on_fault: Callable[[str], None] = lambda text: None
@@ -236,7 +246,10 @@ class _Conversation(asyncio.Protocol):
         self._arrival = self.backend.arrive(int(number[1]), method.decode(), do, stranger)
 
         def answer() -> None:
-            self._answer(method, do)
+            if "tunnel" in do and self.backend.mood == "well":
+                self._switch(head)
+            else:
+                self._answer(method, do)
 
         if self._body_left or self._chunked:
             self._then = answer
@@ -264,13 +277,19 @@ class _Conversation(asyncio.Protocol):
         self.transport.write(text.encode())
         self.transport.close()
 
+    def _switch(self, head: bytes) -> None:
+        """Take a WebSocket (RFC 6455 section 4.2.2)."""
+        self.tunnel = True
+        if self._arrival is not None:
+            self._arrival.answered = True
+        key = _KEY.search(head)
+        digest = hashlib.sha1((key[1] if key else b"") + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+        lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: websocket"]
+        lines += [f"Sec-WebSocket-Accept: {base64.b64encode(digest).decode()}", f"X-Backend: {self.backend.address}"]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode())
+
     def _answer(self, method: bytes, do: dict[str, str]) -> None:
         mood = self.backend.mood
-        if "tunnel" in do and mood == "well":
-            self.tunnel = True
-            lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: websocket", ACCEPT]
-            self.transport.write("\r\n".join([*lines, f"X-Backend: {self.backend.address}", "", ""]).encode())
-            return
         if method == b"POST" and mood in ("reset", "close"):
             # A target that reads a request and closes without a word, just when it closes idle connections as a habit,
             # cannot be told from one that has not read it; `lb` goes by the habit (`core.keepalive`).
@@ -349,6 +368,10 @@ class Wish:
     chunk: int = 0  # the body goes in chunks of so many bytes
     sender: int = 0  # the client's number
 
+    @property
+    def websocket(self) -> bool:
+        return "Upgrade" in self.fields
+
     def encode(self) -> bytes:
         lines = [f"{self.method} {self.route}/r/{self.number} HTTP/1.{self.minor}", f"Host: {self.host}"]
         lines += [f"{name}: {value}" for name, value in self.fields.items()]
@@ -379,6 +402,8 @@ class Client(asyncio.Protocol):
         self.transport: Any = None
         self.open = False
         self.last = False  # the answer said that none will follow
+        self.tunnel = False  # a WebSocket from here on
+        self.came = b""  # …and what came on it
         self._waiting: list[tuple[Wish, asyncio.Future[Answer], float]] = []
         self._held = b""
         self._head: bytes | None = None
@@ -414,6 +439,10 @@ class Client(asyncio.Protocol):
             self._fail()
         return future
 
+    def write(self, data: bytes) -> None:
+        """Send on the WebSocket."""
+        self.transport.write(data)
+
     def close(self) -> None:
         if self.transport is not None:
             self.transport.abort()
@@ -447,16 +476,21 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._held += data
+        if self.tunnel:
+            self.came, self._held = self.came + self._held, b""
         while self._waiting:
             if self._head is None:
                 head, found, rest = self._held.partition(b"\r\n\r\n")
                 if not found:
                     return
                 self._held = rest
-                if head.split(b" ", 2)[1].startswith(b"1"):
+                if head.split(b" ", 2)[1].startswith(b"1") and not head.startswith(b"HTTP/1.1 101"):
                     continue
                 self._begin(head)
-            if self._chunked:
+                self.tunnel = head.startswith(b"HTTP/1.1 101")
+            if self.tunnel:
+                self.last = True
+            elif self._chunked:
                 end = self._held.find(b"0\r\n\r\n")
                 if end < 0:
                     return

@@ -17,6 +17,8 @@ It is read in one sitting, and shares no line with `lb`. The sentences are the d
   anybody left out. A preview goes to its own pool. The fallback serves whenever the chosen pool offers nobody.
 - A request that all targets of these pools have failed, and that may be tried again, goes to the fallback as well; not
   one of a preview, whose pool is to be seen to fail.
+- A WebSocket is tried at one target after the other until one takes it: those of HTTP/2 without extended CONNECT take
+  none, and have failed it in this sense. lb answers 502 itself when all that may see it have failed it.
 - A worker that cannot follow a change goes by the targets that it knows, until another one has replaced it.
 - A copy of a request may go to the mirror's pool, once, unless that pool may see the request itself.
 """
@@ -212,6 +214,18 @@ def resort(service: Service, request: Request, failed: Set[str]) -> tuple[frozen
     return frozenset().union(*(then for first, then in found if first <= failed)), all(
         then - first for first, then in found
     )
+
+
+def taken(service: Service, request: Request, failed: Set[str]) -> bool:
+    """Whether it is certain that a target takes a WebSocket that these take none of, or fail."""
+    unsure = {
+        target.address
+        for targets in service.pools.values()
+        for target in targets
+        if target.ready is None or target.drained is None
+    }
+    found = [reading.may_see(request) | reading.resort(request) for reading in readings(service)]
+    return all(seen - failed - unsure for seen in found)
 
 
 def served(service: Service, request: Request) -> tuple[bool, bool]:

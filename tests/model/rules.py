@@ -40,6 +40,7 @@ APART = {
     "http2": 30,
     "found": 35,
     "affinity": 20,
+    "websocket": 30,
 }
 
 
@@ -122,12 +123,14 @@ async def new_target(world: World) -> TargetPlan:
     """A target at an address that has not been there yet, perhaps given by name."""
     backend = await world.add_backend(len(world.backends) + 1)
     http2 = "http2" in world.themes and random.Random(f"{backend.host}/http2").random() < 0.5
-    scheme = "h2c" if http2 else ""
+    host = backend.host
     if "names" in world.themes and random.Random(backend.host).random() < 0.6:
         host = f"n{backend.host.rpartition('.')[2]}.model.test"
         world.stand_for(host, [backend])
-        return TargetPlan(host, backend.port, scheme=scheme)
-    return TargetPlan(backend.host, backend.port, scheme=scheme)
+    target = TargetPlan(host, backend.port, scheme="h2c" if http2 else "")
+    if http2:
+        world.http2.add(target.address)
+    return target
 
 
 async def end(world: World) -> None:
@@ -180,4 +183,5 @@ def load_all() -> None:
         steps_reload,
         steps_shares,
         steps_traffic,
+        steps_websocket,
     )

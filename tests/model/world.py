@@ -54,6 +54,8 @@ BUDGET = 20
 ADAPTIVE = 10
 #: Seconds that a request may wait for a target with room, as the runs' files say.
 QUEUED = 1.0
+#: What lb says where no target takes a WebSocket.
+NO_WEBSOCKET = "takes no WebSocket"
 #: Seconds after which a request that has no answer is taken to hang.
 HANGS = 40.0
 
@@ -78,6 +80,7 @@ class Track:
     allowed: frozenset[str] = frozenset()
     failed: set[str] = field(default_factory=set)  # addresses that may have failed it
     rescued: bool = True  # its one target apart, it was certain at all moments that the fallback could serve it
+    untaken: bool = False  # a WebSocket: at some moment it was not certain that a target takes it
     starved: bool = False  # at some moment it was not certain that anybody could serve it
     excuses: set[str] = field(default_factory=set)
     arrivals: list[Arrival] = field(default_factory=list)
@@ -115,6 +118,7 @@ class World:
         self.processes = Processes(loop)
         self.processes.start_supervisor = self._run_supervisor
         self.backends: dict[str, Backend] = {}
+        self.http2: set[str] = set()  # addresses of targets that are spoken to over HTTP/2
         self.names: dict[str, list[str]] = {}  # host name → IP addresses
         self.standing = Names()  # what these names have stood for, where checks decide that
         self.found = Found(self)
@@ -474,7 +478,7 @@ class World:
     def _look(self, track: Track, services: dict[str, reference.Service]) -> None:
         service = services.get(track.service)
         if service is None:
-            track.starved = True
+            track.starved = track.untaken = True
             return
         track.connections = min(track.connections, service.connections)
         track.requests = min(track.requests, service.requests)
@@ -488,7 +492,11 @@ class World:
             for targets in service.pools.values()
             for target in targets
             if any(self.may_have_failed(backend, track) for backend in self.backends_of(target.address))
+            or (track.wish.websocket and not self.takes_websockets(target.address))
         }
+        if track.wish.websocket:
+            views = (service, *self._lagging(service))
+            track.untaken |= not all(reference.taken(view, track.request, track.failed) for view in views)
         last, rescued = reference.resort(service, track.request, track.failed)
         allowed |= last
         well = not any(target.address in track.failed for target in service.pools.get(service.fallback, ()))
@@ -507,6 +515,10 @@ class World:
         for address in allowed:
             if not all(backend.is_well for backend in self.backends_of(address)):
                 track.excuses.add("backend")
+
+    def takes_websockets(self, address: str) -> bool:
+        """Whether all that may be behind a target's address takes WebSockets."""
+        return address not in self.http2 or all(backend.websockets for backend in self.backends_of(address))
 
     def _lagging(self, service: reference.Service) -> list[reference.Service]:
         """A service as workers have it that are behind, and are yet to be replaced."""
@@ -794,6 +806,9 @@ class World:
             self._judge_wait(track, originals[0].at - track.since, told)
         if answer.status == 503 and answer.ours:
             self._judge_503(track, answer, told)
+        elif answer.ours and NO_WEBSOCKET in answer.text:
+            if not track.untaken:
+                self.violate(f"3 served ({answer.status})", f"{told} got {answer.text!r}, while a target takes it")
         elif answer.ours and answer.status >= 500 and not track.excuses & {"backend", "worker"}:
             self.violate(
                 f"3 served ({answer.status})",

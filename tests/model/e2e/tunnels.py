@@ -8,16 +8,10 @@ from contextlib import suppress
 
 from tests.model.clock import CLOCK
 from tests.model.e2e.world import RealWorld
-from tests.model.peers import Answer
+from tests.model.peers import HANDSHAKE, Answer
 
 #: A text frame of a client, masked with zeros; the target sends it back as it is.
 FRAME = b"\x81\x84\0\0\0\0ping"
-FIELDS = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
 _BACKEND = re.compile(rb"(?im)^x-backend: *([^\r\n]*)")
 #: Seconds within which an echo comes back.
 ECHO = 3.0
@@ -25,7 +19,7 @@ ECHO = 3.0
 
 async def hold(world: RealWorld, service: str, seconds: float) -> None:
     """Open a tunnel, and use it for so long. Unless something has happened, it lasts."""
-    wish = world.wish(service, fields=dict(FIELDS), do={"tunnel": "1"})
+    wish = world.wish(service, fields=dict(HANDSHAKE), do={"tunnel": "1"})
     try:
         reader, writer = await asyncio.open_connection(*world.address)
     except OSError:
