@@ -174,7 +174,7 @@ class RealWorld(World):
             late = CLOCK.now - before - BEAT
             if late > LATE:
                 self.lateness = max(self.lateness, late)
-                self.doubt(f"the driver was {late:.2f} s late")
+                self.doubt(f"the driver was {late:.2f} s late", late)
                 self.excuse("load")
             self.on_change()
 
@@ -188,10 +188,12 @@ class RealWorld(World):
             for target in pool
         )
 
-    def doubt(self, why: str) -> None:
-        """Nothing is ready for sure until the checks have decided anew."""
+    def doubt(self, why: str, late: float = 0.0) -> None:
+        """Nothing is ready for sure until the checks have decided anew. Where the machine has kept the driver waiting,
+        it may do the same to lb for as long."""
         self.note(f"doubt: {why}")
-        self.certain_from = self.moved = CLOCK.now
+        self.moved = CLOCK.now
+        self.certain_from = max(self.certain_from, CLOCK.now + late)
         self.on_change()
 
     async def _follow(self) -> None:
