@@ -65,6 +65,7 @@ def run(seed: int, seconds: float, verbose: bool, leave_out: Iterable[str] = ())
         loop.run_until_complete(body())
     except Violation as violation:
         result.invariant, result.text = violation.invariant, violation.text
+        loop.run_until_complete(_tell_events(world))
     except Exception:
         result.invariant, result.text = "model", traceback.format_exc()
     finally:
@@ -77,6 +78,14 @@ def run(seed: int, seconds: float, verbose: bool, leave_out: Iterable[str] = ())
     if world.lateness:
         result.text += f" (the driver was late by up to {world.lateness:.2f} s)" if result.invariant else ""
     return result
+
+
+async def _tell_events(world: RealWorld) -> None:
+    """Add what lb says of the last while."""
+    said = await world.admin("GET", f"/api/v1/events?since={time.time() - 8.0:.3f}", within=5.0)
+    for event in said.body if said.ok else ():
+        at = clock.CLOCK.now - time.time() + event["at"]
+        world.told.append(f"{at:10.3f} lb: {event['kind']} {event['subject']}: {event['text']}")
 
 
 def main() -> None:
