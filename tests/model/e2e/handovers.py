@@ -70,6 +70,12 @@ class Handovers:
             elif each.enough is None:
                 each.enough = CLOCK.now
 
+    def doubt(self) -> None:
+        """What could serve as a reload was asked for may not have been able to as lb took it."""
+        for each in self.under_way.values():
+            if each.able:  # lb has not said yet who serves on
+                each.able, each.sure = frozenset(), False
+
     def forget(self) -> None:
         """Leave out those that every worker knows to be over."""
         now = CLOCK.now

@@ -194,6 +194,8 @@ class RealWorld(World):
         self.note(f"doubt: {why}")
         self.moved = CLOCK.now
         self.certain_from = max(self.certain_from, CLOCK.now + late)
+        for wished in filter(None, (self.wished, self.planned)):
+            wished.handovers.doubt()
         self.on_change()
 
     async def _follow(self) -> None:
