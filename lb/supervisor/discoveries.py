@@ -256,6 +256,8 @@ class Discoveries:
         self._note_waiting()
         if any(in_force.get(place) != (each.version, each.level) for place, each in self._watched.items()):
             self._changed()
+        if self._watched.keys() != former.keys():
+            self._wake.set()  # a restart is to find the members under the pool's new name
 
     def _restored(self, place: Place, settings: Discover) -> Watched:
         """A source that was not asked yet, with the members that were stored of it."""

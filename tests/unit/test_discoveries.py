@@ -252,6 +252,20 @@ async def test_the_members_are_known_again_after_a_restart(scene: Scene, tmp_pat
     again.discoveries.close()
 
 
+async def test_a_pool_with_another_name_is_soon_on_the_disk(
+    tmp_path: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restart finds its members."""
+    monkeypatch.setattr("lb.supervisor.discoveries.REVIEW_EVERY", 60.0)
+    await scene.begin()
+    scene.say(found(1, 2))
+    await eventually(lambda: scene.applied and '"main"' in (tmp_path / "discovery.json").read_text())
+    await asyncio.sleep(0.1)  # it waits for the next change
+    scene.use(scene.discoveries, config(pool="other"))
+    assert scene.targets() == [1, 2]
+    await eventually(lambda: '"other"' in (tmp_path / "discovery.json").read_text())
+
+
 async def test_nothing_is_put_in_force_while_changes_are_blocked(scene: Scene) -> None:
     await scene.begin()
     scene.state.blocked_by = "an upgrade"
