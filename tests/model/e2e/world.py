@@ -124,6 +124,7 @@ class RealWorld(World):
         self.can_name = driver.own_hosts(str(self.hosts))
         self._view: tuple[Wished, int] = (self.wished, 0)
         self._beating: list[asyncio.Task[None]] = []
+        self._woken = 1e18  # when the driver last looked; far ahead until it does
 
     # --- the machinery ----------------------------------------------------------------------------------------------
 
@@ -169,14 +170,18 @@ class RealWorld(World):
 
     async def _beat(self) -> None:
         while True:
-            before = CLOCK.now
+            self._woken = CLOCK.now
             await asyncio.sleep(BEAT)
-            late = CLOCK.now - before - BEAT
-            if late > LATE:
-                self.lateness = max(self.lateness, late)
-                self.doubt(f"the driver was {late:.2f} s late", late)
-                self.excuse("load")
             self.on_change()
+
+    def _notice_lateness(self) -> None:
+        """Doubt what is known where the driver stood still, before what came meanwhile is judged."""
+        late = CLOCK.now - self._woken - BEAT
+        if late > LATE:
+            self._woken = CLOCK.now
+            self.lateness = max(self.lateness, late)
+            self.doubt(f"the driver was {late:.2f} s late", late)
+            self.excuse("load")
 
     def calm(self) -> bool:
         """Whether everything has been known for sure for a while."""
@@ -225,6 +230,7 @@ class RealWorld(World):
         self.on_change()
 
     async def stop_beating(self) -> None:
+        self._woken = 1e18
         for task in (*self._beating, *self.staying):
             task.cancel()
         await asyncio.gather(*self._beating, *self.staying, return_exceptions=True)
@@ -433,6 +439,7 @@ class RealWorld(World):
         return CLOCK.now - since > needed
 
     def on_change(self) -> None:
+        self._notice_lateness()
         possible = self.possible()
         if [services for _, services in self._recent] == possible:
             return
