@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
+import select
 import shutil
 import weakref
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,13 @@ class Seen:
     troubled: float = -1e9  # when it last failed requests, or could have
     hurt: float = -1e9  # when its connections broke last
     unsure: bool = False  # a name has moved, and its new address has passed, then failed: lb may use either
+
+
+def _is_closed(client: Client) -> bool:
+    """Whether the end of an idle connection waits in the kernel: a client that stood still looks before it sends."""
+    poll = select.poll()
+    poll.register(client.transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @dataclass
@@ -480,7 +488,7 @@ class RealWorld(World):
         self.clients = [client for client in self.clients if client.open]
         kind = Http2Client if http2 else Client
         free = [client for client in self.clients if type(client) is kind and client not in self.private]
-        idle = [client for client in free if (client.has_room if http2 else client.idle)]
+        idle = [client for client in free if (client.has_room if http2 else client.idle and not _is_closed(client))]
         if idle and not fresh:
             return self.rng.choice(idle)
         client = await kind.connect(self.address)
