@@ -16,111 +16,21 @@ up as its manual says: lb with `discover: {dns: …}`, nginx with `resolver` and
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from benchmarks.found_targets import BODY, CHECK, Targets, counts, h2load
 from benchmarks.origin import TEMPORARY
 from benchmarks.processes import await_answer, binary, free_port, stop
 from tests.support.dns_server import DnsServer
 
 NAME = "pool.test"
-BODY = b"x"  # of a POST
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"
-NOT_YET = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
-GOODBYE = ANSWER.replace(b"200 OK\r\n", b"200 OK\r\nConnection: close\r\n")
-
-
-class Connection(asyncio.Protocol):
-    """A connection to one target: an answer for each request, and a close when the target ends."""
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.held = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport: Any = transport
-        self.target.connections.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.target.connections.discard(self)
-
-    def data_received(self, data: bytes) -> None:
-        *whole, self.held = (self.held + data).split(b"\r\n\r\n")
-        for _ in whole:  # the body of a POST stands before the next head, and is one byte
-            self.target.asked += 1
-            cold = time.monotonic() < self.target.warm_at
-            self.transport.write(GOODBYE if self.target.ending else NOT_YET if cold else ANSWER)
-        if self.target.ending:
-            self.transport.close()
-
-
-class Target:
-    """One address that answers."""
-
-    def __init__(self, host: str, port: int, warm_at: float) -> None:
-        self.host, self.port = host, port
-        self.warm_at = warm_at  # monotonic
-        self.connections: set[Connection] = set()
-        self.asked = 0
-        self.ending = False
-
-    async def begin(self) -> None:
-        loop = asyncio.get_running_loop()
-        self.server = await loop.create_server(lambda: Connection(self), self.host, self.port)
-
-    async def end(self, grace: float) -> None:
-        """After `grace` seconds take no more connections, and close each when what is on its way has been answered."""
-        await asyncio.sleep(grace)
-        self.ending = True
-        self.server.close()
-        await asyncio.sleep(0.1)
-        for connection in list(self.connections):
-            if len(connection.held) <= len(BODY):
-                connection.transport.close()
-
-
-class Targets:
-    """The addresses behind the name, in a loop of their own."""
-
-    def __init__(self, dns: DnsServer, port: int, count: int) -> None:
-        self.dns, self.port = dns, port
-        self.loop = asyncio.new_event_loop()
-        threading.Thread(target=self.loop.run_forever, daemon=True).start()
-        self.serving = [self._begin(1, number) for number in range(count)]
-        self.named = list(self.serving)
-        self.all = list(self.serving)
-        self._say()
-
-    def replace(self, number: int, grace: float, warm_up: float) -> None:
-        """Let another target take the place of one."""
-        old, new = self.serving[number], self._begin(2, number, time.monotonic() + warm_up)
-        self.serving[number] = new
-        self.all.append(new)
-        self._say()
-        asyncio.run_coroutine_threadsafe(old.end(grace), self.loop)
-
-    def close(self) -> None:
-        for each in self.all:
-            each.server.close()
-        self.loop.call_soon_threadsafe(self.loop.stop)
-
-    def _begin(self, generation: int, number: int, warm_at: float = 0.0) -> Target:
-        target = Target(f"127.0.{generation}.{number + 1}", self.port, warm_at)
-        asyncio.run_coroutine_threadsafe(target.begin(), self.loop).result(10)
-        return target
-
-    def _say(self) -> None:
-        self.dns.say(NAME, *(each.host for each in self.serving), ttl=1)
 
 
 def lb(folder: Path, port: int, dns: str, target: int) -> list[str]:
@@ -133,7 +43,7 @@ access_log: {{path: {folder}/lb.log}}
 services:
   bench:
     pools: {{all: {{discover: {{dns: {{name: {NAME}, port: {target}, resolvers: ["{dns}"]}}}}}}}}
-    readiness: {{path: /health, interval: 500ms}}
+    readiness: {{path: {CHECK}, interval: 500ms}}
 """
     )
     return [sys.executable, "-m", "lb", "run", str(file), "--workers", "1"]
@@ -181,7 +91,7 @@ frontend front
   bind 127.0.0.1:{port}
   default_backend all
 backend all
-  option httpchk GET /health
+  option httpchk GET {CHECK}
   http-reuse safe
   server-template t 40 {NAME}:{target} check inter 500ms resolvers names resolve-prefer ipv4 init-addr none
 """
@@ -231,9 +141,7 @@ def run(name: str, count: int, rate: int, grace: float, warm_up: float, post: bo
     folder = Path(tempfile.mkdtemp(prefix=f"replaced-{name}-"))
     folder.chmod(0o755)  # nginx's workers are another user's
     port, target = free_port(), free_port()
-    clients = 50
-    with DnsServer() as dns:
-        targets = Targets(dns, target, count)
+    with DnsServer() as dns, Targets(lambda hosts: dns.say(NAME, *hosts, ttl=1), target, count) as targets:
         with (folder / f"{name}.out").open("wb") as out:
             process = subprocess.Popen(PROXIES[name](folder, port, dns.address, target), stdout=out, stderr=out)
         try:
@@ -242,32 +150,22 @@ def run(name: str, count: int, rate: int, grace: float, warm_up: float, post: bo
             seconds = round(count + grace) + 6
             (folder / "body").write_bytes(BODY)
             body = ("-d", str(folder / "body")) if post else ()
-            each = f"{rate / clients:g}"
-            pace = ("--h1", "-t1", "-c", str(clients), "-D", str(seconds), "--rps", each)
-            load = subprocess.Popen(
-                [binary("h2load"), *body, *pace, f"http://127.0.0.1:{port}/"],
-                stdout=subprocess.PIPE,
-                text=True,
-            )
+            load = h2load(f"http://127.0.0.1:{port}/", seconds, rate, *body)
             time.sleep(2.0)
             for number in range(count):
                 next_at = time.monotonic() + 1.0
                 targets.replace(number, grace, warm_up)
                 time.sleep(max(0.0, next_at - time.monotonic()))
-            said = load.communicate(timeout=seconds + 60)[0]
+            counted = counts(load, seconds + 60)
         finally:
             stop(process)
-            targets.close()
-    done = re.search(r"requests: (\d+) total.* (\d+) succeeded, (\d+) failed, (\d+) errored", said)
-    codes = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", said)
-    assert done and codes, said
     shutil.rmtree(folder, ignore_errors=True)
     return {
         "proxy": name,
-        "requests": int(done[1]),
-        "failed": int(done[3]),
-        "answered 5xx": int(codes[4]),
-        "new targets asked": sum(1 for each in targets.serving if each.asked > 1),
+        "requests": counted.requests,
+        "failed": counted.failed,
+        "answered 5xx": counted.answered_5xx,
+        "new targets asked": sum(1 for each in targets.serving if each.asked),
     }
 
 

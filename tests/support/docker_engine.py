@@ -78,7 +78,7 @@ class Engine(ThreadedServer):
     async def _start(self) -> None:
         app = web.Application()
         app.add_routes([web.get("/containers/json", self._containers), web.get("/events", self._events)])
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         if self.tls is None:
             await web.UnixSite(self._runner, str(self.socket)).start()

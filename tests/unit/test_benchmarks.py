@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import runpy
@@ -107,3 +108,14 @@ def test_the_pace_is_read_where_the_proxies_run() -> None:
     before = os.sched_getaffinity(0)
     assert Pace(min(before)).factor() == 1.0
     assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize(
+    ("failed", "noticed", "in_force", "good"),
+    [(0, 0.1, 2.0, True), (1, 0.1, 0.5, False), (0, math.inf, 0.5, False), (0, 0.1, 2.01, False)],
+    ids=["good", "a request failed", "status said nothing", "caught up too late"],
+)
+def test_a_source_that_was_away_must_cost_nothing(failed: int, noticed: float, in_force: float, good: bool) -> None:
+    from benchmarks.source_away import Result
+
+    assert Result("file", 120_000, failed, noticed, in_force).good is good
