@@ -158,15 +158,13 @@ def weighed(members: Members, level: int) -> list[tuple[Found, int]]:
 def _distinct(found: Iterable[Found], before: Mapping[str, Found]) -> dict[str, Found]:
     """The endpoints in order of their addresses. One that is as it was `before` is the same object. (Members are in
     that order already, and sorting what is nearly sorted takes little.)"""
-    first: dict[str, Found] = {}
-    for each in found:
-        first.setdefault(each.address, each)
+    first = {each.address: each for each in reversed(tuple(found))}  # of two with one address the first counts
+    for address, each in first.items():
+        known = before.get(address)
+        if known is not each and known == each:
+            first[address] = known
     in_order = sorted([*filter(first.__contains__, before), *(first.keys() - before.keys())])
-    chosen: dict[str, Found] = {}
-    for address in in_order[:MOST]:
-        each, known = first[address], before.get(address)
-        chosen[address] = known if known is not None and (known is each or known == each) else each
-    return chosen
+    return {address: first[address] for address in in_order[:MOST]}
 
 
 class Debounce:

@@ -296,9 +296,10 @@ def _members(
     serves = not panic or rules.panic.choice == "spread"
     members: list[tuple[str, float]] = []
     leaving: list[str] = []
+    health_of = healths.get
     for target in pool.targets:
         id = target.id
-        health, override = healths.get(id), overrides.get(id)
+        health, override = health_of(id), overrides.get(id) if overrides else None
         if (override is not None and override.draining) or (
             health is not None and (health.admin != "normal" or health.asks_drain)
         ):

@@ -28,7 +28,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from types import MappingProxyType
 from typing import Literal
 
 import msgspec
@@ -198,7 +197,7 @@ class Monitor:
         self._kept: dict[str, tuple[Health, Kept | None]] = {}  # what is to be kept of a health, and of which
         self._kept_offset = 0.0  # Unix time less monotonic time, by which it was made
         self._healths: dict[str, Health] = {}
-        self.healths: Mapping[str, Health] = MappingProxyType(self._healths)
+        self.healths: Mapping[str, Health] = self._healths  # no proxy: thousands of look-ups for one change
         self.liveness: Mapping[str, Liveness] = self._liveness.states
 
     # --- updates -----------------------------------------------------------------------------------------------------

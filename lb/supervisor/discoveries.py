@@ -301,7 +301,8 @@ class Discoveries:
             self._emit(watched, f"a part of {watched.title} cannot be used: {'; '.join(what.problems)}")
         watched.up, watched.waits_until = True, 0.0
         former = watched.members
-        ailing = self._ailing(watched, {each.address for each in what.found} - former.by_address.keys())
+        known = former.by_address
+        ailing = self._ailing(watched, [each.address for each in what.found if each.address not in known])
         members = proposed(former, what, watched.guard, ailing, time.monotonic())
         if self._replace(watched, members):
             self._emit(watched, _said(watched, former, members))

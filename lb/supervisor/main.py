@@ -95,6 +95,8 @@ log = logging.getLogger("lb")
 
 #: Seconds between two writings of what is known of the targets.
 REMEMBER_EVERY = 1.0
+#: Of many targets they are written down less often: so many a second, and each `REMEMBERED_WITHIN` seconds at least.
+REMEMBERED_PER_SECOND, REMEMBERED_WITHIN = 2_000, 5.0
 #: Calls that block, at one time; a thread is only started when it is needed.
 THREADS = 8
 #: Seconds between two samples for rates.
@@ -839,7 +841,8 @@ class Supervisor:
     async def _remember(self) -> None:
         """Keep verdicts and probes for a supervisor that comes after this one."""
         while True:
-            await asyncio.sleep(REMEMBER_EVERY)
+            pause = min(REMEMBERED_WITHIN, len(self.monitor.healths) / REMEMBERED_PER_SECOND)
+            await asyncio.sleep(max(REMEMBER_EVERY, pause))
             before = self.probe_history.trouble
             self._write_down()
             if self.probe_history.trouble and not before:
