@@ -87,7 +87,7 @@ def all_mutations() -> list[Mutation]:
     return [Mutation.read(path) for path in sorted(FOLDER.glob("*.yaml"))]
 
 
-def attempt(mutation: Mutation, steps: int, seeds: int, jobs: int) -> Outcome:
+def attempt(mutation: Mutation, steps: int, seeds: int, jobs: int, having: str) -> Outcome:
     """Run the model on a copy with the mutation. What it finds without the mutation as well is not counted."""
     misfits = mutation.misfits(ROOT)
     if misfits:
@@ -103,7 +103,7 @@ def attempt(mutation: Mutation, steps: int, seeds: int, jobs: int) -> Outcome:
         mutation.make(root)
         taken, first, each = 0, 1, max(1, steps // seeds)
         while first <= seeds:
-            ended = _model(root, first, seeds - first + 1, each, jobs)
+            ended = _model(root, first, seeds - first + 1, each, jobs, having)
             told, summed = _TOLD.search(ended.stdout), _SUM.search(ended.stdout)
             seconds = time.perf_counter() - began
             if summed is None:
@@ -113,17 +113,17 @@ def attempt(mutation: Mutation, steps: int, seeds: int, jobs: int) -> Outcome:
                 break
             if told[3].startswith("model:"):
                 return Outcome(mutation, False, taken, seconds, f"the model broke down: {ended.stdout[:2000]}")
-            unmutated = _TOLD.search(_model(ROOT, int(told[1]), 1, each, 1).stdout)
+            unmutated = _TOLD.search(_model(ROOT, int(told[1]), 1, each, 1, having).stdout)
             if unmutated is None or unmutated[2] != told[2]:
                 return Outcome(mutation, True, taken, seconds, f"seed {told[1]}: {told[3]}")
             first = int(told[1]) + 1  # of several jobs, one that ended earlier may have been a later seed
     return Outcome(mutation, False, taken, time.perf_counter() - began, "")
 
 
-def _model(root: Path, first: int, seeds: int, each: int, jobs: int) -> subprocess.CompletedProcess[str]:
+def _model(root: Path, first: int, seeds: int, each: int, jobs: int, having: str) -> subprocess.CompletedProcess[str]:
     """Runs of `each` steps against the `lb` in `root`, until the first violation."""
     command = [sys.executable, "-m", "tests.model", "--steps", str(seeds * each), "--seeds", str(seeds)]
-    command += ["--first", str(first), "--jobs", str(jobs), "--no-shorten"]
+    command += ["--first", str(first), "--jobs", str(jobs), "--with", having, "--no-shorten"]
     environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("LB_MODEL_PREPARED", None)
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
@@ -135,11 +135,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=40_000, help="the budget of each (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=200, help="runs that share it (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--with", dest="having", default="", help="themes that each run has, such as found,restart")
     wanted = parser.parse_args(arguments)
     mutations = [each for each in all_mutations() if not wanted.names or each.name in wanted.names]
     outcomes = []
     for mutation in mutations:
-        outcome = attempt(mutation, wanted.steps, wanted.seeds, wanted.jobs)
+        outcome = attempt(mutation, wanted.steps, wanted.seeds, wanted.jobs, wanted.having)
         outcomes.append(outcome)
         print(_line(outcome), flush=True)
     found = sum(outcome.found for outcome in outcomes)
