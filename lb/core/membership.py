@@ -19,6 +19,8 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from lb.core.common_ends import between
+
 #: Seconds over which removals are added up, so that a set that shrinks in steps is noticed as well.
 WINDOW = 60.0
 #: Members of one source that are used at most.
@@ -90,12 +92,17 @@ def restored(found: Iterable[Found]) -> Members:
     return Members(tuple(_distinct(found, {}).values()))
 
 
-def proposed(members: Members, answer: Answer, guard: float, ailing: NotPassing, now: float) -> Members:
-    """The members after an answer. `guard`: the share of members that may go at one time."""
+def proposed(
+    members: Members, answer: Answer, guard: float, ailing: NotPassing, now: float, last: Answer | None = None
+) -> Members:
+    """The members after an answer. `guard`: the share of members that may go at one time. `last`: the answer that the
+    members are of; with it, the cost of a small change hardly grows with what stays."""
     before = {each.address: each for each in members.named} if members.held else members.by_address
     parts = answer.unanswered
     kept = [each for each in members.named if each.part in parts] if parts else []
-    now_named = _distinct((*answer.found, *kept) if kept else answer.found, before)
+    now_named = _changed(members, last, answer) if last is not None else None
+    if now_named is None:
+        now_named = _distinct((*answer.found, *kept) if kept else answer.found, before)
     named, addresses = tuple(now_named.values()), now_named.keys()
     gone = [before[address] for address in before if address not in addresses] if before.keys() - addresses else []
     held = [each for each in members.held if each.found.address not in addresses]
@@ -165,6 +172,27 @@ def _distinct(found: Iterable[Found], before: Mapping[str, Found]) -> dict[str, 
             first[address] = known
     in_order = sorted([*filter(first.__contains__, before), *(first.keys() - before.keys())])
     return {address: first[address] for address in in_order[:MOST]}
+
+
+def _changed(members: Members, last: Answer, answer: Answer) -> dict[str, Found] | None:
+    """The same as `_distinct`, by what the answer has in another way than the last one. None: that is too much, or
+    the members are not just what the last one named."""
+    if members.held or last.unanswered or answer.unanswered or len(last.found) != len(members.named):
+        return None
+    left, came = between(last.found, answer.found)
+    before = members.by_address
+    if len(left) + len(came) > len(before) or len(before) - len(left) + len(came) > MOST:
+        return None
+    found = dict(before)
+    for each in left:
+        if found.pop(each.address, None) is None:
+            return None
+    for each in came:
+        if each.address in found:
+            return None  # twice
+        known = before.get(each.address)
+        found[each.address] = known if known is not None and known == each else each
+    return {address: found[address] for address in sorted(found)} if came else found
 
 
 class Debounce:

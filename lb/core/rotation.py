@@ -76,6 +76,10 @@ def rules_of(service: ServiceRules, readiness: CheckSpec) -> Rules:
     )
 
 
+#: Members by id, each with the health and the target that it follows from: of thousands most stay as they are.
+KnownMembers = dict[str, tuple[Health, Target, tuple[str, float]]]
+
+
 def resolve(
     service: Service,
     healths: Mapping[str, Health],
@@ -85,12 +89,14 @@ def resolve(
     now: float,
     version: int,
     mirror: Mirror | None = None,
+    known: KnownMembers | None = None,
 ) -> Rotation:
-    """The rotation of `service` at `now`; targets without a `Health` are taken as never checked."""
+    """The rotation of `service` at `now`; targets without a `Health` are taken as never checked. What is `known` of its
+    members from before is looked up, and noted, there."""
     weights: list[tuple[str, tuple[tuple[str, float], ...]]] = []
     draining: list[str] = []
     for pool in service.pools:
-        members, leaving = _members(pool, healths, overrides, rules, now)
+        members, leaving = _members(pool, healths, overrides, rules, now, {} if known is None else known)
         weights.append((pool.name, members))
         draining.extend(leaving)
     shares = desired.shares or ((desired.active, 100),)
@@ -288,6 +294,7 @@ def _members(
     overrides: Mapping[str, TargetDesired],
     rules: ServiceRules,
     now: float,
+    known: KnownMembers,
 ) -> tuple[tuple[tuple[str, float], ...], list[str]]:
     """The targets of a pool that get requests, with their weights, and the targets that are leaving.
 
@@ -296,10 +303,14 @@ def _members(
     serves = not panic or rules.panic.choice == "spread"
     members: list[tuple[str, float]] = []
     leaving: list[str] = []
-    health_of = healths.get
+    health_of, known_of = healths.get, known.get
     for target in pool.targets:
         id = target.id
         health, override = health_of(id), overrides.get(id) if overrides else None
+        before = known_of(id)
+        if before is not None and before[0] is health and before[1] is target and serves and override is None:
+            members.append(before[2])
+            continue
         if (override is not None and override.draining) or (
             health is not None and (health.admin != "normal" or health.asks_drain)
         ):
@@ -316,7 +327,10 @@ def _members(
             continue
         weight = (target.weight if override is None else _base_weight(target, overrides)) * share
         if weight > 0:
-            members.append((id, weight))
+            member = (id, weight)
+            members.append(member)
+            if override is None and health.probe == "ready" and not health.ejected_until and now >= health.warm_at:
+                known[id] = health, target, member
     return tuple(members), leaving
 
 

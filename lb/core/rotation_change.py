@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lb.core.common_ends import common_ends
 from lb.core.targets import MembersChange, Rotation, RotationChange, Weighted
 
 
@@ -24,7 +25,7 @@ def rotation_change(before: Rotation | None, after: Rotation) -> RotationChange 
     for (name, old), (_, new) in zip(before.weights, after.weights, strict=True):
         if old == new:
             continue
-        start, end = _alike(old, new)  # most members are, and need no look-up
+        start, end = common_ends(old, new)  # most members are, and need no look-up
         former, latter = dict(old[start : len(old) - end]), dict(new[start : len(new) - end])
         left = tuple([id for id in former if id not in latter])
         placed = [(place, *each) for place, each in enumerate(latter.items(), start) if former.get(each[0]) != each[1]]
@@ -43,14 +44,6 @@ def rotation_change(before: Rotation | None, after: Rotation) -> RotationChange 
         mirror=after.mirror,
         sharing=after.sharing,
     )
-
-
-def _alike(old: Weighted, new: Weighted) -> tuple[int, int]:
-    """Members that are alike at the beginning, and at the end."""
-    most = min(len(old), len(new))
-    start = next((place for place, (one, two) in enumerate(zip(old, new, strict=False)) if one != two), most)
-    backwards = enumerate(zip(reversed(old[start:]), reversed(new[start:]), strict=False))
-    return start, next((place for place, (one, two) in backwards if one != two), most - start)
 
 
 def with_rotation_change(rotation: Rotation, change: RotationChange) -> Rotation:

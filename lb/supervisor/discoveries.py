@@ -303,7 +303,8 @@ class Discoveries:
         former = watched.members
         known = former.by_address
         ailing = self._ailing(watched, [each.address for each in what.found if each.address not in known])
-        members = proposed(former, what, watched.guard, ailing, time.monotonic())
+        last = before if isinstance(before, Answer) else None
+        members = proposed(former, what, watched.guard, ailing, time.monotonic(), last)
         if self._replace(watched, members):
             self._emit(watched, _said(watched, former, members))
 

@@ -16,6 +16,7 @@ from lb.core.lifecycle import Health
 from lb.core.refusals import Obstacle
 from lb.core.renames import Place
 from lb.core.rotation import (
+    KnownMembers,
     Panic,
     ServiceRules,
     can_serve,
@@ -56,6 +57,7 @@ class Rotations:
         self._dirty: set[str] = set()
         self._flush_planned = False
         self._ramps: dict[str, asyncio.TimerHandle] = {}
+        self._known: KnownMembers = {}
         self.current: dict[str, Rotation] = {}
         self.version = 0
         self._told = 0  # the newest version that workers were told
@@ -68,6 +70,7 @@ class Rotations:
         self._services = {service.name: service for service in snapshot.services}
         self._targets = {t.id: t for service in snapshot.services for pool in service.pools for t in pool.targets}
         self._moved.clear()
+        self._known.clear()
         self._rules, self._mirrors = rules, mirrors
         for name in [name for name in self._ramps if name not in self._services]:
             self._ramps.pop(name).cancel()
@@ -87,6 +90,7 @@ class Rotations:
         removed = tuple(gone)
         for id in removed:
             self._targets.pop(id, None)
+            self._known.pop(id, None)
         self._targets |= {target.id: target for target in changed}
         if self._addresses:
             addresses = self._addresses
@@ -169,6 +173,7 @@ class Rotations:
             now,
             self.version,
             self._mirrors.get(name),
+            self._known,
         )
         pending = self._ramps.pop(name, None)
         if pending is not None:

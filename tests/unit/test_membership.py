@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 import random
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from lb.core.membership import (
     WINDOW,
     Answer,
@@ -174,6 +177,24 @@ def test_no_answer_takes_out_what_passes_but_by_replacing_it() -> None:
         answer = Answer(found(*rng.sample(range(1, 21), rng.randint(0, 20))))
         left = proposed(members, answer, HALF, failing, 0.0)
         assert sum(1 for each in left.all if each.address in good) * 2 >= len(good)
+
+
+NUMBERS = st.lists(st.integers(1, 12), max_size=12)
+
+
+@given(st.lists(st.tuples(NUMBERS, st.integers(1, 3), st.booleans()), min_size=1, max_size=6))
+def test_what_differs_between_two_answers_leads_to_the_same_members(said: list[tuple[list[int], int, bool]]) -> None:
+    """Answers in any order, with addresses twice, other weights, and parts that do not answer at times."""
+    members, plain, last = Members(), Members(), None
+    for at, (numbers, weight, silent) in enumerate(said):
+        answer = Answer(
+            (*found(*numbers[:2], weight=weight), *found(*numbers[2:])), frozenset(["b"]) if silent else frozenset()
+        )
+        failing = {each.address: False for each in found(1, 2, 3)}
+        members = proposed(members, answer, HALF, failing, float(at), last)
+        plain = proposed(plain, answer, HALF, failing, float(at))
+        assert members == plain
+        last = answer
 
 
 def test_a_burst_is_put_in_force_after_a_quiet_moment_and_within_a_bound() -> None:

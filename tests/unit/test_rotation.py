@@ -311,3 +311,23 @@ def test_rules_of_a_target():
 def test_as_many_must_be_able_as_keep_a_pool_out_of_panic(panic, without, needed):
     healths = dict.fromkeys(BLUES, READY)
     assert least_able(SERVICE.pools[0], healths, {}, panic, without) == needed
+
+
+WISHES = st.dictionaries(
+    st.sampled_from(BLUES), st.builds(TargetDesired, weight=st.none() | st.integers(0, 3), draining=st.booleans())
+)
+HEALTHS = st.sampled_from(
+    [READY, UNREADY, STARTING, EJECTED, DRAINING, replace(READY, weight=0.5), replace(READY, warm_at=12.0)]
+)
+
+
+@given(st.lists(st.tuples(st.lists(HEALTHS, min_size=3, max_size=3), WISHES, st.integers(0, 3)), max_size=8))
+def test_what_is_known_of_members_changes_no_rotation(turns):
+    known = {}
+    rules = ServiceRules(slow_start=SlowStart(window=10.0), panic=Panic(0.5, "spread"))
+    for healths, wishes, seconds in turns:
+        of = dict(zip(BLUES, healths, strict=True))
+        now = 10.0 + seconds
+        assert rotation(of, rules, overrides=wishes, now=now, known=known) == rotation(
+            of, rules, overrides=wishes, now=now
+        )
