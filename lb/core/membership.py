@@ -15,7 +15,7 @@ target that is missing from it goes at once, unless too much goes at once:
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -87,20 +87,24 @@ class Members:
 NotPassing = Mapping[str, bool | None]
 
 
+#: What lies between the common ends of two answers: of the former one, and of the latter.
+Difference = tuple[Sequence[Found], Sequence[Found]]
+
+
 def restored(found: Iterable[Found]) -> Members:
     """The members that were stored before a restart."""
     return Members(tuple(_distinct(found, {}).values()))
 
 
 def proposed(
-    members: Members, answer: Answer, guard: float, ailing: NotPassing, now: float, last: Answer | None = None
+    members: Members, answer: Answer, guard: float, ailing: NotPassing, now: float, parts: Difference | None = None
 ) -> Members:
-    """The members after an answer. `guard`: the share of members that may go at one time. `last`: the answer that the
-    members are of; with it, the cost of a small change hardly grows with what stays."""
+    """The members after an answer. `guard`: the share of members that may go at one time. `parts`: by `difference`;
+    with it, the cost of a small change hardly grows with what stays."""
     before = {each.address: each for each in members.named} if members.held else members.by_address
-    parts = answer.unanswered
-    kept = [each for each in members.named if each.part in parts] if parts else []
-    now_named = _changed(members, last, answer) if last is not None else None
+    silent = answer.unanswered
+    kept = [each for each in members.named if each.part in silent] if silent else []
+    now_named = _changed(members, parts) if parts is not None else None
     if now_named is None:
         now_named = _distinct((*answer.found, *kept) if kept else answer.found, before)
     named, addresses = tuple(now_named.values()), now_named.keys()
@@ -174,24 +178,30 @@ def _distinct(found: Iterable[Found], before: Mapping[str, Found]) -> dict[str, 
     return {address: first[address] for address in in_order[:MOST]}
 
 
-def _changed(members: Members, last: Answer, answer: Answer) -> dict[str, Found] | None:
-    """The same as `_distinct`, by what the answer has in another way than the last one. None: that is too much, or
-    the members are not just what the last one named."""
-    if members.held or last.unanswered or answer.unanswered or len(last.found) != len(members.named):
+def difference(members: Members, last: Answer | None, answer: Answer) -> Difference | None:
+    """The difference between the answer that the members are of and a new one. None: it is large, or the members are
+    not just what the last one named."""
+    if last is None or members.held or last.unanswered or answer.unanswered or len(last.found) != len(members.named):
         return None
     left, came = between(last.found, answer.found)
+    return (left, came) if len(left) + len(came) <= len(last.found) else None
+
+
+def _changed(members: Members, parts: Difference) -> dict[str, Found] | None:
+    """The same as `_distinct`, by a difference. None: the new answer names an address twice, or too many."""
+    left, came = parts
     before = members.by_address
-    if len(left) + len(came) > len(before) or len(before) - len(left) + len(came) > MOST:
-        return None
     found = dict(before)
     for each in left:
         if found.pop(each.address, None) is None:
             return None
     for each in came:
         if each.address in found:
-            return None  # twice
+            return None
         known = before.get(each.address)
         found[each.address] = known if known is not None and known == each else each
+    if len(found) > MOST:
+        return None
     return {address: found[address] for address in sorted(found)} if came else found
 
 

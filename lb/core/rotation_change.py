@@ -11,27 +11,27 @@ worker is behind, and gets a whole snapshot, as after any message that it could 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from lb.core.common_ends import common_ends
 from lb.core.targets import MembersChange, Rotation, RotationChange, Weighted
 
 
-def rotation_change(before: Rotation | None, after: Rotation) -> RotationChange | None:
-    """The change from one rotation to a newer one; None: the whole rotation takes hardly more."""
+def rotation_change(before: Rotation | None, after: Rotation, suspects: Collection[str] = ()) -> RotationChange | None:
+    """The change from one rotation to a newer one; None: the whole rotation takes hardly more. `suspects`: ids of the
+    members that are most likely all that differ."""
     if before is None or [name for name, _ in before.weights] != [name for name, _ in after.weights]:
         return None
     pools: list[MembersChange] = []
     for (name, old), (_, new) in zip(before.weights, after.weights, strict=True):
         if old == new:
             continue
-        start, end = common_ends(old, new)  # most members are, and need no look-up
-        former, latter = dict(old[start : len(old) - end]), dict(new[start : len(new) - end])
-        left = tuple([id for id in former if id not in latter])
-        placed = [(place, *each) for place, each in enumerate(latter.items(), start) if former.get(each[0]) != each[1]]
-        change = MembersChange(name, left, tuple(placed))
-        if 2 * (len(left) + len(placed)) > len(new) or _members(old, change) != new:
-            return None  # most of it, or the order, is another one
+        change = _of_suspects(name, old, new, suspects) if suspects else None
+        if change is None or _members(old, change) != new:
+            change = _change(name, old, new)
+            if 2 * (len(change.left) + len(change.placed)) > len(new) or _members(old, change) != new:
+                return None  # most of it, or the order, is another one
         pools.append(change)
     return RotationChange(
         service=after.service,
@@ -44,6 +44,21 @@ def rotation_change(before: Rotation | None, after: Rotation) -> RotationChange 
         mirror=after.mirror,
         sharing=after.sharing,
     )
+
+
+def _change(pool: str, old: Weighted, new: Weighted) -> MembersChange:
+    start, end = common_ends(old, new)  # most members are alike, and need no look-up
+    former, latter = dict(old[start : len(old) - end]), dict(new[start : len(new) - end])
+    left = tuple([id for id in former if id not in latter])
+    placed = [(place, *each) for place, each in enumerate(latter.items(), start) if former.get(each[0]) != each[1]]
+    return MembersChange(pool, left, tuple(placed))
+
+
+def _of_suspects(pool: str, old: Weighted, new: Weighted, suspects: Collection[str]) -> MembersChange:
+    """The change, if no member but these is another one. To be proved."""
+    placed = [(place, id, weight) for place, (id, weight) in enumerate(new) if id in suspects]
+    stay = {id for _, id, _ in placed}
+    return MembersChange(pool, tuple([id for id, _ in old if id in suspects and id not in stay]), tuple(placed))
 
 
 def with_rotation_change(rotation: Rotation, change: RotationChange) -> Rotation:

@@ -55,6 +55,7 @@ from lb.core.renames import NONE, Renames
 from lb.core.restore import Kept
 from lb.core.targets import Target, TlsClient
 from lb.health.addresses import Addresses, OnAddress, order
+from lb.health.healths import Healths
 from lb.health.liveness import LivenessTracker
 from lb.health.loop_lag import LoopLag
 from lb.health.probes import Probe, ask, build
@@ -196,8 +197,9 @@ class Monitor:
         self._busy: dict[str, dict[int, tuple[int, int]]] = {}  # target → worker → (in flight, completed), as reported
         self._kept: dict[str, tuple[Health, Kept | None]] = {}  # what is to be kept of a health, and of which
         self._kept_offset = 0.0  # Unix time less monotonic time, by which it was made
-        self._healths: dict[str, Health] = {}
+        self._healths = Healths()
         self.healths: Mapping[str, Health] = self._healths  # no proxy: thousands of look-ups for one change
+        self.not_ready = self._healths.not_ready
         self.liveness: Mapping[str, Liveness] = self._liveness.states
 
     # --- updates -----------------------------------------------------------------------------------------------------
@@ -361,7 +363,7 @@ class Monitor:
                 watch.probe = build(watch.target, watch.spec, self._dialer)
                 watch.completed.clear()  # workers count anew under the new name
                 self._watches[target.id, role] = watch
-        health = self._healths.pop(old)
+        health = self._healths.take(old)
         self._healths[target.id] = health
         self._rules[target.id] = self._rules.pop(old)
         self._liveness.rename(old, target)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from lb.config.found import Alike, FoundChange, Made, found_endpoint, with_found
@@ -22,10 +23,12 @@ from lb.core.lifecycle import Health
 from lb.core.membership import (
     Answer,
     Debounce,
+    Difference,
     Found,
     Members,
     NotPassing,
     confirmed,
+    difference,
     proposed,
     restored,
     reviewed,
@@ -115,6 +118,7 @@ class Discoveries:
         self,
         state: State,
         healths: Mapping[str, Health],
+        not_ready: AbstractSet[str],
         events: Events,
         guard: Guard,
         store: FoundStore,
@@ -123,6 +127,7 @@ class Discoveries:
     ) -> None:
         self._state = state
         self._healths = healths
+        self._not_ready = not_ready  # ids of targets whose probes do not pass
         self._events = events
         self._guard = guard
         self._store = store
@@ -301,12 +306,12 @@ class Discoveries:
             self._emit(watched, f"a part of {watched.title} cannot be used: {'; '.join(what.problems)}")
         watched.up, watched.waits_until = True, 0.0
         former = watched.members
-        known = former.by_address
-        ailing = self._ailing(watched, [each.address for each in what.found if each.address not in known])
-        last = before if isinstance(before, Answer) else None
-        members = proposed(former, what, watched.guard, ailing, time.monotonic(), last)
+        parts = difference(former, before if isinstance(before, Answer) else None, what)
+        known, came = former.by_address, what.found if parts is None else parts[1]
+        ailing = self._ailing(watched, [each.address for each in came if each.address not in known])
+        members = proposed(former, what, watched.guard, ailing, time.monotonic(), parts)
         if self._replace(watched, members):
-            self._emit(watched, _said(watched, former, members))
+            self._emit(watched, _said(watched, former, members, parts or (former.all, members.all)))
 
     def _failed(self, watched: Watched, reason: str) -> None:
         if watched.up is not False:
@@ -344,9 +349,13 @@ class Discoveries:
     def _ailing(self, watched: Watched, more: Iterable[str] = ()) -> NotPassing:
         """The members that do not pass their checks, and the ones of `more` addresses."""
         start, healths = f"{watched.name}/", self._healths
+        known: Iterable[str] = watched.members.by_address
+        if self._in_force.get(watched.place) == (watched.version, watched.level):  # each of them is a target, then
+            size = len(start)
+            known = [id[size:] for id in self._not_ready if id.startswith(start) and id[size:] in known]
         return {
             address: None if health is None or (health.probe == "starting" and health.checked is None) else False
-            for address in (*watched.members.by_address, *more)
+            for address in (*known, *more)
             if (health := healths.get(start + address)) is None or health.probe != "ready"
         }
 
@@ -461,12 +470,16 @@ def _named(addresses: list[str]) -> str:
     return ", ".join(addresses[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _said(watched: Watched, before: Members, after: Members) -> str:
-    """What an answer has changed, for people."""
+def _said(watched: Watched, before: Members, after: Members, differing: Difference) -> str:
+    """What an answer has changed, for people. All that has is among the differing members, before and after."""
     old, new = before.by_address, after.by_address
     held = {each.found.address for each in after.held} - {each.found.address for each in before.held}
-    added, gone = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
-    changed = [address for address, each in new.items() if (was := old.get(address, each)) is not each and was != each]
+    came = [each.address for each in differing[1]]
+    added = sorted({address for address in came if address not in old and address in new})
+    gone = sorted({each.address for each in differing[0] if each.address not in new})
+    changed = sorted(
+        {address for address in came if address in old and address in new and old[address] != new[address]}
+    )
     parts = []
     if added:
         parts.append(f"{_targets(len(added))} found ({_named(added)})")

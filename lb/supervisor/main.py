@@ -208,6 +208,7 @@ class Supervisor:
         self.discoveries = Discoveries(
             self.state,
             self.monitor.healths,
+            self.monitor.not_ready,
             self.events,
             self.guard,
             FoundStore(self.store.directory),

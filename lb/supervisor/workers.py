@@ -304,7 +304,10 @@ class Workers:
 
     def _without_known_members(self, targets: Targets) -> Targets:
         """The same for workers that have the rotations of before: of what they know, nothing is told again."""
-        changes = [(each, rotation_change(self._rotations.get(each.service), each)) for each in targets.rotations]
+        suspects = {*targets.removed, *(target.id for target in targets.changed)}
+        changes = [
+            (each, rotation_change(self._rotations.get(each.service), each, suspects)) for each in targets.rotations
+        ]
         return replace(
             targets,
             rotations=tuple(rotation for rotation, change in changes if change is None),

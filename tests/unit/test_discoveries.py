@@ -20,6 +20,7 @@ from lb.core.lifecycle import Health
 from lb.core.membership import Answer, Found
 from lb.discovery.source import NoAnswer, Tell
 from lb.discovery.store import FoundStore
+from lb.health.healths import Healths
 from lb.process.guard import Guard
 from lb.supervisor.discoveries import Discoveries
 from tests.support.eventually_async import eventually
@@ -78,7 +79,7 @@ class Scene:
     """A supervisor's part for discovery, without the rest."""
 
     def __init__(self, folder: Path) -> None:
-        self.healths: dict[str, Health] = {}
+        self.healths = Healths()
         self.events: list[str] = []
         self.sources: list[Scripted] = []
         self.applied = 0
@@ -95,6 +96,7 @@ class Scene:
         discoveries = Discoveries(
             cast("Any", self.state),
             self.healths,
+            self.healths.not_ready,
             cast("Any", events),
             Guard(self.events.append),
             FoundStore(folder),

@@ -16,6 +16,7 @@ from lb.core.membership import (
     Members,
     NotPassing,
     confirmed,
+    difference,
     enough,
     proposed,
     restored,
@@ -191,7 +192,7 @@ def test_what_differs_between_two_answers_leads_to_the_same_members(said: list[t
             (*found(*numbers[:2], weight=weight), *found(*numbers[2:])), frozenset(["b"]) if silent else frozenset()
         )
         failing = {each.address: False for each in found(1, 2, 3)}
-        members = proposed(members, answer, HALF, failing, float(at), last)
+        members = proposed(members, answer, HALF, failing, float(at), difference(members, last, answer))
         plain = proposed(plain, answer, HALF, failing, float(at))
         assert members == plain
         last = answer

@@ -37,11 +37,11 @@ def histories(draw: st.DrawFn) -> list[Rotation]:
     return found
 
 
-@given(histories())
-def test_changes_of_any_history_lead_to_what_is_resolved(history: list[Rotation]) -> None:
+@given(histories(), st.sets(st.integers(0, 12).map(lambda at: f"s/p0/t{at}:1")))
+def test_changes_of_any_history_lead_to_what_is_resolved(history: list[Rotation], suspects: set[str]) -> None:
     known = history[0]
     for before, after in pairwise(history):
-        change = rotation_change(before, after)
+        change = rotation_change(before, after, suspects)
         if change is not None:
             wire = msgspec.msgpack.decode(msgspec.msgpack.encode(change), type=RotationChange)
             known = with_rotation_change(known, wire)
