@@ -28,6 +28,10 @@ SLACK: Final = 0.01
 #: A connection that broke off later than this (seconds) after a request was written did not break off by coincidence.
 #: Ten turns of a busy event loop; a target that takes longer to close may as well have begun to work.
 COINCIDENCE: Final = 0.1
+#: The same where the target ended the connection in order after it had taken the request's bytes. The kernel resets
+#: one that is closed with bytes unread, so that the target's process had them. One turn of its loop, in which its idle
+#: timer fired as well, is all that it may have had them for.
+TAKEN: Final = 0.01
 #: Seconds within which the connections of a target that ends are seen to close.
 TOGETHER: Final = 0.01
 #: Seconds before a refused connection in which a close was the target's death.

@@ -14,7 +14,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from lb.core.keepalive import COINCIDENCE
+from lb.core.keepalive import COINCIDENCE, TAKEN
 from lb.core.retry import BODY, GARBAGE, HEAD, RESET, Failure
 from lb.http.h1.chunked import BadChunk, ChunkedBody
 from lb.http.h1.parse import BadResponse, check_partial_response, read_response, read_response_fields
@@ -482,9 +482,10 @@ class Upstream(TargetStream):
         answered = self._state == _BODY or bool(self._held)
         idle = max(0.0, exchange.written_at - self.idle_since)
         elapsed = now - exchange.written_at
-        if answered or elapsed > COINCIDENCE:
-            lane.idle_limit.broke_off(now)
         unsent = not answered and self._unsent(ended)
+        worked_on = answered or (elapsed > (TAKEN if ended else COINCIDENCE) and not unsent)
+        if worked_on:
+            lane.idle_limit.broke_off(now)
         deserted = lane.is_deserted()
         if unsent and ended:
             lane.idle_limit.closed(idle + elapsed, now, lane.service.timeouts.idle, last=deserted)
@@ -492,7 +493,8 @@ class Upstream(TargetStream):
         pooled = self._before > 0 or self.pooled
         # A new connection over TLS that ends at once was not idle too long: some servers refuse clients so, silently.
         may_be_stale = pooled or lane.target.tls is None
-        stale = unsent or (may_be_stale and not answered and not ends and lane.idle_limit.explains(idle, elapsed, now))
+        doubtful = may_be_stale and not worked_on
+        stale = unsent or (doubtful and not ends and lane.idle_limit.explains(idle, elapsed, now))
         what = "closed the connection" if ended else "reset the connection"
         # The idle limit proves nothing: a request that must not be sent twice waits for more evidence.
         proved = unsent or (stale and exchange.head.idempotent)
@@ -507,7 +509,7 @@ class Upstream(TargetStream):
                 # A reset may be the kernel's word for "closed with your request unread"; an end of file is not.
                 reused=pooled and not answered and (stale or not ended or lane.target.tls is not None),
                 unprocessed=proved,
-                idle=idle if may_be_stale and not (answered or proved) else -1.0,
+                idle=idle if doubtful and not proved else -1.0,
                 elapsed=elapsed,
             )
         )
