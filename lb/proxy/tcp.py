@@ -7,6 +7,7 @@ import select
 import socket
 import struct
 import termios
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 # Offsets of two u64 fields in struct tcp_info (linux/tcp.h).
@@ -56,3 +57,12 @@ def arrivals(sock: socket.socket) -> select.poll | None:
     except ValueError:
         return None
     return watch
+
+
+def send_end(sock: socket.socket) -> None:
+    """Send the end of file now: a transport closes in a later step of the loop. Nothing more can be written.
+
+    What has been written to the socket goes before it. Where it cannot be sent, the close that follows has to do.
+    """
+    with suppress(OSError), socket.fromfd(sock.fileno(), sock.family, sock.type) as same:
+        same.shutdown(socket.SHUT_WR)

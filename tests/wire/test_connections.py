@@ -18,6 +18,7 @@ import pytest
 
 from lb.core.targets import AccessLog, Breaker, Retries, Timeouts
 from lb.http.websocket import GOING_AWAY
+from lb.proxy.tcp import arrivals
 from tests.support.eventually import eventually
 from tests.support.front import (
     OK,
@@ -511,6 +512,23 @@ def test_idle_connections_are_closed_without_a_word() -> None:
         read_answer(sock)
         assert sock.recv(100) == b""
         assert not front.plane.stats.rejected
+
+
+def test_an_idle_connection_ends_before_the_loop_goes_on(front: Front) -> None:
+    """A request that comes between the last look for it and the end of the connection would be reset. Seen by the model
+    end to end, as workers drained."""
+
+    def give_up() -> bool:
+        client = next(iter(front.plane.clients))
+        client.on_deadline()
+        client_sees = arrivals(sock)
+        return client_sees is not None and bool(client_sees.poll(1000))
+
+    with front.connect() as sock:
+        sock.sendall(GET)
+        read_answer(sock)
+        assert front.call(give_up)
+        assert sock.recv(100) == b""
 
 
 def test_client_send() -> None:

@@ -43,7 +43,7 @@ from lb.proxy.h1.answer import AnswerWriter
 from lb.proxy.h2.client import Http2Downstream, speaks_http2
 from lb.proxy.private import PrivateConnections
 from lb.proxy.sending import CLOSE_TIME, Sending
-from lb.proxy.tcp import arrivals
+from lb.proxy.tcp import arrivals, send_end
 
 if TYPE_CHECKING:
     from lb.proxy.front import Front
@@ -741,11 +741,20 @@ class Downstream(AnswerWriter):
             else:
                 self._close_now()
         elif timer == "idle" and not self._held:
-            self._close(min(self.listener.send_timeout, CLOSE_TIME))
+            self._close_idle()
         elif timer == "linger" and self.transport.get_write_buffer_size():
             self._close(self.listener.send_timeout)  # the client is slow, but takes its answer
         else:
             self._close_now()
+
+    def _close_idle(self) -> None:
+        """Close a connection on which nothing has come, at once: a request that comes after this look is lost. The
+        transport would close it only after the whole pass, and a client that looks before it sends would not know.
+        """
+        sock: socket.socket | None = self.transport.get_extra_info("socket")
+        if sock is not None and self.listener.tls is None and not self.transport.get_write_buffer_size():
+            send_end(sock)
+        self._close(min(self.listener.send_timeout, CLOSE_TIME))
 
     def _has_arrived(self) -> bool:
         """Whether the next request's first bytes wait in the kernel. The loop runs its timers before it reads. After it
