@@ -108,7 +108,8 @@ def proposed(
     if now_named is None:
         now_named = _distinct((*answer.found, *kept) if kept else answer.found, before)
     named, addresses = tuple(now_named.values()), now_named.keys()
-    gone = [before[address] for address in before if address not in addresses] if before.keys() - addresses else []
+    lost = sorted({each.address for each in parts[0]} & before.keys()) if parts is not None else before
+    gone = [before[address] for address in lost if address not in addresses]
     held = [each for each in members.held if each.found.address not in addresses]
     failing = sum(1 for address, checked in ailing.items() if checked is False and address in members.by_address)
     good = len(members.all) - failing

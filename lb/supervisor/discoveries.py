@@ -13,6 +13,8 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import is_not
 
 from lb.config.found import Alike, FoundChange, Made, found_endpoint, with_found
 from lb.config.model.config import Config
@@ -191,12 +193,13 @@ class Discoveries:
         watched, place = news[0], news[0].place
         before, after = self._found_in[place], watched.members.by_address
         gone = before.keys() - after.keys()
-        fresh = [each for address, each in after.items() if (was := before.get(address)) is not each and was != each]
+        others = compress(after.values(), map(is_not, map(before.get, after), after.values()))  # of thousands, the few
+        fresh = [each for each in others if before.get(each.address) != each]
         if len(gone) + len(fresh) > max(MANY, len(after) // 4):
             return None  # working the whole out is not dearer then
         start = f"{watched.name}/"
         own = [target.id for target in file_world.pool(*place).targets]
-        ids = [start + address for address in after]
+        ids = list(map(start.__add__, after))
         if own:
             taken = frozenset(own)
             ids = [*own, *(id for id in ids if id not in taken)]

@@ -221,7 +221,7 @@ class Installation:
             if found is None or not self._stands_alone(found, current):
                 return current, None
             (service, pool), start = found.place, sum(map(len, found.place)) + 2
-            addresses = tuple(id[start:] for id in found.ids)
+            addresses = tuple([id[start:] for id in found.ids])
             layout = {**current.layout, service: {**current.layout.get(service, {}), pool: addresses}}
             return replace(current, layout=layout), found
 
