@@ -96,7 +96,7 @@ class KubernetesSource:
     async def watch(self, tell: Tell) -> None:
         newest = Newest(tell)
         failures = missed = 0  # lists and watches that have failed in a row
-        trouble = ""
+        trouble, silent = "", False
         async with self._session() as session:
             while True:
                 try:
@@ -110,14 +110,14 @@ class KubernetesSource:
                 newest(noticed_late(slices.answer(), trouble if missed > 1 else ""))
                 began = time.monotonic()
                 try:
-                    await self._follow(session, slices, newest)
-                    missed = 0
+                    await self._follow(session, slices, newest, silent)
+                    missed, silent = 0, False
                 except Outdated:
                     trouble = "the API server forgets versions sooner than they can be asked for"
-                    missed += 1
+                    missed, silent = missed + 1, False
                 except NoAnswer as error:
-                    trouble = str(error)
-                    worked = time.monotonic() - began > self._pace.longest_denied and not isinstance(error, Silent)
+                    trouble, silent = str(error), isinstance(error, Silent)
+                    worked = time.monotonic() - began > self._pace.longest_denied and not silent
                     missed = 1 if worked else missed + 1
                 await asyncio.sleep(self._wait(missed))
 
@@ -166,20 +166,22 @@ class KubernetesSource:
         finally:
             response.close()
 
-    async def _follow(self, session: aiohttp.ClientSession, slices: Slices, newest: Newest) -> None:
-        """Tell what changes, in watch after watch. Raises `NoAnswer` and `Outdated`."""
+    async def _follow(self, session: aiohttp.ClientSession, slices: Slices, newest: Newest, silent: bool) -> None:
+        """Tell what changes, in watch after watch. `silent`: the last one was, so that a begin alone is no good news.
+        Raises `NoAnswer` and `Outdated`."""
         until = time.monotonic() + self._pace.relist
         while time.monotonic() < until:
             began = time.monotonic()
             try:
                 async with asyncio.timeout(self._pace.watch + self._pace.grace):
-                    await self._watch(session, slices, newest)
+                    await self._watch(session, slices, newest, silent)
             except TimeoutError:
                 raise Silent(f"{self._server()} does not end its watches, or does not begin them") from None
+            silent = False
             if time.monotonic() - began < self._pace.first:  # it ends them as they begin
                 await asyncio.sleep(self._pace.longest * (1 - self._dice() / 2))
 
-    async def _watch(self, session: aiohttp.ClientSession, slices: Slices, newest: Newest) -> None:
+    async def _watch(self, session: aiohttp.ClientSession, slices: Slices, newest: Newest, silent: bool) -> None:
         """One watch, until the server ends it."""
         query = {
             "watch": "true",
@@ -190,7 +192,8 @@ class KubernetesSource:
         async with asyncio.timeout(self._pace.answer):
             response = await self._get(session, query)
         try:
-            newest(slices.answer())
+            if not silent:
+                newest(slices.answer())
             await self._hear(response.content, slices, newest)
         except (Garbled, TooLong) as error:
             raise NoAnswer(f"{self._server()}: {error}") from None
