@@ -26,7 +26,7 @@ async def look(world: World) -> None:
     services = world.services()
     sure: dict[str, bool | None] = {}
     for name, service in services.items():
-        found = [bool(reading.may_see(PLAIN)) for reading in reference.readings(service)]
+        found = [bool(reading.may_see(PLAIN)) for reading in service.readings]
         sure[name] = True if all(found) else False if not any(found) else None
     ready = operations.readyz()[0]
     if ready != status.ready:
@@ -85,7 +85,7 @@ def _look_at_service(world: World, view: object, service: reference.Service) -> 
 
 async def _explain(world: World, id: str, service: reference.Service, pool: str) -> None:
     target = next(target for target in service.pools[pool] if target.address == id.rpartition("/")[2])
-    offered = any(target.address in reading.offered(pool) for reading in reference.readings(service))
+    offered = any(target.address in reading.offered(pool) for reading in service.readings)
     explained = await world.within(world.supervisor.operations.explain(id))
     if "gets traffic" in explained.summary and not offered:
         world.violate("4 told", f"{explained.summary!r}, but {target}")

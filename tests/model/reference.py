@@ -28,7 +28,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import inf
+from typing import TypeAlias
 
 #: What may be of a target that is not ready, and of which nobody knows whether it ever was: (ready, ever).
 EVER = [(False, True), (False, False)]
@@ -96,6 +98,10 @@ class Preview:
         return value is not None and (not self.value or value == self.value)
 
 
+#: The addresses of which one gets a request, and those of which one gets it once the first have failed it.
+Sight: TypeAlias = tuple[frozenset[str], frozenset[str]]
+
+
 @dataclass(frozen=True)
 class Service:
     """One service, its pools and rules."""
@@ -110,9 +116,18 @@ class Service:
     asset_fallback: bool = False
     connections: float = inf  # so many requests may be under way to each of its targets…
     requests: float = inf  # …and so many to all of them, at least
+    #: What was asked before: each request under way asks again at each change.
+    _offered: dict[str, frozenset[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _sights: dict[str | None, frozenset[Sight]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _known_to: dict[Set[str], Service] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def offered(self, pool: str) -> frozenset[str]:
         """The addresses that a pool offers."""
+        if pool not in self._offered:
+            self._offered[pool] = self._offers(pool)
+        return self._offered[pool]
+
+    def _offers(self, pool: str) -> frozenset[str]:
         targets = self.pools.get(pool, ())
         in_file = [target for target in targets if not target.replaced]
         old_ones = [target for target in targets if target.replaced or target.can_serve]
@@ -134,9 +149,15 @@ class Service:
 
     def resort(self, request: Request) -> frozenset[str]:
         """The addresses of which one gets the request once all that `may_see` names have failed it."""
-        if any(preview.matches(request) for preview in self.previews):
-            return frozenset()
-        return self.offered(self.fallback)
+        return self.offered(self.fallback) if self._preview(request) is None else frozenset()
+
+    def sights(self, request: Request) -> frozenset[Sight]:
+        """What `may_see` and `resort` say, in all ways that are possible by what is known."""
+        preview = self._preview(request)
+        if preview not in self._sights:
+            found = frozenset((each.may_see(request), each.resort(request)) for each in self.readings)
+            self._sights[preview] = found
+        return self._sights[preview]
 
     def is_served(self, request: Request) -> bool:
         """Whether a target that can serve gets the request. `panic: spread` sends it to others as well."""
@@ -148,29 +169,38 @@ class Service:
 
     def _asked(self, request: Request) -> list[str]:
         """The pools of which one gets the request; some of them may have nobody to offer."""
-        chosen = next((preview.pool for preview in self.previews if preview.matches(request)), None)
+        chosen = self._preview(request)
         if chosen is not None:
             pools = [chosen]
         else:
             pools = [pool for pool, parts in self.shares.items() if parts]
         return pools if any(self.offered(pool) for pool in pools) else [self.fallback]
 
+    def _preview(self, request: Request) -> str | None:
+        """The pool of the first preview that the request asks for."""
+        return next((preview.pool for preview in self.previews if preview.matches(request)), None)
+
     def copied_to(self) -> frozenset[str]:
         """The addresses that may see a copy."""
         return frozenset(target.address for target in self.pools.get(self.mirror, ()))
 
+    def known_to(self, addresses: frozenset[str]) -> Service:
+        """The service as a worker has it that knows these addresses alone."""
+        if addresses not in self._known_to:
+            pools = {name: tuple(t for t in targets if t.address in addresses) for name, targets in self.pools.items()}
+            self._known_to[addresses] = replace(self, pools=pools)
+        return self._known_to[addresses]
 
-def known_to(service: Service, addresses: Set[str]) -> Service:
-    """The service as somebody has it who knows these addresses alone."""
-    pools = {name: tuple(t for t in targets if t.address in addresses) for name, targets in service.pools.items()}
-    return replace(service, pools=pools)
+    @cached_property
+    def readings(self) -> tuple[Service, ...]:
+        """The service with everything known for sure, in enough ways to tell what is possible."""
+        return tuple(_readings(self))
 
 
-def readings(service: Service) -> Iterator[Service]:
-    """The service with everything known for sure, in enough ways to tell what is possible.
+def _readings(service: Service) -> Iterator[Service]:
+    """All targets of a pool of which something is not known are taken to be the same.
 
-    All targets of a pool of which something is not known are taken to be the same: who else could serve is among those
-    that serve when all of them can, and nobody is left when none of them can.
+    Each that could serve is among those that serve when all of them can; nobody is left when none of them can.
     """
     spread = service.panic == "spread"
     ways: dict[str, list[tuple[bool, bool, bool]]] = {}
@@ -203,14 +233,14 @@ def _surely(target: Target, ready: bool, ever: bool, asks_drain: bool) -> Target
 
 def may_see(service: Service, request: Request) -> tuple[frozenset[str], bool]:
     """The addresses that may see a request, and whether it is certain that somebody can serve it."""
-    found = [reading.may_see(request) for reading in readings(service)]
+    found = [first for first, _ in service.sights(request)]
     return frozenset().union(*found), all(found)
 
 
 def resort(service: Service, request: Request, failed: Set[str]) -> tuple[frozenset[str], bool]:
     """The addresses that may see a request that `failed` have failed, and whether it is certain that one of them can
     serve it once its pools have failed it."""
-    found = [(reading.may_see(request), reading.resort(request)) for reading in readings(service)]
+    found = service.sights(request)
     return frozenset().union(*(then for first, then in found if first <= failed)), all(
         then - first for first, then in found
     )
@@ -224,13 +254,12 @@ def taken(service: Service, request: Request, failed: Set[str]) -> bool:
         for target in targets
         if target.ready is None or target.drained is None
     }
-    found = [reading.may_see(request) | reading.resort(request) for reading in readings(service)]
-    return all(seen - failed - unsure for seen in found)
+    return all((first | then) - failed - unsure for first, then in service.sights(request))
 
 
 def served(service: Service, request: Request) -> tuple[bool, bool]:
     """Whether a target that can serve gets a request: for sure, and perhaps."""
-    found = [reading.is_served(request) for reading in readings(service)]
+    found = [reading.is_served(request) for reading in service.readings]
     return all(found), any(found)
 
 

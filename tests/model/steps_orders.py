@@ -169,7 +169,7 @@ async def step_switch(world: World, dice: random.Random) -> str:
 
 
 def _able(world: World, service: ServicePlan, pool: str) -> bool:
-    readings = list(reference.readings(world.services()[service.name]))
+    readings = world.services()[service.name].readings
     return any(any(target.can_serve for target in reading.pools[pool]) for reading in readings)
 
 

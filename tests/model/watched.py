@@ -97,7 +97,7 @@ class Watched(Supervisor):
         elif not (seen.doubt == "own_fault" and known.ready is not True):
             known.failed(seen.at)
         world.turns += words != (known.share, known.asks_drain) or known.ready is not was
-        world.on_change()
+        world.on_probe()
 
     def _on_change(self, id: str, old: Health, new: Health, effects: tuple[Effect, ...]) -> None:
         if self.counts:

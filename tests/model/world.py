@@ -137,6 +137,7 @@ class World:
         self.busy_until = 0.0  # until then something may be under way that no client waits for
         self.tracks: dict[int, Track] = {}  # under way
         self.ended: dict[int, Track] = {}  # over, but a copy may still arrive
+        self.closing: list[Track] = []  # of both, those whose target is to end its connection with the answer
         self.clients: list[Client] = []
         self.numbers = 0
         self.turns = 0  # how often a target has become ready, unready, or was taken out as it is replaced
@@ -156,6 +157,7 @@ class World:
         self.troubles: list[str] = []  # what the loop's exception handler was told
         self.expected_troubles = 0
         self._services: dict[str, reference.Service] = {}
+        self._former_services: dict[str, reference.Service] = {}
         self._recent: list[tuple[float, dict[str, reference.Service]]] = []
         self.workers_hurt = -1.0  # when a worker was killed last
         self.themes: set[str] = set()
@@ -337,8 +339,15 @@ class World:
 
     def services(self) -> dict[str, reference.Service]:
         if not self._services:
-            self._services = {name: self._service(plan) for name, plan in self.plan.services.items()}
+            self._services = {name: self._kept(name, self._service(plan)) for name, plan in self.plan.services.items()}
         return self._services
+
+    def _kept(self, name: str, service: reference.Service) -> reference.Service:
+        """The former one where nothing has changed: it remembers what was asked of it."""
+        former = self._former_services.get(name)
+        if former != service:
+            former = self._former_services[name] = service
+        return former
 
     def _service(self, plan: ServicePlan) -> reference.Service:
         settings = plan.settings
@@ -430,6 +439,13 @@ class World:
     def all_shares(self) -> dict[str, dict[str, int]]:
         """The shares of all services."""
         return {name: self.shares(plan) for name, plan in self.plan.services.items()}
+
+    def on_probe(self) -> None:
+        """A probe has been counted. Most change nothing, and the requests under way need no new look then."""
+        made = {name: self._kept(name, self._service(plan)) for name, plan in self.plan.services.items()}
+        known = all(made[name] is self._services.get(name) for name in made)
+        if not known or any(worker.plane.behind for worker in self.workers):
+            self.on_change()
 
     def on_change(self) -> None:
         """Something has changed that decides who may see what."""
@@ -523,7 +539,7 @@ class World:
     def _lagging(self, service: reference.Service) -> list[reference.Service]:
         """A service as workers have it that are behind, and are yet to be replaced."""
         behind = [worker.plane for worker in self.workers if worker.plane.behind and not worker.plane.front.draining]
-        return [reference.known_to(service, {address_of(id) for id in plane.live.lanes}) for plane in behind]
+        return [service.known_to(frozenset(map(address_of, plane.live.lanes))) for plane in behind]
 
     def may_have_failed(self, backend: Backend, track: Track) -> bool:
         """Whether a target may have failed a request that is under way, or be left out since it failed another."""
@@ -535,8 +551,7 @@ class World:
 
     def _closings(self, backend: Backend, since: float) -> int:
         """How many of its connections a target has ended with an answer, and perhaps left requests out by that."""
-        tracks = (each for each in (*self.tracks.values(), *self.ended.values()) if "close" in each.wish.do)
-        return sum(each.backend is backend and each.at >= since for track in tracks for each in track.arrivals)
+        return sum(each.backend is backend and each.at >= since for track in self.closing for each in track.arrivals)
 
     def hurt(self, backend: Backend) -> None:
         """What is under way at a target may fail by what becomes of it now."""
@@ -593,6 +608,8 @@ class World:
         if len(serving) < self.worker_count:
             track.excuses.add("accept")  # it may come to a worker that is still to start
         self.tracks[wish.number] = track
+        if "close" in wish.do:
+            self.closing.append(track)
         busy = [*self.tracks.values(), *(each for each in self.ended.values() if each.keeps_a_target_busy)]
         crowd = Counter(each.pools for each in busy if each.service == service)
         for each in self.tracks.values():
@@ -896,3 +913,4 @@ class World:
         invariants.queues(self)
         for number in [number for number, track in self.ended.items() if track.since < CLOCK.now - HANGS]:
             del self.ended[number]
+        self.closing = [track for track in self.closing if track.wish.number in self.tracks | self.ended]
