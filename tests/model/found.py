@@ -316,7 +316,8 @@ class Found:
             if not watched.last_success and named != members.all and CLOCK.now > members.changed_at + 0.01:
                 self._violate(watched.place, f"after a restart lb has {named}, before it was {members.all}")
             # Its answers until now were counted by nobody.
-            members.named, members.held, members.most, members.counted = named, held, (0, len(named)), (-inf, inf)
+            most = 0, len(named) + len(held)
+            members.named, members.held, members.most, members.counted = named, held, most, (-inf, inf)
             members.last, members.seen, members.changed_at = watched.last, watched.members, CLOCK.now
         self.put(supervisor)
 
@@ -378,14 +379,7 @@ class Found:
     def _know(self, supervisor: Watched) -> None:
         """Targets that are new are yet to be checked; what is gone is forgotten."""
         world = self.world
-        for place in list(world.replaced):
-            targets, since = world.replaced[place]
-            if place not in supervisor.handovers.under_way:
-                world.given_up(*place)
-                continue
-            addresses = {target.address for target in world.plan.services[place[0]].pools[place[1]]}
-            world.replaced[place] = [target for target in targets if target.address not in addresses], since
-        there = {target.address for targets, _ in world.replaced.values() for target in targets}
+        there = set()
         for service in world.plan.services.values():
             for targets in service.pools.values():
                 for target in targets:
@@ -397,6 +391,14 @@ class Found:
                     override = world.overrides.get(target.address)
                     if override is not None and override[1] != target.weight:
                         del world.overrides[target.address]
+        for place in list(world.replaced):
+            targets, since = world.replaced[place]
+            if place not in supervisor.handovers.under_way:
+                world.given_up(*place)
+                continue
+            addresses = {target.address for target in world.plan.services[place[0]].pools[place[1]]}
+            world.replaced[place] = [target for target in targets if target.address not in addresses], since
+        there |= {target.address for targets, _ in world.replaced.values() for target in targets}
         world.forget_targets(there)
 
     def check(self) -> None:

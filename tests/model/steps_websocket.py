@@ -57,13 +57,15 @@ async def opened(world: World, dice: random.Random, service: ServicePlan, fields
 
 
 async def _use(world: World, dice: random.Random, client: Client, track: Track) -> None:
+    workers = world.workers
     for seconds in (0.0, dice.choice((0.0, 1.0))):
         await asyncio.sleep(seconds)
         client.came = b""
         if client.open:
             client.write(FRAME)
         await asyncio.sleep(SOON)
-        if client.came != FRAME and not track.excuses & BROKEN_OFF and _may_stay(world, track):
+        lasting = all(worker in world.workers and not worker.plane.front.draining for worker in workers)
+        if client.came != FRAME and lasting and not track.excuses & BROKEN_OFF and _may_stay(world, track):
             world.violate("3 served (tunnel)", f"{track.wish} is open, and {client.came!r} came back")
 
 
