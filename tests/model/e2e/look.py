@@ -48,7 +48,7 @@ async def look(world: RealWorld) -> str:
 
 
 def _served(service: reference.Service) -> bool | None:
-    found = [bool(reading.may_see(PLAIN)) for reading in reference.readings(service)]
+    found = [bool(reading.may_see(PLAIN)) for reading in service.readings]
     return True if all(found) else False if not any(found) else None
 
 
