@@ -108,7 +108,8 @@ async def run_drill(
         chosen[name] = rehearsal
         for note in rehearsal.notes:
             say(f"{name}: {note}.")
-    say(f"{len(chosen) * len(faults)} faults, {rate} requests per second.")
+    count = len(chosen) * len(faults)
+    say(f"{count} fault{'s' * (count != 1)}, {rate} requests per second.")
 
     copies = {copy_name(name, fault): (rehearsal, fault) for name, rehearsal in chosen.items() for fault in faults}
     results: list[Result] = []

@@ -295,8 +295,8 @@ def _host_ports(app: dict[str, Any]) -> list[int]:
 
 #: Marathon-LB's labels that have no place in the file, and what to do instead.
 _LABELS = {
-    "HAPROXY_0_STICKY": "`balance: {policy: ring, key: client}` keeps a client at one target.",
-    "HAPROXY_0_REDIRECT_TO_HTTPS": "lb does not redirect yet: let the proxy in front do it.",
+    "HAPROXY_0_STICKY": "`affinity: {secret_file: FILE}` of the service keeps a client at its target, by a cookie.",
+    "HAPROXY_0_REDIRECT_TO_HTTPS": "`redirect: https` of the plain listener does it.",
     "HAPROXY_0_SSL_CERT": "give the listener `tls: {cert_file: FILE, key_file: FILE}`.",
     "HAPROXY_0_MODE": "lb speaks HTTP alone.",
     "HAPROXY_0_BALANCE": "see `balance`.",

@@ -248,7 +248,7 @@ class ConfigView(View):
     last_reload_partial: bool = False
     """Whether certificates alone could not be taken: everything else is in force."""
     last_error: str = ""
-    """Why it did not."""
+    """Why it did not: of a file with errors the first one, in one line."""
     needs_restart: list[str] = Field(default_factory=list)
     """The file's changes that only a restart or an upgrade brings about."""
     unconfirmed: list[str] = Field(default_factory=list)

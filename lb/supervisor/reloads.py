@@ -155,7 +155,9 @@ class Reloads:
                 await self._installation.resolve_unprobed(read.world)
                 installed = await self._install(read, force)
             except REFUSALS as error:
-                self.ok, self.partial, self.error = False, False, str(error)
+                self.ok, self.partial = False, False
+                # Whole and in one line: what shows it would cut a page of 80 columns at its first wrap.
+                self.error = error.brief if isinstance(error, ConfigError) else str(error)
                 self.counts["failed"] += 1
                 self._events.emit("reload", f"refused, nothing has changed: {_shortly(error)}", actor=actor)
                 raise
@@ -348,7 +350,7 @@ def _shortly(error: Exception) -> str:
     if isinstance(error, ConfigError):
         return error.brief
     first, *rest = str(error).splitlines()
-    return f"{first} (and {len(rest)} more lines; `lb check` shows all)" if rest else first
+    return f"{first} (and {len(rest)} more line{'s' * (len(rest) > 1)}; `lb check` shows all)" if rest else first
 
 
 def text_of(path: Path) -> str:

@@ -33,6 +33,7 @@ def test_what_nothing_looks_for_is_said(tmp_path: Path) -> None:
     file.write_text(FILE.replace("workers: 1", "    outlier: {enabled: false}\nworkers: 1"))
     done = lb("drill", str(file), "--fault", "lies")
     assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("1 fault, 100 requests per second.")
     assert "unseen" in done.stdout and "clients saw" in done.stdout
     assert "neither the readiness check nor outlier ejection looks for this" in done.stdout
 

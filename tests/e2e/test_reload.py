@@ -153,9 +153,14 @@ def test_an_invalid_file_changes_nothing_and_says_why_everywhere(stage: Stage) -
     assert "nonsense" in refused.stderr
     assert not lb.status()["config"]["last_reload_ok"]
     assert "soon" in lb.status()["config"]["last_error"]
+    path.write_text(text + f"drain: soon-{'s' * 100}\nnonsense: 1\n")
+    assert lb.cli("reload").returncode == 1
+    why = next(line for line in lb.cli("status").stdout.splitlines() if "was refused" in line)
+    assert "s" * 100 in why, "cut at the wrap of the error's text"
+    assert why.endswith("(and 1 more error; `lb check` shows all)")
     metrics = lb.metrics()
     assert metrics["lb_config_last_reload_successful"] == 0
-    assert metrics['lb_config_reloads_total{result="failed"}'] == 1
+    assert metrics['lb_config_reloads_total{result="failed"}'] == 2
     assert "refused, nothing has changed" in lb.errors.read_text()
     assert ask(f"{lb.url}/greeting").status == 200
     path.write_text(text)

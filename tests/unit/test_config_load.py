@@ -541,7 +541,11 @@ def test_a_variable_that_is_not_set_is_one_error_in_every_form() -> None:
         ("backends: [a:1]\nbalance: least_conn", "policy: least_conn is not", "Did you mean least_request?"),
         ("backends: [a:1]\nbalance: Round-Robin", "policy: Round-Robin is not", "Did you mean round_robin?"),
         ("backends: [a:1]\nstrip_prefix: /a", "unknown key 'strip_prefix'", "`steps` change paths"),
-        ("backends: [a:1]\nmiddlewares: [a]", "unknown key 'middlewares'", "no such step"),
+        ("backends: [a:1]\nmiddlewares: [a]", "unknown key 'middlewares'", "stands in its `steps`"),
+        ("backends: [a:1]\nroutes: [{service: default, gzip: on}]", "unknown key 'gzip'", "`steps: [{compress: {}}]`"),
+        ("backends: [a:1]\nroutes: [{service: default, auth_basic: x}]", "unknown key 'auth_basic'", "[{basic_auth: {"),
+        ("backends: [a:1]\nroutes: [{service: default, cors: {}}]", "unknown key 'cors'", "cors"),
+        ("backends: [a:1]\nproxy_cache: on", "unknown key 'proxy_cache'", "lb does not cache"),
         (
             "backends: [a:1]\nroutes: [{service: default, path: ~ ^/api}]",
             "path: '~ ^/api' is a regular expression; a route's path is a prefix",

@@ -167,6 +167,8 @@ def test_no_label_is_left_out_in_silence() -> None:
         'Label HAPROXY_0_STICKY: "true"',
         'Label HAPROXY_1_X: "y"',
     ]
+    assert any("`redirect: https` of the plain listener" in note for note in found.notes)
+    assert any("`affinity: {secret_file: FILE}`" in note for note in found.notes)
 
 
 def test_an_app_without_health_checks() -> None:

@@ -41,11 +41,17 @@ _CHOICES_ELSEWHERE = {
     "random_choose": "random_two", "ewma": "peak_ewma", "least_time": "peak_ewma",
 }  # fmt: skip
 
-#: Features of other proxies that `lb` lacks, by the key that asks for them.
+
+def _step(example: str) -> str:
+    return f"A step of a route does it: `steps: [{{{example}}}]`."
+
+
+#: Features of other proxies that have another place or name here, or none, by the key that asks for them.
 _REWRITES = "A route's `steps` change paths: `- strip_prefix: /v1`, `- replace_prefix: {prefix: /v1, to: /}`."
 _CHANGES = "A route's `steps` change fields: `- request_headers: {set: {X-A: b}}`, `- response_headers: {…}`."
 _RATES = "A route's `steps` limit requests: `- rate_limit: {rate: 10/s}`."
-_STEPS = "lb has no such step per route yet: it balances, checks and switches."
+_STEPS = "What a route does with requests stands in its `steps`: `steps: [{strip_prefix: /v1}, {compress: {}}]`."
+_CACHES = "lb does not cache: a CDN or a web server does, in front or behind."
 _NOT_HERE = {
     **dict.fromkeys(("strip_prefix", "stripprefix", "rewrite", "rewrites", "replace_path", "path_rewrite"), _REWRITES),
     **dict.fromkeys(("prefix_rewrite", "regex_rewrite", "uri_strip_prefix", "add_prefix"), _REWRITES),
@@ -54,8 +60,12 @@ _NOT_HERE = {
     **dict.fromkeys(("middlewares", "middleware", "plugins", "filters", "http_filters", "modules"), _STEPS),
     "redirects": "`redirect: {to: URL}` of a route is one.",
     **dict.fromkeys(("rate_limit", "ratelimit", "limit_req", "throttle"), _RATES),
-    **dict.fromkeys(("auth", "basic_auth", "basicauth", "forward_auth", "jwt", "auth_request", "cors"), _STEPS),
-    **dict.fromkeys(("compress", "compression", "gzip", "encode", "cache", "proxy_cache"), _STEPS),
+    **dict.fromkeys(("auth", "basic_auth", "basicauth", "auth_basic"), _step("basic_auth: {users_file: FILE}")),
+    **dict.fromkeys(("forward_auth", "forwardauth", "auth_request"), _step("forward_auth: {url: URL}")),
+    **dict.fromkeys(("compress", "compression", "gzip", "encode"), _step("compress: {}")),
+    **dict.fromkeys(("cache", "proxy_cache", "caching"), _CACHES),
+    "jwt": _step("jwt: {…}"),
+    "cors": _step("cors: {…}"),
     **dict.fromkeys(("letsencrypt", "cert_resolver"), "Certificates of a listener are below its `tls: certificates:`."),
 }  # fmt: skip
 

@@ -48,7 +48,8 @@ class ConfigError(Exception):
     def brief(self) -> str:
         """One line, however many errors there are: the first one, whole."""
         first, *more = self.problems
-        return f"{first} (and {len(more)} more errors; `lb check` shows all)" if more else str(first)
+        plural = "s" * (len(more) > 1)
+        return f"{first} (and {len(more)} more error{plural}; `lb check` shows all)" if more else str(first)
 
 
 def render(problem: Problem, width: int = WIDTH) -> str:
