@@ -18,15 +18,10 @@ from benchmarks.processes import MissingError, binary
 from benchmarks.report import Results
 from benchmarks.rounds import run
 from benchmarks.scenarios import SCENARIOS, STAGES, Run, find_capacity
-from benchmarks.servers import PEERS
-from lb import build_form
+from benchmarks.servers import ALL, PEERS, chosen, needed
 
 QUICK = ("get-32", "get-256")
 MEMORY = "idle-10000"
-#: The program that a peer is, where it has another name than the peer; "": lb itself.
-NEEDS = {"lb": "", "interpreted": "", "relay": "haproxy"}
-#: All but the interpreted form, which is a peer of a compiled lb alone.
-ALL = tuple(peer for peer in PEERS if peer != "interpreted" or build_form.form() == "compiled")
 
 
 def main() -> int:
@@ -40,7 +35,7 @@ def main() -> int:
             report.picture(results, _folder(options.out) / "ratios.svg")
         return 0
     try:
-        for program in ("nginx", "wrk", *(NEEDS.get(peer, peer) for peer in options.peers if NEEDS.get(peer, peer))):
+        for program in ("nginx", "wrk", *needed(options.peers)):
             binary(program)
     except MissingError as missing:
         print(f"benchmarks: {missing}", file=sys.stderr)
@@ -107,7 +102,7 @@ def _options() -> argparse.Namespace:
     )
     choices = [*SCENARIOS, MEMORY]
     parser.add_argument("--only", action="append", choices=choices, metavar="SCENARIO", help="again for more; else all")
-    parser.add_argument("--peers", type=_peers, default=ALL, help=f"some of {','.join(PEERS)} (all)")
+    parser.add_argument("--peers", type=chosen, default=ALL, help=f"some of {','.join(PEERS)} (all)")
     parser.add_argument("--rounds", type=int, default=10, help="interleaved rounds (10), after one that warms up")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a round (1); some need 2")
     parser.add_argument("--no-log", action="store_true", help="access logs off everywhere; else JSON everywhere")
@@ -119,14 +114,6 @@ def _options() -> argparse.Namespace:
     if options.quick:
         options.rounds = min(options.rounds, 3)
     return options
-
-
-def _peers(text: str) -> tuple[str, ...]:
-    peers = tuple(text.split(","))
-    for peer in peers:
-        if peer not in PEERS:
-            raise argparse.ArgumentTypeError(f"{peer} is none of {','.join(PEERS)}")
-    return peers
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ A round that began or ended while somebody else had half of the core (`pace.py`)
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -167,19 +168,59 @@ def tabulate(
     rounds: int,
     folder: Path,
 ) -> None:
-    """Measure each scenario, and print it as a row: what a request costs each server, and lb beside each other one."""
+    """Measure each scenario, and print it as a row: what a request costs each server, and lb beside each other one.
+
+    The interpreted form, beside a compiled lb, has a row of its own. Below the table are named the servers that were
+    left out of a scenario, because they cannot do it. Raises RuntimeError if lb cannot.
+    """
     others = [label for label in running if label != "lb"]
     heads = " | ".join(f"lb / {label}: per second | per CPU second" for label in others)
     print(f"| | CPU µs each: {', '.join(running)} | {heads} | errors |")
     print("| --- " * (3 + 2 * len(others)) + "|", flush=True)
+    left_out: list[str] = []
     for name, (text, one) in scenarios.items():
-        measured = run(running, rounds, one, folder)
-        cells = [f"{name}: {text}", ", ".join(f"{measured[label].middle(_cost) * 1e6:.1f}" for label in running)]
-        for label in others:
-            cells.append(compared(measured["lb"], measured[label], lambda one: one.rate))
-            cells.append(compared(measured["lb"], measured[label], _per_cpu_second))
-        cells.append(" / ".join(str(each.errors) for each in measured.values()))
-        print("| " + " | ".join(cells) + " |", flush=True)
+        failing = unable(running, one)
+        if "lb" in failing:
+            raise RuntimeError(f"{name}: lb: {failing['lb']}")
+        left_out += [f"{label} is left out of {name}: {why}" for label, why in failing.items()]
+        able = {label: server for label, server in running.items() if label not in failing}
+        found = run(able, rounds, one, folder)
+        costs = ", ".join(f"{found[label].middle(_cost) * 1e6:.1f}" if label in found else "–" for label in running)
+        errors = " / ".join(str(found[label].errors) if label in found else "–" for label in running)
+        measured = {label: found.get(label, Measured()) for label in running}
+        ratios = _ratios(measured, "lb", others)
+        print(f"| {name}: {text} | {costs} | {ratios} | {errors} |", flush=True)
+        if "interpreted" in running:
+            print(f"| {name}, interpreted | | {_ratios(measured, 'interpreted', others)} | |", flush=True)
+    for line in ["", *left_out] if left_out else []:
+        print(line, flush=True)
+
+
+def unable(running: Mapping[str, Server], one: Callable[[Server], Result]) -> dict[str, str]:
+    """The servers for which most of a round's requests fail, or its client, and why."""
+    failing: dict[str, str] = {}
+    for label, server in running.items():
+        try:
+            tried = one(server)
+        except (OSError, RuntimeError, subprocess.CalledProcessError) as why:
+            failing[label] = str(why)
+        else:
+            if tried.requests <= tried.errors:
+                failing[label] = f"{tried.errors} requests failed, {tried.requests} did not"
+    return failing
+
+
+def _ratios(measured: Mapping[str, Measured], ours: str, others: list[str]) -> str:
+    """Cells: requests per second and per CPU second as ratios to each other server's."""
+    cells: list[str] = []
+    for label in others:
+        for value in (_per_second, _per_cpu_second):
+            cells.append("–" if label == ours else compared(measured[ours], measured[label], value))
+    return " | ".join(cells)
+
+
+def _per_second(one: Round) -> float:
+    return one.rate
 
 
 def _cost(one: Round) -> float:

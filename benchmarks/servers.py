@@ -7,12 +7,13 @@ case (a map for many routes, a larger pool of idle connections for many targets)
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
 import sys
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from benchmarks.processes import (
     start,
     stop,
 )
+from lb import build_form
 
 #: Connections that each proxy accepts: what the limit of open files leaves, each taking one to a target as well.
 CONNECTIONS = min(20000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - 600)
@@ -45,8 +47,8 @@ class Setup:
     routes: int = 1  # more than one (lb and nginx): so many routes /s-N/ to the one pool
     checks: str = ""  # interval of each target's health check, as "1s"; "": none
     websocket: bool = False
-    certificate: str = ""  # a file with a key and its certificate: clients speak TLS 1.3 (lb and nginx)
-    http2: bool = False  # clients may speak HTTP/2 (lb and nginx)
+    certificate: str = ""  # a file with a key and its certificate: clients speak TLS 1.3
+    http2: bool = False  # clients may speak HTTP/2: by ALPN, or on a plain port by prior knowledge
     features: str = ""  # lb: further lines of each service
     readiness: str = "none"  # lb: the check's protocol when there are no `checks`
     python: str = sys.executable  # lb's interpreter
@@ -159,6 +161,10 @@ def haproxy(setup: Setup) -> Server:
         routes = folder / f"haproxy-{port}.map"
         routes.write_text("".join(f"/{name}/ {name}\n" for name in setup.pools))
         choose = f"  use_backend %[path,map_beg({routes},s-0)]"
+    # On a plain port it looks for HTTP/2's preface by itself.
+    protocols = "h2,http/1.1" if setup.http2 else "http/1.1"
+    tls = f" ssl crt {setup.certificate} ssl-min-ver TLSv1.3 alpn {protocols}" if setup.certificate else ""
+    scheme = "https" if tls else "http"
     config = folder / f"haproxy-{port}.cfg"
     config.write_text(
         f"""
@@ -173,15 +179,15 @@ defaults
   timeout server 60s
   timeout tunnel 1h
 frontend front
-  bind 127.0.0.1:{port} backlog 8192
+  bind 127.0.0.1:{port} backlog 8192{tls}
   {"log stdout format raw local0" if setup.log else "no log"}
   {f"log-format '{_HAPROXY_LOG}'" if setup.log else ""}
   unique-id-format %{{+X}}o%ci%cp%Ts%rt
   unique-id-header X-Request-Id
   option forwardfor
-  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Forwarded-Proto {scheme}
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
-  http-request set-header Forwarded for=%[src];host=%[req.hdr(host)];proto=http
+  http-request set-header Forwarded for=%[src];host=%[req.hdr(host)];proto={scheme}
   http-request add-header Via "1.1 haproxy"
   http-response set-header X-Request-Id %[unique-id]
 {choose}
@@ -189,7 +195,7 @@ frontend front
 """
     )
     process = start([binary("haproxy"), "-f", str(config), "-db"], setup.cpus, folder, f"haproxy-{port}")
-    return _up(Server("haproxy", port, process, lambda: [process.pid, *children(process.pid)]), folder)
+    return _up(Server("haproxy", port, process, lambda: [process.pid, *children(process.pid)], bool(tls)), folder)
 
 
 # --- a TCP relay -----------------------------------------------------------------------------------------------------
@@ -243,15 +249,22 @@ def caddy(setup: Setup) -> Server:
     )
     if setup.services > 1:
         routes += f"\n  handle {{\n    reverse_proxy {setup.targets[0]}\n  }}"
+    pem = setup.certificate
+    tls = f"tls {pem} {pem} {{\n    protocols tls1.3\n  }}" if pem else ""
+    protocols = f"h1 {'h2' if pem else 'h2c'}" if setup.http2 else "h1"
     config = folder / f"caddy-{port}.conf"
     config.write_text(
         f"""
 {{
   admin off
   auto_https off
+  servers {{
+    protocols {protocols}
+  }}
 }}
-http://:{port} {{
+{"https" if pem else "http"}://:{port} {{
   bind 127.0.0.1
+  {tls}
   {f"log {{{chr(10)} output file {folder}/caddy-{port}.log{chr(10)} format json{chr(10)} }}" if setup.log else ""}
   header X-Request-Id {{http.request.uuid}}
 {routes}
@@ -261,7 +274,7 @@ http://:{port} {{
     command = [binary("caddy"), "run", "--config", str(config), "--adapter", "caddyfile"]
     environ = {"GOMAXPROCS": str(setup.workers), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     process = start(command, setup.cpus, folder, f"caddy-{port}", environ)
-    return _up(Server("caddy", port, process, lambda: [process.pid]), folder)
+    return _up(Server("caddy", port, process, lambda: [process.pid], bool(pem)), folder)
 
 
 # --- Envoy -----------------------------------------------------------------------------------------------------------
@@ -324,14 +337,34 @@ def envoy(setup: Setup) -> Server:
             }
         ]
     filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": front}]
-    listener = {"address": _envoy_address(f"127.0.0.1:{port}"), "filter_chains": [{"filters": filters}]}
+    chain: dict[str, object] = {"filters": filters}
+    if setup.certificate:
+        chain["transport_socket"] = _envoy_tls(setup)
+    listener = {"address": _envoy_address(f"127.0.0.1:{port}"), "filter_chains": [chain]}
     clusters = [_envoy_cluster(setup, name, targets) for name, targets in setup.pools.items()]
     config = folder / f"envoy-{port}.json"
     config.write_text(json.dumps({"static_resources": {"listeners": [listener], "clusters": clusters}}))
     command = [binary("envoy"), "-c", str(config), "--concurrency", str(setup.workers)]
     command += ["--log-level", "error", "--disable-hot-restart"]
     process = start(command, setup.cpus, folder, f"envoy-{port}")
-    return _up(Server("envoy", port, process, lambda: [process.pid, *children(process.pid)]), folder)
+    tls = bool(setup.certificate)
+    return _up(Server("envoy", port, process, lambda: [process.pid, *children(process.pid)], tls), folder)
+
+
+def _envoy_tls(setup: Setup) -> dict[str, object]:
+    """Without it the connection manager looks for HTTP/2's preface by itself (codec AUTO)."""
+    file = {"filename": setup.certificate}
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{_ENVOY_TYPES}transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "alpn_protocols": ["h2", "http/1.1"] if setup.http2 else ["http/1.1"],
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+                "tls_certificates": [{"certificate_chain": file, "private_key": file}],
+            },
+        },
+    }
 
 
 def _envoy_cluster(setup: Setup, name: str, targets: tuple[str, ...]) -> dict[str, object]:
@@ -430,3 +463,21 @@ PEERS: dict[str, Callable[[Setup], Server]] = {
     "relay": relay,
     "interpreted": interpreted,
 }
+#: All but the interpreted form, which is a peer of a compiled lb alone.
+ALL = tuple(peer for peer in PEERS if peer != "interpreted" or build_form.form() == "compiled")
+#: The program that a peer is, where it has another name than the peer; "": lb itself.
+_PROGRAMS = {"lb": "", "interpreted": "", "relay": "haproxy"}
+
+
+def needed(peers: Iterable[str]) -> list[str]:
+    """The programs that have to be installed for some peers."""
+    return [program for program in (_PROGRAMS.get(peer, peer) for peer in peers) if program]
+
+
+def chosen(text: str) -> tuple[str, ...]:
+    """The peers that an option names; raises ArgumentTypeError."""
+    peers = tuple(text.split(","))
+    for peer in peers:
+        if peer not in PEERS:
+            raise argparse.ArgumentTypeError(f"{peer} is none of {','.join(PEERS)}")
+    return peers

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -119,3 +120,41 @@ def test_a_source_that_was_away_must_cost_nothing(failed: int, noticed: float, i
     from benchmarks.source_away import Result
 
     assert Result("file", 120_000, failed, noticed, in_force).good is good
+
+
+def test_a_peer_that_cannot_do_a_scenario_is_named_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks.load import Result
+    from benchmarks.processes import Server
+    from benchmarks.rounds import tabulate
+
+    def one(server: Server) -> Result:
+        if server.name == "caddy":
+            raise RuntimeError("no connection with HTTP/2")
+        return Result(0 if server.name == "envoy" else 100, 1.0, 0, 7 if server.name == "envoy" else 0)
+
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as process:
+        running = {name: Server(name, 1, process, lambda: [process.pid]) for name in ("nginx", "envoy", "caddy", "lb")}
+        tabulate(running, {"get": ("small GET", one)}, 1, tmp_path)
+    *_, row, blank, envoy, caddy = capsys.readouterr().out.splitlines()
+    assert ", –, –, " in row  # what a request costs the two
+    assert " | 1.00 [1.00–1.00] | " in row  # beside nginx
+    assert row.endswith(" | – | – | – | – | 0 / – / – / 0 |")
+    assert blank == ""
+    assert envoy == "envoy is left out of get: 7 requests failed, 0 did not"
+    assert caddy == "caddy is left out of get: no connection with HTTP/2"
+
+
+def test_beside_http2_a_peer_that_is_not_installed_is_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import http2
+    from benchmarks.processes import Server
+    from benchmarks.servers import Setup
+
+    monkeypatch.setattr("benchmarks.processes.shutil.which", lambda name, path: None)
+    running: dict[str, Server] = {}
+    http2.start_peers(["lb", "caddy"], Setup(tmp_path, ("127.0.0.1:1",), http2=True), running)
+    assert running == {}
+    assert capsys.readouterr().out == "caddy is left out: caddy is needed: apt-get install caddy\n"
