@@ -41,8 +41,9 @@ WORKDIR /var/lib/lb
 VOLUME ["/var/lib/lb"]
 EXPOSE 8080 9900
 STOPSIGNAL SIGTERM
-# /livez, not /readyz: a front door whose backends are all down must not be restarted for it.
+# /livez, not /readyz: a front door whose backends are all down must not be restarted for it. bash asks in 2 ms of CPU,
+# where Python's own client takes 100 to start; only TLS needs that one. LB_ADMIN names another port.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
-  CMD ["python", "-c", "import os, sys, urllib.request as u; sys.exit(u.urlopen(os.environ['LB_ADMIN'] + '/livez', timeout=2).status != 200)"]
+  CMD ["bash", "-c", "case $LB_ADMIN in http://*) at=${LB_ADMIN#http://} && exec 3<>/dev/tcp/${at%:*}/${at##*:} && printf 'GET /livez HTTP/1.0\\r\\n\\r\\n' >&3 && read -r _ code _ <&3 && [ \"$code\" = 200 ];; *) exec python -c 'import os, ssl, sys, urllib.request as u; sys.exit(u.urlopen(os.environ[\"LB_ADMIN\"] + \"/livez\", timeout=2, context=ssl.create_default_context(cafile=os.environ.get(\"LB_ADMIN_CA\"))).status != 200)';; esac"]
 ENTRYPOINT ["lb"]
 CMD ["run", "/etc/lb/backends.yaml"]
