@@ -181,6 +181,10 @@ def headline(answer: Json, now: float, ink: Ink) -> list[str]:
 
 def service_lines(service: Json, now: float, ink: Ink, everything: bool) -> list[str]:
     facts = [f"{count(service['rate'])} req/s", f"{percent(service['error_rate'])} errors"]
+    if service.get("client_error_rate"):  # an lb that is just being upgraded has neither
+        facts.append(f"{percent(service['client_error_rate'])} 4xx")
+    if service.get("retry_rate"):
+        facts.append(f"{count(service['retry_rate'])} retries/s")
     if service["p50"] is not None:
         facts.append(f"p50 {span(service['p50'])}, p99 {span(service['p99'])}")
     lines = [f"{ink(service['name'], 'bold')}  {' · '.join(facts)}"]

@@ -46,6 +46,8 @@ class TrafficView(View):
     """Requests per second."""
     error_rate: float = 0.0
     """Share of requests that were answered with 5xx or cut."""
+    client_error_rate: float = 0.0
+    """Share of requests that were answered with 4xx."""
     p50: float | None = None
     """Median time to the whole answer, seconds; null without requests."""
     p99: float | None = None
@@ -217,6 +219,8 @@ class ServiceView(TrafficView):
     """When the traffic was switched last, Unix time; 0: never."""
     in_flight: int = 0
     """Requests under way."""
+    retry_rate: float = 0.0
+    """Tries after the first of a request, per second."""
     pools: list[PoolView]
     """Its pools."""
     detection: DetectionView | None = None

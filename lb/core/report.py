@@ -118,6 +118,11 @@ class PoolTally:
         self.errors += other.errors
 
 
+def client_errors(codes: Mapping[int, int]) -> int:
+    """How many of the answers, counted by status, are 4xx."""
+    return sum(count for code, count in codes.items() if 400 <= code < 500)
+
+
 def empty_pool_tally(service: str, pool: str) -> PoolTally:
     """The counters of a pool that has done nothing."""
     return PoolTally(service, pool, buckets=[0] * (len(BUCKETS) + 1))

@@ -150,6 +150,8 @@ class Views:
         rotation = self._rotations.current[service.name]
         shares = given_shares(rotation)
         recent = self._rates.of_service(service.name)
+        of_targets = {target.id: self._rates.of_target(target.id) for pool in service.pools for target in pool.targets}
+        recent.client_errors += sum(each.client_errors for each in of_targets.values())
         requests = sum(tally.requests for (name, _), tally in sums.pools.items() if name == service.name)
         return ServiceView(
             name=service.name,
@@ -164,13 +166,14 @@ class Views:
                 if target.id in sums.targets
             ),
             pools=[
-                self._pool(service, pool, shares.get(pool.name, 0), pool.name == desired.active, sums)
+                self._pool(service, pool, shares.get(pool.name, 0), pool.name == desired.active, sums, of_targets)
                 for pool in service.pools
             ],
             detection=self._detection(service.name),
             rollout=self._rollouts.view(service.name),
             last_rollout=_last_rollout(desired.last),
             requests=requests,
+            retry_rate=recent.retry_rate,
             **_figures(recent),
         )
 
@@ -178,17 +181,27 @@ class Views:
         found = self._state.world.detections.get(service)
         return DetectionView(worst=found.worst, expected=found.expected) if found else None
 
-    def _pool(self, service: Service, pool: Pool, share: int, active: bool, sums: Counters) -> PoolView:
+    def _pool(
+        self,
+        service: Service,
+        pool: Pool,
+        share: int,
+        active: bool,
+        sums: Counters,
+        of_targets: dict[str, Traffic],
+    ) -> PoolView:
         tally = sums.pools.get((service.name, pool.name), PoolTally(service.name, pool.name))
+        recent = self._rates.of_pool(service.name, pool.name)
+        recent.client_errors += sum(of_targets[target.id].client_errors for target in pool.targets)
         return PoolView(
             name=pool.name,
             active=active,
             share=share,
             **self.stages(pool),
-            targets=[self.target(target, sums) for target in pool.targets],
+            targets=[self.target(target, sums, of_targets[target.id]) for target in pool.targets],
             discovery=_discovery(self._discoveries.of((service.name, pool.name))),
             requests=tally.requests,
-            **_figures(self._rates.of_pool(service.name, pool.name)),
+            **_figures(recent),
         )
 
     def stages(self, pool: Pool) -> dict[str, int]:
@@ -212,8 +225,8 @@ class Views:
         total = sum(weights.values())
         return weights.get(target.id, 0.0) / total if total else 0.0
 
-    def target(self, target: Target, sums: Counters) -> TargetView:
-        """One target."""
+    def target(self, target: Target, sums: Counters, recent: Traffic | None = None) -> TargetView:
+        """One target. `recent`: what it has answered in the recent past, if that was looked up before."""
         now = time.monotonic()
         health = self._monitor.health(target.id)
         override = self._desired.current.targets.get(target.id)
@@ -244,7 +257,7 @@ class Views:
             closes_idle_after=tally.closes_idle_after or None,
             last_probe=probe_view(history[-1]) if history else None,
             requests=sum(tally.codes.values()),
-            **_figures(self._rates.of_target(target.id)),
+            **_figures(recent or self._rates.of_target(target.id)),
         )
 
     def _reason(self, target: Target, health: Health) -> str:
@@ -335,6 +348,7 @@ def _figures(traffic: Traffic) -> dict[str, float | None]:
     return {
         "rate": traffic.rate,
         "error_rate": traffic.error_rate,
+        "client_error_rate": traffic.client_error_rate,
         "p50": traffic.percentile(0.5),
         "p99": traffic.percentile(0.99),
     }

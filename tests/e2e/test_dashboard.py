@@ -154,7 +154,8 @@ def test_the_overview_shows_services_pools_targets_and_figures(
     page.open()
     totals = page.shows(".totals", "4 of 4")
     page.until(lambda: re.search(r"Requests\s+[1-9][0-9.,]*/s", page.window.one(".totals").text), "a rate")
-    assert "Workers" in totals
+    assert "Workers" in totals and "Retries" in totals
+    assert "4xx" in page.window.text(".pool summary")
     card = page.shows(".service", "blue 100 %")
     assert "A target that dies is out of rotation after" in card
     for backend in (*pools["blue"], *pools["green"]):
@@ -167,6 +168,25 @@ def test_the_overview_shows_services_pools_targets_and_figures(
     label = page.until(lambda: page.window.run("return document.querySelector('.chart').getAttribute('aria-label')"))
     assert label.startswith("Requests/s: ")
     page.shows(".right .timeline", "2 targets starting → ready")
+    page.fine_for_everybody()
+
+
+def test_a_column_s_name_sorts_by_it(page: Dashboard, pools: dict[str, list[Backend]]) -> None:
+    page.open()
+    addresses = [backend.address for backend in pools["blue"]]
+    up = sorted(addresses, key=lambda address: int(address.rpartition(":")[2]))
+    page.shows(".pool", up[0])
+    rows = (
+        "[...document.querySelector('.pool tbody').querySelectorAll('th button')].map((each) => each.innerText).join()"
+    )
+    heads = ".pool thead"
+    for order, told in ((up, "ascending"), (up[::-1], "descending"), (addresses, None)):
+        page.press("Target", heads)
+        assert page.look(f"{rows} === wanted[0]", ",".join(order)), (told, page.window.run(f"return {rows}"))
+        said = page.window.run("return document.querySelector('.pool thead th:nth-child(2)').getAttribute('aria-sort')")
+        assert said == told
+    page.press("Req/s", heads)
+    assert page.look("document.querySelector('.pool th[aria-sort=descending]')?.innerText.startsWith('Req/s')")
     page.fine_for_everybody()
 
 

@@ -108,3 +108,10 @@ def test_the_filter(only: str, left: list[int]) -> None:
     answer = matching(status([target(1), target(2, "unready")]), only)
     found = [t["id"] for service in answer["services"] for pool in service["pools"] for t in pool["targets"]]
     assert found == [f"s/blue/10.1.0.{number}:8080" for number in left]
+
+
+def test_refused_requests_and_retries_are_shown_where_there_are_any() -> None:
+    answer = status([target(1)])
+    assert "4xx" not in "\n".join(picture(answer, 2.0, Ink(False)))
+    answer["services"][0].update(client_error_rate=0.25, retry_rate=1.5)
+    assert any("0% errors · 25% 4xx · 1.5 retries/s" in line for line in picture(answer, 2.0, Ink(False)))

@@ -105,18 +105,26 @@ def test_rates_look_back_over_a_window_and_survive_its_end() -> None:
     assert rates.of_target("a").rate == 0.0
     assert rates.of_target("a").percentile(0.99) is None
     for second in range(30):
-        rates.sample(Counters(targets={"a": copy.deepcopy(tally)}, pools={("s", "p"): pool}), float(second))
+        retries = {"s": {"reset": 2 * second, "connect": second}}
+        seen = Counters(targets={"a": copy.deepcopy(tally)}, pools={("s", "p"): pool}, retries=retries)
+        rates.sample(seen, float(second))
         tally.codes[200] = tally.codes.get(200, 0) + 50
+        tally.codes[404] = tally.codes.get(404, 0) + 50
         tally.buckets[5] += 45
         tally.buckets[9] += 5
         pool.requests += 50
         pool.errors += 5
+        pool.codes[413] += 10
+        pool.codes[503] += 1
         pool.buckets[5] += 50
-    assert rates.of_target("a").rate == 50.0
+    assert rates.of_target("a").rate == 100.0
+    assert rates.of_target("a").client_error_rate == 0.5
     assert BUCKETS[4] < (rates.of_target("a").percentile(0.5) or 0) <= BUCKETS[5]
     assert BUCKETS[8] < (rates.of_target("a").percentile(0.99) or 0) <= BUCKETS[9]
     assert rates.of_service("s").rate == rates.of_pool("s", "p").rate == 50.0
     assert rates.of_pool("s", "p").error_rate == 0.1
+    assert rates.of_service("s").client_error_rate == rates.of_pool("s", "p").client_error_rate == 0.2
+    assert rates.of_service("s").retry_rate == 3.0
     assert rates.of_pool("s", "q").rate == 0.0
 
 

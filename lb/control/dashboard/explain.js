@@ -134,7 +134,7 @@ export class ExplainView {
     this.state.className = `state ${target.state}`;
     say(this.state, STATE_WORDS[target.state]);
     const facts = [
-      `${rate(target.rate)} requests/s`, `${percent(target.share)} of its pool`, `${percent(target.error_rate)} errors`,
+      `${rate(target.rate)} requests/s`, `${percent(target.share)} of its pool`, `${percent(target.error_rate)} errors`, `${percent(target.client_error_rate)} 4xx`,
       `p50 ${latency(target.p50)}`, `p99 ${latency(target.p99)}`, `${target.in_flight} in flight`,
       `${target.connections} connections`, `weight ${target.weight}`,
     ];

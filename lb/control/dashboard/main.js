@@ -248,7 +248,7 @@ class Page {
     const warnings = [
       !ready && ["bad", "✕ lb is not ready", "No service has a ready target, or lb is draining: /readyz answers 503."],
       config.last_reload_partial && ["bad", "✕ Certificates could not be taken", `${config.last_error}. Everything else is in force: lb certificates`],
-      !config.last_reload_ok && !config.last_reload_partial && ["bad", "✕ The last reload was refused", `${config.last_error.replace(/\.$/, "")}. What was loaded at ${clock(config.loaded_at)} still runs.`],
+      !config.last_reload_ok && !config.last_reload_partial && ["bad", "✕ The last reload was refused", `What was loaded at ${clock(config.loaded_at)} still runs. ${config.last_error}`],
       config.unconfirmed.length > 0 && ["bad", "✕ The configuration is not in force in every worker", config.unconfirmed.join("; ")],
       trouble && ["bad", "✕ State cannot be written", trouble],
       log && ["bad", "✕ The access log cannot be written", log],

@@ -1,5 +1,6 @@
 // One pool: a line of figures, and its targets below it. A few targets are a table; many are a dense picture with one
-// mark each, and a table in pages, the worst first.
+// mark each, and a table in pages, the worst first. A click on a column's name sorts by it, another one the other way
+// around, a third one as before.
 
 import { attribute, keyed, make, say, show } from "./dom.js";
 import { STATES, STATE_WORDS, age, count, latency, many, percent, rate, shortName } from "./words.js";
@@ -7,6 +8,28 @@ import { STATES, STATE_WORDS, age, count, latency, many, percent, rate, shortNam
 const FEW = 24; // targets that are all shown at once
 const PAGE = 20; // targets on one page of a larger pool
 const CELL = 12; // pixels of a mark in the picture, with its gap
+
+/** Column → what it is sorted by. Figures begin with the greatest, names with the first. */
+const SORTED = {
+  "Target": (target) => shortName(target.id),
+  "Since": (target) => -target.since,
+  "Share": (target) => target.share,
+  "Weight": (target) => target.weight,
+  "In flight": (target) => target.in_flight,
+  "Req/s": (target) => target.rate,
+  "Errors": (target) => target.error_rate,
+  "p50": (target) => target.p50,
+  "p99": (target) => target.p99,
+};
+
+/** The targets by one column; those without a value come last, whichever way around. */
+function sorted(targets, { name, down }) {
+  const of = SORTED[name];
+  const known = targets.filter((target) => of(target) !== null);
+  const compare = name === "Target" ? (a, b) => of(a).localeCompare(of(b), undefined, { numeric: true }) : (a, b) => of(a) - of(b);
+  known.sort((a, b) => (down ? -compare(a, b) : compare(a, b)));
+  return [...known, ...targets.filter((target) => of(target) === null)];
+}
 
 /** Where the targets are found, and what is wrong with that. */
 function sourceText({ source, named, error, problems, last_success, kept }) {
@@ -24,6 +47,8 @@ export class PoolView {
     this.page = page;
     this.at = 0; // page of the table
     this.state = ""; // only targets in this state; empty: all
+    this.sort = null; // {name of a column, down}; null: in the order of the file, or the worst first
+    this.columns = new Map(); // name → its head
     this.name = make("h3", {}, pool.name);
     this.active = make("span", { class: "tag on" }, "active");
     this.facts = make("span", { class: "facts" });
@@ -42,7 +67,13 @@ export class PoolView {
     this.earlier = make("button", { type: "button", onclick: () => this.#turn(-1) }, "‹ Previous");
     this.later = make("button", { type: "button", onclick: () => this.#turn(1) }, "Next ›");
     this.pager = make("div", { class: "row pager" }, this.counted, this.earlier, this.later);
-    const column = (text, kind = "num", long = "") => make("th", { scope: "col", class: kind }, long ? make("abbr", { title: long }, text) : text);
+    const column = (text, kind = "num", long = "") => {
+      const shown = long ? make("abbr", { title: long }, text) : text;
+      if (!SORTED[text]) return make("th", { scope: "col", class: kind }, shown);
+      const head = make("th", { scope: "col", class: kind }, make("button", { type: "button", class: "plain sort", onclick: () => this.#sortBy(text) }, shown));
+      this.columns.set(text, head);
+      return head;
+    };
     this.body.append(this.source, this.states, this.picture, this.hint, make("div", { class: "wide" }, make("table", {},
       make("caption", { class: "hidden-text" }, `Targets of ${service.name}/${pool.name}`),
       make("thead", {}, make("tr", {}, column("State", ""), column("Target", ""), column("Since"), column("Share", "num extra"),
@@ -71,6 +102,7 @@ export class PoolView {
       [sick ? "bad" : "", "ready", `${sick ? "✕ " : ""}${count(pool.healthy)} of ${count(all)}`, "ready"],
       ["", "rate", `${rate(pool.rate)}/s`, ""],
       [pool.error_rate ? "bad" : "", "errors", percent(pool.error_rate), "errors"],
+      ["", "refused", percent(pool.client_error_rate), "4xx"],
       ["", "p50", latency(pool.p50), "p50"],
       ["", "p99", latency(pool.p99), "p99"],
       ["", "flight", count(pool.targets.reduce((sum, target) => sum + target.in_flight, 0)), "in flight"],
@@ -97,6 +129,15 @@ export class PoolView {
     this.#targets();
   }
 
+  #sortBy(name) {
+    const first = name !== "Target"; // whether the greatest comes first
+    if (this.sort?.name !== name) this.sort = { name, down: first };
+    else this.sort = this.sort.down === first ? { name, down: !first } : null;
+    for (const [each, head] of this.columns) attribute(head, "aria-sort", each === this.sort?.name && (this.sort.down ? "descending" : "ascending"));
+    this.at = 0;
+    this.#targets();
+  }
+
   #targets() {
     if (!this.pool) return;
     const { pool, filter } = this;
@@ -113,12 +154,13 @@ export class PoolView {
       targets = order.sort((a, b) => a[0] - b[0] || a[1] - b[1]).map((each) => each[2]);
       this.#paint(new Set(targets));
     }
+    if (this.sort) targets = sorted(targets, this.sort);
     const pages = Math.max(1, Math.ceil(targets.length / PAGE));
     this.at = Math.max(0, Math.min(this.at, pages - 1));
     const from = large ? this.at * PAGE : 0;
     const shown = large ? targets.slice(from, from + PAGE) : targets;
     show(this.pager, large);
-    say(this.counted, targets.length ? `${count(from + 1)} to ${count(from + shown.length)} of ${many(targets.length, "target")}, the worst first` : "No such target");
+    say(this.counted, targets.length ? `${count(from + 1)} to ${count(from + shown.length)} of ${many(targets.length, "target")}, ${this.sort ? `by ${this.sort.name}` : "the worst first"}` : "No such target");
     this.earlier.disabled = this.at === 0;
     this.later.disabled = this.at >= pages - 1;
     const now = this.page.now();

@@ -151,6 +151,7 @@ export class TotalsView {
       ["Targets ready", `${count(ready)} of ${count(targets.length)}`],
       ["Requests", `${rate(all)}/s`],
       ["Errors", percent(failing)],
+      ["Retries", `${rate(sum((service) => service.retry_rate))}/s`],
       ["In flight", count(status.in_flight)],
       ["Clients", count(status.downstream_connections)],
       ["Workers", count(status.workers.length) + (status.worker_restarts ? ` (${status.worker_restarts} restarted)` : "")],
