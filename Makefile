@@ -119,5 +119,6 @@ lock: ## resolve the lock files again (ARGS=--upgrade)
 	$(COMPILE) $(PROJECT) $(ARGS) --output-file requirements.lock pyproject.toml
 	$(COMPILE) $(PROJECT) $(ARGS) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 	$(COMPILE) $(PROJECT) $(ARGS) --extra dev --extra bench --constraint requirements-dev.lock --output-file requirements-bench.lock pyproject.toml
+	$(COMPILE) $(ARGS) --constraint requirements-dev.lock --output-file examples/greeting-service/requirements.txt examples/greeting-service/requirements.in
 	echo 'mypy>=2.4,<3' > build/lock/compile.in
 	$(COMPILE) $(ARGS) --constraint requirements-dev.lock --output-file requirements-compile.lock build/lock/compile.in

@@ -164,6 +164,17 @@ def test_the_health_check_asks_an_admin_port_with_tls(tmp_path: Path) -> None:
         assert done.returncode == 1
 
 
+def test_the_greeting_service_is_built_from_hashes() -> None:
+    folder = REPO / "examples" / "greeting-service"
+    (install,) = (rest for instruction, rest in steps(folder / "Dockerfile") if "pip install" in rest)
+    assert "--require-hashes -r requirements.txt" in install
+    locked = re.sub(r"\\\n", " ", (folder / "requirements.txt").read_text())
+    pinned = [line for line in locked.splitlines() if line and not line.lstrip().startswith("#")]
+    assert all(re.match(r"[a-z0-9.-]+==\S+ +--hash=sha256:", line) for line in pinned), pinned
+    wanted = {re.split(r"[<>=]", line)[0].lower() for line in (folder / "requirements.in").read_text().split()}
+    assert wanted <= {line.partition("==")[0] for line in pinned}
+
+
 def test_compose_names_what_the_file_asks_for() -> None:
     folder = REPO / "examples" / "greeting-service"
     compose = yaml.safe_load((folder / "compose.yaml").read_text())
