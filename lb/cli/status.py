@@ -258,7 +258,8 @@ def pool_line(pool: Json, ink: Ink, rollout: Json | None = None) -> str:
     bar = "█" * round(share / 10) + "░" * (10 - round(share / 10))
     name = ink(f"{pool['name']:12}", "bold") if pool["active"] else f"{pool['name']:12}"
     ready = f"{pool['healthy']} of {pool['requested']} ready"
-    return f"{name} {ink(bar, 'green' if share else 'dim')} {share:3d}%  {what} · {ready}"
+    queue = ink(f" · {pool['waiting']} waiting", "yellow") if pool.get("waiting") else ""
+    return f"{name} {ink(bar, 'green' if share else 'dim')} {share:3d}%  {what} · {ready}{queue}"
 
 
 def source_lines(pool: Json, now: float, ink: Ink, room: int) -> list[str]:

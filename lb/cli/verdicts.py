@@ -101,7 +101,9 @@ def report(results: list[Result], ink: Ink) -> Iterator[str]:
     if broken:
         yield ink(f"{broken} of {len(results)} faults were worse than this configuration promises.", "red")
     else:
-        yield ink("Everything as promised.", "green") + (f" {blind} faults went unseen." if blind else "")
+        yield ink("Everything as promised.", "green") + (
+            f" {blind} fault{'s' * (blind > 1)} went unseen." if blind else ""
+        )
 
 
 def verdict(result: Result, ink: Ink) -> str:

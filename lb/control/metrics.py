@@ -45,6 +45,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
         "The same for the requests that a target answered.",
     ),
     "lb_requests_in_flight": ("gauge", ("service", "pool", "target"), "Requests that a target is working on."),
+    "lb_requests_waiting": ("gauge", ("service", "pool"), "Requests in the pool's queue: no target has room for them."),
     "lb_target_failures_total": (
         "counter",
         ("service", "pool", "target", "kind"),
@@ -294,6 +295,7 @@ class Figures:
     reload_ok: bool = True
     worker_restarts: int = 0
     restarts: Mapping[str, int] = field(default_factory=dict)  # background loops: label → times
+    waiting: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # service → pool → requests, if any
     grpc: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # service → grpc-status → calls
     steps: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)  # route → step → result
     errors: Mapping[str, int] = field(default_factory=dict)  # supervisor | worker → exceptions that nothing caught
@@ -332,6 +334,7 @@ class _Collector:
             _add(upstream, self._place(id), tally.buckets, tally.seconds)
         yield upstream
         yield _gauge("lb_requests_in_flight", {self._place(id): t.in_flight for id, t in f.targets.items()})
+        yield _gauge("lb_requests_waiting", {(s, p): f.waiting.get(s, {}).get(p, 0) for s, p in f.shares})
         yield _counter("lb_target_failures_total", self._failures())
         yield _gauge("lb_target_weight", {self._place(id): weight for id, weight in f.weights.items()})
         yield _gauge("lb_target_alive", {self._place(id): alive for id, alive in f.alive.items()})

@@ -139,6 +139,8 @@ class PoolView(TrafficView):
     """Targets that can serve: ready, not leaving, of a weight above 0 (Marathon: healthy)."""
     targets: list[TargetView]
     """Its targets."""
+    waiting: int = 0
+    """Requests in its queue: no target has room for them."""
     discovery: DiscoveryView | None = None
     """The source of further targets; null: the configuration names all of them."""
 

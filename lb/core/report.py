@@ -212,6 +212,7 @@ class Report:
     rate_evictions: int = 0  # buckets of rate limits that gave way to other keys before they were full
     asked_keys: list[str] = field(default_factory=list)  # URLs of key sets that lack a token's key, since the last one
     log_trouble: str = ""  # why the access log cannot be opened or written; empty: it can
+    waiting: dict[str, dict[str, int]] = field(default_factory=dict)  # service → pool → requests in its queue, if any
 
 
 @dataclass(slots=True)

@@ -459,6 +459,10 @@ class DataPlane:
         if report.folded_pools:  # with what they are counted under now, whatever part this is
             report.pools.extend(tally for (_, pool), tally in self.stats.pool_tallies().items() if pool == REMOVED)
         report.retries = {name: dict(service.retried) for name, service in self.services.items() if service.retried}
+        for name, service in self.services.items():
+            queues = {pool.name: len(pool.waiting) for pool in service.pools.values() if pool.waiting}
+            if queues:
+                report.waiting[name] = queues
         report.rejected = dict(self.stats.rejected)
         report.handshakes = list(self.stats.handshakes.values())
         report.downstream = len(self.clients)

@@ -103,6 +103,7 @@ class Metrics:
                     for stage, count in self._views.stages(pool).items()
                 },
                 retries=sums.retries,
+                waiting=sums.waiting,
                 mirrored=sums.mirrored,
                 grpc=sums.grpc,
                 steps=sums.steps,

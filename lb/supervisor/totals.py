@@ -40,6 +40,7 @@ class Counters:
     targets: dict[str, TargetTally] = field(default_factory=dict)
     pools: dict[tuple[str, str], PoolTally] = field(default_factory=dict)
     retries: dict[str, dict[str, int]] = field(default_factory=dict)
+    waiting: dict[str, dict[str, int]] = field(default_factory=dict)  # service → pool → requests in its queue
     rejected: dict[str, int] = field(default_factory=dict)
     handshakes: dict[str, HandshakeTally] = field(default_factory=dict)  # by listener
     mirrored: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -68,6 +69,7 @@ class Counters:
         for pool in report.pools:
             self.pools[pool.service, pool.pool] = pool
         self.retries = report.retries
+        self.waiting = report.waiting
         self.rejected = report.rejected
         self.handshakes = {tally.listener: tally for tally in report.handshakes}
         self.mirrored = report.mirrored
@@ -114,6 +116,7 @@ class Counters:
         self.log_lines_lost += other.log_lines_lost
         self.lost += other.lost
         if gauges:
+            _add_nested(self.waiting, other.waiting)
             self.downstream += other.downstream
             self.in_flight += other.in_flight
             self.http2_streams += other.http2_streams

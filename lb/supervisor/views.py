@@ -201,6 +201,7 @@ class Views:
             targets=[self.target(target, sums, of_targets[target.id]) for target in pool.targets],
             discovery=_discovery(self._discoveries.of((service.name, pool.name))),
             requests=tally.requests,
+            waiting=sums.waiting.get(service.name, {}).get(pool.name, 0),
             **_figures(recent),
         )
 

@@ -189,7 +189,7 @@ def test_the_report_says_it_all_in_80_columns() -> None:
     assert "errors: clients saw 1 × 500." in text
     assert "lies: neither the readiness check nor outlier ejection looks for this." in text
     assert text.endswith("1 of 3 faults were worse than this configuration promises.")
-    assert "\n".join(report([good, unseen], Ink(False))).endswith("Everything as promised. 1 faults went unseen.")
+    assert "\n".join(report([good, unseen], Ink(False))).endswith("Everything as promised. 1 fault went unseen.")
 
 
 def test_outlier_ejection_that_is_turned_off_is_off() -> None:

@@ -113,5 +113,8 @@ def test_the_filter(only: str, left: list[int]) -> None:
 def test_refused_requests_and_retries_are_shown_where_there_are_any() -> None:
     answer = status([target(1)])
     assert "4xx" not in "\n".join(picture(answer, 2.0, Ink(False)))
+    assert "waiting" not in "\n".join(picture(answer, 2.0, Ink(False)))
+    answer["services"][0]["pools"][0]["waiting"] = 7
+    assert any(line.endswith("ready · 7 waiting") for line in picture(answer, 2.0, Ink(False)))
     answer["services"][0].update(client_error_rate=0.25, retry_rate=1.5)
     assert any("0% errors · 25% 4xx · 1.5 retries/s" in line for line in picture(answer, 2.0, Ink(False)))

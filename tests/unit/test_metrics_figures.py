@@ -36,6 +36,12 @@ def test_a_share_of_errors_is_zero_and_not_nothing_before_the_first_one() -> Non
         assert f'lb_requests_total{{code="{code}",pool="blue",service="s",target="none"}} 0.0' in found
 
 
+def test_the_length_of_a_queue_is_0_while_nobody_waits() -> None:
+    found = lines(shares={("s", "blue"): 1.0, ("s", "green"): 0.0}, waiting={"s": {"green": 3}})
+    assert 'lb_requests_waiting{pool="blue",service="s"} 0.0' in found
+    assert 'lb_requests_waiting{pool="green",service="s"} 3.0' in found
+
+
 def test_weights_and_liveness() -> None:
     found = lines(weights={ID: 2.5}, alive={ID: False})
     assert 'lb_target_weight{pool="blue",service="s",target="h:1"} 2.5' in found

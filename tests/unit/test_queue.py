@@ -15,6 +15,7 @@ from lb.core.targets import Balance, Breaker, Pool, Preview, Retries, Rotation, 
 from lb.proxy.exchange import AWAITING_EVIDENCE, QUEUED, Exchange
 from lb.proxy.lane import Lane
 from lb.proxy.services import LivePool
+from lb.supervisor.totals import Totals
 from tests.support.data_plane import GET, OK, POST, Client, Stage, logged_in
 
 PREVIEW = Preview("green", header="X-Version", value="green")
@@ -56,6 +57,9 @@ def test_each_pools_queue_has_the_whole_bound() -> None:
     asked = [stage.ask(GET) for _ in range(4)]
     assert [client.got[9:12] for client, _ in previews] == [b"", b"", b"", b"503"]
     assert [client.got[9:12] for client, _ in asked] == [b"", b"", b"", b"503"]
+    totals = Totals()
+    totals.take(stage.plane.report())
+    assert totals.sums().waiting == {"s": {"blue": 2, "green": 2}}
     assert stage.plane.stats.rejected == {"queue_full": 2}
 
 

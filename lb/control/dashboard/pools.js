@@ -106,6 +106,7 @@ export class PoolView {
       ["", "p50", latency(pool.p50), "p50"],
       ["", "p99", latency(pool.p99), "p99"],
       ["", "flight", count(pool.targets.reduce((sum, target) => sum + target.in_flight, 0)), "in flight"],
+      ...(pool.waiting ? [["bad", "waiting", count(pool.waiting), "waiting"]] : []),
     ];
     keyed(this.facts, facts, (fact) => fact[1], ([, name]) => make("span", { class: `fact ${name}` }, make("b"), " ", make("span")),
       (node, [kind, , value, unit]) => {
