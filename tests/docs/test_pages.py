@@ -20,6 +20,8 @@ PAGES = [*CARRIED_OUT, REPO / "CHANGELOG.md", REPO / "benchmarks" / "README.md"]
 LONGEST = ("docs/guides/health-checks.md", "docs/tutorial.md", "docs/guides/blue-green.md")
 #: Readers at a time: what they do is mostly waiting.
 READERS = 2
+#: Words for which readers have another one, to which they are used.
+UNCLEAR = {"wish": "order, desired state", "ledger": "history"}
 LINK = re.compile(r"(?<!`)!?\[[^\]]*\]\((?P<to>[^)\s]+)\)")
 INLINE = re.compile(r"`(?P<text>(?:lb|make) [^`\n]+)`")
 
@@ -180,6 +182,12 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(file), (
                 f"{page.name} links to {match['to']}; {file.name} has {sorted(anchors(file))}"
             )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_thing_is_called_by_the_word_that_readers_know(page: Path) -> None:
+    for word, known in UNCLEAR.items():
+        assert not re.search(rf"\b{word}(?:e?s)?\b", page.read_text(), re.I), f"{word}: {known}"
 
 
 def test_the_architecture_page_names_what_exists() -> None:
