@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -433,6 +434,26 @@ def test_lb_is_asked_how_it_is_itself(admin: str, target: str, status: int) -> N
         wanted = target.format(host=f"{host}:{port}")
         sock.sendall(f"GET {wanted} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
         assert sock.recv(1000).startswith(b"HTTP/1.1 %d " % status)
+
+
+ONE_AT_A_TIME = "breaker: {connections: 1, pending: 5}\ntimeouts: {queue: 10s}"
+
+
+def test_the_admin_port_shows_how_many_requests_wait_and_what_clients_got_wrong(stage: Stage) -> None:
+    backend = stage.backend()
+    lb = stage.start(stage.config({"blue": [backend]}, service=ONE_AT_A_TIME), 1)
+    for _ in range(3):
+        assert ask(f"{lb.url}/nothing-here").status == 404
+    assert ask(f"{lb.url}/greeting").status == 200
+    eventually(lambda: lb.status()["services"][0]["pools"][0]["client_error_rate"] == 0.75)
+    assert lb.status()["services"][0]["client_error_rate"] == 0.75
+    with ThreadPoolExecutor(3) as clients:
+        asked = [clients.submit(ask, f"{lb.url}/slow?seconds=2") for _ in range(3)]
+        eventually(lambda: lb.status()["services"][0]["pools"][0]["waiting"] == 2)
+        assert lb.metrics()['lb_requests_waiting{pool="blue",service="greeting"}'] == 2
+        assert "2 waiting" in lb.cli("status").stdout
+        assert [each.result(20).status for each in asked] == [200, 200, 200]
+    eventually(lambda: lb.status()["services"][0]["pools"][0]["waiting"] == 0)
 
 
 def test_the_admin_port_shows_what_each_target_does(stage: Stage) -> None:
