@@ -3,7 +3,8 @@
 python -m benchmarks.certificates [--seconds 60] [--names 100] [--rate 1000] [--renew 10]
 
 Every connection is a full handshake with one of the names. Afterwards each one is judged: it must have succeeded, and
-have been shown the newest good certificate of its name. While a reload is under way, the one before counts as well.
+have been shown the newest good certificate of its name. While a reload is under way, the one before counts as well. Who
+had the processors is said as well: at a rate that is not reached it shows whether lb or the clients were the limit.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import datetime
 import json
 import multiprocessing
 import random
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -23,9 +23,11 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from cryptography import x509
@@ -33,7 +35,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from benchmarks.processes import free_port
+from benchmarks import origin
+from benchmarks.processes import children, cpu_seconds, free_port, stop
+from benchmarks.tls_client import Client, Identity, TLSError
 
 #: Every so many-th reload has a broken pair.
 BROKEN_EVERY = 10
@@ -97,35 +101,75 @@ class Folder:
         return any(each.serial == serial and each.written <= ended for each in generations[newest:])
 
 
+@dataclass
+class Seen:
+    """What one connection was shown. Times are of the monotonic clock."""
+
+    name: str
+    serial: int  # 0: it failed
+    began: float
+    ended: float  # of the handshake
+    failure: str = ""
+
+
+class Visit(asyncio.Protocol):
+    """One connection: a full handshake, a request, and the first line of its answer."""
+
+    def __init__(self, identity: Identity, name: str) -> None:
+        self.tls = Client(identity, name, f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+        self.shaken = 0.0
+        self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        transport.write(self.tls.hello)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            out = self.tls.receive(data)
+        except TLSError as error:
+            self._end(f"TLSError: {error}")
+            return
+        if out:
+            self.shaken = time.monotonic()
+            self.transport.write(out)
+        line, end, _ = self.tls.answer.partition(b"\r\n")
+        if end:
+            self._end("" if b" 200 " in line else line.decode())
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(f"ended: {error}")
+
+    def _end(self, failure: str) -> None:
+        if not self.over.done():
+            self.over.set_result(failure)
+            self.transport.close()
+
+
 def client(port: int, names: list[str], rate: float, until: float, told: Connection) -> None:
-    """A process that opens connections at a rate, and tells (name, serial or error, begin, end) of each."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    found: list[tuple[str, int | str, float, float]] = []
-    serials: dict[bytes, int] = {}  # certificates that were decoded already
+    """A process that opens connections at a rate, and tells what it has seen and its own CPU seconds."""
+    identity = Identity()
+    found: list[Seen] = []
 
     async def one(name: str, room: asyncio.Semaphore) -> None:
-        began = time.monotonic()
-        seen: int | str
+        seen = Seen(name, 0, time.monotonic(), 0.0)
         try:
             async with asyncio.timeout(10):
-                reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
-                shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-                shaken = time.monotonic()
-                writer.write(f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
-                status = await reader.readline()
-                writer.close()
-            if shown not in serials:
-                serials[shown] = x509.load_der_x509_certificate(shown).serial_number
-            seen = serials[shown] if b" 200 " in status else status.decode()
+                make = partial(Visit, identity, name)
+                _, visit = await asyncio.get_running_loop().create_connection(make, "127.0.0.1", port)
+                seen.failure = await visit.over
+                seen.ended = visit.shaken
+            if not seen.failure and visit.tls.certificate is not None:
+                seen.serial = visit.tls.certificate.serial_number
         except (OSError, TimeoutError) as error:
-            seen, shaken = f"{type(error).__name__}: {error}", time.monotonic()
+            seen.failure = f"{type(error).__name__}: {error}"
         finally:
             room.release()
-        found.append((name, seen, began, shaken))
+        seen.ended = seen.ended or time.monotonic()
+        found.append(seen)
 
     async def run() -> None:
-        room, tasks = asyncio.Semaphore(AT_ONCE), set()
+        room, tasks = asyncio.Semaphore(AT_ONCE), set[asyncio.Task[None]]()
         due = time.monotonic()
         while time.monotonic() < until:
             await room.acquire()
@@ -136,8 +180,9 @@ def client(port: int, names: list[str], rate: float, until: float, told: Connect
             await asyncio.sleep(max(0.0, due - time.monotonic()))
         await asyncio.gather(*tasks)
 
+    before = time.process_time()
     uvloop.run(run())
-    told.send(found)
+    told.send((found, time.process_time() - before))
 
 
 def reload(admin: int) -> dict[str, object]:
@@ -162,24 +207,29 @@ def main() -> None:
         folder = Folder(Path(directory) / "certs", names)
         for name in names:
             folder.renew(name)
-        port, admin, origin = free_port(), free_port(), free_port()
+        Path(directory).chmod(0o755)  # nginx's workers may be somebody else
+        backend, (target,) = origin.origin(Path(directory))
+        port, admin = free_port(), free_port()
         file = Path(directory) / "lb.yaml"
         file.write_text(
             f"listeners: [{{bind: '127.0.0.1:{port}', tls: {{certificates: [{{directory: certs}}]}}}}]\n"
-            f"admin: {{bind: '127.0.0.1:{admin}'}}\naccess_log: off\nworkers: 2\nbackends: ['127.0.0.1:{origin}']\n"
+            f"admin: {{bind: '127.0.0.1:{admin}'}}\naccess_log: off\nworkers: 2\nbackends: ['{target}']\n"
         )
-        backend = subprocess.Popen([sys.executable, "-m", "lb.demo.greeting", f"127.0.0.1:{origin}"])
         lb = subprocess.Popen([sys.executable, "-m", "lb", "run", str(file)], stderr=subprocess.DEVNULL)
         try:
             wait_until_ready(admin)
             for generations in folder.history.values():
                 generations[0].confirmed = time.monotonic()
-            run(folder, names, port, admin, asked.seconds, asked.rate, asked.renew)
+            about = run(folder, names, port, admin, asked.seconds, asked.rate, asked.renew)
+            serving = sum(map(cpu_seconds, (lb.pid, *children(lb.pid))))
+            print(
+                f"CPU time of each, µs: {about.each(serving)} of lb, {about.each(about.cpu)} of the clients,", end=" "
+            )
+            print(f"{about.each(cpu_seconds(backend.pid))} of the origin")
         finally:
-            lb.terminate()
-            lb.wait(30)
-            backend.terminate()
-            backend.wait(10)
+            stop(lb)
+            stop(backend)
+    raise SystemExit(0 if about.good else 1)
 
 
 def wait_until_ready(admin: int) -> None:
@@ -193,7 +243,20 @@ def wait_until_ready(admin: int) -> None:
     raise SystemExit("lb did not get ready")
 
 
-def run(folder: Folder, names: list[str], port: int, admin: int, seconds: float, rate: float, renew: int) -> None:
+@dataclass
+class About:
+    """What came of a run."""
+
+    connections: int
+    cpu: float  # of the clients, seconds
+    good: bool
+
+    def each(self, seconds: float) -> str:
+        """CPU time for each connection, µs."""
+        return f"{seconds / max(1, self.connections) * 1e6:.0f}"
+
+
+def run(folder: Folder, names: list[str], port: int, admin: int, seconds: float, rate: float, renew: int) -> About:
     """Clients and reloads beside each other, and the verdict."""
     until = time.monotonic() + seconds
     ends: list[Connection] = []
@@ -224,21 +287,22 @@ def run(folder: Folder, names: list[str], port: int, admin: int, seconds: float,
         partial += bool(answer.get("unusable"))
         wrong_answers += bool(answer.get("unusable")) != breaks
         time.sleep(max(0.0, due - time.monotonic()))
-    found = [each for end in ends for each in end.recv()]
+    told = [end.recv() for end in ends]
+    found: list[Seen] = [each for seen, _ in told for each in seen]
     for each in clients:
         each.join()
-    failed = Counter(seen for _, seen, _, _ in found if isinstance(seen, str))
+    failed = Counter(each.failure for each in found if each.failure)
     stale = sum(
-        not folder.is_right(name, seen, began, ended) for name, seen, began, ended in found if isinstance(seen, int)
+        not folder.is_right(each.name, each.serial, each.began, each.ended) for each in found if not each.failure
     )
-    times = sorted(ended - began for _, _, began, ended in found)
+    times = sorted(each.ended - each.began for each in found)
     print(f"{len(names)} names, {len(found)} full handshakes in {seconds:g} s ({len(found) / seconds:.0f} a second)")
     print(f"handshake p50 {times[len(times) // 2] * 1e3:.1f} ms, p99 {times[len(times) * 99 // 100] * 1e3:.1f} ms")
     print(f"{number} reloads, {partial} of them partial; the longest took {max(took) * 1e3:.0f} ms")
     print(f"failed: {sum(failed.values())} {dict(failed) or ''}")
     print(f"shown another certificate than the newest good one: {stale}")
     print(f"reloads with another result than expected: {wrong_answers}")
-    raise SystemExit(1 if failed or stale or wrong_answers else 0)
+    return About(len(found), sum(cpu for _, cpu in told), not failed and not stale and not wrong_answers)
 
 
 if __name__ == "__main__":
